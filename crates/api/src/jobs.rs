@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Jobs: one recipe carried out once on one server. `/api/v1/jobs`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Body of `POST /jobs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewJob {
+    /// Serial number of a server that is known here.
+    pub server_serial: String,
+    /// The recipe, as `recipe.schema.json` describes it.
+    pub recipe: Value,
+}
+
+/// The five words of a job's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    Queued,
+    Provisioning,
+    Succeeded,
+    Failed,
+    Complete,
+}
+
+/// How a job ended; kept after it is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobOutcome {
+    Succeeded,
+    Failed,
+}
+
+/// A job as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub id: String,
+    pub server_serial: String,
+    pub status: JobStatus,
+    /// What is being done now, finer than `status`: `inserting_media`, `writing`, ...
+    pub stage: String,
+    /// Known from the moment that the job succeeded or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<JobOutcome>,
+    /// The unit, or the controller's step, that failed. Never erased by a later state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What could not be put back at the end (media, boot override, power), if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup_problem: Option<String>,
+    /// The step that runs on the machine and how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<crate::node::Progress>,
+    /// The recipe's systemd target.
+    pub task_target: String,
+    /// The recipe with `user_data` and other payloads replaced by their size; only in `GET /jobs/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Value>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobList {
+    pub jobs: Vec<Job>,
+    /// Give it as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// One line of a job's story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobEvent {
+    /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
+    pub seq: u64,
+    pub at: Timestamp,
+    /// A stable word: `queued`, `attempting`, `done`, `step_started`, `log`, `succeeded`, `failed`, ...
+    pub kind: String,
+    /// For people.
+    pub message: String,
+    /// The job's status after this event.
+    pub status: JobStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// Answer of `GET /jobs/{id}/events` as JSON; `Accept: text/event-stream` gives the same as SSE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobEvents {
+    pub events: Vec<JobEvent>,
+}
+
+/// Body of `POST /status-webhook/{serial}`, for senders that are not our dispatcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusWebhook {
+    pub status: WebhookStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step: Option<String>,
+    /// A repeated delivery with the same id answers 200 and changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_id: Option<String>,
+}
+
+/// The two ends that a webhook may report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookStatus {
+    Success,
+    Failed,
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What a machine in the maintenance OS says.
+//!
+//! ```text
+//! tool container ── AgentRequest (unix socket, one JSON line each way) ──▶ agent
+//! dispatcher, agent ── POST /api/v1/node/attempts/{id}/{hello|permit|progress|log|result} ──▶ controller
+//! ```
+//!
+//! Every POST carries `Authorization: Bearer <attempt token>`. `seq` counts the messages of one sender
+//! within an attempt, so that a repeated delivery is recognised; a repeat answers like the first.
+//! A token whose attempt is over answers 410 and the machine stops.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest text that the controller keeps of a reason or one log line, in bytes; more is cut.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Most log lines in one message.
+pub const LOG_LINES_MAX: usize = 200;
+
+/// Who the machine says it is: SMBIOS type 1, from `/sys/class/dmi/id`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dmi {
+    pub serial: String,
+    pub uuid: String,
+    #[serde(default)]
+    pub manufacturer: String,
+    #[serde(default)]
+    pub product: String,
+}
+
+/// The maintenance OS runs and has found its task medium.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// `/proc/sys/kernel/random/boot_id`: a second boot of the same attempt has another one.
+    pub boot_id: String,
+    pub dmi: Dmi,
+    /// Version of the dispatcher.
+    pub version: String,
+}
+
+/// The disk that is about to be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskIdentity {
+    /// Kernel name at this boot, such as `vda`; not stable, for people to read.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub size_bytes: u64,
+}
+
+/// May I start to write? Asked once per attempt, before the first destructive call.
+/// The same request from the same boot is answered like the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermitRequest {
+    pub boot_id: String,
+    pub dmi: Dmi,
+    pub disk: DiskIdentity,
+    /// Signatures found on the disk (`gpt`, `ext4`, `LVM2_member` ...); empty for a blank disk.
+    pub found: Vec<String>,
+}
+
+/// The permit; a refusal is a problem document (403, 409 or 410) instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permit {
+    pub granted: bool,
+}
+
+/// How far a step is. Sent at most about once a second; only the newest matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    pub seq: u64,
+    /// The unit's name, such as `image-linux.service`.
+    pub step: String,
+    /// What it is doing, such as `mkfs.ext4 /dev/vda2`.
+    #[serde(default)]
+    pub message: String,
+    #[serde(default)]
+    pub bytes_done: u64,
+    /// 0 when it is not known.
+    #[serde(default)]
+    pub bytes_total: u64,
+    /// Mean rate since the step began.
+    #[serde(default)]
+    pub bytes_per_sec: u64,
+}
+
+/// Lines of a step's journal, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub seq: u64,
+    pub step: String,
+    pub lines: Vec<String>,
+}
+
+/// How it ended on the machine. Repeated until it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Result {
+    Success,
+    Failed {
+        /// The unit that failed, such as `partition.service`.
+        failed_step: String,
+        /// Its own last words: why it failed.
+        reason: String,
+    },
+}
+
+/// What a tool container asks of the agent on its machine: one JSON line on the unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentRequest {
+    Permit { disk: DiskIdentity, found: Vec<String> },
+    /// `seq` is set by the agent; a tool sends 0.
+    Progress(Progress),
+    /// The reason of a failure, in the tool's own words; kept for the failure report of this unit.
+    Failure { step: String, reason: String },
+}
+
+/// The agent's answer: one JSON line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentReply {
+    Granted,
+    Refused { reason: String },
+    Noted,
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Servers: which machine is reached at which BMC. `GET|PUT|DELETE /api/v1/servers/{serial}`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Body of `PUT /servers/{serial}`: creates the server or replaces how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    pub bmc: BmcSpec,
+}
+
+/// How to reach a BMC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcSpec {
+    /// `https://` and host, optionally a port; no path.
+    pub url: String,
+    pub username: String,
+    /// Write-only: never answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// SHA-256 of the BMC's certificate (DER), hex. Without it and without `ca_pem`, the certificate
+    /// that the BMC shows when the server is first set is pinned, and answered here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_sha256: Option<String>,
+    /// PEM of the CA that signed the BMC's certificate, instead of a pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+}
+
+/// A server as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub serial: String,
+    pub bmc: BmcSpec,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The job that is not complete yet, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_job: Option<String>,
+}
+
+/// A page of servers, by serial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerList {
+    pub servers: Vec<Server>,
+}
+
+/// What `POST /servers/{serial}/probe` saw; nothing on the machine is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub manufacturer: String,
+    pub model: String,
+    pub serial: String,
+    pub power: String,
+    pub boot_override: String,
+    pub certificate_sha256: String,
+    pub slots: Vec<ProbedSlot>,
+    /// The media plan that a job would use, such as `cd+cd`; absent where none fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_plan: Option<String>,
+    /// What stands in the way of a job, empty if nothing does.
+    pub problems: Vec<String>,
+}
+
+/// One virtual media slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbedSlot {
+    pub path: String,
+    pub media_types: Vec<String>,
+    pub inserted: bool,
+    /// The medium's URL with its secret path segment left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
