@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The table: in this state, this event leads there. Everything that is not in it is refused.
+
+#![deny(unused_variables, unreachable_patterns, bindings_with_variant_name)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Action, Cleanup, Failure, Outcome, Stage, State};
+
+/// What happened. An event names what it is about, so that late news of another action is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    Done(Action),
+    /// The driver has no tries left for this action.
+    GaveUp(Action, Failure),
+    /// The time of this stage is over.
+    Overdue(Failure),
+    /// The machine may write from now on.
+    Permitted,
+    /// The machine, or a webhook, told how it ended.
+    Reported(Outcome),
+    Cancelled,
+}
+
+/// This event does not belong in this state; nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} does not apply to a job that is {}", state.stage_name())]
+pub struct Refused {
+    pub state: State,
+    pub event: Event,
+}
+
+/// Where `event` leads from `state`.
+pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
+    use State::{Closing, Complete, Provisioning, Queued};
+    let next = match (state, event) {
+        (Queued, Event::Done(Action::Start)) => Provisioning(Stage::BuildingTaskMedium),
+        // Nothing was touched yet, so there is nothing to put back.
+        (Queued, Event::Cancelled) => Complete { outcome: cancelled(), problem: None },
+
+        (Provisioning(Stage::BuildingTaskMedium), Event::Done(Action::BuildTaskMedium)) => {
+            Provisioning(Stage::InsertingMedia)
+        }
+        (Provisioning(Stage::InsertingMedia), Event::Done(Action::InsertMedia)) => {
+            Provisioning(Stage::BootingMaintenance)
+        }
+        (Provisioning(Stage::BootingMaintenance), Event::Done(Action::BootMaintenance)) => {
+            Provisioning(Stage::AwaitingMachine)
+        }
+        // The only way to a permit, so it is granted once. A quick machine may ask while the
+        // driver still waits for the end of the reset.
+        (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::Permitted) => {
+            Provisioning(Stage::Writing)
+        }
+        // Success without a permit would be a machine that installed nothing.
+        (Provisioning(Stage::Writing), Event::Reported(outcome)) => closing(outcome.clone()),
+        (
+            Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine),
+            Event::Reported(outcome @ Outcome::Failed(_)),
+        ) => closing(outcome.clone()),
+        (Provisioning(_), Event::GaveUp(action, why)) if state.action() == Some(*action) => {
+            closing(Outcome::Failed(why.clone()))
+        }
+        (Provisioning(_), Event::Overdue(why)) => closing(Outcome::Failed(why.clone())),
+        (Provisioning(_), Event::Cancelled) => closing(cancelled()),
+
+        (Closing { outcome, cleanup, problem }, Event::Done(action))
+            if state.action() == Some(*action) =>
+        {
+            after(*cleanup, outcome, problem.clone())
+        }
+        // What cannot be put back is told, and does not keep the rest from being put back.
+        (Closing { outcome, cleanup, problem }, Event::GaveUp(action, why))
+            if state.action() == Some(*action) =>
+        {
+            after(*cleanup, outcome, problem.clone().or_else(|| Some(why.clone())))
+        }
+        _ => return Err(Refused { state: state.clone(), event: event.clone() }),
+    };
+    Ok(next)
+}
+
+fn closing(outcome: Outcome) -> State {
+    State::Closing { outcome, cleanup: Cleanup::PoweringOff, problem: None }
+}
+
+fn cancelled() -> Outcome {
+    Outcome::Failed(Failure { step: "cancelled".into(), reason: "cancelled by a user".into() })
+}
+
+fn after(cleanup: Cleanup, outcome: &Outcome, problem: Option<Failure>) -> State {
+    let outcome = outcome.clone();
+    match cleanup {
+        Cleanup::PoweringOff => {
+            State::Closing { outcome, cleanup: Cleanup::EjectingMedia, problem }
+        }
+        Cleanup::EjectingMedia => {
+            State::Closing { outcome, cleanup: Cleanup::StartingMachine, problem }
+        }
+        Cleanup::StartingMachine => State::Complete { outcome, problem },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::state::Status;
+
+    fn failure(step: &str) -> Failure {
+        Failure { step: step.into(), reason: "because".into() }
+    }
+
+    fn all_events() -> Vec<Event> {
+        let actions = [
+            Action::Start,
+            Action::BuildTaskMedium,
+            Action::InsertMedia,
+            Action::BootMaintenance,
+            Action::PowerOff,
+            Action::EjectMedia,
+            Action::StartMachine,
+        ];
+        let mut events: Vec<Event> = actions.iter().map(|a| Event::Done(*a)).collect();
+        events.extend(actions.iter().map(|a| Event::GaveUp(*a, failure("gave-up"))));
+        events.push(Event::Overdue(failure("overdue")));
+        events.push(Event::Permitted);
+        events.push(Event::Reported(Outcome::Succeeded));
+        events.push(Event::Reported(Outcome::Failed(failure("partition.service"))));
+        events.push(Event::Cancelled);
+        events
+    }
+
+    /// Every state that can be reached from `Queued`.
+    fn reachable() -> HashSet<State> {
+        let mut seen = HashSet::from([State::Queued]);
+        let mut open = vec![State::Queued];
+        while let Some(state) = open.pop() {
+            for event in all_events() {
+                if let Ok(next) = transition(&state, &event)
+                    && seen.insert(next.clone())
+                {
+                    open.push(next);
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn the_happy_path_passes_each_stage_once() {
+        let events = [
+            Event::Done(Action::Start),
+            Event::Done(Action::BuildTaskMedium),
+            Event::Done(Action::InsertMedia),
+            Event::Done(Action::BootMaintenance),
+            Event::Permitted,
+            Event::Reported(Outcome::Succeeded),
+            Event::Done(Action::PowerOff),
+            Event::Done(Action::EjectMedia),
+            Event::Done(Action::StartMachine),
+        ];
+        let mut state = State::Queued;
+        let mut names = vec![state.stage_name()];
+        for event in &events {
+            state = transition(&state, event).expect("the happy path is in the table");
+            names.push(state.stage_name());
+        }
+        assert_eq!(
+            names,
+            [
+                "queued",
+                "building_task_medium",
+                "inserting_media",
+                "booting_maintenance",
+                "awaiting_machine",
+                "writing",
+                "powering_off",
+                "ejecting_media",
+                "starting_machine",
+                "complete"
+            ]
+        );
+        assert_eq!(state, State::Complete { outcome: Outcome::Succeeded, problem: None });
+    }
+
+    #[test]
+    fn complete_is_final_and_an_outcome_never_changes() {
+        for state in reachable() {
+            for event in all_events() {
+                let Ok(next) = transition(&state, &event) else { continue };
+                assert!(!state.is_complete(), "{state:?} left by {event:?}");
+                if let Some(outcome) = state.outcome() {
+                    assert_eq!(next.outcome(), Some(outcome), "{state:?} + {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn status_never_goes_back() {
+        for state in reachable() {
+            for event in all_events() {
+                if let Ok(next) = transition(&state, &event) {
+                    assert!(next.status() >= state.status(), "{state:?} + {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_permit_is_granted_once_and_success_needs_it() {
+        let writing = State::Provisioning(Stage::Writing);
+        for state in reachable() {
+            if let Ok(next) = transition(&state, &Event::Permitted) {
+                assert_ne!(state, writing);
+                assert_eq!(next, writing);
+            }
+            if transition(&state, &Event::Reported(Outcome::Succeeded)).is_ok() {
+                assert_eq!(state, writing);
+            }
+        }
+        // Nothing leads back to where a permit is possible.
+        let mut open = vec![writing];
+        while let Some(state) = open.pop() {
+            for event in all_events() {
+                if let Ok(next) = transition(&state, &event) {
+                    assert!(transition(&next, &Event::Permitted).is_err());
+                    open.push(next);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn news_of_another_action_is_refused() {
+        for state in reachable() {
+            for event in all_events() {
+                if let Event::Done(action) | Event::GaveUp(action, _) = &event
+                    && transition(&state, &event).is_ok()
+                {
+                    assert_eq!(state.action(), Some(*action), "{state:?} + {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cancel_works_until_the_outcome_is_known() {
+        for state in reachable() {
+            let refused = transition(&state, &Event::Cancelled).is_err();
+            assert_eq!(refused, state.outcome().is_some(), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn every_open_state_has_a_way_out_without_the_machine() {
+        for state in reachable().into_iter().filter(|s| !s.is_complete()) {
+            let moves = match state.action() {
+                Some(action) => {
+                    transition(&state, &Event::Done(action)).is_ok_and(|next| next != state)
+                }
+                None => transition(&state, &Event::Overdue(failure("overdue"))).is_ok(),
+            };
+            assert!(moves, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_failed_first_stays_named() {
+        let state = State::Provisioning(Stage::Writing);
+        let mut state =
+            transition(&state, &Event::Reported(Outcome::Failed(failure("image-linux.service"))))
+                .unwrap();
+        for action in [Action::PowerOff, Action::EjectMedia, Action::StartMachine] {
+            assert_eq!(state.status(), Status::Failed);
+            state = transition(&state, &Event::GaveUp(action, failure("cleanup"))).unwrap();
+        }
+        assert_eq!(
+            state,
+            State::Complete {
+                outcome: Outcome::Failed(failure("image-linux.service")),
+                problem: Some(failure("cleanup")),
+            }
+        );
+    }
+
+    #[test]
+    fn states_and_events_survive_storage() {
+        for state in reachable() {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+        for event in all_events() {
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+        }
+    }
+}
