@@ -16,6 +16,8 @@ pub enum Event {
     GaveUp(Action, Failure),
     /// The time of this stage is over.
     Overdue(Failure),
+    /// The controller was away while the machine booted, and nothing has been heard since.
+    BootLost,
     /// The machine may write from now on.
     Permitted,
     /// The machine, or a webhook, told how it ended.
@@ -47,6 +49,11 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         }
         (Provisioning(Stage::BootingMaintenance), Event::Done(Action::BootMaintenance)) => {
             Provisioning(Stage::AwaitingMachine)
+        }
+        // A medium that could not be read stops a boot for good. No permit was given yet, so
+        // booting again is harmless.
+        (Provisioning(Stage::AwaitingMachine), Event::BootLost) => {
+            Provisioning(Stage::BootingMaintenance)
         }
         // The only way to a permit, so it is granted once. A quick machine may ask while the
         // driver still waits for the end of the reset.
@@ -126,6 +133,7 @@ mod tests {
         let mut events: Vec<Event> = actions.iter().map(|a| Event::Done(*a)).collect();
         events.extend(actions.iter().map(|a| Event::GaveUp(*a, failure("gave-up"))));
         events.push(Event::Overdue(failure("overdue")));
+        events.push(Event::BootLost);
         events.push(Event::Permitted);
         events.push(Event::Reported(Outcome::Succeeded));
         events.push(Event::Reported(Outcome::Failed(failure("partition.service"))));

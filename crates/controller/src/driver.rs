@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The loop: claim a due job, carry out its action, apply what came of it.
+//!
+//! Level-triggered: nothing about a job is remembered here. After a crash the same state asks for
+//! the same action. Of one job at most one action is under way, also across a cancel: the worker of
+//! the former state is stopped before the next one is claimed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use job::{Event, Failure, Stage, State};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::performer::{self, Failed};
+use crate::store::{Claim, Error, JobRow};
+use crate::{App, now_ms};
+
+/// Actions under way at once, over all BMCs.
+const WORKERS_MAX: usize = 256;
+/// Longest sleep of the loop: bounds the harm of a missed wake-up.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+/// How long a boot may be silent after this controller came back before it is taken for lost.
+const LOST_BOOT_WAIT: Duration = Duration::from_secs(60);
+
+/// Lets others wake the driver and stop a job's worker.
+#[derive(Clone, Default)]
+pub struct Handle {
+    due: Arc<Notify>,
+    stops: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+}
+
+impl Handle {
+    /// A job changed from outside: its present worker, if any, works for a state that is gone.
+    pub fn changed(&self, job_id: &str) {
+        let stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(stop) = stops.get(job_id) {
+            stop.notify_one();
+        }
+        drop(stops);
+        self.due.notify_one();
+    }
+
+    fn begin(&self, job_id: &str) -> Arc<Notify> {
+        let stop = Arc::new(Notify::new());
+        let mut stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stops.insert(job_id.to_owned(), stop.clone());
+        stop
+    }
+
+    fn end(&self, job_id: &str) {
+        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(job_id);
+        self.due.notify_one();
+    }
+
+    fn is_busy(&self, job_id: &str) -> bool {
+        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(job_id)
+    }
+}
+
+/// The running driver.
+pub struct Driver {
+    stop: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Driver {
+    /// Stops claiming and drops what is under way; the store resumes it at the next start.
+    pub async fn stop(self) {
+        self.stop.notify_one();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the driver did not end well");
+        }
+    }
+}
+
+pub fn start(app: App) -> Driver {
+    let stop = Arc::new(Notify::new());
+    let told = stop.clone();
+    let task = tokio::spawn(async move {
+        let mut watch = JoinSet::new();
+        watch.spawn(find_lost_boots(app.clone()));
+        tokio::select! {
+            () = run(app) => {}
+            () = told.notified() => {}
+        }
+    });
+    Driver { stop, task }
+}
+
+async fn run(app: App) {
+    let mut workers = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(WORKERS_MAX));
+    loop {
+        while workers.try_join_next().is_some() {}
+        if let Err(error) = fail_overdue(&app).await {
+            tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
+        }
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id)).await {
+            Ok(Some(claim)) => {
+                let stop = app.driver.begin(&claim.job.id);
+                let app = app.clone();
+                workers.spawn(async move {
+                    let job_id = claim.job.id.clone();
+                    tokio::select! {
+                        () = work(&app, claim) => {}
+                        () = stop.notified() => tracing::info!(job_id, "action dropped: the job moved on"),
+                    }
+                    app.driver.end(&job_id);
+                    drop(slot);
+                });
+            }
+            Ok(None) => wait(&app).await,
+            Err(error) => {
+                tracing::error!(error = performer::chain(&error), "cannot claim a job");
+                tokio::time::sleep(IDLE_MAX).await;
+            }
+        }
+    }
+}
+
+async fn wait(app: &App) {
+    let idle = match app.store.next_due().await {
+        Ok(Some(at)) => Duration::from_millis((at - now_ms()).max(20).unsigned_abs()).min(IDLE_MAX),
+        Ok(None) | Err(_) => IDLE_MAX,
+    };
+    tokio::select! {
+        () = tokio::time::sleep(idle) => {}
+        () = app.driver.due.notified() => {}
+    }
+}
+
+async fn work(app: &App, claim: Claim) {
+    let Claim { job, action, .. } = &claim;
+    let (event, message) = match performer::perform(app, &claim).await {
+        Ok(message) => (Event::Done(*action), message),
+        Err(Failed { failure, is_transient }) => {
+            let tries = job.tries + 1;
+            tracing::warn!(job_id = job.id, step = failure.step, reason = failure.reason, tries, "failed");
+            if is_transient && tries < job::tries_max(*action) {
+                let pause = job::pause_secs(tries);
+                let why = format!("{}: {}; again in {pause} s", failure.step, failure.reason);
+                let due_at = now_ms() + pause.cast_signed() * 1000;
+                let kept = app.store.retry(&job.id, job.epoch, why, due_at, now_ms()).await;
+                return log_outcome(&job.id, kept);
+            }
+            let message = failure.reason.clone();
+            (Event::GaveUp(*action, failure), message)
+        }
+    };
+    let applied = app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await;
+    log_outcome(&job.id, applied.map(|applied| {
+        tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
+    }));
+}
+
+fn log_outcome(job_id: &str, result: Result<(), Error>) {
+    match result {
+        Ok(()) => {}
+        // Someone was quicker: a report or a cancel.
+        Err(Error::Refused(_) | Error::Stale) => tracing::info!(job_id, "the job moved on meanwhile"),
+        Err(error) => tracing::error!(job_id, error = performer::chain(&error), "cannot record"),
+    }
+}
+
+/// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
+async fn fail_overdue(app: &App) -> Result<(), Error> {
+    for job in app.store.overdue(now_ms()).await? {
+        let failure = why_overdue(app, &job);
+        let message = failure.reason.clone();
+        let result = app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now_ms());
+        log_outcome(&job.id, result.await.map(|_| ()));
+    }
+    Ok(())
+}
+
+fn why_overdue(app: &App, job: &JobRow) -> Failure {
+    let reads = app.media.reads(&job.id);
+    let (step, reason) = match (&job.state, job.hello_at) {
+        (State::Provisioning(Stage::Writing), _) => (
+            "webhook.wait",
+            "the machine got its permit and then fell silent; its disk may be half written".into(),
+        ),
+        (_, Some(_)) => (
+            "webhook.wait",
+            "the maintenance OS said hello and then asked for no permit".into(),
+        ),
+        (_, None) if reads.maintenance_bytes == 0 => (
+            "boot.no-media-read",
+            format!(
+                "the machine was reset, but nobody read maintenance.iso from {}: the BMC cannot reach it, or the firmware ignored the boot override",
+                app.settings.media_url
+            ),
+        ),
+        (_, None) if reads.task_bytes == 0 => (
+            "boot.no-kernel",
+            format!(
+                "{} bytes of maintenance.iso were read, but task.iso never was: the maintenance OS did not come up",
+                reads.maintenance_bytes
+            ),
+        ),
+        (_, None) => (
+            "boot.no-network",
+            format!(
+                "the maintenance OS read its task medium, but did not reach {}",
+                app.settings.node_url
+            ),
+        ),
+    };
+    Failure { step: step.into(), reason }
+}
+
+/// While this controller was away a booting machine could not read its media, and firmware gives up
+/// at the first read error. Jobs that stay silent after a start are booted again; nothing was
+/// permitted yet, so that is harmless.
+async fn find_lost_boots(app: App) {
+    let waiting = match app.store.jobs_awaiting_machine().await {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
+            return;
+        }
+    };
+    if waiting.is_empty() {
+        return;
+    }
+    tokio::time::sleep(LOST_BOOT_WAIT).await;
+    for job in waiting {
+        if app.media.reads(&job.id).maintenance_bytes > 0
+            || app.store.job(&job.id).await.is_ok_and(|job| job.hello_at.is_some())
+        {
+            continue;
+        }
+        let message = "no sign of the machine since the controller came back: booting it again";
+        let applied =
+            app.store.apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms()).await;
+        log_outcome(&job.id, applied.map(|_| app.driver.changed(&job.id)));
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Who asks. Handlers take [`Admin`] or [`Node`] as an argument: a route cannot forget to.
+
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use subtle::ConstantTimeEq;
+
+use super::problem::{Refusal, refuse};
+use crate::App;
+use crate::keys::sha256;
+use crate::store::{self, JobRow};
+
+/// Whoever holds the admin token.
+pub struct Admin;
+
+/// The machine of one attempt, in the maintenance OS.
+pub struct Node {
+    pub job: JobRow,
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Admin, Refusal> {
+        if app.settings.no_auth || token(&parts.headers).is_some_and(|t| app.keys.is_admin_token(&t)) {
+            return Ok(Admin);
+        }
+        Err(refuse(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "a valid token is needed",
+            "send `Authorization: Bearer TOKEN` with the token from the file admin-token in the controller's data directory",
+        ))
+    }
+}
+
+impl FromRequestParts<App> for Node {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Node, Refusal> {
+        let wrong = || {
+            refuse(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "a valid token is needed",
+                "send the token of this attempt, from attempt.json on the task medium",
+            )
+        };
+        let Path(attempt) =
+            Path::<String>::from_request_parts(parts, app).await.map_err(|_| wrong())?;
+        let token = token(&parts.headers).ok_or_else(wrong)?;
+        let job = match app.store.attempt(&attempt).await {
+            Ok(job) => job,
+            // An unknown attempt and a wrong token look the same from outside.
+            Err(store::Error::NotFound { .. }) => return Err(wrong()),
+            Err(error) => return Err(error.into()),
+        };
+        if !bool::from(sha256(token.as_bytes()).ct_eq(&job.token_hash)) {
+            return Err(wrong());
+        }
+        Ok(Node { job })
+    }
+}
+
+/// The bearer token, or the password of Basic: registry clients only know Basic.
+fn token(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, value) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(value.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
+    let text = String::from_utf8(decoded).ok()?;
+    Some(text.split_once(':')?.1.to_owned())
+}
+
+/// In front of `/v2/`: the admin may do all; a machine may read while its attempt is under way.
+pub async fn registry(State(app): State<App>, request: Request, next: Next) -> Response {
+    if may_use_registry(&app, request.method(), request.headers()).await {
+        return next.run(request).await;
+    }
+    let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+    let mut response = (StatusCode::UNAUTHORIZED, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"shoal\""));
+    response
+}
+
+async fn may_use_registry(app: &App, method: &Method, headers: &HeaderMap) -> bool {
+    if app.settings.no_auth {
+        return true;
+    }
+    let Some(token) = token(headers) else { return false };
+    if app.keys.is_admin_token(&token) {
+        return true;
+    }
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let job = app.store.job_by_token(sha256(token.as_bytes())).await;
+    reads && matches!(job, Ok(Some(job)) if job.state.outcome().is_none())
+}

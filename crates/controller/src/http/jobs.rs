@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/jobs`: create, list, show, follow, cancel; and `/artifacts`, what the registry holds.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use api::jobs::{Job, JobEvents, JobList, JobOutcome, NewJob};
+use api::problem::FieldProblem;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use job::{Event, Outcome};
+use recipe::Recipe;
+use serde::Deserialize;
+
+use super::auth::Admin;
+use super::problem::{Answer, json, refuse};
+use crate::store::{Created, JobRow, NewJobRow, api_status};
+use crate::{App, keys, now_ms, timestamp};
+
+/// Rows in one page of jobs, at most and by default.
+const PAGE_MAX: usize = 500;
+const PAGE: usize = 100;
+/// Events in one JSON answer or one read of a stream.
+const EVENTS_PAGE: usize = 1000;
+/// Longest `Idempotency-Key`.
+const KEY_BYTES_MAX: usize = 255;
+/// Targets that the maintenance OS of this version carries out.
+const TARGETS: &[&str] = &["install-linux.target"];
+/// How often a stream looks although nobody told it of news.
+const STREAM_POLL: Duration = Duration::from_secs(5);
+
+pub async fn create(
+    _admin: Admin,
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Response> {
+    let body = body?;
+    let new: NewJob = json(&body)?;
+    let recipe = parse_recipe(&new)?;
+    let idempotency = idempotency(&headers, &body)?;
+    if !TARGETS.contains(&recipe.task_target.as_str()) {
+        return Err(refuse(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "target-unsupported",
+            "this version cannot carry out the target",
+            format!(
+                "task_target {:?} is valid, but the maintenance OS of this version only has {}",
+                recipe.task_target.as_str(),
+                TARGETS.join(", ")
+            ),
+        ));
+    }
+    let server = app.store.server(&new.server_serial).await?;
+    if !app.media.has_maintenance() {
+        return Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-maintenance-iso",
+            "there is no maintenance OS to boot",
+            "start the controller with --maintenance-iso FILE",
+        ));
+    }
+    let artifact_digest = resolve_artifact(&app, &recipe)?;
+    let attempt = uuid::Uuid::now_v7().to_string();
+    let row = NewJobRow {
+        id: uuid::Uuid::now_v7().to_string(),
+        server_serial: server.serial,
+        token_hash: keys::sha256(app.keys.attempt_token(&attempt).as_bytes()),
+        attempt,
+        recipe: String::from_utf8(recipe.to_json()).map_err(anyhow::Error::from)?,
+        task_target: recipe.task_target.to_string(),
+        artifact_digest,
+        idempotency,
+        now: now_ms(),
+    };
+    let job = match app.store.create_job(row).await? {
+        Created::New(job) => {
+            app.driver.changed(&job.id);
+            job
+        }
+        Created::Repeated(job) => job,
+    };
+    let location = format!("/api/v1/jobs/{}", job.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(shown(&job))).into_response())
+}
+
+fn parse_recipe(new: &NewJob) -> Answer<Recipe> {
+    let bytes = serde_json::to_vec(&new.recipe).map_err(anyhow::Error::from)?;
+    Recipe::parse(&bytes).map_err(|problems| {
+        let errors = problems
+            .into_iter()
+            .map(|problem| FieldProblem {
+                path: format!("/recipe{}", problem.path),
+                code: problem.code.to_string(),
+                message: problem.message,
+            })
+            .collect();
+        refuse(
+            StatusCode::BAD_REQUEST,
+            "recipe-invalid",
+            "the recipe is not valid",
+            "nothing was stored; each wrong place is listed in `errors`",
+        )
+        .with_errors(errors)
+    })
+}
+
+fn idempotency(headers: &HeaderMap, body: &[u8]) -> Answer<Option<(String, Vec<u8>)>> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    match key.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => {
+            Ok(Some((key.to_owned(), keys::sha256(body))))
+        }
+        _ => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "idempotency-key",
+            "the Idempotency-Key is not usable",
+            format!("write 1 to {KEY_BYTES_MAX} printable ASCII characters"),
+        )),
+    }
+}
+
+/// What `oci_url` means now, if it is in our own registry: the job keeps the digest, so that a tag
+/// moved later changes nothing, and a missing artifact is told before a machine is touched.
+fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Option<String>> {
+    let Some(url) = recipe.oci_url() else { return Ok(None) };
+    let reference: oci::Reference = url.parse().map_err(|error| {
+        anyhow::anyhow!("a valid recipe has an oci_url that does not parse: {error}")
+    })?;
+    let ours = [recipe::CONTROLLER_HOST.to_owned(), app.settings.registry_authority()];
+    if !ours.contains(&reference.authority) {
+        return Ok(reference.digest.map(|digest| digest.to_string()));
+    }
+    let wanted = reference.tag_or_digest();
+    match app.registry.resolve(&reference.repository, &wanted).map_err(anyhow::Error::from)? {
+        Some(descriptor) => Ok(Some(descriptor.digest.to_string())),
+        None => {
+            let message = format!(
+                "{}:{wanted} is not in this controller's registry; push it first with `shoal artifact push`",
+                reference.repository
+            );
+            Err(refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "artifact-unknown",
+                "the OS artifact is not there",
+                message.clone(),
+            )
+            .with_errors(vec![FieldProblem {
+                path: "/recipe/oci_url".into(),
+                code: "artifact-unknown".into(),
+                message,
+            }]))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    status: Option<api::jobs::JobStatus>,
+    server: Option<String>,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+pub async fn list(
+    _admin: Admin,
+    State(app): State<App>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Answer<Json<JobList>> {
+    let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let status = query.status.map(|status| word(status).to_owned());
+    let mut rows = app.store.jobs(status, query.server, query.cursor, limit + 1).await?;
+    let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.clone());
+    rows.truncate(limit);
+    Ok(Json(JobList { jobs: rows.iter().map(shown).collect(), next_cursor }))
+}
+
+fn word(status: api::jobs::JobStatus) -> &'static str {
+    use api::jobs::JobStatus;
+    match status {
+        JobStatus::Queued => "queued",
+        JobStatus::Provisioning => "provisioning",
+        JobStatus::Succeeded => "succeeded",
+        JobStatus::Failed => "failed",
+        JobStatus::Complete => "complete",
+    }
+}
+
+fn bad_query(rejection: &QueryRejection) -> super::problem::Refusal {
+    refuse(StatusCode::BAD_REQUEST, "query", "the query cannot be read", rejection.body_text())
+}
+
+pub async fn show(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Answer<Json<Job>> {
+    let row = app.store.job(&id).await?;
+    let mut job = shown(&row);
+    job.recipe = Recipe::parse(row.recipe.as_bytes()).ok().map(|recipe| recipe.redacted());
+    Ok(Json(job))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    after: Option<u64>,
+}
+
+pub async fn events(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let after = match text("last-event-id") {
+        Some(id) => id.parse().unwrap_or(0),
+        None => query.after.unwrap_or(0),
+    };
+    // An unknown job is a 404 in both forms.
+    app.store.job(&id).await?;
+    if text("accept").is_some_and(|accept| accept.contains("text/event-stream")) {
+        return Ok(Sse::new(follow(app, id, after)).keep_alive(KeepAlive::default()).into_response());
+    }
+    let events = app.store.events(&id, after, EVENTS_PAGE).await?;
+    Ok(Json(JobEvents { events }).into_response())
+}
+
+/// The events of a job as they come; ends after the last event of a complete job.
+fn follow(
+    app: App,
+    id: String,
+    after: u64,
+) -> impl Stream<Item = Result<axum::response::sse::Event, Infallible>> {
+    let commits = app.store.commits();
+    let state = (app, id, after, commits, std::collections::VecDeque::new());
+    stream::unfold(state, async |(app, id, mut after, mut commits, mut ready)| {
+        loop {
+            if let Some(event) = ready.pop_front() {
+                return Some((Ok(event), (app, id, after, commits, ready)));
+            }
+            commits.mark_unchanged();
+            let is_complete = app.store.job(&id).await.ok()?.state.is_complete();
+            let events = app.store.events(&id, after, EVENTS_PAGE).await.ok()?;
+            if events.is_empty() {
+                if is_complete {
+                    return None;
+                }
+                // News, or a look after a while in case one was missed.
+                let _either = tokio::time::timeout(STREAM_POLL, commits.changed()).await;
+                continue;
+            }
+            for event in events {
+                after = event.seq;
+                let line = axum::response::sse::Event::default()
+                    .id(event.seq.to_string())
+                    .event(&event.kind)
+                    .json_data(&event)
+                    .ok()?;
+                ready.push_back(line);
+            }
+        }
+    })
+}
+
+pub async fn cancel(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    let message = "cancelled by a user".to_owned();
+    let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
+    app.driver.changed(&id);
+    Ok((StatusCode::ACCEPTED, Json(shown(&applied.job))).into_response())
+}
+
+/// Repositories and tags of the embedded registry.
+pub async fn artifacts(_admin: Admin, State(app): State<App>) -> Answer<Json<serde_json::Value>> {
+    let mut artifacts = Vec::new();
+    for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
+        for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
+            let descriptor = app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
+            artifacts.push(serde_json::json!({
+                "repository": repository,
+                "tag": tag,
+                "digest": descriptor.map(|descriptor| descriptor.digest.to_string()),
+            }));
+        }
+    }
+    Ok(Json(serde_json::json!({ "artifacts": artifacts })))
+}
+
+/// A stored job as the API shows it, without its recipe.
+fn shown(row: &JobRow) -> Job {
+    let (outcome, failure) = match row.state.outcome() {
+        None => (None, None),
+        Some(Outcome::Succeeded) => (Some(JobOutcome::Succeeded), None),
+        Some(Outcome::Failed(failure)) => (Some(JobOutcome::Failed), Some(failure)),
+    };
+    Job {
+        id: row.id.clone(),
+        server_serial: row.server_serial.clone(),
+        status: api_status(row.state.status()),
+        stage: row.state.stage_name().to_owned(),
+        outcome,
+        failed_step: failure.map(|failure| failure.step.clone()),
+        reason: failure.map(|failure| failure.reason.clone()),
+        cleanup_problem: row.state.problem().map(|p| format!("{}: {}", p.step, p.reason)),
+        progress: row.progress.clone(),
+        task_target: row.task_target.clone(),
+        recipe: None,
+        created_at: timestamp(row.created_at),
+        updated_at: timestamp(row.updated_at),
+    }
+}

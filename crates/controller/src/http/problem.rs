@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! From what went wrong to the answer that says so.
+
+use api::problem::{FieldProblem, MEDIA_TYPE, Problem};
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::store;
+
+/// An error answer.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
+
+pub type Answer<T> = Result<T, Refusal>;
+
+/// A refusal of one kind. `kind` is the last part of the problem's URN.
+pub fn refuse(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Refusal {
+    Refusal(Problem {
+        kind: format!("urn:shoal:problem:{kind}"),
+        title: title.into(),
+        status: status.as_u16(),
+        detail: detail.into(),
+        errors: Vec::new(),
+    })
+}
+
+impl Refusal {
+    pub fn with_errors(mut self, errors: Vec<FieldProblem>) -> Refusal {
+        self.0.errors = errors;
+        self
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(self.0)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Refusal {
+        match error {
+            store::Error::NotFound { what, .. } => {
+                refuse(StatusCode::NOT_FOUND, &format!("{what}-unknown"), "not found", error.to_string())
+            }
+            store::Error::Conflict(detail) => {
+                refuse(StatusCode::CONFLICT, "conflict", "in the way of something else", detail)
+            }
+            store::Error::Refused(_) => refuse(
+                StatusCode::CONFLICT,
+                "wrong-state",
+                "not possible in the job's present state",
+                error.to_string(),
+            ),
+            store::Error::Stale
+            | store::Error::Database(_)
+            | store::Error::Document(_)
+            | store::Error::Closed => {
+                tracing::error!(error = crate::performer::chain(&error), "cannot answer");
+                refuse(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "storage",
+                    "the controller cannot use its storage",
+                    "nothing was changed; try again, and see the controller's log",
+                )
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Refusal {
+        tracing::error!(error = format!("{error:#}"), "cannot answer");
+        refuse(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the controller failed",
+            "see the controller's log",
+        )
+    }
+}
+
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Refusal {
+        refuse(
+            rejection.status(),
+            "body",
+            "the body cannot be read",
+            format!("{}; at most {} bytes are taken", rejection.body_text(), super::BODY_BYTES_MAX),
+        )
+    }
+}
+
+/// A JSON body as a type, or a refusal that says where it is wrong.
+pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        refuse(
+            StatusCode::BAD_REQUEST,
+            "json",
+            "the body is not the expected JSON",
+            error.to_string(),
+        )
+    })
+}

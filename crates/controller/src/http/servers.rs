@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/servers`: which machine is reached at which BMC, and a look at it.
+
+use api::problem::FieldProblem;
+use api::servers::{BmcSpec, Probe, ProbedSlot, Server, ServerList, ServerSpec};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use redfish::Bmc;
+use url::Url;
+
+use super::auth::Admin;
+use super::problem::{Answer, Refusal, json, refuse};
+use crate::performer::{chain, endpoint, two_cd_slots};
+use crate::store::ServerRow;
+use crate::{App, now_ms, timestamp};
+
+/// Serial numbers that vendors leave in place: they name no machine.
+const PLACEHOLDER_SERIALS: &[&str] = &[
+    "to be filled by o.e.m.",
+    "default string",
+    "system serial number",
+    "not specified",
+    "not applicable",
+    "none",
+    "n/a",
+    "0123456789",
+    "123456789",
+    "00000000",
+    "0000000000",
+    "xxxxxxxxxx",
+];
+
+pub async fn put(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Response> {
+    let spec: ServerSpec = json(&body?)?;
+    let url = check(&serial, &spec)?;
+    let bmc = spec.bmc;
+    let known = app.store.server(&serial).await.ok();
+    let endpoint_text = url.to_string();
+    let password = match (bmc.password, &known) {
+        (Some(password), _) => app.keys.seal(&serial, &endpoint_text, &password)?,
+        // A kept password goes only where it was given for.
+        (None, Some(known)) if known.bmc_url == endpoint_text => known.bmc_password.clone(),
+        (None, _) => {
+            return Err(invalid("/bmc/password", "required", "a new server or a new URL needs its password"));
+        }
+    };
+    let pin = match (bmc.certificate_sha256, &bmc.ca_pem) {
+        (Some(pin), _) => Some(pin.to_lowercase()),
+        (None, Some(_)) => None,
+        (None, None) => Some(hex::encode(redfish::fetch_certificate(&url).await.map_err(|error| {
+            refuse(
+                StatusCode::BAD_GATEWAY,
+                "bmc-unreachable",
+                "the BMC shows no certificate to pin",
+                format!("{}; give certificate_sha256 or ca_pem to set the server without asking it", chain(&error)),
+            )
+        })?)),
+    };
+    let now = now_ms();
+    let is_new = app
+        .store
+        .put_server(ServerRow {
+            serial: serial.clone(),
+            bmc_url: endpoint_text,
+            bmc_username: bmc.username,
+            bmc_password: password,
+            bmc_pin: pin,
+            bmc_ca_pem: bmc.ca_pem,
+            created_at: now,
+            updated_at: now,
+            active_job: None,
+        })
+        .await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(shown(app.store.server(&serial).await?))).into_response())
+}
+
+fn invalid(path: &str, code: &str, message: &str) -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, "server-invalid", "the server is not valid", message).with_errors(vec![
+        FieldProblem { path: path.into(), code: code.into(), message: message.into() },
+    ])
+}
+
+fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
+    let is_plain = serial.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    if serial.is_empty() || serial.len() > 64 || !is_plain {
+        return Err(invalid("", "serial", "a serial is 1 to 64 printable characters without spaces and `/`"));
+    }
+    if PLACEHOLDER_SERIALS.contains(&serial.to_lowercase().as_str()) {
+        return Err(invalid("", "serial", "this serial is a vendor's placeholder and names no machine"));
+    }
+    let url = Url::parse(&spec.bmc.url)
+        .map_err(|_| invalid("/bmc/url", "url", "write the BMC as https://host or https://host:port"))?;
+    let is_base = url.scheme() == "https"
+        && url.host().is_some()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !is_base {
+        return Err(invalid("/bmc/url", "url", "write the BMC as https://host or https://host:port, without path, query or user"));
+    }
+    let pin = spec.bmc.certificate_sha256.as_deref().unwrap_or_default();
+    if !pin.is_empty() && !hex::decode(pin).is_ok_and(|bytes| bytes.len() == 32) {
+        return Err(invalid("/bmc/certificate_sha256", "pin", "write the SHA-256 of the certificate as 64 hex digits"));
+    }
+    Ok(url)
+}
+
+pub async fn list(_admin: Admin, State(app): State<App>) -> Answer<Json<ServerList>> {
+    let servers = app.store.servers().await?.into_iter().map(shown).collect();
+    Ok(Json(ServerList { servers }))
+}
+
+pub async fn show(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+) -> Answer<Json<Server>> {
+    Ok(Json(shown(app.store.server(&serial).await?)))
+}
+
+pub async fn delete(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+) -> Answer<StatusCode> {
+    app.store.delete_server(&serial).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Looks at the machine through its BMC; changes nothing.
+pub async fn probe(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+) -> Answer<Json<Probe>> {
+    let server = app.store.server(&serial).await?;
+    let endpoint = endpoint(&app, &server)?;
+    let failed = |error: redfish::Error| {
+        refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", chain(&error))
+    };
+    let bmc = Bmc::connect(&endpoint, redfish::Budgets::default()).await.map_err(failed)?;
+    let machine = bmc.machine(Some(&serial)).await;
+    bmc.close().await;
+    let machine = machine.map_err(failed)?;
+    let plan = two_cd_slots(&machine);
+    let problems = plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
+    Ok(Json(Probe {
+        media_plan: plan.is_ok().then(|| "cd+cd".to_owned()),
+        problems,
+        certificate_sha256: server.bmc_pin.unwrap_or_default(),
+        slots: machine
+            .slots
+            .iter()
+            .map(|slot| ProbedSlot {
+                path: slot.path.clone(),
+                media_types: slot.media_types.clone(),
+                inserted: slot.inserted,
+                image: slot.image.as_deref().map(without_token),
+            })
+            .collect(),
+        power: format!("{:?}", machine.power),
+        boot_override: machine.boot_override.clone(),
+        manufacturer: machine.manufacturer,
+        model: machine.model,
+        serial: machine.serial,
+    }))
+}
+
+/// A medium's URL with its secret path segment left out.
+fn without_token(image: &str) -> String {
+    let Ok(mut url) = Url::parse(image) else { return "(not a URL)".into() };
+    let shown: Vec<String> = url
+        .path_segments()
+        .map(|parts| parts.map(|part| if part.len() >= 32 { "***" } else { part }.to_owned()).collect())
+        .unwrap_or_default();
+    url.set_path(&shown.join("/"));
+    url.to_string()
+}
+
+fn shown(row: ServerRow) -> Server {
+    Server {
+        serial: row.serial,
+        bmc: BmcSpec {
+            url: row.bmc_url,
+            username: row.bmc_username,
+            password: None,
+            certificate_sha256: row.bmc_pin,
+            ca_pem: row.bmc_ca_pem,
+        },
+        created_at: timestamp(row.created_at),
+        updated_at: timestamp(row.updated_at),
+        active_job: row.active_job,
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords
+//! are sealed with and the key that attempt tokens come from. All in the data directory, mode 0600,
+//! none in the database: a stolen database gives no password and no token.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
+
+use crate::settings::Settings;
+
+/// Purposes of keys derived from the one root key.
+const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
+const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
+
+pub struct Keys {
+    pub ca_pem: String,
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    admin_token_hash: Vec<u8>,
+    root: [u8; 32],
+    random: SystemRandom,
+}
+
+impl Keys {
+    /// Opens the keys of a data directory, making what is absent.
+    pub fn open(dir: &Path, settings: &Settings) -> anyhow::Result<Keys> {
+        let tls = dir.join("tls");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&tls)?;
+        let random = SystemRandom::new();
+        let root = keep(&dir.join("root.key"), || Ok(random_bytes::<32>(&random)?.to_vec()))?;
+        let root = root.try_into().map_err(|_| anyhow!("root.key is not 32 bytes"))?;
+        let admin = keep(&dir.join("admin-token"), || {
+            Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
+        })?;
+        let (ca_pem, certificate, private_key) = certificates(&tls, settings)?;
+        Ok(Keys {
+            ca_pem,
+            certificate,
+            private_key,
+            admin_token_hash: sha256(admin.trim_ascii()),
+            root,
+            random,
+        })
+    }
+
+    pub fn is_admin_token(&self, token: &str) -> bool {
+        sha256(token.as_bytes()).ct_eq(&self.admin_token_hash).into()
+    }
+
+    /// The token of an attempt. Derived, so that a task medium can be built again after a crash
+    /// although the database only has the token's hash.
+    pub fn attempt_token(&self, attempt: &str) -> String {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.root);
+        let mut context = ring::hmac::Context::with_key(&key);
+        context.update(ATTEMPT_TOKENS);
+        context.update(attempt.as_bytes());
+        format!("shp_node_{}", hex::encode(context.sign().as_ref()))
+    }
+
+    /// A new media token: 192 random bits, hex, for the path of a URL.
+    pub fn media_token(&self) -> anyhow::Result<String> {
+        Ok(hex::encode(random_bytes::<24>(&self.random)?))
+    }
+
+    /// Seals a BMC password to its server and endpoint: moved to another row, it does not open.
+    pub fn seal(&self, serial: &str, endpoint: &str, secret: &str) -> anyhow::Result<Vec<u8>> {
+        let nonce = random_bytes::<NONCE_LEN>(&self.random)?;
+        let mut sealed = secret.as_bytes().to_vec();
+        self.password_key()?
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(bound_to(serial, endpoint)),
+                &mut sealed,
+            )
+            .map_err(|_| anyhow!("seal the password of {serial}"))?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    pub fn open_sealed(&self, serial: &str, endpoint: &str, sealed: &[u8]) -> anyhow::Result<String> {
+        let broken = || anyhow!("the stored BMC password of {serial} does not open; set the server again");
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(broken)?;
+        let mut sealed = sealed.to_vec();
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
+        let open = self
+            .password_key()?
+            .open_in_place(nonce, Aad::from(bound_to(serial, endpoint)), &mut sealed)
+            .map_err(|_| broken())?;
+        String::from_utf8(open.to_vec()).map_err(|_| broken())
+    }
+
+    fn password_key(&self) -> anyhow::Result<LessSafeKey> {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.root);
+        let derived = ring::hmac::sign(&key, BMC_PASSWORDS);
+        let key = UnboundKey::new(&CHACHA20_POLY1305, derived.as_ref())
+            .map_err(|_| anyhow!("derive the password key"))?;
+        Ok(LessSafeKey::new(key))
+    }
+}
+
+fn bound_to(serial: &str, endpoint: &str) -> Vec<u8> {
+    format!("{serial}\n{endpoint}").into_bytes()
+}
+
+pub fn sha256(bytes: &[u8]) -> Vec<u8> {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec()
+}
+
+fn random_bytes<const N: usize>(random: &SystemRandom) -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    random.fill(&mut bytes).map_err(|_| anyhow!("the kernel gives no random numbers"))?;
+    Ok(bytes)
+}
+
+/// The bytes of a secret file, made first if it is absent. Atomic: a crash leaves none or all.
+fn keep(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+    match fs::read(path) {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    }
+    let bytes = make()?;
+    write_secret(path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    Ok(bytes)
+}
+
+fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The CA (made once) and a server certificate for the names in use (made at every start).
+fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, PathBuf, PathBuf)> {
+    let ca_key_pem = keep(&tls.join("ca.key"), || {
+        Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes())
+    })?;
+    let ca_key = rcgen::KeyPair::from_pem(std::str::from_utf8(&ca_key_pem)?)?;
+    let mut ca = rcgen::CertificateParams::default();
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller CA");
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let ca_pem = keep(&tls.join("ca.pem"), || {
+        Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes())
+    })?;
+    let ca_pem = String::from_utf8(ca_pem)?;
+
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !settings.listen.ip().is_unspecified() {
+        names.push(settings.listen.ip().to_string());
+    }
+    for url in [&settings.node_url, &settings.media_url] {
+        names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
+    }
+    names.sort();
+    names.dedup();
+    let mut server = rcgen::CertificateParams::new(names)?;
+    server.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller");
+    server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let server_key = rcgen::KeyPair::generate()?;
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let certificate = server.signed_by(&server_key, &issuer)?;
+    let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
+    write_secret(&certificate_path, format!("{}{ca_pem}", certificate.pem()).as_bytes())?;
+    write_secret(&key_path, server_key.serialize_pem().as_bytes())?;
+    Ok((ca_pem, certificate_path, key_path))
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The ISO files that BMCs read, and what of them was read since this process started.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+
+use crate::store::MediumKind;
+
+/// The maintenance ISO and the task media of the jobs.
+pub struct Media {
+    dir: PathBuf,
+    maintenance: Option<PathBuf>,
+    /// SHA-256 of the maintenance ISO by (size, mtime): computed once per file version.
+    etags: Mutex<HashMap<(PathBuf, u64, i64), String>>,
+    /// When the last byte of a job's maintenance ISO was asked for, in ms, and how much was given.
+    reads: Mutex<HashMap<String, Reads>>,
+    pub bytes_served: AtomicU64,
+}
+
+/// What a BMC has read of one job's media.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reads {
+    pub last_at: i64,
+    pub maintenance_bytes: u64,
+    pub task_bytes: u64,
+}
+
+impl Media {
+    pub fn open(data_dir: &Path, maintenance: Option<PathBuf>) -> anyhow::Result<Media> {
+        let dir = data_dir.join("media");
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Media {
+            dir,
+            maintenance,
+            etags: Mutex::default(),
+            reads: Mutex::default(),
+            bytes_served: AtomicU64::new(0),
+        })
+    }
+
+    /// The file of a medium; `None` where no maintenance ISO was given at the start.
+    pub fn path(&self, attempt: &str, kind: MediumKind) -> Option<PathBuf> {
+        match kind {
+            MediumKind::Maintenance => self.maintenance.clone(),
+            MediumKind::Task => Some(self.dir.join(format!("{attempt}.iso"))),
+        }
+    }
+
+    pub fn has_maintenance(&self) -> bool {
+        self.maintenance.as_ref().is_some_and(|path| path.is_file())
+    }
+
+    /// Stores a task medium: whole or not at all.
+    pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> std::io::Result<()> {
+        let path = self.dir.join(format!("{attempt}.iso"));
+        let partial = path.with_extension("partial");
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(iso)?;
+        file.sync_all()?;
+        fs::rename(&partial, &path)
+    }
+
+    /// A task medium holds the attempt's token: it goes when the attempt is over.
+    pub fn drop_task(&self, attempt: &str) {
+        let path = self.dir.join(format!("{attempt}.iso"));
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot remove a task medium");
+        }
+    }
+
+    /// SHA-256 of a file's content, hex; remembered until the file changes.
+    pub fn etag(&self, path: &Path) -> std::io::Result<String> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = fs::metadata(path)?;
+        let key = (path.to_owned(), metadata.len(), metadata.mtime_nsec() ^ metadata.mtime() << 30);
+        let known = |etags: &Mutex<HashMap<_, String>>| {
+            etags.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key).cloned()
+        };
+        if let Some(etag) = known(&self.etags) {
+            return Ok(etag);
+        }
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        let mut file = fs::File::open(path)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match std::io::Read::read(&mut file, &mut buffer)? {
+                0 => break,
+                count => context.update(&buffer[..count]),
+            }
+        }
+        let etag = hex::encode(context.finish().as_ref());
+        self.etags
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(key, etag.clone());
+        Ok(etag)
+    }
+
+    pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: i64) {
+        self.bytes_served.fetch_add(bytes, Ordering::Relaxed);
+        let mut reads = self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = reads.entry(job_id.to_owned()).or_default();
+        entry.last_at = now;
+        match kind {
+            MediumKind::Maintenance => entry.maintenance_bytes += bytes,
+            MediumKind::Task => entry.task_bytes += bytes,
+        }
+    }
+
+    pub fn reads(&self, job_id: &str) -> Reads {
+        let reads = self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        reads.get(job_id).copied().unwrap_or_default()
+    }
+
+    pub fn forget_reads(&self, job_id: &str) {
+        self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(job_id);
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Carries out one action of one job: the only place that calls a BMC on a job's behalf.
+//!
+//! Every action may be carried out twice, because a crash between an action and its record repeats
+//! it: media are ejected and inserted anew with new URLs, the boot override and the reset go
+//! together, and neither happens after the machine has its permit.
+
+use std::time::Duration;
+
+use job::{Action, Failure};
+use redfish::{Bmc, Endpoint, Machine, Secret, Slot, Trust};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::store::{Claim, JobRow, MediumKind, ServerRow};
+use crate::{App, now_ms};
+
+/// How long a machine that was reset before a crash may take to show that it boots.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(60);
+const EVIDENCE_POLL: Duration = Duration::from_millis(500);
+
+/// An action did not work.
+#[derive(Debug)]
+pub struct Failed {
+    pub failure: Failure,
+    /// Another try may help.
+    pub is_transient: bool,
+}
+
+type Done = Result<String, Failed>;
+
+/// An action in words, for the story.
+pub fn words(action: Action) -> &'static str {
+    match action {
+        Action::Start => "start",
+        Action::BuildTaskMedium => "build the task medium",
+        Action::InsertMedia => "insert the media",
+        Action::BootMaintenance => "boot the maintenance OS",
+        Action::PowerOff => "power the machine off",
+        Action::EjectMedia => "eject the media",
+        Action::StartMachine => "start the machine from its disk",
+    }
+}
+
+/// Carries out the action; the answer is a line for the story.
+pub async fn perform(app: &App, claim: &Claim) -> Done {
+    let job = &claim.job;
+    match claim.action {
+        Action::Start => Ok("started".into()),
+        Action::BuildTaskMedium => build_task_medium(app, job).await,
+        Action::InsertMedia => insert_media(app, job).await,
+        Action::BootMaintenance => {
+            if claim.is_resumed
+                && let Some(evidence) = booting_already(app, &job.id).await
+            {
+                return Ok(evidence);
+            }
+            boot_maintenance(app, job).await
+        }
+        Action::PowerOff => with_bmc(app, job, "cleanup.reset", async |bmc, machine| {
+            bmc.power_off(machine).await?;
+            Ok("powered off".into())
+        })
+        .await,
+        Action::EjectMedia => eject_media(app, job).await,
+        Action::StartMachine => with_bmc(app, job, "cleanup.reset", async |bmc, machine| {
+            bmc.power_on(machine).await?;
+            Ok("powered on; the machine starts from its disk".into())
+        })
+        .await,
+    }
+}
+
+async fn build_task_medium(app: &App, job: &JobRow) -> Done {
+    let failed = |reason: String| Failed {
+        failure: Failure { step: "iso.build".into(), reason },
+        is_transient: false,
+    };
+    let recipe = recipe::Recipe::parse(job.recipe.as_bytes()).map_err(|problems| {
+        let list: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+        failed(format!("the stored recipe is not valid any more: {}", list.join("; ")))
+    })?;
+    let attempt = recipe::task_medium::Attempt {
+        job_id: job.id.clone(),
+        attempt_id: job.attempt.clone(),
+        server_serial: job.server_serial.clone(),
+        controller_url: app.settings.node_url.to_string().trim_end_matches('/').to_owned(),
+        controller_ca_pem: (!app.settings.plain_http).then(|| app.keys.ca_pem.clone()),
+        token: app.keys.attempt_token(&job.attempt).into(),
+        registry: Some(recipe::task_medium::RegistryAccess {
+            authority: app.settings.registry_authority(),
+        }),
+        artifact_digest: job.artifact_digest.clone(),
+    };
+    let iso = task_iso(&recipe, &attempt, &job.id).map_err(&failed)?;
+    app.media
+        .keep_task(&job.attempt, &iso)
+        .map_err(|error| failed(format!("store the task medium: {error}")))?;
+    let digest = hex::encode(crate::keys::sha256(&iso));
+    Ok(format!("task.iso: {} bytes, sha256 {digest}", iso.len()))
+}
+
+fn task_iso(
+    recipe: &recipe::Recipe,
+    attempt: &recipe::task_medium::Attempt,
+    job_id: &str,
+) -> Result<Vec<u8>, String> {
+    let files: Vec<iso9660::File> = recipe::task_medium::files(recipe, attempt)
+        .into_iter()
+        .map(|file| iso9660::File { name: file.name, bytes: file.bytes })
+        .collect();
+    let volume = iso9660::Volume { id: recipe::task_medium::volume_id(job_id), ..Default::default() };
+    iso9660::to_vec(&files, &volume).map_err(|error| error.to_string())
+}
+
+async fn insert_media(app: &App, job: &JobRow) -> Done {
+    let new_token = || {
+        app.keys.media_token().map_err(|error| Failed {
+            failure: Failure { step: "redfish.mount.maintenance".into(), reason: error.to_string() },
+            is_transient: false,
+        })
+    };
+    let (maintenance, task) = (new_token()?, new_token()?);
+    let hashes = [
+        (MediumKind::Maintenance, crate::keys::sha256(maintenance.as_bytes())),
+        (MediumKind::Task, crate::keys::sha256(task.as_bytes())),
+    ];
+    app.store.issue_media(&job.id, hashes, now_ms()).await.map_err(|error| Failed {
+        failure: Failure { step: "redfish.mount.maintenance".into(), reason: error.to_string() },
+        is_transient: true,
+    })?;
+    app.media.forget_reads(&job.id);
+    let maintenance = medium_url(app, &maintenance, MediumKind::Maintenance);
+    let task = medium_url(app, &task, MediumKind::Task);
+    let used = with_bmc(app, job, "redfish.mount.maintenance", async |bmc, machine| {
+        let (first, second) = two_cd_slots(machine)?;
+        bmc.insert(first, &maintenance).await?;
+        Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
+    })
+    .await?;
+    with_bmc(app, job, "redfish.mount.task", async |bmc, machine| {
+        let (_, second) = two_cd_slots(machine)?;
+        bmc.insert(second, &task).await?;
+        Ok(used)
+    })
+    .await
+}
+
+async fn boot_maintenance(app: &App, job: &JobRow) -> Done {
+    with_bmc(app, job, "redfish.reset", async |bmc, machine| {
+        bmc.power_off(machine).await?;
+        Ok(String::new())
+    })
+    .await?;
+    // The override comes after power-off: some BMCs drop it while the power state changes.
+    with_bmc(app, job, "redfish.boot-override", async |bmc, machine| {
+        bmc.set_boot_once_cd(machine).await?;
+        Ok(String::new())
+    })
+    .await?;
+    with_bmc(app, job, "redfish.reset", async |bmc, machine| {
+        bmc.power_on(machine).await?;
+        Ok("boot once from CD is set and the machine is on".into())
+    })
+    .await
+}
+
+/// After a crash between the reset and its record: does the machine show that it boots our media?
+async fn booting_already(app: &App, job_id: &str) -> Option<String> {
+    let deadline = Instant::now() + EVIDENCE_WAIT;
+    while Instant::now() < deadline {
+        if app.store.job(job_id).await.is_ok_and(|job| job.hello_at.is_some()) {
+            return Some("the machine had been reset before: it said hello".into());
+        }
+        let reads = app.media.reads(job_id);
+        if reads.maintenance_bytes > 0 {
+            return Some("the machine had been reset before: it reads the maintenance OS".into());
+        }
+        tokio::time::sleep(EVIDENCE_POLL).await;
+    }
+    None
+}
+
+async fn eject_media(app: &App, job: &JobRow) -> Done {
+    let ours = app.settings.media_url.authority().to_owned();
+    let done = with_bmc(app, job, "cleanup.unmount", async |bmc, machine| {
+        let mut ejected = Vec::new();
+        for slot in &machine.slots {
+            // Somebody else's medium is not ours to eject.
+            let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(&ours));
+            if is_ours || (slot.inserted && slot.image.is_none()) {
+                bmc.eject(slot).await?;
+                ejected.push(slot.path.clone());
+            }
+        }
+        bmc.clear_boot_override(machine).await?;
+        Ok(match ejected.as_slice() {
+            [] => "no medium of ours is inserted; boot override cleared".into(),
+            slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
+        })
+    })
+    .await?;
+    app.media.drop_task(&job.attempt);
+    Ok(done)
+}
+
+fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
+    let mut url = app.settings.media_url.clone();
+    url.set_path(&format!("/m/{token}/{}.iso", kind.name()));
+    url
+}
+
+/// The slots of the CD + CD plan, in the BMC's order: the first one boots (Dell iDRAC10 boots from
+/// its first slot only).
+pub fn two_cd_slots(machine: &Machine) -> Result<(&Slot, &Slot), redfish::Error> {
+    let mut slots = machine.slots.iter().filter(|slot| slot.takes_cd());
+    match (slots.next(), slots.next()) {
+        (Some(first), Some(second)) => Ok((first, second)),
+        _ => Err(redfish::Error::NoSlot {
+            wanted: "two virtual CD slots",
+            found: machine.slots.iter().map(|slot| slot.path.clone()).collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
+
+/// The endpoint of a server, with its password opened.
+pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
+    let password = app.keys.open_sealed(&server.serial, &server.bmc_url, &server.bmc_password)?;
+    let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {
+        (Some(pem), _) => Trust::Ca(pem.clone().into_bytes()),
+        (None, Some(pin)) => Trust::Pin(
+            hex::decode(pin)?.try_into().map_err(|_| anyhow::anyhow!("a stored pin is not 32 bytes"))?,
+        ),
+        (None, None) => anyhow::bail!("server {} has neither pin nor CA; set it again", server.serial),
+    };
+    Ok(Endpoint {
+        url: Url::parse(&server.bmc_url)?,
+        username: server.bmc_username.clone(),
+        password: Secret::new(password),
+        trust,
+    })
+}
+
+/// One visit to the BMC: session, discovery, work, session closed.
+async fn with_bmc(
+    app: &App,
+    job: &JobRow,
+    step: &str,
+    work: impl AsyncFnOnce(&Bmc, &Machine) -> Result<String, redfish::Error>,
+) -> Done {
+    let failed = |step: &str, reason: String, is_transient| Failed {
+        failure: Failure { step: step.into(), reason },
+        is_transient,
+    };
+    let discover = "redfish.discover";
+    let server = app
+        .store
+        .server(&job.server_serial)
+        .await
+        .map_err(|error| failed(discover, error.to_string(), false))?;
+    let endpoint =
+        endpoint(app, &server).map_err(|error| failed(discover, format!("{error:#}"), false))?;
+    let bmc = Bmc::connect(&endpoint, redfish::Budgets::default())
+        .await
+        .map_err(|error| failed(discover, chain(&error), error.is_transient()))?;
+    let result = match bmc.machine(Some(&job.server_serial)).await {
+        Ok(machine) => {
+            work(&bmc, &machine).await.map_err(|error| failed(step, chain(&error), error.is_transient()))
+        }
+        Err(error) => Err(failed(discover, chain(&error), error.is_transient())),
+    };
+    bmc.close().await;
+    result
+}
+
+/// An error with its causes, once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

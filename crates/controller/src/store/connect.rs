@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Opening the database: lock, settings, migrations.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rusqlite::{Connection, OpenFlags};
+
+/// In order; never changed once released, only added to.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_jobs.sql")];
+
+/// Keeps a second controller off the same directory.
+pub fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another controller works in {}; stop it first", dir.display());
+    }
+    Ok(file)
+}
+
+/// The writer's connection, migrated.
+pub fn open(file: &Path) -> anyhow::Result<Connection> {
+    let connection =
+        Connection::open(file).with_context(|| format!("open {}", file.display()))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+         PRAGMA busy_timeout = 5000;",
+    )?;
+    let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
+    if damage != "ok" {
+        bail!("{} is damaged: {damage}; restore a backup", file.display());
+    }
+    migrate(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub fn open_reader(file: &Path) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)
+        .with_context(|| format!("open {} to read", file.display()))?;
+    connection.execute_batch("PRAGMA busy_timeout = 5000;")?;
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection) -> anyhow::Result<()> {
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > MIGRATIONS.len() {
+        bail!(
+            "the database has version {version}, this program knows {}; use the newer program",
+            MIGRATIONS.len()
+        );
+    }
+    if version == MIGRATIONS.len() {
+        return Ok(());
+    }
+    let mut script = String::from("BEGIN IMMEDIATE;\n");
+    for migration in &MIGRATIONS[version..] {
+        script.push_str(migration);
+    }
+    script.push_str(&format!("\nPRAGMA user_version = {};\nCOMMIT;", MIGRATIONS.len()));
+    connection.execute_batch(&script).context("migrate the database")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shoal.sqlite");
+        drop(open(&file).unwrap());
+        let raw = Connection::open(&file).unwrap();
+        raw.execute_batch("PRAGMA user_version = 999").unwrap();
+        let error = open(&file).unwrap_err().to_string();
+        assert!(error.contains("version 999"), "{error}");
+    }
+
+    #[test]
+    fn a_second_controller_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = lock(dir.path()).unwrap();
+        assert!(lock(dir.path()).unwrap_err().to_string().contains("another controller"));
+    }
+}

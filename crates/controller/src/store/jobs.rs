@@ -1,0 +1,666 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Jobs and their events. A job's state changes in [`apply`] and nowhere else; the event that moved
+//! it is written in the same transaction.
+
+use api::jobs::{JobEvent, JobStatus};
+use api::node::{PermitRequest, Progress};
+use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Error, Store, media};
+
+/// Events of one job; a machine that logs without end stops being recorded, not served.
+const EVENTS_MAX: u64 = 20_000;
+
+/// A job as stored.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    pub id: String,
+    pub server_serial: String,
+    pub attempt: String,
+    pub recipe: String,
+    pub task_target: String,
+    pub artifact_digest: Option<String>,
+    pub state: State,
+    pub epoch: i64,
+    pub tries: u32,
+    pub token_hash: Vec<u8>,
+    pub hello_at: Option<i64>,
+    pub boot_id: Option<String>,
+    pub permit: Option<PermitRequest>,
+    pub progress: Option<Progress>,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// What `POST /jobs` stores.
+#[derive(Debug, Clone)]
+pub struct NewJobRow {
+    pub id: String,
+    pub server_serial: String,
+    pub attempt: String,
+    pub recipe: String,
+    pub task_target: String,
+    pub artifact_digest: Option<String>,
+    pub token_hash: Vec<u8>,
+    pub idempotency: Option<(String, Vec<u8>)>,
+    pub now: i64,
+}
+
+/// What became of `POST /jobs`.
+#[derive(Debug)]
+pub enum Created {
+    New(JobRow),
+    /// The same request was answered before.
+    Repeated(JobRow),
+}
+
+/// A job that this driver has to itself until it answers for `epoch`.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub job: JobRow,
+    pub action: Action,
+    /// This action was begun before, by a process that did not live to tell its end.
+    pub is_resumed: bool,
+}
+
+/// A job after an event.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub job: JobRow,
+}
+
+/// What the machine is told about its permit.
+#[derive(Debug)]
+pub enum PermitAnswer {
+    Granted,
+    /// The attempt is over.
+    Over,
+    /// Another boot has it, or it asks for something else than it got.
+    Taken(String),
+    TooEarly,
+}
+
+const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
+    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at \
+    FROM jobs";
+
+fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            index,
+            rusqlite::types::Type::Text,
+            Box::new(error),
+        )
+    })
+}
+
+fn parse_optional<T: serde::de::DeserializeOwned>(
+    row: &Row,
+    index: usize,
+) -> rusqlite::Result<Option<T>> {
+    let text: Option<String> = row.get(index)?;
+    text.map(|text| parse(index, &text)).transpose()
+}
+
+fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        id: row.get(0)?,
+        server_serial: row.get(1)?,
+        attempt: row.get(2)?,
+        recipe: row.get(3)?,
+        task_target: row.get(4)?,
+        artifact_digest: row.get(5)?,
+        state: parse(6, &row.get::<_, String>(6)?)?,
+        epoch: row.get(7)?,
+        tries: row.get(8)?,
+        token_hash: row.get(9)?,
+        hello_at: row.get(10)?,
+        boot_id: row.get(11)?,
+        permit: parse_optional(row, 12)?,
+        progress: parse_optional(row, 13)?,
+        created_at: row.get(14)?,
+        updated_at: row.get(15)?,
+    })
+}
+
+fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
+    db.query_row(&format!("{SELECT} WHERE id = ?1"), [id], job_row)
+        .optional()?
+        .ok_or_else(|| Error::NotFound { what: "job", id: id.into() })
+}
+
+fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
+    db.query_row(&format!("{SELECT} WHERE attempt = ?1"), [attempt], job_row)
+        .optional()?
+        .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
+}
+
+/// The API's word for a status; also what the column holds.
+pub fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Queued => "queued",
+        Status::Provisioning => "provisioning",
+        Status::Succeeded => "succeeded",
+        Status::Failed => "failed",
+        Status::Complete => "complete",
+    }
+}
+
+pub fn api_status(status: Status) -> JobStatus {
+    match status {
+        Status::Queued => JobStatus::Queued,
+        Status::Provisioning => JobStatus::Provisioning,
+        Status::Succeeded => JobStatus::Succeeded,
+        Status::Failed => JobStatus::Failed,
+        Status::Complete => JobStatus::Complete,
+    }
+}
+
+/// A line of the story.
+#[derive(Debug, Default)]
+struct Line<'a> {
+    kind: &'a str,
+    message: &'a str,
+    step: Option<&'a str>,
+    event: Option<&'a Event>,
+}
+
+fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+    let seq: u64 = db.query_row(
+        "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
+        [&job.id],
+        |row| row.get(0),
+    )?;
+    // What moves the job is always told.
+    if seq > EVENTS_MAX && line.event.is_none() {
+        return Ok(());
+    }
+    let event = line.event.map(serde_json::to_string).transpose()?;
+    db.execute(
+        "INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            job.id,
+            seq,
+            now,
+            line.kind,
+            line.message,
+            status_word(job.state.status()),
+            line.step,
+            event
+        ],
+    )?;
+    Ok(())
+}
+
+/// The only way to another state.
+fn apply(db: &Connection, job: &JobRow, event: &Event, message: &str, now: i64) -> Result<JobRow, Error> {
+    let state = transition(&job.state, event)?;
+    let due_at = state.action().map(|_| now);
+    let deadline_at = deadline_secs(&state).map(|secs| now + secs.cast_signed() * 1000);
+    // The epoch moves with the state: a worker of the former state can write nothing more.
+    db.execute(
+        "UPDATE jobs SET state = ?2, status = ?3, epoch = epoch + 1, tries = 0, due_at = ?4,
+         deadline_at = ?5, updated_at = ?6 WHERE id = ?1",
+        params![
+            job.id,
+            serde_json::to_string(&state)?,
+            status_word(state.status()),
+            due_at,
+            deadline_at,
+            now
+        ],
+    )?;
+    let ejected = matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
+    if ejected || state.is_complete() {
+        media::revoke(db, &job.id, now)?;
+    }
+    let moved = JobRow { state, epoch: job.epoch + 1, tries: 0, updated_at: now, ..job.clone() };
+    let step = match event {
+        Event::GaveUp(_, why) | Event::Overdue(why) | Event::Reported(Outcome::Failed(why)) => {
+            Some(why.step.as_str())
+        }
+        _ => None,
+    };
+    let line = Line { kind: kind(event), message, step, event: Some(event) };
+    tell(db, &moved, &line, now)?;
+    Ok(moved)
+}
+
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Done(_) => "done",
+        Event::GaveUp(..) => "gave_up",
+        Event::Overdue(_) => "overdue",
+        Event::BootLost => "boot_lost",
+        Event::Permitted => "permitted",
+        Event::Reported(Outcome::Succeeded) => "succeeded",
+        Event::Reported(Outcome::Failed(_)) => "failed",
+        Event::Cancelled => "cancelled",
+    }
+}
+
+impl Store {
+    pub async fn create_job(&self, new: NewJobRow) -> Result<Created, Error> {
+        self.write(move |db| {
+            if let Some((key, hash)) = &new.idempotency {
+                let earlier: Option<(String, Vec<u8>)> = db
+                    .query_row(
+                        "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",
+                        [key],
+                        |row| Ok((row.get(0)?, row.get(1)?)),
+                    )
+                    .optional()?;
+                match earlier {
+                    Some((id, earlier)) if earlier == *hash => {
+                        return Ok(Created::Repeated(get(db, &id)?));
+                    }
+                    Some((id, _)) => {
+                        return Err(Error::Conflict(format!(
+                            "Idempotency-Key {key:?} belongs to job {id}, which was created from another body"
+                        )));
+                    }
+                    None => {}
+                }
+            }
+            let open: Option<String> = db
+                .query_row(
+                    "SELECT id FROM jobs WHERE server_serial = ?1 AND status <> 'complete'",
+                    [&new.server_serial],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            if let Some(open) = open {
+                return Err(Error::Conflict(format!(
+                    "server {} has the open job {open}; wait for its end or cancel it",
+                    new.server_serial
+                )));
+            }
+            let (key, hash) = new.idempotency.clone().unzip();
+            db.execute(
+                "INSERT INTO jobs (id, server_serial, attempt, recipe, task_target, artifact_digest,
+                 state, status, epoch, tries, due_at, token_hash, idempotency_key, idempotency_hash,
+                 created_at, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', 0, 0, ?8, ?9, ?10, ?11, ?8, ?8)",
+                params![
+                    new.id,
+                    new.server_serial,
+                    new.attempt,
+                    new.recipe,
+                    new.task_target,
+                    new.artifact_digest,
+                    serde_json::to_string(&State::Queued)?,
+                    new.now,
+                    new.token_hash,
+                    key,
+                    hash
+                ],
+            )?;
+            let job = get(db, &new.id)?;
+            let message = format!("{} for server {}", job.task_target, job.server_serial);
+            tell(db, &job, &Line { kind: "queued", message: &message, ..Line::default() }, new.now)?;
+            Ok(Created::New(job))
+        })
+        .await
+    }
+
+    pub async fn job(&self, id: &str) -> Result<JobRow, Error> {
+        let id = id.to_owned();
+        self.read(move |db| get(db, &id)).await
+    }
+
+    pub async fn attempt(&self, attempt: &str) -> Result<JobRow, Error> {
+        let attempt = attempt.to_owned();
+        self.read(move |db| get_attempt(db, &attempt)).await
+    }
+
+    pub async fn open_job_of(&self, serial: &str) -> Result<Option<JobRow>, Error> {
+        let serial = serial.to_owned();
+        self.read(move |db| {
+            let sql = format!("{SELECT} WHERE server_serial = ?1 AND status <> 'complete'");
+            Ok(db.query_row(&sql, [serial], job_row).optional()?)
+        })
+        .await
+    }
+
+    /// The job whose attempt token has this hash, if any.
+    pub async fn job_by_token(&self, token_hash: Vec<u8>) -> Result<Option<JobRow>, Error> {
+        self.read(move |db| {
+            let sql = format!("{SELECT} WHERE token_hash = ?1");
+            Ok(db.query_row(&sql, [token_hash], job_row).optional()?)
+        })
+        .await
+    }
+
+    /// Newest first; `before` is the last job of the page before.
+    pub async fn jobs(
+        &self,
+        status: Option<String>,
+        serial: Option<String>,
+        before: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<JobRow>, Error> {
+        self.read(move |db| {
+            let sql = format!(
+                "{SELECT} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR server_serial = ?2)
+                 AND (?3 IS NULL OR (created_at, id) < (SELECT created_at, id FROM jobs WHERE id = ?3))
+                 ORDER BY created_at DESC, id DESC LIMIT ?4"
+            );
+            let mut query = db.prepare_cached(&sql)?;
+            let rows = query.query_map(params![status, serial, before, limit], job_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    pub async fn events(&self, id: &str, after: u64, limit: usize) -> Result<Vec<JobEvent>, Error> {
+        let id = id.to_owned();
+        self.read(move |db| {
+            get(db, &id)?;
+            let mut query = db.prepare_cached(
+                "SELECT seq, at, kind, message, status, step FROM job_events
+                 WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let rows = query.query_map(params![id, after, limit], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            })?;
+            let mut events = Vec::new();
+            for row in rows {
+                let (seq, at, kind, message, status, step): (_, i64, _, _, String, _) = row?;
+                events.push(JobEvent {
+                    seq,
+                    at: crate::timestamp(at),
+                    kind,
+                    message,
+                    status: serde_json::from_value(status.into())?,
+                    step,
+                });
+            }
+            Ok(events)
+        })
+        .await
+    }
+
+    /// The events that moved the job, in order: folded from `Queued` they give its state.
+    #[cfg(test)]
+    pub async fn moves(&self, id: &str) -> Result<Vec<Event>, Error> {
+        let id = id.to_owned();
+        self.read(move |db| {
+            let mut query = db.prepare(
+                "SELECT event FROM job_events WHERE job_id = ?1 AND event IS NOT NULL ORDER BY seq",
+            )?;
+            let rows = query.query_map([id], |row| row.get::<_, String>(0))?;
+            rows.map(|row| Ok(serde_json::from_str(&row?)?)).collect()
+        })
+        .await
+    }
+
+    /// After a start nobody works on anything: every open job is due at once.
+    pub async fn resume_all(&self, now: i64) -> Result<usize, Error> {
+        self.write(move |db| {
+            Ok(db.execute(
+                "UPDATE jobs SET due_at = ?1, epoch = epoch + 1 WHERE status <> 'complete'
+                 AND due_at IS NULL AND json_extract(state, '$.provisioning') IS NOT 'awaiting_machine'
+                 AND json_extract(state, '$.provisioning') IS NOT 'writing'",
+                [now],
+            )?)
+        })
+        .await
+    }
+
+    /// Open jobs whose machine boots, or should: where a controller's absence may have hurt.
+    pub async fn jobs_awaiting_machine(&self) -> Result<Vec<JobRow>, Error> {
+        self.read(|db| {
+            let mut query = db.prepare(&format!(
+                "{SELECT} WHERE status = 'provisioning' AND hello_at IS NULL
+                 AND json_extract(state, '$.provisioning') = 'awaiting_machine'"
+            ))?;
+            let rows = query.query_map([], job_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The next due job, taken, with the intent to act on it written down.
+    pub async fn claim(
+        &self,
+        now: i64,
+        is_busy: impl Fn(&str) -> bool,
+    ) -> Result<Option<Claim>, Error> {
+        let due: Vec<String> = self
+            .read(move |db| {
+                let mut query = db.prepare_cached(
+                    "SELECT id FROM jobs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT 512",
+                )?;
+                let ids = query.query_map([now], |row| row.get(0))?;
+                Ok(ids.collect::<Result<_, _>>()?)
+            })
+            .await?;
+        let Some(id) = due.into_iter().find(|id| !is_busy(id)) else { return Ok(None) };
+        self.write(move |db| {
+            let sql = format!("{SELECT} WHERE id = ?1 AND due_at <= ?2");
+            let Some(job) = db.query_row(&sql, params![id, now], job_row).optional()? else {
+                return Ok(None);
+            };
+            let Some(action) = job.state.action() else {
+                db.execute("UPDATE jobs SET due_at = NULL WHERE id = ?1", [&job.id])?;
+                return Ok(None);
+            };
+            let last: Option<String> = db
+                .query_row(
+                    "SELECT kind FROM job_events WHERE job_id = ?1
+                     AND kind IN ('attempting', 'retrying', 'done', 'gave_up', 'boot_lost')
+                     ORDER BY seq DESC LIMIT 1",
+                    [&job.id],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let is_resumed = last.as_deref() == Some("attempting");
+            db.execute(
+                "UPDATE jobs SET due_at = NULL, epoch = epoch + 1 WHERE id = ?1",
+                [&job.id],
+            )?;
+            let job = JobRow { epoch: job.epoch + 1, ..job };
+            let message = format!("{}, try {}", crate::performer::words(action), job.tries + 1);
+            tell(db, &job, &Line { kind: "attempting", message: &message, ..Line::default() }, now)?;
+            Ok(Some(Claim { job, action, is_resumed }))
+        })
+        .await
+    }
+
+    /// When the next job is due or overdue.
+    pub async fn next_due(&self) -> Result<Option<i64>, Error> {
+        self.read(|db| {
+            Ok(db.query_row(
+                "SELECT min(t) FROM (SELECT min(due_at) AS t FROM jobs UNION ALL
+                 SELECT min(deadline_at) FROM jobs)",
+                [],
+                |row| row.get(0),
+            )?)
+        })
+        .await
+    }
+
+    /// Jobs whose present state is overdue.
+    pub async fn overdue(&self, now: i64) -> Result<Vec<JobRow>, Error> {
+        self.read(move |db| {
+            let mut query = db.prepare(&format!("{SELECT} WHERE deadline_at <= ?1"))?;
+            let rows = query.query_map([now], job_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Applies an event; with `epoch`, only if nobody took over since.
+    pub async fn apply(
+        &self,
+        id: &str,
+        epoch: Option<i64>,
+        event: Event,
+        message: String,
+        now: i64,
+    ) -> Result<Applied, Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            if epoch.is_some_and(|epoch| epoch != job.epoch) {
+                return Err(Error::Stale);
+            }
+            Ok(Applied { job: apply(db, &job, &event, &message, now)? })
+        })
+        .await
+    }
+
+    /// The action failed and is to be tried again at `due_at`.
+    pub async fn retry(&self, id: &str, epoch: i64, why: String, due_at: i64, now: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            if job.epoch != epoch {
+                return Err(Error::Stale);
+            }
+            db.execute(
+                "UPDATE jobs SET due_at = ?2, tries = tries + 1, updated_at = ?3 WHERE id = ?1",
+                params![id, due_at, now],
+            )?;
+            tell(db, &job, &Line { kind: "retrying", message: &why, ..Line::default() }, now)
+        })
+        .await
+    }
+
+    /// A line of the story that moves nothing.
+    pub async fn note(&self, id: &str, kind: &'static str, message: String, step: Option<String>, now: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            tell(db, &job, &Line { kind, message: &message, step: step.as_deref(), event: None }, now)
+        })
+        .await
+    }
+
+    /// The machine runs. A first hello, a repeated one, or one of another boot.
+    pub async fn hello(&self, attempt: &str, boot_id: String, message: String, now: i64) -> Result<JobRow, Error> {
+        let attempt = attempt.to_owned();
+        self.write(move |db| {
+            let job = get_attempt(db, &attempt)?;
+            if job.boot_id.as_deref() != Some(&boot_id) {
+                db.execute(
+                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2 WHERE id = ?1",
+                    params![job.id, now, boot_id],
+                )?;
+                tell(db, &job, &Line { kind: "hello", message: &message, ..Line::default() }, now)?;
+            }
+            touch(db, &job, now)?;
+            get(db, &job.id)
+        })
+        .await
+    }
+
+    /// At most one permit per attempt: read, decide and write in one transaction.
+    pub async fn permit(&self, attempt: &str, request: PermitRequest, now: i64) -> Result<PermitAnswer, Error> {
+        let attempt = attempt.to_owned();
+        self.write(move |db| {
+            let job = get_attempt(db, &attempt)?;
+            if job.state.outcome().is_some() {
+                return Ok(PermitAnswer::Over);
+            }
+            if let Some(given) = &job.permit {
+                return Ok(if *given == request {
+                    PermitAnswer::Granted
+                } else if given.boot_id == request.boot_id {
+                    PermitAnswer::Taken("this attempt has its permit for another disk or content".into())
+                } else {
+                    PermitAnswer::Taken("an earlier boot of this attempt has the permit; its disk may be half written".into())
+                });
+            }
+            let disk = &request.disk;
+            let message = format!(
+                "may write {} (serial {}, {} bytes; found: {})",
+                disk.name,
+                disk.serial.as_deref().unwrap_or("unknown"),
+                disk.size_bytes,
+                if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
+            );
+            match apply(db, &job, &Event::Permitted, &message, now) {
+                Ok(_) => {}
+                Err(Error::Refused(_)) => return Ok(PermitAnswer::TooEarly),
+                Err(error) => return Err(error),
+            }
+            db.execute(
+                "UPDATE jobs SET permit = ?2 WHERE id = ?1",
+                params![job.id, serde_json::to_string(&request)?],
+            )?;
+            Ok(PermitAnswer::Granted)
+        })
+        .await
+    }
+
+    /// Keeps the newest progress; a new step is a line of the story.
+    pub async fn progress(&self, attempt: &str, progress: Progress, now: i64) -> Result<(), Error> {
+        let attempt = attempt.to_owned();
+        self.write(move |db| {
+            let job = get_attempt(db, &attempt)?;
+            touch(db, &job, now)?;
+            let changed = db.execute(
+                "UPDATE jobs SET progress = ?2, progress_seq = ?3 WHERE id = ?1 AND progress_seq < ?3",
+                params![job.id, serde_json::to_string(&progress)?, progress.seq],
+            )?;
+            let is_new_step = job.progress.as_ref().is_none_or(|before| before.step != progress.step);
+            if changed == 1 && is_new_step {
+                let line = Line {
+                    kind: "step",
+                    message: &progress.message,
+                    step: Some(&progress.step),
+                    event: None,
+                };
+                tell(db, &job, &line, now)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lines of a step's journal; a repeated message adds nothing.
+    pub async fn log(&self, attempt: &str, log: api::node::Log, now: i64) -> Result<(), Error> {
+        let attempt = attempt.to_owned();
+        self.write(move |db| {
+            let job = get_attempt(db, &attempt)?;
+            touch(db, &job, now)?;
+            let is_new = db.execute(
+                "UPDATE jobs SET log_seq = ?2 WHERE id = ?1 AND log_seq < ?2",
+                params![job.id, log.seq],
+            )? == 1;
+            if is_new {
+                for message in &log.lines {
+                    let line = Line { kind: "log", message, step: Some(&log.step), event: None };
+                    tell(db, &job, &line, now)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether this webhook delivery is new.
+    pub async fn is_new_delivery(&self, job_id: &str, delivery_id: String) -> Result<bool, Error> {
+        let job_id = job_id.to_owned();
+        self.write(move |db| {
+            Ok(db.execute(
+                "INSERT OR IGNORE INTO deliveries VALUES (?1, ?2)",
+                params![job_id, delivery_id],
+            )? == 1)
+        })
+        .await
+    }
+}
+
+/// A sign of life: the deadline of the present state begins anew.
+fn touch(db: &Connection, job: &JobRow, now: i64) -> Result<(), Error> {
+    if let Some(secs) = deadline_secs(&job.state) {
+        db.execute(
+            "UPDATE jobs SET deadline_at = ?2 WHERE id = ?1",
+            params![job.id, now + secs.cast_signed() * 1000],
+        )?;
+    }
+    Ok(())
+}

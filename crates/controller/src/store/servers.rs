@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The table of servers.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Error, Store};
+
+/// A server and how its BMC is reached. The password is sealed.
+#[derive(Debug, Clone)]
+pub struct ServerRow {
+    pub serial: String,
+    pub bmc_url: String,
+    pub bmc_username: String,
+    pub bmc_password: Vec<u8>,
+    pub bmc_pin: Option<String>,
+    pub bmc_ca_pem: Option<String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub active_job: Option<String>,
+}
+
+const SELECT: &str = "SELECT serial, bmc_url, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, \
+    created_at, updated_at, (SELECT id FROM jobs WHERE server_serial = serial AND status <> 'complete') \
+    FROM servers";
+
+fn server(row: &Row) -> rusqlite::Result<ServerRow> {
+    Ok(ServerRow {
+        serial: row.get(0)?,
+        bmc_url: row.get(1)?,
+        bmc_username: row.get(2)?,
+        bmc_password: row.get(3)?,
+        bmc_pin: row.get(4)?,
+        bmc_ca_pem: row.get(5)?,
+        created_at: row.get(6)?,
+        updated_at: row.get(7)?,
+        active_job: row.get(8)?,
+    })
+}
+
+impl Store {
+    pub async fn server(&self, serial: &str) -> Result<ServerRow, Error> {
+        let serial = serial.to_owned();
+        self.read(move |db| {
+            db.query_row(&format!("{SELECT} WHERE serial = ?1"), [&serial], server)
+                .optional()?
+                .ok_or(Error::NotFound { what: "server", id: serial })
+        })
+        .await
+    }
+
+    pub async fn servers(&self) -> Result<Vec<ServerRow>, Error> {
+        self.read(|db| {
+            let mut query = db.prepare(&format!("{SELECT} ORDER BY serial"))?;
+            let rows = query.query_map([], server)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Creates the server, or replaces how it is reached; true if it is new. A server with an
+    /// open job keeps its BMC until the job is complete.
+    pub async fn put_server(&self, new: ServerRow) -> Result<bool, Error> {
+        self.write(move |db| {
+            refuse_while_busy(db, &new.serial)?;
+            let known: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM servers WHERE serial = ?1)",
+                [&new.serial],
+                |row| row.get(0),
+            )?;
+            db.execute(
+                "INSERT INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT (serial) DO UPDATE SET bmc_url = ?2, bmc_username = ?3,
+                 bmc_password = ?4, bmc_pin = ?5, bmc_ca_pem = ?6, updated_at = ?8",
+                params![
+                    new.serial,
+                    new.bmc_url,
+                    new.bmc_username,
+                    new.bmc_password,
+                    new.bmc_pin,
+                    new.bmc_ca_pem,
+                    new.created_at,
+                    new.updated_at
+                ],
+            )?;
+            Ok(!known)
+        })
+        .await
+    }
+
+    pub async fn delete_server(&self, serial: &str) -> Result<(), Error> {
+        let serial = serial.to_owned();
+        self.write(move |db| {
+            refuse_while_busy(db, &serial)?;
+            match db.execute("DELETE FROM servers WHERE serial = ?1", [&serial])? {
+                0 => Err(Error::NotFound { what: "server", id: serial }),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+}
+
+fn refuse_while_busy(db: &rusqlite::Connection, serial: &str) -> Result<(), Error> {
+    let open: Option<String> = db
+        .query_row(
+            "SELECT id FROM jobs WHERE server_serial = ?1 AND status <> 'complete'",
+            [serial],
+            |row| row.get(0),
+        )
+        .optional()?;
+    match open {
+        Some(job) => Err(Error::Conflict(format!(
+            "server {serial} has the open job {job}; wait for its end or cancel it"
+        ))),
+        None => Ok(()),
+    }
+}

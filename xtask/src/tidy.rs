@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! House rules that neither rustfmt nor clippy knows: headers, file docs, lengths, who may use whom.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// Which crates of ours each crate may use; the picture in ARCHITECTURE.md in one table.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("recipe", &[]),
+    ("job", &[]),
+    ("iso9660", &[]),
+    ("oci", &[]),
+    ("api", &["recipe"]),
+    ("redfish", &[]),
+    ("registry", &["oci"]),
+    ("controller", &["api", "iso9660", "job", "oci", "recipe", "redfish", "registry"]),
+    ("dispatcher", &["api", "recipe"]),
+    ("tools", &["api", "iso9660", "oci", "recipe"]),
+    ("cli", &["api", "iso9660", "oci", "recipe"]),
+    ("bmc-sim", &["iso9660", "recipe"]),
+    ("xtask", &[]),
+];
+
+/// A file longer than this holds two things, or has its reason in [`LONG_FILES`].
+const LINES_MAX: usize = 500;
+const LONG_FILES: &[(&str, &str)] =
+    &[("crates/controller/src/store/jobs.rs", "the one table of jobs and every query on it")];
+
+/// Every broken rule at once.
+pub fn check(root: &Path) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    for file in files(root, "rs")? {
+        let text = fs::read_to_string(&file)?;
+        let name = file.strip_prefix(root)?.display().to_string();
+        check_source(&name, &text, &mut problems);
+    }
+    for (name, allowed) in MAY_USE {
+        let dir = if *name == "xtask" { root.join(name) } else { root.join("crates").join(name) };
+        let manifest = dir.join("Cargo.toml");
+        let text = fs::read_to_string(&manifest)
+            .with_context(|| format!("read {}", manifest.display()))?;
+        check_directions(name, allowed, &text, &mut problems);
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    for problem in &problems {
+        eprintln!("tidy: {problem}");
+    }
+    bail!("{} house rules are broken", problems.len())
+}
+
+fn check_source(name: &str, text: &str, problems: &mut Vec<String>) {
+    let mut lines = text.lines();
+    if lines.next() != Some("// SPDX-License-Identifier: AGPL-3.0-or-later") {
+        problems.push(format!("{name}: the first line is not the SPDX header"));
+    }
+    let is_test = name.contains("/tests/") || name.ends_with("tests.rs");
+    if !is_test && !lines.next().is_some_and(|line| line.starts_with("//!")) {
+        problems.push(format!("{name}: the file does not open with `//!`: what lives here?"));
+    }
+    let count = text.lines().count();
+    let has_reason = LONG_FILES.iter().any(|(long, _)| *long == name);
+    if count > LINES_MAX && !is_test && !has_reason {
+        problems.push(format!("{name}: {count} lines; which two things live here?"));
+    }
+}
+
+fn check_directions(name: &str, allowed: &[&str], manifest: &str, problems: &mut Vec<String>) {
+    let mut is_dev = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_dev = line == "[dev-dependencies]";
+        }
+        let Some(used) = line.strip_suffix(".workspace = true") else { continue };
+        let is_ours = MAY_USE.iter().any(|(ours, _)| *ours == used);
+        if is_ours && !is_dev && !allowed.contains(&used) {
+            problems.push(format!("{name} must not use {used}"));
+        }
+    }
+}
+
+fn files(root: &Path, ending: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![root.join("crates"), root.join("xtask")];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        let header = "// SPDX-License-Identifier: AGPL-3.0-or-later\n";
+        for (text, expected) in [
+            (format!("{header}//! Good.\n"), None),
+            ("//! No header.\n".into(), Some("SPDX")),
+            (format!("{header}fn main() {{}}\n"), Some("what lives here")),
+            (format!("{header}//! Long.\n{}", "\n".repeat(LINES_MAX)), Some("which two things")),
+        ] {
+            let mut problems = Vec::new();
+            check_source("crates/a/src/lib.rs", &text, &mut problems);
+            match expected {
+                Some(expected) => assert!(problems[0].contains(expected), "{problems:?}"),
+                None => assert_eq!(problems, Vec::<String>::new()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_direction_is_named_but_tests_may() {
+        let mut problems = Vec::new();
+        let manifest = "[dependencies]\njob.workspace = true\n[dev-dependencies]\noci.workspace = true\n";
+        check_directions("recipe", &[], manifest, &mut problems);
+        assert_eq!(problems, ["recipe must not use job"]);
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `cargo xtask validate`: everything that is checked without booting a machine.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::run;
+use crate::tidy;
+
+/// Format, lints, house rules, licences, tests; stops at the first that fails.
+pub fn validate(root: &Path) -> anyhow::Result<()> {
+    run("cargo", &["fmt", "--all", "--check"])?;
+    tidy::check(root)?;
+    run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    deny()?;
+    run("cargo", &["test", "--workspace", "--locked"])
+}
+
+/// Licences, bans and sources. Advisories need their database from the network: they are checked
+/// where it can be had, and said to be left out where not.
+fn deny() -> anyhow::Result<()> {
+    let known = std::process::Command::new("cargo").args(["deny", "--version"]).output();
+    if !known.is_ok_and(|output| output.status.success()) {
+        bail!("cargo-deny is missing; install it with `cargo install --locked cargo-deny`");
+    }
+    run("cargo", &["deny", "--all-features", "check", "bans", "licenses", "sources"])?;
+    let advisories = std::process::Command::new("cargo")
+        .args(["deny", "fetch", "db"])
+        .output()
+        .context("run cargo deny fetch")?;
+    if advisories.status.success() {
+        run("cargo", &["deny", "check", "advisories"])
+    } else {
+        println!("advisories: left out, their database cannot be fetched here");
+        Ok(())
+    }
+}
