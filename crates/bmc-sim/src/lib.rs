@@ -1,1 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
+//! A BMC without a server board: a Redfish endpoint that drives a QEMU machine.
+//!
+//! ```text
+//! Redfish client ──HTTPS──▶ redfish ──▶ machine ──▶ qemu ──QMP──▶ qemu-system-x86_64 ──ranges──▶ media server
+//!                           routes      one task    one process
+//! ```
+//!
+//! It is a test double and a toy for users: never shipped with the controller, knows no job and no recipe.
+
+mod answer;
+mod arguments;
+mod machine;
+mod qemu;
+pub mod qmp;
+mod redfish;
+mod server;
+mod sessions;
+mod tls;
+
+pub use arguments::{DiskBus, Settings};
+pub use server::{Access, Bmc, start};

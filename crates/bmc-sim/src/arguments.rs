@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What machine the user wants, and the QEMU command line that gives it. Pure.
+//!
+//! Media are not here: the machine starts with two empty drives, paused, and is filled over QMP.
+//! So a medium that is inserted while the power is off takes the same way as one inserted later.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// The bus that the machine's only disk sits on; it decides the disk's name in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskBus {
+    Virtio,
+    Sata,
+    Nvme,
+}
+
+/// One simulated server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Holds the console log, the NVRAM, the certificate and the QMP socket. Created when absent.
+    pub work_dir: PathBuf,
+    /// A raw file; made sparse with `disk_bytes` when absent.
+    pub disk: PathBuf,
+    pub disk_bytes: u64,
+    pub disk_bus: DiskBus,
+    /// SMBIOS type 1, as the guest and Redfish tell it.
+    pub serial: String,
+    pub uuid: Uuid,
+    pub memory_mib: u32,
+    /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
+    pub ssh_port: Option<u16>,
+    pub mac: Option<String>,
+    pub firmware_code: PathBuf,
+    /// Copied once to the work directory; the copy is this machine's NVRAM.
+    pub firmware_vars: PathBuf,
+}
+
+/// The drives for virtual media, in the order in which the firmware tries them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Cd1,
+    Cd2,
+}
+
+impl Slot {
+    pub(crate) const ALL: [Slot; 2] = [Slot::Cd1, Slot::Cd2];
+
+    /// The name in Redfish.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Slot::Cd1 => "Cd1",
+            Slot::Cd2 => "Cd2",
+        }
+    }
+
+    /// The name in QEMU.
+    pub(crate) fn device(self) -> &'static str {
+        match self {
+            Slot::Cd1 => "cd1",
+            Slot::Cd2 => "cd2",
+        }
+    }
+}
+
+/// What the firmware tries first. It falls through to the rest either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BootOrder {
+    DiskFirst,
+    CdsFirst,
+}
+
+// Between the two ranges for CDs, so that moving a CD never collides with the disk: QEMU refuses
+// two devices with one index, even for a moment.
+const DISK_BOOT_INDEX: u8 = 10;
+
+impl BootOrder {
+    /// QEMU's `bootindex` of a slot: less is earlier.
+    pub(crate) fn index(self, slot: Slot) -> u8 {
+        let first = match self {
+            BootOrder::CdsFirst => 1,
+            BootOrder::DiskFirst => DISK_BOOT_INDEX + 1,
+        };
+        first + slot as u8
+    }
+}
+
+pub(crate) const CONSOLE: &str = "console.log";
+pub(crate) const VISITOR_SOCKET: &str = "qmp.sock";
+pub(crate) const NVRAM: &str = "nvram.fd";
+
+/// The arguments of `qemu-system-x86_64`, which runs with the work directory as its own: a unix
+/// socket's path has little room.
+pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
+    let mut arguments: Vec<String> = [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        // Paused until the media are in.
+        "-S",
+        "-machine",
+        "q35,pflash0=firmware,pflash1=nvram",
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+    ]
+    .map(String::from)
+    .to_vec();
+    let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+
+    add("-m", settings.memory_mib.to_string());
+    add("-smbios", smbios(settings));
+    add("-blockdev", file_node("firmware", &settings.firmware_code, true).to_string());
+    add("-blockdev", file_node("nvram", Path::new(NVRAM), false).to_string());
+    add("-blockdev", disk_node(&settings.disk).to_string());
+    add("-device", disk_device(settings.disk_bus));
+    for (slot, bus) in Slot::ALL.into_iter().zip(["ide.1", "ide.2"]) {
+        let (device, index) = (slot.device(), order.index(slot));
+        // Stop on a failed read: the machine waits while the media server is away, as a BMC that
+        // repeats its request makes it wait. `machine` resumes it.
+        add("-device", format!("ide-cd,id={device},bus={bus},bootindex={index},rerror=stop"));
+    }
+    add("-netdev", netdev(settings.ssh_port));
+    add("-device", network_device(settings.mac.as_deref()));
+    add("-device", "VGA".into());
+    add("-chardev", format!("file,id=console,path={CONSOLE},append=on"));
+    add("-serial", "chardev:console".into());
+    add("-chardev", "stdio,id=bmc,signal=off".into());
+    add("-mon", "chardev=bmc,mode=control".into());
+    // A monitor serves one client at a time: this one is for tests and for curious users.
+    add("-chardev", format!("socket,id=visitor,path={VISITOR_SOCKET},server=on,wait=off"));
+    add("-mon", "chardev=visitor,mode=control".into());
+    arguments
+}
+
+// One request brings this much: enough that a boot reads a large file at the speed of the link,
+// little enough that the scattered reads of a squashfs do not fetch what nobody wants.
+const READAHEAD_BYTES: u32 = 1 << 20;
+// For one request. QEMU's default of 5 s is short when the machine's own load starves the server.
+const REQUEST_TIMEOUT_SECS: u32 = 30;
+
+/// The block node of a medium: its bytes come from `url` by ranges, when the guest reads them.
+pub(crate) fn medium_node(node: &str, url: &url::Url) -> Value {
+    let mut file = json!({
+        "driver": url.scheme(),
+        "url": url.as_str(),
+        "readahead": READAHEAD_BYTES,
+        "timeout": REQUEST_TIMEOUT_SECS,
+    });
+    if url.scheme() == "https" {
+        // As most BMCs: the certificate of a media server is not checked.
+        file["sslverify"] = json!(false);
+    }
+    json!({ "node-name": node, "driver": "raw", "read-only": true, "file": file })
+}
+
+fn smbios(settings: &Settings) -> String {
+    let (serial, uuid) = (escaped(&settings.serial), settings.uuid);
+    format!("type=1,manufacturer=Shoal,product=Lab,serial={serial},uuid={uuid}")
+}
+
+fn file_node(node: &str, path: &Path, is_read_only: bool) -> Value {
+    json!({
+        "node-name": node,
+        "driver": "raw",
+        "read-only": is_read_only,
+        "file": { "driver": "file", "filename": path },
+    })
+}
+
+fn disk_node(path: &Path) -> Value {
+    json!({
+        "node-name": "disk",
+        "driver": "raw",
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+        // The host's page cache survives the death of the machine, which is all that we promise.
+        "cache": { "no-flush": true },
+        "file": { "driver": "file", "filename": path, "discard": "unmap" },
+    })
+}
+
+fn disk_device(bus: DiskBus) -> String {
+    let driver = match bus {
+        DiskBus::Virtio => "virtio-blk-pci",
+        DiskBus::Sata => "ide-hd,bus=ide.0",
+        DiskBus::Nvme => "nvme",
+    };
+    format!("{driver},drive=disk,serial=SHOALDISK1,bootindex={DISK_BOOT_INDEX}")
+}
+
+fn netdev(ssh_port: Option<u16>) -> String {
+    match ssh_port {
+        Some(port) => format!("user,id=net,hostfwd=tcp:{}:{port}-:22", Ipv4Addr::LOCALHOST),
+        None => "user,id=net".into(),
+    }
+}
+
+fn network_device(mac: Option<&str>) -> String {
+    // No option ROM: nothing boots from the network here, and OVMF has its own driver.
+    let device = "virtio-net-pci,netdev=net,romfile=";
+    match mac {
+        Some(mac) => format!("{device},mac={}", escaped(mac)),
+        None => device.into(),
+    }
+}
+
+/// A value inside a comma-separated QEMU option.
+fn escaped(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            work_dir: "/lab".into(),
+            disk: "/lab/disk,1.raw".into(),
+            disk_bytes: 1 << 30,
+            disk_bus: DiskBus::Virtio,
+            serial: "SN1".into(),
+            uuid: Uuid::nil(),
+            memory_mib: 3072,
+            ssh_port: None,
+            mac: None,
+            firmware_code: "/fw/code.fd".into(),
+            firmware_vars: "/fw/vars.fd".into(),
+        }
+    }
+
+    #[track_caller]
+    fn check(settings: &Settings, order: BootOrder, option: &str, value: &str) {
+        let all = arguments(settings, order);
+        let found = all.windows(2).any(|pair| pair[0] == option && pair[1] == value);
+        assert!(found, "no {option} {value} in {all:#?}");
+    }
+
+    #[test]
+    fn what_the_user_asks_for_is_on_the_command_line() {
+        let (plain, disk_first) = (settings(), BootOrder::DiskFirst);
+        let smbios = "type=1,manufacturer=Shoal,product=Lab,serial=";
+        let nil = "uuid=00000000-0000-0000-0000-000000000000";
+        check(&plain, disk_first, "-smbios", &format!("{smbios}SN1,{nil}"));
+        let commas = Settings { serial: "a,uuid=b".into(), ..settings() };
+        check(&commas, disk_first, "-smbios", &format!("{smbios}a,,uuid=b,{nil}"));
+
+        check(&plain, disk_first, "-netdev", "user,id=net");
+        let ssh = Settings { ssh_port: Some(2222), ..settings() };
+        check(&ssh, disk_first, "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:2222-:22");
+        let mac = Settings { mac: Some("52:54:00:00:00:01".into()), ..settings() };
+        let device = "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:01";
+        check(&mac, disk_first, "-device", device);
+
+        for (bus, device) in [
+            (DiskBus::Virtio, "virtio-blk-pci,drive=disk,serial=SHOALDISK1,bootindex=10"),
+            (DiskBus::Sata, "ide-hd,bus=ide.0,drive=disk,serial=SHOALDISK1,bootindex=10"),
+            (DiskBus::Nvme, "nvme,drive=disk,serial=SHOALDISK1,bootindex=10"),
+        ] {
+            check(&Settings { disk_bus: bus, ..settings() }, disk_first, "-device", device);
+        }
+    }
+
+    #[test]
+    fn cds_come_before_the_disk_only_when_asked() {
+        for (order, cd1, cd2) in [(BootOrder::CdsFirst, 1, 2), (BootOrder::DiskFirst, 11, 12)] {
+            let cd1 = format!("ide-cd,id=cd1,bus=ide.1,bootindex={cd1},rerror=stop");
+            let cd2 = format!("ide-cd,id=cd2,bus=ide.2,bootindex={cd2},rerror=stop");
+            check(&settings(), order, "-device", &cd1);
+            check(&settings(), order, "-device", &cd2);
+        }
+    }
+
+    #[test]
+    fn a_medium_is_read_only_and_its_certificate_is_not_checked() {
+        let secure = "https://127.0.0.1:1/m/t/maintenance.iso";
+        assert_eq!(
+            medium_node("n", &secure.parse().unwrap()),
+            json!({
+                "node-name": "n",
+                "driver": "raw",
+                "read-only": true,
+                "file": {
+                    "driver": "https",
+                    "url": secure,
+                    "readahead": 1_048_576,
+                    "timeout": 30,
+                    "sslverify": false,
+                },
+            })
+        );
+        let plain = medium_node("n", &"http://127.0.0.1:1/a.iso".parse().unwrap());
+        assert_eq!(plain["file"]["driver"], "http");
+        assert_eq!(plain["file"].get("sslverify"), None);
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal-bmc-sim`: arguments in, one line of JSON out, then a BMC until a signal comes.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::Context;
+use bmc_sim::{Access, DiskBus, Settings};
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+/// A simulated BMC for tests and for a lab without hardware.
+#[derive(Parser)]
+#[command(name = "shoal-bmc-sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One BMC that drives one QEMU machine.
+    Qemu(Box<Qemu>),
+}
+
+#[derive(clap::Args)]
+struct Qemu {
+    /// Where Redfish is served, over HTTPS.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Holds console.log, nvram.fd, bmc-ca.pem, qemu.log and qmp.sock.
+    #[arg(long)]
+    work_dir: PathBuf,
+    /// The disk, a raw file; made when absent.
+    #[arg(long)]
+    disk: PathBuf,
+    /// Size of a disk that is made, such as 512M or 8G.
+    #[arg(long, default_value = "8G", value_parser = size)]
+    disk_size: u64,
+    #[arg(long, default_value = "virtio")]
+    disk_bus: Bus,
+    /// SMBIOS serial number.
+    #[arg(long)]
+    serial: String,
+    /// SMBIOS UUID.
+    #[arg(long)]
+    uuid: Uuid,
+    #[arg(long)]
+    username: String,
+    #[arg(long, env = "SHOAL_BMC_PASSWORD", hide_env_values = true)]
+    password: String,
+    /// Port on 127.0.0.1 that leads to the machine's port 22; 0 takes a free one.
+    #[arg(long)]
+    ssh_port: Option<u16>,
+    /// The MAC address of the machine's only network card.
+    #[arg(long, value_parser = mac)]
+    mac: Option<String>,
+    /// Memory in MiB.
+    #[arg(long, default_value_t = 3072)]
+    memory: u32,
+    /// UEFI firmware.
+    #[arg(long, default_value = "/usr/share/OVMF/OVMF_CODE_4M.fd")]
+    firmware: PathBuf,
+    /// The empty NVRAM that belongs to the firmware.
+    #[arg(long, default_value = "/usr/share/OVMF/OVMF_VARS_4M.fd")]
+    firmware_vars: PathBuf,
+    /// End when the process that started this one ends.
+    #[arg(long)]
+    exit_with_parent: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Bus {
+    Virtio,
+    Sata,
+    Nvme,
+}
+
+// The machine dies with the thread that starts it (see qemu.rs), so that thread must live as long
+// as the program: on a current-thread runtime it is this one.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    match Arguments::parse().command {
+        Command::Qemu(arguments) => run(*arguments).await,
+    }
+}
+
+async fn run(arguments: Qemu) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("heed SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("heed SIGINT")?;
+    if arguments.exit_with_parent {
+        let term = Some(rustix::process::Signal::TERM);
+        rustix::process::set_parent_process_death_signal(term).context("follow the parent")?;
+    }
+    let settings = Settings {
+        work_dir: arguments.work_dir,
+        disk: arguments.disk,
+        disk_bytes: arguments.disk_size,
+        disk_bus: match arguments.disk_bus {
+            Bus::Virtio => DiskBus::Virtio,
+            Bus::Sata => DiskBus::Sata,
+            Bus::Nvme => DiskBus::Nvme,
+        },
+        serial: arguments.serial,
+        uuid: arguments.uuid,
+        memory_mib: arguments.memory,
+        ssh_port: arguments.ssh_port,
+        mac: arguments.mac,
+        firmware_code: arguments.firmware,
+        firmware_vars: arguments.firmware_vars,
+    };
+    let access = Access { username: arguments.username, password: arguments.password };
+    let bmc = bmc_sim::start(arguments.listen, settings, access).await?;
+    println!(
+        "{}",
+        json!({
+            "redfish_url": bmc.redfish_url,
+            "certificate_sha256": bmc.certificate_sha256,
+            "ssh_port": bmc.ssh_port,
+            "console": bmc.console,
+            "qmp": bmc.qmp,
+        })
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    bmc.stop().await
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size; write 512M or 8G");
+    let (digits, unit) = text.split_at(text.len().saturating_sub(1));
+    let unit: u64 = match unit {
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).ok_or_else(wrong)
+}
+
+fn mac(text: &str) -> Result<String, String> {
+    let is_pair = |pair: &str| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.len() == 6 && parts.into_iter().all(is_pair) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a MAC address; write 52:54:00:12:34:56")),
+    }
+}

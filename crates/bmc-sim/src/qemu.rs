@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! One QEMU process from power on to power off: the verbs of a machine in terms of QMP.
+//!
+//! What a verb means for the state that Redfish shows is `machine`'s affair.
+
+use std::{
+    fs, io, os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio, time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    process::{Child, Command},
+    sync::mpsc,
+    time::timeout,
+};
+use url::Url;
+
+use crate::{
+    arguments::{self, BootOrder, NVRAM, Settings, Slot, medium_node},
+    qmp::{self, Event, Qmp},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("prepare {}", path.display())]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("start {PROGRAM}")]
+    Start { source: io::Error },
+    #[error("{PROGRAM} did not come up; see {}", log.display())]
+    ComeUp { log: PathBuf, source: qmp::Error },
+    #[error(transparent)]
+    Qmp(#[from] qmp::Error),
+}
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const LOG: &str = "qemu.log";
+// A QEMU that is asked to quit needs milliseconds; a hanging one gets killed.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Qemu {
+    child: Child,
+    qmp: Qmp,
+    /// Ends when the process does.
+    pub(crate) events: mpsc::Receiver<Event>,
+    nodes: [Option<String>; 2],
+    nodes_made: u64,
+}
+
+/// Makes what is missing on the host's disk. Harmless when repeated: nothing is overwritten.
+pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
+    let at = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| Error::Prepare { path, source }
+    };
+    fs::create_dir_all(&settings.work_dir).map_err(at(&settings.work_dir))?;
+    let nvram = settings.work_dir.join(NVRAM);
+    if !nvram.exists() {
+        fs::copy(&settings.firmware_vars, &nvram).map_err(at(&settings.firmware_vars))?;
+    }
+    match fs::File::create_new(&settings.disk) {
+        Ok(file) => file.set_len(settings.disk_bytes).map_err(at(&settings.disk)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(at(&settings.disk)(error)),
+    }
+}
+
+/// A machine with power, empty drives, and not yet running: `resume` it.
+pub(crate) async fn start(settings: &Settings, order: BootOrder) -> Result<Qemu, Error> {
+    let log_path = settings.work_dir.join(LOG);
+    let log = fs::File::options().create(true).append(true).open(&log_path);
+    let log = log.map_err(|source| Error::Prepare { path: log_path.clone(), source })?;
+    // The kernel kills the machine with us, however we die.
+    let mut child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", PROGRAM])
+        .args(arguments::arguments(settings, order))
+        .current_dir(&settings.work_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| Error::Start { source })?;
+    let stdout = child.stdout.take().expect("stdout is piped above");
+    let stdin = child.stdin.take().expect("stdin is piped above");
+    let (qmp, events) = qmp::connect(stdout, stdin)
+        .await
+        .map_err(|source| Error::ComeUp { log: log_path, source })?;
+    Ok(Qemu { child, qmp, events, nodes: [None, None], nodes_made: 0 })
+}
+
+impl Qemu {
+    pub(crate) async fn resume(&mut self) -> Result<(), Error> {
+        self.run("cont").await
+    }
+
+    pub(crate) async fn press_power_button(&mut self) -> Result<(), Error> {
+        self.run("system_powerdown").await
+    }
+
+    /// Puts a medium into an empty drive. On failure the drive stays empty.
+    pub(crate) async fn insert(&mut self, slot: Slot, url: &Url) -> Result<(), Error> {
+        self.nodes_made += 1;
+        let node = format!("{}-{}", slot.device(), self.nodes_made);
+        let device = json!({ "id": slot.device() });
+        self.qmp.execute("blockdev-add", medium_node(&node, url)).await?;
+        self.open_tray(slot).await?;
+        let insert = json!({ "id": slot.device(), "node-name": node });
+        self.qmp.execute("blockdev-insert-medium", insert).await?;
+        self.qmp.execute("blockdev-close-tray", device).await?;
+        self.nodes[slot as usize] = Some(node);
+        Ok(())
+    }
+
+    /// Takes the medium out, whether or not the guest has locked the tray.
+    pub(crate) async fn eject(&mut self, slot: Slot) -> Result<(), Error> {
+        let Some(node) = self.nodes[slot as usize].take() else { return Ok(()) };
+        let device = json!({ "id": slot.device() });
+        self.open_tray(slot).await?;
+        self.qmp.execute("blockdev-remove-medium", device.clone()).await?;
+        self.qmp.execute("blockdev-close-tray", device).await?;
+        self.qmp.execute("blockdev-del", json!({ "node-name": node })).await?;
+        Ok(())
+    }
+
+    /// The slot whose medium has this block node.
+    pub(crate) fn slot_of(&self, node: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| self.nodes[*slot as usize].as_deref() == Some(node))
+    }
+
+    /// Takes effect with the next reset: QEMU hands the order to the firmware then.
+    pub(crate) async fn set_boot_order(&mut self, order: BootOrder) -> Result<(), Error> {
+        for slot in Slot::ALL {
+            let property = json!({
+                "path": format!("/machine/peripheral/{}", slot.device()),
+                "property": "bootindex",
+                "value": order.index(slot),
+            });
+            self.qmp.execute("qom-set", property).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the power.
+    pub(crate) async fn quit(mut self) {
+        if let Err(error) = self.run("quit").await {
+            tracing::warn!(%error, "QEMU did not take quit");
+        }
+        if timeout(QUIT_TIMEOUT, self.child.wait()).await.is_err() {
+            tracing::warn!("QEMU hangs and is killed");
+            if let Err(error) = self.child.kill().await {
+                tracing::warn!(%error, "kill QEMU");
+            }
+        }
+    }
+
+    /// Takes note of a process that ended by itself, which is how a guest turns the power off.
+    pub(crate) async fn reap(mut self) {
+        match timeout(QUIT_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => tracing::info!("the guest turned the power off"),
+            Ok(Ok(status)) => {
+                tracing::warn!(
+                    code = status.code(),
+                    signal = status.signal(),
+                    log = LOG,
+                    "QEMU died"
+                );
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "wait for QEMU"),
+            // Dropping it kills it.
+            Err(_) => tracing::warn!("QEMU closed its monitor and hangs"),
+        }
+    }
+
+    async fn open_tray(&mut self, slot: Slot) -> Result<(), Error> {
+        let arguments = json!({ "id": slot.device(), "force": true });
+        self.qmp.execute("blockdev-open-tray", arguments).await?;
+        Ok(())
+    }
+
+    async fn run(&mut self, command: &str) -> Result<(), Error> {
+        self.qmp.execute(command, json!({})).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Every route of the Redfish service (DSP0266) and what it does to the machine.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    answer::Refusal,
+    arguments::Slot,
+    machine::{self, Boot, Enabled, Handle, Reset, Target},
+    qemu, qmp,
+    sessions::{self, Access, Sessions},
+};
+
+/// What the SMBIOS of the machine says.
+pub(crate) struct Identity {
+    pub(crate) serial: String,
+    pub(crate) uuid: Uuid,
+}
+
+#[derive(Clone)]
+struct App {
+    identity: Arc<Identity>,
+    machine: Handle,
+    sessions: Arc<Sessions>,
+    prober: reqwest::Client,
+}
+
+type Answer = Result<Response, Refusal>;
+
+const ROOT: &str = "/redfish/v1";
+const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+const SYSTEM: &str = "/redfish/v1/Systems/1";
+const MANAGER: &str = "/redfish/v1/Managers/1";
+const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
+// A media server that answers a HEAD slower than this starves the guest later.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) fn service(
+    identity: Identity,
+    machine: Handle,
+    access: Access,
+) -> anyhow::Result<Router> {
+    // As QEMU will do it: no certificate is checked.
+    let prober = reqwest::Client::builder()
+        .tls_danger_accept_invalid_certs(true)
+        .timeout(PROBE_TIMEOUT)
+        .no_proxy()
+        .build()?;
+    let sessions = Arc::new(Sessions::new(access));
+    let app = App { identity: Arc::new(identity), machine, sessions, prober };
+    let router = Router::new()
+        .route("/redfish", get(versions))
+        .route(ROOT, get(service_root))
+        .route("/redfish/v1/SessionService", get(session_service))
+        .route(SESSIONS, get(session_list).post(session_open))
+        .route("/redfish/v1/SessionService/Sessions/{id}", get(session).delete(session_close))
+        .route("/redfish/v1/Systems", get(system_list))
+        .route(SYSTEM, get(system).patch(system_change))
+        .route("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset", post(system_reset))
+        .route("/redfish/v1/Managers", get(manager_list))
+        .route(MANAGER, get(manager))
+        .route(MEDIA, get(media_list))
+        .route("/redfish/v1/Systems/1/VirtualMedia/{slot}", get(medium))
+        .route(
+            "/redfish/v1/Systems/1/VirtualMedia/{slot}/Actions/VirtualMedia.InsertMedia",
+            post(medium_insert),
+        )
+        .route(
+            "/redfish/v1/Systems/1/VirtualMedia/{slot}/Actions/VirtualMedia.EjectMedia",
+            post(medium_eject),
+        )
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_this_way)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app);
+    // Around the router, not a layer of it: layers run after the route is chosen.
+    Ok(Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash)))
+}
+
+/// Lets nobody in without proof, but for what DSP0266 §13.3 leaves open.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let is_open = match request.uri().path() {
+        "/redfish" | ROOT => request.method() == Method::GET,
+        SESSIONS => request.method() == Method::POST,
+        _ => false,
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = if is_open || app.sessions.admits(request.headers()) {
+        next.run(request).await
+    } else {
+        Refusal::unauthorized().into_response()
+    };
+    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+    response.headers_mut().insert("odata-version", HeaderValue::from_static("4.0"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+async fn versions() -> Json<Value> {
+    Json(json!({ "v1": "/redfish/v1/" }))
+}
+
+async fn service_root(State(app): State<App>) -> Json<Value> {
+    Json(json!({
+        "@odata.id": ROOT,
+        "@odata.type": "#ServiceRoot.v1_15_0.ServiceRoot",
+        "Id": "RootService",
+        "Name": "Shoal lab BMC",
+        "RedfishVersion": "1.18.0",
+        "Vendor": "Shoal",
+        "UUID": app.identity.uuid,
+        "Systems": link("/redfish/v1/Systems"),
+        "Managers": link("/redfish/v1/Managers"),
+        "SessionService": link("/redfish/v1/SessionService"),
+        "Links": { "Sessions": link(SESSIONS) },
+    }))
+}
+
+async fn session_service() -> Json<Value> {
+    Json(json!({
+        "@odata.id": "/redfish/v1/SessionService",
+        "@odata.type": "#SessionService.v1_1_9.SessionService",
+        "Id": "SessionService",
+        "Name": "Session service",
+        "ServiceEnabled": true,
+        "SessionTimeout": sessions::IDLE_MAX.as_secs(),
+        "Sessions": link(SESSIONS),
+    }))
+}
+
+async fn session_list(State(app): State<App>) -> Json<Value> {
+    let paths = app.sessions.ids().into_iter().map(|id| format!("{SESSIONS}/{id}"));
+    Json(collection(SESSIONS, "SessionCollection", paths))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Login {
+    user_name: String,
+    password: String,
+}
+
+async fn session_open(State(app): State<App>, body: Bytes) -> Answer {
+    let login: Login = parse(&body)?;
+    let opened = match app.sessions.open(&login.user_name, &login.password) {
+        Ok(opened) => opened,
+        Err(sessions::Error::WrongPassword) => return Err(Refusal::unauthorized()),
+        Err(error @ sessions::Error::Full) => {
+            return Err(Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message_id: "SessionLimitExceeded",
+                message: error.to_string(),
+            });
+        }
+    };
+    let path = format!("{SESSIONS}/{}", opened.id);
+    let headers = [(header::LOCATION.as_str(), path), ("x-auth-token", opened.token)];
+    Ok((StatusCode::CREATED, headers, session_body(&app, &opened.id)).into_response())
+}
+
+async fn session(State(app): State<App>, Path(id): Path<String>) -> Answer {
+    match app.sessions.ids().contains(&id) {
+        true => Ok(session_body(&app, &id).into_response()),
+        false => Err(Refusal::not_found(&format!("{SESSIONS}/{id}"))),
+    }
+}
+
+async fn session_close(State(app): State<App>, Path(id): Path<String>) -> Answer {
+    match app.sessions.close(&id) {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(Refusal::not_found(&format!("{SESSIONS}/{id}"))),
+    }
+}
+
+async fn system_list() -> Json<Value> {
+    Json(collection("/redfish/v1/Systems", "ComputerSystemCollection", [SYSTEM.to_owned()]))
+}
+
+async fn system(State(app): State<App>) -> Response {
+    let body = system_body(&app);
+    ([(header::ETAG, etag(&body))], Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct SystemChange {
+    boot: BootChange,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BootChange {
+    #[serde(rename = "BootSourceOverrideEnabled")]
+    enabled: Option<Enabled>,
+    #[serde(rename = "BootSourceOverrideTarget")]
+    target: Option<Target>,
+    #[serde(rename = "BootSourceOverrideMode")]
+    _mode: Option<BootMode>,
+}
+
+/// The machine has no legacy BIOS.
+#[derive(Deserialize)]
+enum BootMode {
+    #[serde(rename = "UEFI")]
+    Uefi,
+}
+
+async fn system_change(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
+    let expected = headers.get(header::IF_MATCH).map(HeaderValue::as_bytes);
+    if expected.is_some_and(|tag| tag != b"*" && tag != etag(&system_body(&app)).as_bytes()) {
+        return Err(Refusal {
+            status: StatusCode::PRECONDITION_FAILED,
+            message_id: "PreconditionFailed",
+            message: "the resource has another ETag by now".into(),
+        });
+    }
+    let change = parse::<SystemChange>(&body)?.boot;
+    let now = app.machine.view().boot;
+    let boot = Boot {
+        enabled: change.enabled.unwrap_or(now.enabled),
+        target: change.target.unwrap_or(now.target),
+    };
+    app.machine.set_boot(boot).await?;
+    Ok(system(State(app)).await)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct ResetRequest {
+    reset_type: Reset,
+}
+
+async fn system_reset(State(app): State<App>, body: Bytes) -> Answer {
+    app.machine.reset(parse::<ResetRequest>(&body)?.reset_type).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn manager_list() -> Json<Value> {
+    Json(collection("/redfish/v1/Managers", "ManagerCollection", [MANAGER.to_owned()]))
+}
+
+async fn manager() -> Json<Value> {
+    Json(json!({
+        "@odata.id": MANAGER,
+        "@odata.type": "#Manager.v1_19_0.Manager",
+        "Id": "1",
+        "Name": "BMC",
+        "ManagerType": "BMC",
+        "Manufacturer": "Shoal",
+        "Model": "Lab BMC",
+        "FirmwareVersion": env!("CARGO_PKG_VERSION"),
+        "Status": { "State": "Enabled", "Health": "OK" },
+        "VirtualMedia": link(MEDIA),
+        "Links": { "ManagerForServers": [link(SYSTEM)] },
+    }))
+}
+
+async fn media_list() -> Json<Value> {
+    let paths = Slot::ALL.map(|slot| format!("{MEDIA}/{}", slot.name()));
+    Json(collection(MEDIA, "VirtualMediaCollection", paths))
+}
+
+async fn medium(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    let slot = slot(&name)?;
+    let path = format!("{MEDIA}/{name}");
+    let url = &app.machine.view().media[slot as usize];
+    let file = url.as_ref().and_then(|url| url.path().rsplit('/').next());
+    Ok(Json(json!({
+        "@odata.id": path,
+        "@odata.type": "#VirtualMedia.v1_6_3.VirtualMedia",
+        "Id": name,
+        "Name": format!("Virtual CD {name}"),
+        "MediaTypes": ["CD", "DVD"],
+        "Image": url,
+        "ImageName": file,
+        "Inserted": url.is_some(),
+        "WriteProtected": true,
+        "ConnectedVia": if url.is_some() { "URI" } else { "NotConnected" },
+        "Actions": {
+            "#VirtualMedia.InsertMedia": {
+                "target": format!("{path}/Actions/VirtualMedia.InsertMedia"),
+            },
+            "#VirtualMedia.EjectMedia": {
+                "target": format!("{path}/Actions/VirtualMedia.EjectMedia"),
+            },
+        },
+    }))
+    .into_response())
+}
+
+/// The parameters that mean what this BMC does anyway are taken; others are refused by name.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct InsertMedia {
+    image: Url,
+    inserted: Option<bool>,
+    write_protected: Option<bool>,
+    #[serde(rename = "TransferProtocolType")]
+    _protocol: Option<TransferProtocol>,
+    #[serde(rename = "TransferMethod")]
+    _method: Option<TransferMethod>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum TransferProtocol {
+    Http,
+    Https,
+}
+
+#[derive(Deserialize)]
+enum TransferMethod {
+    Stream,
+}
+
+async fn medium_insert(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer {
+    let slot = slot(&name)?;
+    let request: InsertMedia = parse(&body)?;
+    if request.inserted == Some(false) || request.write_protected == Some(false) {
+        let message = "Inserted and WriteProtected can only be true";
+        return Err(Refusal::bad_request("PropertyValueNotInList", message));
+    }
+    probe(&app.prober, &request.image).await?;
+    app.machine.insert(slot, request.image).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn medium_eject(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.machine.eject(slot(&name)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn nothing_here(uri: Uri) -> Refusal {
+    Refusal::not_found(uri.path())
+}
+
+async fn not_this_way(method: Method, uri: Uri) -> Refusal {
+    Refusal {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        message_id: "OperationNotAllowed",
+        message: format!("{} does not take {method}", uri.path()),
+    }
+}
+
+/// A medium that cannot be read by ranges is refused now, not when the machine starts.
+async fn probe(prober: &reqwest::Client, url: &Url) -> Result<(), Refusal> {
+    let refuse = |why: String| Refusal::bad_request("ResourceAtUriUnauthorized", why);
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(refuse(format!("{url} is neither http nor https")));
+    }
+    let response = match prober.head(url.clone()).send().await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "probe a medium");
+            return Err(refuse(format!("{url} does not answer")));
+        }
+    };
+    if !response.status().is_success() {
+        return Err(refuse(format!("{url} answers {}", response.status())));
+    }
+    match response.headers().get(header::ACCEPT_RANGES).map(HeaderValue::as_bytes) {
+        Some(b"bytes") => Ok(()),
+        Some(_) | None => Err(refuse(format!("{url} does not offer ranges of bytes"))),
+    }
+}
+
+fn system_body(app: &App) -> Value {
+    let view = app.machine.view();
+    json!({
+        "@odata.id": SYSTEM,
+        "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
+        "Id": "1",
+        "Name": "Lab machine",
+        "SystemType": "Virtual",
+        "Manufacturer": "Shoal",
+        "Model": "Lab",
+        "SerialNumber": app.identity.serial,
+        "UUID": app.identity.uuid,
+        "PowerState": if view.is_on { "On" } else { "Off" },
+        "Status": {
+            "State": if view.is_on { "Enabled" } else { "Disabled" },
+            "Health": "OK",
+        },
+        "Boot": {
+            "BootSourceOverrideEnabled": view.boot.enabled,
+            "BootSourceOverrideEnabled@Redfish.AllowableValues": ["Disabled", "Once", "Continuous"],
+            "BootSourceOverrideTarget": view.boot.target,
+            "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"],
+            "BootSourceOverrideMode": "UEFI",
+            "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI"],
+        },
+        "VirtualMedia": link(MEDIA),
+        "Links": { "ManagedBy": [link(MANAGER)] },
+        "Actions": {
+            "#ComputerSystem.Reset": {
+                "target": format!("{SYSTEM}/Actions/ComputerSystem.Reset"),
+                "ResetType@Redfish.AllowableValues": [
+                    "On",
+                    "ForceOff",
+                    "GracefulShutdown",
+                    "ForceRestart",
+                    "GracefulRestart",
+                    "PushPowerButton",
+                ],
+            },
+        },
+    })
+}
+
+fn session_body(app: &App, id: &str) -> Json<Value> {
+    Json(json!({
+        "@odata.id": format!("{SESSIONS}/{id}"),
+        "@odata.type": "#Session.v1_7_1.Session",
+        "Id": id,
+        "Name": "Session",
+        "UserName": app.sessions.username(),
+    }))
+}
+
+fn collection(path: &str, kind: &str, members: impl IntoIterator<Item = String>) -> Value {
+    let members: Vec<Value> = members.into_iter().map(|path| link(&path)).collect();
+    json!({
+        "@odata.id": path,
+        "@odata.type": format!("#{kind}.{kind}"),
+        "Name": kind,
+        "Members@odata.count": members.len(),
+        "Members": members,
+    })
+}
+
+fn link(path: &str) -> Value {
+    json!({ "@odata.id": path })
+}
+
+fn etag(body: &Value) -> String {
+    format!("\"{}\"", hex::encode(&Sha256::digest(body.to_string())[..8]))
+}
+
+fn slot(name: &str) -> Result<Slot, Refusal> {
+    let found = Slot::ALL.into_iter().find(|slot| slot.name() == name);
+    found.ok_or_else(|| Refusal::not_found(&format!("{MEDIA}/{name}")))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message_id = match error.classify() {
+            serde_json::error::Category::Data => "PropertyValueError",
+            serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof
+            | serde_json::error::Category::Io => "MalformedJSON",
+        };
+        Refusal::bad_request(message_id, error.to_string())
+    })
+}
+
+fn without_last_slash(mut request: Request) -> Request {
+    let path = request.uri().path();
+    if path.len() > 1 && path.ends_with('/') {
+        if let Ok(uri) = path.trim_end_matches('/').parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+impl From<machine::Error> for Refusal {
+    fn from(error: machine::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            machine::Error::Occupied(_) => Refusal::bad_request("ResourceInUse", message),
+            machine::Error::IsOff => Refusal::bad_request("ActionNotSupported", message),
+            machine::Error::Qemu(qemu::Error::Qmp(refused @ qmp::Error::Refused { .. })) => {
+                Refusal::bad_request("GeneralError", refused.to_string())
+            }
+            machine::Error::ShuttingDown => Refusal {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message_id: "ServiceShuttingDown",
+                message,
+            },
+            machine::Error::Qemu(cause) => {
+                tracing::warn!(error = &cause as &dyn std::error::Error, "QEMU failed");
+                Refusal {
+                    status: StatusCode::INTERNAL_SERVER_ERROR,
+                    message_id: "InternalError",
+                    message,
+                }
+            }
+        }
+    }
+}
