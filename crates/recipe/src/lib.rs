@@ -1,1 +1,45 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
+//! What to install, and how that travels from the API to a tool on the machine.
+//!
+//! - `wire`: the file as written; `validate`: schema and meaning, every problem at once;
+//! - `model`: the recipe inside our programs, where it cannot be wrong;
+//! - `layout`, `target_disk`: what partitions and disk hints mean;
+//! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
+//!   written and read by the same module.
+//!
+//! Pure: no I/O, no clock, no logging.
+
+pub mod layout;
+mod model;
+mod payload;
+pub mod run_dir;
+pub mod target_disk;
+pub mod task_medium;
+mod validate;
+mod wire;
+
+pub use layout::{Format, Guid, Partition, Size};
+pub use model::{
+    Bond, CONTROLLER_HOST, Esxi, Firmware, Interface, Linux, Network, Recipe, TaskTarget, Windows,
+    Wipe, Workflow,
+};
+pub use payload::Payload;
+pub use target_disk::{DiskFacts, DiskHints};
+pub use validate::{BODY_BYTES_MAX, CURRENT_VERSION, Problem};
+
+/// The published schema: JSON Schema draft-07.
+pub const SCHEMA: &str = include_str!("../recipe.schema.json");
+
+/// A file of the task medium or of a directory: a name without `/`, and its bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct File {
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        // The content may be a secret.
+        write!(f, "File({:?}, {} bytes)", self.name, self.bytes.len())
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A BMC and its machine, played on the wire: Redfish over HTTPS, and a machine that reads what is
+//! inserted when it is started from CD, and then talks to the controller like a maintenance OS.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+/// What the machine does once it has read its task medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Play {
+    Succeed,
+    FailAt(&'static str),
+    /// Boots another server's disk shelf: its own serial is another one.
+    WrongSerial,
+    /// Never reads anything.
+    Dead,
+}
+
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub is_on: bool,
+    pub boot: String,
+    pub slots: [Option<String>; 2],
+    pub boots_from_cd: u32,
+    /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
+    pub story: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Bmc {
+    pub url: String,
+    pub pin: String,
+    pub seen: Arc<Mutex<Seen>>,
+    serial: String,
+    play: Play,
+}
+
+impl Bmc {
+    pub async fn start(serial: &str, play: Play) -> Bmc {
+        crate::install_crypto();
+        let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        let pin = hex::encode(crate::keys::sha256(key.cert.der()));
+        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(
+            key.cert.pem().into_bytes(),
+            key.signing_key.serialize_pem().into_bytes(),
+        )
+        .await
+        .unwrap();
+        let handle = axum_server::Handle::new();
+        let mut bmc = Bmc {
+            url: String::new(),
+            pin,
+            seen: Arc::new(Mutex::new(Seen { boot: "Disabled".into(), ..Seen::default() })),
+            serial: serial.into(),
+            play,
+        };
+        let router = Router::new().fallback(answer).with_state(bmc.clone());
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let served = handle.clone();
+        tokio::spawn(async move {
+            axum_server::bind_rustls(address, tls)
+                .handle(served)
+                .serve(router.into_make_service())
+                .await
+                .unwrap();
+        });
+        bmc.url = format!("https://{}", handle.listening().await.unwrap());
+        bmc
+    }
+
+    pub fn story(&self) -> Vec<String> {
+        self.seen.lock().unwrap().story.clone()
+    }
+}
+
+async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let path = parts.uri.path().trim_end_matches('/').to_owned();
+    let is_open = path == "/redfish/v1"
+        || (parts.method == Method::POST && path.ends_with("/SessionService/Sessions"));
+    if !is_open && parts.headers.get("x-auth-token").is_none_or(|token| token != "session-1") {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    match parts.method {
+        Method::GET => get(&bmc, &path),
+        Method::POST => post(&bmc, &path, &body),
+        Method::PATCH => {
+            let boot = &body["Boot"]["BootSourceOverrideEnabled"];
+            bmc.seen.lock().unwrap().boot = boot.as_str().unwrap_or_default().to_owned();
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Method::DELETE => StatusCode::NO_CONTENT.into_response(),
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+fn link(path: &str) -> Value {
+    json!({"@odata.id": path})
+}
+
+fn get(bmc: &Bmc, path: &str) -> Response {
+    let seen = bmc.seen.lock().unwrap();
+    let base = "/redfish/v1";
+    let body = match path.strip_prefix(base).unwrap_or_default() {
+        "" => json!({
+            "@odata.id": base, "RedfishVersion": "1.15.0",
+            "Systems": link("/redfish/v1/Systems"),
+            "Managers": link("/redfish/v1/Managers"),
+            "SessionService": link("/redfish/v1/SessionService"),
+            "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")}
+        }),
+        "/SessionService" => json!({"Sessions": link("/redfish/v1/SessionService/Sessions")}),
+        "/Systems" => json!({"Members": [link("/redfish/v1/Systems/1")]}),
+        "/Systems/1" => json!({
+            "@odata.id": path, "Id": "1", "SerialNumber": bmc.serial,
+            "UUID": "00000000-0000-4000-8000-000000000001",
+            "Manufacturer": "Test", "Model": "Played",
+            "PowerState": if seen.is_on { "On" } else { "Off" },
+            "Boot": {
+                "BootSourceOverrideEnabled": seen.boot,
+                "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { "Cd" },
+                "BootSourceOverrideMode": "UEFI",
+                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"]
+            },
+            "VirtualMedia": link("/redfish/v1/Systems/1/VirtualMedia"),
+            "Links": {"ManagedBy": [link("/redfish/v1/Managers/1")]},
+            "Actions": {"#ComputerSystem.Reset": {
+                "target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
+                "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"]
+            }}
+        }),
+        "/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
+        "/Managers/1" => json!({"@odata.id": path, "Id": "1"}),
+        "/Systems/1/VirtualMedia" => json!({"Members": [
+            link("/redfish/v1/Systems/1/VirtualMedia/0"), link("/redfish/v1/Systems/1/VirtualMedia/1")
+        ]}),
+        slot if slot.starts_with("/Systems/1/VirtualMedia/") => {
+            let number = usize::from(slot.ends_with('1'));
+            let image = &seen.slots[number];
+            json!({
+                "@odata.id": path, "Id": number.to_string(), "MediaTypes": ["CD", "DVD"],
+                "Image": image, "Inserted": image.is_some(),
+                "ConnectedVia": if image.is_some() { "URI" } else { "NotConnected" },
+                "Actions": {
+                    "#VirtualMedia.InsertMedia": {"target": format!("{path}/Actions/VirtualMedia.InsertMedia")},
+                    "#VirtualMedia.EjectMedia": {"target": format!("{path}/Actions/VirtualMedia.EjectMedia")}
+                }
+            })
+        }
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    Json(body).into_response()
+}
+
+fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
+    if path.ends_with("/Sessions") {
+        if body["Password"] != "p" {
+            return StatusCode::UNAUTHORIZED.into_response();
+        }
+        let headers = [
+            ("x-auth-token", "session-1"),
+            (header::LOCATION.as_str(), "/redfish/v1/SessionService/Sessions/1"),
+        ];
+        return (StatusCode::CREATED, headers, Json(json!({}))).into_response();
+    }
+    let mut seen = bmc.seen.lock().unwrap();
+    let slot = usize::from(path.contains("/VirtualMedia/1/"));
+    if path.ends_with("InsertMedia") {
+        seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
+        seen.story.push(format!("insert {slot}"));
+    } else if path.ends_with("EjectMedia") {
+        seen.slots[slot] = None;
+        seen.story.push(format!("eject {slot}"));
+    } else if body["ResetType"] == "On" {
+        let from_cd = seen.boot == "Once" && seen.slots.iter().all(Option::is_some);
+        seen.story.push(if from_cd { "on cd" } else { "on disk" }.into());
+        seen.is_on = true;
+        if from_cd {
+            seen.boot = "Disabled".into();
+            seen.boots_from_cd += 1;
+            let slots = seen.slots.clone().map(Option::unwrap_or_default);
+            tokio::spawn(live(bmc.clone(), slots));
+        }
+    } else {
+        seen.is_on = false;
+        seen.story.push("off".into());
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// The machine, from firmware to its last report.
+async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
+    if bmc.play == Play::Dead {
+        return;
+    }
+    let client = reqwest::Client::new();
+    let part = client.get(&maintenance).header("range", "bytes=0-2047").send().await.unwrap();
+    assert_eq!(part.status(), 206);
+    let iso = client.get(&task).send().await.unwrap().bytes().await.unwrap();
+    let files = iso9660::read(&iso).unwrap().files;
+    let attempt = files.iter().find(|file| file.name == "attempt.json").unwrap();
+    let attempt: Value = serde_json::from_slice(&attempt.bytes).unwrap();
+    let say = async |what: &str, body: Value| {
+        let url = format!(
+            "{}/api/v1/node/attempts/{}/{what}",
+            attempt["controller_url"].as_str().unwrap(),
+            attempt["attempt_id"].as_str().unwrap()
+        );
+        let token = attempt["token"].as_str().unwrap();
+        loop {
+            let answer = client.post(&url).bearer_auth(token).json(&body).send().await;
+            match answer.map(|answer| answer.status().as_u16()) {
+                Ok(503) | Err(_) => tokio::task::yield_now().await,
+                Ok(status) => return status,
+            }
+        }
+    };
+    let serial = if bmc.play == Play::WrongSerial { "OTHER" } else { &bmc.serial };
+    let dmi = json!({"serial": serial, "uuid": "00000000-0000-4000-8000-000000000001"});
+    assert_eq!(say("hello", json!({"boot_id": "b1", "dmi": dmi, "version": "test"})).await, 204);
+    let permit = json!({
+        "boot_id": "b1", "dmi": dmi, "found": [],
+        "disk": {"name": "vda", "serial": "DISK1", "size_bytes": 1 << 30}
+    });
+    let permitted = say("permit", permit.clone()).await;
+    if permitted != 200 {
+        let reason = format!("no permit: {permitted}");
+        let body = json!({"status": "failed", "failed_step": "partition.service", "reason": reason});
+        say("result", body).await;
+        return;
+    }
+    // The same request again is answered alike; another boot gets nothing.
+    assert_eq!(say("permit", permit.clone()).await, 200);
+    let mut other = permit;
+    other["boot_id"] = "b2".into();
+    assert_eq!(say("permit", other).await, 409);
+    let progress = json!({"seq": 1, "step": "image-linux.service", "bytes_done": 5, "bytes_total": 10});
+    assert_eq!(say("progress", progress).await, 204);
+    let log = json!({"seq": 1, "step": "image-linux.service", "lines": ["one", "two"]});
+    assert_eq!(say("log", log.clone()).await, 204);
+    assert_eq!(say("log", log).await, 204);
+    let result = match bmc.play {
+        Play::FailAt(step) => json!({"status": "failed", "failed_step": step, "reason": "digest mismatch"}),
+        _ => json!({"status": "success"}),
+    };
+    assert_eq!(say("result", result.clone()).await, 204);
+    let repeated = say("result", result).await;
+    assert!(matches!(repeated, 204 | 410), "{repeated}");
+}

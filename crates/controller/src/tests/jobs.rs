@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Jobs from POST to `complete`, over a played BMC.
+
+use job::{State, transition};
+use serde_json::{Value, json};
+
+use super::bmc::{Bmc, Play};
+use super::{Controller, linux_recipe, temp_dir};
+
+async fn create(controller: &Controller, bmc: &Bmc) -> String {
+    let answer = controller
+        .request("PUT", "/api/v1/servers/SN1")
+        .json(&json!({"bmc": {
+            "url": bmc.url, "username": "u", "password": "p", "certificate_sha256": bmc.pin
+        }}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 201);
+    let answer = controller
+        .request("POST", "/api/v1/jobs")
+        .json(&json!({"server_serial": "SN1", "recipe": linux_recipe()}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 202);
+    let job: Value = answer.json().await.unwrap();
+    job["id"].as_str().unwrap().to_owned()
+}
+
+fn is_complete(job: &Value) -> bool {
+    job["status"] == "complete"
+}
+
+#[tokio::test]
+async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+    assert_eq!(job["cleanup_problem"], Value::Null);
+    assert_eq!(job["recipe"]["user_data"], json!({"bytes": 30}));
+    let seen = bmc.seen.lock().unwrap();
+    assert_eq!(
+        seen.story,
+        ["insert 0", "insert 1", "on cd", "off", "eject 0", "eject 1", "on disk"]
+    );
+    assert_eq!((seen.boot.as_str(), seen.is_on), ("Disabled", true));
+    drop(seen);
+
+    let events = controller.get(&format!("/api/v1/jobs/{id}/events")).await;
+    let logs: Vec<&Value> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["kind"] == "log")
+        .map(|event| &event["message"])
+        .collect();
+    assert_eq!(logs, ["one", "two"], "a repeated log adds nothing");
+
+    let moves = controller.app.store.moves(&id).await.unwrap();
+    let folded = moves.iter().fold(State::Queued, |state, event| transition(&state, event).unwrap());
+    assert_eq!(folded, controller.app.store.job(&id).await.unwrap().state);
+}
+
+#[tokio::test]
+async fn a_failing_step_is_named_for_ever() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::FailAt("image-linux.service")).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(
+        (&job["outcome"], &job["failed_step"], &job["reason"]),
+        (&json!("failed"), &json!("image-linux.service"), &json!("digest mismatch"))
+    );
+    assert_eq!(bmc.seen.lock().unwrap().slots, [None, None]);
+}
+
+#[tokio::test]
+async fn the_wrong_machine_gets_no_permit() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::WrongSerial).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "failed");
+    assert_eq!(job["reason"], "no permit: 403");
+    let moves = controller.app.store.moves(&id).await.unwrap();
+    assert!(!moves.contains(&job::Event::Permitted));
+}
+
+#[tokio::test]
+async fn a_bmc_with_another_certificate_gets_nothing() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let mut bmc = Bmc::start("SN1", Play::Succeed).await;
+    bmc.pin = "00".repeat(32);
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "failed");
+    assert_eq!(job["failed_step"], "redfish.discover", "{job:#}");
+    assert_eq!(bmc.story(), Vec::<String>::new(), "nothing reached it");
+}
+
+#[tokio::test]
+async fn a_cancelled_job_puts_the_machine_back() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let answer = controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["failed_step"], "cancelled");
+    assert_eq!(bmc.seen.lock().unwrap().slots, [None, None]);
+    let again = controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    assert_eq!(again.status(), 409);
+}
+
+#[tokio::test]
+async fn a_killed_controller_finds_its_job_again() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    controller.kill().await;
+    let controller = Controller::start(dir.path()).await;
+    let job = controller.get(&format!("/api/v1/jobs/{id}")).await;
+    assert_eq!(job["stage"], "awaiting_machine");
+    let answer = controller
+        .request("POST", "/api/v1/status-webhook/SN1")
+        .json(&json!({"status": "failed", "failed_step": "by-hand", "delivery_id": "d1"}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["failed_step"], "by-hand");
+}
+
+#[tokio::test]
+async fn a_dead_medium_answers_gone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let url = bmc.seen.lock().unwrap().slots[0].clone().unwrap();
+    let head = reqwest::Client::new().head(&url).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.headers()["content-length"], "100000");
+    let etag = head.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(etag.len(), 66, "{etag}");
+    let part = reqwest::Client::new().get(&url).header("range", "bytes=-5").send().await.unwrap();
+    assert_eq!(part.headers()["content-range"], "bytes 99995-99999/100000");
+    assert_eq!(part.bytes().await.unwrap(), vec![7; 5]);
+    controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    controller.job_when(&id, is_complete).await;
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 410);
+}

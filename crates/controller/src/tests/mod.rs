@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The whole controller over HTTP: real router, real store, a BMC played on the wire.
+
+mod bad_input;
+mod bmc;
+mod jobs;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::settings::{ServeArgs, Settings};
+use crate::{App, build, driver, http, install_crypto};
+
+/// Longest wait for something that a test expects.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A controller on a port of its own, in a directory that outlives it if asked.
+pub struct Controller {
+    pub app: App,
+    pub url: String,
+    driver: driver::Driver,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Controller {
+    pub async fn start(dir: &std::path::Path) -> Controller {
+        install_crypto();
+        let iso = dir.join("maintenance.iso");
+        if !iso.exists() {
+            std::fs::write(&iso, vec![7; 100_000]).unwrap();
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let settings = Settings::check(ServeArgs {
+            data_dir: dir.join("data"),
+            listen,
+            node_url: None,
+            media_url: None,
+            maintenance_iso: Some(iso),
+            dangerously_plain_http: true,
+            dangerously_no_auth: false,
+        })
+        .unwrap();
+        let app = build(settings).unwrap();
+        app.store.resume_all(crate::now_ms()).await.unwrap();
+        let router = http::router(app.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let driver = driver::start(app.clone());
+        Controller { app, url: format!("http://{listen}"), driver, server }
+    }
+
+    /// As if by `kill -9`: nothing is told, nothing is finished.
+    pub async fn kill(self) {
+        self.server.abort();
+        self.driver.stop().await;
+        drop(self.app);
+    }
+
+    pub fn admin_token(&self) -> String {
+        let path = self.app.settings.data_dir.join("admin-token");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        reqwest::Client::new()
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
+            .bearer_auth(self.admin_token())
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.request("GET", path).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The job, once `wanted` holds of it.
+    pub async fn job_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut commits = self.app.store.commits();
+        loop {
+            let job = self.get(&format!("/api/v1/jobs/{id}")).await;
+            if wanted(&job) {
+                return job;
+            }
+            if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
+                let events = self.get(&format!("/api/v1/jobs/{id}/events")).await;
+                panic!("the job stays {job:#}\n{events:#}");
+            }
+        }
+    }
+}
+
+/// A Linux recipe whose artifact is outside the embedded registry.
+pub fn linux_recipe() -> Value {
+    json!({
+        "task_target": "install-linux.target",
+        "target_disk": {"serial": "DISK1"},
+        "oci_url": "registry.example:5000/os-images/debian:13",
+        "partition_layout": [
+            {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
+            {"size": "64M", "type_guid": "0c01", "format": "vfat", "label": "cidata"},
+            {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
+        ],
+        "user_data": "#cloud-config\nhostname: first\n"
+    })
+}
+
+pub fn temp_dir() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir().unwrap())
+}

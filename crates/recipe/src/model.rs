@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The recipe inside our programs. A value of these types has passed every check.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::layout::Partition;
+use crate::payload::Payload;
+use crate::target_disk::DiskHints;
+use crate::wire::Wire;
+
+/// The host in `oci_url` that means the controller's own registry, wherever that is.
+pub const CONTROLLER_HOST: &str = "controller";
+
+/// What to install on one server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    pub task_target: TaskTarget,
+    pub workflow: Workflow,
+    /// Network of the maintenance OS; DHCP where it is absent.
+    pub network: Option<Network>,
+    pub env: BTreeMap<String, String>,
+    pub(crate) wire: Wire,
+}
+
+/// A systemd target's name, `[a-z0-9.-]+\.target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskTarget(pub(crate) String);
+
+/// What the target does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Workflow {
+    Linux(Linux),
+    Windows(Windows),
+    Esxi(Esxi),
+    Firmware(Firmware),
+    /// A target that is not ours: what it needs, it finds in the files and in `env`.
+    Custom,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linux {
+    pub target_disk: DiskHints,
+    pub wipe: Wipe,
+    /// Parsed by the `oci` crate; its grammar was checked.
+    pub oci_url: String,
+    pub layout: Vec<Partition>,
+    pub user_data: Option<Payload>,
+    pub meta_data: Option<Payload>,
+    pub network_config: Option<Payload>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Windows {
+    pub target_disk: DiskHints,
+    pub wipe: Wipe,
+    pub oci_url: String,
+    pub wim_index: u32,
+    /// Empty: ESP, MSR and one NTFS partition.
+    pub layout: Vec<Partition>,
+    pub unattend_xml: Payload,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Esxi {
+    pub ks_cfg: Payload,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firmware {
+    pub url: String,
+    pub sha256: Option<String>,
+}
+
+/// Consent to destroy what is on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wipe {
+    /// Only a blank disk, or one that is already as the layout asks, may be written.
+    Never,
+    Any,
+    /// Only if nothing but these signatures is found.
+    Expect(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    pub interfaces: Vec<Interface>,
+}
+
+/// One interface, or one bond of several, with an optional VLAN on top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Lower case, `aa:bb:cc:dd:ee:ff`.
+    pub macs: Vec<String>,
+    pub bond: Option<Bond>,
+    pub vlan: Option<u16>,
+    pub mtu: Option<u16>,
+    pub dhcp: bool,
+    /// Address and prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub gateways: Vec<IpAddr>,
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// Bonding modes, by systemd.netdev's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bond {
+    ActiveBackup,
+    Lacp,
+    BalanceRr,
+    BalanceXor,
+}
+
+impl Bond {
+    pub fn name(self) -> &'static str {
+        match self {
+            Bond::ActiveBackup => "active-backup",
+            Bond::Lacp => "802.3ad",
+            Bond::BalanceRr => "balance-rr",
+            Bond::BalanceXor => "balance-xor",
+        }
+    }
+}
+
+impl TaskTarget {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskTarget {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Recipe {
+    /// The canonical JSON: the same recipe gives the same bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes =
+            serde_json::to_vec_pretty(&self.wire).expect("a recipe came from JSON and goes back");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The recipe for people's eyes: of payloads and `env` only the size is told.
+    pub fn redacted(&self) -> Value {
+        let mut value = serde_json::to_value(&self.wire).unwrap_or_default();
+        for key in ["user_data", "meta_data", "network_config", "unattend_xml", "ks_cfg"] {
+            if let Some(payload) = value.get_mut(key) {
+                *payload = json!({"bytes": payload.as_str().map_or(0, str::len)});
+            }
+        }
+        if let Some(Value::Object(env)) = value.get_mut("env") {
+            for text in env.values_mut() {
+                *text = json!({"bytes": text.as_str().map_or(0, str::len)});
+            }
+        }
+        value
+    }
+
+    pub fn target_disk(&self) -> Option<&DiskHints> {
+        match &self.workflow {
+            Workflow::Linux(linux) => Some(&linux.target_disk),
+            Workflow::Windows(windows) => Some(&windows.target_disk),
+            Workflow::Esxi(_) | Workflow::Firmware(_) | Workflow::Custom => None,
+        }
+    }
+
+    pub fn oci_url(&self) -> Option<&str> {
+        match &self.workflow {
+            Workflow::Linux(linux) => Some(&linux.oci_url),
+            Workflow::Windows(windows) => Some(&windows.oci_url),
+            Workflow::Esxi(_) | Workflow::Firmware(_) | Workflow::Custom => None,
+        }
+    }
+
+    pub fn layout(&self) -> &[Partition] {
+        match &self.workflow {
+            Workflow::Linux(linux) => &linux.layout,
+            Workflow::Windows(windows) => &windows.layout,
+            Workflow::Esxi(_) | Workflow::Firmware(_) | Workflow::Custom => &[],
+        }
+    }
+
+    /// The payloads by the names that their files have.
+    pub fn payloads(&self) -> Vec<(&'static str, &Payload)> {
+        let wire = &self.wire;
+        [
+            ("user-data", &wire.user_data),
+            ("meta-data", &wire.meta_data),
+            ("network-config", &wire.network_config),
+            ("unattend.xml", &wire.unattend_xml),
+            ("KS.CFG", &wire.ks_cfg),
+        ]
+        .into_iter()
+        .filter_map(|(name, payload)| Some((name, payload.as_ref()?)))
+        .collect()
+    }
+}

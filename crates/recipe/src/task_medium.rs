@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The recipe as files on the task medium: written by the controller (and `shoal iso build`), read
+//! by the dispatcher. The names are fixed; what is in them is the user's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::payload::Payload;
+use crate::validate::Problem;
+use crate::{File, Recipe, SCHEMA};
+
+/// Every task medium's volume id begins with this.
+pub const VOLUME_PREFIX: &str = "TASK_";
+/// ISO 9660 has room for 32 characters in a volume id (ECMA-119, 8.4.7).
+const VOLUME_CHARS_MAX: usize = 32;
+
+/// Who this medium is for, and where to report: `/attempt.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    pub job_id: String,
+    pub attempt_id: String,
+    pub server_serial: String,
+    /// Scheme, host and port, without a slash at the end.
+    pub controller_url: String,
+    /// The CA to trust for `controller_url`; absent: plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_ca_pem: Option<String>,
+    pub token: Payload,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryAccess>,
+    /// What `oci_url` meant when the job was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_digest: Option<String>,
+}
+
+/// The controller's own registry, as the machine reaches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryAccess {
+    /// `host:port`.
+    pub authority: String,
+}
+
+/// A task medium cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{0} is not on the task medium")]
+    Missing(&'static str),
+    #[error("attempt.json cannot be read")]
+    Attempt(#[source] serde_json::Error),
+    #[error("the recipe is not valid: {}", list(.0))]
+    Recipe(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+    lines.join("; ")
+}
+
+/// The medium's volume id: `TASK_` and as much of the job's id as fits.
+pub fn volume_id(job_id: &str) -> String {
+    let id: String = job_id
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|letter| letter.to_ascii_uppercase())
+        .take(VOLUME_CHARS_MAX - VOLUME_PREFIX.len())
+        .collect();
+    format!("{VOLUME_PREFIX}{id}")
+}
+
+/// The files of a job's medium.
+pub fn files(recipe: &Recipe, attempt: &Attempt) -> Vec<File> {
+    let mut files = files_offline(recipe);
+    let bytes = serde_json::to_vec_pretty(attempt).expect("an attempt is plain data");
+    files.push(File { name: "attempt.json".into(), bytes });
+    files
+}
+
+/// The files of a medium that belongs to no job.
+pub fn files_offline(recipe: &Recipe) -> Vec<File> {
+    let mut files = vec![
+        File { name: "recipe.json".into(), bytes: recipe.to_json() },
+        File { name: "recipe.schema.json".into(), bytes: SCHEMA.as_bytes().to_vec() },
+    ];
+    // Installers look for these; cloud-init's other files only travel inside the recipe.
+    for (name, payload) in recipe.payloads() {
+        if matches!(name, "user-data" | "unattend.xml" | "KS.CFG") {
+            files.push(File { name: name.into(), bytes: payload.as_bytes().to_vec() });
+        }
+    }
+    files
+}
+
+/// The recipe and the attempt of a medium's files.
+pub fn read(files: &[File]) -> Result<(Recipe, Attempt), ReadError> {
+    let find = |name: &'static str| {
+        files.iter().find(|file| file.name == name).ok_or(ReadError::Missing(name))
+    };
+    let attempt =
+        serde_json::from_slice(&find("attempt.json")?.bytes).map_err(ReadError::Attempt)?;
+    let recipe = Recipe::parse(&find("recipe.json")?.bytes).map_err(ReadError::Recipe)?;
+    Ok((recipe, attempt))
+}

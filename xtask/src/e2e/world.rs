@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The parts of an end-to-end run: a controller, a BMC with its QEMU machine, the CLI, SSH. All are
+//! the programs that users have; nothing in here knows how they work inside.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+/// How often a state is looked at while it is waited for.
+const POLL: Duration = Duration::from_millis(500);
+/// The controller's and the BMC's time to come up.
+const START: Duration = Duration::from_secs(30);
+
+/// One controller and one machine in a directory of their own.
+pub struct World {
+    pub dir: PathBuf,
+    bin: PathBuf,
+    images: PathBuf,
+    port: u16,
+    controller: Option<Child>,
+    bmc: Option<Child>,
+    began: Instant,
+}
+
+/// The machine as its simulator announced it.
+pub struct Machine {
+    pub redfish_url: String,
+    pub pin: String,
+    pub ssh_port: u16,
+    pub disk: PathBuf,
+    pub serial: String,
+}
+
+/// What a machine is made of.
+pub struct Shape<'a> {
+    /// SMBIOS serial number.
+    pub serial: &'a str,
+    pub disk_bus: &'a str,
+}
+
+impl World {
+    pub fn new(root: &Path, name: &str) -> anyhow::Result<World> {
+        let dir = root.join("target/e2e").join(name);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir)?;
+        Ok(World {
+            dir,
+            bin: root.join("target/release"),
+            images: root.join("target/images"),
+            port: free_port()?,
+            controller: None,
+            bmc: None,
+            began: Instant::now(),
+        })
+    }
+
+    /// A line of the story, with the time since the beginning.
+    pub fn tell(&self, line: &str) {
+        println!("[{:6.1} s] {line}", self.began.elapsed().as_secs_f32());
+    }
+
+    pub fn start_controller(&mut self) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.dir.join("controller.log"))?;
+        let port = self.port;
+        let child = Command::new(self.bin.join("shoal-controller"))
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            // QEMU's user network shows the host's loopback as 10.0.2.2.
+            .args(["--node-url", &format!("https://10.0.2.2:{port}")])
+            .args(["--media-url", &format!("https://127.0.0.1:{port}")])
+            .arg("--maintenance-iso")
+            .arg(self.images.join("maintenance.iso"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start shoal-controller")?;
+        self.controller = Some(child);
+        self.wait_until("the controller answers", START, |world| {
+            Ok(world.shoal(&["server", "list"]).is_ok())
+        })
+    }
+
+    /// As `kill -9` does it.
+    pub fn kill_controller(&mut self) -> anyhow::Result<()> {
+        let mut child = self.controller.take().context("no controller runs")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    pub fn start_machine(&mut self, shape: &Shape) -> anyhow::Result<Machine> {
+        let dir = self.dir.join("bmc");
+        fs::create_dir_all(&dir)?;
+        let disk = self.dir.join("disk.img");
+        let ssh_port = free_port()?;
+        let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
+            .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "8G"])
+            .args(["--username", "admin", "--password", BMC_PASSWORD])
+            .args(["--serial", shape.serial, "--disk-bus", shape.disk_bus])
+            .args(["--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
+            .args(["--ssh-port", &ssh_port.to_string()])
+            .arg("--disk")
+            .arg(&disk)
+            .arg("--work-dir")
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(self.dir.join("bmc.log"))?)
+            .spawn()
+            .context("start shoal-bmc-sim")?;
+        let stdout = child.stdout.take().context("the simulator has no stdout")?;
+        self.bmc = Some(child);
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let ready: Value = serde_json::from_str(&line)
+            .with_context(|| format!("shoal-bmc-sim said {line:?}; see bmc.log"))?;
+        let text = |key: &str| {
+            ready[key].as_str().map(str::to_owned).with_context(|| format!("{key} in {line}"))
+        };
+        Ok(Machine {
+            redfish_url: text("redfish_url")?,
+            pin: text("certificate_sha256")?,
+            ssh_port,
+            disk,
+            serial: shape.serial.to_owned(),
+        })
+    }
+
+    /// The machine as a Redfish client sees it, by the simulator's own endpoint.
+    pub fn redfish(&self, machine: &Machine, path: &str) -> anyhow::Result<Value> {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--insecure"])
+            .args(["--user", &format!("admin:{BMC_PASSWORD}")])
+            .arg(format!("{}{path}", machine.redfish_url.trim_end_matches('/')))
+            .output()
+            .context("run curl")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    pub fn register(&self, machine: &Machine, serial: &str) -> anyhow::Result<()> {
+        let password = self.dir.join("bmc-password");
+        fs::write(&password, BMC_PASSWORD)?;
+        let password = password.display().to_string();
+        self.shoal(&[
+            "server", "set", serial, "--bmc-url", &machine.redfish_url, "--username", "admin",
+            "--password-file", &password, "--pin", &machine.pin,
+        ])?;
+        Ok(())
+    }
+
+    /// Creates a job and answers its id.
+    pub fn create_job(&self, serial: &str, recipe: &Value) -> anyhow::Result<String> {
+        let file = self.dir.join("recipe.json");
+        fs::write(&file, serde_json::to_vec_pretty(recipe)?)?;
+        let file = file.display().to_string();
+        let job = self.shoal(&["job", "create", "--server", serial, "--recipe", &file])?;
+        Ok(job["id"].as_str().with_context(|| format!("no id in {job}"))?.to_owned())
+    }
+
+    /// Tells the job's story as it goes on, until `wanted` holds.
+    pub fn follow(
+        &self,
+        id: &str,
+        limit: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + limit;
+        let mut after = 0;
+        loop {
+            for event in self.events(id, after)? {
+                after = event["seq"].as_u64().unwrap_or(after).max(after);
+                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+                self.tell(&format!("{:<12} {:<26} {}", text("kind"), text("step"), text("message")));
+            }
+            let job = self.shoal(&["job", "show", id])?;
+            if wanted(&job) {
+                return Ok(job);
+            }
+            if Instant::now() > deadline {
+                bail!("after {limit:?} the job is still {job:#}; see {}", self.dir.display());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    pub fn events(&self, id: &str, after: u64) -> anyhow::Result<Vec<Value>> {
+        let token = fs::read_to_string(self.data_dir().join("admin-token"))?;
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--cacert"])
+            .arg(self.data_dir().join("tls/ca.pem"))
+            .args(["--header", &format!("Authorization: Bearer {token}")])
+            .arg(format!("https://127.0.0.1:{}/api/v1/jobs/{id}/events?after={after}", self.port))
+            .output()
+            .context("run curl")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout)?;
+        Ok(answer["events"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Runs the CLI and answers its JSON.
+    pub fn shoal(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let output = Command::new(self.bin.join("shoal"))
+            .args(["--controller", &format!("https://127.0.0.1:{}", self.port), "--output", "json"])
+            .arg("--ca")
+            .arg(self.data_dir().join("tls/ca.pem"))
+            .arg("--token-file")
+            .arg(self.data_dir().join("admin-token"))
+            .args(args)
+            .output()
+            .context("run shoal")?;
+        ensure!(
+            output.status.success(),
+            "shoal {} ended with {}: {}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if output.stdout.trim_ascii().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("shoal {} printed no JSON", args.join(" ")))
+    }
+
+    /// Runs a command on the installed machine, as the user whose key `user_data` names.
+    pub fn ssh(&self, machine: &Machine, key: &Path, command: &str) -> anyhow::Result<String> {
+        let output = Command::new("ssh")
+            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+            .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"])
+            .arg("-i")
+            .arg(key)
+            .args(["-p", &machine.ssh_port.to_string(), "operator@127.0.0.1", command])
+            .output()
+            .context("run ssh")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    pub fn wait_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        is_so: impl Fn(&World) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        while !is_so(self)? {
+            if Instant::now() > deadline {
+                bail!("{what}: not within {limit:?}; see {}", self.dir.display());
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    pub fn console(&self) -> String {
+        let bytes = fs::read(self.dir.join("bmc/console.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn images(&self) -> &Path {
+        &self.images
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+}
+
+/// Of the lab's BMC; it listens on loopback only.
+const BMC_PASSWORD: &str = "lab-password";
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in [&mut self.bmc, &mut self.controller].into_iter().flatten() {
+            // SIGTERM, so that the simulator ends its QEMU too.
+            let pid = child.id().to_string();
+            if let Err(error) = Command::new("kill").arg(&pid).status() {
+                eprintln!("cannot stop process {pid}: {error}");
+            }
+            if let Err(error) = child.wait() {
+                eprintln!("cannot wait for process {pid}: {error}");
+            }
+        }
+    }
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
