@@ -1,1 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
+//! The words of OCI: digests, references, manifests. Parsed once at every border, so that nothing a
+//! stranger wrote becomes a path or a URL before it is one of these types.
+//!
+//! Pure. Sources: OCI image-spec 1.1, distribution-spec 1.1.
+
+mod digest;
+mod manifest;
+mod reference;
+
+pub use digest::{Digest, InvalidDigest, Verifier};
+pub use manifest::{Descriptor, InvalidManifest, Manifest, media_type};
+pub use reference::{InvalidReference, Reference, is_repository, is_tag};
+
+/// Largest manifest that is taken (distribution-spec: at least 4 MiB).
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Content digests (image-spec, descriptor.md).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+/// `sha256:` or `sha512:` and lower-case hex of the right length.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a digest; write sha256: and 64, or sha512: and 128, lower-case hex digits")]
+pub struct InvalidDigest(String);
+
+impl Digest {
+    /// SHA-256 of bytes that are at hand.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `sha256` or `sha512`.
+    pub fn algorithm(&self) -> &str {
+        &self.0[..6]
+    }
+
+    pub fn hex(&self) -> &str {
+        &self.0[7..]
+    }
+}
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Digest, InvalidDigest> {
+        let length = match text.get(..7) {
+            Some("sha256:") => 64,
+            Some("sha512:") => 128,
+            _ => 0,
+        };
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if length == 0 || text.len() != 7 + length || !text.bytes().skip(7).all(is_hex) {
+            return Err(InvalidDigest(text.chars().take(200).collect()));
+        }
+        Ok(Digest(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Digest, InvalidDigest> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Hashes a stream and tells at its end whether it is what was promised.
+pub struct Verifier {
+    expected: Digest,
+    state: State,
+}
+
+enum State {
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+}
+
+impl Verifier {
+    pub fn new(expected: Digest) -> Verifier {
+        let state = match expected.algorithm() {
+            "sha512" => State::Sha512(Box::default()),
+            _ => State::Sha256(sha2::Sha256::default()),
+        };
+        Verifier { expected, state }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.state {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// The digest that was found where it is not the promised one.
+    pub fn verify(self) -> Result<Digest, Digest> {
+        let found = match self.state {
+            State::Sha256(state) => format!("sha256:{}", hex::encode(state.finalize())),
+            State::Sha512(state) => format!("sha512:{}", hex::encode(state.finalize())),
+        };
+        if found == self.expected.0 { Ok(self.expected) } else { Err(Digest(found)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lower_case_digests_are_digests() {
+        let good = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(good.parse::<Digest>().unwrap().as_str(), good);
+        assert!(format!("sha512:{}", "0".repeat(128)).parse::<Digest>().is_ok());
+        for bad in [
+            "",
+            "sha256:",
+            "sha256",
+            "md5:00",
+            "sha256:../../etc/passwd",
+            &format!("sha256:{}", "A".repeat(64)),
+            &format!("sha256:{}", "a".repeat(63)),
+            &format!("sha256:{}/", "a".repeat(63)),
+            &format!("sha512:{}", "a".repeat(64)),
+            "é",
+            "sha25é:",
+        ] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_judged_at_its_end() {
+        for algorithm in ["sha256", "sha512"] {
+            let zeros = if algorithm == "sha256" { 64 } else { 128 };
+            let mut verifier =
+                Verifier::new(format!("{algorithm}:{}", "0".repeat(zeros)).parse().unwrap());
+            verifier.update(b"ab");
+            verifier.update(b"c");
+            let found = verifier.verify().unwrap_err();
+            let mut verifier = Verifier::new(found.clone());
+            verifier.update(b"abc");
+            assert_eq!(verifier.verify(), Ok(found));
+        }
+        assert_eq!(
+            Digest::of(b"abc").as_str(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

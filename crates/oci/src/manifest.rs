@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Image manifests and indexes, read strictly: a document that could be taken for both is neither
+//! (GHSA-qq97-vm5h-rrhg).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Digest;
+
+/// Media types that Shoal writes or understands.
+pub mod media_type {
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+    pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// `artifactType` of a root filesystem.
+    pub const ROOTFS: &str = "application/vnd.shoal.rootfs.v1";
+}
+
+/// What some content is, and how much.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A manifest or an index; which one, its media type says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    pub schema_version: u32,
+    #[serde(default)]
+    pub media_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidManifest(String);
+
+impl Manifest {
+    /// The manifest in `bytes`, which was sent as `content_type`.
+    pub fn parse(bytes: &[u8], content_type: &str) -> Result<Manifest, InvalidManifest> {
+        let invalid = |why: String| InvalidManifest(why);
+        let value: Value =
+            serde_json::from_slice(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
+        let has = |key: &str| value.get(key).is_some();
+        if has("manifests") && (has("layers") || has("config")) {
+            return Err(invalid("a document is a manifest or an index, not both".into()));
+        }
+        let is_index = has("manifests");
+        let mut manifest: Manifest = serde_json::from_value(value)
+            .map_err(|error| invalid(format!("not a manifest: {error}")))?;
+        if manifest.schema_version != 2 {
+            return Err(invalid("schemaVersion is not 2".into()));
+        }
+        if manifest.media_type.is_empty() {
+            manifest.media_type = content_type.to_owned();
+        }
+        if manifest.media_type != content_type {
+            return Err(invalid(format!(
+                "mediaType is {:?}, but it was sent as {content_type:?}",
+                manifest.media_type
+            )));
+        }
+        let says_index = [media_type::INDEX, media_type::DOCKER_INDEX].contains(&content_type);
+        let says_manifest =
+            [media_type::MANIFEST, media_type::DOCKER_MANIFEST].contains(&content_type);
+        if (says_index && !is_index) || (says_manifest && is_index) {
+            return Err(invalid(format!("this is not a document of type {content_type}")));
+        }
+        if says_manifest && manifest.config.is_none() {
+            return Err(invalid("a manifest needs a config".into()));
+        }
+        Ok(manifest)
+    }
+
+    /// Blobs and manifests that must be there before this one is.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.config.iter().chain(&self.layers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_one_thing() {
+        let digest = Digest::of(b"");
+        let descriptor = format!(r#"{{"mediaType":"x/y","digest":"{digest}","size":0}}"#);
+        let image =
+            format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor}]}}"#);
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{descriptor}]}}"#);
+        let both =
+            format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[],"manifests":[]}}"#);
+        let traversal =
+            r#"{"schemaVersion":2,"config":{"mediaType":"x/y","digest":"sha256:../x","size":0}}"#;
+        for (document, content_type, is_valid) in [
+            (image.as_str(), media_type::MANIFEST, true),
+            (&index, media_type::INDEX, true),
+            (&image, media_type::INDEX, false),
+            (&index, media_type::MANIFEST, false),
+            (&both, media_type::MANIFEST, false),
+            (&both, media_type::INDEX, false),
+            (traversal, media_type::MANIFEST, false),
+            (r#"{"schemaVersion":1,"manifests":[]}"#, media_type::INDEX, false),
+            (r#"{"schemaVersion":2,"mediaType":"a/b","manifests":[]}"#, media_type::INDEX, false),
+            ("{", media_type::INDEX, false),
+        ] {
+            let parsed = Manifest::parse(document.as_bytes(), content_type);
+            assert_eq!(parsed.is_ok(), is_valid, "{document} as {content_type}");
+        }
+    }
+}
