@@ -17,6 +17,7 @@ mod redfish;
 mod server;
 mod sessions;
 mod tls;
+mod virtual_media;
 
 pub use arguments::{DiskBus, Settings};
 pub use server::{Access, Bmc, start};

@@ -303,10 +303,10 @@ impl Machine {
 
     /// The firmware has got its order: what held once is over.
     async fn consume_override(&mut self) {
-        if self.boot.enabled == Enabled::Once {
-            if let Err(error) = self.set_boot(Boot::default()).await {
-                tracing::warn!(%error, "the boot override stays for one more reset");
-            }
+        if self.boot.enabled == Enabled::Once
+            && let Err(error) = self.set_boot(Boot::default()).await
+        {
+            tracing::warn!(%error, "the boot override stays for one more reset");
         }
     }
 
@@ -320,10 +320,10 @@ impl Machine {
                 if let Some(qemu) = self.qemu.take() {
                     qemu.reap().await;
                 }
-                if std::mem::take(&mut self.is_restarting) {
-                    if let Err(error) = self.power_on().await {
-                        tracing::warn!(%error, "power on after a graceful restart");
-                    }
+                if std::mem::take(&mut self.is_restarting)
+                    && let Err(error) = self.power_on().await
+                {
+                    tracing::warn!(%error, "power on after a graceful restart");
                 }
             }
         }
@@ -353,10 +353,10 @@ impl Machine {
                 tracing::warn!(%error, "eject the medium");
             }
         }
-        if let Some(qemu) = &mut self.qemu {
-            if let Err(error) = qemu.resume().await {
-                tracing::warn!(%error, "resume the machine");
-            }
+        if let Some(qemu) = &mut self.qemu
+            && let Err(error) = qemu.resume().await
+        {
+            tracing::warn!(%error, "resume the machine");
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every route of the Redfish service (DSP0266) and what it does to the machine.
+//! Every route of the Redfish service (DSP0266), and its resources but virtual media.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -15,15 +15,14 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use url::Url;
 use uuid::Uuid;
 
 use crate::{
     answer::Refusal,
-    arguments::Slot,
     machine::{self, Boot, Enabled, Handle, Reset, Target},
     qemu, qmp,
     sessions::{self, Access, Sessions},
+    virtual_media,
 };
 
 /// What the SMBIOS of the machine says.
@@ -33,34 +32,27 @@ pub(crate) struct Identity {
 }
 
 #[derive(Clone)]
-struct App {
+pub(crate) struct App {
     identity: Arc<Identity>,
-    machine: Handle,
+    pub(crate) machine: Handle,
     sessions: Arc<Sessions>,
-    prober: reqwest::Client,
+    pub(crate) prober: reqwest::Client,
 }
 
-type Answer = Result<Response, Refusal>;
+pub(crate) type Answer = Result<Response, Refusal>;
 
 const ROOT: &str = "/redfish/v1";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 const SYSTEM: &str = "/redfish/v1/Systems/1";
 const MANAGER: &str = "/redfish/v1/Managers/1";
-const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
-// A media server that answers a HEAD slower than this starves the guest later.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
 
 pub(crate) fn service(
     identity: Identity,
     machine: Handle,
     access: Access,
 ) -> anyhow::Result<Router> {
-    // As QEMU will do it: no certificate is checked.
-    let prober = reqwest::Client::builder()
-        .tls_danger_accept_invalid_certs(true)
-        .timeout(PROBE_TIMEOUT)
-        .no_proxy()
-        .build()?;
+    let prober = virtual_media::prober()?;
     let sessions = Arc::new(Sessions::new(access));
     let app = App { identity: Arc::new(identity), machine, sessions, prober };
     let router = Router::new()
@@ -74,15 +66,15 @@ pub(crate) fn service(
         .route("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset", post(system_reset))
         .route("/redfish/v1/Managers", get(manager_list))
         .route(MANAGER, get(manager))
-        .route(MEDIA, get(media_list))
-        .route("/redfish/v1/Systems/1/VirtualMedia/{slot}", get(medium))
+        .route(MEDIA, get(virtual_media::list))
+        .route("/redfish/v1/Systems/1/VirtualMedia/{slot}", get(virtual_media::medium))
         .route(
             "/redfish/v1/Systems/1/VirtualMedia/{slot}/Actions/VirtualMedia.InsertMedia",
-            post(medium_insert),
+            post(virtual_media::insert),
         )
         .route(
             "/redfish/v1/Systems/1/VirtualMedia/{slot}/Actions/VirtualMedia.EjectMedia",
-            post(medium_eject),
+            post(virtual_media::eject),
         )
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_this_way)
@@ -270,81 +262,6 @@ async fn manager() -> Json<Value> {
     }))
 }
 
-async fn media_list() -> Json<Value> {
-    let paths = Slot::ALL.map(|slot| format!("{MEDIA}/{}", slot.name()));
-    Json(collection(MEDIA, "VirtualMediaCollection", paths))
-}
-
-async fn medium(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let slot = slot(&name)?;
-    let path = format!("{MEDIA}/{name}");
-    let url = &app.machine.view().media[slot as usize];
-    let file = url.as_ref().and_then(|url| url.path().rsplit('/').next());
-    Ok(Json(json!({
-        "@odata.id": path,
-        "@odata.type": "#VirtualMedia.v1_6_3.VirtualMedia",
-        "Id": name,
-        "Name": format!("Virtual CD {name}"),
-        "MediaTypes": ["CD", "DVD"],
-        "Image": url,
-        "ImageName": file,
-        "Inserted": url.is_some(),
-        "WriteProtected": true,
-        "ConnectedVia": if url.is_some() { "URI" } else { "NotConnected" },
-        "Actions": {
-            "#VirtualMedia.InsertMedia": {
-                "target": format!("{path}/Actions/VirtualMedia.InsertMedia"),
-            },
-            "#VirtualMedia.EjectMedia": {
-                "target": format!("{path}/Actions/VirtualMedia.EjectMedia"),
-            },
-        },
-    }))
-    .into_response())
-}
-
-/// The parameters that mean what this BMC does anyway are taken; others are refused by name.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct InsertMedia {
-    image: Url,
-    inserted: Option<bool>,
-    write_protected: Option<bool>,
-    #[serde(rename = "TransferProtocolType")]
-    _protocol: Option<TransferProtocol>,
-    #[serde(rename = "TransferMethod")]
-    _method: Option<TransferMethod>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum TransferProtocol {
-    Http,
-    Https,
-}
-
-#[derive(Deserialize)]
-enum TransferMethod {
-    Stream,
-}
-
-async fn medium_insert(State(app): State<App>, Path(name): Path<String>, body: Bytes) -> Answer {
-    let slot = slot(&name)?;
-    let request: InsertMedia = parse(&body)?;
-    if request.inserted == Some(false) || request.write_protected == Some(false) {
-        let message = "Inserted and WriteProtected can only be true";
-        return Err(Refusal::bad_request("PropertyValueNotInList", message));
-    }
-    probe(&app.prober, &request.image).await?;
-    app.machine.insert(slot, request.image).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-async fn medium_eject(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.machine.eject(slot(&name)?).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
 async fn nothing_here(uri: Uri) -> Refusal {
     Refusal::not_found(uri.path())
 }
@@ -354,28 +271,6 @@ async fn not_this_way(method: Method, uri: Uri) -> Refusal {
         status: StatusCode::METHOD_NOT_ALLOWED,
         message_id: "OperationNotAllowed",
         message: format!("{} does not take {method}", uri.path()),
-    }
-}
-
-/// A medium that cannot be read by ranges is refused now, not when the machine starts.
-async fn probe(prober: &reqwest::Client, url: &Url) -> Result<(), Refusal> {
-    let refuse = |why: String| Refusal::bad_request("ResourceAtUriUnauthorized", why);
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse(format!("{url} is neither http nor https")));
-    }
-    let response = match prober.head(url.clone()).send().await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "probe a medium");
-            return Err(refuse(format!("{url} does not answer")));
-        }
-    };
-    if !response.status().is_success() {
-        return Err(refuse(format!("{url} answers {}", response.status())));
-    }
-    match response.headers().get(header::ACCEPT_RANGES).map(HeaderValue::as_bytes) {
-        Some(b"bytes") => Ok(()),
-        Some(_) | None => Err(refuse(format!("{url} does not offer ranges of bytes"))),
     }
 }
 
@@ -432,7 +327,11 @@ fn session_body(app: &App, id: &str) -> Json<Value> {
     }))
 }
 
-fn collection(path: &str, kind: &str, members: impl IntoIterator<Item = String>) -> Value {
+pub(crate) fn collection(
+    path: &str,
+    kind: &str,
+    members: impl IntoIterator<Item = String>,
+) -> Value {
     let members: Vec<Value> = members.into_iter().map(|path| link(&path)).collect();
     json!({
         "@odata.id": path,
@@ -451,12 +350,7 @@ fn etag(body: &Value) -> String {
     format!("\"{}\"", hex::encode(&Sha256::digest(body.to_string())[..8]))
 }
 
-fn slot(name: &str) -> Result<Slot, Refusal> {
-    let found = Slot::ALL.into_iter().find(|slot| slot.name() == name);
-    found.ok_or_else(|| Refusal::not_found(&format!("{MEDIA}/{name}")))
-}
-
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| {
         let message_id = match error.classify() {
             serde_json::error::Category::Data => "PropertyValueError",
@@ -470,10 +364,11 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 
 fn without_last_slash(mut request: Request) -> Request {
     let path = request.uri().path();
-    if path.len() > 1 && path.ends_with('/') {
-        if let Ok(uri) = path.trim_end_matches('/').parse() {
-            *request.uri_mut() = uri;
-        }
+    if path.len() > 1
+        && path.ends_with('/')
+        && let Ok(uri) = path.trim_end_matches('/').parse()
+    {
+        *request.uri_mut() = uri;
     }
     request
 }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The BMC as its client sees it, over HTTPS, with a real QEMU behind it.
+#![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
+
+mod lab;
+
+use lab::{Lab, eventually};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+const SYSTEM: &str = "/redfish/v1/Systems/1";
+const RESET: &str = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset";
+const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+const INSERT_1: &str = "/redfish/v1/Systems/1/VirtualMedia/Cd1/Actions/VirtualMedia.InsertMedia";
+const INSERT_2: &str = "/redfish/v1/Systems/1/VirtualMedia/Cd2/Actions/VirtualMedia.InsertMedia";
+const EJECT_1: &str = "/redfish/v1/Systems/1/VirtualMedia/Cd1/Actions/VirtualMedia.EjectMedia";
+
+#[tokio::test]
+async fn a_machine_reads_its_media_by_ranges_and_a_one_time_boot_is_consumed() {
+    let lab = Lab::start().await;
+    let boot = json!({ "Boot": {
+        "BootSourceOverrideEnabled": "Once",
+        "BootSourceOverrideTarget": "Cd",
+        "BootSourceOverrideMode": "UEFI",
+    }});
+    lab.expect(Method::POST, INSERT_1, lab.image("first.iso"), StatusCode::NO_CONTENT).await;
+    let patched = lab.expect(Method::PATCH, SYSTEM, boot, StatusCode::OK).await;
+    assert_eq!(patched["Boot"]["BootSourceOverrideEnabled"], "Once");
+    assert_eq!(patched["PowerState"], "Off");
+
+    lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), StatusCode::NO_CONTENT).await;
+    let on = lab.get(SYSTEM).await;
+    assert_eq!(on["PowerState"], "On");
+    assert_eq!(on["Boot"]["BootSourceOverrideEnabled"], "Disabled");
+    assert_eq!(on["Boot"]["BootSourceOverrideTarget"], "None");
+    let mut qmp = lab.qmp().await;
+    eventually("ranges of the first medium are read", || lab.media.ranges("/first.iso") > 0).await;
+    lab.expect(Method::POST, INSERT_2, lab.image("second.iso"), StatusCode::NO_CONTENT).await;
+    assert_eq!(lab::inserted(&mut qmp, "cd1").await, Some(lab.media.url("first.iso")));
+    assert_eq!(lab::inserted(&mut qmp, "cd2").await, Some(lab.media.url("second.iso")));
+    let slot = lab.get("/redfish/v1/Systems/1/VirtualMedia/Cd2").await;
+    assert_eq!(slot["Inserted"], true);
+    assert_eq!(slot["Image"], lab.media.url("second.iso"));
+    assert_eq!(slot["ImageName"], "second.iso");
+    assert_eq!(slot["ConnectedVia"], "URI");
+
+    lab.expect(Method::POST, EJECT_1, json!({}), StatusCode::NO_CONTENT).await;
+    assert_eq!(lab::inserted(&mut qmp, "cd1").await, None);
+    assert_eq!(lab.get("/redfish/v1/Systems/1/VirtualMedia/Cd1").await["Inserted"], false);
+
+    let off = json!({ "ResetType": "ForceOff" });
+    lab.expect(Method::POST, RESET, off, StatusCode::NO_CONTENT).await;
+    assert_eq!(lab.get(SYSTEM).await["PowerState"], "Off");
+    assert!(qmp.execute("query-status", json!({})).await.is_err(), "QEMU still answers");
+    assert_eq!(lab.media.whole_reads(), 0, "a medium was read without a range");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_account_and_its_sessions_get_in() {
+    let lab = Lab::start().await;
+    for (password, path, status) in [
+        ("", "/redfish/v1", StatusCode::OK),
+        ("", "/redfish/v1/", StatusCode::OK),
+        ("", SYSTEM, StatusCode::UNAUTHORIZED),
+        ("wrong", SYSTEM, StatusCode::UNAUTHORIZED),
+        (lab::PASSWORD, SYSTEM, StatusCode::OK),
+        (lab::PASSWORD, "/redfish/v1/Systems/2", StatusCode::NOT_FOUND),
+        (lab::PASSWORD, RESET, StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let request = lab.client.get(lab.at(path));
+        let request = match password {
+            "" => request,
+            password => request.basic_auth(lab::USERNAME, Some(password)),
+        };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "GET {path} with password {password:?}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body.get("error").is_some(), !status.is_success(), "{body}");
+    }
+
+    let login = |password| json!({ "UserName": lab::USERNAME, "Password": password });
+    let post = |body: Value| lab.client.post(lab.at(SESSIONS)).json(&body).send();
+    assert_eq!(post(login("wrong")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let opened = post(login(lab::PASSWORD)).await.unwrap();
+    assert_eq!(opened.status(), StatusCode::CREATED);
+    let token = opened.headers()["x-auth-token"].clone();
+    let location = opened.headers()["location"].to_str().unwrap().to_owned();
+    let with_token = |method, path: &str| {
+        lab.client.request(method, lab.at(path)).header("x-auth-token", &token).send()
+    };
+    assert_eq!(with_token(Method::GET, SYSTEM).await.unwrap().status(), StatusCode::OK);
+    let closed = with_token(Method::DELETE, &location).await.unwrap();
+    assert_eq!(closed.status(), StatusCode::NO_CONTENT);
+    let after = with_token(Method::GET, SYSTEM).await.unwrap();
+    assert_eq!(after.status(), StatusCode::UNAUTHORIZED);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_bmc_cannot_do_is_refused_and_changes_nothing() {
+    let lab = Lab::start().await;
+    let (bad, before) = (StatusCode::BAD_REQUEST, lab.get(SYSTEM).await);
+    let image = |url: &str| json!({ "Image": url });
+    let boot = |property: &str, value: &str| json!({ "Boot": { property: value } });
+    for (method, path, body) in [
+        (Method::POST, RESET, json!({ "ResetType": "Nmi" })),
+        (Method::POST, RESET, json!({})),
+        (Method::POST, RESET, json!({ "ResetType": "ForceRestart" })),
+        (Method::PATCH, SYSTEM, json!({ "AssetTag": "x" })),
+        (Method::PATCH, SYSTEM, boot("BootSourceOverrideMode", "Legacy")),
+        (Method::PATCH, SYSTEM, boot("BootSourceOverrideTarget", "Pxe")),
+        (Method::POST, INSERT_1, json!({})),
+        (Method::POST, INSERT_1, image("ftp://127.0.0.1/a.iso")),
+        (Method::POST, INSERT_1, image("http://127.0.0.1:1/a.iso")),
+        (Method::POST, INSERT_1, image(&lab.media.url("absent"))),
+        (Method::POST, INSERT_1, image(&lab.media.url("rangeless.iso"))),
+    ] {
+        let answer = lab.expect(method, path, body, bad).await;
+        assert!(answer["error"]["message"].is_string(), "{answer}");
+    }
+    assert_eq!(lab.get(SYSTEM).await, before);
+    assert_eq!(lab.get("/redfish/v1/Systems/1/VirtualMedia/Cd1").await["Inserted"], false);
+
+    lab.expect(Method::POST, INSERT_1, lab.image("a.iso"), StatusCode::NO_CONTENT).await;
+    lab.expect(Method::POST, INSERT_1, lab.image("b.iso"), bad).await;
+    let slot = lab.get("/redfish/v1/Systems/1/VirtualMedia/Cd1").await;
+    assert_eq!(slot["Image"], lab.media.url("a.iso"));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_with_an_old_etag_is_refused() {
+    let lab = Lab::start().await;
+    let etag = lab.etag(SYSTEM).await;
+    let patch = |target: &str| {
+        let body = json!({ "Boot": { "BootSourceOverrideTarget": target } });
+        let request = lab.client.patch(lab.at(SYSTEM)).header("if-match", &etag).json(&body);
+        request.basic_auth(lab::USERNAME, Some(lab::PASSWORD)).send()
+    };
+    assert_eq!(patch("Cd").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(patch("Hdd").await.unwrap().status(), StatusCode::PRECONDITION_FAILED);
+    assert_eq!(lab.get(SYSTEM).await["Boot"]["BootSourceOverrideTarget"], "Cd");
+    lab.stop().await;
+}
