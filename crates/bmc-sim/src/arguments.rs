@@ -126,7 +126,8 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     for (slot, bus) in Slot::ALL.into_iter().zip(["ide.1", "ide.2"]) {
         let (device, index) = (slot.device(), order.index(slot));
         // Stop on a failed read: the machine waits while the media server is away, as a BMC that
-        // repeats its request makes it wait. `machine` resumes it.
+        // repeats its request makes it wait. `machine` resumes it. QEMU does so for DMA only; a
+        // firmware reads by PIO and is told of the failure.
         add("-device", format!("ide-cd,id={device},bus={bus},bootindex={index},rerror=stop"));
     }
     add("-netdev", netdev(settings.ssh_port));
