@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What is done to a machine. A 2xx answer proves nothing: each action ends when its effect can be
+//! read, or with `NotEffective`. Each may be done twice.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::machine::{power_of, slot_of};
+use crate::transport::Answer;
+use crate::{Bmc, Error, Machine, Power, Slot};
+
+impl Bmc {
+    /// Inserts a medium: ejects what is there, waits until the slot is empty, inserts, and waits
+    /// until the BMC reports our URL. A slot that claims to hold it already is not believed: BMCs
+    /// keep stale claims.
+    pub async fn insert(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
+        let insert =
+            slot.insert_path.as_deref().ok_or(Error::Unsupported("InsertMedia in this slot"))?;
+        self.eject(slot).await?;
+        let answer = self.post_variants(insert, &insert_bodies(url)).await?;
+        self.follow(answer).await?;
+        let what = format!("insert into {}", slot.path);
+        self.until(&what, self.budgets.effect, async || {
+            let now = self.slot(slot).await?;
+            Ok(now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str()))
+        })
+        .await
+    }
+
+    /// Empties a slot; an empty one is left alone.
+    pub async fn eject(&self, slot: &Slot) -> Result<(), Error> {
+        if !self.slot(slot).await?.inserted {
+            return Ok(());
+        }
+        let eject =
+            slot.eject_path.as_deref().ok_or(Error::Unsupported("EjectMedia in this slot"))?;
+        // Most want no body or an empty object; HPE answers 400 or 415 to one of them.
+        match self.post_variants(eject, &[json!({})]).await {
+            Ok(answer) => self.follow(answer).await?,
+            // It may be gone all the same; the slot tells.
+            Err(Error::Status { .. }) if !self.slot(slot).await?.inserted => {}
+            Err(error) => return Err(error),
+        }
+        let what = format!("eject from {}", slot.path);
+        self.until(&what, self.budgets.effect, async || Ok(!self.slot(slot).await?.inserted)).await
+    }
+
+    /// The next boot, and only that one, is from CD, by UEFI.
+    pub async fn set_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
+        let targets = &machine.boot_targets;
+        let has = |target: &str| targets.iter().any(|offered| offered == target);
+        // Supermicro calls virtual media UsbCd on most boards.
+        let target = if !targets.is_empty() && !has("Cd") && has("UsbCd") { "UsbCd" } else { "Cd" };
+        let whole = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": target,
+            "BootSourceOverrideMode": "UEFI"
+        }});
+        let without_mode = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": target
+        }});
+        self.patch_boot(machine, &[whole, without_mode]).await?;
+        self.until("set boot once from CD", self.budgets.effect, async || {
+            let boot = &self.get(&machine.system_path).await?.body["Boot"];
+            Ok(boot["BootSourceOverrideEnabled"] == "Once"
+                && boot["BootSourceOverrideTarget"] == target)
+        })
+        .await
+    }
+
+    /// The machine boots by its own order again.
+    pub async fn clear_boot_override(&self, machine: &Machine) -> Result<(), Error> {
+        let is_clear = |system: &Value| {
+            matches!(system["Boot"]["BootSourceOverrideEnabled"].as_str(), None | Some("Disabled"))
+        };
+        if is_clear(&self.get(&machine.system_path).await?.body) {
+            return Ok(());
+        }
+        let bodies = [
+            json!({"Boot": {"BootSourceOverrideEnabled": "Disabled"}}),
+            json!({"Boot": {
+                "BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None"
+            }}),
+        ];
+        self.patch_boot(machine, &bodies).await?;
+        self.until("clear the boot override", self.budgets.effect, async || {
+            Ok(is_clear(&self.get(&machine.system_path).await?.body))
+        })
+        .await
+    }
+
+    pub async fn power_state(&self, machine: &Machine) -> Result<Power, Error> {
+        Ok(power_of(&self.get(&machine.system_path).await?.body))
+    }
+
+    /// Off: asks the system first, forces then.
+    pub async fn power_off(&self, machine: &Machine) -> Result<(), Error> {
+        if self.power_state(machine).await? == Power::Off {
+            return Ok(());
+        }
+        if offers(machine, "GracefulShutdown")
+            && self.reset(machine, "GracefulShutdown", Power::Off).await.is_ok()
+            && self.until_power(machine, Power::Off, self.budgets.shutdown).await.is_ok()
+        {
+            return Ok(());
+        }
+        self.reset(machine, "ForceOff", Power::Off).await?;
+        self.until_power(machine, Power::Off, self.budgets.effect).await
+    }
+
+    pub async fn power_on(&self, machine: &Machine) -> Result<(), Error> {
+        if self.power_state(machine).await? == Power::On {
+            return Ok(());
+        }
+        let kind = if offers(machine, "On") { "On" } else { "ForceOn" };
+        self.reset(machine, kind, Power::On).await?;
+        self.until_power(machine, Power::On, self.budgets.effect).await
+    }
+
+    async fn reset(&self, machine: &Machine, kind: &str, wanted: Power) -> Result<(), Error> {
+        let path =
+            machine.reset_path.as_deref().ok_or(Error::Unsupported("ComputerSystem.Reset"))?;
+        match self.post(path, &json!({"ResetType": kind})).await {
+            Ok(answer) => self.follow(answer).await,
+            // 400 or 409 because the state is reached already.
+            Err(Error::Status { status: 400 | 409, .. })
+                if self.power_state(machine).await? == wanted =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn until_power(
+        &self,
+        machine: &Machine,
+        wanted: Power,
+        budget: Duration,
+    ) -> Result<(), Error> {
+        let what = format!("power {wanted:?}");
+        self.until(&what, budget, async || Ok(self.power_state(machine).await? == wanted)).await
+    }
+
+    async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
+        Ok(slot_of(&slot.path, &self.get(&slot.path).await?.body))
+    }
+
+    /// Patches the system's boot settings with the first body that the BMC takes.
+    async fn patch_boot(&self, machine: &Machine, bodies: &[Value]) -> Result<(), Error> {
+        let mut last = Error::Unsupported("a boot override");
+        for body in bodies {
+            // Lenovo and AMI refuse a PATCH without If-Match; others have no ETag.
+            let etag = self.get(&machine.system_path).await?.etag;
+            let patched =
+                self.call(Method::PATCH, &machine.system_path, Some(body), etag.as_deref()).await;
+            match patched {
+                Ok(answer) => return self.follow(answer).await,
+                Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Posts the first body that the BMC does not call wrong.
+    async fn post_variants(&self, path: &str, bodies: &[Value]) -> Result<Answer, Error> {
+        let mut last = Error::Unsupported("this action");
+        for body in bodies {
+            match self.post(path, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ Error::Status { status: 400 | 415 | 422, .. }) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits for the task of a 202 answer. A task that vanishes is no verdict: the effect is.
+    async fn follow(&self, answer: Answer) -> Result<(), Error> {
+        if answer.status != reqwest::StatusCode::ACCEPTED {
+            return Ok(());
+        }
+        let link = answer.body["@odata.id"].as_str().map(str::to_owned).or(answer.location);
+        let Some(path) = link else { return Ok(()) };
+        let deadline = Instant::now() + self.budgets.insert;
+        while Instant::now() < deadline {
+            let task = match self.get(&path).await {
+                Ok(answer) => answer.body,
+                Err(Error::Status { status: 404 | 410, .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match task["TaskState"].as_str() {
+                Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
+                    let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
+                    let why =
+                        format!("the task failed: {}", why.chars().take(300).collect::<String>());
+                    return Err(Error::BadAnswer { what: path, why });
+                }
+                Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
+                    tokio::time::sleep(self.budgets.poll).await;
+                }
+                _ => return Ok(()),
+            }
+        }
+        Err(Error::NotEffective { what: format!("task {path}"), budget: self.budgets.insert })
+    }
+
+    async fn until(
+        &self,
+        what: &str,
+        budget: Duration,
+        is_so: impl AsyncFn() -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + budget;
+        loop {
+            if is_so().await? {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::NotEffective { what: what.into(), budget });
+            }
+            tokio::time::sleep(self.budgets.poll).await;
+        }
+    }
+}
+
+/// Whether a reset type may be asked for; a BMC that lists none takes the common ones.
+fn offers(machine: &Machine, kind: &str) -> bool {
+    machine.reset_types.is_empty() || machine.reset_types.iter().any(|offered| offered == kind)
+}
+
+/// Plain first: many BMCs refuse what they do not know, and others demand it.
+fn insert_bodies(url: &Url) -> [Value; 4] {
+    let image = url.as_str();
+    let protocol = url.scheme().to_ascii_uppercase();
+    [
+        json!({"Image": image}),
+        json!({"Image": image, "Inserted": true, "WriteProtected": true}),
+        json!({"Image": image, "TransferProtocolType": protocol}),
+        json!({"Image": image, "TransferProtocolType": protocol, "TransferMethod": "Stream"}),
+    ]
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Discovery: from the service root to the system, its power, boot override and media slots.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{Bmc, Error};
+
+/// Most members of a collection that are looked at.
+const MEMBERS_MAX: usize = 64;
+
+/// A machine, as its BMC shows it now.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub system_path: String,
+    pub serial: String,
+    pub uuid: String,
+    pub manufacturer: String,
+    pub model: String,
+    pub power: Power,
+    /// `BootSourceOverrideEnabled`: `Disabled`, `Once` or `Continuous`.
+    pub boot_override: String,
+    /// In the BMC's order.
+    pub slots: Vec<Slot>,
+    pub(crate) reset_path: Option<String>,
+    /// `ResetType` values that the BMC says it takes; empty where it does not say.
+    pub(crate) reset_types: Vec<String>,
+    /// Likewise for `BootSourceOverrideTarget`.
+    pub(crate) boot_targets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    On,
+    Off,
+    /// Between the two, or not told.
+    Changing,
+}
+
+/// One virtual media slot.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    pub path: String,
+    pub media_types: Vec<String>,
+    pub inserted: bool,
+    /// The URL of the medium, where the BMC tells it.
+    pub image: Option<String>,
+    pub(crate) insert_path: Option<String>,
+    pub(crate) eject_path: Option<String>,
+}
+
+impl Slot {
+    /// CD or DVD media can be inserted by URL.
+    pub fn takes_cd(&self) -> bool {
+        let is_cd = |kind: &String| matches!(kind.to_ascii_uppercase().as_str(), "CD" | "DVD");
+        self.insert_path.is_some() && self.media_types.iter().any(is_cd)
+    }
+}
+
+pub(crate) fn power_of(system: &Value) -> Power {
+    match system["PowerState"].as_str() {
+        Some("On") => Power::On,
+        Some("Off") => Power::Off,
+        _ => Power::Changing,
+    }
+}
+
+pub(crate) fn slot_of(path: &str, body: &Value) -> Slot {
+    let action = |name: &str| body["Actions"][name]["target"].as_str().map(str::to_owned);
+    let image = body["Image"].as_str().filter(|image| !image.is_empty()).map(str::to_owned);
+    Slot {
+        path: path.to_owned(),
+        media_types: texts(&body["MediaTypes"]),
+        // Some BMCs leave `Inserted` out; then the image tells.
+        inserted: body["Inserted"].as_bool().unwrap_or(image.is_some()),
+        image,
+        insert_path: action("#VirtualMedia.InsertMedia"),
+        eject_path: action("#VirtualMedia.EjectMedia"),
+    }
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn link(value: &Value) -> Option<String> {
+    value["@odata.id"].as_str().map(|path| path.trim_end_matches('/').to_owned())
+}
+
+impl Bmc {
+    /// The machine behind this BMC; with `serial`, exactly that one.
+    pub async fn machine(&self, serial: Option<&str>) -> Result<Machine, Error> {
+        let root = self.get("/redfish/v1/").await?.body;
+        let systems = self.members(&root["Systems"]).await?;
+        let mut found = Vec::new();
+        for (path, system) in systems {
+            let text = system["SerialNumber"].as_str().unwrap_or_default().trim().to_owned();
+            if serial.is_none_or(|wanted| wanted == text) {
+                return self.machine_of(path, &system).await;
+            }
+            found.push(text);
+        }
+        match serial {
+            Some(wanted) if !found.is_empty() => {
+                Err(Error::WrongMachine { wanted: wanted.into(), found: found.join(", ") })
+            }
+            _ => Err(Error::Unsupported("a computer system")),
+        }
+    }
+
+    async fn machine_of(&self, system_path: String, system: &Value) -> Result<Machine, Error> {
+        let mut slots = self.slots(&system["VirtualMedia"]).await?;
+        if slots.is_empty() {
+            // Before Redfish 2020.4 virtual media belonged to managers.
+            let managers = system["Links"]["ManagedBy"].as_array().cloned().unwrap_or_default();
+            for manager in managers.iter().filter_map(link).take(MEMBERS_MAX) {
+                let manager = self.get(&manager).await?.body;
+                slots.extend(self.slots(&manager["VirtualMedia"]).await?);
+            }
+        }
+        let text = |key: &str| system[key].as_str().unwrap_or_default().trim().to_owned();
+        let reset = &system["Actions"]["#ComputerSystem.Reset"];
+        let boot = &system["Boot"];
+        Ok(Machine {
+            serial: text("SerialNumber"),
+            uuid: text("UUID"),
+            manufacturer: text("Manufacturer"),
+            model: text("Model"),
+            power: power_of(system),
+            boot_override: boot["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled").into(),
+            slots,
+            reset_path: reset["target"].as_str().map(str::to_owned),
+            reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
+            boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),
+            system_path,
+        })
+    }
+
+    async fn slots(&self, collection: &Value) -> Result<Vec<Slot>, Error> {
+        if link(collection).is_none() {
+            return Ok(Vec::new());
+        }
+        let members = self.members(collection).await?;
+        Ok(members.iter().map(|(path, body)| slot_of(path, body)).collect())
+    }
+
+    /// The members of a collection, read one by one; each once, however they are linked.
+    async fn members(&self, collection: &Value) -> Result<Vec<(String, Value)>, Error> {
+        let Some(path) = link(collection) else { return Ok(Vec::new()) };
+        let body = self.get(&path).await?.body;
+        let links = body["Members"].as_array().cloned().unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        let mut members = Vec::new();
+        for path in links.iter().filter_map(link).take(MEMBERS_MAX) {
+            if seen.insert(path.clone()) {
+                let member = self.get(&path).await?.body;
+                members.push((path, member));
+            }
+        }
+        Ok(members)
+    }
+}

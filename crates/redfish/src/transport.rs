@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use reqwest::{Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::Error;
+use crate::tls::{self, Shown, Trust, hex};
+
+/// A BMC's answers are small; a system resource of a large server has some 100 KiB.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// Longest Retry-After that is honoured.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+/// Most of a BMC's own message that is repeated.
+const DETAIL_CHARS_MAX: usize = 300;
+
+/// How a BMC is reached.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Scheme, host and port.
+    pub url: Url,
+    pub username: String,
+    pub password: Secret,
+    pub trust: Trust,
+}
+
+/// A password. Its Debug is `***`.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How long each kind of operation may take, and how often a state is looked at.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    /// One request and its answer.
+    pub request: Duration,
+    /// Repetitions of a request that fails for a while, such as while a BMC restarts.
+    pub retries: Duration,
+    /// A BMC may download the whole ISO before it answers InsertMedia.
+    pub insert: Duration,
+    /// From an accepted request until it can be seen.
+    pub effect: Duration,
+    /// From a graceful shutdown request until force.
+    pub shutdown: Duration,
+    pub poll: Duration,
+}
+
+impl Default for Budgets {
+    fn default() -> Budgets {
+        Budgets {
+            request: Duration::from_secs(60),
+            retries: Duration::from_secs(120),
+            insert: Duration::from_secs(30 * 60),
+            effect: Duration::from_secs(120),
+            shutdown: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+        }
+    }
+}
+
+/// One BMC, logged in.
+pub struct Bmc {
+    client: reqwest::Client,
+    base: Url,
+    auth: Mutex<Auth>,
+    username: String,
+    password: Secret,
+    shown: Shown,
+    pub(crate) budgets: Budgets,
+}
+
+enum Auth {
+    Session {
+        token: String,
+        location: Option<String>,
+    },
+    Basic,
+    /// Before the login.
+    None,
+}
+
+/// An answer with a 2xx status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub location: Option<String>,
+    pub etag: Option<String>,
+    pub body: Value,
+}
+
+impl Bmc {
+    /// Logs in: one session, or Basic where the BMC has no sessions. A refused login is not repeated.
+    pub async fn connect(endpoint: &Endpoint, budgets: Budgets) -> Result<Bmc, Error> {
+        let (client, shown) = tls::trusting(&endpoint.trust)?;
+        let bmc = Bmc {
+            client,
+            base: endpoint.url.clone(),
+            auth: Mutex::new(Auth::None),
+            username: endpoint.username.clone(),
+            password: endpoint.password.clone(),
+            shown,
+            budgets,
+        };
+        let root = bmc.get("/redfish/v1/").await?.body;
+        let sessions = root["Links"]["Sessions"]["@odata.id"]
+            .as_str()
+            .unwrap_or("/redfish/v1/SessionService/Sessions")
+            .to_owned();
+        bmc.log_in(&sessions).await?;
+        Ok(bmc)
+    }
+
+    async fn log_in(&self, sessions: &str) -> Result<(), Error> {
+        let body = json!({"UserName": self.username, "Password": self.password.0});
+        let request = self.request(Method::POST, sessions).await?.json(&body);
+        let response = self.send(request, &format!("POST {sessions}")).await?;
+        let text = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let auth = match response.status().as_u16() {
+            200..=299 => match text("x-auth-token") {
+                Some(token) => Auth::Session { token, location: text("location") },
+                None => Auth::Basic,
+            },
+            401 | 403 => return Err(Error::Unauthorized),
+            404 | 405 | 501 => Auth::Basic,
+            _ => return Err(refused(&format!("POST {sessions}"), response).await),
+        };
+        *self.auth.lock().await = auth;
+        Ok(())
+    }
+
+    /// Ends the session. A BMC has few of them; failing to end one is not worth an error.
+    pub async fn close(&self) {
+        let auth = std::mem::replace(&mut *self.auth.lock().await, Auth::Basic);
+        let Auth::Session { token, location: Some(location) } = auth else { return };
+        let Ok(url) = self.same_authority(&location) else { return };
+        let ended = self
+            .client
+            .delete(url)
+            .header("x-auth-token", token)
+            .timeout(Duration::from_secs(10))
+            .send()
+            .await;
+        // The BMC drops an idle session by itself.
+        drop(ended);
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
+        self.call(Method::GET, path, None, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Answer, Error> {
+        self.call(Method::POST, path, Some(body), None).await
+    }
+
+    /// A request, repeated while the BMC is merely busy or away.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Error> {
+        let deadline = Instant::now() + self.budgets.retries;
+        let mut pause = self.budgets.poll;
+        loop {
+            let (error, wait) = match self.once(method.clone(), path, body, etag).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            // A repeated POST must be harmless; ours are, except where a status says "done already".
+            let is_worth_it = match &error {
+                Error::Unreachable { .. } => true,
+                Error::Status { status, .. } => matches!(status, 429 | 502..=504),
+                _ => false,
+            };
+            let wait = wait.unwrap_or_else(|| jittered(pause));
+            if !is_worth_it || Instant::now() + wait > deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Answer, (Error, Option<Duration>)> {
+        let what = format!("{method} {path}");
+        let budget =
+            if path.ends_with("InsertMedia") { self.budgets.insert } else { self.budgets.request };
+        let mut request =
+            self.request(method, path).await.map_err(|error| (error, None))?.timeout(budget);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        if let Some(etag) = etag {
+            request = request.header(header::IF_MATCH, etag);
+        }
+        let response = self.send(request, &what).await.map_err(|error| (error, None))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err((Error::Unauthorized, None));
+        }
+        if !status.is_success() {
+            let wait = retry_after(&response);
+            return Err((refused(&what, response).await, wait));
+        }
+        answer(&what, response).await.map_err(|error| (error, None))
+    }
+
+    async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
+        let url = self.same_authority(path)?;
+        let request = self.client.request(method, url).timeout(self.budgets.request);
+        Ok(match &*self.auth.lock().await {
+            Auth::Session { token, .. } => request.header("x-auth-token", token),
+            Auth::Basic => request.basic_auth(&self.username, Some(&self.password.0)),
+            Auth::None => request,
+        })
+    }
+
+    /// A link as a URL: never to another host, whatever the BMC says.
+    fn same_authority(&self, link: &str) -> Result<Url, Error> {
+        let bad =
+            |why: &str| Error::BadAnswer { what: "a link of the BMC".into(), why: why.into() };
+        let url = self.base.join(link).map_err(|_| bad("it is not a URL"))?;
+        let same = url.scheme() == self.base.scheme()
+            && url.host() == self.base.host()
+            && url.port_or_known_default() == self.base.port_or_known_default();
+        if same { Ok(url) } else { Err(bad("it leads to another host; it is not followed")) }
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Response, Error> {
+        request.send().await.map_err(|source| {
+            let shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            let is_certificate = format!("{source:?}").contains("InvalidCertificate");
+            match shown {
+                Some(hash) if is_certificate => Error::CertificateChanged { shown: hex(&hash) },
+                _ => Error::Unreachable { what: what.into(), source: source.without_url() },
+            }
+        })
+    }
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    // The date form needs a calendar; the normal pause serves for it.
+    let secs: u64 = value.trim().parse().ok()?;
+    Some(Duration::from_secs(secs).min(RETRY_AFTER_MAX))
+}
+
+/// A pause of 50 to 150 %, so that many jobs do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0; 1];
+    let part = match getrandom::fill(&mut byte) {
+        Ok(()) => u32::from(byte[0]),
+        // Any pause will do.
+        Err(_) => SystemTime::now().elapsed().map_or(128, |elapsed| elapsed.subsec_nanos() % 256),
+    };
+    pause / 2 + pause * part / 255
+}
+
+async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
+    let text = |name| {
+        let value = response.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let (status, location, etag) = (response.status(), text(header::LOCATION), text(header::ETAG));
+    let bytes = bounded(what, response).await?;
+    let body = match bytes.trim_ascii() {
+        [] => Value::Null,
+        // serde_json refuses to nest deeper than 128.
+        json => serde_json::from_slice(json).map_err(|error| Error::BadAnswer {
+            what: what.into(),
+            why: format!("the answer is not JSON: {error}"),
+        })?,
+    };
+    Ok(Answer { status, location, etag, body })
+}
+
+async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = response.chunk().await.map_err(|source| Error::Unreachable {
+            what: what.into(),
+            source: source.without_url(),
+        })?;
+        let Some(chunk) = chunk else { return Ok(bytes) };
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            let why = format!("the answer is larger than {BODY_BYTES_MAX} bytes");
+            return Err(Error::BadAnswer { what: what.into(), why });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+/// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
+async fn refused(what: &str, response: Response) -> Error {
+    let status = response.status().as_u16();
+    let body: Value = match bounded(what, response).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Err(_) => Value::Null,
+    };
+    let error = &body["error"];
+    let detail = error["@Message.ExtendedInfo"][0]["Message"]
+        .as_str()
+        .or(error["message"].as_str())
+        .unwrap_or_default();
+    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
+    Error::Status { what: what.into(), status, detail }
+}
