@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What to install, and how that travels from the API to a tool on the machine.
 //!
-//! - `wire`: the file as written; `validate`: schema and meaning, every problem at once;
+//! - `wire`: the file as written; `validate`, then `meaning`: every problem at once;
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `layout`, `target_disk`: what partitions and disk hints mean;
 //! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
@@ -10,6 +10,7 @@
 //! Pure: no I/O, no clock, no logging.
 
 pub mod layout;
+mod meaning;
 mod model;
 mod payload;
 pub mod run_dir;
@@ -20,8 +21,8 @@ mod wire;
 
 pub use layout::{Format, Guid, Partition, Size};
 pub use model::{
-    Bond, CONTROLLER_HOST, Esxi, Firmware, Interface, Linux, Network, Recipe, TaskTarget, Windows,
-    Wipe, Workflow,
+    Bond, CONTROLLER_HOST, Esxi, Firmware, Interface, Linux, Network, Recipe, Route, TaskTarget,
+    Windows, Wipe, Workflow,
 };
 pub use payload::Payload;
 pub use target_disk::{DiskFacts, DiskHints};

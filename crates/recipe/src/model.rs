@@ -16,7 +16,7 @@ use crate::wire::Wire;
 pub const CONTROLLER_HOST: &str = "controller";
 
 /// What to install on one server.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Recipe {
     pub task_target: TaskTarget,
     pub workflow: Workflow,
@@ -103,6 +103,14 @@ pub struct Interface {
     pub addresses: Vec<(IpAddr, u8)>,
     pub gateways: Vec<IpAddr>,
     pub nameservers: Vec<IpAddr>,
+    pub routes: Vec<Route>,
+}
+
+/// Where packets to a network go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub to: (IpAddr, u8),
+    pub via: IpAddr,
 }
 
 /// Bonding modes, by systemd.netdev's names.
@@ -137,13 +145,17 @@ impl fmt::Display for TaskTarget {
     }
 }
 
+impl fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        // `env` may hold secrets as payloads do.
+        write!(f, "Recipe({})", self.redacted())
+    }
+}
+
 impl Recipe {
     /// The canonical JSON: the same recipe gives the same bytes.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut bytes =
-            serde_json::to_vec_pretty(&self.wire).expect("a recipe came from JSON and goes back");
-        bytes.push(b'\n');
-        bytes
+        self.wire.to_json()
     }
 
     /// The recipe for people's eyes: of payloads and `env` only the size is told.

@@ -49,7 +49,7 @@ pub enum ReadError {
     Missing(&'static str),
     #[error("{name} in {DIR} cannot be read")]
     Json { name: &'static str, source: serde_json::Error },
-    #[error("recipe.json in {DIR} is not valid: {0:?}")]
+    #[error("recipe.json in {DIR} is not valid: {}", task_medium::list(.0))]
     Recipe(Vec<Problem>),
 }
 
@@ -121,6 +121,8 @@ fn env(recipe: &Recipe, identity: &Identity) -> String {
         Workflow::Esxi(_) | Workflow::Custom => {}
     }
     lines.extend(recipe.env.clone());
+    // The schema refuses line breaks in a recipe; an odd DMI serial is only in identity.json.
+    lines.retain(|(_, value)| !value.contains(['\n', '\r', '\0']));
     lines.iter().map(|(name, value)| format!("{name}=\"{}\"\n", escaped(value))).collect()
 }
 

@@ -52,8 +52,8 @@ pub enum ReadError {
     Recipe(Vec<Problem>),
 }
 
-fn list(problems: &[Problem]) -> String {
-    let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+pub(crate) fn list(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
     lines.join("; ")
 }
 

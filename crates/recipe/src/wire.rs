@@ -47,6 +47,21 @@ pub struct Wire {
     pub metadata: BTreeMap<String, Value>,
 }
 
+impl Wire {
+    /// The canonical JSON: fields in the order above, the keys of maps sorted.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes =
+            serde_json::to_vec_pretty(self).expect("a recipe came from JSON and goes back");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Sorts the keys within `metadata`, which come in the order that they were written in.
+    pub fn sort(&mut self) {
+        self.metadata.values_mut().for_each(Value::sort_all_objects);
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TargetDisk {
@@ -112,4 +127,13 @@ pub struct Interface {
     pub gateways: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub to: String,
+    pub via: String,
 }
