@@ -138,7 +138,13 @@ async fn work(app: &App, claim: Claim) {
         Ok(message) => (Event::Done(*action), message),
         Err(Failed { failure, is_transient }) => {
             let tries = job.tries + 1;
-            tracing::warn!(job_id = job.id, step = failure.step, reason = failure.reason, tries, "failed");
+            tracing::warn!(
+                job_id = job.id,
+                step = failure.step,
+                reason = failure.reason,
+                tries,
+                "failed"
+            );
             if is_transient && tries < job::tries_max(*action) {
                 let pause = job::pause_secs(tries);
                 let why = format!("{}: {}; again in {pause} s", failure.step, failure.reason);
@@ -151,16 +157,21 @@ async fn work(app: &App, claim: Claim) {
         }
     };
     let applied = app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await;
-    log_outcome(&job.id, applied.map(|applied| {
-        tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
-    }));
+    log_outcome(
+        &job.id,
+        applied.map(|applied| {
+            tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
+        }),
+    );
 }
 
 fn log_outcome(job_id: &str, result: Result<(), Error>) {
     match result {
         Ok(()) => {}
         // Someone was quicker: a report or a cancel.
-        Err(Error::Refused(_) | Error::Stale) => tracing::info!(job_id, "the job moved on meanwhile"),
+        Err(Error::Refused(_) | Error::Stale) => {
+            tracing::info!(job_id, "the job moved on meanwhile")
+        }
         Err(error) => tracing::error!(job_id, error = performer::chain(&error), "cannot record"),
     }
 }
@@ -170,7 +181,8 @@ async fn fail_overdue(app: &App) -> Result<(), Error> {
     for job in app.store.overdue(now_ms()).await? {
         let failure = why_overdue(app, &job);
         let message = failure.reason.clone();
-        let result = app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now_ms());
+        let result =
+            app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now_ms());
         log_outcome(&job.id, result.await.map(|_| ()));
     }
     Ok(())
@@ -183,10 +195,9 @@ fn why_overdue(app: &App, job: &JobRow) -> Failure {
             "webhook.wait",
             "the machine got its permit and then fell silent; its disk may be half written".into(),
         ),
-        (_, Some(_)) => (
-            "webhook.wait",
-            "the maintenance OS said hello and then asked for no permit".into(),
-        ),
+        (_, Some(_)) => {
+            ("webhook.wait", "the maintenance OS said hello and then asked for no permit".into())
+        }
         (_, None) if reads.maintenance_bytes == 0 => (
             "boot.no-media-read",
             format!(
@@ -234,8 +245,10 @@ async fn find_lost_boots(app: App) {
             continue;
         }
         let message = "no sign of the machine since the controller came back: booting it again";
-        let applied =
-            app.store.apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms()).await;
+        let applied = app
+            .store
+            .apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms())
+            .await;
         log_outcome(&job.id, applied.map(|_| app.driver.changed(&job.id)));
     }
 }

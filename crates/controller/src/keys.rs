@@ -83,8 +83,14 @@ impl Keys {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    pub fn open_sealed(&self, serial: &str, endpoint: &str, sealed: &[u8]) -> anyhow::Result<String> {
-        let broken = || anyhow!("the stored BMC password of {serial} does not open; set the server again");
+    pub fn open_sealed(
+        &self,
+        serial: &str,
+        endpoint: &str,
+        sealed: &[u8],
+    ) -> anyhow::Result<String> {
+        let broken =
+            || anyhow!("the stored BMC password of {serial} does not open; set the server again");
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(broken)?;
         let mut sealed = sealed.to_vec();
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
@@ -132,12 +138,8 @@ fn keep(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::
 
 fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
-    let mut file = fs::File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
@@ -146,17 +148,15 @@ fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// The CA (made once) and a server certificate for the names in use (made at every start).
 fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, PathBuf, PathBuf)> {
-    let ca_key_pem = keep(&tls.join("ca.key"), || {
-        Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes())
-    })?;
+    let ca_key_pem =
+        keep(&tls.join("ca.key"), || Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes()))?;
     let ca_key = rcgen::KeyPair::from_pem(std::str::from_utf8(&ca_key_pem)?)?;
     let mut ca = rcgen::CertificateParams::default();
     ca.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller CA");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    let ca_pem = keep(&tls.join("ca.pem"), || {
-        Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes())
-    })?;
+    let ca_pem =
+        keep(&tls.join("ca.pem"), || Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes()))?;
     let ca_pem = String::from_utf8(ca_pem)?;
 
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];

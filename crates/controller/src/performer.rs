@@ -29,6 +29,12 @@ pub struct Failed {
 
 type Done = Result<String, Failed>;
 
+impl Failed {
+    fn new(step: &str, reason: String, is_transient: bool) -> Failed {
+        Failed { failure: Failure { step: step.into(), reason }, is_transient }
+    }
+}
+
 /// An action in words, for the story.
 pub fn words(action: Action) -> &'static str {
     match action {
@@ -42,7 +48,7 @@ pub fn words(action: Action) -> &'static str {
     }
 }
 
-/// Carries out the action; the answer is a line for the story.
+/// Carries the action out; answers what was done, for the story.
 pub async fn perform(app: &App, claim: &Claim) -> Done {
     let job = &claim.job;
     match claim.action {
@@ -57,27 +63,27 @@ pub async fn perform(app: &App, claim: &Claim) -> Done {
             }
             boot_maintenance(app, job).await
         }
-        Action::PowerOff => with_bmc(app, job, "cleanup.reset", async |bmc, machine| {
-            bmc.power_off(machine).await?;
+        Action::PowerOff => {
+            let visit = Visit::begin(app, job).await?;
+            let result = visit.bmc.power_off(&visit.machine).await;
+            visit.end("cleanup.reset", result).await?;
             Ok("powered off".into())
-        })
-        .await,
+        }
         Action::EjectMedia => eject_media(app, job).await,
-        Action::StartMachine => with_bmc(app, job, "cleanup.reset", async |bmc, machine| {
-            bmc.power_on(machine).await?;
+        Action::StartMachine => {
+            let visit = Visit::begin(app, job).await?;
+            let result = visit.bmc.power_on(&visit.machine).await;
+            visit.end("cleanup.reset", result).await?;
             Ok("powered on; the machine starts from its disk".into())
-        })
-        .await,
+        }
     }
 }
 
 async fn build_task_medium(app: &App, job: &JobRow) -> Done {
-    let failed = |reason: String| Failed {
-        failure: Failure { step: "iso.build".into(), reason },
-        is_transient: false,
-    };
+    let failed = |reason: String| Failed::new("iso.build", reason, false);
     let recipe = recipe::Recipe::parse(job.recipe.as_bytes()).map_err(|problems| {
-        let list: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
+        let list: Vec<String> =
+            problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
         failed(format!("the stored recipe is not valid any more: {}", list.join("; ")))
     })?;
     let attempt = recipe::task_medium::Attempt {
@@ -109,60 +115,57 @@ fn task_iso(
         .into_iter()
         .map(|file| iso9660::File { name: file.name, bytes: file.bytes })
         .collect();
-    let volume = iso9660::Volume { id: recipe::task_medium::volume_id(job_id), ..Default::default() };
+    let volume =
+        iso9660::Volume { id: recipe::task_medium::volume_id(job_id), ..Default::default() };
     iso9660::to_vec(&files, &volume).map_err(|error| error.to_string())
 }
 
 async fn insert_media(app: &App, job: &JobRow) -> Done {
-    let new_token = || {
-        app.keys.media_token().map_err(|error| Failed {
-            failure: Failure { step: "redfish.mount.maintenance".into(), reason: error.to_string() },
-            is_transient: false,
-        })
+    let failed = |reason: String, is_transient| {
+        Failed::new("redfish.mount.maintenance", reason, is_transient)
     };
+    let new_token = || app.keys.media_token().map_err(|error| failed(error.to_string(), false));
     let (maintenance, task) = (new_token()?, new_token()?);
     let hashes = [
         (MediumKind::Maintenance, crate::keys::sha256(maintenance.as_bytes())),
         (MediumKind::Task, crate::keys::sha256(task.as_bytes())),
     ];
-    app.store.issue_media(&job.id, hashes, now_ms()).await.map_err(|error| Failed {
-        failure: Failure { step: "redfish.mount.maintenance".into(), reason: error.to_string() },
-        is_transient: true,
-    })?;
+    let issued = app.store.issue_media(&job.id, hashes, now_ms()).await;
+    issued.map_err(|error| failed(error.to_string(), true))?;
     app.media.forget_reads(&job.id);
-    let maintenance = medium_url(app, &maintenance, MediumKind::Maintenance);
-    let task = medium_url(app, &task, MediumKind::Task);
-    let used = with_bmc(app, job, "redfish.mount.maintenance", async |bmc, machine| {
-        let (first, second) = two_cd_slots(machine)?;
-        bmc.insert(first, &maintenance).await?;
-        Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
-    })
-    .await?;
-    with_bmc(app, job, "redfish.mount.task", async |bmc, machine| {
-        let (_, second) = two_cd_slots(machine)?;
-        bmc.insert(second, &task).await?;
-        Ok(used)
-    })
-    .await
+
+    let visit = Visit::begin(app, job).await?;
+    let slots = two_cd_slots(&visit.machine).map(|(first, second)| (first.clone(), second.clone()));
+    let (first, second) = match slots {
+        Ok(slots) => slots,
+        Err(error) => return visit.end("redfish.mount.maintenance", Err(error)).await,
+    };
+    let url = medium_url(app, &maintenance, MediumKind::Maintenance);
+    if let Err(error) = visit.bmc.insert(&first, &url).await {
+        return visit.end("redfish.mount.maintenance", Err(error)).await;
+    }
+    let url = medium_url(app, &task, MediumKind::Task);
+    let result = visit.bmc.insert(&second, &url).await;
+    visit.end("redfish.mount.task", result).await?;
+    Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
 }
 
 async fn boot_maintenance(app: &App, job: &JobRow) -> Done {
-    with_bmc(app, job, "redfish.reset", async |bmc, machine| {
-        bmc.power_off(machine).await?;
-        Ok(String::new())
-    })
-    .await?;
-    // The override comes after power-off: some BMCs drop it while the power state changes.
-    with_bmc(app, job, "redfish.boot-override", async |bmc, machine| {
-        bmc.set_boot_once_cd(machine).await?;
-        Ok(String::new())
-    })
-    .await?;
-    with_bmc(app, job, "redfish.reset", async |bmc, machine| {
-        bmc.power_on(machine).await?;
-        Ok("boot once from CD is set and the machine is on".into())
-    })
-    .await
+    let visit = Visit::begin(app, job).await?;
+    let (bmc, machine) = (&visit.bmc, &visit.machine);
+    let mut step = "redfish.reset";
+    let mut result = bmc.power_off(machine).await;
+    if result.is_ok() {
+        // The override comes after power-off: some BMCs drop it while the power state changes.
+        step = "redfish.boot-override";
+        result = bmc.set_boot_once_cd(machine).await;
+    }
+    if result.is_ok() {
+        step = "redfish.reset";
+        result = bmc.power_on(machine).await;
+    }
+    visit.end(step, result).await?;
+    Ok("boot once from CD is set and the machine is on".into())
 }
 
 /// After a crash between the reset and its record: does the machine show that it boots our media?
@@ -182,26 +185,29 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
 }
 
 async fn eject_media(app: &App, job: &JobRow) -> Done {
-    let ours = app.settings.media_url.authority().to_owned();
-    let done = with_bmc(app, job, "cleanup.unmount", async |bmc, machine| {
-        let mut ejected = Vec::new();
-        for slot in &machine.slots {
-            // Somebody else's medium is not ours to eject.
-            let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(&ours));
-            if is_ours || (slot.inserted && slot.image.is_none()) {
-                bmc.eject(slot).await?;
-                ejected.push(slot.path.clone());
-            }
-        }
-        bmc.clear_boot_override(machine).await?;
-        Ok(match ejected.as_slice() {
-            [] => "no medium of ours is inserted; boot override cleared".into(),
-            slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
-        })
-    })
-    .await?;
+    let visit = Visit::begin(app, job).await?;
+    let result = eject_ours(app, &visit).await;
+    let ejected = visit.end("cleanup.unmount", result).await?;
     app.media.drop_task(&job.attempt);
-    Ok(done)
+    Ok(match ejected.as_slice() {
+        [] => "no medium of ours is inserted; boot override cleared".into(),
+        slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
+    })
+}
+
+async fn eject_ours(app: &App, visit: &Visit) -> Result<Vec<String>, redfish::Error> {
+    let ours = app.settings.media_url.authority();
+    let mut ejected = Vec::new();
+    for slot in &visit.machine.slots {
+        // Somebody else's medium is not ours to eject.
+        let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(ours));
+        if is_ours || (slot.inserted && slot.image.is_none()) {
+            visit.bmc.eject(slot).await?;
+            ejected.push(slot.path.clone());
+        }
+    }
+    visit.bmc.clear_boot_override(&visit.machine).await?;
+    Ok(ejected)
 }
 
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
@@ -218,7 +224,12 @@ pub fn two_cd_slots(machine: &Machine) -> Result<(&Slot, &Slot), redfish::Error>
         (Some(first), Some(second)) => Ok((first, second)),
         _ => Err(redfish::Error::NoSlot {
             wanted: "two virtual CD slots",
-            found: machine.slots.iter().map(|slot| slot.path.clone()).collect::<Vec<_>>().join(", "),
+            found: machine
+                .slots
+                .iter()
+                .map(|slot| slot.path.clone())
+                .collect::<Vec<_>>()
+                .join(", "),
         }),
     }
 }
@@ -229,9 +240,13 @@ pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
     let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {
         (Some(pem), _) => Trust::Ca(pem.clone().into_bytes()),
         (None, Some(pin)) => Trust::Pin(
-            hex::decode(pin)?.try_into().map_err(|_| anyhow::anyhow!("a stored pin is not 32 bytes"))?,
+            hex::decode(pin)?
+                .try_into()
+                .map_err(|_| anyhow::anyhow!("a stored pin is not 32 bytes"))?,
         ),
-        (None, None) => anyhow::bail!("server {} has neither pin nor CA; set it again", server.serial),
+        (None, None) => {
+            anyhow::bail!("server {} has neither pin nor CA; set it again", server.serial)
+        }
     };
     Ok(Endpoint {
         url: Url::parse(&server.bmc_url)?,
@@ -242,35 +257,38 @@ pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
 }
 
 /// One visit to the BMC: session, discovery, work, session closed.
-async fn with_bmc(
-    app: &App,
-    job: &JobRow,
-    step: &str,
-    work: impl AsyncFnOnce(&Bmc, &Machine) -> Result<String, redfish::Error>,
-) -> Done {
-    let failed = |step: &str, reason: String, is_transient| Failed {
-        failure: Failure { step: step.into(), reason },
-        is_transient,
-    };
-    let discover = "redfish.discover";
-    let server = app
-        .store
-        .server(&job.server_serial)
-        .await
-        .map_err(|error| failed(discover, error.to_string(), false))?;
-    let endpoint =
-        endpoint(app, &server).map_err(|error| failed(discover, format!("{error:#}"), false))?;
-    let bmc = Bmc::connect(&endpoint, redfish::Budgets::default())
-        .await
-        .map_err(|error| failed(discover, chain(&error), error.is_transient()))?;
-    let result = match bmc.machine(Some(&job.server_serial)).await {
-        Ok(machine) => {
-            work(&bmc, &machine).await.map_err(|error| failed(step, chain(&error), error.is_transient()))
+struct Visit {
+    bmc: Bmc,
+    machine: Machine,
+}
+
+impl Visit {
+    async fn begin(app: &App, job: &JobRow) -> Result<Visit, Failed> {
+        let failed = |reason, is_transient| Failed::new("redfish.discover", reason, is_transient);
+        let server = app
+            .store
+            .server(&job.server_serial)
+            .await
+            .map_err(|error| failed(error.to_string(), false))?;
+        let endpoint =
+            endpoint(app, &server).map_err(|error| failed(format!("{error:#}"), false))?;
+        let bmc = Bmc::connect(&endpoint, redfish::Budgets::default())
+            .await
+            .map_err(|error| failed(chain(&error), error.is_transient()))?;
+        match bmc.machine(Some(&job.server_serial)).await {
+            Ok(machine) => Ok(Visit { bmc, machine }),
+            Err(error) => {
+                bmc.close().await;
+                Err(failed(chain(&error), error.is_transient()))
+            }
         }
-        Err(error) => Err(failed(discover, chain(&error), error.is_transient())),
-    };
-    bmc.close().await;
-    result
+    }
+
+    /// Ends the session; an error of the work is one of `step`.
+    async fn end<T>(self, step: &str, result: Result<T, redfish::Error>) -> Result<T, Failed> {
+        self.bmc.close().await;
+        result.map_err(|error| Failed::new(step, chain(&error), error.is_transient()))
+    }
 }
 
 /// An error with its causes, once.

@@ -29,8 +29,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{event:?} does not apply to a job that is {}", state.stage_name())]
 pub struct Refused {
-    pub state: State,
-    pub event: Event,
+    pub state: Box<State>,
+    pub event: Box<Event>,
 }
 
 /// Where `event` leads from `state`.
@@ -83,7 +83,9 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         {
             after(*cleanup, outcome, problem.clone().or_else(|| Some(why.clone())))
         }
-        _ => return Err(Refused { state: state.clone(), event: event.clone() }),
+        _ => {
+            return Err(Refused { state: Box::new(state.clone()), event: Box::new(event.clone()) });
+        }
     };
     Ok(next)
 }

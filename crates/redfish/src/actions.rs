@@ -24,9 +24,9 @@ impl Bmc {
         let answer = self.post_variants(insert, &insert_bodies(url)).await?;
         self.follow(answer).await?;
         let what = format!("insert into {}", slot.path);
-        self.until(&what, self.budgets.effect, async || {
-            let now = self.slot(slot).await?;
-            Ok(now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str()))
+        self.until(&what, self.budgets.effect, &slot.path, |body| {
+            let now = slot_of(&slot.path, body);
+            now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str())
         })
         .await
     }
@@ -46,7 +46,10 @@ impl Bmc {
             Err(error) => return Err(error),
         }
         let what = format!("eject from {}", slot.path);
-        self.until(&what, self.budgets.effect, async || Ok(!self.slot(slot).await?.inserted)).await
+        self.until(&what, self.budgets.effect, &slot.path, |body| {
+            !slot_of(&slot.path, body).inserted
+        })
+        .await
     }
 
     /// The next boot, and only that one, is from CD, by UEFI.
@@ -65,10 +68,10 @@ impl Bmc {
             "BootSourceOverrideTarget": target
         }});
         self.patch_boot(machine, &[whole, without_mode]).await?;
-        self.until("set boot once from CD", self.budgets.effect, async || {
-            let boot = &self.get(&machine.system_path).await?.body["Boot"];
-            Ok(boot["BootSourceOverrideEnabled"] == "Once"
-                && boot["BootSourceOverrideTarget"] == target)
+        let path = &machine.system_path;
+        self.until("set boot once from CD", self.budgets.effect, path, |system| {
+            system["Boot"]["BootSourceOverrideEnabled"] == "Once"
+                && system["Boot"]["BootSourceOverrideTarget"] == target
         })
         .await
     }
@@ -88,10 +91,8 @@ impl Bmc {
             }}),
         ];
         self.patch_boot(machine, &bodies).await?;
-        self.until("clear the boot override", self.budgets.effect, async || {
-            Ok(is_clear(&self.get(&machine.system_path).await?.body))
-        })
-        .await
+        let path = &machine.system_path;
+        self.until("clear the boot override", self.budgets.effect, path, is_clear).await
     }
 
     pub async fn power_state(&self, machine: &Machine) -> Result<Power, Error> {
@@ -144,7 +145,7 @@ impl Bmc {
         budget: Duration,
     ) -> Result<(), Error> {
         let what = format!("power {wanted:?}");
-        self.until(&what, budget, async || Ok(self.power_state(machine).await? == wanted)).await
+        self.until(&what, budget, &machine.system_path, |system| power_of(system) == wanted).await
     }
 
     async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
@@ -211,22 +212,22 @@ impl Bmc {
         Err(Error::NotEffective { what: format!("task {path}"), budget: self.budgets.insert })
     }
 
+    /// Reads `path` until it is as wanted.
     async fn until(
         &self,
         what: &str,
         budget: Duration,
-        is_so: impl AsyncFn() -> Result<bool, Error>,
+        path: &str,
+        is_so: impl Fn(&Value) -> bool,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + budget;
-        loop {
-            if is_so().await? {
-                return Ok(());
-            }
+        while !is_so(&self.get(path).await?.body) {
             if Instant::now() > deadline {
                 return Err(Error::NotEffective { what: what.into(), budget });
             }
             tokio::time::sleep(self.budgets.poll).await;
         }
+        Ok(())
     }
 }
 

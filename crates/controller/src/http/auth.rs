@@ -26,7 +26,9 @@ impl FromRequestParts<App> for Admin {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Admin, Refusal> {
-        if app.settings.no_auth || token(&parts.headers).is_some_and(|t| app.keys.is_admin_token(&t)) {
+        if app.settings.no_auth
+            || token(&parts.headers).is_some_and(|t| app.keys.is_admin_token(&t))
+        {
             return Ok(Admin);
         }
         Err(refuse(

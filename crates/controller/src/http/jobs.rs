@@ -231,7 +231,9 @@ pub async fn events(
     // An unknown job is a 404 in both forms.
     app.store.job(&id).await?;
     if text("accept").is_some_and(|accept| accept.contains("text/event-stream")) {
-        return Ok(Sse::new(follow(app, id, after)).keep_alive(KeepAlive::default()).into_response());
+        return Ok(Sse::new(follow(app, id, after))
+            .keep_alive(KeepAlive::default())
+            .into_response());
     }
     let events = app.store.events(&id, after, EVENTS_PAGE).await?;
     Ok(Json(JobEvents { events }).into_response())
@@ -290,7 +292,8 @@ pub async fn artifacts(_admin: Admin, State(app): State<App>) -> Answer<Json<ser
     let mut artifacts = Vec::new();
     for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
         for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
-            let descriptor = app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
+            let descriptor =
+                app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
             artifacts.push(serde_json::json!({
                 "repository": repository,
                 "tag": tag,

@@ -48,14 +48,20 @@ pub async fn serve(
     let mut file = tokio::fs::File::open(&path).await.map_err(anyhow::Error::from)?;
     let size = file.metadata().await.map_err(anyhow::Error::from)?.len();
 
-    let header = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    let header =
+        |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     let response = Response::builder()
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::ETAG, &etag)
         .header(header::CACHE_CONTROL, "no-store")
         .header(header::CONTENT_TYPE, "application/octet-stream");
-    if header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag)) {
-        return Ok(response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(anyhow::Error::from)?);
+    if header(header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag))
+    {
+        return Ok(response
+            .status(StatusCode::NOT_MODIFIED)
+            .body(Body::empty())
+            .map_err(anyhow::Error::from)?);
     }
     // A range of another version of the file (If-Range) is answered with the whole file.
     let wants_range = header(header::IF_RANGE).is_none_or(|tag| tag == etag);
@@ -98,7 +104,10 @@ fn unknown() -> Refusal {
 enum Range {
     Whole,
     /// Both ends are part of it.
-    Part { start: u64, end: u64 },
+    Part {
+        start: u64,
+        end: u64,
+    },
     Outside,
 }
 
@@ -113,7 +122,9 @@ fn parse_range(header: &str, size: u64) -> Range {
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     match (number(first), number(last)) {
-        (Some(start), _) if start >= size && (last.is_empty() || number(last).is_some()) => Range::Outside,
+        (Some(start), _) if start >= size && (last.is_empty() || number(last).is_some()) => {
+            Range::Outside
+        }
         (Some(start), None) if last.is_empty() => Range::Part { start, end: size - 1 },
         (Some(start), Some(end)) if start <= end => Range::Part { start, end: end.min(size - 1) },
         (None, Some(0)) if first.is_empty() => Range::Outside,

@@ -50,10 +50,20 @@ pub fn router(app: App) -> Router {
         .route("/m/{token}/{name}", get(media::serve))
         .route("/healthz", get(health::healthz))
         .fallback(async || {
-            problem::refuse(StatusCode::NOT_FOUND, "no-such-path", "not found", "there is nothing at this path")
+            problem::refuse(
+                StatusCode::NOT_FOUND,
+                "no-such-path",
+                "not found",
+                "there is nothing at this path",
+            )
         })
         .method_not_allowed_fallback(async || {
-            problem::refuse(StatusCode::METHOD_NOT_ALLOWED, "method", "method not allowed", "this path takes other methods")
+            problem::refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "method not allowed",
+                "this path takes other methods",
+            )
         })
         .with_state(app)
         .merge(registry)
@@ -91,7 +101,9 @@ fn announce(app: &App, handle: Handle<std::net::SocketAddr>) {
         tracing::info!(%address, node_url = %settings.node_url, media_url = %settings.media_url, "listening");
         tracing::info!("CA: {dir}/tls/ca.pem; admin token: {dir}/admin-token");
         if settings.no_auth || settings.plain_http {
-            tracing::warn!("INSECURE options are on: keep this controller off every network but a lab's");
+            tracing::warn!(
+                "INSECURE options are on: keep this controller off every network but a lab's"
+            );
         }
         if settings.maintenance_iso.is_none() {
             tracing::warn!("no --maintenance-iso was given: jobs are refused until there is one");

@@ -30,7 +30,8 @@ pub async fn hello(
         TEXT_BYTES_MAX,
     );
     let permitted_boot = node.job.permit.as_ref().map(|permit| permit.boot_id.clone());
-    let job = app.store.hello(&node.job.attempt, bounded(hello.boot_id, 64), message, now_ms()).await?;
+    let job =
+        app.store.hello(&node.job.attempt, bounded(hello.boot_id, 64), message, now_ms()).await?;
     let restarted = permitted_boot.is_some_and(|boot| Some(boot) != job.boot_id);
     if restarted && job.state == JobState::Provisioning(Stage::Writing) {
         // Its permit died with the boot that had it; whatever it was writing is half done.
@@ -122,13 +123,16 @@ pub async fn result(
         }
     };
     let job = &node.job;
-    match app.store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now_ms()).await {
+    match app.store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now_ms()).await
+    {
         Ok(_) => {
             app.driver.changed(&job.id);
             Ok(StatusCode::NO_CONTENT)
         }
         // A repeated delivery: the first one counted.
-        Err(Error::Refused(_)) if job.state.outcome() == Some(&outcome) => Ok(StatusCode::NO_CONTENT),
+        Err(Error::Refused(_)) if job.state.outcome() == Some(&outcome) => {
+            Ok(StatusCode::NO_CONTENT)
+        }
         Err(Error::Refused(_)) if job.state.outcome().is_some() => Err(over()),
         Err(error) => Err(error.into()),
     }

@@ -52,9 +52,12 @@ impl IntoResponse for Refusal {
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Refusal {
         match error {
-            store::Error::NotFound { what, .. } => {
-                refuse(StatusCode::NOT_FOUND, &format!("{what}-unknown"), "not found", error.to_string())
-            }
+            store::Error::NotFound { what, .. } => refuse(
+                StatusCode::NOT_FOUND,
+                &format!("{what}-unknown"),
+                "not found",
+                error.to_string(),
+            ),
             store::Error::Conflict(detail) => {
                 refuse(StatusCode::CONFLICT, "conflict", "in the way of something else", detail)
             }

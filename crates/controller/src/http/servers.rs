@@ -50,20 +50,29 @@ pub async fn put(
         // A kept password goes only where it was given for.
         (None, Some(known)) if known.bmc_url == endpoint_text => known.bmc_password.clone(),
         (None, _) => {
-            return Err(invalid("/bmc/password", "required", "a new server or a new URL needs its password"));
+            return Err(invalid(
+                "/bmc/password",
+                "required",
+                "a new server or a new URL needs its password",
+            ));
         }
     };
     let pin = match (bmc.certificate_sha256, &bmc.ca_pem) {
         (Some(pin), _) => Some(pin.to_lowercase()),
         (None, Some(_)) => None,
-        (None, None) => Some(hex::encode(redfish::fetch_certificate(&url).await.map_err(|error| {
-            refuse(
-                StatusCode::BAD_GATEWAY,
-                "bmc-unreachable",
-                "the BMC shows no certificate to pin",
-                format!("{}; give certificate_sha256 or ca_pem to set the server without asking it", chain(&error)),
-            )
-        })?)),
+        (None, None) => {
+            Some(hex::encode(redfish::fetch_certificate(&url).await.map_err(|error| {
+                refuse(
+                    StatusCode::BAD_GATEWAY,
+                    "bmc-unreachable",
+                    "the BMC shows no certificate to pin",
+                    format!(
+                        "{}; give certificate_sha256 or ca_pem to set the server without asking it",
+                        chain(&error)
+                    ),
+                )
+            })?))
+        }
     };
     let now = now_ms();
     let is_new = app
@@ -85,21 +94,33 @@ pub async fn put(
 }
 
 fn invalid(path: &str, code: &str, message: &str) -> Refusal {
-    refuse(StatusCode::BAD_REQUEST, "server-invalid", "the server is not valid", message).with_errors(vec![
-        FieldProblem { path: path.into(), code: code.into(), message: message.into() },
-    ])
+    refuse(StatusCode::BAD_REQUEST, "server-invalid", "the server is not valid", message)
+        .with_errors(vec![FieldProblem {
+            path: path.into(),
+            code: code.into(),
+            message: message.into(),
+        }])
 }
 
 fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
     let is_plain = serial.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     if serial.is_empty() || serial.len() > 64 || !is_plain {
-        return Err(invalid("", "serial", "a serial is 1 to 64 printable characters without spaces and `/`"));
+        return Err(invalid(
+            "",
+            "serial",
+            "a serial is 1 to 64 printable characters without spaces and `/`",
+        ));
     }
     if PLACEHOLDER_SERIALS.contains(&serial.to_lowercase().as_str()) {
-        return Err(invalid("", "serial", "this serial is a vendor's placeholder and names no machine"));
+        return Err(invalid(
+            "",
+            "serial",
+            "this serial is a vendor's placeholder and names no machine",
+        ));
     }
-    let url = Url::parse(&spec.bmc.url)
-        .map_err(|_| invalid("/bmc/url", "url", "write the BMC as https://host or https://host:port"))?;
+    let url = Url::parse(&spec.bmc.url).map_err(|_| {
+        invalid("/bmc/url", "url", "write the BMC as https://host or https://host:port")
+    })?;
     let is_base = url.scheme() == "https"
         && url.host().is_some()
         && url.path() == "/"
@@ -107,11 +128,19 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
         && url.username().is_empty()
         && url.password().is_none();
     if !is_base {
-        return Err(invalid("/bmc/url", "url", "write the BMC as https://host or https://host:port, without path, query or user"));
+        return Err(invalid(
+            "/bmc/url",
+            "url",
+            "write the BMC as https://host or https://host:port, without path, query or user",
+        ));
     }
     let pin = spec.bmc.certificate_sha256.as_deref().unwrap_or_default();
     if !pin.is_empty() && !hex::decode(pin).is_ok_and(|bytes| bytes.len() == 32) {
-        return Err(invalid("/bmc/certificate_sha256", "pin", "write the SHA-256 of the certificate as 64 hex digits"));
+        return Err(invalid(
+            "/bmc/certificate_sha256",
+            "pin",
+            "write the SHA-256 of the certificate as 64 hex digits",
+        ));
     }
     Ok(url)
 }
@@ -182,7 +211,9 @@ fn without_token(image: &str) -> String {
     let Ok(mut url) = Url::parse(image) else { return "(not a URL)".into() };
     let shown: Vec<String> = url
         .path_segments()
-        .map(|parts| parts.map(|part| if part.len() >= 32 { "***" } else { part }.to_owned()).collect())
+        .map(|parts| {
+            parts.map(|part| if part.len() >= 32 { "***" } else { part }.to_owned()).collect()
+        })
         .unwrap_or_default();
     url.set_path(&shown.join("/"));
     url.to_string()

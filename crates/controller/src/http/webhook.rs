@@ -36,7 +36,10 @@ pub async fn receive(
     let outcome = match webhook.status {
         WebhookStatus::Success => Outcome::Succeeded,
         WebhookStatus::Failed => Outcome::Failed(Failure {
-            step: super::node::bounded(webhook.failed_step.unwrap_or_else(|| "webhook".into()), TEXT_BYTES_MAX),
+            step: super::node::bounded(
+                webhook.failed_step.unwrap_or_else(|| "webhook".into()),
+                TEXT_BYTES_MAX,
+            ),
             reason: "reported by webhook".into(),
         }),
     };

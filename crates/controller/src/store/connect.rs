@@ -27,8 +27,7 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
 
 /// The writer's connection, migrated.
 pub fn open(file: &Path) -> anyhow::Result<Connection> {
-    let connection =
-        Connection::open(file).with_context(|| format!("open {}", file.display()))?;
+    let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
          PRAGMA busy_timeout = 5000;",

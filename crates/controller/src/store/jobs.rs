@@ -194,7 +194,13 @@ fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Erro
 }
 
 /// The only way to another state.
-fn apply(db: &Connection, job: &JobRow, event: &Event, message: &str, now: i64) -> Result<JobRow, Error> {
+fn apply(
+    db: &Connection,
+    job: &JobRow,
+    event: &Event,
+    message: &str,
+    now: i64,
+) -> Result<JobRow, Error> {
     let state = transition(&job.state, event)?;
     let due_at = state.action().map(|_| now);
     let deadline_at = deadline_secs(&state).map(|secs| now + secs.cast_signed() * 1000);
@@ -211,7 +217,8 @@ fn apply(db: &Connection, job: &JobRow, event: &Event, message: &str, now: i64) 
             now
         ],
     )?;
-    let ejected = matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
+    let ejected =
+        matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
     if ejected || state.is_complete() {
         media::revoke(db, &job.id, now)?;
     }
@@ -462,7 +469,12 @@ impl Store {
             )?;
             let job = JobRow { epoch: job.epoch + 1, ..job };
             let message = format!("{}, try {}", crate::performer::words(action), job.tries + 1);
-            tell(db, &job, &Line { kind: "attempting", message: &message, ..Line::default() }, now)?;
+            tell(
+                db,
+                &job,
+                &Line { kind: "attempting", message: &message, ..Line::default() },
+                now,
+            )?;
             Ok(Some(Claim { job, action, is_resumed }))
         })
         .await
@@ -512,7 +524,14 @@ impl Store {
     }
 
     /// The action failed and is to be tried again at `due_at`.
-    pub async fn retry(&self, id: &str, epoch: i64, why: String, due_at: i64, now: i64) -> Result<(), Error> {
+    pub async fn retry(
+        &self,
+        id: &str,
+        epoch: i64,
+        why: String,
+        due_at: i64,
+        now: i64,
+    ) -> Result<(), Error> {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
@@ -529,17 +548,35 @@ impl Store {
     }
 
     /// A line of the story that moves nothing.
-    pub async fn note(&self, id: &str, kind: &'static str, message: String, step: Option<String>, now: i64) -> Result<(), Error> {
+    pub async fn note(
+        &self,
+        id: &str,
+        kind: &'static str,
+        message: String,
+        step: Option<String>,
+        now: i64,
+    ) -> Result<(), Error> {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
-            tell(db, &job, &Line { kind, message: &message, step: step.as_deref(), event: None }, now)
+            tell(
+                db,
+                &job,
+                &Line { kind, message: &message, step: step.as_deref(), event: None },
+                now,
+            )
         })
         .await
     }
 
     /// The machine runs. A first hello, a repeated one, or one of another boot.
-    pub async fn hello(&self, attempt: &str, boot_id: String, message: String, now: i64) -> Result<JobRow, Error> {
+    pub async fn hello(
+        &self,
+        attempt: &str,
+        boot_id: String,
+        message: String,
+        now: i64,
+    ) -> Result<JobRow, Error> {
         let attempt = attempt.to_owned();
         self.write(move |db| {
             let job = get_attempt(db, &attempt)?;
@@ -557,7 +594,12 @@ impl Store {
     }
 
     /// At most one permit per attempt: read, decide and write in one transaction.
-    pub async fn permit(&self, attempt: &str, request: PermitRequest, now: i64) -> Result<PermitAnswer, Error> {
+    pub async fn permit(
+        &self,
+        attempt: &str,
+        request: PermitRequest,
+        now: i64,
+    ) -> Result<PermitAnswer, Error> {
         let attempt = attempt.to_owned();
         self.write(move |db| {
             let job = get_attempt(db, &attempt)?;

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use jobs::{api_status, Applied, Claim, Created, JobRow, NewJobRow, PermitAnswer};
-pub use media::{MediumKind, MediumRow};
+pub use jobs::{Claim, Created, JobRow, NewJobRow, PermitAnswer, api_status};
+pub use media::MediumKind;
 pub use servers::ServerRow;
 
 /// Most closures in one commit: keeps the first one's wait short.

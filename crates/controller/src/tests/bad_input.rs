@@ -37,16 +37,44 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
     let cases: Vec<(&str, String, u16, &str)> = vec![
         ("malformed JSON", "{\"server_serial\": ".into(), 400, "json"),
         ("deep JSON", format!("{{\"server_serial\":\"SN1\",\"recipe\":{deep}}}"), 400, "json"),
-        ("unknown envelope field", json!({"server_serial":"SN1","recipe":{},"x":1}).to_string(), 400, "json"),
+        (
+            "unknown envelope field",
+            json!({"server_serial":"SN1","recipe":{},"x":1}).to_string(),
+            400,
+            "json",
+        ),
         ("unknown recipe field", job("SN1", &with("partitions", json!([]))), 400, "recipe-invalid"),
-        ("2 MiB of user_data", job("SN1", &with("user_data", "x".repeat(2 << 20).into())), 400, "recipe-invalid"),
-        ("path escape", job("SN1", &with("target_disk", "/dev/../../etc/passwd".into())), 400, "recipe-invalid"),
+        (
+            "2 MiB of user_data",
+            job("SN1", &with("user_data", "x".repeat(2 << 20).into())),
+            400,
+            "recipe-invalid",
+        ),
+        (
+            "path escape",
+            job("SN1", &with("target_disk", "/dev/../../etc/passwd".into())),
+            400,
+            "recipe-invalid",
+        ),
         ("body of 7 MiB", "x".repeat(7 << 20), 413, "body"),
         ("unknown server", job("SN9", &linux_recipe()), 404, "server-unknown"),
-        ("a target of a later version", job("SN1", &json!({
-            "task_target": "install-esxi.target", "ks_cfg": "vmaccepteula\n"
-        })), 422, "target-unsupported"),
-        ("missing artifact", job("SN1", &with("oci_url", "controller/os-images/none:1".into())), 422, "artifact-unknown"),
+        (
+            "a target of a later version",
+            job(
+                "SN1",
+                &json!({
+                    "task_target": "install-esxi.target", "ks_cfg": "vmaccepteula\n"
+                }),
+            ),
+            422,
+            "target-unsupported",
+        ),
+        (
+            "missing artifact",
+            job("SN1", &with("oci_url", "controller/os-images/none:1".into())),
+            422,
+            "artifact-unknown",
+        ),
     ];
     for (name, body, status, kind) in cases {
         let answer = controller
@@ -95,7 +123,8 @@ async fn without_the_right_token_nothing_is_answered() {
         ("POST", "/v2/a/b/blobs/uploads/"),
     ] {
         for token in ["", "wrong", "shp_admin_00"] {
-            let request = client.request(method.parse().unwrap(), format!("{}{path}", controller.url));
+            let request =
+                client.request(method.parse().unwrap(), format!("{}{path}", controller.url));
             let answer = request.bearer_auth(token).send().await.unwrap();
             assert_eq!(answer.status(), 401, "{method} {path} with {token:?}");
         }

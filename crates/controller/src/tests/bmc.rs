@@ -233,7 +233,8 @@ async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
     let permitted = say("permit", permit.clone()).await;
     if permitted != 200 {
         let reason = format!("no permit: {permitted}");
-        let body = json!({"status": "failed", "failed_step": "partition.service", "reason": reason});
+        let body =
+            json!({"status": "failed", "failed_step": "partition.service", "reason": reason});
         say("result", body).await;
         return;
     }
@@ -242,13 +243,16 @@ async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
     let mut other = permit;
     other["boot_id"] = "b2".into();
     assert_eq!(say("permit", other).await, 409);
-    let progress = json!({"seq": 1, "step": "image-linux.service", "bytes_done": 5, "bytes_total": 10});
+    let progress =
+        json!({"seq": 1, "step": "image-linux.service", "bytes_done": 5, "bytes_total": 10});
     assert_eq!(say("progress", progress).await, 204);
     let log = json!({"seq": 1, "step": "image-linux.service", "lines": ["one", "two"]});
     assert_eq!(say("log", log.clone()).await, 204);
     assert_eq!(say("log", log).await, 204);
     let result = match bmc.play {
-        Play::FailAt(step) => json!({"status": "failed", "failed_step": step, "reason": "digest mismatch"}),
+        Play::FailAt(step) => {
+            json!({"status": "failed", "failed_step": step, "reason": "digest mismatch"})
+        }
         _ => json!({"status": "success"}),
     };
     assert_eq!(say("result", result.clone()).await, 204);

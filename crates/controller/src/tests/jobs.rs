@@ -42,13 +42,14 @@ async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
     assert_eq!(job["cleanup_problem"], Value::Null);
     assert_eq!(job["recipe"]["user_data"], json!({"bytes": 30}));
-    let seen = bmc.seen.lock().unwrap();
     assert_eq!(
-        seen.story,
+        bmc.story(),
         ["insert 0", "insert 1", "on cd", "off", "eject 0", "eject 1", "on disk"]
     );
-    assert_eq!((seen.boot.as_str(), seen.is_on), ("Disabled", true));
-    drop(seen);
+    {
+        let seen = bmc.seen.lock().unwrap();
+        assert_eq!((seen.boot.as_str(), seen.is_on), ("Disabled", true));
+    }
 
     let events = controller.get(&format!("/api/v1/jobs/{id}/events")).await;
     let logs: Vec<&Value> = events["events"]
@@ -61,7 +62,8 @@ async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
     assert_eq!(logs, ["one", "two"], "a repeated log adds nothing");
 
     let moves = controller.app.store.moves(&id).await.unwrap();
-    let folded = moves.iter().fold(State::Queued, |state, event| transition(&state, event).unwrap());
+    let folded =
+        moves.iter().fold(State::Queued, |state, event| transition(&state, event).unwrap());
     assert_eq!(folded, controller.app.store.job(&id).await.unwrap().state);
 }
 
@@ -112,12 +114,14 @@ async fn a_cancelled_job_puts_the_machine_back() {
     let bmc = Bmc::start("SN1", Play::Dead).await;
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
-    let answer = controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    let answer =
+        controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
     assert_eq!(answer.status(), 202);
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!(job["failed_step"], "cancelled");
     assert_eq!(bmc.seen.lock().unwrap().slots, [None, None]);
-    let again = controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    let again =
+        controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
     assert_eq!(again.status(), 409);
 }
 
