@@ -120,11 +120,19 @@ pub enum Result {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentRequest {
-    Permit { disk: DiskIdentity, found: Vec<String> },
+    Permit {
+        disk: DiskIdentity,
+        found: Vec<String>,
+    },
     /// `seq` is set by the agent; a tool sends 0.
     Progress(Progress),
     /// The reason of a failure, in the tool's own words; kept for the failure report of this unit.
-    Failure { step: String, reason: String },
+    Failure {
+        step: String,
+        reason: String,
+    },
+    /// Answered when what the steps have said until now is with the controller.
+    Flush,
 }
 
 /// The agent's answer: one JSON line.

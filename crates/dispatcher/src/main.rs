@@ -1,2 +1,69 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-fn main() {}
+//! `shoal-dispatcher`: the one program of ours that the maintenance OS itself runs.
+//!
+//! ```text
+//! run     task medium ─▶ identity ─▶ hello ─▶ target disk ─▶ /run/provision ─▶ systemd target
+//! agent   tools' permit, progress and reasons, the steps' journal ─▶ controller
+//! report  how it ended ─▶ controller, until it is answered
+//! ```
+//!
+//! - `medium`: finds the task medium; `identity`: who this machine is; `disks`: what disks it has;
+//! - `network`: the recipe's network as systemd-networkd files;
+//! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
+//! - `exit`: the exit codes that people meet in the console.
+
+mod agent;
+mod controller;
+mod disks;
+mod exit;
+mod identity;
+mod journal;
+mod medium;
+mod network;
+mod places;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let ended = match args.as_slice() {
+        ["run"] => run::run(),
+        ["agent"] => agent::run().map_err(|error| Exit::Internal.because(error)),
+        ["report", "success"] => report::success().map_err(|error| Exit::Internal.because(error)),
+        ["report", "failed", unit] => {
+            report::failed(unit).map_err(|error| Exit::Internal.because(error))
+        }
+        ["--version"] => {
+            println!("shoal-dispatcher {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        _ => {
+            eprint!("{}", usage());
+            return ExitCode::from(2);
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stopped) => {
+            eprintln!("shoal-dispatcher: {stopped}");
+            ExitCode::from(stopped.exit.code())
+        }
+    }
+}
+
+fn usage() -> String {
+    let codes: String = Exit::ALL
+        .iter()
+        .map(|exit| format!("  {:>2}  {}\n", exit.code(), exit.meaning()))
+        .collect();
+    format!(
+        "usage: shoal-dispatcher run\n       shoal-dispatcher agent\n       \
+         shoal-dispatcher report success\n       shoal-dispatcher report failed UNIT\n\n\
+         exit status of `run`:\n   0  handed over to systemd\n{codes}"
+    )
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The node messages over HTTP(S): patient with an absent controller, obedient to an answer.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use recipe::task_medium::Attempt;
+use serde::Serialize;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+
+use crate::places;
+
+/// One try; an outage is outlasted by repeating.
+const TRY: Duration = Duration::from_secs(30);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// The controller, as this attempt may speak to it.
+pub struct Controller {
+    agent: ureq::Agent,
+    base: String,
+    authorization: String,
+}
+
+/// An answer that a repetition would not change.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    Yes,
+    /// 4xx: the problem document's detail, or the status where there is none.
+    No {
+        status: u16,
+        reason: String,
+    },
+}
+
+/// The attempt whose medium was read at this boot.
+pub fn attempt() -> anyhow::Result<Attempt> {
+    let bytes = fs::read(places::ATTEMPT_FILE)
+        .with_context(|| format!("read {}; was a task medium found?", places::ATTEMPT_FILE))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("understand {}", places::ATTEMPT_FILE))
+}
+
+impl Controller {
+    pub fn new(attempt: &Attempt) -> anyhow::Result<Controller> {
+        let mut config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TRY))
+            .max_redirects(0);
+        if let Some(pem) = &attempt.controller_ca_pem {
+            config = config.https_only(true).tls_config(tls(pem.as_bytes())?);
+        }
+        let base =
+            format!("{}/api/v1/node/attempts/{}", attempt.controller_url, attempt.attempt_id);
+        let authorization = format!("Bearer {}", attempt.token.as_str());
+        Ok(Controller { agent: ureq::Agent::new_with_config(config.build()), base, authorization })
+    }
+
+    /// Sends until there is an answer; the reason of each wait is said once.
+    pub fn tell(&self, message: &str, body: &impl Serialize) -> Answer {
+        let mut pause = PAUSE_MIN;
+        let mut said = String::new();
+        loop {
+            let reason = match self.once(message, body) {
+                Ok(answer) => return answer,
+                Err(reason) => reason,
+            };
+            if reason != said {
+                eprintln!("{message}: {reason}; trying until it is answered");
+                said = reason;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One try: an answer, or why it has to be repeated.
+    pub fn once(&self, message: &str, body: &impl Serialize) -> Result<Answer, String> {
+        let url = format!("{}/{message}", self.base);
+        let sent = self
+            .agent
+            .post(&url)
+            .header("authorization", &self.authorization)
+            .send_json(body)
+            .map_err(|error| format!("{url}: {error}"))?;
+        let status = sent.status().as_u16();
+        let text = sent
+            .into_body()
+            .into_with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .unwrap_or_default();
+        match status {
+            200..=299 => Ok(Answer::Yes),
+            // Too early, too many, or a server that is not well: 5xx and these pass.
+            408 | 425 | 429 | 500.. => Err(format!("{url} answers {status}: {}", detail(&text))),
+            _ => Ok(Answer::No { status, reason: format!("{} ({status})", detail(&text)) }),
+        }
+    }
+}
+
+fn detail(text: &str) -> String {
+    let problem: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let part = ["detail", "title"].iter().find_map(|key| problem[key].as_str());
+    part.unwrap_or("no reason given").to_owned()
+}
+
+fn tls(pem: &[u8]) -> anyhow::Result<TlsConfig> {
+    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.context("read the controller's CA")? {
+            roots.push(certificate);
+        }
+    }
+    ensure!(!roots.is_empty(), "controller_ca_pem holds no certificate");
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one connection after the other with these bytes, and keeps what was asked.
+    fn serve(answers: Vec<&'static str>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            let answer = |answer: &str| {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                let (mut head, mut length) = (String::new(), 0);
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    head.push_str(&line);
+                    if line.trim().is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                head + &String::from_utf8(body).unwrap()
+            };
+            answers.into_iter().map(answer).collect()
+        });
+        (url, thread)
+    }
+
+    fn controller(url: &str) -> Controller {
+        let attempt: Attempt = serde_json::from_value(serde_json::json!({
+            "job_id": "j", "attempt_id": "a1", "server_serial": "SN1",
+            "controller_url": url, "token": "secret"
+        }))
+        .unwrap();
+        Controller::new(&attempt).unwrap()
+    }
+
+    #[test]
+    fn an_outage_is_outlasted_and_an_answer_is_obeyed() {
+        let (url, thread) = serve(vec![
+            "",
+            "HTTP/1.1 503 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 204 x\r\nconnection: close\r\n\r\n",
+        ]);
+        assert_eq!(controller(&url).tell("hello", &serde_json::json!({"n": 1})), Answer::Yes);
+        let asked = thread.join().unwrap();
+        for request in &asked {
+            assert!(request.starts_with("POST /api/v1/node/attempts/a1/hello "), "{request}");
+            assert!(request.to_lowercase().contains("authorization: bearer secret"), "{request}");
+            let (_, body) = request.split_once("\r\n\r\n").unwrap();
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!(body, serde_json::json!({"n": 1}));
+        }
+        assert_eq!(asked.len(), 3);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_controllers_words() {
+        let (url, thread) = serve(vec![
+            "HTTP/1.1 410 x\r\ncontent-length: 24\r\nconnection: close\r\n\r\n{\"detail\":\"it is over\"}  ",
+        ]);
+        let answer = controller(&url).tell("permit", &serde_json::json!({}));
+        assert_eq!(answer, Answer::No { status: 410, reason: "it is over (410)".into() });
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The task medium: found by what it is, never by a device's name.
+//!
+//! Only an optical drive or a small USB disk can hold it, never a partition: stale file systems on
+//! old disks carry any label. Of several the one for this machine counts.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use recipe::Recipe;
+use recipe::task_medium::{self, Attempt, ReadError, VOLUME_PREFIX};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::exit::{Exit, Stopped};
+use crate::places::{MEDIUM_DIR, SYS_BLOCK};
+
+/// A BMC may need this long to show its second medium after the first.
+const WAIT: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(500);
+/// A virtual USB stick is at most this large.
+const USB_BYTES_MAX: u64 = 4 << 30;
+/// A task medium's files are small; more is not one of ours.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILES_MAX: usize = 64;
+
+/// A medium that was read: the device's name, what it says.
+pub struct Medium {
+    pub device: String,
+    pub recipe: Recipe,
+    pub attempt: Attempt,
+}
+
+/// Waits for the task medium of the machine with this serial, and reads it.
+pub fn find(serial: &str) -> Result<Medium, Stopped> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let found = devices(Path::new(SYS_BLOCK));
+        if !found.is_empty() {
+            return choose(&found, serial);
+        }
+        if Instant::now() > deadline {
+            return Err(Exit::NoMedium.because(format!(
+                "no optical drive or USB stick holds a volume {VOLUME_PREFIX}*; drives seen: {}",
+                drives(Path::new(SYS_BLOCK)).join(", ")
+            )));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Of several media the one for this serial. A single one is taken as it is: the identity check
+/// tells better what is wrong with it.
+fn choose(devices: &[String], serial: &str) -> Result<Medium, Stopped> {
+    let mut media = Vec::new();
+    for device in devices {
+        match read(device) {
+            Ok(medium) => media.push(medium),
+            Err(stopped) if devices.len() == 1 => return Err(stopped),
+            Err(stopped) => eprintln!("{device} is left out: {stopped}"),
+        }
+    }
+    if media.len() > 1 {
+        media.retain(|medium| medium.attempt.server_serial == serial);
+    }
+    match media.len() {
+        1 => Ok(media.remove(0)),
+        0 => Err(Exit::NoMedium
+            .because(format!("none of {} is for serial {serial:?}", devices.join(", ")))),
+        count => Err(Exit::NoMedium.because(format!(
+            "{count} task media are for serial {serial:?}: {}; eject the stale ones",
+            devices.join(", ")
+        ))),
+    }
+}
+
+/// Names of drives whose volume id says that they hold a task medium.
+fn devices(sys: &Path) -> Vec<String> {
+    let is_task = |name: &String| {
+        volume_id(&Path::new("/dev").join(name)).is_ok_and(|id| id.starts_with(VOLUME_PREFIX))
+    };
+    drives(sys).into_iter().filter(is_task).collect()
+}
+
+/// Names of all drives that could hold one.
+fn drives(sys: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(sys)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_candidate(sys, name))
+        .collect();
+    names.sort();
+    names
+}
+
+fn is_candidate(sys: &Path, name: &str) -> bool {
+    let dir = sys.join(name);
+    if dir.join("partition").exists() {
+        return false;
+    }
+    if name.starts_with("sr") {
+        return true;
+    }
+    let is_usb = fs::canonicalize(&dir).is_ok_and(|path| path.to_string_lossy().contains("/usb"));
+    let sectors = fs::read_to_string(dir.join("size")).unwrap_or_default();
+    let bytes = sectors.trim().parse::<u64>().unwrap_or(0).saturating_mul(512);
+    is_usb && (1..=USB_BYTES_MAX).contains(&bytes)
+}
+
+/// The volume id of an ISO 9660 file system (ECMA-119, 8.4): sector 16, bytes 40 to 71.
+fn volume_id(device: &Path) -> io::Result<String> {
+    let mut sector = [0; 2048];
+    File::open(device)?.read_exact_at(&mut sector, 16 * 2048)?;
+    if sector[..6] != *b"\x01CD001" {
+        return Ok(String::new());
+    }
+    Ok(String::from_utf8_lossy(&sector[40..72]).trim_end().to_owned())
+}
+
+fn read(device: &str) -> Result<Medium, Stopped> {
+    let node = Path::new("/dev").join(device);
+    let _mounted = Mounted::mount(&node)
+        .map_err(|error| Exit::Mount.because(format!("mount {}: {error}", node.display())))?;
+    let files = read_files(Path::new(MEDIUM_DIR))
+        .map_err(|error| Exit::Unreadable.because(format!("read {device}: {error}")))?;
+    let (recipe, attempt) = task_medium::read(&files).map_err(|error| {
+        let exit = match &error {
+            ReadError::Recipe(problems) if problems.iter().any(|p| p.path == "/recipe_version") => {
+                Exit::Schema
+            }
+            ReadError::Recipe(_) => Exit::Invalid,
+            ReadError::Missing(_) | ReadError::Attempt(_) => Exit::Unreadable,
+        };
+        exit.because(anyhow::Error::from(error))
+    })?;
+    Ok(Medium { device: device.to_owned(), recipe, attempt })
+}
+
+fn read_files(dir: &Path) -> io::Result<Vec<recipe::File>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)?.take(FILES_MAX) {
+        let entry = entry?;
+        let data = entry.metadata()?;
+        if !data.is_file() || data.len() > FILE_BYTES_MAX {
+            continue;
+        }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        files.push(recipe::File { name, bytes: fs::read(entry.path())? });
+    }
+    Ok(files)
+}
+
+/// The medium is mounted only while it is read, so that it can be ejected at any time.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn mount(node: &Path) -> io::Result<Mounted> {
+        fs::create_dir_all(MEDIUM_DIR)?;
+        let flags =
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount(node, MEDIUM_DIR, c"iso9660", flags, None)?;
+        Ok(Mounted(MEDIUM_DIR.into()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::mount::unmount(&self.0, UnmountFlags::NOFOLLOW) {
+            eprintln!("unmount {}: {error}", self.0.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_optical_drives_and_small_usb_disks_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path().join("class");
+        fs::create_dir_all(&sys).unwrap();
+        let device = |name: &str, bus: &str, sectors: u64, is_partition: bool| {
+            let real = dir.path().join("devices").join(bus).join(name);
+            fs::create_dir_all(&real).unwrap();
+            fs::write(real.join("size"), format!("{sectors}\n")).unwrap();
+            if is_partition {
+                fs::write(real.join("partition"), "1\n").unwrap();
+            }
+            std::os::unix::fs::symlink(&real, sys.join(name)).unwrap();
+        };
+        device("sr0", "pci/ata1", 100, false);
+        device("sr1", "pci/usb1", 100, false);
+        device("vda", "pci/virtio1", 100, false);
+        device("sda", "pci/usb1/1-1", 100, false);
+        device("sda1", "pci/usb1/1-1/sda", 50, true);
+        device("sdb", "pci/usb1/1-2", (5 << 30) / 512, false);
+        device("sdc", "pci/ata2", 100, false);
+        assert_eq!(drives(&sys), ["sda", "sr0", "sr1"]);
+    }
+
+    #[test]
+    fn the_volume_id_is_read_from_a_medium_of_ours_and_from_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = iso9660::File { name: "recipe.json".into(), bytes: b"{}".to_vec() };
+        let volume = iso9660::Volume { id: task_medium::volume_id("a-b"), epoch_secs: 0 };
+        let path = dir.path().join("task.iso");
+        fs::write(&path, iso9660::to_vec(&[file], &volume).unwrap()).unwrap();
+        assert_eq!(volume_id(&path).unwrap(), "TASK_AB");
+        fs::write(&path, vec![0x41; 64 << 10]).unwrap();
+        assert_eq!(volume_id(&path).unwrap(), "");
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Every path of the maintenance OS that the dispatcher knows. The published ones are in
+//! `recipe::run_dir`.
+
+/// Ours alone: holds the attempt's token, mode 0700.
+pub const PRIVATE_DIR: &str = "/run/shoal";
+/// The task medium, mounted read-only while it is read.
+pub const MEDIUM_DIR: &str = "/run/shoal/task";
+/// Who this attempt is and how it reports; a copy, because the medium may be ejected.
+pub const ATTEMPT_FILE: &str = "/run/shoal/attempt.json";
+/// One file per failed unit: its own reason.
+pub const FAILURE_DIR: &str = "/run/shoal/failure";
+/// Network files of this boot; they take precedence over those of the image.
+pub const NETWORK_DIR: &str = "/run/systemd/network";
+
+pub const SYS_BLOCK: &str = "/sys/class/block";
+pub const SYS_DMI: &str = "/sys/class/dmi/id";
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The dispatcher's own unit, as `failed_step` names it.
+pub const DISPATCHER_UNIT: &str = "shoal-dispatcher.service";
+pub const AGENT_UNIT: &str = "shoal-agent.service";
+/// The last service of every chain of steps.
+pub const SUCCESS_UNIT: &str = "provision-success.service";

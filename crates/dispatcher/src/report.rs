@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal-dispatcher report`: how it ended, told until it is answered.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use api::node::{AgentRequest, Result as Outcome, TEXT_BYTES_MAX};
+use recipe::run_dir::AGENT_SOCKET;
+
+use crate::controller::{self, Answer, Controller};
+use crate::{journal, places};
+
+/// The journal's last lines stand for a reason where a unit left none.
+const LINES: usize = 10;
+/// The agent sends what is left of the steps' journal within this time.
+const FLUSH_WAIT: Duration = Duration::from_secs(20);
+
+pub fn success() -> anyhow::Result<()> {
+    tell(&Outcome::Success)
+}
+
+pub fn failed(unit: &str) -> anyhow::Result<()> {
+    let reason = match fs::read_to_string(reason_file(unit)) {
+        Ok(reason) => reason,
+        Err(_) => journal::last_lines(unit, LINES),
+    };
+    tell(&Outcome::Failed { failed_step: unit.to_owned(), reason: bounded(reason) })
+}
+
+/// Keeps why a unit failed, for [`failed`].
+pub fn keep_reason(unit: &str, reason: &str) {
+    let path = reason_file(unit);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    if let Err(error) = fs::create_dir_all(dir).and_then(|()| fs::write(&path, reason)) {
+        eprintln!("keep the reason in {}: {error}", path.display());
+    }
+}
+
+/// `unit` comes from systemd or a tool: a name, never a path.
+fn reason_file(unit: &str) -> PathBuf {
+    Path::new(places::FAILURE_DIR).join(unit.replace('/', "-"))
+}
+
+fn tell(outcome: &Outcome) -> anyhow::Result<()> {
+    // What a step said last is worth most, and after the result nothing more is heard.
+    if let Err(error) = flush() {
+        eprintln!("the rest of the journal is not sent: {error:#}");
+    }
+    let controller = Controller::new(&controller::attempt()?)?;
+    match controller.tell("result", outcome) {
+        Answer::Yes => println!("the controller knows: {outcome:?}"),
+        Answer::No { reason, .. } => eprintln!("the controller does not want to know: {reason}"),
+    }
+    Ok(())
+}
+
+fn flush() -> anyhow::Result<()> {
+    let mut stream = match UnixStream::connect(AGENT_SOCKET) {
+        // It failed before there was an agent.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        stream => stream.with_context(|| format!("connect to {AGENT_SOCKET}"))?,
+    };
+    stream.set_read_timeout(Some(FLUSH_WAIT))?;
+    let mut line = serde_json::to_vec(&AgentRequest::Flush)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    BufReader::new(stream).read_line(&mut String::new()).context("wait for the agent")?;
+    Ok(())
+}
+
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
+}

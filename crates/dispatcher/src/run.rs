@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal-dispatcher run`: from the task medium to the recipe's systemd target.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use api::node::{Dmi, Hello};
+use recipe::run_dir::{self, Identity};
+use recipe::task_medium::Attempt;
+use recipe::{File, Network, Recipe};
+
+use crate::controller::{Answer, Controller};
+use crate::exit::{Exit, Stopped};
+use crate::{disks, identity, journal, medium, network, places, report};
+
+/// Finds the task and hands it over. A failure after the medium was read is kept for the report.
+pub fn run() -> Result<(), Stopped> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Exit::Privileges.because("run it as root"));
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(places::PRIVATE_DIR)
+        .map_err(|error| Exit::Write.because(format!("create {}: {error}", places::PRIVATE_DIR)))?;
+    let dmi = identity::read();
+    let medium = medium::find(&dmi.serial)?;
+    println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);
+    keep_attempt(&medium.attempt).map_err(|error| Exit::Write.because(error))?;
+    let handed = hand_over(&medium.recipe, &medium.attempt, dmi);
+    if let Err(stopped) = &handed {
+        report::keep_reason(places::DISPATCHER_UNIT, &stopped.to_string());
+    }
+    handed
+}
+
+fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
+    // Before anything that can fail is reported: without a network nobody would hear of it.
+    if let Some(network) = &recipe.network {
+        set_network(network).map_err(|error| Exit::Write.because(error))?;
+    }
+    identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
+    let boot_id = identity::boot_id().map_err(|error| Exit::Internal.because(error))?;
+    say_hello(attempt, &boot_id, dmi)?;
+
+    let disk = match recipe.target_disk() {
+        Some(hints) => Some(disks::choose(hints).map_err(|error| Exit::TargetDisk.because(error))?),
+        None => None,
+    };
+    if let Some(disk) = &disk {
+        println!("target disk: {} ({} bytes)", disk.name, disk.size_bytes);
+    }
+    let identity = Identity {
+        job_id: attempt.job_id.clone(),
+        attempt_id: attempt.attempt_id.clone(),
+        server_serial: attempt.server_serial.clone(),
+        boot_id,
+        disk,
+    };
+    write_run_dir(&run_dir::files(recipe, &identity))
+        .map_err(|error| Exit::Write.because(error))?;
+    if let Some(access) = run_dir::pull_access(attempt) {
+        let bytes = serde_json::to_vec(&access).map_err(|error| Exit::Internal.because(error))?;
+        write_private(Path::new(run_dir::PULL_FILE), &bytes)
+            .map_err(|error| Exit::Write.because(error))?;
+    }
+    start(recipe.task_target.as_str()).map_err(|error| Exit::Systemd.because(error))
+}
+
+fn keep_attempt(attempt: &Attempt) -> anyhow::Result<()> {
+    write_private(Path::new(places::ATTEMPT_FILE), &serde_json::to_vec(attempt)?)
+}
+
+/// A file that only root reads, whole or not at all.
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let new = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        fs::rename(&new, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+fn set_network(network: &Network) -> anyhow::Result<()> {
+    let dir = Path::new(places::NETWORK_DIR);
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    for file in network::files(network) {
+        let path = dir.join(&file.name);
+        fs::write(&path, &file.bytes).with_context(|| format!("write {}", path.display()))?;
+    }
+    succeed(Command::new("networkctl").arg("reload"))
+}
+
+fn say_hello(attempt: &Attempt, boot_id: &str, dmi: Dmi) -> Result<(), Stopped> {
+    let controller = Controller::new(attempt).map_err(|error| Exit::Unreadable.because(error))?;
+    let hello =
+        Hello { boot_id: boot_id.to_owned(), dmi, version: env!("CARGO_PKG_VERSION").into() };
+    match controller.tell("hello", &hello) {
+        Answer::Yes => Ok(()),
+        Answer::No { reason, .. } => Err(Exit::Refused.because(reason)),
+    }
+}
+
+/// All files appear at once: a tool sees the whole directory or none.
+fn write_run_dir(files: &[File]) -> anyhow::Result<()> {
+    let dir = Path::new(run_dir::DIR);
+    let new = dir.with_extension("new");
+    for path in [&new, dir] {
+        if path.exists() {
+            fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&new)
+        .with_context(|| format!("create {}", new.display()))?;
+    for file in files {
+        write_private(&new.join(&file.name), &file.bytes)?;
+    }
+    fs::rename(&new, dir).with_context(|| format!("rename {} to {}", new.display(), dir.display()))
+}
+
+/// Starts the target, and the agent that its steps speak to.
+fn start(target: &str) -> anyhow::Result<()> {
+    // Any other target, such as `poweroff.target`, would end the job without a word.
+    ensure!(
+        journal::units_of(target)?.iter().any(|unit| unit == places::SUCCESS_UNIT),
+        "{target} is not in this maintenance OS, or does not end in {}",
+        places::SUCCESS_UNIT
+    );
+    succeed(Command::new("systemctl").args(["start", places::AGENT_UNIT]))?;
+    succeed(Command::new("systemctl").args(["start", "--no-block", target]))?;
+    println!("{target} is started");
+    Ok(())
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} ended with {}: {}", output.status, said.trim());
+    Ok(())
+}
