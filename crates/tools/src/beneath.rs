@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Files below a directory whose content a stranger made: no path leaves it, whatever symbolic links
+//! are there. The kernel resolves (openat2(2)); we never check first and open later.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+
+/// PATH_MAX of Linux, with its end.
+const PATH_BYTES_MAX: usize = 4095;
+
+/// Why a path is no path below a directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the path {path:?} is refused: {why}")]
+pub struct BadPath {
+    path: String,
+    why: &'static str,
+}
+
+/// A name from an archive as a relative path; empty for the directory itself.
+pub fn relative(bytes: &[u8]) -> Result<PathBuf, BadPath> {
+    let refuse =
+        |why| BadPath { path: String::from_utf8_lossy(bytes).chars().take(200).collect(), why };
+    if bytes.is_empty() {
+        return Err(refuse("it is empty"));
+    }
+    if bytes.contains(&0) {
+        return Err(refuse("it holds a zero byte"));
+    }
+    if bytes.len() > PATH_BYTES_MAX {
+        return Err(refuse("it is too long"));
+    }
+    let mut path = PathBuf::new();
+    for component in Path::new(OsStr::from_bytes(bytes)).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => return Err(refuse("it goes up with ..")),
+            Component::RootDir | Component::Prefix(_) => return Err(refuse("it is absolute")),
+        }
+    }
+    Ok(path)
+}
+
+/// A directory that paths are resolved below.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Root {
+    pub fn open(path: &Path) -> io::Result<Root> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// A directory, where a symbolic link that leaves the root is an error (EXDEV).
+    pub fn dir_strictly(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::BENEATH)
+    }
+
+    /// A directory, where symbolic links mean what they will mean on the installed system: `/` is this
+    /// root and `..` does not leave it.
+    pub fn dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT)
+    }
+
+    /// A directory itself, not what a symbolic link points to.
+    pub fn real_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, resolve)
+    }
+
+    /// A file's content, `None` where there is no such file.
+    pub fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.file(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than is read"));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A regular file, open to read.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        // Without NONBLOCK the open of a FIFO waits for ever.
+        let fd = self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK, ResolveFlags::IN_ROOT)?;
+        let file = File::from(fd);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(file)
+    }
+
+    /// Names in a directory; empty where there is none.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let fd = match self.dir(path) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for item in Dir::read_from(&fd)? {
+            let name = item?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes a directory and those above it.
+    pub fn create_dirs(&self, path: &Path) -> io::Result<OwnedFd> {
+        let mut so_far = PathBuf::new();
+        for name in path {
+            let parent = self.dir(&so_far)?;
+            match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            so_far.push(name);
+        }
+        self.dir(path)
+    }
+
+    /// Writes a file whole or not at all, with the directories above it.
+    pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        self.write_from(path, &mut &*bytes, mode)
+    }
+
+    /// The same from a reader.
+    pub fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let parent = self.create_dirs(path.parent().unwrap_or(Path::new("")))?;
+        let mut temporary = OsStr::new(".shoal-new-").to_owned();
+        temporary.push(name);
+        remove(parent.as_fd(), &temporary)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode);
+        let fd = rustix::fs::openat(&parent, temporary.as_os_str(), flags, mode)?;
+        let mut file = File::from(fd);
+        io::copy(from, &mut file)?;
+        file.flush()?;
+        file.sync_all()?;
+        rustix::fs::fchmod(&file, mode)?;
+        label_like(&parent, &file)?;
+        rustix::fs::renameat(&parent, temporary.as_os_str(), &parent, name)?;
+        Ok(())
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = flags | OFlags::CLOEXEC;
+        let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
+        Ok(rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve)?)
+    }
+}
+
+/// Gives a file its directory's SELinux label, as a kernel with SELinux would: without one the
+/// installed system may not read it.
+fn label_like(directory: &OwnedFd, file: &File) -> io::Result<()> {
+    const LABEL: &str = "security.selinux";
+    let mut label = [0; 512];
+    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    match rustix::fs::getxattr(directory, LABEL, &mut label[..]) {
+        Ok(length) => {
+            Ok(rustix::fs::fsetxattr(file, LABEL, &label[..length], XattrFlags::empty())?)
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what has this name in a directory, with all below it; nothing there is fine.
+pub fn remove(parent: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    remove_children(dir.as_fd())?;
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn remove_children(dir: BorrowedFd) -> io::Result<()> {
+    for name in children(dir)? {
+        remove(dir, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes what is in a directory, except mount points and `lost+found`.
+pub fn empty(dir: BorrowedFd) -> io::Result<()> {
+    for name in children(dir)? {
+        match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if name == "lost+found" {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let child = rustix::fs::openat(dir, &name, flags, Mode::empty())?;
+        empty(child.as_fd())?;
+        match rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
+            // A mount point, or a directory with one in it.
+            Ok(()) | Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Names in an open directory, without `.` and `..`.
+pub fn children(dir: BorrowedFd) -> io::Result<Vec<std::ffi::OsString>> {
+    let mut names = Vec::new();
+    for item in Dir::read_from(dir)? {
+        let item = item?;
+        let name = item.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_relative_paths_that_go_down_are_paths() {
+        for (text, path) in
+            [("a/b", "a/b"), ("./a//b/", "a/b"), ("./", ""), (".", ""), ("a/.", "a")]
+        {
+            assert_eq!(relative(text.as_bytes()).unwrap(), Path::new(path), "{text:?}");
+        }
+        for bad in ["", "/", "/etc/passwd", "../x", "a/../b", "a/..", "..", "a\0b"] {
+            assert!(relative(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(relative(&[b'a'; 5000]).is_err());
+    }
+
+    #[test]
+    fn links_out_of_the_root_stay_in_it_or_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(base.path().join("etc")).unwrap();
+        symlink(outside.path(), base.path().join("absolute")).unwrap();
+        symlink("../../../../../..", base.path().join("up")).unwrap();
+        symlink("/etc", base.path().join("inside")).unwrap();
+        let root = Root::open(base.path()).unwrap();
+        assert!(root.write(Path::new("absolute/file"), b"x", 0o644).is_err());
+        root.write(Path::new("up/file"), b"up", 0o644).unwrap();
+        root.write(Path::new("inside/file"), b"in", 0o600).unwrap();
+        assert_eq!(std::fs::read(base.path().join("file")).unwrap(), b"up");
+        assert_eq!(std::fs::read(base.path().join("etc/file")).unwrap(), b"in");
+        assert_eq!(children(Root::open(outside.path()).unwrap().as_fd()).unwrap().len(), 0);
+        for path in ["absolute", "up", "inside"] {
+            assert!(root.dir_strictly(Path::new(path)).is_err(), "{path}");
+            assert!(root.real_dir(Path::new(path)).is_err(), "{path}");
+        }
+        assert_eq!(root.read(Path::new("inside/file"), 10).unwrap().unwrap(), b"in");
+        assert_eq!(root.read(Path::new("nothing"), 10).unwrap(), None);
+        assert!(root.read(Path::new("file"), 1).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Other programs, by argument vector. Nothing here ever passes through a shell.
+
+use std::fmt;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, bail};
+
+/// Where the programs of a tool image are, whatever the container's own PATH says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How much of a failed program's last words goes into the reason.
+const LAST_WORDS_BYTES_MAX: usize = 1500;
+
+/// A program and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Argv(pub Vec<String>);
+
+impl Argv {
+    pub fn new<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Argv {
+        Argv(words.into_iter().map(|word| word.as_ref().to_owned()).collect())
+    }
+}
+
+impl fmt::Display for Argv {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+/// Runs it to its end and returns what it wrote to stdout.
+pub fn run(argv: &Argv) -> anyhow::Result<String> {
+    run_with(argv, &[])
+}
+
+/// The same, with more in its environment.
+pub fn run_with(argv: &Argv, environment: &[(&str, &str)]) -> anyhow::Result<String> {
+    let output = output(argv, environment)?;
+    if !output.status.success() {
+        bail!("{argv} failed with {}: {}", output.status, last_words(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn output(argv: &Argv, environment: &[(&str, &str)]) -> anyhow::Result<Output> {
+    let (program, arguments) = argv.0.split_first().context("an empty command")?;
+    Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {program}"))
+}
+
+fn last_words(output: &Output) -> String {
+    let text = if output.stderr.trim_ascii().is_empty() { &output.stdout } else { &output.stderr };
+    let text = String::from_utf8_lossy(text);
+    let text = text.trim();
+    text[text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_BYTES_MAX))..].to_owned()
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What every step knows: the recipe, this machine's identity, and the agent to talk to.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use recipe::run_dir::Identity;
+use recipe::{DiskFacts, File, Linux, Workflow};
+
+use crate::agent::Reporter;
+use crate::{Places, Step, bootloader_linux, config_drive, image_linux, partition};
+
+/// The largest file that is read from the run directory; the schema allows 1 MiB of payload.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+pub struct Context<'a> {
+    pub places: &'a Places,
+    pub linux: Linux,
+    pub identity: Identity,
+    pub disk: DiskFacts,
+    pub reporter: Reporter,
+}
+
+/// Runs one step; a failure's reason is with the agent when this returns.
+pub fn run(step: Step, places: &Places) -> anyhow::Result<()> {
+    let outcome = run_step(step, places);
+    if let Err(error) = &outcome {
+        let reporter = Reporter::new(&places.agent_socket, step);
+        if let Err(unheard) = reporter.failure(&format!("{error:#}")) {
+            // The journal has the reason too: the dispatcher takes its last lines instead.
+            eprintln!("{}: tell the agent why it failed: {unheard:#}", step.name());
+        }
+    }
+    outcome
+}
+
+fn run_step(step: Step, places: &Places) -> anyhow::Result<()> {
+    let context = read(step, places)?;
+    match step {
+        Step::Partition => partition::run(&context),
+        Step::ImageLinux => image_linux::run(&context),
+        Step::BootloaderLinux => bootloader_linux::run(&context),
+        Step::ConfigDrive => config_drive::run(&context),
+    }
+}
+
+fn read(step: Step, places: &Places) -> anyhow::Result<Context<'_>> {
+    let files = ["recipe.json", "identity.json"]
+        .map(|name| read_file(&places.run_dir.join(name), name))
+        .into_iter()
+        .collect::<anyhow::Result<Vec<File>>>()?;
+    let (recipe, identity) = recipe::run_dir::read(&files)?;
+    let Workflow::Linux(linux) = recipe.workflow else {
+        bail!("{} installs Linux, but the recipe's target is {}", step.name(), recipe.task_target);
+    };
+    let disk = identity.disk.clone().context("identity.json names no disk")?;
+    let reporter = Reporter::new(&places.agent_socket, step);
+    Ok(Context { places, linux, identity, disk, reporter })
+}
+
+fn read_file(path: &Path, name: &str) -> anyhow::Result<File> {
+    let length = fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+    if length > FILE_BYTES_MAX {
+        bail!("{} has {length} bytes, at most {FILE_BYTES_MAX} are read", path.display());
+    }
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(File { name: name.into(), bytes })
+}

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Layers onto a filesystem, with everything that a tar archive can say of a file.
+//!
+//! Parents are resolved by the kernel below the root, and what has a member's name is removed before
+//! the member is made, so nothing is ever written through a link out of the root. Directories get
+//! their times and default ACLs at the very end: what is made in them would change or inherit these.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::acl::{self, Names};
+use super::tar::{Archive, Kind, Member, TarError};
+use crate::beneath::{self, Root};
+
+const ACL_ACCESS: &str = "system.posix_acl_access";
+const ACL_DEFAULT: &str = "system.posix_acl_default";
+/// OCI image-spec, layer.md, "Whiteouts".
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Far above every operating system; bounds the memory for directories.
+const MEMBERS_MAX: u64 = 20_000_000;
+/// passwd and group of an image that names people in its ACLs.
+const NAMES_BYTES_MAX: u64 = 16 << 20;
+
+/// A tree that layers are put into, one after the other.
+pub struct Tree<'a> {
+    root: &'a Root,
+    /// What this layer made: its whiteouts do not mean these.
+    made: HashSet<PathBuf>,
+    is_first: bool,
+    members: u64,
+    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    directories: BTreeMap<PathBuf, Directory>,
+    /// ACLs that name people: the names are looked up when the image is whole.
+    named_acls: Vec<(PathBuf, &'static str, Vec<u8>)>,
+    lost_xattrs: u64,
+}
+
+/// What a directory gets at the end.
+struct Directory {
+    mtime: (i64, u32),
+    default_acl: Option<Vec<u8>>,
+}
+
+impl<'a> Tree<'a> {
+    pub fn new(root: &'a Root) -> Tree<'a> {
+        Tree {
+            root,
+            made: HashSet::new(),
+            is_first: true,
+            members: 0,
+            parent: None,
+            directories: BTreeMap::new(),
+            named_acls: Vec::new(),
+            lost_xattrs: 0,
+        }
+    }
+
+    /// Puts one layer on top; `tick` is called often.
+    pub fn layer(&mut self, archive: impl BufRead, tick: &dyn Fn()) -> anyhow::Result<()> {
+        let mut archive = Archive::new(archive);
+        self.made.clear();
+        while let Some(member) = archive.next()? {
+            self.members += 1;
+            if self.members > MEMBERS_MAX {
+                bail!(TarError::Refused(format!("more than {MEMBERS_MAX} members")));
+            }
+            self.member(&mut archive, &member, tick)
+                .with_context(|| format!("extract {:?}", shown(&member.path)))?;
+            tick();
+        }
+        self.is_first = false;
+        Ok(())
+    }
+
+    /// Gives the directories what they could not have before.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let names = if self.named_acls.is_empty() { Names::default() } else { self.names()? };
+        for (path, attribute, text) in &self.named_acls {
+            let value = acl::parse(text, &names)
+                .with_context(|| format!("the access control list of {}", path.display()))?;
+            let parent = self.root.dir_strictly(path.parent().unwrap_or(Path::new("")))?;
+            set_xattr_by_name(parent.as_fd(), path, attribute.as_bytes(), &value)
+                .with_context(|| format!("set {attribute} of {}", path.display()))?;
+        }
+        for (path, directory) in self.directories.iter().rev() {
+            let finish = || -> io::Result<()> {
+                let fd = self.root.real_dir(path)?;
+                let fd = rustix::fs::openat(&fd, ".", DIRECTORY, Mode::empty())?;
+                if let Some(acl) = &directory.default_acl {
+                    rustix::fs::fsetxattr(&fd, ACL_DEFAULT, acl, XattrFlags::empty())?;
+                }
+                Ok(rustix::fs::futimens(&fd, &times(directory.mtime))?)
+            };
+            match finish() {
+                // A later layer put something else in its place.
+                Err(error) if is_gone(&error) => {}
+                outcome => outcome.with_context(|| format!("finish {}", path.display()))?,
+            }
+        }
+        if self.lost_xattrs > 0 {
+            println!("{} extended attributes do not exist on their filesystem", self.lost_xattrs);
+        }
+        Ok(())
+    }
+
+    fn member<R: BufRead>(
+        &mut self,
+        archive: &mut Archive<R>,
+        member: &Member,
+        tick: &dyn Fn(),
+    ) -> anyhow::Result<()> {
+        let path = beneath::relative(&member.path)?;
+        let Some(name) = path.file_name() else {
+            ensure!(member.kind == Kind::Directory, "the root can only be a directory");
+            let fd = rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty())?;
+            return self.finish_directory(&fd, &path, member);
+        };
+        let parent = self.parent(path.parent().unwrap_or(Path::new("")))?;
+        if name.as_bytes() == OPAQUE {
+            return self.hide_children(path.parent().unwrap_or(Path::new("")));
+        }
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            ensure!(!hidden.is_empty(), "a whiteout of nothing");
+            return self.hide(&path.with_file_name(OsStr::from_bytes(hidden)));
+        }
+        match member.kind {
+            Kind::File => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mode = Mode::RUSR | Mode::WUSR;
+                let fd = self.make(&parent, name, || {
+                    rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW, mode)
+                })?;
+                let file = File::from(fd);
+                write_data(archive, &file, member, tick)?;
+                self.metadata(file.as_fd(), &path, member)?;
+            }
+            Kind::Directory => {
+                let fd = self.directory(&parent, name)?;
+                self.finish_directory(&fd, &path, member)?;
+            }
+            Kind::Hardlink => self.hardlink(&parent, name, member)?,
+            Kind::Symlink => {
+                let target = OsStr::from_bytes(&member.link);
+                ensure!(!target.is_empty(), "a symbolic link to nothing");
+                self.make(&parent, name, || rustix::fs::symlinkat(target, &parent, name))?;
+                self.metadata_by_name(parent.as_fd(), name, &path, member)?;
+            }
+            Kind::CharDevice => self.device(&parent, &path, FileType::CharacterDevice, member)?,
+            Kind::BlockDevice => self.device(&parent, &path, FileType::BlockDevice, member)?,
+            Kind::Fifo => self.device(&parent, &path, FileType::Fifo, member)?,
+        }
+        if !self.is_first {
+            self.made.insert(path);
+        }
+        Ok(())
+    }
+
+    /// The directory that a member is made in; those that the archive does not mention are made.
+    fn parent(&mut self, path: &Path) -> anyhow::Result<Rc<OwnedFd>> {
+        if let Some((known, fd)) = &self.parent
+            && known == path
+        {
+            return Ok(fd.clone());
+        }
+        let fd = match self.root.dir_strictly(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = self.parent(path.parent().unwrap_or(Path::new("")))?;
+                let name = path.file_name().unwrap_or_default();
+                rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
+                self.root.dir_strictly(path)
+            }
+            found => found,
+        };
+        let fd = fd.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::XDEV) => anyhow::anyhow!(
+                "refused: {} goes through a symbolic link that leaves the image",
+                path.display()
+            ),
+            _ => anyhow::Error::new(error).context(format!("open {}", path.display())),
+        })?;
+        let fd = Rc::new(fd);
+        self.parent = Some((path.to_owned(), fd.clone()));
+        Ok(fd)
+    }
+
+    /// Makes something new; what had the name is removed.
+    fn make<T>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> anyhow::Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {
+                // It may be the directory that is remembered.
+                self.parent = None;
+                beneath::remove(parent.as_fd(), name).context("replace what is there")?;
+                Ok(make()?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    /// A directory that is there stays, with what is in it.
+    fn directory(&mut self, parent: &OwnedFd, name: &OsStr) -> anyhow::Result<OwnedFd> {
+        let mode = Mode::from_raw_mode(0o700);
+        let open = || rustix::fs::openat(parent, name, DIRECTORY, Mode::empty());
+        match rustix::fs::mkdirat(parent, name, mode) {
+            Err(Errno::EXIST) => match open() {
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    self.make(parent, name, || rustix::fs::mkdirat(parent, name, mode))?;
+                    Ok(open()?)
+                }
+                found => Ok(found?),
+            },
+            made => {
+                made?;
+                Ok(open()?)
+            }
+        }
+    }
+
+    fn hardlink(&mut self, parent: &OwnedFd, name: &OsStr, member: &Member) -> anyhow::Result<()> {
+        let target = beneath::relative(&member.link)?;
+        let to = target.file_name().context("a hard link to the root")?;
+        let target_parent = self.parent(target.parent().unwrap_or(Path::new("")))?;
+        let is_itself = (|| -> rustix::io::Result<bool> {
+            let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let meant = rustix::fs::statat(&target_parent, to, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok((there.st_dev, there.st_ino) == (meant.st_dev, meant.st_ino))
+        })();
+        if is_itself == Ok(true) {
+            return Ok(());
+        }
+        let link = || rustix::fs::linkat(&target_parent, to, parent, name, AtFlags::empty());
+        self.make(parent, name, link).with_context(|| format!("link to {:?}", shown(&member.link)))
+    }
+
+    fn device(
+        &mut self,
+        parent: &OwnedFd,
+        path: &Path,
+        kind: FileType,
+        member: &Member,
+    ) -> anyhow::Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        let device = rustix::fs::makedev(member.device.0, member.device.1);
+        let mode = Mode::from_raw_mode(member.mode);
+        self.make(parent, name, || rustix::fs::mknodat(parent, name, kind, mode, device))?;
+        self.metadata_by_name(parent.as_fd(), name, path, member)
+    }
+
+    fn finish_directory(
+        &mut self,
+        fd: &OwnedFd,
+        path: &Path,
+        member: &Member,
+    ) -> anyhow::Result<()> {
+        self.metadata(fd.as_fd(), path, member)?;
+        let default_acl = match &member.acl_default {
+            None => {
+                let raw = member.xattrs.iter().find(|(name, _)| name == ACL_DEFAULT.as_bytes());
+                raw.map(|(_, value)| value.clone())
+            }
+            Some(text) => self.acl(path, ACL_DEFAULT, text)?,
+        };
+        let directory = Directory { mtime: member.mtime, default_acl };
+        self.directories.insert(path.to_owned(), directory);
+        Ok(())
+    }
+
+    /// Owner first: a change of owner clears setuid and capabilities.
+    fn metadata(&mut self, fd: BorrowedFd, path: &Path, member: &Member) -> anyhow::Result<()> {
+        rustix::fs::fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(member.mode))?;
+        for (name, value) in attributes(member) {
+            let name = OsStr::from_bytes(name);
+            let outcome = rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty());
+            self.note_xattr(outcome).with_context(|| format!("set {name:?}"))?;
+        }
+        if let Some(text) = &member.acl_access
+            && let Some(value) = self.acl(path, ACL_ACCESS, text)?
+        {
+            let outcome = rustix::fs::fsetxattr(fd, ACL_ACCESS, &value, XattrFlags::empty());
+            self.note_xattr(outcome).context("set the access control list")?;
+        }
+        Ok(rustix::fs::futimens(fd, &times(member.mtime))?)
+    }
+
+    /// The same for what cannot be opened. Nothing else works in this tree, so the name still means
+    /// what was just made.
+    fn metadata_by_name(
+        &mut self,
+        parent: BorrowedFd,
+        name: &OsStr,
+        path: &Path,
+        member: &Member,
+    ) -> anyhow::Result<()> {
+        let (uid, gid) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+        rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if member.kind != Kind::Symlink {
+            let mode = Mode::from_raw_mode(member.mode);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+        }
+        for (attribute, value) in attributes(member) {
+            let outcome = set_xattr_by_name(parent, path, attribute, value);
+            self.note_xattr(outcome).with_context(|| format!("set {:?}", shown(attribute)))?;
+        }
+        if let Some(text) = member.acl_access.as_deref().filter(|_| member.kind != Kind::Symlink)
+            && let Some(value) = self.acl(path, ACL_ACCESS, text)?
+        {
+            let outcome = set_xattr_by_name(parent, path, ACL_ACCESS.as_bytes(), &value);
+            self.note_xattr(outcome).context("set the access control list")?;
+        }
+        let times = times(member.mtime);
+        Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// FAT and some kernel configurations have none: that is the target's choice, not an error.
+    fn note_xattr(&mut self, outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
+        match outcome {
+            Err(Errno::OPNOTSUPP) => {
+                self.lost_xattrs += 1;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The kernel's form of an ACL, or `None` when it has to wait for the image's names.
+    fn acl(
+        &mut self,
+        path: &Path,
+        attribute: &'static str,
+        text: &[u8],
+    ) -> anyhow::Result<Option<Vec<u8>>> {
+        match acl::parse(text, &Names::default()) {
+            Ok(value) => Ok(Some(value)),
+            Err(acl::AclError::UnknownName(_)) => {
+                self.named_acls.push((path.to_owned(), attribute, text.to_vec()));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn names(&self) -> anyhow::Result<Names> {
+        let read = |path: &str| -> anyhow::Result<Vec<u8>> {
+            let bytes = self.root.read(Path::new(path), NAMES_BYTES_MAX);
+            Ok(bytes.with_context(|| format!("read /{path} of the image"))?.unwrap_or_default())
+        };
+        Ok(Names::parse(&read("etc/passwd")?, &read("etc/group")?))
+    }
+
+    /// Hides what lower layers have under this path.
+    fn hide(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.parent = None;
+        if !self.made.contains(path) {
+            let parent = self.root.dir_strictly(path.parent().unwrap_or(Path::new("")))?;
+            let name = path.file_name().unwrap_or_default();
+            return beneath::remove(parent.as_fd(), name).context("remove what it hides");
+        }
+        match self.root.real_dir(path) {
+            Ok(_) => self.hide_children(path),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn hide_children(&mut self, path: &Path) -> anyhow::Result<()> {
+        let dir = self.root.real_dir(path).context("open what it hides")?;
+        let dir = rustix::fs::openat(&dir, ".", DIRECTORY, Mode::empty())?;
+        for name in beneath::children(dir.as_fd())? {
+            self.hide(&path.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Attributes that are set at once. An overlay filesystem's own notes mean nothing here.
+fn attributes(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let is_kept = |name: &[u8]| {
+        name != ACL_DEFAULT.as_bytes()
+            && !name.starts_with(b"trusted.overlay.")
+            && !name.starts_with(b"user.overlay.")
+    };
+    let all = member.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    all.filter(move |(name, _)| is_kept(name))
+}
+
+/// There is no lsetxattrat(2) before Linux 6.13: the parent's descriptor in /proc is as good.
+fn set_xattr_by_name(
+    parent: BorrowedFd,
+    path: &Path,
+    attribute: &[u8],
+    value: &[u8],
+) -> rustix::io::Result<()> {
+    let parent = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
+    let place = parent.join(path.file_name().unwrap_or_default());
+    rustix::fs::lsetxattr(place, OsStr::from_bytes(attribute), value, XattrFlags::empty())
+}
+
+fn write_data<R: BufRead>(
+    archive: &mut Archive<R>,
+    mut file: &File,
+    member: &Member,
+    tick: &dyn Fn(),
+) -> anyhow::Result<()> {
+    let Some(regions) = &member.sparse else {
+        loop {
+            let bytes = archive.data()?;
+            let length = bytes.len();
+            if length == 0 {
+                return Ok(());
+            }
+            file.write_all(bytes)?;
+            archive.consume(length);
+            tick();
+        }
+    };
+    for (mut offset, mut left) in regions.iter().copied() {
+        while left > 0 {
+            let bytes = archive.data()?;
+            let length = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            ensure!(length > 0, TarError::Malformed("a sparse map"));
+            file.write_all_at(&bytes[..length], offset)?;
+            archive.consume(length);
+            (offset, left) = (offset + length as u64, left - length as u64);
+            tick();
+        }
+    }
+    Ok(file.set_len(member.size)?)
+}
+
+fn times((seconds, nanos): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    Errno::from_io_error(error).is_some_and(|errno| gone.contains(&errno))
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(200).collect()
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The image step: streams a root filesystem from the registry onto the target's filesystems.
+//!
+//! ```text
+//! manifest ─▶ mount ─▶ [GET blob, SHA-256] ─▶ [gzip|zstd] ─▶ tar ─▶ files ─▶ sync ─▶ stamp ─▶ unmount
+//! ```
+//!
+//! The stamp is the last act: with it a rerun is a no-op, without it whatever is there goes away first.
+
+mod acl;
+mod extract;
+mod layers;
+mod pax;
+mod pipe;
+mod pull;
+mod tar;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use oci::{Descriptor, Digest};
+use recipe::run_dir::PullAccess;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Reporter;
+use crate::beneath::{self, Root};
+use crate::context::Context;
+use crate::{Places, mounts, partition};
+use extract::Tree;
+use pull::Repository;
+
+/// Where the installed system says which image it was made from.
+const STAMP: &str = "var/lib/shoal/image.json";
+const STAMP_BYTES_MAX: u64 = 64 << 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    /// Of the manifest.
+    digest: Digest,
+    reference: String,
+    job_id: String,
+}
+
+pub fn run(context: &Context) -> anyhow::Result<()> {
+    let Context { places, linux, identity, reporter, .. } = context;
+    let access = read_access(places)?;
+    let source = pull::source(&linux.oci_url, access.as_ref())?;
+    let repository = pull::open(&source, access.as_ref())?;
+    reporter.say(&format!("pull {}", source.reference));
+    let (manifest, digest) = repository.manifest(&source)?;
+    layers::check_types(&manifest.layers)?;
+    let disk = partition::open_prepared(context)?;
+    let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
+    {
+        let root = Root::open(&places.target)?;
+        if read_stamp(&root)?.is_some_and(|stamp| stamp.digest == digest) {
+            reporter.say(&format!("{digest} already is on {}", disk.name));
+        } else {
+            write(&repository, &manifest.layers, &root, reporter)?;
+            // The image is on the disk before the stamp says so.
+            mounts::sync(&mounted)?;
+            let stamp = Stamp {
+                digest,
+                reference: source.reference.to_string(),
+                job_id: identity.job_id.clone(),
+            };
+            let stamp = serde_json::to_vec_pretty(&stamp)?;
+            root.write(Path::new(STAMP), &stamp, 0o644).context("write the stamp")?;
+        }
+    }
+    mounts::sync(&mounted)?;
+    mounted.unmount()
+}
+
+/// Fails where no image was written: what comes after this step needs one.
+pub fn check_written(root: &Root) -> anyhow::Result<()> {
+    read_stamp(root)?
+        .map(drop)
+        .with_context(|| format!("there is no whole image on the disk: /{STAMP} is missing"))
+}
+
+/// Downloads and extracts, over whatever an interrupted run left.
+fn write(
+    repository: &Repository,
+    layers: &[Descriptor],
+    root: &Root,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(root, ".", flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|dir| beneath::empty(dir.as_fd()))
+        .context("remove what an interrupted run left")?;
+    let total = layers.iter().map(|layer| layer.size).sum();
+    let arrived = AtomicU64::new(0);
+    let tick = || reporter.bytes("write the image", arrived.load(Ordering::Relaxed), total);
+    let mut tree = Tree::new(root);
+    for layer in layers {
+        layers::put(repository, layer, &mut tree, &arrived, &tick)?;
+    }
+    tree.finish()?;
+    reporter.say("flush the image to the disk");
+    Ok(())
+}
+
+fn read_stamp(root: &Root) -> anyhow::Result<Option<Stamp>> {
+    let bytes = root.read(Path::new(STAMP), STAMP_BYTES_MAX).context("read the stamp")?;
+    // A stamp that cannot be read is none: the image is written again.
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
+    let place = places.pull_file.display();
+    match std::fs::read(&places.pull_file) {
+        // The error of the parser could quote the token.
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(access) => Ok(Some(access)),
+            Err(_) => anyhow::bail!("{place} is not a description of registry access"),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {place}")),
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A bounded pipe of buffers between two threads. Buffers go round, so that memory is constant and
+//! nothing is allocated per megabyte. The end must be said: a writer that just disappears is an error.
+
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Large enough that a hand-over costs nothing beside the work on its bytes.
+const BUFFER_BYTES: usize = 512 << 10;
+/// 8 MiB in flight per pipe: the stages rarely wait for each other, and a small machine bears it.
+const BUFFERS: usize = 16;
+
+pub struct PipeWriter {
+    full: SyncSender<io::Result<Vec<u8>>>,
+    empty: Receiver<Vec<u8>>,
+}
+
+pub struct PipeReader {
+    full: Receiver<io::Result<Vec<u8>>>,
+    empty: SyncSender<Vec<u8>>,
+    buffer: Vec<u8>,
+    position: usize,
+    is_at_end: bool,
+}
+
+/// The reader went away, with its own reason.
+#[derive(Debug)]
+pub struct Gone;
+
+pub fn pipe() -> (PipeWriter, PipeReader) {
+    let (full, full_out) = sync_channel(BUFFERS);
+    let (empty, empty_out) = sync_channel(BUFFERS + 1);
+    for _ in 0..BUFFERS {
+        empty.send(Vec::new()).expect("there is room for every buffer");
+    }
+    let reader =
+        PipeReader { full: full_out, empty, buffer: Vec::new(), position: 0, is_at_end: false };
+    (PipeWriter { full, empty: empty_out }, reader)
+}
+
+impl PipeWriter {
+    /// An empty buffer of full size to fill; waits until one is free.
+    pub fn buffer(&self) -> Result<Vec<u8>, Gone> {
+        let mut buffer = self.empty.recv().map_err(|_| Gone)?;
+        buffer.resize(BUFFER_BYTES, 0);
+        Ok(buffer)
+    }
+
+    /// Passes the first `length` bytes of a buffer on.
+    pub fn pass(&self, mut buffer: Vec<u8>, length: usize) -> Result<(), Gone> {
+        if length == 0 {
+            return Ok(());
+        }
+        buffer.truncate(length);
+        self.full.send(Ok(buffer)).map_err(|_| Gone)
+    }
+
+    /// All was written and is good.
+    pub fn end(self) {
+        self.full.send(Ok(Vec::new())).unwrap_or_default();
+    }
+
+    /// What was written must not be trusted; the reader sees this error.
+    pub fn fail(self, error: io::Error) {
+        self.full.send(Err(error)).unwrap_or_default();
+    }
+}
+
+impl PipeReader {
+    /// Reads what is left and forgets it; the writer's verdict comes at the end.
+    pub fn drain(&mut self) -> io::Result<u64> {
+        let mut bytes = 0;
+        loop {
+            let length = self.fill_buf()?.len();
+            if length == 0 {
+                return Ok(bytes);
+            }
+            bytes += length as u64;
+            self.consume(length);
+        }
+    }
+}
+
+impl BufRead for PipeReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.buffer.len() && !self.is_at_end {
+            // A writer that is gone needs no buffer back.
+            self.empty.send(std::mem::take(&mut self.buffer)).unwrap_or_default();
+            self.position = 0;
+            self.buffer = self
+                .full
+                .recv()
+                .map_err(|_| io::Error::other("the stage before ended without a word"))??;
+            self.is_at_end = self.buffer.is_empty();
+        }
+        Ok(&self.buffer[self.position..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.position += length;
+    }
+}
+
+impl Read for PipeReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let from = self.fill_buf()?;
+        let length = from.len().min(into.len());
+        into[..length].copy_from_slice(&from[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(PipeWriter) + Send) -> io::Result<Vec<u8>> {
+        let (writer, mut reader) = pipe();
+        std::thread::scope(|scope| {
+            scope.spawn(move || write(writer));
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes)
+        })
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_and_the_end_must_be_said() {
+        let send = |writer: &PipeWriter| {
+            for round in 0..100u8 {
+                let mut buffer = writer.buffer().unwrap();
+                buffer[..1000].fill(round);
+                writer.pass(buffer, 1000).unwrap();
+            }
+        };
+        let expected: Vec<u8> = (0..100).flat_map(|round| [round; 1000]).collect();
+        let got = written(|writer| {
+            send(&writer);
+            writer.end();
+        });
+        assert_eq!(got.unwrap(), expected);
+        assert!(written(|writer| send(&writer)).is_err(), "no end was said");
+        let got = written(|writer| {
+            send(&writer);
+            writer.fail(io::Error::other("bad digest"));
+        });
+        assert_eq!(got.unwrap_err().to_string(), "bad digest");
+    }
+
+    #[test]
+    fn a_writer_learns_that_its_reader_went() {
+        let (writer, reader) = pipe();
+        drop(reader);
+        let outcome = (0..100).try_for_each(|_| writer.buffer().map(drop));
+        assert!(outcome.is_err());
+    }
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Manifests and blobs from a registry (OCI distribution-spec 1.1, pull). Blocking.
+//!
+//! The attempt's token goes only to the controller's own registry, by its exact authority; every other
+//! host is asked anonymously.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use oci::{Descriptor, Digest, Manifest, Reference, Verifier, media_type};
+use recipe::run_dir::PullAccess;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+
+use super::pipe::PipeWriter;
+
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// A connection on which nothing arrives for so long is lost.
+const READ_WAIT: Duration = Duration::from_secs(60);
+/// How long the registry may be away: a controller that is restarted, or moved, comes back. Every byte
+/// that arrives begins the time anew.
+const OUTAGE_MAX: Duration = Duration::from_secs(600);
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The certificates of public registries' authorities: package ca-certificates of the tool's image.
+const PUBLIC_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// One repository of one registry.
+pub struct Repository {
+    agent: ureq::Agent,
+    /// `https://host/v2/name`.
+    base: String,
+    authorization: Option<String>,
+}
+
+/// What to pull and from where. Pure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub reference: Reference,
+    /// What the manifest must be.
+    pub digest: Option<Digest>,
+    pub is_controllers: bool,
+}
+
+/// What the recipe's reference means on this machine.
+pub fn source(oci_url: &str, access: Option<&PullAccess>) -> anyhow::Result<Source> {
+    let mut reference: Reference = oci_url.parse()?;
+    let is_controllers = reference.authority == recipe::CONTROLLER_HOST
+        || access.is_some_and(|access| access.authority == reference.authority);
+    if reference.authority == recipe::CONTROLLER_HOST {
+        let access = access.with_context(|| {
+            format!("{oci_url} is in the controller's registry, but no access to it was given")
+        })?;
+        reference.authority = access.authority.clone();
+    }
+    let pinned = access.and_then(|access| access.digest.as_deref());
+    let pinned: Option<Digest> = pinned.map(str::parse).transpose()?;
+    if let (Some(asked), Some(pinned)) = (&reference.digest, &pinned) {
+        ensure!(
+            asked == pinned,
+            "the recipe asks for {asked}, but the job was created for {pinned}"
+        );
+    }
+    let digest = pinned.or(reference.digest.clone());
+    Ok(Source { reference, digest, is_controllers })
+}
+
+pub fn open(source: &Source, access: Option<&PullAccess>) -> anyhow::Result<Repository> {
+    let access = access.filter(|_| source.is_controllers);
+    let is_plain = access.is_some_and(|access| access.ca_pem.is_none());
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT_WAIT))
+        .timeout_recv_response(Some(READ_WAIT))
+        .timeout_per_read(Some(READ_WAIT))
+        .https_only(!is_plain)
+        // Our own registry never redirects; public ones send blobs from elsewhere.
+        .max_redirects(if source.is_controllers { 0 } else { 5 });
+    if !is_plain {
+        let pem = match access.and_then(|access| access.ca_pem.as_deref()) {
+            Some(pem) => pem.as_bytes().to_vec(),
+            None => std::fs::read(PUBLIC_CA_FILE)
+                .with_context(|| format!("read the public authorities in {PUBLIC_CA_FILE}"))?,
+        };
+        config = config.tls_config(tls(&pem)?);
+    }
+    let scheme = if is_plain { "http" } else { "https" };
+    Ok(Repository {
+        agent: ureq::Agent::new_with_config(config.build()),
+        base: format!(
+            "{scheme}://{}/v2/{}",
+            source.reference.authority, source.reference.repository
+        ),
+        authorization: access.map(|access| format!("Bearer {}", access.token.as_str())),
+    })
+}
+
+fn tls(pem: &[u8]) -> anyhow::Result<TlsConfig> {
+    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    for item in ureq::tls::parse_pem(pem) {
+        if let PemItem::Certificate(certificate) = item.context("read the authorities' PEM")? {
+            roots.push(certificate);
+        }
+    }
+    ensure!(!roots.is_empty(), "the authorities' PEM holds no certificate");
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build())
+}
+
+impl Repository {
+    /// The image's manifest and its digest; of an index, the one for this machine.
+    pub fn manifest(&self, source: &Source) -> anyhow::Result<(Manifest, Digest)> {
+        let name = match &source.digest {
+            Some(digest) => digest.to_string(),
+            None => source.reference.tag_or_digest(),
+        };
+        let (bytes, manifest, digest) = self.document(&name, source.digest.as_ref())?;
+        if manifest.manifests.is_empty() {
+            return Ok((manifest, digest));
+        }
+        let chosen = for_this_machine(&bytes, &manifest)?;
+        let (_, manifest, digest) = self.document(chosen.digest.as_str(), Some(&chosen.digest))?;
+        ensure!(manifest.manifests.is_empty(), "{digest} is an index inside an index");
+        Ok((manifest, digest))
+    }
+
+    fn document(
+        &self,
+        name: &str,
+        expected: Option<&Digest>,
+    ) -> anyhow::Result<(Vec<u8>, Manifest, Digest)> {
+        let url = format!("{}/manifests/{name}", self.base);
+        let (bytes, content_type) = self.with_retries(|| self.try_document(&url))?;
+        let digest = match expected {
+            None => Digest::of(&bytes),
+            Some(expected) => {
+                let mut verifier = Verifier::new(expected.clone());
+                verifier.update(&bytes);
+                verifier.verify().map_err(|found| {
+                    anyhow::anyhow!(
+                        "{url} is damaged: expected {expected}, but what came is {found}"
+                    )
+                })?
+            }
+        };
+        let manifest =
+            Manifest::parse(&bytes, &content_type).with_context(|| format!("read {url}"))?;
+        Ok((bytes, manifest, digest))
+    }
+
+    fn try_document(&self, url: &str) -> Result<(Vec<u8>, String), Failure> {
+        let accept = [
+            media_type::MANIFEST,
+            media_type::INDEX,
+            media_type::DOCKER_MANIFEST,
+            media_type::DOCKER_INDEX,
+        ];
+        let request = self.get(url).header("Accept", accept.join(", "));
+        let response = checked(request.call(), url, &[200])?;
+        let content_type = response.headers().get("content-type");
+        let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let mut bytes = Vec::new();
+        response
+            .into_body()
+            .into_reader()
+            .take(oci::MANIFEST_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Failure::Lost(anyhow::Error::new(error).context(url.to_owned())))?;
+        if bytes.len() > oci::MANIFEST_BYTES_MAX {
+            return Err(Failure::Final(anyhow::anyhow!("{url} is larger than a manifest may be")));
+        }
+        Ok((bytes, content_type))
+    }
+
+    /// Streams a blob into a pipe and says its end only when size and digest are right. A lost
+    /// connection is taken up where it broke. `arrived` hears how many bytes came.
+    pub fn blob(&self, blob: &Descriptor, into: PipeWriter, arrived: impl Fn(u64)) {
+        match self.stream(blob, &into, arrived) {
+            Ok(Outcome::Whole) => into.end(),
+            Ok(Outcome::ReaderGone) => {}
+            Err(error) => into.fail(io::Error::other(format!("{error:#}"))),
+        }
+    }
+
+    fn stream(
+        &self,
+        blob: &Descriptor,
+        into: &PipeWriter,
+        arrived: impl Fn(u64),
+    ) -> anyhow::Result<Outcome> {
+        let url = format!("{}/blobs/{}", self.base, blob.digest);
+        let mut verifier = Verifier::new(blob.digest.clone());
+        let mut done = 0;
+        let mut outage = Outage::default();
+        while done < blob.size {
+            let before = done;
+            let lost = match self.open_blob(&url, done, blob.size) {
+                Ok(mut body) => loop {
+                    let Ok(mut buffer) = into.buffer() else { return Ok(Outcome::ReaderGone) };
+                    let (length, end) = fill(&mut body, &mut buffer);
+                    done += length as u64;
+                    ensure!(
+                        done <= blob.size,
+                        "{url} is longer than the {} bytes of its descriptor",
+                        blob.size
+                    );
+                    verifier.update(&buffer[..length]);
+                    arrived(length as u64);
+                    if into.pass(buffer, length).is_err() {
+                        return Ok(Outcome::ReaderGone);
+                    }
+                    match end {
+                        None => {}
+                        Some(Ok(())) if done == blob.size => break None,
+                        Some(Ok(())) => break Some(anyhow::anyhow!("the connection ended early")),
+                        Some(Err(error)) => break Some(anyhow::Error::new(error)),
+                    }
+                },
+                Err(Failure::Lost(error)) => Some(error),
+                Err(Failure::Final(error)) => return Err(error),
+            };
+            let Some(error) = lost else { break };
+            if done > before {
+                outage = Outage::default();
+            }
+            outage.wait(error.context(format!("read {url} at byte {done}")))?;
+        }
+        match verifier.verify() {
+            Ok(_) => Ok(Outcome::Whole),
+            Err(found) => {
+                bail!("{url} is damaged: expected {}, but what came is {found}", blob.digest)
+            }
+        }
+    }
+
+    fn open_blob(&self, url: &str, from: u64, size: u64) -> Result<impl Read + use<>, Failure> {
+        let (request, expected) = match from {
+            0 => (self.get(url), 200),
+            _ => (self.get(url).header("Range", format!("bytes={from}-")), 206),
+        };
+        let response = checked(request.call(), url, &[expected])?;
+        let wanted = format!("bytes {from}-");
+        let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
+        if expected == 206 && !range.is_some_and(|range| range.starts_with(&wanted)) {
+            return Err(Failure::Final(anyhow::anyhow!("{url} answered another range: {range:?}")));
+        }
+        // One byte more than promised is enough to see that it is too long.
+        Ok(response.into_body().into_reader().take(size - from + 1))
+    }
+
+    fn get(&self, url: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+        let request = self.agent.get(url);
+        match &self.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        }
+    }
+
+    fn with_retries<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
+        let mut outage = Outage::default();
+        loop {
+            match attempt() {
+                Ok(value) => return Ok(value),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Lost(error)) => outage.wait(error)?,
+            }
+        }
+    }
+}
+
+/// A time without progress.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    backoff: Duration,
+}
+
+impl Outage {
+    /// Waits before the next attempt, or gives up with the error of this one.
+    fn wait(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= OUTAGE_MAX {
+            return Err(error.context(format!("given up after {} s", OUTAGE_MAX.as_secs())));
+        }
+        eprintln!("{error:#}; trying again");
+        self.backoff = (self.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        std::thread::sleep(self.backoff);
+        Ok(())
+    }
+}
+
+enum Outcome {
+    Whole,
+    /// The reader failed and says why itself.
+    ReaderGone,
+}
+
+/// Whether asking again may help.
+enum Failure {
+    Lost(anyhow::Error),
+    Final(anyhow::Error),
+}
+
+type Response = ureq::http::Response<ureq::Body>;
+
+fn checked(
+    response: Result<Response, ureq::Error>,
+    url: &str,
+    expected: &[u16],
+) -> Result<Response, Failure> {
+    let response = response
+        .map_err(|error| Failure::Lost(anyhow::Error::new(error).context(format!("GET {url}"))))?;
+    let status = response.status().as_u16();
+    if expected.contains(&status) {
+        return Ok(response);
+    }
+    let error = anyhow::anyhow!("GET {url} answered {status}");
+    if status == 429 || status >= 500 {
+        Err(Failure::Lost(error))
+    } else {
+        Err(Failure::Final(error))
+    }
+}
+
+/// Fills a buffer as far as it can; tells when and how the reader ended.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Result<()>>) {
+    let mut length = 0;
+    while length < buffer.len() {
+        match from.read(&mut buffer[length..]) {
+            Ok(0) => return (length, Some(Ok(()))),
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (length, Some(Err(error))),
+        }
+    }
+    (length, None)
+}
+
+/// The manifest of an index that fits this machine: the only one, or the one for linux/amd64.
+fn for_this_machine<'a>(bytes: &[u8], index: &'a Manifest) -> anyhow::Result<&'a Descriptor> {
+    if let [only] = index.manifests.as_slice() {
+        return Ok(only);
+    }
+    let value: serde_json::Value = serde_json::from_slice(bytes)?;
+    let fits = |at: usize| {
+        let platform = &value["manifests"][at]["platform"];
+        platform["os"] == "linux" && platform["architecture"] == "amd64"
+    };
+    let found = index.manifests.iter().enumerate().find(|(at, _)| fits(*at));
+    found.map(|(_, manifest)| manifest).context("the index has no image for linux/amd64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(authority: &str, digest: Option<&str>) -> PullAccess {
+        PullAccess {
+            authority: authority.into(),
+            ca_pem: None,
+            token: String::from("secret").into(),
+            digest: digest.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_token_is_for_the_controllers_registry_only() {
+        let (a, b) = (format!("sha256:{}", "a".repeat(64)), format!("sha256:{}", "b".repeat(64)));
+        for (url, access, expected) in [
+            ("controller/os/debian:13", access("10.0.2.2:8443", None), "10.0.2.2:8443 true None"),
+            ("10.0.2.2:8443/os:1", access("10.0.2.2:8443", None), "10.0.2.2:8443 true None"),
+            ("10.0.2.2:443/os:1", access("10.0.2.2:8443", None), "10.0.2.2:443 false None"),
+            ("evil.10.0.2.2/os:1", access("10.0.2.2", None), "evil.10.0.2.2 false None"),
+            ("controller/os:1", access("c", Some(&a)), &format!("c true Some(\"{a}\")")),
+            (&format!("h/os:1@{a}"), access("c", None), &format!("h false Some(\"{a}\")")),
+        ] {
+            let source = source(url, Some(&access)).unwrap();
+            let digest = source.digest.as_ref().map(Digest::as_str);
+            let got =
+                format!("{} {} {digest:?}", source.reference.authority, source.is_controllers);
+            assert_eq!(got, expected, "{url}");
+        }
+        assert!(source(&format!("h/os@{a}"), Some(&access("c", Some(&b)))).is_err());
+        assert!(source("controller/os:1", None).is_err());
+    }
+}

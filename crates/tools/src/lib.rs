@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The steps of an installation, one tool each, all in one static binary.
+//!
+//! ```text
+//! /run/provision ─▶ context ─▶ partition ─▶ image_linux ─▶ bootloader_linux ─▶ config_drive
+//!                                  │             │                │                 │
+//!                   devices, gpt ──┴── mounts ───┴── beneath ─────┘            iso9660
+//! ```
+//!
+//! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
+//! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk;
+//! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
+//! - `command`: other programs, by argv, never by a shell;
+//! - one module per step, each with a pure plan and a `run` that acts on it.
+//!
+//! Every step may run again after a crash: it looks at what is there first.
+
+mod agent;
+pub mod beneath;
+pub mod bootloader_linux;
+pub mod command;
+mod config_drive;
+mod context;
+mod devices;
+mod gpt;
+pub mod image_linux;
+mod mounts;
+pub mod partition;
+mod places;
+mod step;
+
+pub use context::run;
+pub use places::Places;
+pub use step::Step;

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The target's filesystems, mounted while a step works on them.
+//!
+//! Mount points are opened below the root without following links, and mounted on through the open
+//! descriptor: an image cannot make us mount elsewhere.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use recipe::{Format, Partition};
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use crate::beneath::Root;
+use crate::devices::Disk;
+
+/// A scanner or the kernel's own work may hold a filesystem for a moment after its last use.
+const UNMOUNT_WAIT: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(100);
+
+/// Mounted filesystems; unmounted when dropped, [`Mounted::unmount`] also tells whether it worked.
+#[derive(Debug)]
+pub struct Mounted {
+    target: PathBuf,
+    /// A parent before its children.
+    points: Vec<PathBuf>,
+}
+
+/// Mounts every partition of the layout that has a mount point, below `target`.
+pub fn mount_all(disk: &Disk, layout: &[Partition], target: &Path) -> anyhow::Result<Mounted> {
+    fs::create_dir_all(target).with_context(|| format!("create {}", target.display()))?;
+    let mut mounted = Mounted { target: target.to_owned(), points: Vec::new() };
+    for (point, partition) in recipe::layout::mounts(layout) {
+        let node = disk.partition_node(partition.number)?;
+        let below = Path::new(&point).strip_prefix("/").unwrap_or(Path::new(""));
+        if below.as_os_str().is_empty() {
+            mount(&node, target, partition.format)?;
+        } else {
+            let dir = mount_point(target, below)
+                .with_context(|| format!("{point} of the image is not a directory"))?;
+            mount(&node, &through(&dir), partition.format)?;
+        }
+        mounted.points.push(target.join(below));
+    }
+    Ok(mounted)
+}
+
+/// Writes what is in memory to the disk.
+pub fn sync(mounted: &Mounted) -> anyhow::Result<()> {
+    for point in &mounted.points {
+        let dir = fs::File::open(point).with_context(|| format!("open {}", point.display()))?;
+        rustix::fs::syncfs(dir).with_context(|| format!("flush {}", point.display()))?;
+    }
+    Ok(())
+}
+
+/// Mounts one filesystem on a directory of ours.
+pub fn mount_one(node: &Path, format: Format, dir: &Path) -> anyhow::Result<Mounted> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    mount(node, dir, format)?;
+    Ok(Mounted { target: dir.to_owned(), points: vec![dir.to_owned()] })
+}
+
+impl Mounted {
+    pub fn points(&self) -> &[PathBuf] {
+        &self.points
+    }
+
+    /// Also mounts a kernel filesystem (`proc`, `tmpfs` ...) below the root.
+    pub fn mount_kernel(&mut self, kind: &str, below: &Path) -> anyhow::Result<()> {
+        let dir = mount_point(&self.target, below)
+            .with_context(|| format!("/{} of the image is not a directory", below.display()))?;
+        let flags = MountFlags::NOSUID;
+        rustix::mount::mount(kind, through(&dir), kind, flags, None)
+            .with_context(|| format!("mount {kind} on {}", below.display()))?;
+        self.points.push(self.target.join(below));
+        Ok(())
+    }
+
+    /// Flushes and unmounts all.
+    pub fn unmount(mut self) -> anyhow::Result<()> {
+        while let Some(point) = self.points.last() {
+            unmount(point).with_context(|| format!("unmount {}", point.display()))?;
+            self.points.pop();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        while let Some(point) = self.points.pop() {
+            if let Err(error) = unmount(&point) {
+                // Already failing: the first error is told, this one only said.
+                eprintln!("unmount {}: {error}", point.display());
+            }
+        }
+    }
+}
+
+fn mount_point(target: &Path, below: &Path) -> anyhow::Result<OwnedFd> {
+    let root = Root::open(target)?;
+    root.create_dirs(below)?;
+    Ok(root.real_dir(below)?)
+}
+
+fn through(dir: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()))
+}
+
+fn mount(node: &Path, dir: &Path, format: Format) -> anyhow::Result<()> {
+    // Nothing on the target is for this system to execute as root or to open as a device.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    // FAT has no owners and modes: `quiet` makes it accept and forget them.
+    let options = match format {
+        Format::Vfat => "quiet",
+        Format::Ext4 | Format::Xfs | Format::Btrfs | Format::Ntfs | Format::Swap | Format::Raw => {
+            ""
+        }
+    };
+    let options = CString::new(options)?;
+    rustix::mount::mount(node, dir, format.name(), flags, options.as_c_str()).with_context(|| {
+        format!("mount {} ({}) on {}", node.display(), format.name(), dir.display())
+    })
+}
+
+fn unmount(point: &Path) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + UNMOUNT_WAIT;
+    loop {
+        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
+            Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
+                std::thread::sleep(POLL_EVERY);
+            }
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The layout in sectors, and the commands that make it. Pure: the same layout, disk and job give the
+//! same commands.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use recipe::{Format, Partition, Size};
+use sha2::{Digest, Sha256};
+
+use crate::command::Argv;
+use crate::devices::partition_name;
+use crate::gpt::Entry;
+
+/// Partitions begin and end on this boundary: good for every disk with blocks up to 1 MiB.
+const ALIGN_BYTES: u64 = 1 << 20;
+/// 128 entries of 128 bytes (UEFI 2.10, 5.3.1), at both ends of the disk.
+const TABLE_BYTES: u64 = 128 * 128;
+/// FAT32 must have 65525 clusters (Microsoft's specification); smaller ones are left to mkfs.
+const FAT32_BYTES_MIN: u64 = 64 << 20;
+
+/// A partition and its place; both sectors belong to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed<'a> {
+    pub partition: &'a Partition,
+    pub first_sector: u64,
+    pub last_sector: u64,
+    pub size_bytes: u64,
+}
+
+impl Placed<'_> {
+    pub fn sectors(&self) -> u64 {
+        self.last_sector - self.first_sector + 1
+    }
+
+    /// Its entry in the table of this disk.
+    pub fn entry(&self, disk_guid: &str) -> Entry {
+        Entry {
+            number: self.partition.number,
+            type_guid: self.partition.type_guid.as_str().into(),
+            guid: partition_guid(disk_guid, self.partition.number),
+            first_sector: self.first_sector,
+            last_sector: self.last_sector,
+            name: self.name(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match &self.partition.label {
+            Some(label) => label.clone(),
+            None => format!("{}-{}", self.partition.format.name(), self.partition.number),
+        }
+    }
+}
+
+/// The commands, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Wipes what is there and writes the table.
+    pub table: Vec<Argv>,
+    /// Makes the kernel read the table, where sgdisk could not.
+    pub read_again: Argv,
+    pub filesystems: Vec<Argv>,
+}
+
+/// A GPT disk GUID that says which job made the table.
+pub fn disk_guid(job_id: &str) -> String {
+    derived_guid(&format!("shoal disk of job {job_id}"))
+}
+
+/// The GUID of one of its partitions, which boot entries name it by.
+pub fn partition_guid(disk_guid: &str, number: u32) -> String {
+    derived_guid(&format!("shoal partition {number} of disk {disk_guid}"))
+}
+
+/// RFC 9562, version 8.
+fn derived_guid(name: &str) -> String {
+    let digest = Sha256::digest(name);
+    let mut raw: [u8; 16] = digest[..16].try_into().expect("a SHA-256 has 32 bytes");
+    raw[6] = raw[6] & 0x0f | 0x80;
+    raw[8] = raw[8] & 0x3f | 0x80;
+    let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// Where each partition goes on a disk of this size.
+pub fn place(
+    layout: &[Partition],
+    disk_bytes: u64,
+    sector_bytes: u64,
+) -> anyhow::Result<Vec<Placed<'_>>> {
+    ensure!(
+        sector_bytes.is_power_of_two() && (512..=ALIGN_BYTES).contains(&sector_bytes),
+        "sectors of {sector_bytes} bytes are not supported"
+    );
+    let fixed = |partition: &Partition| match partition.size {
+        Size::Bytes(bytes) => bytes.next_multiple_of(ALIGN_BYTES),
+        Size::Remaining => 0,
+    };
+    // Behind the last partition: the second copy of the table and its header.
+    let end = disk_bytes.saturating_sub(TABLE_BYTES + sector_bytes) / ALIGN_BYTES * ALIGN_BYTES;
+    let needed = layout.iter().map(fixed).try_fold(ALIGN_BYTES, u64::checked_add);
+    let remaining = needed.and_then(|needed| end.checked_sub(needed)).with_context(|| {
+        let needed = needed.map_or("far too many".into(), |needed| needed.to_string());
+        format!("the layout needs {needed} bytes, the disk has room for {end}")
+    })?;
+    let mut begin = ALIGN_BYTES;
+    let mut placed = Vec::new();
+    for partition in layout {
+        let size_bytes = match partition.size {
+            Size::Bytes(_) => fixed(partition),
+            Size::Remaining => remaining,
+        };
+        ensure!(
+            size_bytes >= partition.format.bytes_min().max(ALIGN_BYTES),
+            "partition {} would have {size_bytes} bytes, too few for {}",
+            partition.number,
+            partition.format.name()
+        );
+        let first_sector = begin / sector_bytes;
+        begin += size_bytes;
+        let last_sector = begin / sector_bytes - 1;
+        placed.push(Placed { partition, first_sector, last_sector, size_bytes });
+    }
+    Ok(placed)
+}
+
+/// The commands that make it so; `old` are the nodes of partitions that are there now.
+pub fn plan(placed: &[Placed], guid: &str, disk: &Path, old: &[std::path::PathBuf]) -> Plan {
+    let disk_node = disk.to_string_lossy();
+    let wipe = |node: &str| Argv::new(["wipefs", "--all", "--force", "--quiet", node]);
+    let node = |number: u32| {
+        let name = disk.file_name().unwrap_or_default().to_string_lossy();
+        disk.with_file_name(partition_name(&name, number)).to_string_lossy().into_owned()
+    };
+    let mut table: Vec<_> = old.iter().map(|node| wipe(&node.to_string_lossy())).collect();
+    table.push(wipe(&disk_node));
+    let mut sgdisk = vec!["sgdisk".to_owned(), "--zap-all".into(), format!("--disk-guid={guid}")];
+    sgdisk.push("--set-alignment=1".into());
+    for placed in placed {
+        let number = placed.partition.number;
+        sgdisk.push(format!("--new={number}:{}:{}", placed.first_sector, placed.last_sector));
+        sgdisk.push(format!("--typecode={number}:{}", placed.partition.type_guid.as_str()));
+        sgdisk.push(format!("--partition-guid={number}:{}", partition_guid(guid, number)));
+        sgdisk.push(format!("--change-name={number}:{}", placed.name()));
+    }
+    sgdisk.push(disk_node.clone().into_owned());
+    table.push(Argv(sgdisk));
+    let mut filesystems = Vec::new();
+    for placed in placed {
+        let node = node(placed.partition.number);
+        // What an earlier table left at this place would be found again.
+        filesystems.push(wipe(&node));
+        filesystems.extend(make_filesystem(placed, &node));
+    }
+    Plan { table, read_again: Argv::new(["blockdev", "--rereadpt", &*disk_node]), filesystems }
+}
+
+fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
+    let (words, label_option): (&[&str], &str) = match placed.partition.format {
+        Format::Vfat if placed.size_bytes >= FAT32_BYTES_MIN => (&["mkfs.vfat", "-F", "32"], "-n"),
+        Format::Vfat => (&["mkfs.vfat"], "-n"),
+        // Both features are too new for the GRUB and e2fsck of systems that are still supported
+        // (RHEL 9, Ubuntu 22.04); mke2fs 1.47 turns them on by itself.
+        Format::Ext4 => {
+            (&["mkfs.ext4", "-F", "-q", "-O", "^metadata_csum_seed,^orphan_file"], "-L")
+        }
+        // The same for 64-bit extent counters in XFS, on by default since xfsprogs 6.5.
+        Format::Xfs => (&["mkfs.xfs", "-f", "-q", "-i", "nrext64=0"], "-L"),
+        Format::Btrfs => (&["mkfs.btrfs", "-f", "-q"], "-L"),
+        Format::Ntfs => (&["mkfs.ntfs", "--fast", "--force", "--quiet"], "--label"),
+        Format::Swap => (&["mkswap", "--force"], "--label"),
+        Format::Raw => return None,
+    };
+    let mut words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+    if let Some(label) = &placed.partition.label {
+        words.extend([label_option.to_owned(), label.clone()]);
+    }
+    words.push(node.to_owned());
+    Some(Argv(words))
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Every path outside the target that a tool looks at.
+
+use std::path::PathBuf;
+
+/// Where things are in a tool container.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub run_dir: PathBuf,
+    pub agent_socket: PathBuf,
+    /// Only `image-linux` has it.
+    pub pull_file: PathBuf,
+    /// Device nodes are made here. It may not be on a `nodev` mount; `/dev` of a container is not.
+    pub device_dir: PathBuf,
+    /// The installed system's root is mounted here.
+    pub target: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places {
+            run_dir: recipe::run_dir::DIR.into(),
+            agent_socket: recipe::run_dir::AGENT_SOCKET.into(),
+            pull_file: recipe::run_dir::PULL_FILE.into(),
+            device_dir: "/dev/shoal".into(),
+            target: "/target".into(),
+        }
+    }
+}

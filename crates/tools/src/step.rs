@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The closed set of steps.
+
+/// What one tool container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Partition,
+    ImageLinux,
+    BootloaderLinux,
+    ConfigDrive,
+}
+
+impl Step {
+    pub const ALL: [Step; 4] =
+        [Step::Partition, Step::ImageLinux, Step::BootloaderLinux, Step::ConfigDrive];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Partition => "partition",
+            Step::ImageLinux => "image-linux",
+            Step::BootloaderLinux => "bootloader-linux",
+            Step::ConfigDrive => "config-drive",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Step> {
+        Step::ALL.into_iter().find(|step| step.name() == name)
+    }
+
+    /// The unit that runs it.
+    pub fn unit(self) -> String {
+        format!("{}.service", self.name())
+    }
+}
