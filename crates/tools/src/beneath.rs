@@ -98,6 +98,11 @@ impl Root {
         Ok(Some(bytes))
     }
 
+    /// Whether there is anything at this path; a link that leads nowhere is nothing.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT).is_ok()
+    }
+
     /// A regular file, open to read.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         // Without NONBLOCK the open of a FIFO waits for ever.
@@ -111,7 +116,9 @@ impl Root {
 
     /// Names in a directory; empty where there is none.
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let fd = match self.dir(path) {
+        // An O_PATH descriptor cannot be listed.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = match self.resolve(path, flags, ResolveFlags::IN_ROOT) {
             Ok(fd) => fd,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -165,6 +172,19 @@ impl Root {
         label_like(&parent, &file)?;
         rustix::fs::renameat(&parent, temporary.as_os_str(), &parent, name)?;
         Ok(())
+    }
+
+    /// Removes a file; nothing there is fine.
+    pub fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let parent = match self.dir(path.parent().unwrap_or(Path::new(""))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {

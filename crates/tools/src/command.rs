@@ -29,29 +29,19 @@ impl fmt::Display for Argv {
 
 /// Runs it to its end and returns what it wrote to stdout.
 pub fn run(argv: &Argv) -> anyhow::Result<String> {
-    run_with(argv, &[])
-}
-
-/// The same, with more in its environment.
-pub fn run_with(argv: &Argv, environment: &[(&str, &str)]) -> anyhow::Result<String> {
-    let output = output(argv, environment)?;
-    if !output.status.success() {
-        bail!("{argv} failed with {}: {}", output.status, last_words(&output));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn output(argv: &Argv, environment: &[(&str, &str)]) -> anyhow::Result<Output> {
     let (program, arguments) = argv.0.split_first().context("an empty command")?;
-    Command::new(program)
+    let output = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
-        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("start {program}"))
+        .with_context(|| format!("start {program}"))?;
+    if !output.status.success() {
+        bail!("{argv} failed with {}: {}", output.status, last_words(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn last_words(output: &Output) -> String {

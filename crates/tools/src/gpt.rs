@@ -89,7 +89,7 @@ fn crc(bytes: &[u8]) -> u32 {
 }
 
 /// The first three fields of a GUID are little-endian (UEFI 2.10, appendix A).
-fn guid(raw: &[u8]) -> String {
+pub fn guid(raw: &[u8]) -> String {
     let field = |range: std::ops::Range<usize>| -> String {
         raw[range].iter().map(|byte| format!("{byte:02x}")).collect()
     };

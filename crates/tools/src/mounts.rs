@@ -24,7 +24,6 @@ const POLL_EVERY: Duration = Duration::from_millis(100);
 /// Mounted filesystems; unmounted when dropped, [`Mounted::unmount`] also tells whether it worked.
 #[derive(Debug)]
 pub struct Mounted {
-    target: PathBuf,
     /// A parent before its children.
     points: Vec<PathBuf>,
 }
@@ -32,7 +31,7 @@ pub struct Mounted {
 /// Mounts every partition of the layout that has a mount point, below `target`.
 pub fn mount_all(disk: &Disk, layout: &[Partition], target: &Path) -> anyhow::Result<Mounted> {
     fs::create_dir_all(target).with_context(|| format!("create {}", target.display()))?;
-    let mut mounted = Mounted { target: target.to_owned(), points: Vec::new() };
+    let mut mounted = Mounted { points: Vec::new() };
     for (point, partition) in recipe::layout::mounts(layout) {
         let node = disk.partition_node(partition.number)?;
         let below = Path::new(&point).strip_prefix("/").unwrap_or(Path::new(""));
@@ -61,25 +60,28 @@ pub fn sync(mounted: &Mounted) -> anyhow::Result<()> {
 pub fn mount_one(node: &Path, format: Format, dir: &Path) -> anyhow::Result<Mounted> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     mount(node, dir, format)?;
-    Ok(Mounted { target: dir.to_owned(), points: vec![dir.to_owned()] })
+    Ok(Mounted { points: vec![dir.to_owned()] })
+}
+
+/// Mounts kernel filesystems (`proc`, `tmpfs` ...) below `target`, each by its kind and place. The image's
+/// programs may look at this system's devices and change nothing of them.
+pub fn mount_kernel(target: &Path, filesystems: &[(&str, &str)]) -> anyhow::Result<Mounted> {
+    let mut mounted = Mounted { points: Vec::new() };
+    for (kind, below) in filesystems {
+        let dir = mount_point(target, Path::new(below))
+            .with_context(|| format!("/{below} of the image is not a directory"))?;
+        let flags = match *kind {
+            "sysfs" => MountFlags::NOSUID | MountFlags::RDONLY,
+            _ => MountFlags::NOSUID,
+        };
+        rustix::mount::mount(*kind, through(&dir), *kind, flags, None)
+            .with_context(|| format!("mount {kind} on /{below} of the image"))?;
+        mounted.points.push(target.join(below));
+    }
+    Ok(mounted)
 }
 
 impl Mounted {
-    pub fn points(&self) -> &[PathBuf] {
-        &self.points
-    }
-
-    /// Also mounts a kernel filesystem (`proc`, `tmpfs` ...) below the root.
-    pub fn mount_kernel(&mut self, kind: &str, below: &Path) -> anyhow::Result<()> {
-        let dir = mount_point(&self.target, below)
-            .with_context(|| format!("/{} of the image is not a directory", below.display()))?;
-        let flags = MountFlags::NOSUID;
-        rustix::mount::mount(kind, through(&dir), kind, flags, None)
-            .with_context(|| format!("mount {kind} on {}", below.display()))?;
-        self.points.push(self.target.join(below));
-        Ok(())
-    }
-
     /// Flushes and unmounts all.
     pub fn unmount(mut self) -> anyhow::Result<()> {
         while let Some(point) = self.points.last() {

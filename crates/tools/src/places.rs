@@ -14,6 +14,8 @@ pub struct Places {
     pub device_dir: PathBuf,
     /// The installed system's root is mounted here.
     pub target: PathBuf,
+    /// The firmware's variables are mounted here: the container's `/sys` does not show them.
+    pub efi_variables: PathBuf,
 }
 
 impl Default for Places {
@@ -24,6 +26,7 @@ impl Default for Places {
             pull_file: recipe::run_dir::PULL_FILE.into(),
             device_dir: "/dev/shoal".into(),
             target: "/target".into(),
+            efi_variables: "/dev/shoal-efivars".into(),
         }
     }
 }

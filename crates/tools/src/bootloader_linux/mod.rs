@@ -1,6 +1,121 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! stub
+//! The boot loader step: makes the written image boot on this machine, by UEFI.
+//!
+//! ```text
+//! mount ─▶ fstab ─▶ kernels ─▶ initramfs ─▶ ESP: shim, GRUB, stub ─▶ grub.cfg, entries ─▶ NVRAM
+//! ```
+//!
+//! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: what the image asks for;
+//! - `kernels`, `initramfs`: what to boot, and whether it can mount its root;
+//! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `nvram`: the firmware's entry.
+//!
+//! Everything is written whole under its final name, so a rerun gives the same files.
+
+mod default_grub;
+mod esp;
+mod filesystems;
+mod grub_cfg;
+mod initramfs;
+mod kernels;
+mod nvram;
+mod system;
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+use crate::beneath::Root;
 use crate::context::Context;
-pub fn run(_context: &Context) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+use crate::devices::Disk;
+use crate::{image_linux, mounts, partition};
+use filesystems::Filesystem;
+use kernels::Kernel;
+use system::System;
+
+/// A machine id is 128 bits in hexadecimal (machine-id(5)).
+const MACHINE_ID_CHARS: usize = 32;
+
+pub fn run(context: &Context) -> anyhow::Result<()> {
+    let Context { places, linux, reporter, .. } = context;
+    let disk = partition::open_prepared(context)?;
+    let filesystems = filesystems::read(&disk, &linux.layout)?;
+    let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
+    let loader = {
+        let root = Root::open(&places.target)?;
+        image_linux::check_written(&root)?;
+        reporter.say("write /etc/fstab");
+        root.write(Path::new("etc/fstab"), filesystems::fstab(&filesystems).as_bytes(), 0o644)
+            .context("write /etc/fstab")?;
+        let system = system::read(&root)?;
+        let mut kernels = kernels::find(&root)?;
+        ensure!(!kernels.is_empty(), "the image has no kernel: there is no /boot/vmlinuz-*");
+        let needed = initramfs::needed(&disk.name, filesystems::root(&filesystems)?.format.name());
+        let say = |text: &str| reporter.say(text);
+        initramfs::complete(&root, &places.target, &mut kernels, &needed, &say)?;
+        let loader = esp::choose(&root, &system.id)?;
+        reporter.say(&format!("install the boot loader of {}: {}", loader.vendor, loader.file));
+        esp::install(&root, &loader, &grub_cfg::stub(&filesystems, system.grub_dir)?)?;
+        write_menu(&root, &system, &kernels, &filesystems)?;
+        loader
+    };
+    mounts::sync(&mounted)?;
+    mounted.unmount()?;
+    reporter.say(&nvram::register(
+        &loader.vendor,
+        loader.file,
+        &esp_entry(&disk, &filesystems)?,
+        &places.efi_variables,
+    )?);
+    Ok(())
+}
+
+fn write_menu(
+    root: &Root,
+    system: &System,
+    kernels: &[Kernel],
+    filesystems: &[Filesystem],
+) -> anyhow::Result<()> {
+    let write = |path: String, text: String, mode: u32| {
+        root.write(Path::new(&path), text.as_bytes(), mode)
+            .with_context(|| format!("write /{path}"))
+    };
+    let menu = grub_cfg::grub_cfg(system, kernels, filesystems)?;
+    write(format!("boot/{}/grub.cfg", system.grub_dir), menu, 0o600)?;
+    if !system.has_entries {
+        return Ok(());
+    }
+    // Those of the image name the disk that it was made on.
+    let dir = Path::new("boot/loader/entries");
+    for name in root.list(dir).context("list the boot entries of the image")? {
+        root.remove_file(&dir.join(&name)).with_context(|| format!("remove {name}"))?;
+    }
+    let token = entry_token(root)?;
+    for kernel in kernels {
+        let (name, text) = grub_cfg::entry(system, kernel, filesystems, &token)?;
+        write(format!("boot/loader/entries/{name}"), text, 0o644)?;
+    }
+    write("etc/kernel/cmdline".into(), grub_cfg::cmdline(system, filesystems)?, 0o644)
+}
+
+/// What kernel-install(8) names its entries by.
+fn entry_token(root: &Root) -> anyhow::Result<String> {
+    for path in ["etc/kernel/entry-token", "etc/machine-id"] {
+        let bytes = root.read(Path::new(path), 4096).with_context(|| format!("read /{path}"))?;
+        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).trim().to_owned();
+        let is_name = |l: char| l.is_ascii_alphanumeric() || "-_.".contains(l);
+        let is_token = !text.is_empty() && text.chars().all(is_name) && !text.starts_with('.');
+        let is_id = text.len() == MACHINE_ID_CHARS && text.chars().all(|l| l.is_ascii_hexdigit());
+        if is_id || (path == "etc/kernel/entry-token" && is_token) {
+            return Ok(text);
+        }
+    }
+    Ok("linux".into())
+}
+
+fn esp_entry(disk: &Disk, filesystems: &[Filesystem]) -> anyhow::Result<crate::gpt::Entry> {
+    let esp = filesystems::find(filesystems, "/boot/efi")
+        .context("the layout has no EFI system partition (ef00)")?;
+    let table = disk.table()?.context("the disk has no partition table any more")?;
+    let entry = table.entries.into_iter().find(|entry| entry.number == esp.number);
+    entry.context("the EFI system partition is not in the table")
 }

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The texts that GRUB reads. Pure: the same kernels and filesystems give the same bytes. Modules are
+//! not loaded here: every GRUB that is put on the ESP has what it needs built in, and under Secure
+//! Boot it could not load any.
+
+use super::filesystems::{self, Filesystem};
+use super::kernels::Kernel;
+use super::system::System;
+
+/// Long enough to press a key on a serial line.
+const TIMEOUT_SECS: u32 = 2;
+/// A machine without people must not wait for them.
+const TIMEOUT_SECS_MAX: u32 = 30;
+
+/// `grub.cfg` beside the boot loader on the ESP: leads to the one in `/boot`.
+pub fn stub(filesystems: &[Filesystem], grub_dir: &str) -> anyhow::Result<String> {
+    let (boot, prefix) = filesystems::boot(filesystems)?;
+    Ok(format!(
+        "search --no-floppy --fs-uuid --set=root {}\n\
+         set prefix=($root)'{prefix}/{grub_dir}'\n\
+         configfile $prefix/grub.cfg\n",
+        boot.uuid
+    ))
+}
+
+/// `grub.cfg` in `/boot`.
+pub fn grub_cfg(
+    system: &System,
+    kernels: &[Kernel],
+    filesystems: &[Filesystem],
+) -> anyhow::Result<String> {
+    let (boot, prefix) = filesystems::boot(filesystems)?;
+    let words = kernel_words(system, filesystems)?;
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let mut text = format!(
+        "# Written when this system was installed. Its own update-grub or grub2-mkconfig may\n\
+         # replace this file.\n\
+         set default=0\n\
+         set timeout={}\n{}\
+         search --no-floppy --fs-uuid --set=root {}\n",
+        timeout(system),
+        terminal(system),
+        boot.uuid
+    );
+    if system.has_entries {
+        // The system adds entries with each new kernel; those below are for a GRUB without blscfg.
+        text.push_str("blscfg\n");
+    }
+    for (at, kernel) in kernels.iter().enumerate() {
+        let title = match at {
+            0 => system.name.clone(),
+            _ => format!("{}, with Linux {}", system.name, kernel.version),
+        };
+        text.push_str(&format!(
+            "menuentry {} --class gnu-linux --id {} {{\n\tlinux {prefix}/{} {}\n",
+            quoted(&title),
+            quoted(&format!("linux-{}", kernel.version)),
+            quoted(&kernel.file),
+            words.join(" ")
+        ));
+        if let Some(initramfs) = &kernel.initramfs {
+            text.push_str(&format!("\tinitrd {prefix}/{}\n", quoted(initramfs)));
+        }
+        text.push_str("}\n");
+    }
+    Ok(text)
+}
+
+/// A kernel's entry by the Boot Loader Specification: name and text.
+pub fn entry(
+    system: &System,
+    kernel: &Kernel,
+    filesystems: &[Filesystem],
+    token: &str,
+) -> anyhow::Result<(String, String)> {
+    let (_, prefix) = filesystems::boot(filesystems)?;
+    let words = kernel_words(system, filesystems)?;
+    let words: Vec<String> = words.iter().map(|word| for_entry(word)).collect();
+    let Kernel { version, file, initramfs } = kernel;
+    let mut text = format!(
+        "title {} ({version})\nversion {version}\nlinux {prefix}/{file}\n",
+        system.name.replace('\n', " ")
+    );
+    if let Some(initramfs) = initramfs {
+        text.push_str(&format!("initrd {prefix}/{initramfs}\n"));
+    }
+    text.push_str(&format!("options {}\ngrub_class {}\n", words.join(" "), system.id));
+    Ok((format!("{token}-{version}.conf"), text))
+}
+
+/// `/etc/kernel/cmdline`, from which kernel-install(8) makes the entries of later kernels.
+pub fn cmdline(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<String> {
+    let words = kernel_words(system, filesystems)?;
+    Ok(words.iter().map(|word| for_entry(word)).collect::<Vec<_>>().join(" ") + "\n")
+}
+
+fn kernel_words(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<Vec<String>> {
+    let root = format!("root=UUID={}", filesystems::root(filesystems)?.uuid);
+    Ok([root, "ro".into()].into_iter().chain(system.kernel_words.iter().cloned()).collect())
+}
+
+fn timeout(system: &System) -> u32 {
+    let asked = system.settings.get("GRUB_TIMEOUT").and_then(|text| text.parse().ok());
+    asked.unwrap_or(TIMEOUT_SECS).min(TIMEOUT_SECS_MAX)
+}
+
+/// The terminals that the image asks for, where they are plain words.
+fn terminal(system: &System) -> String {
+    let plain = |name: &str| {
+        let is_plain = |l: char| l.is_ascii_alphanumeric() || " -_=,.".contains(l);
+        let text = system.settings.get(name)?.trim();
+        (!text.is_empty() && text.chars().all(is_plain)).then(|| text.to_owned())
+    };
+    let both = plain("GRUB_TERMINAL");
+    let lines = [
+        plain("GRUB_SERIAL_COMMAND"),
+        plain("GRUB_TERMINAL_INPUT").or(both.clone()).map(|to| format!("terminal_input {to}")),
+        plain("GRUB_TERMINAL_OUTPUT").or(both).map(|to| format!("terminal_output {to}")),
+    ];
+    lines.into_iter().flatten().map(|line| line + "\n").collect()
+}
+
+/// A word that GRUB's shell reads as it is.
+fn quoted(word: &str) -> String {
+    let is_plain = |l: char| l.is_ascii_alphanumeric() || "_@%+=:,./-".contains(l);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The kernel itself knows double quotes only, around the value.
+fn for_entry(word: &str) -> String {
+    match word.split_once('=') {
+        Some((key, value)) if value.contains(char::is_whitespace) => format!("{key}=\"{value}\""),
+        _ => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use recipe::Format;
+
+    use super::super::default_grub::Settings;
+    use super::super::filesystems::tests::filesystem;
+    use super::*;
+
+    fn system(settings: &str, has_entries: bool) -> System {
+        let mut parsed = Settings::default();
+        parsed.read(settings);
+        System {
+            id: "debian".into(),
+            name: "Debian's 13 (trixie)".into(),
+            grub_dir: "grub",
+            has_entries,
+            settings: parsed,
+            kernel_words: vec!["console=ttyS0,115200n8".into(), "dyndbg=file a +p; reboot".into()],
+        }
+    }
+
+    fn kernels() -> Vec<Kernel> {
+        super::super::kernels::among(&[
+            "vmlinuz-6.12.9-amd64".to_owned(),
+            "vmlinuz-6.12.10-amd64".to_owned(),
+            "initrd.img-6.12.10-amd64".to_owned(),
+        ])
+    }
+
+    fn one_filesystem() -> Vec<Filesystem> {
+        vec![filesystem(2, Format::Ext4, "1111-root", "/")]
+    }
+
+    fn separate_boot() -> Vec<Filesystem> {
+        vec![
+            filesystem(3, Format::Xfs, "1111-root", "/"),
+            filesystem(2, Format::Ext4, "2222-boot", "/boot"),
+        ]
+    }
+
+    #[test]
+    fn a_menu_for_one_filesystem() {
+        let expected = r"# Written when this system was installed. Its own update-grub or grub2-mkconfig may
+# replace this file.
+set default=0
+set timeout=2
+search --no-floppy --fs-uuid --set=root 1111-root
+menuentry 'Debian'\''s 13 (trixie)' --class gnu-linux --id linux-6.12.10-amd64 {
+	linux /boot/vmlinuz-6.12.10-amd64 root=UUID=1111-root ro console=ttyS0,115200n8 'dyndbg=file a +p; reboot'
+	initrd /boot/initrd.img-6.12.10-amd64
+}
+menuentry 'Debian'\''s 13 (trixie), with Linux 6.12.9-amd64' --class gnu-linux --id linux-6.12.9-amd64 {
+	linux /boot/vmlinuz-6.12.9-amd64 root=UUID=1111-root ro console=ttyS0,115200n8 'dyndbg=file a +p; reboot'
+}
+";
+        let text = grub_cfg(&system("", false), &kernels(), &one_filesystem()).unwrap();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_menu_for_a_separate_boot_partition_with_entries() {
+        let settings = "GRUB_TIMEOUT=-1\nGRUB_TERMINAL=\"serial console\"\n\
+                        GRUB_SERIAL_COMMAND=\"serial --speed=115200 --unit=0\"\n";
+        let system = system(settings, true);
+        let expected = r"# Written when this system was installed. Its own update-grub or grub2-mkconfig may
+# replace this file.
+set default=0
+set timeout=2
+serial --speed=115200 --unit=0
+terminal_input serial console
+terminal_output serial console
+search --no-floppy --fs-uuid --set=root 2222-boot
+blscfg
+menuentry 'Debian'\''s 13 (trixie)' --class gnu-linux --id linux-6.12.10-amd64 {
+	linux /vmlinuz-6.12.10-amd64 root=UUID=1111-root ro console=ttyS0,115200n8 'dyndbg=file a +p; reboot'
+	initrd /initrd.img-6.12.10-amd64
+}
+";
+        let text = grub_cfg(&system, &kernels()[..1], &separate_boot()).unwrap();
+        assert_eq!(text, expected);
+        let (name, text) = entry(&system, &kernels()[0], &separate_boot(), "token").unwrap();
+        assert_eq!(name, "token-6.12.10-amd64.conf");
+        let expected = "\
+title Debian's 13 (trixie) (6.12.10-amd64)
+version 6.12.10-amd64
+linux /vmlinuz-6.12.10-amd64
+initrd /initrd.img-6.12.10-amd64
+options root=UUID=1111-root ro console=ttyS0,115200n8 dyndbg=\"file a +p; reboot\"
+grub_class debian
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_stub_leads_to_boot() {
+        let expected = "search --no-floppy --fs-uuid --set=root 1111-root\n\
+                        set prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n";
+        assert_eq!(stub(&one_filesystem(), "grub").unwrap(), expected);
+        let expected = "search --no-floppy --fs-uuid --set=root 2222-boot\n\
+                        set prefix=($root)'/grub2'\nconfigfile $prefix/grub.cfg\n";
+        assert_eq!(stub(&separate_boot(), "grub2").unwrap(), expected);
+    }
+
+    #[test]
+    fn timeouts_never_wait_for_ever() {
+        for (setting, expected) in
+            [("", 2), ("GRUB_TIMEOUT=0", 0), ("GRUB_TIMEOUT=5", 5), ("GRUB_TIMEOUT=999", 30)]
+        {
+            assert_eq!(timeout(&system(setting, false)), expected, "{setting}");
+        }
+    }
+}

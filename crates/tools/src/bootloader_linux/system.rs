@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What the image is, as far as its boot loader is concerned.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::default_grub::{Settings, words};
+use crate::beneath::Root;
+
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// `ID` of os-release(5), good as a directory's name.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// GRUB's directory in `/boot`.
+    pub grub_dir: &'static str,
+    /// Kernels are told by entries in `/boot/loader/entries` (Boot Loader Specification), which the
+    /// system itself adds to when it gets a new one.
+    pub has_entries: bool,
+    pub settings: Settings,
+    /// Words for the kernel besides `root=`.
+    pub kernel_words: Vec<String>,
+}
+
+pub fn read(root: &Root) -> anyhow::Result<System> {
+    let text = |path: &str| -> anyhow::Result<String> {
+        let bytes = root.read(Path::new(path), CONFIG_BYTES_MAX);
+        let bytes = bytes.with_context(|| format!("read /{path} of the image"))?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    };
+    let mut release = Settings::default();
+    for path in ["usr/lib/os-release", "etc/os-release"] {
+        release.read(&text(path)?);
+    }
+    let mut settings = Settings::default();
+    settings.read(&text("etc/default/grub")?);
+    for name in root.list(Path::new("etc/default/grub.d")).context("list /etc/default/grub.d")? {
+        if name.ends_with(".cfg") {
+            settings.read(&text(&format!("etc/default/grub.d/{name}"))?);
+        }
+    }
+    let is_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let id = release.get("ID").filter(|id| !id.is_empty() && id.chars().all(is_letter));
+    let grub_dir = if has(root, "boot/grub2") || has(root, "usr/sbin/grub2-mkconfig") {
+        "grub2"
+    } else {
+        "grub"
+    };
+    let has_entries = settings.get("GRUB_ENABLE_BLSCFG") == Some("true")
+        || !root.list(Path::new("boot/loader/entries")).unwrap_or_default().is_empty();
+    let lines = ["GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"];
+    let from_grub: Vec<&str> = lines.iter().filter_map(|name| settings.get(name)).collect();
+    let kernel_words = if from_grub.is_empty() {
+        let own = text("etc/kernel/cmdline")?;
+        if own.trim().is_empty() { words(&text("usr/lib/kernel/cmdline")?) } else { words(&own) }
+    } else {
+        words(&from_grub.join(" "))
+    };
+    Ok(System {
+        id: id.unwrap_or("linux").to_owned(),
+        name: release.get("PRETTY_NAME").or(release.get("NAME")).unwrap_or("Linux").to_owned(),
+        grub_dir,
+        has_entries,
+        kernel_words: kernel_words.into_iter().filter(|word| !is_of_build_machine(word)).collect(),
+        settings,
+    })
+}
+
+pub fn has(root: &Root, path: &str) -> bool {
+    root.exists(Path::new(path))
+}
+
+/// What is about the disks of the machine that the image was made on.
+fn is_of_build_machine(word: &str) -> bool {
+    let keys = ["root=", "resume=", "resume_offset=", "BOOT_IMAGE=", "initrd="];
+    matches!(word, "ro" | "rw" | "") || keys.iter().any(|key| word.starts_with(key))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    fn check(files: &[(&str, &str)], expected: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let system = read(&Root::open(dir.path()).unwrap()).unwrap();
+        let System { id, name, grub_dir, has_entries, kernel_words, .. } = system;
+        let words = kernel_words.join("|");
+        assert_eq!(format!("{id}, {name}, {grub_dir}, {has_entries}, {words}"), expected);
+    }
+
+    #[test]
+    fn each_family_is_recognised() {
+        check(
+            &[
+                ("etc/os-release", "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\n"),
+                (
+                    "etc/default/grub",
+                    "GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\nGRUB_CMDLINE_LINUX=\"\"\n",
+                ),
+                (
+                    "etc/default/grub.d/50-cloud.cfg",
+                    "GRUB_CMDLINE_LINUX=\"console=tty0 console=ttyS0 root=LABEL=x ro\"\n",
+                ),
+                ("etc/default/grub.d/README", "GRUB_CMDLINE_LINUX=wrong\n"),
+                ("boot/grub/unicode.pf2", ""),
+            ],
+            "debian, Debian GNU/Linux 13 (trixie), grub, false, console=tty0|console=ttyS0|quiet",
+        );
+        check(
+            &[
+                ("usr/lib/os-release", "NAME=\"Fedora Linux\"\nID=fedora\n"),
+                ("boot/grub2/grubenv", ""),
+                ("boot/loader/entries/a.conf", ""),
+                ("etc/kernel/cmdline", "root=UUID=old rw no_timer_check console=ttyS0\n"),
+            ],
+            "fedora, Fedora Linux, grub2, true, no_timer_check|console=ttyS0",
+        );
+        check(
+            &[
+                ("usr/lib/os-release", "NAME=RHEL\nID=\"rhel\"\n"),
+                ("usr/sbin/grub2-mkconfig", ""),
+                (
+                    "etc/default/grub",
+                    "GRUB_ENABLE_BLSCFG=true\nGRUB_CMDLINE_LINUX=crashkernel=1G\n",
+                ),
+            ],
+            "rhel, RHEL, grub2, true, crashkernel=1G",
+        );
+        check(&[("etc/os-release", "ID=../../x\n")], "linux, Linux, grub, false, ");
+    }
+}
