@@ -58,7 +58,7 @@ impl Placed<'_> {
 pub struct Plan {
     /// Wipes what is there and writes the table.
     pub table: Vec<Argv>,
-    /// Makes the kernel read the table, where sgdisk could not.
+    /// Shows the kernel the partitions, where it did not read the table itself.
     pub read_again: Argv,
     pub filesystems: Vec<Argv>,
 }
@@ -153,7 +153,7 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, old: &[std::path::PathBu
         filesystems.push(wipe(&node));
         filesystems.extend(make_filesystem(placed, &node));
     }
-    Plan { table, read_again: Argv::new(["blockdev", "--rereadpt", &*disk_node]), filesystems }
+    Plan { table, read_again: Argv::new(["partx", "--update", &*disk_node]), filesystems }
 }
 
 fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
