@@ -1,2 +1,46 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-fn main() {}
+//! `shoal`: what people and scripts type. It speaks to a controller, never to a BMC or a database.
+//!
+//! - `args`: every command and option; `client`: HTTP, with problems as errors;
+//! - `servers`, `jobs`, `artifacts`, `iso`, `lab`: one module for each noun;
+//! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
+
+mod args;
+mod artifacts;
+mod client;
+mod failure;
+mod iso;
+mod jobs;
+mod lab;
+mod output;
+mod servers;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+use client::Client;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("shoal: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let format = args.connection.output;
+    let client = || Client::new(&args.connection);
+    match args.command {
+        Command::Server(command) => servers::run(&client()?, format, command),
+        Command::Job(command) => jobs::run(&client()?, format, command),
+        Command::Artifact(command) => artifacts::run(&client()?, format, command),
+        Command::Iso(command) => iso::run(command),
+        Command::Lab(command) => lab::run(command),
+    }
+}

@@ -227,9 +227,10 @@ fn send_logs(shared: &Shared, receiver: &Receiver<Message>) {
                     due = Instant::now() + SEND_EVERY;
                 }
                 waiting.push(line);
-                if waiting.len() < LOG_LINES_MAX {
-                    continue;
+                if waiting.len() == LOG_LINES_MAX {
+                    send_batches(shared, &mut waiting);
                 }
+                continue;
             }
             Ok(Message::Flush(done)) => {
                 // journalctl may be a moment behind the journal.

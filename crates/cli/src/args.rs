@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Every command and option.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Shoal: provision bare metal over Redfish.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit status: 0 done; 1 the controller refused, or something failed here; 2 wrong usage; \
+                  3 the controller cannot be reached; 4 the job ended as failed."
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which controller, and who is asking.
+#[derive(Debug, clap::Args)]
+pub struct Connection {
+    /// The controller's URL.
+    #[arg(long, global = true, env = "SHOAL_CONTROLLER", default_value = "https://127.0.0.1:8443")]
+    pub controller: String,
+    /// File with the token (the controller writes `admin-token` into its data directory).
+    #[arg(long, global = true, env = "SHOAL_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File with the CA to trust (`tls/ca.pem` in the controller's data directory); the system's
+    /// authorities where it is absent.
+    #[arg(long, global = true, env = "SHOAL_CA")]
+    pub ca: Option<PathBuf>,
+    /// Tables for people, or the API's JSON for scripts.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Servers and how their BMCs are reached.
+    #[command(subcommand)]
+    Server(Server),
+    /// Jobs: one recipe carried out once on one server.
+    #[command(subcommand)]
+    Job(Job),
+    /// OS images in the controller's registry.
+    #[command(subcommand)]
+    Artifact(Artifact),
+    /// Task media.
+    #[command(subcommand)]
+    Iso(Iso),
+    /// A virtual machine with a BMC, to play with.
+    #[command(subcommand)]
+    Lab(Lab),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Server {
+    /// Add a server, or replace how it is reached.
+    Set {
+        /// Serial number, as the machine's SMBIOS and its BMC tell it.
+        serial: String,
+        /// https:// and the BMC's address, optionally a port.
+        #[arg(long)]
+        bmc_url: String,
+        #[arg(long)]
+        username: String,
+        /// File with the password; `-` reads it from standard input.
+        #[arg(long)]
+        password_file: PathBuf,
+        /// SHA-256 of the BMC's certificate; without it the one that it shows now is pinned.
+        #[arg(long, conflicts_with = "bmc_ca")]
+        pin: Option<String>,
+        /// File with the CA that signed the BMC's certificate.
+        #[arg(long)]
+        bmc_ca: Option<PathBuf>,
+    },
+    /// All servers.
+    List,
+    Show {
+        serial: String,
+    },
+    Delete {
+        serial: String,
+    },
+    /// Look at the BMC: power, boot override, slots, what would stand in a job's way.
+    Probe {
+        serial: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Job {
+    /// Provision a server.
+    Create {
+        /// Serial number of the server.
+        #[arg(long)]
+        server: String,
+        /// The recipe, a JSON file.
+        #[arg(long)]
+        recipe: PathBuf,
+        /// A repetition with the same key creates no second job.
+        #[arg(long)]
+        idempotency_key: Option<String>,
+        /// Tell the job's story until it is complete.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Jobs, newest first.
+    List {
+        #[arg(long)]
+        server: Option<String>,
+        /// queued, provisioning, succeeded, failed or complete.
+        #[arg(long)]
+        status: Option<String>,
+    },
+    Show {
+        id: String,
+    },
+    /// Tell the job's story until it is complete; exit status 4 if it failed.
+    Watch {
+        id: String,
+    },
+    /// End the job and put the machine back.
+    Cancel {
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Artifact {
+    /// Upload a root filesystem: a tar file, plain or compressed with gzip or zstd.
+    Push {
+        /// REPOSITORY:TAG, such as os-images/debian:13.
+        name: String,
+        file: PathBuf,
+    },
+    /// What the registry holds.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Iso {
+    /// Write the task medium of a recipe, without a controller.
+    Build {
+        #[arg(long)]
+        recipe: PathBuf,
+        #[arg(long)]
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Run a controller and a virtual machine with a Redfish BMC until Ctrl-C.
+    Up {
+        /// Keeps the controller's data, the machine's disk and all logs.
+        #[arg(long, default_value = "shoal-lab")]
+        dir: PathBuf,
+        /// The maintenance OS that machines are booted with.
+        #[arg(long, default_value = "target/images/maintenance.iso")]
+        maintenance_iso: PathBuf,
+        /// Serial number of the machine.
+        #[arg(long, default_value = "LAB0001")]
+        serial: String,
+        /// Size of the machine's disk.
+        #[arg(long, default_value = "8G")]
+        disk_size: String,
+        /// Memory of the machine in MiB.
+        #[arg(long, default_value_t = 3072)]
+        memory: u32,
+        /// Port of the controller on 127.0.0.1.
+        #[arg(long, default_value_t = 8443)]
+        port: u16,
+        /// Port on 127.0.0.1 that leads to the machine's SSH.
+        #[arg(long, default_value_t = 2222)]
+        ssh_port: u16,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Args::command().debug_assert();
+    }
+}

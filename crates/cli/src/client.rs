@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! HTTP to the controller: JSON in and out, problem documents as errors.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, ensure};
+use api::problem::Problem;
+use serde::Serialize;
+use serde_json::Value;
+use ureq::http::Response;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::{Body, SendBody};
+
+use crate::args::Connection;
+use crate::failure::Failure;
+
+/// The public authorities, where Debian, Ubuntu and Fedora keep or link them.
+const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+pub struct Client {
+    agent: ureq::Agent,
+    base: String,
+    authorization: Option<String>,
+}
+
+impl Client {
+    pub fn new(connection: &Connection) -> Result<Client, Failure> {
+        let mut config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .max_redirects(0);
+        if connection.controller.starts_with("https://") {
+            let file = connection.ca.as_deref().unwrap_or(Path::new(SYSTEM_CA_FILE));
+            config = config.https_only(true).tls_config(tls(file)?);
+        }
+        let authorization = match &connection.token_file {
+            None => None,
+            Some(file) => {
+                let token = fs::read_to_string(file)
+                    .with_context(|| format!("read the token in {}", file.display()))?;
+                Some(format!("Bearer {}", token.trim()))
+            }
+        };
+        let base = connection.controller.trim_end_matches('/').to_owned();
+        Ok(Client { agent: ureq::Agent::new_with_config(config.build()), base, authorization })
+    }
+
+    pub fn get(&self, path: &str) -> Result<Value, Failure> {
+        let request = self.agent.get(self.url(path)).header("accept", "application/json");
+        value(self.authorized(request).call())
+    }
+
+    pub fn delete(&self, path: &str) -> Result<Value, Failure> {
+        value(self.authorized(self.agent.delete(self.url(path))).call())
+    }
+
+    pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
+        value(self.authorized(self.agent.put(self.url(path))).send_json(body))
+    }
+
+    pub fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let mut request = self.authorized(self.agent.post(self.url(path)));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        value(request.send_json(body))
+    }
+
+    /// A stream of server-sent events, from the one after `last_id`.
+    pub fn events(&self, path: &str, last_id: u64) -> Result<impl Read + use<>, Failure> {
+        let request = self
+            .agent
+            .get(self.url(path))
+            .header("accept", "text/event-stream")
+            .header("last-event-id", last_id.to_string());
+        Ok(answer(self.authorized(request).call())?.into_body().into_reader())
+    }
+
+    /// Is this blob or manifest there already?
+    pub fn has(&self, path: &str) -> Result<bool, Failure> {
+        let sent = self.authorized(self.agent.head(self.url(path))).call();
+        Ok(sent.map_err(unreachable)?.status() == 200)
+    }
+
+    /// Begins an upload; answers where it continues.
+    pub fn start_upload(&self, path: &str) -> Result<String, Failure> {
+        let response = answer(self.authorized(self.agent.post(self.url(path))).send_empty())?;
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+        Ok(location.ok_or_else(|| anyhow!("the registry told no upload location"))?.to_owned())
+    }
+
+    /// Sends exactly `length` bytes.
+    pub fn put_bytes(
+        &self,
+        path: &str,
+        content_type: &str,
+        length: u64,
+        reader: &mut dyn Read,
+    ) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .put(self.url(path))
+            .header("content-type", content_type)
+            .header("content-length", length.to_string());
+        answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
+    }
+
+    fn url(&self, path: &str) -> String {
+        // The registry may answer a whole URL as a location.
+        if path.starts_with(&self.base) { path.to_owned() } else { format!("{}{path}", self.base) }
+    }
+
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
+    }
+}
+
+fn unreachable(error: ureq::Error) -> Failure {
+    Failure::Unreachable(error.to_string())
+}
+
+fn answer(sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, Failure> {
+    let mut response = sent.map_err(unreachable)?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let text = response.body_mut().read_to_string().unwrap_or_default();
+    let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
+        kind: "about:blank".into(),
+        title: status.canonical_reason().unwrap_or("refused").into(),
+        status: status.as_u16(),
+        detail: text.chars().take(500).collect(),
+        errors: Vec::new(),
+    });
+    Err(Failure::Refused(Box::new(problem)))
+}
+
+fn value(sent: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
+    let text = answer(sent)?
+        .into_body()
+        .into_with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_to_string()
+        .map_err(unreachable)?;
+    if text.is_empty() {
+        return Ok(Value::Null);
+    }
+    Ok(serde_json::from_str(&text).context("the controller's answer is not JSON")?)
+}
+
+fn tls(file: &Path) -> anyhow::Result<TlsConfig> {
+    let mut pem = Vec::new();
+    File::open(file)
+        .and_then(|mut file| file.read_to_end(&mut pem))
+        .with_context(|| format!("read the CA in {}", file.display()))?;
+    let mut roots: Vec<Certificate<'static>> = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) =
+            item.with_context(|| format!("read the CA in {}", file.display()))?
+        {
+            roots.push(certificate);
+        }
+    }
+    ensure!(!roots.is_empty(), "{} holds no certificate", file.display());
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build())
+}

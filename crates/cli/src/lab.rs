@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal lab up`: a controller and one virtual machine with a Redfish BMC, as the end-to-end test
+//! uses them, until Ctrl-C.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use api::servers::{BmcSpec, ServerSpec};
+use serde_json::Value;
+
+use crate::args::{Connection, Lab, Output};
+use crate::client::Client;
+use crate::failure::Failure;
+
+/// Of the lab's BMC, which listens on 127.0.0.1 only.
+const USERNAME: &str = "admin";
+const PASSWORD: &str = "lab-password";
+const START: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(300);
+
+pub fn run(command: Lab) -> Result<(), Failure> {
+    let Lab::Up { dir, maintenance_iso, serial, disk_size, memory, port, ssh_port } = command;
+    if !maintenance_iso.exists() {
+        let hint = "build it with `cargo xtask images maintenance`, or give --maintenance-iso";
+        return Err(anyhow::anyhow!("{} does not exist; {hint}", maintenance_iso.display()).into());
+    }
+    fs::create_dir_all(dir.join("bmc")).with_context(|| format!("create {}", dir.display()))?;
+    let dir = fs::canonicalize(&dir).with_context(|| format!("find {}", dir.display()))?;
+    let mut controller = start_controller(&dir, &maintenance_iso, port)?;
+    let mut bmc = start_bmc(&dir, &serial, &disk_size, memory, ssh_port)?;
+    let ready = ready_line(&mut bmc.0)?;
+
+    let connection = Connection {
+        controller: format!("https://127.0.0.1:{port}"),
+        token_file: Some(dir.join("data/admin-token")),
+        ca: Some(dir.join("data/tls/ca.pem")),
+        output: Output::Text,
+    };
+    let client = wait_for(&connection, &mut controller.0)?;
+    let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+    let bmc_spec = BmcSpec {
+        url: text("redfish_url"),
+        username: USERNAME.into(),
+        password: Some(PASSWORD.into()),
+        certificate_sha256: Some(text("certificate_sha256")),
+        ca_pem: None,
+    };
+    client.put(&format!("/api/v1/servers/{serial}"), &ServerSpec { bmc: bmc_spec })?;
+    tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
+    Ok(supervise(&mut controller.0, &mut bmc.0)?)
+}
+
+/// A program that ends with this one.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // SIGTERM, so that the BMC stops its machine; one that is gone needs no signal.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// Our programs lie beside this one.
+fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find the own program")?;
+    let beside = own.with_file_name(name);
+    ensure!(beside.exists(), "{} does not exist; build the whole workspace", beside.display());
+    Ok(beside)
+}
+
+fn start_controller(dir: &Path, maintenance_iso: &Path, port: u16) -> anyhow::Result<Program> {
+    let log = File::create(dir.join("controller.log"))?;
+    let child = Command::new(program("shoal-controller")?)
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        // QEMU's user network shows the host's loopback as 10.0.2.2.
+        .args(["--node-url", &format!("https://10.0.2.2:{port}")])
+        .args(["--media-url", &format!("https://127.0.0.1:{port}")])
+        .arg("--maintenance-iso")
+        .arg(maintenance_iso)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("start shoal-controller")?;
+    Ok(Program(child))
+}
+
+fn start_bmc(
+    dir: &Path,
+    serial: &str,
+    disk_size: &str,
+    memory: u32,
+    ssh_port: u16,
+) -> anyhow::Result<Program> {
+    let child = Command::new(program("shoal-bmc-sim")?)
+        .args(["qemu", "--exit-with-parent", "--listen", "127.0.0.1:0", "--username", USERNAME])
+        .args(["--serial", serial, "--uuid", "5b0a1d4e-0000-4000-8000-00000000001a"])
+        .args(["--disk-size", disk_size, "--memory", &memory.to_string()])
+        .args(["--ssh-port", &ssh_port.to_string()])
+        .arg("--disk")
+        .arg(dir.join("disk.img"))
+        .arg("--work-dir")
+        .arg(dir.join("bmc"))
+        .env("SHOAL_BMC_PASSWORD", PASSWORD)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(dir.join("bmc.log"))?)
+        .spawn()
+        .context("start shoal-bmc-sim")?;
+    Ok(Program(child))
+}
+
+fn ready_line(bmc: &mut Child) -> anyhow::Result<Value> {
+    let stdout = bmc.stdout.take().context("shoal-bmc-sim has no stdout")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    serde_json::from_str(&line).context("shoal-bmc-sim did not start; see bmc.log")
+}
+
+fn wait_for(connection: &Connection, controller: &mut Child) -> Result<Client, Failure> {
+    let deadline = Instant::now() + START;
+    loop {
+        // The CA and the token are written at the first start.
+        let tried = Client::new(connection)
+            .and_then(|client| client.get("/api/v1/servers").map(|_| client));
+        match tried {
+            Ok(client) => return Ok(client),
+            Err(failure) if Instant::now() > deadline => return Err(failure),
+            Err(_) => {
+                if let Some(status) = controller.try_wait().context("look at shoal-controller")? {
+                    let ended = format!("shoal-controller ended with {status}; see controller.log");
+                    return Err(anyhow::anyhow!(ended).into());
+                }
+                sleep(POLL);
+            }
+        }
+    }
+}
+
+fn tell(dir: &Path, connection: &Connection, serial: &str, redfish_url: &str, ssh_port: u16) {
+    println!("A controller and a machine with serial {serial} are up. In another terminal:\n");
+    println!("  export SHOAL_CONTROLLER={}", connection.controller);
+    println!("  export SHOAL_CA={}/data/tls/ca.pem", dir.display());
+    println!("  export SHOAL_TOKEN_FILE={}/data/admin-token", dir.display());
+    println!("  shoal server probe {serial}");
+    println!("  shoal artifact push os-images/debian:13 target/images/rootfs.tar.zst");
+    println!("  shoal job create --server {serial} --recipe FILE --watch\n");
+    println!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})");
+    println!("Serial console:  tail -f {}/bmc/console.log", dir.display());
+    println!("SSH, once installed: ssh -p {ssh_port} USER@127.0.0.1");
+    println!("\nCtrl-C stops both; {} keeps the disk and the data.", dir.display());
+}
+
+/// Until Ctrl-C (which the programs receive too) or until one of them ends.
+fn supervise(controller: &mut Child, bmc: &mut Child) -> anyhow::Result<()> {
+    loop {
+        for (child, log) in [(&mut *controller, "controller.log"), (&mut *bmc, "bmc.log")] {
+            if let Some(status) = child.try_wait()? {
+                if status.success() {
+                    return Ok(());
+                }
+                bail!("a program ended with {status}; see {log}");
+            }
+        }
+        sleep(POLL);
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal server`.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::Context;
+use api::servers::{BmcSpec, ServerSpec};
+use serde_json::{Value, json};
+
+use crate::args::{Output, Server};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{show, text};
+
+const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
+
+pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
+    match command {
+        Server::Set { serial, bmc_url, username, password_file, pin, bmc_ca } => {
+            let ca_pem = match bmc_ca {
+                Some(file) => Some(
+                    fs::read_to_string(&file)
+                        .with_context(|| format!("read {}", file.display()))?,
+                ),
+                None => None,
+            };
+            let spec = ServerSpec {
+                bmc: BmcSpec {
+                    url: bmc_url,
+                    username,
+                    password: Some(password(&password_file)?),
+                    certificate_sha256: pin,
+                    ca_pem,
+                },
+            };
+            let server = client.put(&path(&serial), &spec)?;
+            show(format, &server, &HEAD, |server| vec![row(server)]);
+        }
+        Server::List => {
+            let list = client.get("/api/v1/servers")?;
+            show(format, &list, &HEAD, |list| {
+                list["servers"].as_array().into_iter().flatten().map(row).collect()
+            });
+        }
+        Server::Show { serial } => {
+            let server = client.get(&path(&serial))?;
+            show(format, &server, &HEAD, |server| vec![row(server)]);
+        }
+        Server::Delete { serial } => {
+            client.delete(&path(&serial))?;
+        }
+        Server::Probe { serial } => {
+            let probe = client.post(&format!("{}/probe", path(&serial)), &[], &json!({}))?;
+            show(format, &probe, &["WHAT", "SEEN"], probed);
+        }
+    }
+    Ok(())
+}
+
+/// A serial may hold any letter; in a path it is percent-encoded (RFC 3986, 2.1).
+fn path(serial: &str) -> String {
+    let encoded: String = serial
+        .bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect();
+    format!("/api/v1/servers/{encoded}")
+}
+
+fn password(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("read the password")?;
+    } else {
+        text = fs::read_to_string(file)
+            .with_context(|| format!("read the password in {}", file.display()))?;
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn row(server: &Value) -> Vec<String> {
+    let pin = text(server, "/bmc/certificate_sha256");
+    vec![
+        text(server, "/serial"),
+        text(server, "/bmc/url"),
+        if pin.is_empty() {
+            "by CA".into()
+        } else {
+            format!("{}…", pin.get(..16).unwrap_or(&pin))
+        },
+        text(server, "/active_job"),
+    ]
+}
+
+fn probed(probe: &Value) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> =
+        ["manufacturer", "model", "serial", "power", "boot_override", "media_plan"]
+            .iter()
+            .map(|key| vec![(*key).to_owned(), text(probe, &format!("/{key}"))])
+            .collect();
+    for slot in probe["slots"].as_array().into_iter().flatten() {
+        let types: Vec<&str> = slot["media_types"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let image = text(slot, "/image");
+        let image = if image.is_empty() { "empty".into() } else { image };
+        rows.push(vec![text(slot, "/path"), format!("{}; {image}", types.join(", "))]);
+    }
+    for problem in probe["problems"].as_array().into_iter().flatten() {
+        rows.push(vec!["problem".into(), problem.as_str().unwrap_or_default().to_owned()]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_cannot_leave_its_place_in_the_path() {
+        assert_eq!(path("a/../b c"), "/api/v1/servers/a%2F..%2Fb%20c");
+    }
+}
