@@ -29,8 +29,9 @@ pub struct Settings {
     pub disk: PathBuf,
     pub disk_bytes: u64,
     pub disk_bus: DiskBus,
-    /// SMBIOS type 1, as the guest and Redfish tell it.
+    /// SMBIOS type 1, as the guest tells it.
     pub serial: String,
+    pub redfish_serial: String,
     pub uuid: Uuid,
     pub memory_mib: u32,
     /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
@@ -231,6 +232,7 @@ mod tests {
             disk_bytes: 1 << 30,
             disk_bus: DiskBus::Virtio,
             serial: "SN1".into(),
+            redfish_serial: "SN1".into(),
             uuid: Uuid::nil(),
             memory_mib: 3072,
             ssh_port: None,

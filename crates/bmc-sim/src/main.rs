@@ -43,6 +43,9 @@ struct Qemu {
     /// SMBIOS serial number.
     #[arg(long)]
     serial: String,
+    /// Serial number that Redfish tells, if another one: a BMC that was moved to another board.
+    #[arg(long)]
+    redfish_serial: Option<String>,
     /// SMBIOS UUID.
     #[arg(long)]
     uuid: Uuid,
@@ -108,6 +111,7 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
             Bus::Sata => DiskBus::Sata,
             Bus::Nvme => DiskBus::Nvme,
         },
+        redfish_serial: arguments.redfish_serial.unwrap_or_else(|| arguments.serial.clone()),
         serial: arguments.serial,
         uuid: arguments.uuid,
         memory_mib: arguments.memory,

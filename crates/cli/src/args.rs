@@ -161,30 +161,38 @@ pub enum Iso {
 
 #[derive(Debug, Subcommand)]
 pub enum Lab {
-    /// Run a controller and a virtual machine with a Redfish BMC until Ctrl-C.
-    Up {
-        /// Keeps the controller's data, the machine's disk and all logs.
+    /// Run a controller and a virtual machine with a Redfish BMC until Ctrl-C or `lab down`.
+    Up(LabUp),
+    /// Stop the lab that was started with this directory; its disk and data stay.
+    Down {
         #[arg(long, default_value = "shoal-lab")]
         dir: PathBuf,
-        /// The maintenance OS that machines are booted with.
-        #[arg(long, default_value = "target/images/maintenance.iso")]
-        maintenance_iso: PathBuf,
-        /// Serial number of the machine.
-        #[arg(long, default_value = "LAB0001")]
-        serial: String,
-        /// Size of the machine's disk.
-        #[arg(long, default_value = "8G")]
-        disk_size: String,
-        /// Memory of the machine in MiB.
-        #[arg(long, default_value_t = 3072)]
-        memory: u32,
-        /// Port of the controller on 127.0.0.1.
-        #[arg(long, default_value_t = 8443)]
-        port: u16,
-        /// Port on 127.0.0.1 that leads to the machine's SSH.
-        #[arg(long, default_value_t = 2222)]
-        ssh_port: u16,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LabUp {
+    /// Keeps the controller's data, the machine's disk and all logs.
+    #[arg(long, default_value = "shoal-lab")]
+    pub dir: PathBuf,
+    /// The maintenance OS that machines are booted with.
+    #[arg(long, default_value = "target/images/maintenance.iso")]
+    pub maintenance_iso: PathBuf,
+    /// Serial number of the machine.
+    #[arg(long, default_value = "LAB0001")]
+    pub serial: String,
+    /// Size of the machine's disk.
+    #[arg(long, default_value = "8G")]
+    pub disk_size: String,
+    /// Memory of the machine in MiB.
+    #[arg(long, default_value_t = 3072)]
+    pub memory: u32,
+    /// Port of the controller on 127.0.0.1.
+    #[arg(long, default_value_t = 8443)]
+    pub port: u16,
+    /// Port on 127.0.0.1 that leads to the machine's SSH.
+    #[arg(long, default_value_t = 2222)]
+    pub ssh_port: u16,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal lab up`: a controller and one virtual machine with a Redfish BMC, as the end-to-end test
-//! uses them, until Ctrl-C.
+//! uses them, until Ctrl-C or `shoal lab down`.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use api::servers::{BmcSpec, ServerSpec};
 use serde_json::Value;
 
-use crate::args::{Connection, Lab, Output};
+use crate::args::{Connection, Lab, LabUp, Output};
 use crate::client::Client;
 use crate::failure::Failure;
 
@@ -23,8 +23,18 @@ const PASSWORD: &str = "lab-password";
 const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(300);
 
+/// The process ids of the lab's programs, one in a line, while it is up.
+const PIDS: &str = "lab.pids";
+
 pub fn run(command: Lab) -> Result<(), Failure> {
-    let Lab::Up { dir, maintenance_iso, serial, disk_size, memory, port, ssh_port } = command;
+    match command {
+        Lab::Up(wanted) => up(wanted),
+        Lab::Down { dir } => Ok(down(&dir)?),
+    }
+}
+
+fn up(wanted: LabUp) -> Result<(), Failure> {
+    let LabUp { dir, maintenance_iso, serial, disk_size, memory, port, ssh_port } = wanted;
     if !maintenance_iso.exists() {
         let hint = "build it with `cargo xtask images maintenance`, or give --maintenance-iso";
         return Err(anyhow::anyhow!("{} does not exist; {hint}", maintenance_iso.display()).into());
@@ -34,6 +44,8 @@ pub fn run(command: Lab) -> Result<(), Failure> {
     let mut controller = start_controller(&dir, &maintenance_iso, port)?;
     let mut bmc = start_bmc(&dir, &serial, &disk_size, memory, ssh_port)?;
     let ready = ready_line(&mut bmc.0)?;
+    let pids = format!("{}\n{}\n", controller.0.id(), bmc.0.id());
+    fs::write(dir.join(PIDS), pids).context("write the process ids")?;
 
     let connection = Connection {
         controller: format!("https://127.0.0.1:{port}"),
@@ -52,7 +64,33 @@ pub fn run(command: Lab) -> Result<(), Failure> {
     };
     client.put(&format!("/api/v1/servers/{serial}"), &ServerSpec { bmc: bmc_spec })?;
     tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
-    Ok(supervise(&mut controller.0, &mut bmc.0)?)
+    let ended = supervise(&mut controller.0, &mut bmc.0);
+    fs::remove_file(dir.join(PIDS)).context("remove the process ids")?;
+    Ok(ended?)
+}
+
+/// Ends the programs of a lab; `up` ends when the first of them does.
+fn down(dir: &Path) -> anyhow::Result<()> {
+    let file = dir.join(PIDS);
+    let text = fs::read_to_string(&file)
+        .with_context(|| format!("read {}; is a lab up in this directory?", file.display()))?;
+    for line in text.lines() {
+        let pid: i32 = line.parse().with_context(|| format!("{} is damaged", file.display()))?;
+        // After a crash the number may belong to somebody else.
+        let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if !name.contains("shoal-") {
+            continue;
+        }
+        let pid = rustix::process::Pid::from_raw(pid).context("a process id is 0")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .with_context(|| format!("stop process {line}"))?;
+    }
+    let deadline = Instant::now() + START;
+    while file.exists() {
+        ensure!(Instant::now() < deadline, "the lab does not end; see {}", dir.display());
+        sleep(POLL);
+    }
+    Ok(())
 }
 
 /// A program that ends with this one.
@@ -158,7 +196,10 @@ fn tell(dir: &Path, connection: &Connection, serial: &str, redfish_url: &str, ss
     println!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})");
     println!("Serial console:  tail -f {}/bmc/console.log", dir.display());
     println!("SSH, once installed: ssh -p {ssh_port} USER@127.0.0.1");
-    println!("\nCtrl-C stops both; {} keeps the disk and the data.", dir.display());
+    println!(
+        "\nCtrl-C or `shoal lab down` stops both; {} keeps the disk and the data.",
+        dir.display()
+    );
 }
 
 /// Until Ctrl-C (which the programs receive too) or until one of them ends.

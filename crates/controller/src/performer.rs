@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use job::{Action, Failure};
-use redfish::{Bmc, Endpoint, Machine, Secret, Slot, Trust};
+use redfish::{Bmc, Endpoint, Machine, Secret, Shutdown, Slot, Trust};
 use tokio::time::Instant;
 use url::Url;
 
@@ -65,7 +65,10 @@ pub async fn perform(app: &App, claim: &Claim) -> Done {
         }
         Action::PowerOff => {
             let visit = Visit::begin(app, job).await?;
-            let result = visit.bmc.power_off(&visit.machine).await;
+            // The maintenance OS has nothing to lose; what ran before it may have.
+            let is_ours = job.hello_at.is_some();
+            let shutdown = if is_ours { Shutdown::Forced } else { Shutdown::Graceful };
+            let result = visit.bmc.power_off(&visit.machine, shutdown).await;
             visit.end("cleanup.reset", result).await?;
             Ok("powered off".into())
         }
@@ -154,7 +157,7 @@ async fn boot_maintenance(app: &App, job: &JobRow) -> Done {
     let visit = Visit::begin(app, job).await?;
     let (bmc, machine) = (&visit.bmc, &visit.machine);
     let mut step = "redfish.reset";
-    let mut result = bmc.power_off(machine).await;
+    let mut result = bmc.power_off(machine, Shutdown::Graceful).await;
     if result.is_ok() {
         // The override comes after power-off: some BMCs drop it while the power state changes.
         step = "redfish.boot-override";

@@ -13,6 +13,15 @@ use crate::machine::{power_of, slot_of};
 use crate::transport::Answer;
 use crate::{Bmc, Error, Machine, Power, Slot};
 
+/// How a machine is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Asks the running system first.
+    Graceful,
+    /// Takes the power away.
+    Forced,
+}
+
 impl Bmc {
     /// Inserts a medium: ejects what is there, waits until the slot is empty, inserts, and waits
     /// until the BMC reports our URL. A slot that claims to hold it already is not believed: BMCs
@@ -99,12 +108,13 @@ impl Bmc {
         Ok(power_of(&self.get(&machine.system_path).await?.body))
     }
 
-    /// Off: asks the system first, forces then.
-    pub async fn power_off(&self, machine: &Machine) -> Result<(), Error> {
+    /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
+    pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
         if self.power_state(machine).await? == Power::Off {
             return Ok(());
         }
-        if offers(machine, "GracefulShutdown")
+        if shutdown == Shutdown::Graceful
+            && offers(machine, "GracefulShutdown")
             && self.reset(machine, "GracefulShutdown", Power::Off).await.is_ok()
             && self.until_power(machine, Power::Off, self.budgets.shutdown).await.is_ok()
         {

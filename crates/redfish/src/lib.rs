@@ -13,6 +13,7 @@ mod machine;
 mod tls;
 mod transport;
 
+pub use actions::Shutdown;
 pub use error::Error;
 pub use machine::{Machine, Power, Slot};
 pub use tls::{Trust, fetch_certificate};

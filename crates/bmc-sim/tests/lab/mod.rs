@@ -38,6 +38,7 @@ impl Lab {
             disk_bytes: 1 << 30,
             disk_bus: DiskBus::Virtio,
             serial: "SN1".into(),
+            redfish_serial: "SN1".into(),
             uuid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
             memory_mib: 256,
             ssh_port: None,
