@@ -53,11 +53,8 @@ impl Machine {
     }
 
     fn partition(&self, wipe: &str, layout: &str) -> Result<(), String> {
-        let facts = DiskFacts {
-            name: self.disk.clone(),
-            size_bytes: DISK_BYTES,
-            ..DiskFacts::default()
-        };
+        let facts =
+            DiskFacts { name: self.disk.clone(), size_bytes: DISK_BYTES, ..DiskFacts::default() };
         self.partition_as("job-1", facts, wipe, layout)
     }
 
@@ -196,7 +193,8 @@ fn a_blank_disk_becomes_the_layout_and_a_rerun_changes_nothing() {
     ];
     assert_eq!(columns, expected);
     run("sgdisk", &["--verify", text(&machine.node())]);
-    let filesystems = ["ESP\nvfat\n", "boot\next4\n", "swap\nswap\n", "", "home\nbtrfs\n", "root\nxfs\n"];
+    let filesystems =
+        ["ESP\nvfat\n", "boot\next4\n", "swap\nswap\n", "", "home\nbtrfs\n", "root\nxfs\n"];
     for (number, expected) in (1..).zip(filesystems).filter(|(number, _)| *number != 4) {
         let mut found: Vec<_> = machine.blkid(number).lines().map(str::to_owned).collect();
         found.sort_by_key(|word| expected.find(word.as_str()));

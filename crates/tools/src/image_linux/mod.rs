@@ -14,6 +14,8 @@ mod pax;
 mod pipe;
 mod pull;
 mod tar;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::AsFd;
 use std::path::Path;

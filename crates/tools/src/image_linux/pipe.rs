@@ -21,6 +21,8 @@ pub struct PipeReader {
     buffer: Vec<u8>,
     position: usize,
     is_at_end: bool,
+    /// The writer's error; every later read tells it again.
+    failure: Option<String>,
 }
 
 /// The reader went away, with its own reason.
@@ -33,8 +35,14 @@ pub fn pipe() -> (PipeWriter, PipeReader) {
     for _ in 0..BUFFERS {
         empty.send(Vec::new()).expect("there is room for every buffer");
     }
-    let reader =
-        PipeReader { full: full_out, empty, buffer: Vec::new(), position: 0, is_at_end: false };
+    let reader = PipeReader {
+        full: full_out,
+        empty,
+        buffer: Vec::new(),
+        position: 0,
+        is_at_end: false,
+        failure: None,
+    };
     (PipeWriter { full, empty: empty_out }, reader)
 }
 
@@ -87,10 +95,19 @@ impl BufRead for PipeReader {
             // A writer that is gone needs no buffer back.
             self.empty.send(std::mem::take(&mut self.buffer)).unwrap_or_default();
             self.position = 0;
-            self.buffer = self
-                .full
-                .recv()
-                .map_err(|_| io::Error::other("the stage before ended without a word"))??;
+            self.buffer = match self.full.recv() {
+                Ok(Ok(buffer)) => buffer,
+                Ok(Err(error)) => {
+                    self.failure = Some(error.to_string());
+                    return Err(error);
+                }
+                Err(_) => {
+                    let said = self.failure.as_deref();
+                    return Err(io::Error::other(
+                        said.unwrap_or("the stage before ended without a word").to_owned(),
+                    ));
+                }
+            };
             self.is_at_end = self.buffer.is_empty();
         }
         Ok(&self.buffer[self.position..])
@@ -145,6 +162,11 @@ mod tests {
             writer.fail(io::Error::other("bad digest"));
         });
         assert_eq!(got.unwrap_err().to_string(), "bad digest");
+        let (writer, mut reader) = pipe();
+        writer.fail(io::Error::other("bad digest"));
+        for _ in 0..2 {
+            assert_eq!(reader.fill_buf().unwrap_err().to_string(), "bad digest");
+        }
     }
 
     #[test]

@@ -312,8 +312,11 @@ fn checked(
     url: &str,
     expected: &[u16],
 ) -> Result<Response, Failure> {
-    let response = response
-        .map_err(|error| Failure::Lost(anyhow::Error::new(error).context(format!("GET {url}"))))?;
+    let response = response.map_err(|error| {
+        let may_pass = may_pass(&error);
+        let error = anyhow::Error::new(error).context(format!("GET {url}"));
+        if may_pass { Failure::Lost(error) } else { Failure::Final(error) }
+    })?;
     let status = response.status().as_u16();
     if expected.contains(&status) {
         return Ok(response);
@@ -323,6 +326,19 @@ fn checked(
         Err(Failure::Lost(error))
     } else {
         Err(Failure::Final(error))
+    }
+}
+
+/// A wrong address or a certificate that is not trusted stays so; the network's troubles pass.
+fn may_pass(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
+        ureq::Error::Timeout(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Protocol(_) => true,
+        // Everything else is about what was asked, not about who answered.
+        _ => false,
     }
 }
 

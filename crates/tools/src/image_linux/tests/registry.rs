@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A registry in this process: plain HTTP/1.1 with ranges, which breaks off where it is told to.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use oci::{Descriptor, Digest, media_type};
+use recipe::run_dir::PullAccess;
+
+pub const TOKEN: &str = "attempt-token";
+
+#[derive(Default)]
+pub struct Registry {
+    documents: HashMap<String, (String, Vec<u8>)>,
+    /// How many bytes each next answer to a blob's GET sends before the connection breaks.
+    pub cuts: Mutex<Vec<usize>>,
+    /// The status of each next answer, instead of what was asked for.
+    pub statuses: Mutex<Vec<u16>>,
+    /// `GET path range` of every request.
+    pub log: Mutex<Vec<String>>,
+}
+
+impl Registry {
+    /// Stores layers as one image; answers its manifest's digest.
+    pub fn push(&mut self, layers: &[(&str, Vec<u8>)]) -> (Digest, Vec<Descriptor>) {
+        let mut store = |kind: &str, place: &str, bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            let path = format!("/v2/os/debian/{place}/{digest}");
+            self.documents.insert(path, (kind.to_owned(), bytes.to_vec()));
+            Descriptor {
+                media_type: kind.to_owned(),
+                digest,
+                size: bytes.len() as u64,
+                artifact_type: None,
+                annotations: Default::default(),
+            }
+        };
+        let config = store(media_type::EMPTY, "blobs", b"{}");
+        let layers: Vec<_> =
+            layers.iter().map(|(kind, bytes)| store(kind, "blobs", bytes)).collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": layers,
+        });
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        (store(media_type::MANIFEST, "manifests", &manifest).digest, layers)
+    }
+
+    /// Other bytes under a digest than it promises.
+    pub fn damage(&mut self, digest: &Digest, bytes: &[u8]) {
+        let wanted = digest.to_string();
+        let found = self.documents.iter_mut().find(|(path, _)| path.ends_with(&wanted));
+        found.unwrap().1.1 = bytes.to_vec();
+    }
+
+    /// Serves until the process ends.
+    pub fn serve(self, listener: TcpListener) -> (Arc<Registry>, PullAccess) {
+        let authority = listener.local_addr().unwrap().to_string();
+        let registry = Arc::new(self);
+        let served = registry.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let registry = served.clone();
+                std::thread::spawn(move || registry.answer(stream));
+            }
+        });
+        let access =
+            PullAccess { authority, ca_pem: None, token: TOKEN.to_owned().into(), digest: None };
+        (registry, access)
+    }
+
+    fn answer(&self, mut stream: TcpStream) {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut head = Vec::new();
+        while let Some(Ok(line)) = lines.next() {
+            if line.is_empty() {
+                let bytes = self.respond(&head);
+                let is_whole = bytes.1;
+                if stream.write_all(&bytes.0).is_err() || !is_whole {
+                    return;
+                }
+                head.clear();
+            } else {
+                head.push(line);
+            }
+        }
+    }
+
+    /// The answer, and whether the connection lives on.
+    fn respond(&self, head: &[String]) -> (Vec<u8>, bool) {
+        let header = |name: &str| {
+            head.iter().find_map(|line| {
+                let (key, value) = line.split_once(": ")?;
+                key.eq_ignore_ascii_case(name).then(|| value.to_owned())
+            })
+        };
+        let path = head[0].split(' ').nth(1).unwrap_or_default().to_owned();
+        let range = header("range");
+        let from: usize = range
+            .as_deref()
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+            .unwrap_or(0);
+        let line = [path.clone(), range.clone().unwrap_or_default()].join(" ");
+        self.log.lock().unwrap().push(line.trim().to_owned());
+        let plain = |status: u16| {
+            (format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n").into_bytes(), true)
+        };
+        if header("authorization") != Some(format!("Bearer {TOKEN}")) {
+            return plain(401);
+        }
+        if let Some(status) = self.statuses.lock().unwrap().pop() {
+            return plain(status);
+        }
+        let Some((kind, bytes)) = self.documents.get(&path) else { return plain(404) };
+        let (status, content) = match range {
+            None => ("200 OK".to_owned(), String::new()),
+            Some(_) => (
+                "206 Partial Content".into(),
+                format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len()),
+            ),
+        };
+        let body = &bytes[from..];
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{content}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let is_blob = path.contains("/blobs/");
+        let cut = is_blob.then(|| self.cuts.lock().unwrap().pop()).flatten();
+        let sent = &body[..cut.unwrap_or(body.len()).min(body.len())];
+        ([head.as_bytes(), sent].concat(), cut.is_none())
+    }
+}
