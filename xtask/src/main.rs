@@ -1,2 +1,114 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-fn main() {}
+//! `cargo xtask`: everything that is done with this tree and is not a program for users.
+//!
+//! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
+//! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
+//! - `e2e`: provisioning on real parts; `demo`: the same as a story;
+//! - `bench`: figures beside a peer's.
+
+mod bench;
+mod e2e;
+mod images;
+mod tidy;
+mod validate;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+
+/// The tasks of this tree.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Format, lints, house rules, licences, unit and integration tests.
+    Validate,
+    /// Build an image into target/images/, unless it is there for these very inputs.
+    Images {
+        #[arg(value_enum)]
+        what: images::What,
+    },
+    /// One end-to-end run on a virtual machine.
+    E2e {
+        #[arg(value_enum)]
+        workflow: e2e::Workflow,
+    },
+    /// Provision a virtual machine and tell the story.
+    Demo,
+    /// Everything: validate, images, end-to-end.
+    Test,
+    /// Figures of ours beside a peer's from the same run.
+    Bench {
+        #[arg(value_enum)]
+        what: bench::What,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let root = root()?;
+    std::env::set_current_dir(&root).with_context(|| format!("enter {}", root.display()))?;
+    match Args::parse().task {
+        Task::Validate => validate::validate(&root),
+        Task::Images { what } => images::images(&root, what),
+        Task::E2e { workflow } => {
+            programs(&root)?;
+            let passed = e2e::run(&root, workflow)?;
+            println!("{passed} cases passed");
+            Ok(())
+        }
+        Task::Demo => {
+            programs(&root)?;
+            e2e::demo(&root)
+        }
+        Task::Test => test(&root),
+        Task::Bench { what } => {
+            run("cargo", &["build", "--release", "--locked", "-p", "controller", "-p", "cli"])?;
+            bench::bench(&root, what)
+        }
+    }
+}
+
+/// The whole test command, and how long each part took.
+fn test(root: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let minutes = || began.elapsed().as_secs_f32() / 60.0;
+    validate::validate(root)?;
+    println!("validate: passed after {:.1} min", minutes());
+    programs(root)?;
+    println!("images: built after {:.1} min", minutes());
+    let passed = e2e::run(root, e2e::Workflow::Linux)?;
+    println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
+    Ok(())
+}
+
+/// The programs and images that a run on a virtual machine takes.
+fn programs(root: &Path) -> anyhow::Result<()> {
+    let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
+    run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat())?;
+    images::images(root, images::What::Maintenance)?;
+    images::images(root, images::What::Rootfs)
+}
+
+/// Runs a program; its output goes where ours goes.
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    println!("$ {program} {}", args.join(" "));
+    let status = Command::new(program)
+        .args(args)
+        .status()
+        .with_context(|| format!("start {program}; is it installed?"))?;
+    ensure!(status.success(), "{program} {} ended with {status}", args.join(" "));
+    Ok(())
+}
+
+/// The tree's top directory.
+fn root() -> anyhow::Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask lies in the tree's top directory")?.to_owned())
+}

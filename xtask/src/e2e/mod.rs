@@ -2,18 +2,23 @@
 //! `cargo xtask e2e linux`: the main job on real parts. Firmware boots the real maintenance ISO
 //! through a real Redfish endpoint, the job installs Debian, and we look inside what was installed.
 //!
-//! Three machines, one after the other: one whose serial is another one than the job's, one with an
-//! artifact that is not what its digest says, and one that is provisioned while its controller is
-//! killed. The first two end early; their disks must not change.
+//! ```text
+//! machine 1   its board's serial is not the BMC's   refused, disk untouched
+//! machine 2   a disk with data, no consent          refused, disk untouched
+//!             a damaged artifact                    fails in image-linux.service
+//!             consent, a whole artifact,
+//!             the controller killed twice           SSH login on the installed system
+//! ```
 
 mod world;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -23,23 +28,80 @@ use world::{Machine, Shape, World};
 const BOOT: Duration = Duration::from_secs(15 * 60);
 const INSTALL: Duration = Duration::from_secs(40 * 60);
 const ARTIFACT: &str = "os-images/debian:13";
+/// The server that every job is for.
+const SERIAL: &str = "E2E0001";
+/// So much of the image is written when the controller is killed.
+const KILL_AFTER_BYTES: u64 = 20 << 20;
 
-/// Runs every end-to-end case; answers how many passed.
-pub fn linux(root: &Path) -> anyhow::Result<u32> {
-    wrong_machine(root).context("a machine with another serial")?;
-    provision(root, true).context("provision a machine")?;
-    Ok(2)
+/// What an end-to-end run installs.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Workflow {
+    Linux,
+}
+
+/// Runs every case of a workflow; answers how many passed.
+pub fn run(root: &Path, workflow: Workflow) -> anyhow::Result<u32> {
+    match workflow {
+        Workflow::Linux => {
+            wrong_machine(root).context("a machine with another serial")?;
+            let mut lab = Lab::start(root, "provision", true)?;
+            without_consent(&lab).context("a disk with data and no consent")?;
+            damaged_artifact(&lab).context("a damaged artifact")?;
+            provision(&mut lab, true).context("provision a machine")?;
+            Ok(4)
+        }
+    }
 }
 
 /// `./x demo`: the provisioning run alone, with the story on the screen.
 pub fn demo(root: &Path) -> anyhow::Result<()> {
-    provision(root, false)
+    let mut lab = Lab::start(root, "demo", false)?;
+    provision(&mut lab, false)?;
+    println!("\nThe machine ends with this program. `shoal lab up` gives you one to keep.");
+    Ok(())
 }
 
-fn recipe(key: &str) -> Value {
-    json!({
+/// A controller with an artifact, a machine that it knows, and a key to log in with.
+struct Lab {
+    world: World,
+    machine: Machine,
+    key: PathBuf,
+    public_key: String,
+}
+
+impl Lab {
+    /// With `has_data` there is a filesystem on the machine's disk.
+    fn start(root: &Path, name: &str, has_data: bool) -> anyhow::Result<Lab> {
+        let mut world = World::new(root, name)?;
+        if has_data {
+            let disk = world.disk();
+            fs::File::create(&disk)?.set_len(8 << 30)?;
+            let made = Command::new("mkfs.ext4").args(["-q", "-L", "precious"]).arg(&disk).status();
+            ensure!(made.context("run mkfs.ext4")?.success(), "mkfs.ext4 failed");
+        }
+        world.start_controller()?;
+        world.tell("the controller is up");
+        let shape = Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio" };
+        let machine = world.start_machine(&shape)?;
+        world.register(&machine, SERIAL)?;
+        world.tell("a machine with a Redfish BMC is registered");
+        push(&world)?;
+        let (key, public_key) = ssh_key(&world.dir)?;
+        Ok(Lab { world, machine, key, public_key })
+    }
+}
+
+fn push(world: &World) -> anyhow::Result<()> {
+    let rootfs = world.images().join("rootfs.tar.zst").display().to_string();
+    world.shoal(&["artifact", "push", ARTIFACT, &rootfs])?;
+    world.tell("the OS artifact is in the registry");
+    Ok(())
+}
+
+fn recipe(key: &str, wipe: Option<Value>) -> Value {
+    let mut recipe = json!({
         "task_target": "install-linux.target",
-        "target_disk": {"serial": "SHOALDISK0"},
+        "target_disk": {"serial": "SHOALDISK1"},
         "oci_url": format!("controller/{ARTIFACT}"),
         "partition_layout": [
             {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
@@ -47,46 +109,93 @@ fn recipe(key: &str) -> Value {
             {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
         ],
         "user_data": format!(
-            "#cloud-config\nhostname: shoal-e2e\nusers:\n  - name: operator\n    sudo: ALL=(ALL) NOPASSWD:ALL\n    shell: /bin/bash\n    ssh_authorized_keys: [\"{key}\"]\n"
+            "#cloud-config\nhostname: shoal-e2e\nusers:\n  - name: operator\n    \
+             sudo: ALL=(ALL) NOPASSWD:ALL\n    shell: /bin/bash\n    \
+             ssh_authorized_keys: [\"{key}\"]\n"
         ),
-        "network_config": "version: 2\nethernets:\n  all:\n    match: {name: \"e*\"}\n    dhcp4: true\n"
-    })
+        "network_config":
+            "version: 2\nethernets:\n  all:\n    match: {name: \"e*\"}\n    dhcp4: true\n",
+        // A static address in QEMU's user network: the maintenance OS needs no DHCP.
+        "network": {"interfaces": [{
+            "macs": [world::MAC],
+            "addresses": ["10.0.2.77/24"],
+            "gateways": ["10.0.2.2"]
+        }]},
+    });
+    if let Some(wipe) = wipe {
+        recipe["wipe"] = wipe;
+    }
+    recipe
 }
 
 fn is_complete(job: &Value) -> bool {
     job["status"] == "complete"
 }
 
-fn provision(root: &Path, kill_controller: bool) -> anyhow::Result<()> {
-    let mut world = World::new(root, "provision")?;
-    world.start_controller()?;
-    world.tell("the controller is up");
-    let machine = world.start_machine(&Shape { serial: "E2E0001", disk_bus: "virtio" })?;
-    world.register(&machine, "E2E0001")?;
-    let rootfs = world.images().join("rootfs.tar.zst").display().to_string();
-    world.shoal(&["artifact", "push", ARTIFACT, &rootfs])?;
-    world.tell("the OS artifact is in the registry");
+/// Refused by `partition`, before a byte of the disk changes.
+fn without_consent(lab: &Lab) -> anyhow::Result<()> {
+    let Lab { world, machine, public_key, .. } = lab;
+    let before = hash(&machine.disk)?;
+    let id = world.create_job(SERIAL, &recipe(public_key, None))?;
+    let job = world.follow(&id, INSTALL, is_complete)?;
+    failed_at(&job, "partition.service", "ext4")?;
+    ensure!(hash(&machine.disk)? == before, "the disk changed");
+    at_rest(world, machine)?;
+    world.tell("refused; the disk is unchanged");
+    Ok(())
+}
 
-    let (key, public_key) = ssh_key(&world.dir)?;
-    let id = world.create_job("E2E0001", &recipe(&public_key))?;
+/// A bit of the artifact flips in the controller's storage: the step that finds it is named.
+fn damaged_artifact(lab: &Lab) -> anyhow::Result<()> {
+    let Lab { world, machine, public_key, .. } = lab;
+    let blob = largest_file(&world.data_dir())?;
+    flip_a_bit(&blob)?;
+    world.tell("one bit of the artifact is flipped");
+    let wipe = json!({"expect": ["ext4"]});
+    let id = world.create_job(SERIAL, &recipe(public_key, Some(wipe)))?;
+    let job = world.follow(&id, INSTALL, is_complete)?;
+    failed_at(&job, "image-linux.service", "sha256:")?;
+    at_rest(world, machine)?;
+    flip_a_bit(&blob)?;
+    world.tell("failed in the step that found it; the bit is put right");
+    Ok(())
+}
+
+fn failed_at(job: &Value, step: &str, reason: &str) -> anyhow::Result<()> {
+    ensure!(job["outcome"] == "failed", "the job did not fail: {job:#}");
+    ensure!(job["failed_step"] == step, "not {step} failed: {job:#}");
+    let told = job["reason"].as_str().unwrap_or_default();
+    ensure!(told.contains(reason), "the reason does not tell of {reason:?}: {told}");
+    Ok(())
+}
+
+fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<()> {
+    let Lab { world, machine, key, public_key } = lab;
+    let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
     if kill_controller {
         world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
         world.kill_controller()?;
         world.tell("controller killed right after the reset (SIGKILL)");
         world.start_controller()?;
         world.tell("controller started again");
+        world.follow(&id, INSTALL, |job| {
+            let done = job["progress"]["bytes_done"].as_u64().unwrap_or(0);
+            job["progress"]["step"] == "image-linux.service" && done > KILL_AFTER_BYTES
+        })?;
+        world.kill_controller()?;
+        world.tell("controller killed while the image was written (SIGKILL)");
+        world.start_controller()?;
+        world.tell("controller started again");
     }
     let job = world.follow(&id, INSTALL, is_complete)?;
     ensure!(job["outcome"] == "succeeded", "the job failed: {job:#}");
-    at_rest(&world, &machine)?;
+    at_rest(world, machine)?;
+    world.tell("the job succeeded; media and boot override are put back");
 
     world.tell("waiting for the installed system's SSH");
-    world.wait_until("SSH answers", BOOT, |world| {
-        Ok(world.ssh(&machine, &key, "true").is_ok())
-    })?;
-    inside(&world, &machine, &key)?;
+    world.wait_until("SSH answers", BOOT, |world| Ok(world.ssh(machine, key, "true").is_ok()))?;
+    inside(world, machine, key)?;
     world.tell("the installed system is what the recipe asked for");
-    world.tell(&format!("log in: ssh -i {} -p {} operator@127.0.0.1", key.display(), machine.ssh_port));
     Ok(())
 }
 
@@ -127,34 +236,58 @@ fn inside(world: &World, machine: &Machine, key: &Path) -> anyhow::Result<()> {
     let fstab = ssh("awk '$2 == \"/boot/efi\" {print $1}' /etc/fstab")?;
     expect("ESP in fstab", &fstab, &format!("UUID={esp}"))?;
     let table = ssh("lsblk -nro PARTTYPE,FSTYPE,LABEL,SIZE /dev/vda | grep -v '^ '")?;
-    for part in ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b vfat ESP 512M", "vfat CIDATA 64M", "ext4 root"] {
+    for part in
+        ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b vfat ESP 512M", "vfat CIDATA 64M", "ext4 root"]
+    {
         ensure!(table.contains(part), "no {part:?} in the partition table:\n{table}");
     }
     world.tell("the partition table is as asked");
     Ok(())
 }
 
-/// The BMC leads to a machine with another serial: nothing may be written.
+/// The BMC says that it is the job's server, the board in it is another one: nothing is written.
 fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     let mut world = World::new(root, "wrong-machine")?;
     world.start_controller()?;
-    let machine = world.start_machine(&Shape { serial: "OTHER99", disk_bus: "virtio" })?;
+    let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata" };
+    let machine = world.start_machine(&shape)?;
     let before = hash(&machine.disk)?;
-    world.register(&machine, "E2E0001")?;
-    let rootfs = world.images().join("rootfs.tar.zst").display().to_string();
-    world.shoal(&["artifact", "push", ARTIFACT, &rootfs])?;
+    world.register(&machine, SERIAL)?;
+    push(&world)?;
     let (_, public_key) = ssh_key(&world.dir)?;
-    let id = world.create_job("E2E0001", &recipe(&public_key))?;
+    let id = world.create_job(SERIAL, &recipe(&public_key, Some(json!("any"))))?;
     let job = world.follow(&id, INSTALL, is_complete)?;
-    if job["outcome"] != "failed" {
-        bail!("the job did not fail: {job:#}");
-    }
-    ensure!(
-        job["reason"].as_str().is_some_and(|reason| reason.contains("OTHER99")),
-        "the reason does not name the machine: {job:#}"
-    );
-    ensure!(hash(&machine.disk)? == before, "the disk of machine {} changed", machine.serial);
+    failed_at(&job, "shoal-dispatcher.service", "OTHER99")?;
+    ensure!(hash(&machine.disk)? == before, "the disk changed");
+    at_rest(&world, &machine)?;
     world.tell("refused; the disk is unchanged");
+    Ok(())
+}
+
+fn largest_file(dir: &Path) -> anyhow::Result<PathBuf> {
+    let mut open = vec![dir.to_owned()];
+    let mut largest = None;
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let data = entry.metadata()?;
+            if data.is_dir() {
+                open.push(entry.path());
+            } else if data.is_file() {
+                largest = largest.max(Some((data.len(), entry.path())));
+            }
+        }
+    }
+    largest.map(|(_, path)| path).context("there is no file")
+}
+
+/// In the middle of the file.
+fn flip_a_bit(path: &Path) -> anyhow::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let middle = file.metadata()?.len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle)?;
+    file.write_all_at(&[byte[0] ^ 1], middle)?;
     Ok(())
 }
 

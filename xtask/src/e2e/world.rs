@@ -2,6 +2,8 @@
 //! The parts of an end-to-end run: a controller, a BMC with its QEMU machine, the CLI, SSH. All are
 //! the programs that users have; nothing in here knows how they work inside.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -14,6 +16,8 @@ use serde_json::Value;
 
 /// How often a state is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(500);
+/// Of the machine's network card.
+pub const MAC: &str = "52:54:00:5a:0a:01";
 /// The controller's and the BMC's time to come up.
 const START: Duration = Duration::from_secs(30);
 
@@ -26,6 +30,8 @@ pub struct World {
     controller: Option<Child>,
     bmc: Option<Child>,
     began: Instant,
+    /// The last event that was told of a job.
+    told: RefCell<HashMap<String, u64>>,
 }
 
 /// The machine as its simulator announced it.
@@ -34,13 +40,14 @@ pub struct Machine {
     pub pin: String,
     pub ssh_port: u16,
     pub disk: PathBuf,
-    pub serial: String,
 }
 
 /// What a machine is made of.
 pub struct Shape<'a> {
     /// SMBIOS serial number.
     pub serial: &'a str,
+    /// The serial number that its BMC tells.
+    pub redfish_serial: &'a str,
     pub disk_bus: &'a str,
 }
 
@@ -59,6 +66,7 @@ impl World {
             controller: None,
             bmc: None,
             began: Instant::now(),
+            told: RefCell::default(),
         })
     }
 
@@ -68,7 +76,8 @@ impl World {
     }
 
     pub fn start_controller(&mut self) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(self.dir.join("controller.log"))?;
+        let log =
+            File::options().create(true).append(true).open(self.dir.join("controller.log"))?;
         let port = self.port;
         let child = Command::new(self.bin.join("shoal-controller"))
             .arg("serve")
@@ -102,13 +111,14 @@ impl World {
     pub fn start_machine(&mut self, shape: &Shape) -> anyhow::Result<Machine> {
         let dir = self.dir.join("bmc");
         fs::create_dir_all(&dir)?;
-        let disk = self.dir.join("disk.img");
+        let disk = self.disk();
         let ssh_port = free_port()?;
         let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
             .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "8G"])
             .args(["--username", "admin", "--password", BMC_PASSWORD])
-            .args(["--serial", shape.serial, "--disk-bus", shape.disk_bus])
-            .args(["--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
+            .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
+            .args(["--disk-bus", shape.disk_bus])
+            .args(["--mac", MAC, "--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
             .args(["--ssh-port", &ssh_port.to_string()])
             .arg("--disk")
             .arg(&disk)
@@ -133,7 +143,6 @@ impl World {
             pin: text("certificate_sha256")?,
             ssh_port,
             disk,
-            serial: shape.serial.to_owned(),
         })
     }
 
@@ -154,8 +163,17 @@ impl World {
         fs::write(&password, BMC_PASSWORD)?;
         let password = password.display().to_string();
         self.shoal(&[
-            "server", "set", serial, "--bmc-url", &machine.redfish_url, "--username", "admin",
-            "--password-file", &password, "--pin", &machine.pin,
+            "server",
+            "set",
+            serial,
+            "--bmc-url",
+            &machine.redfish_url,
+            "--username",
+            "admin",
+            "--password-file",
+            &password,
+            "--pin",
+            &machine.pin,
         ])?;
         Ok(())
     }
@@ -177,13 +195,19 @@ impl World {
         wanted: impl Fn(&Value) -> bool,
     ) -> anyhow::Result<Value> {
         let deadline = Instant::now() + limit;
-        let mut after = 0;
+        let mut after = self.told.borrow().get(id).copied().unwrap_or(0);
         loop {
             for event in self.events(id, after)? {
                 after = event["seq"].as_u64().unwrap_or(after).max(after);
                 let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-                self.tell(&format!("{:<12} {:<26} {}", text("kind"), text("step"), text("message")));
+                self.tell(&format!(
+                    "{:<12} {:<26} {}",
+                    text("kind"),
+                    text("step"),
+                    text("message")
+                ));
             }
+            self.told.borrow_mut().insert(id.to_owned(), after);
             let job = self.shoal(&["job", "show", id])?;
             if wanted(&job) {
                 return Ok(job);
@@ -264,16 +288,16 @@ impl World {
         Ok(())
     }
 
-    pub fn console(&self) -> String {
-        let bytes = fs::read(self.dir.join("bmc/console.log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
     pub fn images(&self) -> &Path {
         &self.images
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// The machine's disk; one that is there before the machine starts is taken as it is.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.img")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 }

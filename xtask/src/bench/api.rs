@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `POST /api/v1/jobs` at 8 connections with a durable commit each, and the controller's memory.
+//!
+//! Every job is for a server of its own whose BMC refuses the connection, so that the driver works
+//! on all of them meanwhile, as it would in a large roll-out.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
+
+use super::{Row, percentile, print};
+
+const CONNECTIONS: usize = 8;
+const JOBS: usize = 4000;
+const START: Duration = Duration::from_secs(30);
+const FSYNCS: u32 = 500;
+
+pub fn bench(root: &Path) -> anyhow::Result<()> {
+    // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
+    let dir = tempfile::tempdir_in(root.join("target"))?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let controller = Controller::start(root, dir.path(), port)?;
+    let base = format!("http://127.0.0.1:{port}/api/v1");
+    wait_until_ready(&base)?;
+    let idle = controller.resident_mib()?;
+
+    each(JOBS, |agent, index| {
+        let server = json!({"bmc": {
+            "url": "https://127.0.0.1:1", "username": "u", "password": "p",
+            "certificate_sha256": "00".repeat(32)
+        }});
+        expect(agent.put(format!("{base}/servers/B{index}")).send_json(&server), 201)
+    })?;
+    let began = Instant::now();
+    let mut samples = each(JOBS, |agent, index| {
+        let job = json!({"server_serial": format!("B{index}"), "recipe": recipe()});
+        expect(agent.post(format!("{base}/jobs")).send_json(&job), 202)
+    })?;
+    #[expect(clippy::cast_precision_loss)]
+    let rate = JOBS as f64 / began.elapsed().as_secs_f64();
+    let busy = controller.resident_mib()?;
+    let fsyncs = fsyncs_per_sec(dir.path())?;
+
+    let p99 = percentile(&mut samples, 0.99);
+    print(&[
+        Row::new(
+            "jobs created per second, 8 connections",
+            format!("{rate:.0}"),
+            format!("write+fsync {fsyncs:.0}/s"),
+            Some(rate / fsyncs),
+        ),
+        Row::new("a job's creation, p99", format!("{p99:.1?}"), String::new(), None),
+        Row::new("resident memory, idle", format!("{idle:.1} MiB"), String::new(), None),
+        Row::new(
+            &format!("resident memory, {JOBS} jobs"),
+            format!("{busy:.1} MiB"),
+            String::new(),
+            None,
+        ),
+    ]);
+    Ok(())
+}
+
+struct Controller(Child);
+
+impl Controller {
+    fn start(root: &Path, dir: &Path, port: u16) -> anyhow::Result<Controller> {
+        let iso = dir.join("maintenance.iso");
+        fs::write(&iso, vec![0; 1 << 20])?;
+        let child = Command::new(root.join("target/release/shoal-controller"))
+            .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data-dir")
+            .arg(dir.join("data"))
+            .arg("--maintenance-iso")
+            .arg(iso)
+            .env("RUST_LOG", "error")
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.join("controller.log"))?)
+            .spawn()
+            .context("start shoal-controller")?;
+        Ok(Controller(child))
+    }
+
+    fn resident_mib(&self) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("VmRSS has no number")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+            eprintln!("stop the controller: {error}");
+        }
+    }
+}
+
+/// Does `count` requests over [`CONNECTIONS`] connections; answers how long each took.
+fn each(
+    count: usize,
+    once: impl Fn(&ureq::Agent, usize) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Vec<Duration>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let agent = agent();
+        let mut samples = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(samples);
+            }
+            let began = Instant::now();
+            once(&agent, index)?;
+            samples.push(began.elapsed());
+        }
+    };
+    let done: anyhow::Result<Vec<Vec<Duration>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(done) => done,
+                Err(_) => bail!("a connection's thread panicked"),
+            })
+            .collect()
+    });
+    Ok(done?.concat())
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    ureq::Agent::new_with_config(config)
+}
+
+fn expect(
+    sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    status: u16,
+) -> anyhow::Result<()> {
+    let mut response = sent?;
+    let text = response.body_mut().read_to_string()?;
+    ensure!(response.status() == status, "{} instead of {status}: {text}", response.status());
+    Ok(())
+}
+
+fn wait_until_ready(base: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START;
+    while agent().get(format!("{base}/servers")).call().is_err() {
+        ensure!(Instant::now() < deadline, "the controller does not answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// One after the other, 4 KiB each: what one commit costs at least.
+fn fsyncs_per_sec(dir: &Path) -> anyhow::Result<f64> {
+    let mut file = File::create(dir.join("fsync"))?;
+    let began = Instant::now();
+    for _ in 0..FSYNCS {
+        file.write_all(&[0; 4096])?;
+        file.sync_data()?;
+    }
+    Ok(f64::from(FSYNCS) / began.elapsed().as_secs_f64())
+}
+
+fn recipe() -> serde_json::Value {
+    json!({
+        "task_target": "install-linux.target",
+        "target_disk": {"serial": "DISK1"},
+        "oci_url": format!("registry.example/os/debian@sha256:{}", "ab".repeat(32)),
+        "partition_layout": [
+            {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
+            {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
+            {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
+        ],
+        "user_data": "#cloud-config\nhostname: web-1\n"
+    })
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `cargo xtask images`: runs the scripts of `maintenance-os/`, unless what they would make is there
+//! already. How an image is made stands in the scripts; only the caching is here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use sha2::{Digest, Sha256};
+
+use crate::run;
+
+/// An image, or several, under `target/images/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    /// maintenance.iso: what servers are booted with.
+    Maintenance,
+    /// tools/: the tools' container images as OCI layouts.
+    Tools,
+    /// rootfs.tar.zst: a small Debian server that the end-to-end test installs.
+    Rootfs,
+}
+
+/// The programs in the images: static, so that they run in an image without any library.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+const STATIC_PROGRAMS: [&str; 2] = ["shoal-dispatcher", "shoal-tool"];
+
+impl What {
+    fn script(self) -> &'static str {
+        match self {
+            What::Maintenance => "build",
+            What::Tools => "tool-images",
+            What::Rootfs => "rootfs",
+        }
+    }
+
+    fn output(self) -> &'static str {
+        match self {
+            What::Maintenance => "maintenance.iso",
+            What::Tools => "tools",
+            What::Rootfs => "rootfs.tar.zst",
+        }
+    }
+
+    fn has_programs(self) -> bool {
+        match self {
+            What::Maintenance | What::Tools => true,
+            What::Rootfs => false,
+        }
+    }
+}
+
+/// Makes an image, or finds that it was made of the same inputs before.
+pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
+    let mut inputs = files(&root.join("maintenance-os"))?;
+    if what.has_programs() {
+        let target = ["--target", STATIC_TARGET, "-p", "dispatcher", "-p", "tools"];
+        run("cargo", &[["build", "--release", "--locked"].as_slice(), &target].concat())?;
+        let release = root.join("target").join(STATIC_TARGET).join("release");
+        inputs.extend(STATIC_PROGRAMS.map(|name| release.join(name)));
+    }
+    let digest = digest(root, &inputs)?;
+    let dir = root.join("target/images");
+    let output = dir.join(what.output());
+    let record = dir.join(format!("{}.inputs", what.output()));
+    let known = fs::read_to_string(&record).unwrap_or_default();
+    if output.exists() && known == digest {
+        println!("{}: made of the same inputs before", output.display());
+        return Ok(());
+    }
+    let script = root.join("maintenance-os").join(what.script());
+    run(&script.display().to_string(), &[])?;
+    fs::write(&record, digest).with_context(|| format!("write {}", record.display()))
+}
+
+/// Every file below a directory, in a fixed order.
+fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Names and contents of the inputs; the packages are those of the mirror, which is not asked.
+fn digest(root: &Path, inputs: &[PathBuf]) -> anyhow::Result<String> {
+    let mut hasher = Sha256::new();
+    for path in inputs {
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let bytes = fs::read(path).with_context(|| format!("read {name}"))?;
+        hasher.update(format!("{} {name} ", bytes.len()));
+        hasher.update(Sha256::digest(&bytes));
+    }
+    Ok(hex::encode(hasher.finalize()))
+}
