@@ -2,6 +2,8 @@
 //! The partition step, whole, on loop devices: with sgdisk, wipefs and mkfs, an agent on its socket, and
 //! the disk's content hashed wherever nothing may have been written.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;

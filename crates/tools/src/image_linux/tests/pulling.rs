@@ -195,7 +195,8 @@ fn noise_like(bytes: &[u8]) -> Vec<u8> {
 fn every_mistake_has_its_words() {
     let tar = archive(&[file("a", "x")]);
     let nothing: &[(&str, Vec<u8>)] = &[];
-    let cases: Vec<(Vec<(&str, Vec<u8>)>, &str)> = vec![
+    type Layers = Vec<(&'static str, Vec<u8>)>;
+    let cases: Vec<(Layers, &str)> = vec![
         (nothing.to_vec(), "has no layer"),
         (vec![("text/html", tar.clone())], "is no root filesystem"),
         (vec![(media_type::LAYER_TAR_GZIP, zstd(&tar))], "promises Gzip, but its data is Zstd"),
