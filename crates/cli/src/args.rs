@@ -33,8 +33,20 @@ pub struct Connection {
     /// authorities where it is absent.
     #[arg(long, global = true, env = "SHOAL_CA")]
     pub ca: Option<PathBuf>,
+}
+
+/// How what the controller answers is shown.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Format {
     /// Tables for people, or the API's JSON for scripts.
-    #[arg(long, global = true, value_enum, default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        id = "format",
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
     pub output: Output,
 }
 
@@ -47,14 +59,26 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Servers and how their BMCs are reached.
-    #[command(subcommand)]
-    Server(Server),
+    Server {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: Server,
+    },
     /// Jobs: one recipe carried out once on one server.
-    #[command(subcommand)]
-    Job(Job),
+    Job {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: Job,
+    },
     /// OS images in the controller's registry.
-    #[command(subcommand)]
-    Artifact(Artifact),
+    Artifact {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: Artifact,
+    },
     /// Task media.
     #[command(subcommand)]
     Iso(Iso),
@@ -154,8 +178,9 @@ pub enum Iso {
     Build {
         #[arg(long)]
         recipe: PathBuf,
-        #[arg(long)]
-        output: PathBuf,
+        /// File to write.
+        #[arg(long = "output", id = "iso_file", value_name = "FILE")]
+        file: PathBuf,
     },
 }
 
@@ -204,5 +229,18 @@ mod tests {
     #[test]
     fn the_commands_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn output_is_a_format_or_the_task_mediums_file() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().command;
+        let iso = parse("shoal iso build --recipe r --output f");
+        let Command::Iso(Iso::Build { recipe, file }) = iso else { panic!("{iso:?}") };
+        assert_eq!((recipe, file), (PathBuf::from("r"), PathBuf::from("f")));
+        for line in ["shoal job list --output json", "shoal job --output json list"] {
+            let job = parse(line);
+            let Command::Job { format, .. } = job else { panic!("{job:?}") };
+            assert_eq!(format.output, Output::Json);
+        }
     }
 }

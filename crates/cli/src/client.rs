@@ -129,6 +129,19 @@ impl Client {
     }
 }
 
+/// A text as one segment of a path or as a query's value: anything else than RFC 3986's unreserved
+/// letters is percent-encoded.
+pub fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 fn unreachable(error: ureq::Error) -> Failure {
     Failure::Unreachable(error.to_string())
 }

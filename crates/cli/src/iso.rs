@@ -13,7 +13,7 @@ use crate::failure::Failure;
 
 pub fn run(command: Iso) -> Result<(), Failure> {
     match command {
-        Iso::Build { recipe, output } => Ok(build(&recipe, &output)?),
+        Iso::Build { recipe, file } => Ok(build(&recipe, &file)?),
     }
 }
 

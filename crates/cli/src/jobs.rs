@@ -2,21 +2,18 @@
 //! `shoal job`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::time::Duration;
 
 use anyhow::Context;
 use api::jobs::NewJob;
 use serde_json::{Value, json};
 
 use crate::args::{Job, Output};
-use crate::client::Client;
+use crate::client::{Client, encoded};
 use crate::failure::Failure;
 use crate::output::{self, printable, show, text};
+use crate::watch::watch;
 
 const HEAD: [&str; 6] = ["ID", "SERVER", "STATUS", "STAGE", "OUTCOME", "FAILED STEP"];
-/// The controller may restart while a job is watched.
-const RECONNECT: Duration = Duration::from_secs(2);
 
 pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure> {
     match command {
@@ -36,7 +33,7 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
         Job::List { server, status } => {
             let query: Vec<String> = [("server", server), ("status", status)]
                 .into_iter()
-                .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
+                .filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))))
                 .collect();
             let list = client.get(&format!("/api/v1/jobs?{}", query.join("&")))?;
             show(format, &list, &HEAD, |list| {
@@ -44,7 +41,7 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
             });
         }
         Job::Show { id } => {
-            let job = client.get(&format!("/api/v1/jobs/{id}"))?;
+            let job = client.get(&format!("/api/v1/jobs/{}", encoded(&id)))?;
             match format {
                 Output::Json => output::json(&job),
                 Output::Text => describe(&job),
@@ -52,7 +49,8 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
         }
         Job::Watch { id } => return watch(client, format, &id),
         Job::Cancel { id } => {
-            let job = client.post(&format!("/api/v1/jobs/{id}/cancel"), &[], &json!({}))?;
+            let job =
+                client.post(&format!("/api/v1/jobs/{}/cancel", encoded(&id)), &[], &json!({}))?;
             show(format, &job, &HEAD, |job| vec![row(job)]);
         }
     }
@@ -89,56 +87,4 @@ fn describe(job: &Value) {
         let part = |key: &str| text(job, &format!("/progress/{key}"));
         println!("{:<16} {} {}", "progress", part("step"), printable(&part("message")));
     }
-}
-
-/// Tells the story as it comes, over restarts of the controller too.
-fn watch(client: &Client, format: Output, id: &str) -> Result<(), Failure> {
-    let path = format!("/api/v1/jobs/{id}/events");
-    let mut last = 0;
-    let mut is_away = false;
-    loop {
-        match client.events(&path, last) {
-            Ok(stream) => {
-                is_away = false;
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if let Some(data) = line.strip_prefix("data:") {
-                        last = tell(format, data).unwrap_or(last).max(last);
-                    }
-                }
-            }
-            Err(Failure::Unreachable(why)) if last > 0 => {
-                if !is_away {
-                    eprintln!("shoal: {why}; waiting for the controller");
-                }
-                is_away = true;
-                std::thread::sleep(RECONNECT);
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        }
-        let Ok(job) = client.get(&format!("/api/v1/jobs/{id}")) else { continue };
-        if job["status"] != "complete" {
-            continue;
-        }
-        if job["outcome"] == "failed" {
-            let why = format!("{}: {}", text(&job, "/failed_step"), text(&job, "/reason"));
-            return Err(Failure::JobFailed(printable(&why)));
-        }
-        return Ok(());
-    }
-}
-
-/// Prints one event; answers its number.
-fn tell(format: Output, data: &str) -> Option<u64> {
-    let event: Value = serde_json::from_str(data.trim()).ok()?;
-    match format {
-        Output::Json => println!("{event}"),
-        Output::Text => {
-            let part = |key: &str| printable(&text(&event, &format!("/{key}")));
-            let at = part("at");
-            let time = at.get(11..19).unwrap_or(&at);
-            println!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message"));
-        }
-    }
-    event["seq"].as_u64()
 }

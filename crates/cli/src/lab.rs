@@ -13,8 +13,8 @@ use anyhow::{Context, bail, ensure};
 use api::servers::{BmcSpec, ServerSpec};
 use serde_json::Value;
 
-use crate::args::{Connection, Lab, LabUp, Output};
-use crate::client::Client;
+use crate::args::{Connection, Lab, LabUp};
+use crate::client::{Client, encoded};
 use crate::failure::Failure;
 
 /// Of the lab's BMC, which listens on 127.0.0.1 only.
@@ -51,7 +51,6 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         controller: format!("https://127.0.0.1:{port}"),
         token_file: Some(dir.join("data/admin-token")),
         ca: Some(dir.join("data/tls/ca.pem")),
-        output: Output::Text,
     };
     let client = wait_for(&connection, &mut controller.0)?;
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
@@ -62,7 +61,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         certificate_sha256: Some(text("certificate_sha256")),
         ca_pem: None,
     };
-    client.put(&format!("/api/v1/servers/{serial}"), &ServerSpec { bmc: bmc_spec })?;
+    client.put(&format!("/api/v1/servers/{}", encoded(&serial)), &ServerSpec { bmc: bmc_spec })?;
     tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
     let ended = supervise(&mut controller.0, &mut bmc.0);
     fs::remove_file(dir.join(PIDS)).context("remove the process ids")?;

@@ -2,7 +2,7 @@
 //! `shoal`: what people and scripts type. It speaks to a controller, never to a BMC or a database.
 //!
 //! - `args`: every command and option; `client`: HTTP, with problems as errors;
-//! - `servers`, `jobs`, `artifacts`, `iso`, `lab`: one module for each noun;
+//! - `servers`, `jobs`, `artifacts`, `iso`, `lab`: one module for each noun; `watch`: a job as it goes;
 //! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
 
 mod args;
@@ -14,6 +14,7 @@ mod jobs;
 mod lab;
 mod output;
 mod servers;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -34,12 +35,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
-    let format = args.connection.output;
     let client = || Client::new(&args.connection);
     match args.command {
-        Command::Server(command) => servers::run(&client()?, format, command),
-        Command::Job(command) => jobs::run(&client()?, format, command),
-        Command::Artifact(command) => artifacts::run(&client()?, format, command),
+        Command::Server { format, command } => servers::run(&client()?, format.output, command),
+        Command::Job { format, command } => jobs::run(&client()?, format.output, command),
+        Command::Artifact { format, command } => artifacts::run(&client()?, format.output, command),
         Command::Iso(command) => iso::run(command),
         Command::Lab(command) => lab::run(command),
     }

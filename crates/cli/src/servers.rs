@@ -10,7 +10,7 @@ use api::servers::{BmcSpec, ServerSpec};
 use serde_json::{Value, json};
 
 use crate::args::{Output, Server};
-use crate::client::Client;
+use crate::client::{Client, encoded};
 use crate::failure::Failure;
 use crate::output::{show, text};
 
@@ -59,18 +59,8 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
     Ok(())
 }
 
-/// A serial may hold any letter; in a path it is percent-encoded (RFC 3986, 2.1).
 fn path(serial: &str) -> String {
-    let encoded: String = serial
-        .bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        })
-        .collect();
-    format!("/api/v1/servers/{encoded}")
+    format!("/api/v1/servers/{}", encoded(serial))
 }
 
 fn password(file: &Path) -> anyhow::Result<String> {

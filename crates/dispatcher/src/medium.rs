@@ -26,26 +26,32 @@ const USB_BYTES_MAX: u64 = 4 << 30;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 64;
 
-/// A medium that was read: the device's name, what it says.
+/// A medium that was read: the device's name, who it is for, and the recipe if it is one.
 pub struct Medium {
     pub device: String,
-    pub recipe: Recipe,
     pub attempt: Attempt,
+    pub recipe: Result<Recipe, Stopped>,
 }
 
-/// Waits for the task medium of the machine with this serial, and reads it.
+/// Waits for the task medium of the machine with this serial, and reads it. A drive that cannot be
+/// read is tried again: a virtual CD loses single reads.
 pub fn find(serial: &str) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
         let found = devices(Path::new(SYS_BLOCK));
-        if !found.is_empty() {
-            return choose(&found, serial);
-        }
-        if Instant::now() > deadline {
-            return Err(Exit::NoMedium.because(format!(
+        let stopped = if found.is_empty() {
+            Exit::NoMedium.because(format!(
                 "no optical drive or USB stick holds a volume {VOLUME_PREFIX}*; drives seen: {}",
                 drives(Path::new(SYS_BLOCK)).join(", ")
-            )));
+            ))
+        } else {
+            match choose(&found, serial) {
+                Ok(medium) => return Ok(medium),
+                Err(stopped) => stopped,
+            }
+        };
+        if Instant::now() > deadline {
+            return Err(stopped);
         }
         std::thread::sleep(POLL);
     }
@@ -127,17 +133,20 @@ fn read(device: &str) -> Result<Medium, Stopped> {
         .map_err(|error| Exit::Mount.because(format!("mount {}: {error}", node.display())))?;
     let files = read_files(Path::new(MEDIUM_DIR))
         .map_err(|error| Exit::Unreadable.because(format!("read {device}: {error}")))?;
-    let (recipe, attempt) = task_medium::read(&files).map_err(|error| {
-        let exit = match &error {
-            ReadError::Recipe(problems) if problems.iter().any(|p| p.path == "/recipe_version") => {
-                Exit::Schema
-            }
-            ReadError::Recipe(_) => Exit::Invalid,
-            ReadError::Missing(_) | ReadError::Attempt(_) => Exit::Unreadable,
-        };
-        exit.because(anyhow::Error::from(error))
-    })?;
-    Ok(Medium { device: device.to_owned(), recipe, attempt })
+    let attempt = task_medium::read_attempt(&files).map_err(stopped)?;
+    let recipe = task_medium::read_recipe(&files).map_err(stopped);
+    Ok(Medium { device: device.to_owned(), attempt, recipe })
+}
+
+fn stopped(error: ReadError) -> Stopped {
+    let exit = match &error {
+        ReadError::Recipe(problems) if problems.iter().any(|p| p.path == "/recipe_version") => {
+            Exit::Schema
+        }
+        ReadError::Recipe(_) => Exit::Invalid,
+        ReadError::Missing(_) | ReadError::Attempt(_) => Exit::Unreadable,
+    };
+    exit.because(anyhow::Error::from(error))
 }
 
 fn read_files(dir: &Path) -> io::Result<Vec<recipe::File>> {

@@ -27,15 +27,20 @@ pub fn run() -> Result<(), Stopped> {
         .mode(0o700)
         .create(places::PRIVATE_DIR)
         .map_err(|error| Exit::Write.because(format!("create {}: {error}", places::PRIVATE_DIR)))?;
-    let dmi = identity::read();
-    let medium = medium::find(&dmi.serial)?;
-    println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);
-    keep_attempt(&medium.attempt).map_err(|error| Exit::Write.because(error))?;
-    let handed = hand_over(&medium.recipe, &medium.attempt, dmi);
+    let handed = find_and_hand_over();
     if let Err(stopped) = &handed {
         report::keep_reason(places::DISPATCHER_UNIT, &stopped.to_string());
     }
     handed
+}
+
+fn find_and_hand_over() -> Result<(), Stopped> {
+    let dmi = identity::read();
+    let medium = medium::find(&dmi.serial)?;
+    println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);
+    // From here on the controller can be told what is wrong, also with the recipe.
+    keep_attempt(&medium.attempt).map_err(|error| Exit::Write.because(error))?;
+    hand_over(&medium.recipe?, &medium.attempt, dmi)
 }
 
 fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
@@ -43,9 +48,10 @@ fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped
     if let Some(network) = &recipe.network {
         set_network(network).map_err(|error| Exit::Write.because(error))?;
     }
-    identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
     let boot_id = identity::boot_id().map_err(|error| Exit::Internal.because(error))?;
-    say_hello(attempt, &boot_id, dmi)?;
+    // Also from a wrong machine: the controller then knows that it runs this system, not its own.
+    say_hello(attempt, &boot_id, &dmi)?;
+    identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
 
     let disk = match recipe.target_disk() {
         Some(hints) => Some(disks::choose(hints).map_err(|error| Exit::TargetDisk.because(error))?),
@@ -97,10 +103,10 @@ fn set_network(network: &Network) -> anyhow::Result<()> {
     succeed(Command::new("networkctl").arg("reload"))
 }
 
-fn say_hello(attempt: &Attempt, boot_id: &str, dmi: Dmi) -> Result<(), Stopped> {
+fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped> {
     let controller = Controller::new(attempt).map_err(|error| Exit::Unreadable.because(error))?;
-    let hello =
-        Hello { boot_id: boot_id.to_owned(), dmi, version: env!("CARGO_PKG_VERSION").into() };
+    let version = env!("CARGO_PKG_VERSION").into();
+    let hello = Hello { boot_id: boot_id.to_owned(), dmi: dmi.clone(), version };
     match controller.tell("hello", &hello) {
         Answer::Yes => Ok(()),
         Answer::No { reason, .. } => Err(Exit::Refused.because(reason)),

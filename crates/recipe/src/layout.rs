@@ -114,6 +114,18 @@ impl Format {
         }
     }
 
+    /// What its mkfs would refuse or change about a label. mkfs.fat takes no punctuation of DOS, and
+    /// `NO NAME` stands for no label at all (Microsoft's FAT specification, 3.1).
+    pub fn refuses_label(self, label: &str) -> Option<&'static str> {
+        match self {
+            Format::Vfat if label.contains('.') => Some("a label of vfat has no dot"),
+            Format::Vfat if label.eq_ignore_ascii_case("no name") => {
+                Some("this label means that there is none; choose another")
+            }
+            _ => None,
+        }
+    }
+
     /// Smallest size that its mkfs makes.
     pub fn bytes_min(self) -> u64 {
         match self {

@@ -138,6 +138,21 @@ fn check_canonical(wire: &Wire, problems: &mut Vec<Problem>) {
 
 fn check_linux(wire: &Wire, layout: &[Partition], problems: &mut Vec<Problem>) {
     check_esp(layout, problems);
+    for partition in layout.iter().filter(|partition| partition.format == Format::Ntfs) {
+        problems.push(problem(
+            format!("/partition_layout/{}/format", partition.number - 1),
+            "format",
+            "ntfs is for Windows; a Linux layout takes vfat, ext4, xfs, btrfs, swap or raw",
+        ));
+    }
+    if !layout.is_empty() && !layout.iter().any(|partition| partition.size == Size::Remaining) {
+        problems.push(problem(
+            format!("/partition_layout/{}/size", layout.len() - 1),
+            "remaining-missing",
+            "no partition takes the rest of the disk; give the last one the size 100%",
+        ));
+    }
+    check_config_drive_fits(wire, layout, problems);
     if !layout.is_empty() && layout::root(layout).is_none() {
         problems.push(problem(
             "/partition_layout",
@@ -158,6 +173,21 @@ fn check_linux(wire: &Wire, layout: &[Partition], problems: &mut Vec<Problem>) {
             let message = format!("{name} is only read together with user_data");
             problems.push(problem(format!("/{name}"), "user-data-missing", message));
         }
+    }
+}
+
+/// A config drive that overflows would be found only after the disk is written.
+fn check_config_drive_fits(wire: &Wire, layout: &[Partition], problems: &mut Vec<Problem>) {
+    let payloads = [&wire.user_data, &wire.meta_data, &wire.network_config];
+    let bytes: usize = payloads.into_iter().flatten().map(|text| text.as_bytes().len()).sum();
+    let Some(drive) = layout::config_drive(layout) else { return };
+    let Size::Bytes(room) = drive.size else { return };
+    // The filesystem itself, and the meta-data that is made where the recipe has none.
+    const OVERHEAD: u64 = 512 << 10;
+    if wire.user_data.is_some() && bytes as u64 + OVERHEAD > room {
+        let message = format!("{bytes} bytes of user_data do not fit; make it 64M");
+        let place = format!("/partition_layout/{}/size", drive.number - 1);
+        problems.push(problem(place, "too-small", message));
     }
 }
 
@@ -223,6 +253,11 @@ fn layout_of(wire: &[wire::Partition], problems: &mut Vec<Problem>) -> Vec<Parti
             let message =
                 format!("too small for {}; at least {}M", format.name(), format.bytes_min() >> 20);
             problems.push(problem(place("size"), "too-small", message));
+        }
+        if let Some(label) = &part.label
+            && let Some(message) = format.refuses_label(label)
+        {
+            problems.push(problem(place("label"), "label", message));
         }
         if let Some(label) = &part.label
             && label.len() > format.label_bytes_max()

@@ -95,8 +95,8 @@ pub fn pull_access(attempt: &task_medium::Attempt) -> Option<PullAccess> {
     })
 }
 
-/// `NAME="value"` lines for systemd's EnvironmentFile= (systemd.exec(5)): `\`, `"`, `$` and `` ` ``
-/// are escaped; line breaks cannot be in a value, the schema refuses them.
+/// `NAME=value` lines as podman's `--env-file` reads them: everything after `=` is the value, nothing
+/// is quoted or escaped. Line breaks cannot be in a value, the schema refuses them.
 fn env(recipe: &Recipe, identity: &Identity) -> String {
     let mut lines = vec![
         ("TASK_TARGET".to_owned(), recipe.task_target.to_string()),
@@ -123,18 +123,7 @@ fn env(recipe: &Recipe, identity: &Identity) -> String {
     lines.extend(recipe.env.clone());
     // The schema refuses line breaks in a recipe; an odd DMI serial is only in identity.json.
     lines.retain(|(_, value)| !value.contains(['\n', '\r', '\0']));
-    lines.iter().map(|(name, value)| format!("{name}=\"{}\"\n", escaped(value))).collect()
-}
-
-fn escaped(value: &str) -> String {
-    let mut text = String::new();
-    for letter in value.chars() {
-        if matches!(letter, '\\' | '"' | '$' | '`') {
-            text.push('\\');
-        }
-        text.push(letter);
-    }
-    text
+    lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 fn build_info(recipe: &Recipe, identity: &Identity) -> String {

@@ -91,13 +91,18 @@ pub fn files_offline(recipe: &Recipe) -> Vec<File> {
     files
 }
 
-/// The recipe and the attempt of a medium's files.
-pub fn read(files: &[File]) -> Result<(Recipe, Attempt), ReadError> {
-    let find = |name: &'static str| {
-        files.iter().find(|file| file.name == name).ok_or(ReadError::Missing(name))
-    };
-    let attempt =
-        serde_json::from_slice(&find("attempt.json")?.bytes).map_err(ReadError::Attempt)?;
-    let recipe = Recipe::parse(&find("recipe.json")?.bytes).map_err(ReadError::Recipe)?;
-    Ok((recipe, attempt))
+/// The attempt of a medium's files. Apart from the recipe: what is wrong with that is told to the
+/// controller which this names.
+pub fn read_attempt(files: &[File]) -> Result<Attempt, ReadError> {
+    serde_json::from_slice(find(files, "attempt.json")?).map_err(ReadError::Attempt)
+}
+
+/// The recipe of a medium's files.
+pub fn read_recipe(files: &[File]) -> Result<Recipe, ReadError> {
+    Recipe::parse(find(files, "recipe.json")?).map_err(ReadError::Recipe)
+}
+
+fn find<'a>(files: &'a [File], name: &'static str) -> Result<&'a [u8], ReadError> {
+    let file = files.iter().find(|file| file.name == name).ok_or(ReadError::Missing(name))?;
+    Ok(&file.bytes)
 }

@@ -114,7 +114,8 @@ fn a_recipe_travels_to_the_machine_and_its_tools() {
     for value in valid() {
         let recipe = parse(&value).unwrap();
         let medium = task_medium::files(&recipe, &attempt());
-        let (arrived, told) = task_medium::read(&medium).unwrap();
+        let told = task_medium::read_attempt(&medium).unwrap();
+        let arrived = task_medium::read_recipe(&medium).unwrap();
         assert_eq!((&arrived, &told), (&recipe, &attempt()));
         let identity = run_dir::Identity {
             job_id: told.job_id.clone(),

@@ -183,8 +183,11 @@ fn is_same_disk(facts: &DiskFacts, seen: &[String]) -> bool {
         let text = text.strip_prefix("0x").unwrap_or(&text);
         text.chars().filter(char::is_ascii_alphanumeric).collect()
     };
-    let chosen: Vec<String> = [&facts.serial, &facts.wwn].into_iter().flatten().map(bare).collect();
-    let seen: Vec<String> = seen.iter().map(bare).collect();
+    // A serial of punctuation alone says nothing, and would be in every other one.
+    let known = |text: &String| !text.is_empty();
+    let chosen = [&facts.serial, &facts.wwn].into_iter().flatten().map(bare);
+    let chosen: Vec<String> = chosen.filter(known).collect();
+    let seen: Vec<String> = seen.iter().map(bare).filter(known).collect();
     let agree = |one: &String| {
         seen.iter().any(|other| one == other || other.ends_with(one) || one.ends_with(other))
     };
@@ -229,6 +232,7 @@ mod tests {
         };
         check("SN1", "", &["SN1"], true);
         check("SN1", "", &["SN2"], false);
+        check("SN1", "", &["--", "SN2"], false);
         check("SN1", "", &[], true);
         check("", "", &["SN2"], true);
         check("QM00001", "", &["t10.ATA     QEMU HARDDISK   QM00001"], true);

@@ -10,7 +10,7 @@
 //! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
 //! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
-//! - `command`: other programs, by argv, never by a shell;
+//! - `command`: other programs, by argv, never by a shell; `inside_image`: those of the image;
 //! - one module per step, each with a pure plan and a `run` that acts on it.
 //!
 //! Every step may run again after a crash: it looks at what is there first.
@@ -24,6 +24,7 @@ mod context;
 mod devices;
 mod gpt;
 pub mod image_linux;
+pub mod inside_image;
 mod mounts;
 pub mod partition;
 mod places;

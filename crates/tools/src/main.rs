@@ -6,21 +6,26 @@
 
 use std::process::ExitCode;
 
-use tools::{Places, Step};
+use tools::{Places, Step, inside_image};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let step = match (args.next().as_deref().and_then(Step::parse), args.next()) {
-        (Some(step), None) => step,
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (name, ended) = match args.as_slice() {
+        [command, words @ ..] if command == inside_image::COMMAND => {
+            (command.as_str(), inside_image::become_program(words))
+        }
+        [name] if let Some(step) = Step::parse(name) => {
+            (step.name(), tools::run(step, &Places::default()))
+        }
         _ => {
             eprintln!("usage: shoal-tool {}", Step::ALL.map(Step::name).join("|"));
             return ExitCode::from(2);
         }
     };
-    match tools::run(step, &Places::default()) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}: {error:#}", step.name());
+            eprintln!("{name}: {error:#}");
             ExitCode::FAILURE
         }
     }

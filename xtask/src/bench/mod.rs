@@ -23,7 +23,10 @@ pub fn bench(root: &Path, what: What) -> anyhow::Result<()> {
     match what {
         What::Iso => iso::bench(root),
         What::Api => api::bench(root),
-        What::Imaging => crate::run("cargo", &["bench", "--locked", "-p", "tools"]),
+        What::Imaging => {
+            crate::images::images(root, crate::images::What::Rootfs)?;
+            crate::run("cargo", &["bench", "--locked", "-p", "tools"])
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! through a real Redfish endpoint, the job installs Debian, and we look inside what was installed.
 //!
 //! ```text
-//! machine 1   its board's serial is not the BMC's   refused, disk untouched
+//! machine 1   its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
 //! machine 2   a disk with data, no consent          refused, disk untouched
 //!             a damaged artifact                    fails in image-linux.service
 //!             consent, a whole artifact,
@@ -192,8 +192,13 @@ fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<()> {
     at_rest(world, machine)?;
     world.tell("the job succeeded; media and boot override are put back");
 
-    world.tell("waiting for the installed system's SSH");
+    world.tell("waiting for the installed system");
     world.wait_until("SSH answers", BOOT, |world| Ok(world.ssh(machine, key, "true").is_ok()))?;
+    world.tell("SSH answers");
+    world.wait_until("a login prompt on the console", BOOT, |world| {
+        Ok(world.console()?.contains("shoal-e2e login:"))
+    })?;
+    world.tell("login prompt on the serial console: shoal-e2e login:");
     inside(world, machine, key)?;
     world.tell("the installed system is what the recipe asked for");
     Ok(())
@@ -245,9 +250,13 @@ fn inside(world: &World, machine: &Machine, key: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The BMC says that it is the job's server, the board in it is another one: nothing is written.
+/// The BMC says that it is the job's server, the board in it is another one: nothing is written. Nor
+/// does the maintenance OS by itself: its boot meets partitions, a journal and swap, and uses none.
 fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     let mut world = World::new(root, "wrong-machine")?;
+    let disk = world.disk();
+    fs::File::create(&disk)?.set_len(8 << 30)?;
+    tempting(&disk)?;
     world.start_controller()?;
     let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata" };
     let machine = world.start_machine(&shape)?;
@@ -261,6 +270,29 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     ensure!(hash(&machine.disk)? == before, "the disk changed");
     at_rest(&world, &machine)?;
     world.tell("refused; the disk is unchanged");
+    Ok(())
+}
+
+/// A disk that an ordinary system would check, mount and swap on.
+fn tempting(disk: &Path) -> anyhow::Result<()> {
+    let run = |command: &mut Command| {
+        let output = command.output().with_context(|| format!("run {command:?}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command:?} failed: {said}");
+        anyhow::Ok(())
+    };
+    let sgdisk = ["--new=1:2048:+512M", "--new=2:0:+64M", "--typecode=2:8200"];
+    run(Command::new("sgdisk").args(sgdisk).arg(disk))?;
+    // Partition 1 begins at sector 2048.
+    let ext4 = ["-q", "-L", "root", "-E", "offset=1048576"];
+    run(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
+    // mkswap knows no offset: its header is made elsewhere.
+    let swap = disk.with_extension("swap");
+    fs::File::create(&swap)?.set_len(64 << 20)?;
+    run(Command::new("mkswap").arg(&swap))?;
+    let header = fs::read(&swap)?;
+    fs::remove_file(&swap)?;
+    fs::File::options().write(true).open(disk)?.write_all_at(&header, 513 << 20)?;
     Ok(())
 }
 

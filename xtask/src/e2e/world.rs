@@ -236,12 +236,13 @@ impl World {
     /// Runs the CLI and answers its JSON.
     pub fn shoal(&self, args: &[&str]) -> anyhow::Result<Value> {
         let output = Command::new(self.bin.join("shoal"))
-            .args(["--controller", &format!("https://127.0.0.1:{}", self.port), "--output", "json"])
+            .args(["--controller", &format!("https://127.0.0.1:{}", self.port)])
             .arg("--ca")
             .arg(self.data_dir().join("tls/ca.pem"))
             .arg("--token-file")
             .arg(self.data_dir().join("admin-token"))
             .args(args)
+            .args(["--output", "json"])
             .output()
             .context("run shoal")?;
         ensure!(
@@ -295,6 +296,13 @@ impl World {
     /// The machine's disk; one that is there before the machine starts is taken as it is.
     pub fn disk(&self) -> PathBuf {
         self.dir.join("disk.img")
+    }
+
+    /// What the machine wrote on its serial line.
+    pub fn console(&self) -> anyhow::Result<String> {
+        let path = self.dir.join("bmc/console.log");
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::run;
@@ -71,6 +71,32 @@ pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     let script = root.join("maintenance-os").join(what.script());
     run(&script.display().to_string(), &[])?;
     fs::write(&record, digest).with_context(|| format!("write {}", record.display()))
+}
+
+/// Builds maintenance.iso once more, from the packages on, and compares: the same inputs give the same
+/// medium.
+pub fn twice(root: &Path) -> anyhow::Result<()> {
+    let again = root.join("target/images-again");
+    let script = root.join("maintenance-os/build");
+    let status = std::process::Command::new(&script)
+        .env("SHOAL_IMAGES_DIR", &again)
+        .status()
+        .with_context(|| format!("start {}", script.display()))?;
+    ensure!(status.success(), "{} ended with {status}", script.display());
+    let hash = |dir: PathBuf| -> anyhow::Result<String> {
+        let path = dir.join("maintenance.iso");
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(hex::encode(Sha256::digest(&bytes)))
+    };
+    let (first, second) = (hash(root.join("target/images"))?, hash(again.clone())?);
+    ensure!(
+        first == second,
+        "two builds of maintenance.iso differ: {first} in target/images, {second} in {}; \
+         `diffoscope` tells where",
+        again.display()
+    );
+    println!("maintenance.iso: two builds, one hash: {first}");
+    fs::remove_dir_all(&again).with_context(|| format!("remove {}", again.display()))
 }
 
 /// Every file below a directory, in a fixed order.

@@ -3,8 +3,8 @@
 //!
 //! One that was made for another machine lacks drivers. What it holds is read from its cpio archives;
 //! what is needed comes from the root's filesystem and from the drivers that lead to the disk now. Where
-//! something is missing the image's own generator makes a new one, in a chroot that sees no device, no
-//! network and nothing of ours.
+//! something is missing the image's own generator makes a new one (`inside_image`): it sees no disk, no
+//! network and nothing of ours, and cannot make a device node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,8 +17,8 @@ use rustix::fs::{FileType, Mode};
 use super::kernels::Kernel;
 use super::system::has;
 use crate::beneath::Root;
-use crate::command::{self, Argv};
-use crate::mounts;
+use crate::command::Argv;
+use crate::{inside_image, mounts};
 
 /// `modules.dep` of a distribution kernel has about 1 MiB.
 const LIST_BYTES_MAX: u64 = 32 << 20;
@@ -162,9 +162,7 @@ fn generate(root: &Root, target: &Path, argv: &Argv) -> anyhow::Result<()> {
         rustix::fs::symlinkat(format!("/proc/self/{to}"), &dev, name)?;
     }
     drop(dev);
-    let mut inside = Argv::new(["chroot", &*target.to_string_lossy()]);
-    inside.0.extend(argv.0.iter().cloned());
-    command::run(&inside)?;
+    inside_image::run(target, argv)?;
     mounted.unmount()
 }
 

@@ -8,6 +8,7 @@
 //! The stamp is the last act: with it a rerun is a no-op, without it whatever is there goes away first.
 
 mod acl;
+mod anonymous;
 mod extract;
 mod layers;
 mod pax;
@@ -27,7 +28,6 @@ use recipe::run_dir::PullAccess;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::agent::Reporter;
 use crate::beneath::{self, Root};
 use crate::context::Context;
 use crate::{Places, mounts, partition};
@@ -61,7 +61,9 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         if read_stamp(&root)?.is_some_and(|stamp| stamp.digest == digest) {
             reporter.say(&format!("{digest} already is on {}", disk.name));
         } else {
-            write(&repository, &manifest.layers, &root, reporter)?;
+            let tick = |done, total| reporter.bytes("write the image", done, total);
+            write(&repository, &manifest.layers, &root, &tick)?;
+            reporter.say("flush the image to the disk");
             // The image is on the disk before the stamp says so.
             mounts::sync(&mounted)?;
             let stamp = Stamp {
@@ -89,7 +91,7 @@ fn write(
     repository: &Repository,
     layers: &[Descriptor],
     root: &Root,
-    reporter: &Reporter,
+    tick: &dyn Fn(u64, u64),
 ) -> anyhow::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(root, ".", flags, Mode::empty())
@@ -98,14 +100,22 @@ fn write(
         .context("remove what an interrupted run left")?;
     let total = layers.iter().map(|layer| layer.size).sum();
     let arrived = AtomicU64::new(0);
-    let tick = || reporter.bytes("write the image", arrived.load(Ordering::Relaxed), total);
+    let tick = || tick(arrived.load(Ordering::Relaxed), total);
     let mut tree = Tree::new(root);
     for layer in layers {
         layers::put(repository, layer, &mut tree, &arrived, &tick)?;
     }
-    tree.finish()?;
-    reporter.say("flush the image to the disk");
-    Ok(())
+    tree.finish()
+}
+
+/// Puts an artifact into a directory as the step does, without a disk, an agent or a stamp: to measure
+/// it.
+pub fn unpack(oci_url: &str, access: &PullAccess, target: &Path) -> anyhow::Result<()> {
+    let source = pull::source(oci_url, Some(access))?;
+    let repository = pull::open(&source, Some(access))?;
+    let (manifest, _) = repository.manifest(&source)?;
+    layers::check_types(&manifest.layers)?;
+    write(&repository, &manifest.layers, &Root::open(target)?, &|_, _| {})
 }
 
 fn read_stamp(root: &Root) -> anyhow::Result<Option<Stamp>> {

@@ -2,10 +2,10 @@
 //! Manifests and blobs from a registry (OCI distribution-spec 1.1, pull). Blocking.
 //!
 //! The attempt's token goes only to the controller's own registry, by its exact authority; every other
-//! host is asked anonymously.
+//! host is asked anonymously (`anonymous`).
 
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -13,6 +13,7 @@ use oci::{Descriptor, Digest, Manifest, Reference, Verifier, media_type};
 use recipe::run_dir::PullAccess;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::anonymous;
 use super::pipe::PipeWriter;
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -31,7 +32,8 @@ pub struct Repository {
     agent: ureq::Agent,
     /// `https://host/v2/name`.
     base: String,
-    authorization: Option<String>,
+    authorization: Mutex<Option<String>>,
+    is_controllers: bool,
 }
 
 /// What to pull and from where. Pure.
@@ -92,7 +94,8 @@ pub fn open(source: &Source, access: Option<&PullAccess>) -> anyhow::Result<Repo
             "{scheme}://{}/v2/{}",
             source.reference.authority, source.reference.repository
         ),
-        authorization: access.map(|access| format!("Bearer {}", access.token.as_str())),
+        authorization: Mutex::new(access.map(|access| format!("Bearer {}", access.token.as_str()))),
+        is_controllers: source.is_controllers,
     })
 }
 
@@ -158,8 +161,9 @@ impl Repository {
             media_type::DOCKER_MANIFEST,
             media_type::DOCKER_INDEX,
         ];
-        let request = self.get(url).header("Accept", accept.join(", "));
-        let response = checked(request.call(), url, &[200])?;
+        let accept = accept.join(", ");
+        let response = self.call(url, || self.get(url).header("Accept", &accept))?;
+        let response = checked(response, url, &[200])?;
         let content_type = response.headers().get("content-type");
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_owned();
@@ -238,11 +242,12 @@ impl Repository {
     }
 
     fn open_blob(&self, url: &str, from: u64, size: u64) -> Result<impl Read + use<>, Failure> {
-        let (request, expected) = match from {
-            0 => (self.get(url), 200),
-            _ => (self.get(url).header("Range", format!("bytes={from}-")), 206),
-        };
-        let response = checked(request.call(), url, &[expected])?;
+        let expected = if from == 0 { 200 } else { 206 };
+        let response = self.call(url, || match from {
+            0 => self.get(url),
+            _ => self.get(url).header("Range", format!("bytes={from}-")),
+        })?;
+        let response = checked(response, url, &[expected])?;
         let wanted = format!("bytes {from}-");
         let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
         if expected == 206 && !range.is_some_and(|range| range.starts_with(&wanted)) {
@@ -252,12 +257,32 @@ impl Repository {
         Ok(response.into_body().into_reader().take(size - from + 1))
     }
 
-    fn get(&self, url: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+    fn get(&self, url: &str) -> Request {
         let request = self.agent.get(url);
-        match &self.authorization {
+        match &*self.authorization.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(authorization) => request.header("Authorization", authorization),
             None => request,
         }
+    }
+
+    /// Sends a request; once more with an anonymous token where a public registry wants one.
+    fn call(
+        &self,
+        url: &str,
+        request: impl Fn() -> Request,
+    ) -> Result<Result<Response, ureq::Error>, Failure> {
+        let answer = request().call();
+        let Ok(response) = &answer else { return Ok(answer) };
+        if response.status() != 401 || self.is_controllers {
+            return Ok(answer);
+        }
+        let header = response.headers().get("www-authenticate");
+        let header = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let Some(challenge) = anonymous::challenge(header) else { return Ok(answer) };
+        let token = anonymous::token(&self.agent, &challenge)
+            .map_err(|error| Failure::Lost(error.context(format!("GET {url}"))))?;
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(request().call())
     }
 
     fn with_retries<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
@@ -305,6 +330,7 @@ enum Failure {
     Final(anyhow::Error),
 }
 
+type Request = ureq::RequestBuilder<ureq::typestate::WithoutBody>;
 type Response = ureq::http::Response<ureq::Body>;
 
 fn checked(

@@ -21,24 +21,21 @@ const SHARED: &[&str] = &[
     "oracleasm",
 ];
 
-/// A part of something larger, whose other parts may be on disks that are not this job's: only a
-/// recipe that names it consents.
-const MEMBERS: &[&str] = &[
-    "LVM1_member",
-    "LVM2_member",
-    "adaptec_raid_member",
-    "bcache",
-    "ceph_bluestore",
-    "ddf_raid_member",
-    "isw_raid_member",
-    "linux_raid_member",
-    "lsi_mega_raid_member",
-    "nvidia_raid_member",
-    "promise_fasttrack_raid_member",
-    "silicon_medley_raid_member",
-    "via_raid_member",
-    "zfs_member",
+/// Partition types of shared filesystems whose own signatures are further inside, as GPT types.
+const SHARED_TYPES: &[(&str, &str)] = &[
+    ("aa31e02a-400f-11db-9590-000c2911d1b8", "a VMFS partition"),
+    ("9d275380-40ad-11db-bf97-000c2911d1b8", "a VMware diagnostic partition"),
+    ("381cfccc-7288-11e0-92ee-000c2911d0b2", "a vSAN partition"),
+    ("37affc90-ef7d-4e96-91c3-2d7ae055b174", "an IBM GPFS partition"),
 ];
+
+/// A part of something larger, whose other parts may be on disks that are not this job's: only a
+/// recipe that names it consents. libblkid's words for the others end in `_member`.
+const MEMBERS: &[&str] = &["bcache", "ceph_bluestore", "stratis"];
+
+fn is_member(name: &str) -> bool {
+    name.ends_with("_member") || MEMBERS.contains(&name)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -75,10 +72,13 @@ pub fn decide(
         return Err(Refusal::Held(holder.clone()));
     }
     let names = found.names();
-    let among = |words: &[&str]| -> Vec<String> {
-        names.iter().filter(|name| words.contains(&name.as_str())).cloned().collect()
-    };
-    let shared = among(SHARED);
+    let mut shared: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| SHARED.contains(name)).collect();
+    let entries = found.table.iter().flat_map(|table| &table.entries);
+    shared.extend(entries.filter_map(|entry| {
+        let known = SHARED_TYPES.iter().find(|(guid, _)| *guid == entry.type_guid);
+        known.map(|(_, words)| *words)
+    }));
     if !shared.is_empty() {
         return Err(Refusal::Shared(shared.join(", ")));
     }
@@ -92,7 +92,8 @@ pub fn decide(
     match wipe {
         Wipe::Never => Err(Refusal::NotBlank(names.join(", "))),
         Wipe::Any => {
-            let members = among(MEMBERS);
+            let members: Vec<&str> =
+                names.iter().map(String::as_str).filter(|name| is_member(name)).collect();
             if members.is_empty() {
                 Ok(Decision::Write)
             } else {
@@ -191,6 +192,8 @@ mod tests {
             (Wipe::Any, &["gpt", "LVM2_member"], "Member"),
             (Wipe::Any, &["linux_raid_member"], "Member"),
             (Wipe::Any, &["zfs_member"], "Member"),
+            (Wipe::Any, &["hpt37x_raid_member"], "Member"),
+            (Wipe::Any, &["stratis"], "Member"),
             (Wipe::Any, &["mpath_member"], "Shared"),
             (Wipe::Any, &["VMFS_volume_member"], "Shared"),
             (expect(&["VMFS"]), &["VMFS"], "Shared"),
@@ -207,6 +210,13 @@ mod tests {
             };
             assert!(got.starts_with(expected), "{wipe:?} with {kinds:?}: {got}");
         }
+        let vsan = "381cfccc-7288-11e0-92ee-000c2911d0b2";
+        let mut shared = holding(&["gpt"]);
+        let mut entry = placed[0].entry("guid");
+        entry.type_guid = vsan.into();
+        shared.table = Some(Table { disk_guid: "other".into(), entries: vec![entry] });
+        let refused = decide(&Wipe::Any, &shared, &placed, "guid");
+        assert_eq!(refused, Err(Refusal::Shared("a vSAN partition".into())));
         let held = Found { held_by: Some("md0".into()), ..Found::default() };
         assert_eq!(decide(&Wipe::Any, &held, &placed, "guid"), Err(Refusal::Held("md0".into())));
     }

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal job watch`: a job's events as they come and, on a terminal, how far its step is.
+
+use std::io::{BufRead, BufReader};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use crate::args::Output;
+use crate::client::{Client, encoded};
+use crate::failure::Failure;
+use crate::output::{printable, text};
+
+/// Until the next try while the controller is away.
+const RECONNECT: Duration = Duration::from_secs(2);
+/// As often as a machine tells of its progress.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Tells the story as it comes, over restarts of the controller too.
+pub fn watch(client: &Client, format: Output, id: &str) -> Result<(), Failure> {
+    let bar = bar(format);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if !bar.is_hidden() {
+            scope.spawn(|| show_progress(client, id, &bar, &is_over));
+        }
+        let outcome = follow(client, format, id, &bar);
+        is_over.store(true, Ordering::Relaxed);
+        bar.finish_and_clear();
+        outcome
+    })
+}
+
+/// Nothing where stderr is a file, and nothing beside JSON.
+fn bar(format: Output) -> ProgressBar {
+    let template = "{prefix} [{bar:30}] {bytes}/{total_bytes} {msg}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::no_length().with_style(style);
+    if format == Output::Json {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    bar
+}
+
+/// Draws the step's bytes until the watch is over. A look that fails is no news: the next one may do.
+fn show_progress(client: &Client, id: &str, bar: &ProgressBar, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) {
+        if let Ok(job) = client.get(&format!("/api/v1/jobs/{}", encoded(id))) {
+            let progress = &job["progress"];
+            let number = |key: &str| progress[key].as_u64().unwrap_or(0);
+            if number("bytes_total") > 0 {
+                bar.set_prefix(printable(&text(progress, "/step")));
+                bar.set_length(number("bytes_total"));
+                bar.set_position(number("bytes_done"));
+                bar.set_message(format!("{}/s", indicatif::BinaryBytes(number("bytes_per_sec"))));
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Result<(), Failure> {
+    let path = format!("/api/v1/jobs/{}/events", encoded(id));
+    let mut last = 0;
+    let mut is_away = false;
+    loop {
+        match client.events(&path, last) {
+            Ok(stream) => {
+                is_away = false;
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if let Some(data) = line.strip_prefix("data:") {
+                        let seq = bar.suspend(|| tell(format, data));
+                        last = seq.unwrap_or(last).max(last);
+                    }
+                }
+            }
+            Err(Failure::Unreachable(why)) if last > 0 => {
+                if !is_away {
+                    eprintln!("shoal: {why}; waiting for the controller");
+                }
+                is_away = true;
+                std::thread::sleep(RECONNECT);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
+        let Ok(job) = client.get(&format!("/api/v1/jobs/{}", encoded(id))) else { continue };
+        if job["status"] != "complete" {
+            continue;
+        }
+        if job["outcome"] == "failed" {
+            let why = format!("{}: {}", text(&job, "/failed_step"), text(&job, "/reason"));
+            return Err(Failure::JobFailed(printable(&why)));
+        }
+        return Ok(());
+    }
+}
+
+/// Prints one event; answers its number.
+fn tell(format: Output, data: &str) -> Option<u64> {
+    let event: Value = serde_json::from_str(data.trim()).ok()?;
+    match format {
+        Output::Json => println!("{event}"),
+        Output::Text => {
+            let part = |key: &str| printable(&text(&event, &format!("/{key}")));
+            let at = part("at");
+            let time = at.get(11..19).unwrap_or(&at);
+            println!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message"));
+        }
+    }
+    event["seq"].as_u64()
+}
