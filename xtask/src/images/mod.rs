@@ -15,6 +15,8 @@ use crate::run;
 pub enum What {
     /// maintenance.iso: what servers are booted with.
     Maintenance,
+    /// maintenance-os/: the same system as an OCI image by bootc's conventions, in an OCI layout.
+    Os,
     /// tools/: the tools' container images as OCI layouts.
     Tools,
     /// rootfs.tar.zst: a small Debian server that the end-to-end test installs.
@@ -29,6 +31,7 @@ impl What {
     fn script(self) -> &'static str {
         match self {
             What::Maintenance => "build",
+            What::Os => "os-image",
             What::Tools => "tool-images",
             What::Rootfs => "rootfs",
         }
@@ -37,6 +40,7 @@ impl What {
     fn output(self) -> &'static str {
         match self {
             What::Maintenance => "maintenance.iso",
+            What::Os => "maintenance-os",
             What::Tools => "tools",
             What::Rootfs => "rootfs.tar.zst",
         }
@@ -44,7 +48,7 @@ impl What {
 
     fn has_programs(self) -> bool {
         match self {
-            What::Maintenance | What::Tools => true,
+            What::Maintenance | What::Os | What::Tools => true,
             What::Rootfs => false,
         }
     }
@@ -52,6 +56,10 @@ impl What {
 
 /// Makes an image, or finds that it was made of the same inputs before.
 pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
+    if what == What::Os {
+        // Made of the root that the medium was made of.
+        images(root, What::Maintenance)?;
+    }
     let mut inputs = files(&root.join("maintenance-os"))?;
     if what.has_programs() {
         let target = ["--target", STATIC_TARGET, "-p", "dispatcher", "-p", "tools"];
