@@ -3,12 +3,15 @@
 //!
 //! Level-triggered: nothing about a job is remembered here. After a crash the same state asks for
 //! the same action. Of one job at most one action is under way, also across a cancel: the worker of
-//! the former state is stopped before the next one is claimed.
+//! the former state is stopped before the next one is claimed. A claim never outlives its worker:
+//! however that one ends, the job has moved, or has a time to try again, or is made due anew.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use job::{Event, Failure, Stage, State};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,34 +31,54 @@ const LOST_BOOT_WAIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Default)]
 pub struct Handle {
     due: Arc<Notify>,
-    stops: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+    workers: Arc<Mutex<HashMap<String, Worker>>>,
+}
+
+/// Who works on a job, and for which claim.
+struct Worker {
+    epoch: i64,
+    stop: Arc<Notify>,
+}
+
+/// As long as this lives, its job is busy.
+struct Busy {
+    handle: Handle,
+    job_id: String,
+    stop: Arc<Notify>,
 }
 
 impl Handle {
-    /// A job changed from outside: its present worker, if any, works for a state that is gone.
-    pub fn changed(&self, job_id: &str) {
-        let stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(stop) = stops.get(job_id) {
-            stop.notify_one();
+    /// A job moved to the state of `job`: a worker of an earlier claim works for a state that is
+    /// gone. The worker of a later one was quicker than this call, and goes on.
+    pub fn changed(&self, job: &JobRow) {
+        if let Some(worker) = self.workers().get(&job.id)
+            && worker.epoch < job.epoch
+        {
+            worker.stop.notify_one();
         }
-        drop(stops);
         self.due.notify_one();
     }
 
-    fn begin(&self, job_id: &str) -> Arc<Notify> {
+    fn begin(&self, job_id: &str, epoch: i64) -> Busy {
         let stop = Arc::new(Notify::new());
-        let mut stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stops.insert(job_id.to_owned(), stop.clone());
-        stop
-    }
-
-    fn end(&self, job_id: &str) {
-        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(job_id);
-        self.due.notify_one();
+        let worker = Worker { epoch, stop: stop.clone() };
+        self.workers().insert(job_id.to_owned(), worker);
+        Busy { handle: self.clone(), job_id: job_id.to_owned(), stop }
     }
 
     fn is_busy(&self, job_id: &str) -> bool {
-        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(job_id)
+        self.workers().contains_key(job_id)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.handle.workers().remove(&self.job_id);
+        self.handle.due.notify_one();
     }
 }
 
@@ -79,18 +102,19 @@ pub fn start(app: App) -> Driver {
     let stop = Arc::new(Notify::new());
     let told = stop.clone();
     let task = tokio::spawn(async move {
-        let mut watch = JoinSet::new();
+        let (mut watch, mut workers) = (JoinSet::new(), JoinSet::new());
         watch.spawn(find_lost_boots(app.clone()));
         tokio::select! {
-            () = run(app) => {}
+            () = run(app, &mut workers) => {}
             () = told.notified() => {}
         }
+        watch.shutdown().await;
+        workers.shutdown().await;
     });
     Driver { stop, task }
 }
 
-async fn run(app: App) {
-    let mut workers = JoinSet::new();
+async fn run(app: App, workers: &mut JoinSet<()>) {
     let slots = Arc::new(Semaphore::new(WORKERS_MAX));
     loop {
         while workers.try_join_next().is_some() {}
@@ -100,16 +124,18 @@ async fn run(app: App) {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id)).await {
             Ok(Some(claim)) => {
-                let stop = app.driver.begin(&claim.job.id);
+                let busy = app.driver.begin(&claim.job.id, claim.job.epoch);
                 let app = app.clone();
                 workers.spawn(async move {
-                    let job_id = claim.job.id.clone();
+                    let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
                     tokio::select! {
                         () = work(&app, claim) => {}
-                        () = stop.notified() => tracing::info!(job_id, "action dropped: the job moved on"),
+                        () = busy.stop.notified() => {
+                            tracing::info!(job_id = id, "action dropped: the job moved on");
+                        }
                     }
-                    app.driver.end(&job_id);
-                    drop(slot);
+                    give_back(&app, &id, epoch).await;
+                    drop((busy, slot));
                 });
             }
             Ok(None) => wait(&app).await,
@@ -132,9 +158,31 @@ async fn wait(app: &App) {
     }
 }
 
+/// The last thing a worker does: a claim whose end could not be recorded is let go. Repeated until
+/// the store takes it, because nobody else would.
+async fn give_back(app: &App, job_id: &str, epoch: i64) {
+    loop {
+        let due_at = now_ms() + job::pause_secs(1).cast_signed() * 1000;
+        match app.store.give_back(job_id, epoch, due_at).await {
+            Ok(()) | Err(Error::NotFound { .. }) => return,
+            Err(error) => {
+                tracing::error!(job_id, error = performer::chain(&error), "cannot give a job back");
+            }
+        }
+        tokio::time::sleep(IDLE_MAX).await;
+    }
+}
+
 async fn work(app: &App, claim: Claim) {
     let Claim { job, action, .. } = &claim;
-    let (event, message) = match performer::perform(app, &claim).await {
+    // A change between the claim and its announcement found no worker to stop.
+    match app.store.job(&job.id).await {
+        Ok(now) if now.epoch == job.epoch => {}
+        Ok(_) => return tracing::info!(job_id = job.id, "the job moved on before its action"),
+        Err(error) => return log_outcome(&job.id, Err(error)),
+    }
+    let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
+    let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
         Ok(message) => (Event::Done(*action), message),
         Err(Failed { failure, is_transient }) => {
             let tries = job.tries + 1;
@@ -249,6 +297,55 @@ async fn find_lost_boots(app: App) {
             .store
             .apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms())
             .await;
-        log_outcome(&job.id, applied.map(|_| app.driver.changed(&job.id)));
+        log_outcome(&job.id, applied.map(|applied| app.driver.changed(&applied.job)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(epoch: i64) -> JobRow {
+        JobRow {
+            id: "j1".into(),
+            server_serial: "SN1".into(),
+            attempt: "a1".into(),
+            recipe: "{}".into(),
+            task_target: "install-linux.target".into(),
+            artifact_digest: None,
+            state: State::Queued,
+            epoch,
+            tries: 0,
+            token_hash: Vec::new(),
+            hello_at: None,
+            boot_id: None,
+            permit: None,
+            progress: None,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
+        for (epoch_of_worker, is_stopped) in [(4, true), (5, false), (6, false)] {
+            let handle = Handle::default();
+            let busy = handle.begin("j1", epoch_of_worker);
+            handle.changed(&row(5));
+            let stopped = busy.stop.notified().now_or_never().is_some();
+            assert_eq!(stopped, is_stopped, "a worker of epoch {epoch_of_worker}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_leaves_its_job_free() {
+        let handle = Handle::default();
+        let busy = handle.begin("j1", 1);
+        let worker = tokio::spawn(async move {
+            let _busy = busy;
+            panic!("as a worker might");
+        });
+        assert!(worker.await.unwrap_err().is_panic());
+        assert!(!handle.is_busy("j1"));
     }
 }

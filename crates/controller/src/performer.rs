@@ -33,6 +33,11 @@ impl Failed {
     fn new(step: &str, reason: String, is_transient: bool) -> Failed {
         Failed { failure: Failure { step: step.into(), reason }, is_transient }
     }
+
+    /// The action ended by a bug of ours; its place is in the log.
+    pub fn by_panic() -> Failed {
+        Failed::new("internal", "the controller failed; see its log".into(), true)
+    }
 }
 
 /// An action in words, for the story.

@@ -81,7 +81,7 @@ pub async fn create(
     };
     let job = match app.store.create_job(row).await? {
         Created::New(job) => {
-            app.driver.changed(&job.id);
+            app.driver.changed(&job);
             job
         }
         Created::Repeated(job) => job,
@@ -283,7 +283,7 @@ pub async fn cancel(
 ) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
-    app.driver.changed(&id);
+    app.driver.changed(&applied.job);
     Ok((StatusCode::ACCEPTED, Json(shown(&applied.job))).into_response())
 }
 

@@ -40,8 +40,9 @@ pub async fn hello(
             reason: "the machine restarted while its disk was being written".into(),
         };
         let message = failure.reason.clone();
-        app.store.apply(&job.id, None, Event::Overdue(failure), message, now_ms()).await?;
-        app.driver.changed(&job.id);
+        let event = Event::Overdue(failure);
+        let applied = app.store.apply(&job.id, None, event, message, now_ms()).await?;
+        app.driver.changed(&applied.job);
         return Err(over());
     }
     Ok(StatusCode::NO_CONTENT)
@@ -64,8 +65,8 @@ pub async fn permit(
         return Err(refuse(StatusCode::FORBIDDEN, "wrong-machine", "the wrong machine", detail));
     }
     match app.store.permit(&node.job.attempt, request, now_ms()).await? {
-        PermitAnswer::Granted => {
-            app.driver.changed(&node.job.id);
+        PermitAnswer::Granted(job) => {
+            app.driver.changed(&job);
             Ok(Json(Permit { granted: true }))
         }
         PermitAnswer::Over => Err(over()),
@@ -125,8 +126,8 @@ pub async fn result(
     let job = &node.job;
     match app.store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now_ms()).await
     {
-        Ok(_) => {
-            app.driver.changed(&job.id);
+        Ok(applied) => {
+            app.driver.changed(&applied.job);
             Ok(StatusCode::NO_CONTENT)
         }
         // A repeated delivery: the first one counted.

@@ -47,7 +47,8 @@ pub async fn receive(
         return Ok(StatusCode::OK);
     }
     let message = "reported by webhook".to_owned();
-    app.store.apply(&job.id, None, Event::Reported(outcome), message, now_ms()).await?;
-    app.driver.changed(&job.id);
+    let event = Event::Reported(outcome);
+    let applied = app.store.apply(&job.id, None, event, message, now_ms()).await?;
+    app.driver.changed(&applied.job);
     Ok(StatusCode::OK)
 }

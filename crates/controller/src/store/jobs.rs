@@ -73,7 +73,8 @@ pub struct Applied {
 /// What the machine is told about its permit.
 #[derive(Debug)]
 pub enum PermitAnswer {
-    Granted,
+    /// The job as it is with its permit.
+    Granted(Box<JobRow>),
     /// The attempt is over.
     Over,
     /// Another boot has it, or it asks for something else than it got.
@@ -547,6 +548,22 @@ impl Store {
         .await
     }
 
+    /// The worker of this claim is gone. If it left no trace, the job is due again at `due_at`.
+    pub async fn give_back(&self, id: &str, epoch: i64, due_at: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            if job.epoch == epoch && job.state.action().is_some() {
+                db.execute(
+                    "UPDATE jobs SET due_at = ?2 WHERE id = ?1 AND due_at IS NULL",
+                    params![id, due_at],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// A line of the story that moves nothing.
     pub async fn note(
         &self,
@@ -608,7 +625,7 @@ impl Store {
             }
             if let Some(given) = &job.permit {
                 return Ok(if *given == request {
-                    PermitAnswer::Granted
+                    PermitAnswer::Granted(Box::new(job))
                 } else if given.boot_id == request.boot_id {
                     PermitAnswer::Taken("this attempt has its permit for another disk or content".into())
                 } else {
@@ -623,16 +640,16 @@ impl Store {
                 disk.size_bytes,
                 if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
             );
-            match apply(db, &job, &Event::Permitted, &message, now) {
-                Ok(_) => {}
+            let moved = match apply(db, &job, &Event::Permitted, &message, now) {
+                Ok(moved) => moved,
                 Err(Error::Refused(_)) => return Ok(PermitAnswer::TooEarly),
                 Err(error) => return Err(error),
-            }
+            };
             db.execute(
                 "UPDATE jobs SET permit = ?2 WHERE id = ?1",
                 params![job.id, serde_json::to_string(&request)?],
             )?;
-            Ok(PermitAnswer::Granted)
+            Ok(PermitAnswer::Granted(Box::new(moved)))
         })
         .await
     }

@@ -148,6 +148,30 @@ async fn a_killed_controller_finds_its_job_again() {
 }
 
 #[tokio::test]
+async fn an_action_whose_end_cannot_be_recorded_is_done_again_without_a_restart() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let file = controller.app.settings.data_dir.join("shoal.sqlite");
+    let disk = rusqlite::Connection::open(file).unwrap();
+    disk.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    disk.execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.kind = 'done'
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;",
+    )
+    .unwrap();
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let id = create(&controller, &bmc).await;
+    let begun = |events: &Value| {
+        let events = events["events"].as_array().unwrap();
+        events.iter().filter(|event| event["kind"] == "attempting").count()
+    };
+    controller.events_when(&id, |events| begun(events) == 2).await;
+    disk.execute_batch("DROP TRIGGER full").unwrap();
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+}
+
+#[tokio::test]
 async fn a_dead_medium_answers_gone() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

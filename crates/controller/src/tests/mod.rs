@@ -75,16 +75,24 @@ impl Controller {
 
     /// The job, once `wanted` holds of it.
     pub async fn job_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.when(&format!("/api/v1/jobs/{id}"), wanted).await
+    }
+
+    /// The job's story, once `wanted` holds of it.
+    pub async fn events_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.when(&format!("/api/v1/jobs/{id}/events"), wanted).await
+    }
+
+    async fn when(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let mut commits = self.app.store.commits();
         loop {
-            let job = self.get(&format!("/api/v1/jobs/{id}")).await;
-            if wanted(&job) {
-                return job;
+            let seen = self.get(path).await;
+            if wanted(&seen) {
+                return seen;
             }
             if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
-                let events = self.get(&format!("/api/v1/jobs/{id}/events")).await;
-                panic!("the job stays {job:#}\n{events:#}");
+                panic!("{path} stays {seen:#}\n{:#}", self.get(&format!("{path}/events")).await);
             }
         }
     }
