@@ -35,12 +35,39 @@ const TARGETS: &[&str] = &["install-linux.target"];
 /// How often a stream looks although nobody told it of news.
 const STREAM_POLL: Duration = Duration::from_secs(5);
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateQuery {
+    mode: Option<Mode>,
+}
+
+/// What `POST /jobs` is asked to do with a job.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// Say what would be done, and do nothing.
+    Plan,
+}
+
 pub async fn create(
     _admin: Admin,
     State(app): State<App>,
+    query: Result<Query<CreateQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Response> {
+    match query.map_err(|rejection| bad_query(&rejection))?.mode {
+        None => {}
+        // Who asks for a plan must not get a job.
+        Some(Mode::Plan) => {
+            return Err(refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "plan-unsupported",
+                "this version makes no plans",
+                "mode=plan is not built yet; nothing was stored",
+            ));
+        }
+    }
     let body = body?;
     let new: NewJob = json(&body)?;
     let recipe = parse_recipe(&new)?;

@@ -98,6 +98,26 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
 }
 
 #[tokio::test]
+async fn a_plan_or_an_unknown_query_is_refused_and_starts_no_job() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    with_server(&controller, "SN1").await;
+    for (query, status, kind) in [
+        ("mode=plan", 501, "plan-unsupported"),
+        ("mode=dry", 400, "query"),
+        ("plan=true", 400, "query"),
+    ] {
+        let request = controller.request("POST", &format!("/api/v1/jobs?{query}"));
+        let answer = request.body(job("SN1", &linux_recipe())).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{query}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{query}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["type"], format!("urn:shoal:problem:{kind}"), "{query}: {problem:#}");
+    }
+    assert_eq!(controller.get("/api/v1/jobs").await["jobs"], json!([]));
+}
+
+#[tokio::test]
 async fn without_the_right_token_nothing_is_answered() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
