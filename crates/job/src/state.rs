@@ -43,6 +43,8 @@ pub enum Cleanup {
     PoweringOff,
     EjectingMedia,
     StartingMachine,
+    /// The machine was never reset: its media go, its power stays as it is.
+    EjectingUnused,
 }
 
 /// What the driver does in a state. Harmless to do twice.
@@ -98,7 +100,7 @@ impl State {
             },
             State::Closing { cleanup, .. } => Some(match cleanup {
                 Cleanup::PoweringOff => Action::PowerOff,
-                Cleanup::EjectingMedia => Action::EjectMedia,
+                Cleanup::EjectingMedia | Cleanup::EjectingUnused => Action::EjectMedia,
                 Cleanup::StartingMachine => Action::StartMachine,
             }),
             State::Complete { .. } => None,
@@ -125,7 +127,9 @@ impl State {
             State::Provisioning(Stage::AwaitingMachine) => "awaiting_machine",
             State::Provisioning(Stage::Writing) => "writing",
             State::Closing { cleanup: Cleanup::PoweringOff, .. } => "powering_off",
-            State::Closing { cleanup: Cleanup::EjectingMedia, .. } => "ejecting_media",
+            State::Closing {
+                cleanup: Cleanup::EjectingMedia | Cleanup::EjectingUnused, ..
+            } => "ejecting_media",
             State::Closing { cleanup: Cleanup::StartingMachine, .. } => "starting_machine",
             State::Complete { .. } => "complete",
         }

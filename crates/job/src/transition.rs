@@ -35,11 +35,11 @@ pub struct Refused {
 
 /// Where `event` leads from `state`.
 pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
-    use State::{Closing, Complete, Provisioning, Queued};
+    use State::{Closing, Provisioning, Queued};
     let next = match (state, event) {
         (Queued, Event::Done(Action::Start)) => Provisioning(Stage::BuildingTaskMedium),
-        // Nothing was touched yet, so there is nothing to put back.
-        (Queued, Event::Cancelled) => Complete { outcome: cancelled(), problem: None },
+        (Queued, Event::Cancelled) => ended(state, cancelled()),
+        (Queued, Event::GaveUp(Action::Start, why)) => ended(state, Outcome::Failed(why.clone())),
 
         (Provisioning(Stage::BuildingTaskMedium), Event::Done(Action::BuildTaskMedium)) => {
             Provisioning(Stage::InsertingMedia)
@@ -61,16 +61,16 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
             Provisioning(Stage::Writing)
         }
         // Success without a permit would be a machine that installed nothing.
-        (Provisioning(Stage::Writing), Event::Reported(outcome)) => closing(outcome.clone()),
+        (Provisioning(Stage::Writing), Event::Reported(outcome)) => ended(state, outcome.clone()),
         (
             Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine),
             Event::Reported(outcome @ Outcome::Failed(_)),
-        ) => closing(outcome.clone()),
+        ) => ended(state, outcome.clone()),
         (Provisioning(_), Event::GaveUp(action, why)) if state.action() == Some(*action) => {
-            closing(Outcome::Failed(why.clone()))
+            ended(state, Outcome::Failed(why.clone()))
         }
-        (Provisioning(_), Event::Overdue(why)) => closing(Outcome::Failed(why.clone())),
-        (Provisioning(_), Event::Cancelled) => closing(cancelled()),
+        (Provisioning(_), Event::Overdue(why)) => ended(state, Outcome::Failed(why.clone())),
+        (Provisioning(_), Event::Cancelled) => ended(state, cancelled()),
 
         (Closing { outcome, cleanup, problem }, Event::Done(action))
             if state.action() == Some(*action) =>
@@ -90,8 +90,21 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
     Ok(next)
 }
 
-fn closing(outcome: Outcome) -> State {
-    State::Closing { outcome, cleanup: Cleanup::PoweringOff, problem: None }
+/// Where a job goes whose outcome is known: as far back as its machine was touched.
+fn ended(state: &State, outcome: Outcome) -> State {
+    let cleanup = match state {
+        State::Queued | State::Provisioning(Stage::BuildingTaskMedium) => None,
+        State::Provisioning(Stage::InsertingMedia) => Some(Cleanup::EjectingUnused),
+        State::Provisioning(
+            Stage::BootingMaintenance | Stage::AwaitingMachine | Stage::Writing,
+        )
+        | State::Closing { .. }
+        | State::Complete { .. } => Some(Cleanup::PoweringOff),
+    };
+    match cleanup {
+        None => State::Complete { outcome, problem: None },
+        Some(cleanup) => State::Closing { outcome, cleanup, problem: None },
+    }
 }
 
 fn cancelled() -> Outcome {
@@ -107,7 +120,7 @@ fn after(cleanup: Cleanup, outcome: &Outcome, problem: Option<Failure>) -> State
         Cleanup::EjectingMedia => {
             State::Closing { outcome, cleanup: Cleanup::StartingMachine, problem }
         }
-        Cleanup::StartingMachine => State::Complete { outcome, problem },
+        Cleanup::StartingMachine | Cleanup::EjectingUnused => State::Complete { outcome, problem },
     }
 }
 
@@ -295,6 +308,79 @@ mod tests {
                 problem: Some(failure("cleanup")),
             }
         );
+    }
+
+    #[test]
+    fn only_what_was_touched_is_put_back() {
+        let provisioning = State::Provisioning;
+        let whole = ["powering_off", "ejecting_media", "starting_machine", "complete"];
+        for (state, expected) in [
+            (State::Queued, &whole[3..]),
+            (provisioning(Stage::BuildingTaskMedium), &whole[3..]),
+            (provisioning(Stage::InsertingMedia), &["ejecting_media", "complete"][..]),
+            (provisioning(Stage::BootingMaintenance), &whole[..]),
+            (provisioning(Stage::AwaitingMachine), &whole[..]),
+            (provisioning(Stage::Writing), &whole[..]),
+        ] {
+            let mut ends = vec![Event::Cancelled];
+            ends.extend(state.action().map(|action| Event::GaveUp(action, failure("gave-up"))));
+            for end in ends {
+                let mut now = transition(&state, &end).unwrap();
+                let mut names = vec![now.stage_name()];
+                while let Some(action) = now.action() {
+                    now = transition(&now, &Event::Done(action)).unwrap();
+                    names.push(now.stage_name());
+                }
+                assert_eq!(names, expected, "{state:?} + {end:?}");
+            }
+        }
+    }
+
+    /// What a database of an earlier version holds must be read for ever.
+    #[test]
+    fn stored_states_keep_their_words() {
+        let failed = Outcome::Failed(failure("x"));
+        let closing = |cleanup| State::Closing {
+            outcome: failed.clone(),
+            cleanup,
+            problem: Some(failure("y")),
+        };
+        let closing_text = |cleanup: &str| {
+            format!(
+                r#"{{"closing":{{"outcome":{{"failed":{{"step":"x","reason":"because"}}}},"cleanup":"{cleanup}","problem":{{"step":"y","reason":"because"}}}}}}"#
+            )
+        };
+        for (state, text) in [
+            (State::Queued, r#""queued""#.to_owned()),
+            (
+                State::Provisioning(Stage::BuildingTaskMedium),
+                r#"{"provisioning":"building_task_medium"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::InsertingMedia),
+                r#"{"provisioning":"inserting_media"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::BootingMaintenance),
+                r#"{"provisioning":"booting_maintenance"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::AwaitingMachine),
+                r#"{"provisioning":"awaiting_machine"}"#.to_owned(),
+            ),
+            (State::Provisioning(Stage::Writing), r#"{"provisioning":"writing"}"#.to_owned()),
+            (closing(Cleanup::PoweringOff), closing_text("powering_off")),
+            (closing(Cleanup::EjectingMedia), closing_text("ejecting_media")),
+            (closing(Cleanup::EjectingUnused), closing_text("ejecting_unused")),
+            (closing(Cleanup::StartingMachine), closing_text("starting_machine")),
+            (
+                State::Complete { outcome: Outcome::Succeeded, problem: None },
+                r#"{"complete":{"outcome":"succeeded","problem":null}}"#.to_owned(),
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&state).unwrap(), text);
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
     }
 
     #[test]

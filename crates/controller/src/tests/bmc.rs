@@ -20,6 +20,8 @@ pub enum Play {
     WrongSerial,
     /// Never reads anything.
     Dead,
+    /// Its BMC cannot insert media, and says to come back in an hour.
+    NoInsert,
 }
 
 #[derive(Debug, Default)]
@@ -173,7 +175,10 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     }
     let mut seen = bmc.seen.lock().unwrap();
     let slot = usize::from(path.contains("/VirtualMedia/1/"));
-    if path.ends_with("InsertMedia") {
+    if path.ends_with("InsertMedia") && bmc.play == Play::NoInsert {
+        seen.story.push("insert refused".into());
+        return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "3600")]).into_response();
+    } else if path.ends_with("InsertMedia") {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
         seen.story.push(format!("insert {slot}"));
     } else if path.ends_with("EjectMedia") {

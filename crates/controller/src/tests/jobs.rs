@@ -126,6 +126,22 @@ async fn a_cancelled_job_puts_the_machine_back() {
 }
 
 #[tokio::test]
+async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::NoInsert).await;
+    bmc.seen.lock().unwrap().is_on = true;
+    let id = create(&controller, &bmc).await;
+    controller.events_when(&id, |events| events.to_string().contains("retrying")).await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!((&job["failed_step"], &job["cleanup_problem"]), (&json!("cancelled"), &Value::Null));
+    assert_eq!(bmc.story(), ["insert refused"]);
+    assert!(bmc.seen.lock().unwrap().is_on);
+}
+
+#[tokio::test]
 async fn a_killed_controller_finds_its_job_again() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
