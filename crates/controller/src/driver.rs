@@ -24,8 +24,8 @@ use crate::{App, now_ms};
 const WORKERS_MAX: usize = 256;
 /// Longest sleep of the loop: bounds the harm of a missed wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long a boot may be silent after this controller came back before it is taken for lost.
-const LOST_BOOT_WAIT: Duration = Duration::from_secs(60);
+/// Looks for a sign of life within the silence that makes a boot a lost one.
+const LOST_BOOT_LOOKS: u32 = 36;
 
 /// Lets others wake the driver and stop a job's worker.
 #[derive(Clone, Default)]
@@ -183,7 +183,7 @@ async fn work(app: &App, claim: Claim) {
     }
     let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
     let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
-        Ok(message) => (Event::Done(*action), message),
+        Ok(what_came) => what_came,
         Err(Failed { failure, is_transient }) => {
             let tries = job.tries + 1;
             tracing::warn!(
@@ -272,32 +272,45 @@ fn why_overdue(app: &App, job: &JobRow) -> Failure {
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
-/// at the first read error. Jobs that stay silent after a start are booted again; nothing was
-/// permitted yet, so that is harmless.
+/// at the first read error. A job that waited for its machine at the start is watched until its
+/// machine says hello; falls that silent before, it is booted again. Nothing was permitted yet, so
+/// that is harmless.
 async fn find_lost_boots(app: App) {
-    let waiting = match app.store.jobs_awaiting_machine().await {
-        Ok(jobs) => jobs,
-        Err(error) => {
-            tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
-            return;
+    let silence_max = app.settings.boot_silence_max;
+    let started_at = now_ms();
+    let mut watched = loop {
+        match app.store.jobs_awaiting_machine().await {
+            Ok(jobs) => break jobs,
+            Err(error) => {
+                tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
+                tokio::time::sleep(IDLE_MAX).await;
+            }
         }
     };
-    if waiting.is_empty() {
-        return;
-    }
-    tokio::time::sleep(LOST_BOOT_WAIT).await;
-    for job in waiting {
-        if app.media.reads(&job.id).maintenance_bytes > 0
-            || app.store.job(&job.id).await.is_ok_and(|job| job.hello_at.is_some())
-        {
-            continue;
+    while !watched.is_empty() {
+        tokio::time::sleep(silence_max / LOST_BOOT_LOOKS).await;
+        let mut still = Vec::new();
+        for job in watched {
+            match app.store.job(&job.id).await {
+                Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
+                Ok(_) => {}
+                Err(error) => log_outcome(&job.id, Err(error)),
+            }
+            let last_sign_at = app.media.reads(&job.id).last_at.max(started_at);
+            let silence = Duration::from_millis((now_ms() - last_sign_at).max(0).unsigned_abs());
+            if silence < silence_max {
+                still.push(job);
+                continue;
+            }
+            let message = format!(
+                "no sign of the machine for {} s since the controller came back: booting it again",
+                silence.as_secs()
+            );
+            let applied =
+                app.store.apply(&job.id, Some(job.epoch), Event::BootLost, message, now_ms()).await;
+            log_outcome(&job.id, applied.map(|applied| app.driver.changed(&applied.job)));
         }
-        let message = "no sign of the machine since the controller came back: booting it again";
-        let applied = app
-            .store
-            .apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms())
-            .await;
-        log_outcome(&job.id, applied.map(|applied| app.driver.changed(&applied.job)));
+        watched = still;
     }
 }
 

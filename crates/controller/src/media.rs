@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 
@@ -18,14 +17,14 @@ pub struct Media {
     maintenance: Option<PathBuf>,
     /// SHA-256 of the maintenance ISO by (size, mtime): computed once per file version.
     etags: Mutex<HashMap<(PathBuf, u64, i64), String>>,
-    /// When the last byte of a job's maintenance ISO was asked for, in ms, and how much was given.
+    /// By job; since this process started, or since the media were last inserted.
     reads: Mutex<HashMap<String, Reads>>,
-    pub bytes_served: AtomicU64,
 }
 
 /// What a BMC has read of one job's media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
+    /// Milliseconds since 1970; 0 before the first read.
     pub last_at: i64,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,
@@ -35,13 +34,7 @@ impl Media {
     pub fn open(data_dir: &Path, maintenance: Option<PathBuf>) -> anyhow::Result<Media> {
         let dir = data_dir.join("media");
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Media {
-            dir,
-            maintenance,
-            etags: Mutex::default(),
-            reads: Mutex::default(),
-            bytes_served: AtomicU64::new(0),
-        })
+        Ok(Media { dir, maintenance, etags: Mutex::default(), reads: Mutex::default() })
     }
 
     /// The file of a medium; `None` where no maintenance ISO was given at the start.
@@ -105,7 +98,6 @@ impl Media {
     }
 
     pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: i64) {
-        self.bytes_served.fetch_add(bytes, Ordering::Relaxed);
         let mut reads = self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let entry = reads.entry(job_id.to_owned()).or_default();
         entry.last_at = now;

@@ -3,11 +3,12 @@
 //!
 //! Every action may be carried out twice, because a crash between an action and its record repeats
 //! it: media are ejected and inserted anew with new URLs, the boot override and the reset go
-//! together, and neither happens after the machine has its permit.
+//! together, and neither happens after the machine has its permit. A reset of which nobody knows
+//! whether it happened is not repeated while the machine shows that it boots.
 
 use std::time::Duration;
 
-use job::{Action, Failure};
+use job::{Action, Event, Failure, Stage, State};
 use redfish::{Bmc, Endpoint, Machine, Secret, Shutdown, Slot, Trust};
 use tokio::time::Instant;
 use url::Url;
@@ -15,9 +16,10 @@ use url::Url;
 use crate::store::{Claim, JobRow, MediumKind, ServerRow};
 use crate::{App, now_ms};
 
-/// How long a machine that was reset before a crash may take to show that it boots.
-const EVIDENCE_WAIT: Duration = Duration::from_secs(60);
+/// How often is looked for a sign of a machine that boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
+/// A BMC that only looks at a medium reads some sectors; a boot reads a bootloader and a kernel.
+const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
 /// An action did not work.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Failed {
     pub is_transient: bool,
 }
 
+/// What was done, for the story.
 type Done = Result<String, Failed>;
 
 impl Failed {
@@ -53,21 +56,21 @@ pub fn words(action: Action) -> &'static str {
     }
 }
 
-/// Carries the action out; answers what was done, for the story.
-pub async fn perform(app: &App, claim: &Claim) -> Done {
+/// Carries the action out; answers what came of it, and in words, for the story.
+pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed> {
     let job = &claim.job;
-    match claim.action {
+    let done = match claim.action {
         Action::Start => Ok("started".into()),
         Action::BuildTaskMedium => build_task_medium(app, job).await,
         Action::InsertMedia => insert_media(app, job).await,
-        Action::BootMaintenance => {
-            if claim.is_resumed
-                && let Some(evidence) = booting_already(app, &job.id).await
-            {
-                return Ok(evidence);
+        Action::BootMaintenance if claim.is_resumed => match booting_already(app, &job.id).await {
+            Some(evidence) => Ok(evidence),
+            None => {
+                let story = "no sign that the machine boots since its boot was interrupted";
+                return Ok((Event::BootLost, format!("{story}: inserting the media anew")));
             }
-            boot_maintenance(app, job).await
-        }
+        },
+        Action::BootMaintenance => boot_maintenance(app, job).await,
         Action::PowerOff => {
             let visit = Visit::begin(app, job).await?;
             // The maintenance OS has nothing to lose; what ran before it may have.
@@ -84,7 +87,8 @@ pub async fn perform(app: &App, claim: &Claim) -> Done {
             visit.end("cleanup.reset", result).await?;
             Ok("powered on; the machine starts from its disk".into())
         }
-    }
+    };
+    done.map(|story| (Event::Done(claim.action), story))
 }
 
 async fn build_task_medium(app: &App, job: &JobRow) -> Done {
@@ -143,6 +147,13 @@ async fn insert_media(app: &App, job: &JobRow) -> Done {
     app.media.forget_reads(&job.id);
 
     let visit = Visit::begin(app, job).await?;
+    if job.state == State::Provisioning(Stage::ReinsertingMedia) {
+        // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
+        let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
+        if let Err(error) = result {
+            return visit.end("redfish.reset", Err(error)).await;
+        }
+    }
     let slots = two_cd_slots(&visit.machine).map(|(first, second)| (first.clone(), second.clone()));
     let (first, second) = match slots {
         Ok(slots) => slots,
@@ -177,15 +188,21 @@ async fn boot_maintenance(app: &App, job: &JobRow) -> Done {
 }
 
 /// After a crash between the reset and its record: does the machine show that it boots our media?
+/// The wait for a sign begins anew with each read: a slow machine reads slowly, but it reads.
 async fn booting_already(app: &App, job_id: &str) -> Option<String> {
-    let deadline = Instant::now() + EVIDENCE_WAIT;
-    while Instant::now() < deadline {
+    let bytes_read = || app.media.reads(job_id).maintenance_bytes;
+    let (before, mut last) = (bytes_read(), bytes_read());
+    let mut silent_since = Instant::now();
+    while silent_since.elapsed() < app.settings.boot_silence_max {
         if app.store.job(job_id).await.is_ok_and(|job| job.hello_at.is_some()) {
             return Some("the machine had been reset before: it said hello".into());
         }
-        let reads = app.media.reads(job_id);
-        if reads.maintenance_bytes > 0 {
+        let now = bytes_read();
+        if now - before >= EVIDENCE_BYTES_MIN {
             return Some("the machine had been reset before: it reads the maintenance OS".into());
+        }
+        if now != last {
+            (last, silent_since) = (now, Instant::now());
         }
         tokio::time::sleep(EVIDENCE_POLL).await;
     }

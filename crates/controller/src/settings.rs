@@ -3,10 +3,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use url::Url;
+
+/// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
+const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// The Shoal controller.
 #[derive(Debug, Parser)]
@@ -57,6 +61,8 @@ pub struct Settings {
     pub maintenance_iso: Option<PathBuf>,
     pub plain_http: bool,
     pub no_auth: bool,
+    /// How long a boot that this controller did not watch may be silent before it is taken for lost.
+    pub boot_silence_max: Duration,
 }
 
 impl Settings {
@@ -88,6 +94,7 @@ impl Settings {
             maintenance_iso,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
+            boot_silence_max: BOOT_SILENCE_MAX,
         })
     }
 

@@ -31,7 +31,10 @@ pub fn deadline_secs(state: &State) -> Option<u64> {
         State::Provisioning(Stage::Writing) => Some(60 * 60),
         State::Queued
         | State::Provisioning(
-            Stage::BuildingTaskMedium | Stage::InsertingMedia | Stage::BootingMaintenance,
+            Stage::BuildingTaskMedium
+            | Stage::InsertingMedia
+            | Stage::ReinsertingMedia
+            | Stage::BootingMaintenance,
         )
         | State::Closing { .. }
         | State::Complete { .. } => None,

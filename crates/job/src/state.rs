@@ -28,6 +28,8 @@ pub enum State {
 pub enum Stage {
     BuildingTaskMedium,
     InsertingMedia,
+    /// A boot was lost: the machine may run from media that it cannot read any more.
+    ReinsertingMedia,
     BootingMaintenance,
     /// Reset is done; the machine has not asked for its permit yet.
     AwaitingMachine,
@@ -94,7 +96,7 @@ impl State {
             State::Queued => Some(Action::Start),
             State::Provisioning(stage) => match stage {
                 Stage::BuildingTaskMedium => Some(Action::BuildTaskMedium),
-                Stage::InsertingMedia => Some(Action::InsertMedia),
+                Stage::InsertingMedia | Stage::ReinsertingMedia => Some(Action::InsertMedia),
                 Stage::BootingMaintenance => Some(Action::BootMaintenance),
                 Stage::AwaitingMachine | Stage::Writing => None,
             },
@@ -122,7 +124,9 @@ impl State {
         match self {
             State::Queued => "queued",
             State::Provisioning(Stage::BuildingTaskMedium) => "building_task_medium",
-            State::Provisioning(Stage::InsertingMedia) => "inserting_media",
+            State::Provisioning(Stage::InsertingMedia | Stage::ReinsertingMedia) => {
+                "inserting_media"
+            }
             State::Provisioning(Stage::BootingMaintenance) => "booting_maintenance",
             State::Provisioning(Stage::AwaitingMachine) => "awaiting_machine",
             State::Provisioning(Stage::Writing) => "writing",

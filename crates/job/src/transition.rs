@@ -16,7 +16,8 @@ pub enum Event {
     GaveUp(Action, Failure),
     /// The time of this stage is over.
     Overdue(Failure),
-    /// The controller was away while the machine booted, and nothing has been heard since.
+    /// The controller was away when the machine booted, or was to be booted, and nothing has been
+    /// heard since.
     BootLost,
     /// The machine may write from now on.
     Permitted,
@@ -44,16 +45,17 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(Stage::BuildingTaskMedium), Event::Done(Action::BuildTaskMedium)) => {
             Provisioning(Stage::InsertingMedia)
         }
-        (Provisioning(Stage::InsertingMedia), Event::Done(Action::InsertMedia)) => {
-            Provisioning(Stage::BootingMaintenance)
-        }
+        (
+            Provisioning(Stage::InsertingMedia | Stage::ReinsertingMedia),
+            Event::Done(Action::InsertMedia),
+        ) => Provisioning(Stage::BootingMaintenance),
         (Provisioning(Stage::BootingMaintenance), Event::Done(Action::BootMaintenance)) => {
             Provisioning(Stage::AwaitingMachine)
         }
-        // A medium that could not be read stops a boot for good. No permit was given yet, so
-        // booting again is harmless.
-        (Provisioning(Stage::AwaitingMachine), Event::BootLost) => {
-            Provisioning(Stage::BootingMaintenance)
+        // A medium that could not be read stops a boot for good, and some BMCs then drop it for
+        // good too: it is inserted anew. No permit was given yet, so booting again is harmless.
+        (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::BootLost) => {
+            Provisioning(Stage::ReinsertingMedia)
         }
         // The only way to a permit, so it is granted once. A quick machine may ask while the
         // driver still waits for the end of the reset.
@@ -96,7 +98,10 @@ fn ended(state: &State, outcome: Outcome) -> State {
         State::Queued | State::Provisioning(Stage::BuildingTaskMedium) => None,
         State::Provisioning(Stage::InsertingMedia) => Some(Cleanup::EjectingUnused),
         State::Provisioning(
-            Stage::BootingMaintenance | Stage::AwaitingMachine | Stage::Writing,
+            Stage::ReinsertingMedia
+            | Stage::BootingMaintenance
+            | Stage::AwaitingMachine
+            | Stage::Writing,
         )
         | State::Closing { .. }
         | State::Complete { .. } => Some(Cleanup::PoweringOff),
@@ -210,6 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_boot_begins_again_with_new_media_until_the_permit() {
+        for stage in [Stage::BootingMaintenance, Stage::AwaitingMachine] {
+            let mut state = State::Provisioning(stage);
+            state = transition(&state, &Event::BootLost).unwrap();
+            assert_eq!(state, State::Provisioning(Stage::ReinsertingMedia));
+            assert!(transition(&state, &Event::Permitted).is_err());
+            state = transition(&state, &Event::Done(Action::InsertMedia)).unwrap();
+            assert_eq!(state, State::Provisioning(Stage::BootingMaintenance));
+        }
+        assert!(transition(&State::Provisioning(Stage::Writing), &Event::BootLost).is_err());
+    }
+
+    #[test]
     fn complete_is_final_and_an_outcome_never_changes() {
         for state in reachable() {
             for event in all_events() {
@@ -318,6 +336,7 @@ mod tests {
             (State::Queued, &whole[3..]),
             (provisioning(Stage::BuildingTaskMedium), &whole[3..]),
             (provisioning(Stage::InsertingMedia), &["ejecting_media", "complete"][..]),
+            (provisioning(Stage::ReinsertingMedia), &whole[..]),
             (provisioning(Stage::BootingMaintenance), &whole[..]),
             (provisioning(Stage::AwaitingMachine), &whole[..]),
             (provisioning(Stage::Writing), &whole[..]),
@@ -359,6 +378,10 @@ mod tests {
             (
                 State::Provisioning(Stage::InsertingMedia),
                 r#"{"provisioning":"inserting_media"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::ReinsertingMedia),
+                r#"{"provisioning":"reinserting_media"}"#.to_owned(),
             ),
             (
                 State::Provisioning(Stage::BootingMaintenance),

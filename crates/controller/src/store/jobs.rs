@@ -516,7 +516,9 @@ impl Store {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
-            if epoch.is_some_and(|epoch| epoch != job.epoch) {
+            // A machine that said hello meanwhile is not lost.
+            let is_found = event == Event::BootLost && job.hello_at.is_some();
+            if is_found || epoch.is_some_and(|epoch| epoch != job.epoch) {
                 return Err(Error::Stale);
             }
             Ok(Applied { job: apply(db, &job, &event, &message, now)? })

@@ -188,6 +188,29 @@ async fn an_action_whose_end_cannot_be_recorded_is_done_again_without_a_restart(
 }
 
 #[tokio::test]
+async fn a_boot_that_is_silent_after_a_restart_begins_again_with_new_media() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let before = bmc.seen.lock().unwrap().slots.clone();
+    bmc.seen.lock().unwrap().story.clear();
+    controller.kill().await;
+    let silence = std::time::Duration::from_millis(360);
+    let controller = Controller::start_with(dir.path(), |s| s.boot_silence_max = silence).await;
+    let is_booted_again = |events: &Value| {
+        let kinds = events["events"].as_array().unwrap().iter().map(|event| &event["kind"]);
+        kinds.rev().take(5).eq(["done", "attempting", "done", "attempting", "boot_lost"])
+    };
+    controller.events_when(&id, is_booted_again).await;
+    let story = ["off", "eject 0", "insert 0", "eject 1", "insert 1", "on cd"];
+    assert_eq!(bmc.story(), story);
+    let after = bmc.seen.lock().unwrap().slots.clone();
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{after:?}");
+}
+
+#[tokio::test]
 async fn a_dead_medium_answers_gone() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

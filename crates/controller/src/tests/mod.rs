@@ -26,6 +26,14 @@ pub struct Controller {
 
 impl Controller {
     pub async fn start(dir: &std::path::Path) -> Controller {
+        Controller::start_with(dir, |_settings| {}).await
+    }
+
+    /// With other settings than a user's.
+    pub async fn start_with(
+        dir: &std::path::Path,
+        change: impl FnOnce(&mut Settings),
+    ) -> Controller {
         install_crypto();
         let iso = dir.join("maintenance.iso");
         if !iso.exists() {
@@ -33,7 +41,7 @@ impl Controller {
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
-        let settings = Settings::check(ServeArgs {
+        let mut settings = Settings::check(ServeArgs {
             data_dir: dir.join("data"),
             listen,
             node_url: None,
@@ -43,6 +51,7 @@ impl Controller {
             dangerously_no_auth: false,
         })
         .unwrap();
+        change(&mut settings);
         let app = build(settings).unwrap();
         app.store.resume_all(crate::now_ms()).await.unwrap();
         let router = http::router(app.clone());
