@@ -57,11 +57,9 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::BootLost) => {
             Provisioning(Stage::ReinsertingMedia)
         }
-        // The only way to a permit, so it is granted once. A quick machine may ask while the
-        // driver still waits for the end of the reset.
-        (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::Permitted) => {
-            Provisioning(Stage::Writing)
-        }
+        // The only way to a permit, so it is granted once. While the reset is under way there is
+        // none: its worker may yet switch the machine off. A quick machine asks again.
+        (Provisioning(Stage::AwaitingMachine), Event::Permitted) => Provisioning(Stage::Writing),
         // Success without a permit would be a machine that installed nothing.
         (Provisioning(Stage::Writing), Event::Reported(outcome)) => ended(state, outcome.clone()),
         (
@@ -258,6 +256,7 @@ mod tests {
             if let Ok(next) = transition(&state, &Event::Permitted) {
                 assert_ne!(state, writing);
                 assert_eq!(next, writing);
+                assert_eq!(state.action(), None, "nothing touches a machine that may write");
             }
             if transition(&state, &Event::Reported(Outcome::Succeeded)).is_ok() {
                 assert_eq!(state, writing);
