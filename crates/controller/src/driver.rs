@@ -162,7 +162,7 @@ async fn wait(app: &App) {
 /// the store takes it, because nobody else would.
 async fn give_back(app: &App, job_id: &str, epoch: i64) {
     loop {
-        let due_at = now_ms() + job::pause_secs(1).cast_signed() * 1000;
+        let due_at = later(job::pause(1, app.keys.random_byte()));
         match app.store.give_back(job_id, epoch, due_at).await {
             Ok(()) | Err(Error::NotFound { .. }) => return,
             Err(error) => {
@@ -184,7 +184,7 @@ async fn work(app: &App, claim: Claim) {
     let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
     let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
         Ok(what_came) => what_came,
-        Err(Failed { failure, is_transient }) => {
+        Err(Failed { failure, is_transient, retry_after }) => {
             let tries = job.tries + 1;
             tracing::warn!(
                 job_id = job.id,
@@ -194,10 +194,15 @@ async fn work(app: &App, claim: Claim) {
                 "failed"
             );
             if is_transient && tries < job::tries_max(*action) {
-                let pause = job::pause_secs(tries);
-                let why = format!("{}: {}; again in {pause} s", failure.step, failure.reason);
-                let due_at = now_ms() + pause.cast_signed() * 1000;
-                let kept = app.store.retry(&job.id, job.epoch, why, due_at, now_ms()).await;
+                let pause = job::pause(tries, app.keys.random_byte());
+                let pause = pause.max(retry_after.unwrap_or_default());
+                let why = format!(
+                    "{}: {}; again in {:.0} s",
+                    failure.step,
+                    failure.reason,
+                    pause.as_secs_f64()
+                );
+                let kept = app.store.retry(&job.id, job.epoch, why, later(pause), now_ms()).await;
                 return log_outcome(&job.id, kept);
             }
             let message = failure.reason.clone();
@@ -211,6 +216,11 @@ async fn work(app: &App, claim: Claim) {
             tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
         }),
     );
+}
+
+/// Milliseconds since 1970, after a pause.
+fn later(pause: Duration) -> i64 {
+    now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn log_outcome(job_id: &str, result: Result<(), Error>) {

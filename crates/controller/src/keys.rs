@@ -69,6 +69,11 @@ impl Keys {
         Ok(hex::encode(random_bytes::<24>(&self.random)?))
     }
 
+    /// A number for a pause that no other job has. Where the kernel gives none, any will do.
+    pub fn random_byte(&self) -> u8 {
+        random_bytes::<1>(&self.random).map_or(128, |[byte]| byte)
+    }
+
     /// Seals a BMC password to its server and endpoint: moved to another row, it does not open.
     pub fn seal(&self, serial: &str, endpoint: &str, secret: &str) -> anyhow::Result<Vec<u8>> {
         let nonce = random_bytes::<NONCE_LEN>(&self.random)?;

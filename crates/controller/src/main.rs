@@ -16,6 +16,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 use std::sync::Arc;
 

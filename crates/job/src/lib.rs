@@ -18,6 +18,6 @@ mod retry;
 mod state;
 mod transition;
 
-pub use retry::{deadline_secs, pause_secs, tries_max};
+pub use retry::{deadline_secs, pause, tries_max};
 pub use state::{Action, Cleanup, Failure, Outcome, Stage, State, Status};
 pub use transition::{Event, Refused, transition};

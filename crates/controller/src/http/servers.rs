@@ -9,13 +9,13 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use redfish::Bmc;
 use url::Url;
 
 use super::auth::Admin;
 use super::problem::{Answer, Refusal, json, refuse};
-use crate::performer::{chain, endpoint, two_cd_slots};
+use crate::performer::{chain, two_cd_slots};
 use crate::store::ServerRow;
+use crate::visit::{Session, endpoint};
 use crate::{App, now_ms, timestamp};
 
 /// Serial numbers that vendors leave in place: they name no machine.
@@ -178,7 +178,7 @@ pub async fn probe(
     let failed = |error: redfish::Error| {
         refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", chain(&error))
     };
-    let bmc = Bmc::connect(&endpoint, redfish::Budgets::default()).await.map_err(failed)?;
+    let bmc = Session::open(&endpoint).await.map_err(failed)?;
     let machine = bmc.machine(Some(&serial)).await;
     bmc.close().await;
     let machine = machine.map_err(failed)?;

@@ -218,6 +218,10 @@ fn apply(
             now
         ],
     )?;
+    if *event == Event::Done(Action::InsertMedia) {
+        // The next boot is another one: what an earlier one said is not about it.
+        db.execute("UPDATE jobs SET hello_at = NULL, boot_id = NULL WHERE id = ?1", [&job.id])?;
+    }
     let ejected =
         matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
     if ejected || state.is_complete() {

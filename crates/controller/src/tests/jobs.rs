@@ -132,13 +132,57 @@ async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
     let bmc = Bmc::start("SN1", Play::NoInsert).await;
     bmc.seen.lock().unwrap().is_on = true;
     let id = create(&controller, &bmc).await;
-    controller.events_when(&id, |events| events.to_string().contains("retrying")).await;
+    // What the BMC asks for, but no more than a quarter of an hour.
+    controller.events_when(&id, |events| events.to_string().contains("again in 900 s")).await;
     let path = format!("/api/v1/jobs/{id}/cancel");
     assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!((&job["failed_step"], &job["cleanup_problem"]), (&json!("cancelled"), &Value::Null));
     assert_eq!(bmc.story(), ["insert refused"]);
     assert!(bmc.seen.lock().unwrap().is_on);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_leaves_no_session_behind() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::HangInsert).await;
+    let id = create(&controller, &bmc).await;
+    bmc.until(|seen| seen.story == ["insert hangs"]).await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+    bmc.until(|seen| seen.sessions_open == 0).await;
+}
+
+#[tokio::test]
+async fn an_insert_that_is_called_a_bad_request_is_tried_again() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    // Every variant of the body, once.
+    let bmc = Bmc::start("SN1", Play::RefuseInserts(4)).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+}
+
+#[tokio::test]
+async fn a_reset_whose_end_was_not_recorded_is_not_repeated_on_a_machine_that_boots() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let file = controller.app.settings.data_dir.join("shoal.sqlite");
+    let disk = rusqlite::Connection::open(file).unwrap();
+    disk.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    disk.execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.message LIKE 'boot once from CD%'
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;",
+    )
+    .unwrap();
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+    assert_eq!(bmc.seen.lock().unwrap().boots_from_cd, 1);
 }
 
 #[tokio::test]
