@@ -43,6 +43,10 @@ pub struct ServeArgs {
     /// The maintenance OS that machines are booted with.
     #[arg(long, env = "SHOAL_MAINTENANCE_ISO")]
     pub maintenance_iso: Option<PathBuf>,
+    /// File with the secret that foreign senders of the status webhook give as X-Webhook-Secret;
+    /// without it only the admin token is taken.
+    #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
     pub dangerously_plain_http: bool,
@@ -59,6 +63,7 @@ pub struct Settings {
     pub node_url: Url,
     pub media_url: Url,
     pub maintenance_iso: Option<PathBuf>,
+    pub webhook_secret_file: Option<PathBuf>,
     pub plain_http: bool,
     pub no_auth: bool,
     /// How long a boot that this controller did not watch may be silent before it is taken for lost.
@@ -92,6 +97,7 @@ impl Settings {
             node_url,
             media_url,
             maintenance_iso,
+            webhook_secret_file: args.webhook_secret_file,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
             boot_silence_max: BOOT_SILENCE_MAX,

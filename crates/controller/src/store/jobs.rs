@@ -70,6 +70,16 @@ pub struct Applied {
     pub job: JobRow,
 }
 
+/// What became of a webhook.
+#[derive(Debug)]
+pub enum Delivered {
+    Now(Box<JobRow>),
+    /// This delivery came before, or the job had ended so already.
+    Before,
+    /// The server has no open job.
+    NoJob,
+}
+
 /// What the machine is told about its permit.
 #[derive(Debug)]
 pub enum PermitAnswer {
@@ -324,15 +334,6 @@ impl Store {
     pub async fn attempt(&self, attempt: &str) -> Result<JobRow, Error> {
         let attempt = attempt.to_owned();
         self.read(move |db| get_attempt(db, &attempt)).await
-    }
-
-    pub async fn open_job_of(&self, serial: &str) -> Result<Option<JobRow>, Error> {
-        let serial = serial.to_owned();
-        self.read(move |db| {
-            let sql = format!("{SELECT} WHERE server_serial = ?1 AND status <> 'complete'");
-            Ok(db.query_row(&sql, [serial], job_row).optional()?)
-        })
-        .await
     }
 
     /// The job whose attempt token has this hash, if any.
@@ -706,14 +707,45 @@ impl Store {
         .await
     }
 
-    /// Whether this webhook delivery is new.
-    pub async fn is_new_delivery(&self, job_id: &str, delivery_id: String) -> Result<bool, Error> {
-        let job_id = job_id.to_owned();
+    /// The end of the open job of a server, told from outside: whether this delivery is new is
+    /// looked up, and what it tells applied, in one transaction.
+    pub async fn deliver(
+        &self,
+        serial: &str,
+        delivery_id: Option<String>,
+        outcome: Outcome,
+        message: String,
+        now: i64,
+    ) -> Result<Delivered, Error> {
+        let serial = serial.to_owned();
         self.write(move |db| {
-            Ok(db.execute(
-                "INSERT OR IGNORE INTO deliveries VALUES (?1, ?2)",
-                params![job_id, delivery_id],
-            )? == 1)
+            if let Some(delivery) = &delivery_id {
+                let is_known: bool = db.query_row(
+                    "SELECT EXISTS (SELECT 1 FROM deliveries
+                     WHERE server_serial = ?1 AND delivery_id = ?2)",
+                    [&serial, delivery],
+                    |row| row.get(0),
+                )?;
+                if is_known {
+                    return Ok(Delivered::Before);
+                }
+            }
+            let sql = format!("{SELECT} WHERE server_serial = ?1 AND status <> 'complete'");
+            let job = db.query_row(&sql, [&serial], job_row).optional()?;
+            let Some(job) = job else { return Ok(Delivered::NoJob) };
+            let delivered = if job.state.outcome() == Some(&outcome) {
+                Delivered::Before
+            } else {
+                let moved = apply(db, &job, &Event::Reported(outcome), &message, now)?;
+                Delivered::Now(Box::new(moved))
+            };
+            if let Some(delivery) = &delivery_id {
+                db.execute(
+                    "INSERT INTO deliveries VALUES (?1, ?2, ?3)",
+                    params![serial, delivery, job.id],
+                )?;
+            }
+            Ok(delivered)
         })
         .await
     }

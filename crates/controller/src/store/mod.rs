@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use jobs::{Claim, Created, JobRow, NewJobRow, PermitAnswer, api_status};
+pub use jobs::{Claim, Created, Delivered, JobRow, NewJobRow, PermitAnswer, api_status};
 pub use media::MediumKind;
 pub use servers::ServerRow;
 

@@ -196,15 +196,51 @@ async fn a_killed_controller_finds_its_job_again() {
     let controller = Controller::start(dir.path()).await;
     let job = controller.get(&format!("/api/v1/jobs/{id}")).await;
     assert_eq!(job["stage"], "awaiting_machine");
-    let answer = controller
-        .request("POST", "/api/v1/status-webhook/SN1")
-        .json(&json!({"status": "failed", "failed_step": "by-hand", "delivery_id": "d1"}))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+}
+
+#[tokio::test]
+async fn a_webhook_ends_a_job_once_however_often_it_is_delivered() {
+    let dir = temp_dir();
+    let secret = dir.path().join("webhook-secret");
+    std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+    let controller =
+        Controller::start_with(dir.path(), |s| s.webhook_secret_file = Some(secret)).await;
+    let deliver = async |secret: &str, body: Value| {
+        let url = format!("{}/api/v1/status-webhook/SN1", controller.url);
+        let request = reqwest::Client::new().post(url).header("x-webhook-secret", secret);
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    let right = "0123456789abcdef";
+    let failed =
+        |id: &str| json!({"status": "failed", "failed_step": "by-hand", "delivery_id": id});
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    assert_eq!(deliver(right, failed("d0")).await, 404, "no job yet");
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+
+    assert_eq!(deliver("0123456789abcdeg", failed("d1")).await, 401);
+    assert_eq!(deliver("", failed("d1")).await, 401);
+    assert_eq!(deliver(right, failed("")).await, 400);
+    // A refused delivery is not a known one.
+    let success = json!({"status": "success", "delivery_id": "d1"});
+    assert_eq!(deliver(right, success).await, 409, "there was no permit");
+    assert_eq!(deliver(right, failed("d1")).await, 200);
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!(job["failed_step"], "by-hand");
+    assert_eq!(deliver(right, failed("d1")).await, 200, "after the job is complete");
+    assert_eq!(deliver(right, failed("d2")).await, 404);
+
+    let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+    let answer = controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap();
+    let next: Value = answer.json().await.unwrap();
+    let next = next["id"].as_str().unwrap();
+    controller.job_when(next, |job| job["stage"] == "awaiting_machine").await;
+    assert_eq!(deliver(right, failed("d1")).await, 200, "of the job before");
+    let job = controller.get(&format!("/api/v1/jobs/{next}")).await;
+    assert_eq!(job["stage"], "awaiting_machine");
 }
 
 #[tokio::test]

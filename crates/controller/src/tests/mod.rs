@@ -47,6 +47,7 @@ impl Controller {
             node_url: None,
             media_url: None,
             maintenance_iso: Some(iso),
+            webhook_secret_file: None,
             dangerously_plain_http: true,
             dangerously_no_auth: false,
         })
