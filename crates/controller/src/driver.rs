@@ -164,7 +164,9 @@ async fn give_back(app: &App, job_id: &str, epoch: i64) {
     loop {
         let due_at = later(job::pause(1, app.keys.random_byte()));
         match app.store.give_back(job_id, epoch, due_at).await {
-            Ok(()) | Err(Error::NotFound { .. }) => return,
+            // A worker may have stored a medium after its job had moved on.
+            Ok(job) => return app.moved(&job),
+            Err(Error::NotFound { .. }) => return,
             Err(error) => {
                 tracing::error!(job_id, error = performer::chain(&error), "cannot give a job back");
             }
@@ -318,7 +320,7 @@ async fn find_lost_boots(app: App) {
             );
             let applied =
                 app.store.apply(&job.id, Some(job.epoch), Event::BootLost, message, now_ms()).await;
-            log_outcome(&job.id, applied.map(|applied| app.driver.changed(&applied.job)));
+            log_outcome(&job.id, applied.map(|applied| app.moved(&applied.job)));
         }
         watched = still;
     }

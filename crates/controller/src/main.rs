@@ -49,10 +49,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
-        let resumed = app.store.resume_all(now_ms()).await?;
-        if resumed > 0 {
-            tracing::info!(jobs = resumed, "resuming");
-        }
+        resume(&app).await?;
         let driver = driver::start(app.clone());
         let served = http::serve(app).await;
         driver.stop().await;
@@ -80,6 +77,25 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
     })
+}
+
+impl App {
+    /// A job is now as `job` says: who has to know is told, and what it needs no more goes.
+    pub fn moved(&self, job: &store::JobRow) {
+        if !job.state.uses_media() {
+            self.media.drop_task(&job.attempt);
+        }
+        self.driver.changed(job);
+    }
+}
+
+/// Takes up what an earlier process left.
+async fn resume(app: &App) -> anyhow::Result<()> {
+    let resumed = app.store.resume_all(now_ms()).await?;
+    if resumed > 0 {
+        tracing::info!(jobs = resumed, "resuming");
+    }
+    app.media.sweep(&app.store.attempts_with_media().await?)
 }
 
 /// Milliseconds since 1970 (UTC).

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The ISO files that BMCs read, and what of them was read since this process started.
+//! The ISO files that BMCs read, and what of them was read since this process started. A task
+//! medium holds a token and whatever secrets its recipe has: mode 0600, and gone once unused.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -33,7 +35,11 @@ pub struct Reads {
 impl Media {
     pub fn open(data_dir: &Path, maintenance: Option<PathBuf>) -> anyhow::Result<Media> {
         let dir = data_dir.join("media");
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("create {}", dir.display()))?;
         Ok(Media { dir, maintenance, etags: Mutex::default(), reads: Mutex::default() })
     }
 
@@ -53,13 +59,35 @@ impl Media {
     pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> std::io::Result<()> {
         let path = self.dir.join(format!("{attempt}.iso"));
         let partial = path.with_extension("partial");
-        let mut file = fs::File::create(&partial)?;
+        let mut file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)?;
         file.write_all(iso)?;
         file.sync_all()?;
         fs::rename(&partial, &path)
     }
 
-    /// A task medium holds the attempt's token: it goes when the attempt is over.
+    /// Removes the task media of all but these attempts, and what a crash left half written.
+    pub fn sweep(&self, used: &HashSet<String>) -> anyhow::Result<()> {
+        let listed = || format!("list {}", self.dir.display());
+        for entry in fs::read_dir(&self.dir).with_context(listed)? {
+            let path = entry.with_context(listed)?.path();
+            let attempt = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            // Whatever has another name was not put here by us.
+            let is_ours = uuid::Uuid::try_parse(attempt).is_ok();
+            let is_whole = path.extension().is_some_and(|extension| extension == "iso");
+            if !is_ours || (is_whole && used.contains(attempt)) {
+                continue;
+            }
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A task medium goes when nothing uses it any more.
     pub fn drop_task(&self, attempt: &str) {
         let path = self.dir.join(format!("{attempt}.iso"));
         if let Err(error) = fs::remove_file(&path)

@@ -101,9 +101,6 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         Action::EjectMedia => {
             let visit = Visit::begin(app, job).await?;
             let result = eject_ours(app, &visit).await;
-            if result.is_ok() {
-                app.media.drop_task(&job.attempt);
-            }
             visit.end(result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error))).await
         }
         Action::StartMachine => {

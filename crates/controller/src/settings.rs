@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What the controller is told at its start. The only reader of flags and environment.
 
+use std::fs::{DirBuilder, Permissions};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -89,7 +91,7 @@ impl Settings {
             .maintenance_iso
             .map(|path| path.canonicalize().with_context(|| format!("find {}", path.display())))
             .transpose()?;
-        std::fs::create_dir_all(&args.data_dir)
+        keep_private(&args.data_dir)
             .with_context(|| format!("create {}", args.data_dir.display()))?;
         Ok(Settings {
             data_dir: args.data_dir,
@@ -108,6 +110,22 @@ impl Settings {
     pub fn registry_authority(&self) -> String {
         self.node_url.authority().to_owned()
     }
+}
+
+/// A directory that only its owner can look into. One that has other things than ours in it keeps
+/// its mode: it may be somebody's `/tmp`.
+fn keep_private(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let is_ours = dir.join("root.key").exists() || std::fs::read_dir(dir)?.next().is_none();
+    let permissions = std::fs::metadata(dir)?.permissions();
+    if permissions.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    if is_ours {
+        return std::fs::set_permissions(dir, Permissions::from_mode(0o700));
+    }
+    tracing::warn!(dir = %dir.display(), "other users can look into the data directory");
+    Ok(())
 }
 
 /// A URL of scheme, host and port only.

@@ -154,6 +154,18 @@ impl State {
         }
     }
 
+    /// Whether the job's media may still be wanted by its machine, or are about to be.
+    pub fn uses_media(&self) -> bool {
+        match self {
+            State::Queued | State::Provisioning(_) => true,
+            State::Closing { cleanup, .. } => match cleanup {
+                Cleanup::PoweringOff | Cleanup::EjectingMedia | Cleanup::EjectingUnused => true,
+                Cleanup::StartingMachine => false,
+            },
+            State::Complete { .. } => false,
+        }
+    }
+
     pub fn is_complete(&self) -> bool {
         matches!(self, State::Complete { .. })
     }

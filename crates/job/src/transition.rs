@@ -309,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn media_that_are_not_used_any_more_stay_so() {
+        for state in reachable().into_iter().filter(|state| !state.uses_media()) {
+            for event in all_events() {
+                if let Ok(next) = transition(&state, &event) {
+                    assert!(!next.uses_media(), "{state:?} + {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_failed_first_stays_named() {
         let state = State::Provisioning(Stage::Writing);
         let mut state =

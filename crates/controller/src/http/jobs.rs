@@ -108,7 +108,7 @@ pub async fn create(
     };
     let job = match app.store.create_job(row).await? {
         Created::New(job) => {
-            app.driver.changed(&job);
+            app.moved(&job);
             job
         }
         Created::Repeated(job) => job,
@@ -310,7 +310,7 @@ pub async fn cancel(
 ) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
-    app.driver.changed(&applied.job);
+    app.moved(&applied.job);
     Ok((StatusCode::ACCEPTED, Json(shown(&applied.job))).into_response())
 }
 

@@ -42,7 +42,7 @@ pub async fn hello(
         let message = failure.reason.clone();
         let event = Event::Overdue(failure);
         let applied = app.store.apply(&job.id, None, event, message, now_ms()).await?;
-        app.driver.changed(&applied.job);
+        app.moved(&applied.job);
         return Err(over());
     }
     Ok(StatusCode::NO_CONTENT)
@@ -66,7 +66,7 @@ pub async fn permit(
     }
     match app.store.permit(&node.job.attempt, request, now_ms()).await? {
         PermitAnswer::Granted(job) => {
-            app.driver.changed(&job);
+            app.moved(&job);
             Ok(Json(Permit { granted: true }))
         }
         PermitAnswer::Over => Err(over()),
@@ -127,7 +127,7 @@ pub async fn result(
     match app.store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now_ms()).await
     {
         Ok(applied) => {
-            app.driver.changed(&applied.job);
+            app.moved(&applied.job);
             Ok(StatusCode::NO_CONTENT)
         }
         // A repeated delivery: the first one counted.

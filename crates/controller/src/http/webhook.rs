@@ -46,7 +46,7 @@ pub async fn receive(
     let message = "reported by webhook".to_owned();
     match app.store.deliver(&serial, delivery, outcome, message, now_ms()).await? {
         Delivered::Now(job) => {
-            app.driver.changed(&job);
+            app.moved(&job);
             Ok(StatusCode::OK)
         }
         Delivered::Before => Ok(StatusCode::OK),

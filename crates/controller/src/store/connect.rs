@@ -2,6 +2,7 @@
 //! Opening the database: lock, settings, migrations.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -30,6 +31,14 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
 
 /// The writer's connection, migrated.
 pub fn open(file: &Path) -> anyhow::Result<Connection> {
+    // Recipes hold what users keep to themselves. SQLite gives its other files the same mode.
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("create {}", file.display()))?;
     let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;

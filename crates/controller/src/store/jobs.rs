@@ -2,6 +2,8 @@
 //! Jobs and their events. A job's state changes in [`apply`] and nowhere else; the event that moved
 //! it is written in the same transaction.
 
+use std::collections::HashSet;
+
 use api::jobs::{JobEvent, JobStatus};
 use api::node::{PermitRequest, Progress};
 use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
@@ -232,9 +234,7 @@ fn apply(
         // The next boot is another one: what an earlier one said is not about it.
         db.execute("UPDATE jobs SET hello_at = NULL, boot_id = NULL WHERE id = ?1", [&job.id])?;
     }
-    let ejected =
-        matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
-    if ejected || state.is_complete() {
+    if !state.uses_media() {
         media::revoke(db, &job.id, now)?;
     }
     let moved = JobRow { state, epoch: job.epoch + 1, tries: 0, updated_at: now, ..job.clone() };
@@ -421,6 +421,17 @@ impl Store {
         .await
     }
 
+    /// The attempts whose media are in use.
+    pub async fn attempts_with_media(&self) -> Result<HashSet<String>, Error> {
+        self.read(|db| {
+            let mut query = db.prepare(&format!("{SELECT} WHERE status <> 'complete'"))?;
+            let jobs: Vec<JobRow> = query.query_map([], job_row)?.collect::<Result<_, _>>()?;
+            let used = jobs.into_iter().filter(|job| job.state.uses_media());
+            Ok(used.map(|job| job.attempt).collect())
+        })
+        .await
+    }
+
     /// Open jobs whose machine boots, or should: where a controller's absence may have hurt.
     pub async fn jobs_awaiting_machine(&self) -> Result<Vec<JobRow>, Error> {
         self.read(|db| {
@@ -556,7 +567,8 @@ impl Store {
     }
 
     /// The worker of this claim is gone. If it left no trace, the job is due again at `due_at`.
-    pub async fn give_back(&self, id: &str, epoch: i64, due_at: i64) -> Result<(), Error> {
+    /// Answers the job as it is now.
+    pub async fn give_back(&self, id: &str, epoch: i64, due_at: i64) -> Result<JobRow, Error> {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
@@ -566,7 +578,7 @@ impl Store {
                     params![id, due_at],
                 )?;
             }
-            Ok(())
+            Ok(job)
         })
         .await
     }

@@ -291,6 +291,49 @@ async fn a_boot_that_is_silent_after_a_restart_begins_again_with_new_media() {
 }
 
 #[tokio::test]
+async fn secrets_on_disk_are_for_the_owner_and_go_with_their_job() {
+    let mode = |path: &std::path::Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    let dir = temp_dir();
+    let data = dir.path().join("data");
+    let media = || {
+        let entries = std::fs::read_dir(data.join("media")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    std::fs::create_dir(&data).unwrap();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let [task] = media().try_into().unwrap();
+    for (path, wanted) in [
+        (&data, 0o700),
+        (&data.join("media"), 0o700),
+        (&data.join("tls"), 0o700),
+        (&task, 0o600),
+        (&data.join("root.key"), 0o600),
+        (&data.join("admin-token"), 0o600),
+        (&data.join("tls/server.key"), 0o600),
+        (&data.join("shoal.sqlite"), 0o600),
+        (&data.join("shoal.sqlite-wal"), 0o600),
+    ] {
+        assert_eq!(mode(path), wanted, "{}", path.display());
+    }
+    controller.kill().await;
+    let left_over = data.join(format!("media/{}.iso", uuid::Uuid::now_v7()));
+    std::fs::write(&left_over, "token").unwrap();
+    std::fs::write(left_over.with_extension("partial"), "token").unwrap();
+    let controller = Controller::start(dir.path()).await;
+    assert_eq!(media(), [task], "what is in use stays, the rest goes");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+    assert_eq!(media(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
 async fn a_dead_medium_answers_gone() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

@@ -54,7 +54,7 @@ impl Controller {
         .unwrap();
         change(&mut settings);
         let app = build(settings).unwrap();
-        app.store.resume_all(crate::now_ms()).await.unwrap();
+        crate::resume(&app).await.unwrap();
         let router = http::router(app.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let driver = driver::start(app.clone());
