@@ -191,7 +191,6 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         ("SN1", "https://user@127.0.0.1:1", "00"),
         ("SN1", "https://127.0.0.1:1/redfish/v1", "00"),
         ("SN1", "file:///etc/passwd", "00"),
-        ("SN1", "https://127.0.0.1:1", "zz"),
     ] {
         let answer = controller
             .request("PUT", &format!("/api/v1/servers/{serial}"))
@@ -204,4 +203,46 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         assert_eq!(answer.status(), 400, "{serial} {url} {pin}");
     }
     assert_eq!(controller.get("/api/v1/servers").await["servers"], json!([]));
+}
+
+#[tokio::test]
+async fn whom_to_trust_is_checked_and_changes_only_when_somebody_says_so() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let ca = std::fs::read_to_string(dir.path().join("data/tls/ca.pem")).unwrap();
+    let put = async |trust: Value| {
+        // Nobody listens there: a certificate that is fetched would be a 502.
+        let mut bmc = json!({"url": "https://127.0.0.1:1", "username": "u", "password": "p"});
+        bmc.as_object_mut().unwrap().extend(trust.as_object().unwrap().clone());
+        let request = controller.request("PUT", "/api/v1/servers/SN1");
+        let answer = request.json(&json!({"bmc": bmc})).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let pin = "0a".repeat(32);
+    for (trust, path, code) in [
+        (json!({"certificate_sha256": ""}), "/bmc/certificate_sha256", "pin"),
+        (json!({"certificate_sha256": "zz".repeat(32)}), "/bmc/certificate_sha256", "pin"),
+        (json!({"certificate_sha256": "0a"}), "/bmc/certificate_sha256", "pin"),
+        (json!({"ca_pem": ""}), "/bmc/ca_pem", "ca"),
+        (json!({"ca_pem": "no PEM"}), "/bmc/ca_pem", "ca"),
+        (json!({"certificate_sha256": pin, "ca_pem": ca}), "/bmc/ca_pem", "pin-and-ca"),
+    ] {
+        let (status, problem) = put(trust.clone()).await;
+        assert_eq!(status, 422, "{trust}");
+        assert_eq!(problem["type"], "urn:shoal:problem:server-invalid", "{trust}");
+        assert_eq!(problem["errors"][0]["path"], path, "{trust}");
+        assert_eq!(problem["errors"][0]["code"], code, "{trust}");
+    }
+    assert_eq!(controller.get("/api/v1/servers").await["servers"], json!([]));
+
+    assert_eq!(put(json!({})).await.0, 502, "a new server is asked for its certificate");
+    let (status, server) = put(json!({"certificate_sha256": pin.to_uppercase()})).await;
+    assert_eq!((status, &server["bmc"]["certificate_sha256"]), (201, &json!(pin)));
+    let (status, server) = put(json!({})).await;
+    assert_eq!((status, &server["bmc"]["certificate_sha256"]), (200, &json!(pin)));
+    let (_, server) = put(json!({"ca_pem": ca})).await;
+    assert_eq!(server["bmc"].get("certificate_sha256"), None);
+    let (_, server) = put(json!({})).await;
+    assert_eq!(server["bmc"]["ca_pem"], ca);
 }
