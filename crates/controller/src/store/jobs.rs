@@ -617,8 +617,10 @@ impl Store {
         self.write(move |db| {
             let job = get_attempt(db, &attempt)?;
             if job.boot_id.as_deref() != Some(&boot_id) {
+                // Another boot counts its messages from one again.
                 db.execute(
-                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2 WHERE id = ?1",
+                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2,
+                     progress_seq = 0, log_seq = 0 WHERE id = ?1",
                     params![job.id, now, boot_id],
                 )?;
                 tell(db, &job, &Line { kind: "hello", message: &message, ..Line::default() }, now)?;

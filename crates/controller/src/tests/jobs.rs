@@ -82,6 +82,31 @@ async fn a_failing_step_is_named_for_ever() {
 }
 
 #[tokio::test]
+async fn another_boot_of_an_attempt_counts_its_messages_anew() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let dmi = json!({"serial": "SN1", "uuid": ""});
+    for (boot, seq, line) in [("b1", 7, "of the first boot"), ("b2", 1, "of the second boot")] {
+        let hello = json!({"boot_id": boot, "dmi": dmi, "version": "test"});
+        assert_eq!(controller.say(&id, "hello", &hello).await, 204);
+        let log = json!({"seq": seq, "step": "partition.service", "lines": [line]});
+        assert_eq!(controller.say(&id, "log", &log).await, 204);
+        assert_eq!(controller.say(&id, "log", &log).await, 204);
+        let progress = json!({"seq": seq, "step": "partition.service", "message": line});
+        assert_eq!(controller.say(&id, "progress", &progress).await, 204);
+        let job = controller.get(&format!("/api/v1/jobs/{id}")).await;
+        assert_eq!(job["progress"]["message"], line);
+    }
+    let story = controller.get(&format!("/api/v1/jobs/{id}/events")).await;
+    let lines = story["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "log");
+    let lines: Vec<&Value> = lines.map(|event| &event["message"]).collect();
+    assert_eq!(lines, ["of the first boot", "of the second boot"]);
+}
+
+#[tokio::test]
 async fn the_wrong_machine_gets_no_permit() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

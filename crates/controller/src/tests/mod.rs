@@ -83,6 +83,15 @@ impl Controller {
         self.request("GET", path).send().await.unwrap().json().await.unwrap()
     }
 
+    /// Says something as the machine of a job would; answers the status.
+    pub async fn say(&self, job_id: &str, what: &str, body: &Value) -> u16 {
+        let attempt = self.app.store.job(job_id).await.unwrap().attempt;
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/v1/node/attempts/{attempt}/{what}", self.url))
+            .bearer_auth(self.app.keys.attempt_token(&attempt));
+        request.json(body).send().await.unwrap().status().as_u16()
+    }
+
     /// The job, once `wanted` holds of it.
     pub async fn job_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.when(&format!("/api/v1/jobs/{id}"), wanted).await
