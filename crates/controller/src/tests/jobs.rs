@@ -107,6 +107,25 @@ async fn another_boot_of_an_attempt_counts_its_messages_anew() {
 }
 
 #[tokio::test]
+async fn what_a_machine_says_with_its_permit_is_kept_within_bounds() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let long = "x".repeat(10_000);
+    let permit = json!({
+        "boot_id": long, "dmi": {"serial": "SN1", "uuid": long},
+        "disk": {"name": long, "serial": long, "size_bytes": 1 << 30},
+        "found": vec![long.clone(); 100]
+    });
+    assert_eq!(controller.say(&id, "permit", &permit).await, 200);
+    assert_eq!(controller.say(&id, "permit", &permit).await, 200, "a repetition");
+    let kept = controller.app.store.job(&id).await.unwrap().permit.unwrap();
+    assert!(serde_json::to_vec(&kept).unwrap().len() < 20_000, "{kept:?}");
+}
+
+#[tokio::test]
 async fn the_wrong_machine_gets_no_permit() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
