@@ -65,8 +65,9 @@ fn install_crypto() {
 
 fn build(settings: Settings) -> anyhow::Result<App> {
     let dir = settings.data_dir.clone();
-    let keys = keys::Keys::open(&dir, &settings)?;
+    // First, because it takes the lock: a second controller must not write one file.
     let store = store::Store::open(&dir)?;
+    let keys = keys::Keys::open(&dir, &settings)?;
     let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
     let registry = registry::Registry::open(&dir.join("registry")).context("open the registry")?;
     Ok(App {

@@ -378,6 +378,17 @@ async fn secrets_on_disk_are_for_the_owner_and_go_with_their_job() {
 }
 
 #[tokio::test]
+async fn a_second_controller_changes_nothing_in_the_directory_of_the_first() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let certificate = || std::fs::read(dir.path().join("data/tls/server.pem")).unwrap();
+    let before = certificate();
+    let error = crate::build((*controller.app.settings).clone()).err().unwrap();
+    assert!(error.to_string().contains("another controller"), "{error:#}");
+    assert_eq!(certificate(), before);
+}
+
+#[tokio::test]
 async fn a_dead_medium_answers_gone() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
