@@ -72,6 +72,12 @@ pub async fn create(
     let new: NewJob = json(&body)?;
     let recipe = parse_recipe(&new)?;
     let idempotency = idempotency(&headers, &body)?;
+    // Before all that may have changed since the first request: its answer stands.
+    if let Some((key, hash)) = &idempotency
+        && let Some(job) = app.store.job_of_key(key.clone(), hash.clone()).await?
+    {
+        return Ok(accepted(&job));
+    }
     if !TARGETS.contains(&recipe.task_target.as_str()) {
         return Err(refuse(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -113,8 +119,12 @@ pub async fn create(
         }
         Created::Repeated(job) => job,
     };
+    Ok(accepted(&job))
+}
+
+fn accepted(job: &JobRow) -> Response {
     let location = format!("/api/v1/jobs/{}", job.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(shown(&job))).into_response())
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(shown(job))).into_response()
 }
 
 fn parse_recipe(new: &NewJob) -> Answer<Recipe> {

@@ -262,28 +262,45 @@ fn kind(event: &Event) -> &'static str {
     }
 }
 
+/// The job that was created with this `Idempotency-Key`, from a body of this hash.
+fn of_key(db: &Connection, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
+    let earlier: Option<(String, Vec<u8>)> = db
+        .query_row(
+            "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",
+            [key],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    match earlier {
+        None => Ok(None),
+        Some((id, earlier)) if earlier == hash => get(db, &id).map(Some),
+        Some((id, _)) => Err(Error::Conflict(format!(
+            "Idempotency-Key {key:?} belongs to job {id}, which was created from another body"
+        ))),
+    }
+}
+
 impl Store {
+    /// The job that this request created before, if any; a conflict if another request has its key.
+    pub async fn job_of_key(&self, key: String, hash: Vec<u8>) -> Result<Option<JobRow>, Error> {
+        self.read(move |db| of_key(db, &key, &hash)).await
+    }
+
     pub async fn create_job(&self, new: NewJobRow) -> Result<Created, Error> {
         self.write(move |db| {
-            if let Some((key, hash)) = &new.idempotency {
-                let earlier: Option<(String, Vec<u8>)> = db
-                    .query_row(
-                        "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",
-                        [key],
-                        |row| Ok((row.get(0)?, row.get(1)?)),
-                    )
-                    .optional()?;
-                match earlier {
-                    Some((id, earlier)) if earlier == *hash => {
-                        return Ok(Created::Repeated(get(db, &id)?));
-                    }
-                    Some((id, _)) => {
-                        return Err(Error::Conflict(format!(
-                            "Idempotency-Key {key:?} belongs to job {id}, which was created from another body"
-                        )));
-                    }
-                    None => {}
-                }
+            if let Some((key, hash)) = &new.idempotency
+                && let Some(job) = of_key(db, key, hash)?
+            {
+                return Ok(Created::Repeated(job));
+            }
+            // It was there when the request was read, and may have been deleted since.
+            let is_known: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM servers WHERE serial = ?1)",
+                [&new.server_serial],
+                |row| row.get(0),
+            )?;
+            if !is_known {
+                return Err(Error::NotFound { what: "server", id: new.server_serial });
             }
             let open: Option<String> = db
                 .query_row(
@@ -320,7 +337,12 @@ impl Store {
             )?;
             let job = get(db, &new.id)?;
             let message = format!("{} for server {}", job.task_target, job.server_serial);
-            tell(db, &job, &Line { kind: "queued", message: &message, ..Line::default() }, new.now)?;
+            tell(
+                db,
+                &job,
+                &Line { kind: "queued", message: &message, ..Line::default() },
+                new.now,
+            )?;
             Ok(Created::New(job))
         })
         .await

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::bmc::{Bmc, Play};
 use super::{Controller, linux_recipe, temp_dir};
 
-async fn create(controller: &Controller, bmc: &Bmc) -> String {
+async fn put_server(controller: &Controller, bmc: &Bmc) {
     let answer = controller
         .request("PUT", "/api/v1/servers/SN1")
         .json(&json!({"bmc": {
@@ -17,6 +17,10 @@ async fn create(controller: &Controller, bmc: &Bmc) -> String {
         .await
         .unwrap();
     assert_eq!(answer.status(), 201);
+}
+
+async fn create(controller: &Controller, bmc: &Bmc) -> String {
+    put_server(controller, bmc).await;
     let answer = controller
         .request("POST", "/api/v1/jobs")
         .json(&json!({"server_serial": "SN1", "recipe": linux_recipe()}))
@@ -123,6 +127,28 @@ async fn what_a_machine_says_with_its_permit_is_kept_within_bounds() {
     assert_eq!(controller.say(&id, "permit", &permit).await, 200, "a repetition");
     let kept = controller.app.store.job(&id).await.unwrap().permit.unwrap();
     assert!(serde_json::to_vec(&kept).unwrap().len() < 20_000, "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_alike_when_its_server_is_gone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    put_server(&controller, &bmc).await;
+    let post = async || {
+        let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+        let request = controller.request("POST", "/api/v1/jobs").header("idempotency-key", "one");
+        let answer = request.json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let id = post().await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+    let deleted = controller.request("DELETE", "/api/v1/servers/SN1").send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    assert_eq!(post().await, id);
 }
 
 #[tokio::test]
