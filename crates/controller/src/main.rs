@@ -90,13 +90,15 @@ impl App {
     }
 }
 
-/// Takes up what an earlier process left.
+/// Takes up what an earlier process left, and makes ready what BMCs will ask for.
 async fn resume(app: &App) -> anyhow::Result<()> {
     let resumed = app.store.resume_all(now_ms()).await?;
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");
     }
-    app.media.sweep(&app.store.attempts_with_media().await?)
+    app.media.sweep(&app.store.attempts_with_media().await?)?;
+    let media = app.media.clone();
+    Ok(tokio::task::spawn_blocking(move || media.prepare()).await?)
 }
 
 /// Milliseconds since 1970 (UTC).

@@ -4,10 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 
@@ -17,11 +17,16 @@ use crate::store::MediumKind;
 pub struct Media {
     dir: PathBuf,
     maintenance: Option<PathBuf>,
-    /// SHA-256 of the maintenance ISO by (size, mtime): computed once per file version.
-    etags: Mutex<HashMap<(PathBuf, u64, i64), String>>,
+    /// SHA-256 of each file, and of which version of it.
+    etags: Mutex<HashMap<PathBuf, (Version, String)>>,
+    /// Held while a file is hashed: who wants the same hash waits for it.
+    hashing: Mutex<()>,
     /// By job; since this process started, or since the media were last inserted.
     reads: Mutex<HashMap<String, Reads>>,
 }
+
+/// Size and time of a file: other content has another one.
+type Version = (u64, i64, i64);
 
 /// What a BMC has read of one job's media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +45,13 @@ impl Media {
             .mode(0o700)
             .create(&dir)
             .with_context(|| format!("create {}", dir.display()))?;
-        Ok(Media { dir, maintenance, etags: Mutex::default(), reads: Mutex::default() })
+        Ok(Media {
+            dir,
+            maintenance,
+            etags: Mutex::default(),
+            hashing: Mutex::default(),
+            reads: Mutex::default(),
+        })
     }
 
     /// The file of a medium; `None` where no maintenance ISO was given at the start.
@@ -90,6 +101,7 @@ impl Media {
     /// A task medium goes when nothing uses it any more.
     pub fn drop_task(&self, attempt: &str) {
         let path = self.dir.join(format!("{attempt}.iso"));
+        self.etags.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -97,36 +109,48 @@ impl Media {
         }
     }
 
+    /// Hashes the maintenance ISO before the first BMC asks for it: some wait for one second only.
+    pub fn prepare(&self) {
+        if let Some(path) = &self.maintenance
+            && let Err(error) = self.etag(path)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot read the maintenance ISO");
+        }
+    }
+
     /// SHA-256 of a file's content, hex; remembered until the file changes.
     pub fn etag(&self, path: &Path) -> std::io::Result<String> {
-        use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(path)?;
-        let key = (path.to_owned(), metadata.len(), metadata.mtime_nsec() ^ metadata.mtime() << 30);
-        let known = |etags: &Mutex<HashMap<_, String>>| {
-            etags.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key).cloned()
-        };
-        if let Some(etag) = known(&self.etags) {
+        let version = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        if let Some(etag) = self.known_etag(path, version) {
+            return Ok(etag);
+        }
+        let _one = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(etag) = self.known_etag(path, version) {
             return Ok(etag);
         }
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         let mut file = fs::File::open(path)?;
         let mut buffer = vec![0; 1 << 20];
         loop {
-            match std::io::Read::read(&mut file, &mut buffer)? {
+            match file.read(&mut buffer)? {
                 0 => break,
                 count => context.update(&buffer[..count]),
             }
         }
         let etag = hex::encode(context.finish().as_ref());
-        self.etags
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(key, etag.clone());
+        let mut etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
+        etags.insert(path.to_owned(), (version, etag.clone()));
         Ok(etag)
     }
 
+    fn known_etag(&self, path: &Path, version: Version) -> Option<String> {
+        let etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
+        etags.get(path).filter(|(of, _)| *of == version).map(|(_, etag)| etag.clone())
+    }
+
     pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: i64) {
-        let mut reads = self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = reads.entry(job_id.to_owned()).or_default();
         entry.last_at = now;
         match kind {
@@ -136,11 +160,11 @@ impl Media {
     }
 
     pub fn reads(&self, job_id: &str) -> Reads {
-        let reads = self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         reads.get(job_id).copied().unwrap_or_default()
     }
 
     pub fn forget_reads(&self, job_id: &str) {
-        self.reads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(job_id);
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(job_id);
     }
 }

@@ -19,7 +19,7 @@ async fn put_server(controller: &Controller, bmc: &Bmc) {
     assert_eq!(answer.status(), 201);
 }
 
-async fn create(controller: &Controller, bmc: &Bmc) -> String {
+pub async fn create(controller: &Controller, bmc: &Bmc) -> String {
     put_server(controller, bmc).await;
     let answer = controller
         .request("POST", "/api/v1/jobs")
@@ -32,7 +32,7 @@ async fn create(controller: &Controller, bmc: &Bmc) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-fn is_complete(job: &Value) -> bool {
+pub fn is_complete(job: &Value) -> bool {
     job["status"] == "complete"
 }
 
@@ -412,25 +412,4 @@ async fn a_second_controller_changes_nothing_in_the_directory_of_the_first() {
     let error = crate::build((*controller.app.settings).clone()).err().unwrap();
     assert!(error.to_string().contains("another controller"), "{error:#}");
     assert_eq!(certificate(), before);
-}
-
-#[tokio::test]
-async fn a_dead_medium_answers_gone() {
-    let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
-    let bmc = Bmc::start("SN1", Play::Dead).await;
-    let id = create(&controller, &bmc).await;
-    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
-    let url = bmc.seen.lock().unwrap().slots[0].clone().unwrap();
-    let head = reqwest::Client::new().head(&url).send().await.unwrap();
-    assert_eq!(head.status(), 200);
-    assert_eq!(head.headers()["content-length"], "100000");
-    let etag = head.headers()["etag"].to_str().unwrap().to_owned();
-    assert_eq!(etag.len(), 66, "{etag}");
-    let part = reqwest::Client::new().get(&url).header("range", "bytes=-5").send().await.unwrap();
-    assert_eq!(part.headers()["content-range"], "bytes 99995-99999/100000");
-    assert_eq!(part.bytes().await.unwrap(), vec![7; 5]);
-    controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
-    controller.job_when(&id, is_complete).await;
-    assert_eq!(reqwest::get(&url).await.unwrap().status(), 410);
 }

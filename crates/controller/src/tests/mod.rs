@@ -4,6 +4,7 @@
 mod bad_input;
 mod bmc;
 mod jobs;
+mod media;
 
 use std::sync::Arc;
 use std::time::Duration;
