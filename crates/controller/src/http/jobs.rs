@@ -9,7 +9,7 @@ use api::problem::FieldProblem;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use recipe::Recipe;
 use serde::Deserialize;
 
 use super::auth::Admin;
+use super::path::Path;
 use super::problem::{Answer, json, refuse};
 use crate::store::{Created, JobRow, NewJobRow, api_status};
 use crate::{App, keys, now_ms, timestamp};

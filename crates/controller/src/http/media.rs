@@ -6,12 +6,13 @@
 //! never kept in memory. A dead token answers 410.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
+use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
 use crate::{App, now_ms};

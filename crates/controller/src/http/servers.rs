@@ -5,13 +5,14 @@ use api::problem::{FieldProblem, Problem};
 use api::servers::{BmcSpec, Probe, ProbedSlot, Server, ServerList, ServerSpec};
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
 use super::auth::Admin;
+use super::path::Path;
 use super::problem::{Answer, Refusal, json, refuse};
 use crate::performer::{chain, two_cd_slots};
 use crate::store::{self, ServerRow};

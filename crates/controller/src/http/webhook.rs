@@ -3,13 +3,14 @@
 
 use api::jobs::{StatusWebhook, WebhookStatus};
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use job::{Failure, Outcome};
 
 use super::auth::Sender;
 use super::node::bounded;
+use super::path::Path;
 use super::problem::{Answer, json, refuse};
 use crate::store::Delivered;
 use crate::{App, now_ms};
