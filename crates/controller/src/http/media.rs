@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
+use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
@@ -91,8 +92,12 @@ pub async fn serve(
         Body::empty()
     } else {
         file.seek(std::io::SeekFrom::Start(start)).await.map_err(anyhow::Error::from)?;
-        app.media.count_read(&medium.job_id, medium.kind, length, now_ms());
-        Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES))
+        let media = app.media.clone();
+        let part = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
+        // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
+        Body::from_stream(part.inspect_ok(move |chunk| {
+            media.count_read(&medium.job_id, medium.kind, chunk.len() as u64, now_ms());
+        }))
     };
     Ok(response.header(header::CONTENT_LENGTH, length).body(body).map_err(anyhow::Error::from)?)
 }
