@@ -19,10 +19,12 @@ mod tests;
 mod visit;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use settings::{Command, Settings};
 
@@ -35,7 +37,12 @@ pub struct App {
     pub media: Arc<media::Media>,
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
+    /// Sessions of BMCs that are being ended.
+    pub logouts: TaskTracker,
 }
+
+/// How long the end of this process waits for BMCs to end their sessions.
+const LOGOUTS_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -51,8 +58,13 @@ fn main() -> anyhow::Result<()> {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;
         let driver = driver::start(app.clone());
+        let logouts = app.logouts.clone();
         let served = http::serve(app).await;
         driver.stop().await;
+        logouts.close();
+        if tokio::time::timeout(LOGOUTS_MAX, logouts.wait()).await.is_err() {
+            tracing::warn!("a BMC did not end its session in time; it will by itself");
+        }
         served
     })
 }
@@ -77,6 +89,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         media: Arc::new(media),
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
+        logouts: TaskTracker::new(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use redfish::{Bmc, Endpoint, Machine, Secret, Trust};
+use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::App;
@@ -12,7 +13,10 @@ use crate::performer::Failed;
 use crate::store::{JobRow, ServerRow};
 
 /// A login that is ended however its holder ends: a BMC has few sessions.
-pub struct Session(Arc<Bmc>);
+pub struct Session {
+    bmc: Arc<Bmc>,
+    logouts: TaskTracker,
+}
 
 /// A session with the machine of a job.
 pub struct Visit {
@@ -21,9 +25,9 @@ pub struct Visit {
 }
 
 impl Session {
-    pub async fn open(endpoint: &Endpoint) -> Result<Session, redfish::Error> {
+    pub async fn open(app: &App, endpoint: &Endpoint) -> Result<Session, redfish::Error> {
         let bmc = Bmc::connect(endpoint, redfish::Budgets::default()).await?;
-        Ok(Session(Arc::new(bmc)))
+        Ok(Session { bmc: Arc::new(bmc), logouts: app.logouts.clone() })
     }
 }
 
@@ -31,7 +35,7 @@ impl Deref for Session {
     type Target = Bmc;
 
     fn deref(&self) -> &Bmc {
-        &self.0
+        &self.bmc
     }
 }
 
@@ -39,8 +43,8 @@ impl Drop for Session {
     /// A worker that is stopped is dropped where it waits. A second close does nothing.
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let bmc = self.0.clone();
-        runtime.spawn(async move { bmc.close().await });
+        let bmc = self.bmc.clone();
+        self.logouts.spawn_on(async move { bmc.close().await }, &runtime);
     }
 }
 
@@ -52,7 +56,7 @@ impl Visit {
         let endpoint = endpoint(app, &server);
         let endpoint = endpoint.map_err(|error| Failed::new(STEP, format!("{error:#}"), false))?;
         let failed = |error| Failed::by_bmc(STEP, &error);
-        let bmc = Session::open(&endpoint).await.map_err(failed)?;
+        let bmc = Session::open(app, &endpoint).await.map_err(failed)?;
         let machine = bmc.machine(Some(&job.server_serial)).await.map_err(failed)?;
         Ok(Visit { bmc, machine })
     }

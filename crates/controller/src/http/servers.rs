@@ -216,7 +216,7 @@ pub async fn probe(
     let failed = |error: redfish::Error| {
         refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", chain(&error))
     };
-    let bmc = Session::open(&endpoint).await.map_err(failed)?;
+    let bmc = Session::open(&app, &endpoint).await.map_err(failed)?;
     let machine = bmc.machine(Some(&serial)).await;
     bmc.close().await;
     let machine = machine.map_err(failed)?;
