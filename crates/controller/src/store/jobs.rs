@@ -72,29 +72,7 @@ pub struct Applied {
     pub job: JobRow,
 }
 
-/// What became of a webhook.
-#[derive(Debug)]
-pub enum Delivered {
-    Now(Box<JobRow>),
-    /// This delivery came before, or the job had ended so already.
-    Before,
-    /// The server has no open job.
-    NoJob,
-}
-
-/// What the machine is told about its permit.
-#[derive(Debug)]
-pub enum PermitAnswer {
-    /// The job as it is with its permit.
-    Granted(Box<JobRow>),
-    /// The attempt is over.
-    Over,
-    /// Another boot has it, or it asks for something else than it got.
-    Taken(String),
-    TooEarly,
-}
-
-const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
+pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at \
     FROM jobs";
 
@@ -116,7 +94,7 @@ fn parse_optional<T: serde::de::DeserializeOwned>(
     text.map(|text| parse(index, &text)).transpose()
 }
 
-fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
+pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
         id: row.get(0)?,
         server_serial: row.get(1)?,
@@ -137,13 +115,13 @@ fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     })
 }
 
-fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
+pub(super) fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE id = ?1"), [id], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "job", id: id.into() })
 }
 
-fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
+pub(super) fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE attempt = ?1"), [attempt], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
@@ -172,14 +150,14 @@ pub fn api_status(status: Status) -> JobStatus {
 
 /// A line of the story.
 #[derive(Debug, Default)]
-struct Line<'a> {
-    kind: &'a str,
-    message: &'a str,
-    step: Option<&'a str>,
-    event: Option<&'a Event>,
+pub(super) struct Line<'a> {
+    pub kind: &'a str,
+    pub message: &'a str,
+    pub step: Option<&'a str>,
+    pub event: Option<&'a Event>,
 }
 
-fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+pub(super) fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
     let seq: u64 = db.query_row(
         "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
         [&job.id],
@@ -207,7 +185,7 @@ fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Erro
 }
 
 /// The only way to another state.
-fn apply(
+pub(super) fn apply(
     db: &Connection,
     job: &JobRow,
     event: &Event,
@@ -626,174 +604,4 @@ impl Store {
         })
         .await
     }
-
-    /// The machine runs. A first hello, a repeated one, or one of another boot.
-    pub async fn hello(
-        &self,
-        attempt: &str,
-        boot_id: String,
-        message: String,
-        now: i64,
-    ) -> Result<JobRow, Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            if job.boot_id.as_deref() != Some(&boot_id) {
-                // Another boot counts its messages from one again.
-                db.execute(
-                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2,
-                     progress_seq = 0, log_seq = 0 WHERE id = ?1",
-                    params![job.id, now, boot_id],
-                )?;
-                tell(db, &job, &Line { kind: "hello", message: &message, ..Line::default() }, now)?;
-            }
-            touch(db, &job, now)?;
-            get(db, &job.id)
-        })
-        .await
-    }
-
-    /// At most one permit per attempt: read, decide and write in one transaction.
-    pub async fn permit(
-        &self,
-        attempt: &str,
-        request: PermitRequest,
-        now: i64,
-    ) -> Result<PermitAnswer, Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            if job.state.outcome().is_some() {
-                return Ok(PermitAnswer::Over);
-            }
-            if let Some(given) = &job.permit {
-                return Ok(if *given == request {
-                    PermitAnswer::Granted(Box::new(job))
-                } else if given.boot_id == request.boot_id {
-                    PermitAnswer::Taken("this attempt has its permit for another disk or content".into())
-                } else {
-                    PermitAnswer::Taken("an earlier boot of this attempt has the permit; its disk may be half written".into())
-                });
-            }
-            let disk = &request.disk;
-            let message = format!(
-                "may write {} (serial {}, {} bytes; found: {})",
-                disk.name,
-                disk.serial.as_deref().unwrap_or("unknown"),
-                disk.size_bytes,
-                if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
-            );
-            let moved = match apply(db, &job, &Event::Permitted, &message, now) {
-                Ok(moved) => moved,
-                Err(Error::Refused(_)) => return Ok(PermitAnswer::TooEarly),
-                Err(error) => return Err(error),
-            };
-            db.execute(
-                "UPDATE jobs SET permit = ?2 WHERE id = ?1",
-                params![job.id, serde_json::to_string(&request)?],
-            )?;
-            Ok(PermitAnswer::Granted(Box::new(moved)))
-        })
-        .await
-    }
-
-    /// Keeps the newest progress; a new step is a line of the story.
-    pub async fn progress(&self, attempt: &str, progress: Progress, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            touch(db, &job, now)?;
-            let changed = db.execute(
-                "UPDATE jobs SET progress = ?2, progress_seq = ?3 WHERE id = ?1 AND progress_seq < ?3",
-                params![job.id, serde_json::to_string(&progress)?, progress.seq],
-            )?;
-            let is_new_step = job.progress.as_ref().is_none_or(|before| before.step != progress.step);
-            if changed == 1 && is_new_step {
-                let line = Line {
-                    kind: "step",
-                    message: &progress.message,
-                    step: Some(&progress.step),
-                    event: None,
-                };
-                tell(db, &job, &line, now)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Lines of a step's journal; a repeated message adds nothing.
-    pub async fn log(&self, attempt: &str, log: api::node::Log, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            touch(db, &job, now)?;
-            let is_new = db.execute(
-                "UPDATE jobs SET log_seq = ?2 WHERE id = ?1 AND log_seq < ?2",
-                params![job.id, log.seq],
-            )? == 1;
-            if is_new {
-                for message in &log.lines {
-                    let line = Line { kind: "log", message, step: Some(&log.step), event: None };
-                    tell(db, &job, &line, now)?;
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// The end of the open job of a server, told from outside: whether this delivery is new is
-    /// looked up, and what it tells applied, in one transaction.
-    pub async fn deliver(
-        &self,
-        serial: &str,
-        delivery_id: Option<String>,
-        outcome: Outcome,
-        message: String,
-        now: i64,
-    ) -> Result<Delivered, Error> {
-        let serial = serial.to_owned();
-        self.write(move |db| {
-            if let Some(delivery) = &delivery_id {
-                let is_known: bool = db.query_row(
-                    "SELECT EXISTS (SELECT 1 FROM deliveries
-                     WHERE server_serial = ?1 AND delivery_id = ?2)",
-                    [&serial, delivery],
-                    |row| row.get(0),
-                )?;
-                if is_known {
-                    return Ok(Delivered::Before);
-                }
-            }
-            let sql = format!("{SELECT} WHERE server_serial = ?1 AND status <> 'complete'");
-            let job = db.query_row(&sql, [&serial], job_row).optional()?;
-            let Some(job) = job else { return Ok(Delivered::NoJob) };
-            let delivered = if job.state.outcome() == Some(&outcome) {
-                Delivered::Before
-            } else {
-                let moved = apply(db, &job, &Event::Reported(outcome), &message, now)?;
-                Delivered::Now(Box::new(moved))
-            };
-            if let Some(delivery) = &delivery_id {
-                db.execute(
-                    "INSERT INTO deliveries VALUES (?1, ?2, ?3)",
-                    params![serial, delivery, job.id],
-                )?;
-            }
-            Ok(delivered)
-        })
-        .await
-    }
-}
-
-/// A sign of life: the deadline of the present state begins anew.
-fn touch(db: &Connection, job: &JobRow, now: i64) -> Result<(), Error> {
-    if let Some(secs) = deadline_secs(&job.state) {
-        db.execute(
-            "UPDATE jobs SET deadline_at = ?2 WHERE id = ?1",
-            params![job.id, now + secs.cast_signed() * 1000],
-        )?;
-    }
-    Ok(())
 }
