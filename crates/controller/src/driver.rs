@@ -328,38 +328,86 @@ async fn find_lost_boots(app: App) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use job::Action;
 
-    fn row(epoch: i64) -> JobRow {
-        JobRow {
+    use super::*;
+    use crate::store::{NewJobRow, ServerRow};
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{linux_recipe, settings, temp_dir};
+
+    /// A controller whose driver does not run, with a job for this BMC.
+    async fn with_job(dir: &std::path::Path, bmc: &Bmc) -> (App, JobRow) {
+        let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
+        let server = ServerRow {
+            serial: "SN1".into(),
+            bmc_url: bmc.url.clone(),
+            bmc_username: "u".into(),
+            bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
+            bmc_pin: Some(bmc.pin.clone()),
+            bmc_ca_pem: None,
+            created_at: 0,
+            updated_at: 0,
+            active_job: None,
+        };
+        app.store.put_server(server).await.unwrap();
+        let new = NewJobRow {
             id: "j1".into(),
             server_serial: "SN1".into(),
             attempt: "a1".into(),
-            recipe: "{}".into(),
+            recipe: linux_recipe().to_string(),
             task_target: "install-linux.target".into(),
             artifact_digest: None,
-            state: State::Queued,
-            epoch,
-            tries: 0,
             token_hash: Vec::new(),
-            hello_at: None,
-            boot_id: None,
-            permit: None,
-            progress: None,
-            created_at: 0,
-            updated_at: 0,
-        }
+            idempotency: None,
+            now: now_ms(),
+        };
+        app.store.create_job(new).await.unwrap();
+        let job = app.store.job("j1").await.unwrap();
+        (app, job)
     }
 
     #[tokio::test]
     async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (_app, job) = with_job(dir.path(), &bmc).await;
         for (epoch_of_worker, is_stopped) in [(4, true), (5, false), (6, false)] {
             let handle = Handle::default();
             let busy = handle.begin("j1", epoch_of_worker);
-            handle.changed(&row(5));
+            handle.changed(&JobRow { epoch: 5, ..job.clone() });
             let stopped = busy.stop.notified().now_or_never().is_some();
             assert_eq!(stopped, is_stopped, "a worker of epoch {epoch_of_worker}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_job_moved_before_it_began_touches_nothing() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        for done in [Action::Start, Action::BuildTaskMedium] {
+            app.store.apply("j1", None, Event::Done(done), String::new(), now_ms()).await.unwrap();
+        }
+        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        assert_eq!(claim.action, Action::InsertMedia);
+        app.store.apply("j1", None, Event::Cancelled, String::new(), now_ms()).await.unwrap();
+        work(&app, claim).await;
+        assert_eq!(bmc.story(), Vec::<String>::new());
+        assert_eq!(app.store.job("j1").await.unwrap().state.stage_name(), "ejecting_media");
+    }
+
+    #[tokio::test]
+    async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothing() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        let epoch = claim.job.epoch;
+        assert_eq!(app.store.next_due().await.unwrap(), None);
+        app.store.give_back("j1", epoch - 1, 7).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), None);
+        app.store.give_back("j1", epoch, 7).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
+        // A time that is set already stays.
+        app.store.give_back("j1", epoch, 9).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
     }
 
     #[tokio::test]

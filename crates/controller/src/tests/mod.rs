@@ -2,7 +2,7 @@
 //! The whole controller over HTTP: real router, real store, a BMC played on the wire.
 
 mod bad_input;
-mod bmc;
+pub mod bmc;
 mod jobs;
 mod media;
 
@@ -36,23 +36,9 @@ impl Controller {
         change: impl FnOnce(&mut Settings),
     ) -> Controller {
         install_crypto();
-        let iso = dir.join("maintenance.iso");
-        if !iso.exists() {
-            std::fs::write(&iso, vec![7; 100_000]).unwrap();
-        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
-        let mut settings = Settings::check(ServeArgs {
-            data_dir: dir.join("data"),
-            listen,
-            node_url: None,
-            media_url: None,
-            maintenance_iso: Some(iso),
-            webhook_secret_file: None,
-            dangerously_plain_http: true,
-            dangerously_no_auth: false,
-        })
-        .unwrap();
+        let mut settings = settings(dir, listen);
         change(&mut settings);
         let app = build(settings).unwrap();
         crate::resume(&app).await.unwrap();
@@ -116,6 +102,25 @@ impl Controller {
             }
         }
     }
+}
+
+/// A controller in `dir`, with a small maintenance ISO.
+pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings {
+    let iso = dir.join("maintenance.iso");
+    if !iso.exists() {
+        std::fs::write(&iso, vec![7; 100_000]).unwrap();
+    }
+    Settings::check(ServeArgs {
+        data_dir: dir.join("data"),
+        listen,
+        node_url: None,
+        media_url: None,
+        maintenance_iso: Some(iso),
+        webhook_secret_file: None,
+        dangerously_plain_http: true,
+        dangerously_no_auth: false,
+    })
+    .unwrap()
 }
 
 /// A Linux recipe whose artifact is outside the embedded registry.
