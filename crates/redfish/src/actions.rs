@@ -57,7 +57,8 @@ impl Bmc {
         }
         let eject =
             slot.eject_path.as_deref().ok_or(Error::Unsupported("EjectMedia in this slot"))?;
-        // Most take no body, some demand an empty object; HPE answers 400 or 415 to one of them.
+        // Most take no body, some demand an empty object; HPE answers 400 or 415 to one of them,
+        // and plain HTTP servers 411 to none.
         match self.post_variants(eject, &[None, Some(json!({}))]).await {
             Ok(answer) => self.follow(answer).await?,
             // It may be gone all the same; the slot tells.
@@ -226,7 +227,7 @@ impl Bmc {
         for body in bodies {
             match self.call(Method::POST, path, body.as_ref(), None).await {
                 Ok(answer) => return Ok(answer),
-                Err(error @ Error::Status { status: 400 | 415 | 422, .. }) => last = error,
+                Err(error @ Error::Status { status: 400 | 411 | 415 | 422, .. }) => last = error,
                 Err(error) => return Err(error),
             }
         }

@@ -268,18 +268,20 @@ async fn a_refused_insert_is_told_without_the_secret_of_its_url() {
 
 #[tokio::test]
 async fn a_medium_is_ejected_with_an_empty_object_where_no_body_is_refused() {
-    let played = Played::start(|seen, _nth| {
-        let is_bare = seen.path.ends_with("EjectMedia") && seen.body.is_null();
-        is_bare.then(|| reply(400, json!({})))
-    })
-    .await;
-    let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
-    bmc.insert(&machine.slots[0], &medium()).await.unwrap();
-    bmc.eject(&machine.slots[0]).await.unwrap();
-    assert_eq!(played.state().slots[0], None);
-    let eject = format!("{SLOT}/Actions/VirtualMedia.EjectMedia");
-    assert_eq!(played.count("POST", &eject), 2);
+    for refusal in [400, 411, 415] {
+        let played = Played::start(move |seen, _nth| {
+            let is_bare = seen.path.ends_with("EjectMedia") && seen.body.is_null();
+            is_bare.then(|| reply(refusal, json!({})))
+        })
+        .await;
+        let bmc = connect(&played).await;
+        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        bmc.insert(&machine.slots[0], &medium()).await.unwrap();
+        bmc.eject(&machine.slots[0]).await.unwrap();
+        assert_eq!(played.state().slots[0], None, "{refusal}");
+        let eject = format!("{SLOT}/Actions/VirtualMedia.EjectMedia");
+        assert_eq!(played.count("POST", &eject), 2, "{refusal}");
+    }
 }
 
 #[tokio::test]
