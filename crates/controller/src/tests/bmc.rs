@@ -20,6 +20,8 @@ pub enum Play {
     WrongSerial,
     /// Never reads anything.
     Dead,
+    /// Reads as long as it can, and gets no further.
+    Reads,
     /// Its BMC cannot insert media, and says to come back in an hour.
     NoInsert,
     /// Its BMC never answers an insert.
@@ -232,12 +234,24 @@ fn refuses_insert(play: Play, seen: &Seen) -> bool {
     matches!(play, Play::RefuseInserts(count) if refused < count)
 }
 
+/// Reads the beginning of a medium until there is no more of it.
+async fn read_on(client: &reqwest::Client, url: &str) {
+    loop {
+        let part = client.get(url).header("range", "bytes=0-65535").send().await;
+        let Ok(part) = part.and_then(reqwest::Response::error_for_status) else { return };
+        part.bytes().await.unwrap();
+    }
+}
+
 /// The machine, from firmware to its last report.
 async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
     if bmc.play == Play::Dead {
         return;
     }
     let client = reqwest::Client::new();
+    if bmc.play == Play::Reads {
+        return read_on(&client, &maintenance).await;
+    }
     let part = client.get(&maintenance).header("range", "bytes=0-2047").send().await.unwrap();
     assert_eq!(part.status(), 206);
     let iso = client.get(&task).send().await.unwrap().bytes().await.unwrap();

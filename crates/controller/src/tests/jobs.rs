@@ -236,23 +236,49 @@ async fn an_insert_that_is_called_a_bad_request_is_tried_again() {
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
 }
 
-#[tokio::test]
-async fn a_reset_whose_end_was_not_recorded_is_not_repeated_on_a_machine_that_boots() {
-    let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
+/// From now on nobody can write down an event whose kind or message is like this.
+fn refuse_events(controller: &Controller, column: &str, like: &str) -> rusqlite::Connection {
     let file = controller.app.settings.data_dir.join("shoal.sqlite");
     let disk = rusqlite::Connection::open(file).unwrap();
     disk.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-    disk.execute_batch(
-        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.message LIKE 'boot once from CD%'
-         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;",
-    )
+    disk.execute_batch(&format!(
+        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.{column} LIKE '{like}'
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;"
+    ))
     .unwrap();
-    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    disk
+}
+
+#[tokio::test]
+async fn a_reset_whose_end_was_not_recorded_is_not_repeated_on_a_machine_that_boots() {
+    for play in [Play::Succeed, Play::Reads] {
+        let dir = temp_dir();
+        let controller = Controller::start(dir.path()).await;
+        let _full = refuse_events(&controller, "message", "boot once from CD%");
+        let bmc = Bmc::start("SN1", play).await;
+        let id = create(&controller, &bmc).await;
+        let is_past_boot =
+            |job: &Value| job["stage"] == "awaiting_machine" || job["outcome"] == "succeeded";
+        controller.job_when(&id, is_past_boot).await;
+        assert_eq!(bmc.seen.lock().unwrap().boots_from_cd, 1, "{play:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_boot_that_was_interrupted_and_shows_no_sign_begins_again_with_new_media() {
+    let dir = temp_dir();
+    let silence = std::time::Duration::from_millis(100);
+    let controller = Controller::start_with(dir.path(), |s| s.boot_silence_max = silence).await;
+    let disk = refuse_events(&controller, "message", "boot once from CD%");
+    let bmc = Bmc::start("SN1", Play::Dead).await;
     let id = create(&controller, &bmc).await;
-    let job = controller.job_when(&id, is_complete).await;
-    assert_eq!(job["outcome"], "succeeded", "{job:#}");
-    assert_eq!(bmc.seen.lock().unwrap().boots_from_cd, 1);
+    let is_lost = |events: &Value| events.to_string().contains("inserting the media anew");
+    controller.events_when(&id, is_lost).await;
+    disk.execute_batch("DROP TRIGGER full").unwrap();
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    assert_eq!(bmc.story()[..3], ["insert 0", "insert 1", "on cd"]);
+    let again = ["off", "eject 0", "insert 0", "eject 1", "insert 1", "on cd"];
+    assert_eq!(bmc.story()[3..9], again);
 }
 
 #[tokio::test]
@@ -317,14 +343,7 @@ async fn a_webhook_ends_a_job_once_however_often_it_is_delivered() {
 async fn an_action_whose_end_cannot_be_recorded_is_done_again_without_a_restart() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    let file = controller.app.settings.data_dir.join("shoal.sqlite");
-    let disk = rusqlite::Connection::open(file).unwrap();
-    disk.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-    disk.execute_batch(
-        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.kind = 'done'
-         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;",
-    )
-    .unwrap();
+    let disk = refuse_events(&controller, "kind", "done");
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let id = create(&controller, &bmc).await;
     let begun = |events: &Value| {
