@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use job::{Event, Failure, Stage, State};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
@@ -285,11 +286,11 @@ fn why_overdue(app: &App, job: &JobRow) -> Failure {
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
 /// at the first read error. A job that waited for its machine at the start is watched until its
-/// machine says hello; falls that silent before, it is booted again. Nothing was permitted yet, so
-/// that is harmless.
+/// machine says hello; if that falls silent before, it is booted again. Nothing was permitted yet,
+/// so that is harmless.
 async fn find_lost_boots(app: App) {
     let silence_max = app.settings.boot_silence_max;
-    let started_at = now_ms();
+    let started_at = Instant::now();
     let mut watched = loop {
         match app.store.jobs_awaiting_machine().await {
             Ok(jobs) => break jobs,
@@ -305,11 +306,11 @@ async fn find_lost_boots(app: App) {
         for job in watched {
             match app.store.job(&job.id).await {
                 Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
-                Ok(_) => {}
-                Err(error) => log_outcome(&job.id, Err(error)),
+                // What cannot be read cannot be applied either: that tells.
+                Ok(_) | Err(_) => {}
             }
-            let last_sign_at = app.media.reads(&job.id).last_at.max(started_at);
-            let silence = Duration::from_millis((now_ms() - last_sign_at).max(0).unsigned_abs());
+            let last_sign_at = app.media.reads(&job.id).last_at.unwrap_or(started_at);
+            let silence = last_sign_at.max(started_at).elapsed();
             if silence < silence_max {
                 still.push(job);
                 continue;
@@ -318,9 +319,17 @@ async fn find_lost_boots(app: App) {
                 "no sign of the machine for {} s since the controller came back: booting it again",
                 silence.as_secs()
             );
-            let applied =
-                app.store.apply(&job.id, Some(job.epoch), Event::BootLost, message, now_ms()).await;
-            log_outcome(&job.id, applied.map(|applied| app.moved(&applied.job)));
+            let lost = Event::BootLost;
+            match app.store.apply(&job.id, Some(job.epoch), lost, message, now_ms()).await {
+                Ok(applied) => app.moved(&applied.job),
+                Err(error) => {
+                    let is_over = matches!(error, Error::Stale | Error::Refused(_));
+                    log_outcome(&job.id, Err(error));
+                    if !is_over {
+                        still.push(job);
+                    }
+                }
+            }
         }
         watched = still;
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 use crate::store::MediumKind;
 
@@ -31,8 +32,8 @@ type Version = (u64, i64, i64);
 /// What a BMC has read of one job's media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// Milliseconds since 1970; 0 before the first read.
-    pub last_at: i64,
+    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    pub last_at: Option<Instant>,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,
 }
@@ -149,10 +150,10 @@ impl Media {
         etags.get(path).filter(|(of, _)| *of == version).map(|(_, etag)| etag.clone())
     }
 
-    pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: i64) {
+    pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: Instant) {
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = reads.entry(job_id.to_owned()).or_default();
-        entry.last_at = now;
+        entry.last_at = Some(now);
         match kind {
             MediumKind::Maintenance => entry.maintenance_bytes += bytes,
             MediumKind::Task => entry.task_bytes += bytes,
