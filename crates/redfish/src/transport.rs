@@ -218,7 +218,8 @@ impl Bmc {
     }
 
     fn patience(&self) -> Patience {
-        Patience { deadline: Instant::now() + self.budgets.retries, pause: self.budgets.poll }
+        let poll = self.budgets.poll;
+        Patience { deadline: Instant::now() + self.budgets.retries, pause: poll, pause_min: poll }
     }
 
     async fn once(
@@ -284,6 +285,8 @@ impl Bmc {
 struct Patience {
     deadline: Instant,
     pause: Duration,
+    /// Shortest pause, also where the BMC asks for none.
+    pause_min: Duration,
 }
 
 impl Patience {
@@ -295,7 +298,8 @@ impl Patience {
             Error::Status { status, .. } => matches!(status, 429 | 502..=504),
             _ => false,
         };
-        let wait = error.retry_after().unwrap_or_else(|| jittered(self.pause));
+        let asked = error.retry_after().map(|asked| asked.max(self.pause_min));
+        let wait = asked.unwrap_or_else(|| jittered(self.pause));
         if !is_worth_it || Instant::now() + wait > self.deadline {
             return Err(error);
         }

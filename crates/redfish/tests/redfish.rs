@@ -155,6 +155,25 @@ async fn retry_after_is_honoured_or_handed_on() {
 }
 
 #[tokio::test]
+async fn a_bmc_that_is_always_busy_is_not_hammered() {
+    let played = Played::start(|seen, _nth| {
+        let is_busy = seen.path == "/redfish/v1/Systems";
+        is_busy.then(|| reply(503, json!({})).header("retry-after", "0"))
+    })
+    .await;
+    let slow = Budgets {
+        retries: Duration::from_millis(500),
+        poll: Duration::from_millis(100),
+        ..budgets()
+    };
+    let bmc = Bmc::connect(&endpoint(&played), slow).await.unwrap();
+    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    assert!(matches!(error, Error::Status { status: 503, .. }), "{error}");
+    let requests = played.count("GET", "/redfish/v1/Systems");
+    assert!((2..=6).contains(&requests), "{requests}");
+}
+
+#[tokio::test]
 async fn media_are_found_under_managers_linked_or_not() {
     let linked = Played::start(well_behaved).await;
     let unlinked = Played::start(|seen, _nth| {
