@@ -81,7 +81,8 @@ pub struct JobEvent {
     /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
     pub seq: u64,
     pub at: Timestamp,
-    /// A stable word: `queued`, `attempting`, `done`, `step_started`, `log`, `succeeded`, `failed`, ...
+    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot_lost`, `hello`,
+    /// `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`, `cancelled`.
     pub kind: String,
     /// For people.
     pub message: String,
@@ -97,14 +98,16 @@ pub struct JobEvents {
     pub events: Vec<JobEvent>,
 }
 
-/// Body of `POST /status-webhook/{serial}`, for senders that are not our dispatcher.
+/// Body of `POST /status-webhook/{serial}`, for senders that are not our dispatcher. They give the
+/// admin token, or `X-Webhook-Secret` where the controller has one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusWebhook {
     pub status: WebhookStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<String>,
-    /// A repeated delivery with the same id answers 200 and changes nothing.
+    /// A repeated delivery with the same id for the same server answers 200 and changes nothing,
+    /// also after the job is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<String>,
 }

@@ -21,11 +21,12 @@ pub struct BmcSpec {
     /// Write-only: never answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// SHA-256 of the BMC's certificate (DER), hex. Without it and without `ca_pem`, the certificate
-    /// that the BMC shows when the server is first set is pinned, and answered here.
+    /// SHA-256 of the BMC's certificate (DER), hex. Without it and without `ca_pem`, a server that is
+    /// known at this URL keeps whom it trusts; of a new one, the certificate that the BMC shows is
+    /// pinned, and answered here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_sha256: Option<String>,
-    /// PEM of the CA that signed the BMC's certificate, instead of a pin.
+    /// PEM of the CA that signed the BMC's certificate, instead of a pin; both together are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
 }

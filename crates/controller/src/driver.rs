@@ -3,15 +3,19 @@
 //!
 //! Level-triggered: nothing about a job is remembered here. After a crash the same state asks for
 //! the same action. Of one job at most one action is under way, also across a cancel: the worker of
-//! the former state is stopped before the next one is claimed.
+//! the former state is stopped before the next one is claimed. A claim never outlives its worker:
+//! however that one ends, the job has moved, or has a time to try again, or is made due anew.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use job::{Event, Failure, Stage, State};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
@@ -21,41 +25,61 @@ use crate::{App, now_ms};
 const WORKERS_MAX: usize = 256;
 /// Longest sleep of the loop: bounds the harm of a missed wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long a boot may be silent after this controller came back before it is taken for lost.
-const LOST_BOOT_WAIT: Duration = Duration::from_secs(60);
+/// Looks for a sign of life within the silence that makes a boot a lost one.
+const LOST_BOOT_LOOKS: u32 = 36;
 
 /// Lets others wake the driver and stop a job's worker.
 #[derive(Clone, Default)]
 pub struct Handle {
     due: Arc<Notify>,
-    stops: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+    workers: Arc<Mutex<HashMap<String, Worker>>>,
+}
+
+/// Who works on a job, and for which claim.
+struct Worker {
+    epoch: i64,
+    stop: Arc<Notify>,
+}
+
+/// As long as this lives, its job is busy.
+struct Busy {
+    handle: Handle,
+    job_id: String,
+    stop: Arc<Notify>,
 }
 
 impl Handle {
-    /// A job changed from outside: its present worker, if any, works for a state that is gone.
-    pub fn changed(&self, job_id: &str) {
-        let stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(stop) = stops.get(job_id) {
-            stop.notify_one();
+    /// A job moved to the state of `job`: a worker of an earlier claim works for a state that is
+    /// gone. The worker of a later one was quicker than this call, and goes on.
+    pub fn changed(&self, job: &JobRow) {
+        if let Some(worker) = self.workers().get(&job.id)
+            && worker.epoch < job.epoch
+        {
+            worker.stop.notify_one();
         }
-        drop(stops);
         self.due.notify_one();
     }
 
-    fn begin(&self, job_id: &str) -> Arc<Notify> {
+    fn begin(&self, job_id: &str, epoch: i64) -> Busy {
         let stop = Arc::new(Notify::new());
-        let mut stops = self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stops.insert(job_id.to_owned(), stop.clone());
-        stop
-    }
-
-    fn end(&self, job_id: &str) {
-        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(job_id);
-        self.due.notify_one();
+        let worker = Worker { epoch, stop: stop.clone() };
+        self.workers().insert(job_id.to_owned(), worker);
+        Busy { handle: self.clone(), job_id: job_id.to_owned(), stop }
     }
 
     fn is_busy(&self, job_id: &str) -> bool {
-        self.stops.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(job_id)
+        self.workers().contains_key(job_id)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.handle.workers().remove(&self.job_id);
+        self.handle.due.notify_one();
     }
 }
 
@@ -79,18 +103,19 @@ pub fn start(app: App) -> Driver {
     let stop = Arc::new(Notify::new());
     let told = stop.clone();
     let task = tokio::spawn(async move {
-        let mut watch = JoinSet::new();
+        let (mut watch, mut workers) = (JoinSet::new(), JoinSet::new());
         watch.spawn(find_lost_boots(app.clone()));
         tokio::select! {
-            () = run(app) => {}
+            () = run(app, &mut workers) => {}
             () = told.notified() => {}
         }
+        watch.shutdown().await;
+        workers.shutdown().await;
     });
     Driver { stop, task }
 }
 
-async fn run(app: App) {
-    let mut workers = JoinSet::new();
+async fn run(app: App, workers: &mut JoinSet<()>) {
     let slots = Arc::new(Semaphore::new(WORKERS_MAX));
     loop {
         while workers.try_join_next().is_some() {}
@@ -100,16 +125,18 @@ async fn run(app: App) {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id)).await {
             Ok(Some(claim)) => {
-                let stop = app.driver.begin(&claim.job.id);
+                let busy = app.driver.begin(&claim.job.id, claim.job.epoch);
                 let app = app.clone();
                 workers.spawn(async move {
-                    let job_id = claim.job.id.clone();
+                    let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
                     tokio::select! {
                         () = work(&app, claim) => {}
-                        () = stop.notified() => tracing::info!(job_id, "action dropped: the job moved on"),
+                        () = busy.stop.notified() => {
+                            tracing::info!(job_id = id, "action dropped: the job moved on");
+                        }
                     }
-                    app.driver.end(&job_id);
-                    drop(slot);
+                    give_back(&app, &id, epoch).await;
+                    drop((busy, slot));
                 });
             }
             Ok(None) => wait(&app).await,
@@ -132,11 +159,35 @@ async fn wait(app: &App) {
     }
 }
 
+/// The last thing a worker does: a claim whose end could not be recorded is let go. Repeated until
+/// the store takes it, because nobody else would.
+async fn give_back(app: &App, job_id: &str, epoch: i64) {
+    loop {
+        let due_at = later(job::pause(1, app.keys.random_byte()));
+        match app.store.give_back(job_id, epoch, due_at).await {
+            // A worker may have stored a medium after its job had moved on.
+            Ok(job) => return app.moved(&job),
+            Err(Error::NotFound { .. }) => return,
+            Err(error) => {
+                tracing::error!(job_id, error = performer::chain(&error), "cannot give a job back");
+            }
+        }
+        tokio::time::sleep(IDLE_MAX).await;
+    }
+}
+
 async fn work(app: &App, claim: Claim) {
     let Claim { job, action, .. } = &claim;
-    let (event, message) = match performer::perform(app, &claim).await {
-        Ok(message) => (Event::Done(*action), message),
-        Err(Failed { failure, is_transient }) => {
+    // A change between the claim and its announcement found no worker to stop.
+    match app.store.job(&job.id).await {
+        Ok(now) if now.epoch == job.epoch => {}
+        Ok(_) => return tracing::info!(job_id = job.id, "the job moved on before its action"),
+        Err(error) => return log_outcome(&job.id, Err(error)),
+    }
+    let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
+    let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
+        Ok(what_came) => what_came,
+        Err(Failed { failure, is_transient, retry_after }) => {
             let tries = job.tries + 1;
             tracing::warn!(
                 job_id = job.id,
@@ -146,10 +197,15 @@ async fn work(app: &App, claim: Claim) {
                 "failed"
             );
             if is_transient && tries < job::tries_max(*action) {
-                let pause = job::pause_secs(tries);
-                let why = format!("{}: {}; again in {pause} s", failure.step, failure.reason);
-                let due_at = now_ms() + pause.cast_signed() * 1000;
-                let kept = app.store.retry(&job.id, job.epoch, why, due_at, now_ms()).await;
+                let pause = job::pause(tries, app.keys.random_byte());
+                let pause = pause.max(retry_after.unwrap_or_default());
+                let why = format!(
+                    "{}: {}; again in {:.0} s",
+                    failure.step,
+                    failure.reason,
+                    pause.as_secs_f64()
+                );
+                let kept = app.store.retry(&job.id, job.epoch, why, later(pause), now_ms()).await;
                 return log_outcome(&job.id, kept);
             }
             let message = failure.reason.clone();
@@ -163,6 +219,11 @@ async fn work(app: &App, claim: Claim) {
             tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
         }),
     );
+}
+
+/// Milliseconds since 1970, after a pause.
+fn later(pause: Duration) -> i64 {
+    now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn log_outcome(job_id: &str, result: Result<(), Error>) {
@@ -224,31 +285,149 @@ fn why_overdue(app: &App, job: &JobRow) -> Failure {
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
-/// at the first read error. Jobs that stay silent after a start are booted again; nothing was
-/// permitted yet, so that is harmless.
+/// at the first read error. A job that waited for its machine at the start is watched until its
+/// machine says hello; if that falls silent before, it is booted again. Nothing was permitted yet,
+/// so that is harmless.
 async fn find_lost_boots(app: App) {
-    let waiting = match app.store.jobs_awaiting_machine().await {
-        Ok(jobs) => jobs,
-        Err(error) => {
-            tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
-            return;
+    let silence_max = app.settings.boot_silence_max;
+    let started_at = Instant::now();
+    let mut watched = loop {
+        match app.store.jobs_awaiting_machine().await {
+            Ok(jobs) => break jobs,
+            Err(error) => {
+                tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
+                tokio::time::sleep(IDLE_MAX).await;
+            }
         }
     };
-    if waiting.is_empty() {
-        return;
-    }
-    tokio::time::sleep(LOST_BOOT_WAIT).await;
-    for job in waiting {
-        if app.media.reads(&job.id).maintenance_bytes > 0
-            || app.store.job(&job.id).await.is_ok_and(|job| job.hello_at.is_some())
-        {
-            continue;
+    while !watched.is_empty() {
+        tokio::time::sleep(silence_max / LOST_BOOT_LOOKS).await;
+        let mut still = Vec::new();
+        for job in watched {
+            match app.store.job(&job.id).await {
+                Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
+                // What cannot be read cannot be applied either: that tells.
+                Ok(_) | Err(_) => {}
+            }
+            let last_sign_at = app.media.reads(&job.id).last_at.unwrap_or(started_at);
+            let silence = last_sign_at.max(started_at).elapsed();
+            if silence < silence_max {
+                still.push(job);
+                continue;
+            }
+            let message = format!(
+                "no sign of the machine for {} s since the controller came back: booting it again",
+                silence.as_secs()
+            );
+            let lost = Event::BootLost;
+            match app.store.apply(&job.id, Some(job.epoch), lost, message, now_ms()).await {
+                Ok(applied) => app.moved(&applied.job),
+                Err(error) => {
+                    let is_over = matches!(error, Error::Stale | Error::Refused(_));
+                    log_outcome(&job.id, Err(error));
+                    if !is_over {
+                        still.push(job);
+                    }
+                }
+            }
         }
-        let message = "no sign of the machine since the controller came back: booting it again";
-        let applied = app
-            .store
-            .apply(&job.id, Some(job.epoch), Event::BootLost, message.into(), now_ms())
-            .await;
-        log_outcome(&job.id, applied.map(|_| app.driver.changed(&job.id)));
+        watched = still;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use job::Action;
+
+    use super::*;
+    use crate::store::{NewJobRow, ServerRow};
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{linux_recipe, settings, temp_dir};
+
+    /// A controller whose driver does not run, with a job for this BMC.
+    async fn with_job(dir: &std::path::Path, bmc: &Bmc) -> (App, JobRow) {
+        let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
+        let server = ServerRow {
+            serial: "SN1".into(),
+            bmc_url: bmc.url.clone(),
+            bmc_username: "u".into(),
+            bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
+            bmc_pin: Some(bmc.pin.clone()),
+            bmc_ca_pem: None,
+            created_at: 0,
+            updated_at: 0,
+            active_job: None,
+        };
+        app.store.put_server(server).await.unwrap();
+        let new = NewJobRow {
+            id: "j1".into(),
+            server_serial: "SN1".into(),
+            attempt: "a1".into(),
+            recipe: linux_recipe().to_string(),
+            task_target: "install-linux.target".into(),
+            artifact_digest: None,
+            token_hash: Vec::new(),
+            idempotency: None,
+            now: now_ms(),
+        };
+        app.store.create_job(new).await.unwrap();
+        let job = app.store.job("j1").await.unwrap();
+        (app, job)
+    }
+
+    #[tokio::test]
+    async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (_app, job) = with_job(dir.path(), &bmc).await;
+        for (epoch_of_worker, is_stopped) in [(4, true), (5, false), (6, false)] {
+            let handle = Handle::default();
+            let busy = handle.begin("j1", epoch_of_worker);
+            handle.changed(&JobRow { epoch: 5, ..job.clone() });
+            let stopped = busy.stop.notified().now_or_never().is_some();
+            assert_eq!(stopped, is_stopped, "a worker of epoch {epoch_of_worker}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_whose_job_moved_before_it_began_touches_nothing() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        for done in [Action::Start, Action::BuildTaskMedium] {
+            app.store.apply("j1", None, Event::Done(done), String::new(), now_ms()).await.unwrap();
+        }
+        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        assert_eq!(claim.action, Action::InsertMedia);
+        app.store.apply("j1", None, Event::Cancelled, String::new(), now_ms()).await.unwrap();
+        work(&app, claim).await;
+        assert_eq!(bmc.story(), Vec::<String>::new());
+        assert_eq!(app.store.job("j1").await.unwrap().state.stage_name(), "ejecting_media");
+    }
+
+    #[tokio::test]
+    async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothing() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        let epoch = claim.job.epoch;
+        assert_eq!(app.store.next_due().await.unwrap(), None);
+        app.store.give_back("j1", epoch - 1, 7).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), None);
+        app.store.give_back("j1", epoch, 7).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
+        // A time that is set already stays.
+        app.store.give_back("j1", epoch, 9).await.unwrap();
+        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_leaves_its_job_free() {
+        let handle = Handle::default();
+        let busy = handle.begin("j1", 1);
+        let worker = tokio::spawn(async move {
+            let _busy = busy;
+            panic!("as a worker might");
+        });
+        assert!(worker.await.unwrap_err().is_panic());
+        assert!(!handle.is_busy("j1"));
     }
 }

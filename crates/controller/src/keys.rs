@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
@@ -18,12 +18,16 @@ use crate::settings::Settings;
 /// Purposes of keys derived from the one root key.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
 const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
+/// Half of what our own tokens have.
+const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 
 pub struct Keys {
     pub ca_pem: String,
     pub certificate: PathBuf,
     pub private_key: PathBuf,
     admin_token_hash: Vec<u8>,
+    /// Of the secret of foreign webhook senders, where there is one.
+    webhook_secret_hash: Option<Vec<u8>>,
     root: [u8; 32],
     random: SystemRandom,
 }
@@ -39,12 +43,15 @@ impl Keys {
         let admin = keep(&dir.join("admin-token"), || {
             Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
         })?;
+        let webhook_secret_hash =
+            settings.webhook_secret_file.as_deref().map(webhook_secret_hash).transpose()?;
         let (ca_pem, certificate, private_key) = certificates(&tls, settings)?;
         Ok(Keys {
             ca_pem,
             certificate,
             private_key,
             admin_token_hash: sha256(admin.trim_ascii()),
+            webhook_secret_hash,
             root,
             random,
         })
@@ -52,6 +59,11 @@ impl Keys {
 
     pub fn is_admin_token(&self, token: &str) -> bool {
         sha256(token.as_bytes()).ct_eq(&self.admin_token_hash).into()
+    }
+
+    pub fn is_webhook_secret(&self, secret: &[u8]) -> bool {
+        let wanted = self.webhook_secret_hash.as_ref();
+        wanted.is_some_and(|wanted| sha256(secret).ct_eq(wanted).into())
     }
 
     /// The token of an attempt. Derived, so that a task medium can be built again after a crash
@@ -67,6 +79,11 @@ impl Keys {
     /// A new media token: 192 random bits, hex, for the path of a URL.
     pub fn media_token(&self) -> anyhow::Result<String> {
         Ok(hex::encode(random_bytes::<24>(&self.random)?))
+    }
+
+    /// A number for a pause that no other job has. Where the kernel gives none, any will do.
+    pub fn random_byte(&self) -> u8 {
+        random_bytes::<1>(&self.random).map_or(128, |[byte]| byte)
     }
 
     /// Seals a BMC password to its server and endpoint: moved to another row, it does not open.
@@ -108,6 +125,20 @@ impl Keys {
             .map_err(|_| anyhow!("derive the password key"))?;
         Ok(LessSafeKey::new(key))
     }
+}
+
+fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let secret = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    let secret = secret.trim_ascii();
+    // Shorter ones are guessed.
+    if secret.len() < WEBHOOK_SECRET_BYTES_MIN {
+        bail!(
+            "{} holds {} bytes; write a secret of at least {WEBHOOK_SECRET_BYTES_MIN}",
+            file.display(),
+            secret.len()
+        );
+    }
+    Ok(sha256(secret))
 }
 
 fn bound_to(serial: &str, endpoint: &str) -> Vec<u8> {

@@ -16,12 +16,15 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod visit;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
 use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use settings::{Command, Settings};
 
@@ -34,7 +37,12 @@ pub struct App {
     pub media: Arc<media::Media>,
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
+    /// Sessions of BMCs that are being ended.
+    pub logouts: TaskTracker,
 }
+
+/// How long the end of this process waits for BMCs to end their sessions.
+const LOGOUTS_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -48,13 +56,15 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
-        let resumed = app.store.resume_all(now_ms()).await?;
-        if resumed > 0 {
-            tracing::info!(jobs = resumed, "resuming");
-        }
+        resume(&app).await?;
         let driver = driver::start(app.clone());
+        let logouts = app.logouts.clone();
         let served = http::serve(app).await;
         driver.stop().await;
+        logouts.close();
+        if tokio::time::timeout(LOGOUTS_MAX, logouts.wait()).await.is_err() {
+            tracing::warn!("a BMC did not end its session in time; it will by itself");
+        }
         served
     })
 }
@@ -67,8 +77,9 @@ fn install_crypto() {
 
 fn build(settings: Settings) -> anyhow::Result<App> {
     let dir = settings.data_dir.clone();
-    let keys = keys::Keys::open(&dir, &settings)?;
+    // First, because it takes the lock: a second controller must not write one file.
     let store = store::Store::open(&dir)?;
+    let keys = keys::Keys::open(&dir, &settings)?;
     let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
     let registry = registry::Registry::open(&dir.join("registry")).context("open the registry")?;
     Ok(App {
@@ -78,7 +89,29 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         media: Arc::new(media),
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
+        logouts: TaskTracker::new(),
     })
+}
+
+impl App {
+    /// A job is now as `job` says: who has to know is told, and what it needs no more goes.
+    pub fn moved(&self, job: &store::JobRow) {
+        if !job.state.uses_media() {
+            self.media.drop_task(&job.attempt);
+        }
+        self.driver.changed(job);
+    }
+}
+
+/// Takes up what an earlier process left, and makes ready what BMCs will ask for.
+async fn resume(app: &App) -> anyhow::Result<()> {
+    let resumed = app.store.resume_all(now_ms()).await?;
+    if resumed > 0 {
+        tracing::info!(jobs = resumed, "resuming");
+    }
+    app.media.sweep(&app.store.attempts_with_media().await?)?;
+    let media = app.media.clone();
+    Ok(tokio::task::spawn_blocking(move || media.prepare()).await?)
 }
 
 /// Milliseconds since 1970 (UTC).

@@ -3,21 +3,24 @@
 //!
 //! Every action may be carried out twice, because a crash between an action and its record repeats
 //! it: media are ejected and inserted anew with new URLs, the boot override and the reset go
-//! together, and neither happens after the machine has its permit.
+//! together, and neither happens after the machine has its permit. A reset of which nobody knows
+//! whether it happened is not repeated while the machine shows that it boots.
 
 use std::time::Duration;
 
-use job::{Action, Failure};
-use redfish::{Bmc, Endpoint, Machine, Secret, Shutdown, Slot, Trust};
+use job::{Action, Event, Failure, Stage, State};
+use redfish::{Machine, Shutdown, Slot};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::store::{Claim, JobRow, MediumKind, ServerRow};
+use crate::store::{Claim, JobRow, MediumKind};
+use crate::visit::Visit;
 use crate::{App, now_ms};
 
-/// How long a machine that was reset before a crash may take to show that it boots.
-const EVIDENCE_WAIT: Duration = Duration::from_secs(60);
+/// How often is looked for a sign of a machine that boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
+/// A BMC that only looks at a medium reads some sectors; a boot reads a bootloader and a kernel.
+const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
 /// An action did not work.
 #[derive(Debug)]
@@ -25,13 +28,28 @@ pub struct Failed {
     pub failure: Failure,
     /// Another try may help.
     pub is_transient: bool,
+    /// The BMC wants to be left alone that long.
+    pub retry_after: Option<Duration>,
 }
 
+/// What was done, for the story.
 type Done = Result<String, Failed>;
 
 impl Failed {
-    fn new(step: &str, reason: String, is_transient: bool) -> Failed {
-        Failed { failure: Failure { step: step.into(), reason }, is_transient }
+    pub fn new(step: &str, reason: String, is_transient: bool) -> Failed {
+        let failure = Failure { step: step.into(), reason };
+        Failed { failure, is_transient, retry_after: None }
+    }
+
+    /// What a BMC did not do in `step`.
+    pub fn by_bmc(step: &str, error: &redfish::Error) -> Failed {
+        let failure = Failed::new(step, chain(error), error.is_transient());
+        Failed { retry_after: error.retry_after(), ..failure }
+    }
+
+    /// The action ended by a bug of ours; its place is in the log.
+    pub fn by_panic() -> Failed {
+        Failed::new("internal", "the controller failed; see its log".into(), true)
     }
 }
 
@@ -48,20 +66,28 @@ pub fn words(action: Action) -> &'static str {
     }
 }
 
-/// Carries the action out; answers what was done, for the story.
-pub async fn perform(app: &App, claim: &Claim) -> Done {
+/// Carries the action out; answers what came of it, and in words, for the story.
+pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed> {
     let job = &claim.job;
-    match claim.action {
+    let done = match claim.action {
         Action::Start => Ok("started".into()),
         Action::BuildTaskMedium => build_task_medium(app, job).await,
         Action::InsertMedia => insert_media(app, job).await,
-        Action::BootMaintenance => {
-            if claim.is_resumed
-                && let Some(evidence) = booting_already(app, &job.id).await
-            {
-                return Ok(evidence);
+        // A hello is of the boot that this action began, in an earlier try.
+        Action::BootMaintenance if job.hello_at.is_some() => {
+            Ok("the machine had been reset before: it said hello".into())
+        }
+        Action::BootMaintenance if claim.is_resumed => match booting_already(app, &job.id).await {
+            Some(evidence) => Ok(evidence),
+            None => {
+                let story = "no sign that the machine boots since its boot was interrupted";
+                return Ok((Event::BootLost, format!("{story}: inserting the media anew")));
             }
-            boot_maintenance(app, job).await
+        },
+        Action::BootMaintenance => {
+            let visit = Visit::begin(app, job).await?;
+            let result = boot_maintenance(&visit).await;
+            visit.end(result).await
         }
         Action::PowerOff => {
             let visit = Visit::begin(app, job).await?;
@@ -69,17 +95,22 @@ pub async fn perform(app: &App, claim: &Claim) -> Done {
             let is_ours = job.hello_at.is_some();
             let shutdown = if is_ours { Shutdown::Forced } else { Shutdown::Graceful };
             let result = visit.bmc.power_off(&visit.machine, shutdown).await;
-            visit.end("cleanup.reset", result).await?;
-            Ok("powered off".into())
+            let result = result.map(|()| "powered off".to_owned());
+            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.reset", &error))).await
         }
-        Action::EjectMedia => eject_media(app, job).await,
+        Action::EjectMedia => {
+            let visit = Visit::begin(app, job).await?;
+            let result = eject_ours(app, &visit).await;
+            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error))).await
+        }
         Action::StartMachine => {
             let visit = Visit::begin(app, job).await?;
             let result = visit.bmc.power_on(&visit.machine).await;
-            visit.end("cleanup.reset", result).await?;
-            Ok("powered on; the machine starts from its disk".into())
+            let result = result.map(|()| "powered on; the machine starts from its disk".to_owned());
+            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.reset", &error))).await
         }
-    }
+    };
+    done.map(|story| (Event::Done(claim.action), story))
 }
 
 async fn build_task_medium(app: &App, job: &JobRow) -> Done {
@@ -137,68 +168,70 @@ async fn insert_media(app: &App, job: &JobRow) -> Done {
     issued.map_err(|error| failed(error.to_string(), true))?;
     app.media.forget_reads(&job.id);
 
+    let urls = [
+        medium_url(app, &maintenance, MediumKind::Maintenance),
+        medium_url(app, &task, MediumKind::Task),
+    ];
     let visit = Visit::begin(app, job).await?;
-    let slots = two_cd_slots(&visit.machine).map(|(first, second)| (first.clone(), second.clone()));
-    let (first, second) = match slots {
-        Ok(slots) => slots,
-        Err(error) => return visit.end("redfish.mount.maintenance", Err(error)).await,
-    };
-    let url = medium_url(app, &maintenance, MediumKind::Maintenance);
-    if let Err(error) = visit.bmc.insert(&first, &url).await {
-        return visit.end("redfish.mount.maintenance", Err(error)).await;
+    let result = insert_both(&visit, job, urls).await;
+    visit.end(result).await
+}
+
+async fn insert_both(visit: &Visit, job: &JobRow, [maintenance, task]: [Url; 2]) -> Done {
+    if job.state == State::Provisioning(Stage::ReinsertingMedia) {
+        // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
+        let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
+        result.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
     }
-    let url = medium_url(app, &task, MediumKind::Task);
-    let result = visit.bmc.insert(&second, &url).await;
-    visit.end("redfish.mount.task", result).await?;
+    let (first, second) = two_cd_slots(&visit.machine)
+        .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
+    let inserts =
+        [(first, maintenance, "redfish.mount.maintenance"), (second, task, "redfish.mount.task")];
+    for (slot, url, step) in inserts {
+        visit.bmc.insert(slot, &url).await.map_err(|error| {
+            let failed = Failed::by_bmc(step, &error);
+            // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
+            // still work on the insert before.
+            let is_refused = matches!(error, redfish::Error::Status { status: 400, .. });
+            Failed { is_transient: failed.is_transient || is_refused, ..failed }
+        })?;
+    }
     Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
 }
 
-async fn boot_maintenance(app: &App, job: &JobRow) -> Done {
-    let visit = Visit::begin(app, job).await?;
+async fn boot_maintenance(visit: &Visit) -> Done {
     let (bmc, machine) = (&visit.bmc, &visit.machine);
-    let mut step = "redfish.reset";
-    let mut result = bmc.power_off(machine, Shutdown::Graceful).await;
-    if result.is_ok() {
-        // The override comes after power-off: some BMCs drop it while the power state changes.
-        step = "redfish.boot-override";
-        result = bmc.set_boot_once_cd(machine).await;
-    }
-    if result.is_ok() {
-        step = "redfish.reset";
-        result = bmc.power_on(machine).await;
-    }
-    visit.end(step, result).await?;
+    let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
+    bmc.power_off(machine, Shutdown::Graceful).await.map_err(failed("redfish.reset"))?;
+    // The override comes after power-off: some BMCs drop it while the power state changes.
+    bmc.set_boot_once_cd(machine).await.map_err(failed("redfish.boot-override"))?;
+    bmc.power_on(machine).await.map_err(failed("redfish.reset"))?;
     Ok("boot once from CD is set and the machine is on".into())
 }
 
 /// After a crash between the reset and its record: does the machine show that it boots our media?
+/// The wait for a sign begins anew with each read: a slow machine reads slowly, but it reads.
 async fn booting_already(app: &App, job_id: &str) -> Option<String> {
-    let deadline = Instant::now() + EVIDENCE_WAIT;
-    while Instant::now() < deadline {
+    let bytes_read = || app.media.reads(job_id).maintenance_bytes;
+    let (before, mut last) = (bytes_read(), bytes_read());
+    let mut silent_since = Instant::now();
+    while silent_since.elapsed() < app.settings.boot_silence_max {
         if app.store.job(job_id).await.is_ok_and(|job| job.hello_at.is_some()) {
             return Some("the machine had been reset before: it said hello".into());
         }
-        let reads = app.media.reads(job_id);
-        if reads.maintenance_bytes > 0 {
+        let now = bytes_read();
+        if now - before >= EVIDENCE_BYTES_MIN {
             return Some("the machine had been reset before: it reads the maintenance OS".into());
+        }
+        if now != last {
+            (last, silent_since) = (now, Instant::now());
         }
         tokio::time::sleep(EVIDENCE_POLL).await;
     }
     None
 }
 
-async fn eject_media(app: &App, job: &JobRow) -> Done {
-    let visit = Visit::begin(app, job).await?;
-    let result = eject_ours(app, &visit).await;
-    let ejected = visit.end("cleanup.unmount", result).await?;
-    app.media.drop_task(&job.attempt);
-    Ok(match ejected.as_slice() {
-        [] => "no medium of ours is inserted; boot override cleared".into(),
-        slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
-    })
-}
-
-async fn eject_ours(app: &App, visit: &Visit) -> Result<Vec<String>, redfish::Error> {
+async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> {
     let ours = app.settings.media_url.authority();
     let mut ejected = Vec::new();
     for slot in &visit.machine.slots {
@@ -206,11 +239,14 @@ async fn eject_ours(app: &App, visit: &Visit) -> Result<Vec<String>, redfish::Er
         let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(ours));
         if is_ours || (slot.inserted && slot.image.is_none()) {
             visit.bmc.eject(slot).await?;
-            ejected.push(slot.path.clone());
+            ejected.push(slot.path.as_str());
         }
     }
     visit.bmc.clear_boot_override(&visit.machine).await?;
-    Ok(ejected)
+    Ok(match ejected.as_slice() {
+        [] => "no medium of ours is inserted; boot override cleared".into(),
+        slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
+    })
 }
 
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
@@ -234,63 +270,6 @@ pub fn two_cd_slots(machine: &Machine) -> Result<(&Slot, &Slot), redfish::Error>
                 .collect::<Vec<_>>()
                 .join(", "),
         }),
-    }
-}
-
-/// The endpoint of a server, with its password opened.
-pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
-    let password = app.keys.open_sealed(&server.serial, &server.bmc_url, &server.bmc_password)?;
-    let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {
-        (Some(pem), _) => Trust::Ca(pem.clone().into_bytes()),
-        (None, Some(pin)) => Trust::Pin(
-            hex::decode(pin)?
-                .try_into()
-                .map_err(|_| anyhow::anyhow!("a stored pin is not 32 bytes"))?,
-        ),
-        (None, None) => {
-            anyhow::bail!("server {} has neither pin nor CA; set it again", server.serial)
-        }
-    };
-    Ok(Endpoint {
-        url: Url::parse(&server.bmc_url)?,
-        username: server.bmc_username.clone(),
-        password: Secret::new(password),
-        trust,
-    })
-}
-
-/// One visit to the BMC: session, discovery, work, session closed.
-struct Visit {
-    bmc: Bmc,
-    machine: Machine,
-}
-
-impl Visit {
-    async fn begin(app: &App, job: &JobRow) -> Result<Visit, Failed> {
-        let failed = |reason, is_transient| Failed::new("redfish.discover", reason, is_transient);
-        let server = app
-            .store
-            .server(&job.server_serial)
-            .await
-            .map_err(|error| failed(error.to_string(), false))?;
-        let endpoint =
-            endpoint(app, &server).map_err(|error| failed(format!("{error:#}"), false))?;
-        let bmc = Bmc::connect(&endpoint, redfish::Budgets::default())
-            .await
-            .map_err(|error| failed(chain(&error), error.is_transient()))?;
-        match bmc.machine(Some(&job.server_serial)).await {
-            Ok(machine) => Ok(Visit { bmc, machine }),
-            Err(error) => {
-                bmc.close().await;
-                Err(failed(chain(&error), error.is_transient()))
-            }
-        }
-    }
-
-    /// Ends the session; an error of the work is one of `step`.
-    async fn end<T>(self, step: &str, result: Result<T, redfish::Error>) -> Result<T, Failed> {
-        self.bmc.close().await;
-        result.map_err(|error| Failed::new(step, chain(&error), error.is_transient()))
     }
 }
 

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What the controller is told at its start. The only reader of flags and environment.
 
+use std::fs::{DirBuilder, Permissions};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use url::Url;
+
+/// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
+const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// The Shoal controller.
 #[derive(Debug, Parser)]
@@ -39,6 +45,10 @@ pub struct ServeArgs {
     /// The maintenance OS that machines are booted with.
     #[arg(long, env = "SHOAL_MAINTENANCE_ISO")]
     pub maintenance_iso: Option<PathBuf>,
+    /// File with the secret that foreign senders of the status webhook give as X-Webhook-Secret;
+    /// without it only the admin token is taken.
+    #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
+    pub webhook_secret_file: Option<PathBuf>,
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
     pub dangerously_plain_http: bool,
@@ -55,8 +65,11 @@ pub struct Settings {
     pub node_url: Url,
     pub media_url: Url,
     pub maintenance_iso: Option<PathBuf>,
+    pub webhook_secret_file: Option<PathBuf>,
     pub plain_http: bool,
     pub no_auth: bool,
+    /// How long a boot that this controller did not watch may be silent before it is taken for lost.
+    pub boot_silence_max: Duration,
 }
 
 impl Settings {
@@ -78,7 +91,7 @@ impl Settings {
             .maintenance_iso
             .map(|path| path.canonicalize().with_context(|| format!("find {}", path.display())))
             .transpose()?;
-        std::fs::create_dir_all(&args.data_dir)
+        keep_private(&args.data_dir)
             .with_context(|| format!("create {}", args.data_dir.display()))?;
         Ok(Settings {
             data_dir: args.data_dir,
@@ -86,8 +99,10 @@ impl Settings {
             node_url,
             media_url,
             maintenance_iso,
+            webhook_secret_file: args.webhook_secret_file,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
+            boot_silence_max: BOOT_SILENCE_MAX,
         })
     }
 
@@ -95,6 +110,22 @@ impl Settings {
     pub fn registry_authority(&self) -> String {
         self.node_url.authority().to_owned()
     }
+}
+
+/// A directory that only its owner can look into. One that has other things than ours in it keeps
+/// its mode: it may be somebody's `/tmp`.
+fn keep_private(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let is_ours = dir.join("root.key").exists() || std::fs::read_dir(dir)?.next().is_none();
+    let permissions = std::fs::metadata(dir)?.permissions();
+    if permissions.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    if is_ours {
+        return std::fs::set_permissions(dir, Permissions::from_mode(0o700));
+    }
+    tracing::warn!(dir = %dir.display(), "other users can look into the data directory");
+    Ok(())
 }
 
 /// A URL of scheme, host and port only.

@@ -8,6 +8,9 @@
 //!        Closing(PoweringOff ▶ EjectingMedia ▶ StartingMachine) ─▶ Complete
 //! ```
 //!
+//! Only what was touched is put back: before media are inserted a job goes straight to `Complete`,
+//! and before the reset its media are ejected (`EjectingUnused`) while the power stays as it is.
+//!
 //! Everything here is pure: no I/O, no clock, no randomness. Events are the only way to change a state,
 //! and folding the events of a job from `Queued` gives its state.
 
@@ -15,6 +18,6 @@ mod retry;
 mod state;
 mod transition;
 
-pub use retry::{deadline_secs, pause_secs, tries_max};
+pub use retry::{deadline_secs, pause, tries_max};
 pub use state::{Action, Cleanup, Failure, Outcome, Stage, State, Status};
 pub use transition::{Event, Refused, transition};

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! How often, how soon, and until when: functions of the state and the number of tries.
 
+use std::time::Duration;
+
 use crate::state::{Action, Stage, State};
 
-/// Longest pause between two tries.
+/// Longest pause between two tries, before chance has its part.
 const PAUSE_SECS_MAX: u64 = 60;
 
 /// Tries of an action before the driver gives up. The Redfish client repeats single requests inside
@@ -16,9 +18,12 @@ pub fn tries_max(action: Action) -> u32 {
     }
 }
 
-/// Pause before try number `tries + 1`, where `tries` have failed: 2, 4, 8 ... seconds.
-pub fn pause_secs(tries: u32) -> u64 {
-    2u64.saturating_pow(tries.clamp(1, 16)).min(PAUSE_SECS_MAX)
+/// Pause before try number `tries + 1`, where `tries` have failed: 2, 4, 8 ... seconds, of which
+/// `random` makes 50 to 150 %, so that many jobs do not come back together.
+pub fn pause(tries: u32, random: u8) -> Duration {
+    let secs = 2u64.saturating_pow(tries.clamp(1, 16)).min(PAUSE_SECS_MAX);
+    let millis = secs * 1000;
+    Duration::from_millis(millis / 2 + millis * u64::from(random) / u64::from(u8::MAX))
 }
 
 /// How long a job may stay in this state without a sign of life; `None` where an action, which has
@@ -31,7 +36,10 @@ pub fn deadline_secs(state: &State) -> Option<u64> {
         State::Provisioning(Stage::Writing) => Some(60 * 60),
         State::Queued
         | State::Provisioning(
-            Stage::BuildingTaskMedium | Stage::InsertingMedia | Stage::BootingMaintenance,
+            Stage::BuildingTaskMedium
+            | Stage::InsertingMedia
+            | Stage::ReinsertingMedia
+            | Stage::BootingMaintenance,
         )
         | State::Closing { .. }
         | State::Complete { .. } => None,
@@ -43,10 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_are_bounded() {
-        let pauses: Vec<u64> = (0..9).map(pause_secs).collect();
-        assert_eq!(pauses, [2, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(pause_secs(u32::MAX), PAUSE_SECS_MAX);
+    fn pauses_grow_are_bounded_and_spread() {
+        let pauses = |random| {
+            let millis = |tries| u64::try_from(pause(tries, random).as_millis()).unwrap();
+            (0..8).map(millis).collect::<Vec<u64>>()
+        };
+        assert_eq!(pauses(0), [1000, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(pauses(255), [3000, 3000, 6000, 12_000, 24_000, 48_000, 90_000, 90_000]);
+        assert!(pause(1, 127) < pause(1, 128));
+        assert_eq!(pause(u32::MAX, 255), pause(7, 255));
     }
 
     #[test]

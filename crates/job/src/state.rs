@@ -28,6 +28,8 @@ pub enum State {
 pub enum Stage {
     BuildingTaskMedium,
     InsertingMedia,
+    /// A boot was lost: the machine may run from media that it cannot read any more.
+    ReinsertingMedia,
     BootingMaintenance,
     /// Reset is done; the machine has not asked for its permit yet.
     AwaitingMachine,
@@ -43,6 +45,8 @@ pub enum Cleanup {
     PoweringOff,
     EjectingMedia,
     StartingMachine,
+    /// The machine was never reset: its media go, its power stays as it is.
+    EjectingUnused,
 }
 
 /// What the driver does in a state. Harmless to do twice.
@@ -92,13 +96,13 @@ impl State {
             State::Queued => Some(Action::Start),
             State::Provisioning(stage) => match stage {
                 Stage::BuildingTaskMedium => Some(Action::BuildTaskMedium),
-                Stage::InsertingMedia => Some(Action::InsertMedia),
+                Stage::InsertingMedia | Stage::ReinsertingMedia => Some(Action::InsertMedia),
                 Stage::BootingMaintenance => Some(Action::BootMaintenance),
                 Stage::AwaitingMachine | Stage::Writing => None,
             },
             State::Closing { cleanup, .. } => Some(match cleanup {
                 Cleanup::PoweringOff => Action::PowerOff,
-                Cleanup::EjectingMedia => Action::EjectMedia,
+                Cleanup::EjectingMedia | Cleanup::EjectingUnused => Action::EjectMedia,
                 Cleanup::StartingMachine => Action::StartMachine,
             }),
             State::Complete { .. } => None,
@@ -120,12 +124,16 @@ impl State {
         match self {
             State::Queued => "queued",
             State::Provisioning(Stage::BuildingTaskMedium) => "building_task_medium",
-            State::Provisioning(Stage::InsertingMedia) => "inserting_media",
+            State::Provisioning(Stage::InsertingMedia | Stage::ReinsertingMedia) => {
+                "inserting_media"
+            }
             State::Provisioning(Stage::BootingMaintenance) => "booting_maintenance",
             State::Provisioning(Stage::AwaitingMachine) => "awaiting_machine",
             State::Provisioning(Stage::Writing) => "writing",
             State::Closing { cleanup: Cleanup::PoweringOff, .. } => "powering_off",
-            State::Closing { cleanup: Cleanup::EjectingMedia, .. } => "ejecting_media",
+            State::Closing {
+                cleanup: Cleanup::EjectingMedia | Cleanup::EjectingUnused, ..
+            } => "ejecting_media",
             State::Closing { cleanup: Cleanup::StartingMachine, .. } => "starting_machine",
             State::Complete { .. } => "complete",
         }
@@ -143,6 +151,18 @@ impl State {
         match self {
             State::Queued | State::Provisioning(_) => None,
             State::Closing { problem, .. } | State::Complete { problem, .. } => problem.as_ref(),
+        }
+    }
+
+    /// Whether the job's media may still be wanted by its machine, or are about to be.
+    pub fn uses_media(&self) -> bool {
+        match self {
+            State::Queued | State::Provisioning(_) => true,
+            State::Closing { cleanup, .. } => match cleanup {
+                Cleanup::PoweringOff | Cleanup::EjectingMedia | Cleanup::EjectingUnused => true,
+                Cleanup::StartingMachine => false,
+            },
+            State::Complete { .. } => false,
         }
     }
 

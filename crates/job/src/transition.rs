@@ -16,7 +16,8 @@ pub enum Event {
     GaveUp(Action, Failure),
     /// The time of this stage is over.
     Overdue(Failure),
-    /// The controller was away while the machine booted, and nothing has been heard since.
+    /// The controller was away when the machine booted, or was to be booted, and nothing has been
+    /// heard since.
     BootLost,
     /// The machine may write from now on.
     Permitted,
@@ -35,42 +36,41 @@ pub struct Refused {
 
 /// Where `event` leads from `state`.
 pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
-    use State::{Closing, Complete, Provisioning, Queued};
+    use State::{Closing, Provisioning, Queued};
     let next = match (state, event) {
         (Queued, Event::Done(Action::Start)) => Provisioning(Stage::BuildingTaskMedium),
-        // Nothing was touched yet, so there is nothing to put back.
-        (Queued, Event::Cancelled) => Complete { outcome: cancelled(), problem: None },
+        (Queued, Event::Cancelled) => ended(state, cancelled()),
+        (Queued, Event::GaveUp(Action::Start, why)) => ended(state, Outcome::Failed(why.clone())),
 
         (Provisioning(Stage::BuildingTaskMedium), Event::Done(Action::BuildTaskMedium)) => {
             Provisioning(Stage::InsertingMedia)
         }
-        (Provisioning(Stage::InsertingMedia), Event::Done(Action::InsertMedia)) => {
-            Provisioning(Stage::BootingMaintenance)
-        }
+        (
+            Provisioning(Stage::InsertingMedia | Stage::ReinsertingMedia),
+            Event::Done(Action::InsertMedia),
+        ) => Provisioning(Stage::BootingMaintenance),
         (Provisioning(Stage::BootingMaintenance), Event::Done(Action::BootMaintenance)) => {
             Provisioning(Stage::AwaitingMachine)
         }
-        // A medium that could not be read stops a boot for good. No permit was given yet, so
-        // booting again is harmless.
-        (Provisioning(Stage::AwaitingMachine), Event::BootLost) => {
-            Provisioning(Stage::BootingMaintenance)
+        // A medium that could not be read stops a boot for good, and some BMCs then drop it for
+        // good too: it is inserted anew. No permit was given yet, so booting again is harmless.
+        (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::BootLost) => {
+            Provisioning(Stage::ReinsertingMedia)
         }
-        // The only way to a permit, so it is granted once. A quick machine may ask while the
-        // driver still waits for the end of the reset.
-        (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::Permitted) => {
-            Provisioning(Stage::Writing)
-        }
+        // The only way to a permit, so it is granted once. While the reset is under way there is
+        // none: its worker may yet switch the machine off. A quick machine asks again.
+        (Provisioning(Stage::AwaitingMachine), Event::Permitted) => Provisioning(Stage::Writing),
         // Success without a permit would be a machine that installed nothing.
-        (Provisioning(Stage::Writing), Event::Reported(outcome)) => closing(outcome.clone()),
+        (Provisioning(Stage::Writing), Event::Reported(outcome)) => ended(state, outcome.clone()),
         (
             Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine),
             Event::Reported(outcome @ Outcome::Failed(_)),
-        ) => closing(outcome.clone()),
+        ) => ended(state, outcome.clone()),
         (Provisioning(_), Event::GaveUp(action, why)) if state.action() == Some(*action) => {
-            closing(Outcome::Failed(why.clone()))
+            ended(state, Outcome::Failed(why.clone()))
         }
-        (Provisioning(_), Event::Overdue(why)) => closing(Outcome::Failed(why.clone())),
-        (Provisioning(_), Event::Cancelled) => closing(cancelled()),
+        (Provisioning(_), Event::Overdue(why)) => ended(state, Outcome::Failed(why.clone())),
+        (Provisioning(_), Event::Cancelled) => ended(state, cancelled()),
 
         (Closing { outcome, cleanup, problem }, Event::Done(action))
             if state.action() == Some(*action) =>
@@ -90,8 +90,24 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
     Ok(next)
 }
 
-fn closing(outcome: Outcome) -> State {
-    State::Closing { outcome, cleanup: Cleanup::PoweringOff, problem: None }
+/// Where a job goes whose outcome is known: as far back as its machine was touched.
+fn ended(state: &State, outcome: Outcome) -> State {
+    let cleanup = match state {
+        State::Queued | State::Provisioning(Stage::BuildingTaskMedium) => None,
+        State::Provisioning(Stage::InsertingMedia) => Some(Cleanup::EjectingUnused),
+        State::Provisioning(
+            Stage::ReinsertingMedia
+            | Stage::BootingMaintenance
+            | Stage::AwaitingMachine
+            | Stage::Writing,
+        )
+        | State::Closing { .. }
+        | State::Complete { .. } => Some(Cleanup::PoweringOff),
+    };
+    match cleanup {
+        None => State::Complete { outcome, problem: None },
+        Some(cleanup) => State::Closing { outcome, cleanup, problem: None },
+    }
 }
 
 fn cancelled() -> Outcome {
@@ -107,7 +123,7 @@ fn after(cleanup: Cleanup, outcome: &Outcome, problem: Option<Failure>) -> State
         Cleanup::EjectingMedia => {
             State::Closing { outcome, cleanup: Cleanup::StartingMachine, problem }
         }
-        Cleanup::StartingMachine => State::Complete { outcome, problem },
+        Cleanup::StartingMachine | Cleanup::EjectingUnused => State::Complete { outcome, problem },
     }
 }
 
@@ -197,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_boot_begins_again_with_new_media_until_the_permit() {
+        for stage in [Stage::BootingMaintenance, Stage::AwaitingMachine] {
+            let mut state = State::Provisioning(stage);
+            state = transition(&state, &Event::BootLost).unwrap();
+            assert_eq!(state, State::Provisioning(Stage::ReinsertingMedia));
+            assert!(transition(&state, &Event::Permitted).is_err());
+            state = transition(&state, &Event::Done(Action::InsertMedia)).unwrap();
+            assert_eq!(state, State::Provisioning(Stage::BootingMaintenance));
+        }
+        assert!(transition(&State::Provisioning(Stage::Writing), &Event::BootLost).is_err());
+    }
+
+    #[test]
     fn complete_is_final_and_an_outcome_never_changes() {
         for state in reachable() {
             for event in all_events() {
@@ -227,6 +256,7 @@ mod tests {
             if let Ok(next) = transition(&state, &Event::Permitted) {
                 assert_ne!(state, writing);
                 assert_eq!(next, writing);
+                assert_eq!(state.action(), None, "nothing touches a machine that may write");
             }
             if transition(&state, &Event::Reported(Outcome::Succeeded)).is_ok() {
                 assert_eq!(state, writing);
@@ -279,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn media_that_are_not_used_any_more_stay_so() {
+        for state in reachable().into_iter().filter(|state| !state.uses_media()) {
+            for event in all_events() {
+                if let Ok(next) = transition(&state, &event) {
+                    assert!(!next.uses_media(), "{state:?} + {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_failed_first_stays_named() {
         let state = State::Provisioning(Stage::Writing);
         let mut state =
@@ -295,6 +336,84 @@ mod tests {
                 problem: Some(failure("cleanup")),
             }
         );
+    }
+
+    #[test]
+    fn only_what_was_touched_is_put_back() {
+        let provisioning = State::Provisioning;
+        let whole = ["powering_off", "ejecting_media", "starting_machine", "complete"];
+        for (state, expected) in [
+            (State::Queued, &whole[3..]),
+            (provisioning(Stage::BuildingTaskMedium), &whole[3..]),
+            (provisioning(Stage::InsertingMedia), &["ejecting_media", "complete"][..]),
+            (provisioning(Stage::ReinsertingMedia), &whole[..]),
+            (provisioning(Stage::BootingMaintenance), &whole[..]),
+            (provisioning(Stage::AwaitingMachine), &whole[..]),
+            (provisioning(Stage::Writing), &whole[..]),
+        ] {
+            let mut ends = vec![Event::Cancelled];
+            ends.extend(state.action().map(|action| Event::GaveUp(action, failure("gave-up"))));
+            for end in ends {
+                let mut now = transition(&state, &end).unwrap();
+                let mut names = vec![now.stage_name()];
+                while let Some(action) = now.action() {
+                    now = transition(&now, &Event::Done(action)).unwrap();
+                    names.push(now.stage_name());
+                }
+                assert_eq!(names, expected, "{state:?} + {end:?}");
+            }
+        }
+    }
+
+    /// What a database of an earlier version holds must be read for ever.
+    #[test]
+    fn stored_states_keep_their_words() {
+        let failed = Outcome::Failed(failure("x"));
+        let closing = |cleanup| State::Closing {
+            outcome: failed.clone(),
+            cleanup,
+            problem: Some(failure("y")),
+        };
+        let closing_text = |cleanup: &str| {
+            format!(
+                r#"{{"closing":{{"outcome":{{"failed":{{"step":"x","reason":"because"}}}},"cleanup":"{cleanup}","problem":{{"step":"y","reason":"because"}}}}}}"#
+            )
+        };
+        for (state, text) in [
+            (State::Queued, r#""queued""#.to_owned()),
+            (
+                State::Provisioning(Stage::BuildingTaskMedium),
+                r#"{"provisioning":"building_task_medium"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::InsertingMedia),
+                r#"{"provisioning":"inserting_media"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::ReinsertingMedia),
+                r#"{"provisioning":"reinserting_media"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::BootingMaintenance),
+                r#"{"provisioning":"booting_maintenance"}"#.to_owned(),
+            ),
+            (
+                State::Provisioning(Stage::AwaitingMachine),
+                r#"{"provisioning":"awaiting_machine"}"#.to_owned(),
+            ),
+            (State::Provisioning(Stage::Writing), r#"{"provisioning":"writing"}"#.to_owned()),
+            (closing(Cleanup::PoweringOff), closing_text("powering_off")),
+            (closing(Cleanup::EjectingMedia), closing_text("ejecting_media")),
+            (closing(Cleanup::EjectingUnused), closing_text("ejecting_unused")),
+            (closing(Cleanup::StartingMachine), closing_text("starting_machine")),
+            (
+                State::Complete { outcome: Outcome::Succeeded, problem: None },
+                r#"{"complete":{"outcome":"succeeded","problem":null}}"#.to_owned(),
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&state).unwrap(), text);
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::machine::{power_of, slot_of};
-use crate::transport::Answer;
+use crate::transport::{Answer, foreign};
 use crate::{Bmc, Error, Machine, Power, Slot};
 
 /// How a machine is switched off.
@@ -30,10 +30,20 @@ impl Bmc {
         let insert =
             slot.insert_path.as_deref().ok_or(Error::Unsupported("InsertMedia in this slot"))?;
         self.eject(slot).await?;
-        let answer = self.post_variants(insert, &insert_bodies(url)).await?;
-        self.follow(answer).await?;
+        match self.post_variants(insert, &insert_bodies(url)).await {
+            Ok(answer) => self.follow(answer).await?,
+            // The answer to the first request may have been lost, and the repeated one is refused
+            // because the slot is taken: by us.
+            Err(error @ Error::Status { .. }) => {
+                let now = self.slot(slot).await?;
+                let is_ours = now.inserted && now.image.as_deref() == Some(url.as_str());
+                return if is_ours { Ok(()) } else { Err(error) };
+            }
+            Err(error) => return Err(error),
+        }
         let what = format!("insert into {}", slot.path);
-        self.until(&what, self.budgets.effect, &slot.path, |body| {
+        // Some BMCs answer at once and download the medium after that.
+        self.until(&what, self.budgets.insert, &slot.path, |body| {
             let now = slot_of(&slot.path, body);
             now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str())
         })
@@ -47,8 +57,9 @@ impl Bmc {
         }
         let eject =
             slot.eject_path.as_deref().ok_or(Error::Unsupported("EjectMedia in this slot"))?;
-        // Most want no body or an empty object; HPE answers 400 or 415 to one of them.
-        match self.post_variants(eject, &[json!({})]).await {
+        // Most take no body, some demand an empty object; HPE answers 400 or 415 to one of them,
+        // and plain HTTP servers 411 to none.
+        match self.post_variants(eject, &[None, Some(json!({}))]).await {
             Ok(answer) => self.follow(answer).await?,
             // It may be gone all the same; the slot tells.
             Err(Error::Status { .. }) if !self.slot(slot).await?.inserted => {}
@@ -76,11 +87,15 @@ impl Bmc {
             "BootSourceOverrideEnabled": "Once",
             "BootSourceOverrideTarget": target
         }});
-        self.patch_boot(machine, &[whole, without_mode]).await?;
+        let has_mode = self.patch_boot(machine, &[whole, without_mode]).await? == 0;
         let path = &machine.system_path;
         self.until("set boot once from CD", self.budgets.effect, path, |system| {
-            system["Boot"]["BootSourceOverrideEnabled"] == "Once"
-                && system["Boot"]["BootSourceOverrideTarget"] == target
+            let boot = &system["Boot"];
+            // Not every BMC shows the mode.
+            let mode = boot["BootSourceOverrideMode"].as_str();
+            boot["BootSourceOverrideEnabled"] == "Once"
+                && boot["BootSourceOverrideTarget"] == target
+                && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
         })
         .await
     }
@@ -120,7 +135,12 @@ impl Bmc {
         {
             return Ok(());
         }
-        self.reset(machine, "ForceOff", Power::Off).await?;
+        let kinds: &[&str] = if lists(machine, "PushPowerButton") && !offers(machine, "ForceOff") {
+            &["PushPowerButton"]
+        } else {
+            &["ForceOff"]
+        };
+        self.reset_by_first(machine, kinds, Power::Off).await?;
         self.until_power(machine, Power::Off, self.budgets.effect).await
     }
 
@@ -128,9 +148,31 @@ impl Bmc {
         if self.power_state(machine).await? == Power::On {
             return Ok(());
         }
-        let kind = if offers(machine, "On") { "On" } else { "ForceOn" };
-        self.reset(machine, kind, Power::On).await?;
+        let mut kinds: Vec<&str> =
+            ["On", "ForceOn"].into_iter().filter(|kind| offers(machine, kind)).collect();
+        // Last, because it means something else on a machine that is on after all.
+        kinds.extend(["PushPowerButton"].into_iter().filter(|kind| lists(machine, kind)));
+        self.reset_by_first(machine, &kinds, Power::On).await?;
         self.until_power(machine, Power::On, self.budgets.effect).await
+    }
+
+    /// Resets in the first way that the BMC does not refuse.
+    async fn reset_by_first(
+        &self,
+        machine: &Machine,
+        kinds: &[&str],
+        wanted: Power,
+    ) -> Result<(), Error> {
+        let mut last = Error::Unsupported("a reset type that switches the machine");
+        for kind in kinds {
+            match self.reset(machine, kind, wanted).await {
+                Err(error @ Error::Status { status: 400 | 403..=405 | 409 | 422 | 501, .. }) => {
+                    last = error;
+                }
+                result => return result,
+            }
+        }
+        Err(last)
     }
 
     async fn reset(&self, machine: &Machine, kind: &str, wanted: Power) -> Result<(), Error> {
@@ -162,16 +204,16 @@ impl Bmc {
         Ok(slot_of(&slot.path, &self.get(&slot.path).await?.body))
     }
 
-    /// Patches the system's boot settings with the first body that the BMC takes.
-    async fn patch_boot(&self, machine: &Machine, bodies: &[Value]) -> Result<(), Error> {
+    /// Patches the system's boot settings with the first body that the BMC takes; tells which.
+    async fn patch_boot(&self, machine: &Machine, bodies: &[Value]) -> Result<usize, Error> {
         let mut last = Error::Unsupported("a boot override");
-        for body in bodies {
+        for (index, body) in bodies.iter().enumerate() {
             // Lenovo and AMI refuse a PATCH without If-Match; others have no ETag.
             let etag = self.get(&machine.system_path).await?.etag;
             let patched =
                 self.call(Method::PATCH, &machine.system_path, Some(body), etag.as_deref()).await;
             match patched {
-                Ok(answer) => return self.follow(answer).await,
+                Ok(answer) => return self.follow(answer).await.map(|()| index),
                 Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
                 Err(error) => return Err(error),
             }
@@ -180,12 +222,12 @@ impl Bmc {
     }
 
     /// Posts the first body that the BMC does not call wrong.
-    async fn post_variants(&self, path: &str, bodies: &[Value]) -> Result<Answer, Error> {
+    async fn post_variants(&self, path: &str, bodies: &[Option<Value>]) -> Result<Answer, Error> {
         let mut last = Error::Unsupported("this action");
         for body in bodies {
-            match self.post(path, body).await {
+            match self.call(Method::POST, path, body.as_ref(), None).await {
                 Ok(answer) => return Ok(answer),
-                Err(error @ Error::Status { status: 400 | 415 | 422, .. }) => last = error,
+                Err(error @ Error::Status { status: 400 | 411 | 415 | 422, .. }) => last = error,
                 Err(error) => return Err(error),
             }
         }
@@ -201,19 +243,22 @@ impl Bmc {
         let Some(path) = link else { return Ok(()) };
         let deadline = Instant::now() + self.budgets.insert;
         while Instant::now() < deadline {
-            let task = match self.get(&path).await {
-                Ok(answer) => answer.body,
+            let (status, task) = match self.get(&path).await {
+                Ok(answer) => (answer.status, answer.body),
                 Err(Error::Status { status: 404 | 410, .. }) => return Ok(()),
                 Err(error) => return Err(error),
             };
             match task["TaskState"].as_str() {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
                     let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
-                    let why =
-                        format!("the task failed: {}", why.chars().take(300).collect::<String>());
+                    let why = format!("the task failed: {}", foreign(why));
                     return Err(Error::BadAnswer { what: path, why });
                 }
                 Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
+                    tokio::time::sleep(self.budgets.poll).await;
+                }
+                // A task monitor answers 202 until the operation is over (DSP0266, 12.2).
+                None if status == reqwest::StatusCode::ACCEPTED => {
                     tokio::time::sleep(self.budgets.poll).await;
                 }
                 _ => return Ok(()),
@@ -243,11 +288,16 @@ impl Bmc {
 
 /// Whether a reset type may be asked for; a BMC that lists none takes the common ones.
 fn offers(machine: &Machine, kind: &str) -> bool {
-    machine.reset_types.is_empty() || machine.reset_types.iter().any(|offered| offered == kind)
+    machine.reset_types.is_empty() || lists(machine, kind)
+}
+
+/// Whether the BMC says that it takes a reset type.
+fn lists(machine: &Machine, kind: &str) -> bool {
+    machine.reset_types.iter().any(|offered| offered == kind)
 }
 
 /// Plain first: many BMCs refuse what they do not know, and others demand it.
-fn insert_bodies(url: &Url) -> [Value; 4] {
+fn insert_bodies(url: &Url) -> [Option<Value>; 4] {
     let image = url.as_str();
     let protocol = url.scheme().to_ascii_uppercase();
     [
@@ -256,4 +306,5 @@ fn insert_bodies(url: &Url) -> [Value; 4] {
         json!({"Image": image, "TransferProtocolType": protocol}),
         json!({"Image": image, "TransferProtocolType": protocol, "TransferMethod": "Stream"}),
     ]
+    .map(Some)
 }

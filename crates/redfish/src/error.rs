@@ -12,8 +12,10 @@ pub enum Error {
     Unauthorized,
     #[error("the BMC's certificate is not the pinned one: it shows {shown}")]
     CertificateChanged { shown: String },
+    #[error("the BMC's certificate is not one that the given CA vouches for ({why})")]
+    CertificateUntrusted { why: String },
     #[error("{what}: HTTP {status}{}", message(.detail))]
-    Status { what: String, status: u16, detail: String },
+    Status { what: String, status: u16, detail: String, retry_after: Option<Duration> },
     #[error("{what}: {why}")]
     BadAnswer { what: String, why: String },
     #[error("{what} was accepted, but after {budget:?} it has not happened")]
@@ -42,10 +44,64 @@ impl Error {
             Error::Status { status, .. } => matches!(status, 408 | 409 | 429 | 500..=599),
             Error::Unauthorized
             | Error::CertificateChanged { .. }
+            | Error::CertificateUntrusted { .. }
             | Error::WrongMachine { .. }
             | Error::NoSlot { .. }
             | Error::Unsupported(_)
             | Error::Setup(_) => false,
+        }
+    }
+
+    /// How long the BMC asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Shortest run of URL-safe characters that may be the secret of a media URL.
+const SECRET_CHARS_MIN: usize = 32;
+
+/// A BMC's words, which may repeat a media URL, without what may be its secret.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let is_url_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let mut shown = String::new();
+    for piece in text.split_inclusive(|c| !is_url_safe(c)) {
+        let run = piece.trim_end_matches(|c| !is_url_safe(c));
+        if run.len() >= SECRET_CHARS_MIN {
+            shown.push_str("***");
+            shown.push_str(&piece[run.len()..]);
+        } else {
+            shown.push_str(piece);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_url_in_a_bmcs_words_loses_its_secret() {
+        let token = "0123456789abcdef".repeat(3);
+        for (text, expected) in [
+            (
+                format!("cannot read https://c:8443/m/{token}/task.iso."),
+                "cannot read https://c:8443/m/***/task.iso.",
+            ),
+            (format!("bad image '{token}'"), "bad image '***'"),
+            (token.clone(), "***"),
+            (format!("é{token}é"), "é***é"),
+            (
+                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1".into(),
+                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1",
+            ),
+            (String::new(), ""),
+        ] {
+            assert_eq!(without_secrets(&text), expected, "{text}");
         }
     }
 }

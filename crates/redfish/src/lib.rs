@@ -16,5 +16,5 @@ mod transport;
 pub use actions::Shutdown;
 pub use error::Error;
 pub use machine::{Machine, Power, Slot};
-pub use tls::{Trust, fetch_certificate};
+pub use tls::{Trust, check_ca, fetch_certificate};
 pub use transport::{Bmc, Budgets, Endpoint, Secret};

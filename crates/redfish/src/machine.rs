@@ -15,7 +15,6 @@ const MEMBERS_MAX: usize = 64;
 pub struct Machine {
     pub system_path: String,
     pub serial: String,
-    pub uuid: String,
     pub manufacturer: String,
     pub model: String,
     pub power: Power,
@@ -95,10 +94,12 @@ impl Bmc {
         let root = self.get("/redfish/v1/").await?.body;
         let systems = self.members(&root["Systems"]).await?;
         let mut found = Vec::new();
+        let is_only_one = systems.len() == 1;
         for (path, system) in systems {
             let text = system["SerialNumber"].as_str().unwrap_or_default().trim().to_owned();
             if serial.is_none_or(|wanted| wanted == text) {
-                return self.machine_of(path, &system).await;
+                let slots = self.slots_of(&root, &path, &system, is_only_one).await?;
+                return Ok(machine_of(path, &system, slots));
             }
             found.push(text);
         }
@@ -110,32 +111,40 @@ impl Bmc {
         }
     }
 
-    async fn machine_of(&self, system_path: String, system: &Value) -> Result<Machine, Error> {
+    /// The media slots of a system: its own, or those of its managers, wherever CDs are taken.
+    async fn slots_of(
+        &self,
+        root: &Value,
+        system_path: &str,
+        system: &Value,
+        is_only_one: bool,
+    ) -> Result<Vec<Slot>, Error> {
         let mut slots = self.slots(&system["VirtualMedia"]).await?;
-        if slots.is_empty() {
-            // Before Redfish 2020.4 virtual media belonged to managers.
-            let managers = system["Links"]["ManagedBy"].as_array().cloned().unwrap_or_default();
-            for manager in managers.iter().filter_map(link).take(MEMBERS_MAX) {
-                let manager = self.get(&manager).await?.body;
+        if slots.iter().any(Slot::takes_cd) {
+            return Ok(slots);
+        }
+        // Before Redfish 2020.4 virtual media belonged to managers.
+        let managers = system["Links"]["ManagedBy"].as_array().cloned().unwrap_or_default();
+        for manager in managers.iter().filter_map(link).take(MEMBERS_MAX) {
+            let manager = self.get(&manager).await?.body;
+            slots.extend(self.slots(&manager["VirtualMedia"]).await?);
+        }
+        if slots.iter().any(Slot::takes_cd) {
+            return Ok(slots);
+        }
+        // Some do not link them. A manager of another system in the same chassis is not ours.
+        for (_, manager) in self.members(&root["Managers"]).await? {
+            let servers = manager["Links"]["ManagerForServers"].as_array();
+            let is_ours = servers.map_or(is_only_one, |servers| {
+                servers.iter().filter_map(link).any(|server| server == system_path)
+            });
+            if is_ours {
                 slots.extend(self.slots(&manager["VirtualMedia"]).await?);
             }
         }
-        let text = |key: &str| system[key].as_str().unwrap_or_default().trim().to_owned();
-        let reset = &system["Actions"]["#ComputerSystem.Reset"];
-        let boot = &system["Boot"];
-        Ok(Machine {
-            serial: text("SerialNumber"),
-            uuid: text("UUID"),
-            manufacturer: text("Manufacturer"),
-            model: text("Model"),
-            power: power_of(system),
-            boot_override: boot["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled").into(),
-            slots,
-            reset_path: reset["target"].as_str().map(str::to_owned),
-            reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
-            boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),
-            system_path,
-        })
+        let mut seen = BTreeSet::new();
+        slots.retain(|slot| seen.insert(slot.path.clone()));
+        Ok(slots)
     }
 
     async fn slots(&self, collection: &Value) -> Result<Vec<Slot>, Error> {
@@ -160,5 +169,23 @@ impl Bmc {
             }
         }
         Ok(members)
+    }
+}
+
+fn machine_of(system_path: String, system: &Value, slots: Vec<Slot>) -> Machine {
+    let text = |key: &str| system[key].as_str().unwrap_or_default().trim().to_owned();
+    let reset = &system["Actions"]["#ComputerSystem.Reset"];
+    let boot = &system["Boot"];
+    Machine {
+        serial: text("SerialNumber"),
+        manufacturer: text("Manufacturer"),
+        model: text("Model"),
+        power: power_of(system),
+        boot_override: boot["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled").into(),
+        slots,
+        reset_path: reset["target"].as_str().map(str::to_owned),
+        reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
+        boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),
+        system_path,
     }
 }

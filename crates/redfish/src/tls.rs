@@ -59,6 +59,26 @@ pub async fn fetch_certificate(url: &Url) -> Result<[u8; 32], Error> {
     }
 }
 
+/// Whether `Trust::Ca` can be made of this text.
+pub fn check_ca(pem: &[u8]) -> Result<(), Error> {
+    roots(pem).map(|_roots| ())
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate =
+            certificate.map_err(|error| Error::Setup(format!("the CA is not PEM: {error}")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| Error::Setup(format!("the CA is not usable: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(Error::Setup("the CA's PEM holds no certificate".into()));
+    }
+    Ok(roots)
+}
+
 /// A client for one BMC, and where the hash of a refused certificate is left.
 pub(crate) fn trusting(trust: &Trust) -> Result<(reqwest::Client, Shown), Error> {
     let seen = Shown::default();
@@ -67,15 +87,7 @@ pub(crate) fn trusting(trust: &Trust) -> Result<(reqwest::Client, Shown), Error>
             Arc::new(Pinned { pin: Some(*pin), seen: seen.clone(), provider: provider() })
         }
         Trust::Ca(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate
-                    .map_err(|error| Error::Setup(format!("the CA is not PEM: {error}")))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| Error::Setup(format!("the CA is not usable: {error}")))?;
-            }
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider())
                 .build()
                 .map_err(|error| Error::Setup(format!("the CA is not usable: {error}")))?
         }

@@ -11,12 +11,17 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::Error;
+use crate::error::without_secrets;
 use crate::tls::{self, Shown, Trust, hex};
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
-/// Longest Retry-After that is honoured.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
+/// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
+/// Longest pause of our own choice between two repetitions.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
+const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 /// Most of a BMC's own message that is repeated.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -80,6 +85,8 @@ pub struct Bmc {
     client: reqwest::Client,
     base: Url,
     auth: Mutex<Auth>,
+    /// Where sessions are opened.
+    sessions: String,
     username: String,
     password: Secret,
     shown: Shown,
@@ -109,47 +116,60 @@ impl Bmc {
     /// Logs in: one session, or Basic where the BMC has no sessions. A refused login is not repeated.
     pub async fn connect(endpoint: &Endpoint, budgets: Budgets) -> Result<Bmc, Error> {
         let (client, shown) = tls::trusting(&endpoint.trust)?;
-        let bmc = Bmc {
+        let mut bmc = Bmc {
             client,
             base: endpoint.url.clone(),
             auth: Mutex::new(Auth::None),
+            sessions: SESSIONS.to_owned(),
             username: endpoint.username.clone(),
             password: endpoint.password.clone(),
             shown,
             budgets,
         };
         let root = bmc.get("/redfish/v1/").await?.body;
-        let sessions = root["Links"]["Sessions"]["@odata.id"]
-            .as_str()
-            .unwrap_or("/redfish/v1/SessionService/Sessions")
-            .to_owned();
-        bmc.log_in(&sessions).await?;
+        if let Some(sessions) = root["Links"]["Sessions"]["@odata.id"].as_str() {
+            bmc.sessions = sessions.to_owned();
+        }
+        bmc.log_in().await?;
         Ok(bmc)
     }
 
-    async fn log_in(&self, sessions: &str) -> Result<(), Error> {
-        let body = json!({"UserName": self.username, "Password": self.password.0});
-        let request = self.request(Method::POST, sessions).await?.json(&body);
-        let response = self.send(request, &format!("POST {sessions}")).await?;
-        let text = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let auth = match response.status().as_u16() {
-            200..=299 => match text("x-auth-token") {
-                Some(token) => Auth::Session { token, location: text("location") },
-                None => Auth::Basic,
-            },
-            401 | 403 => return Err(Error::Unauthorized),
-            404 | 405 | 501 => Auth::Basic,
-            _ => return Err(refused(&format!("POST {sessions}"), response).await),
+    async fn log_in(&self) -> Result<(), Error> {
+        *self.auth.lock().await = Auth::None;
+        let mut patience = self.patience();
+        let auth = loop {
+            match self.log_in_once().await {
+                Ok(auth) => break auth,
+                Err(error) => patience.spend_on(error).await?,
+            }
         };
         *self.auth.lock().await = auth;
         Ok(())
     }
 
-    /// Ends the session. A BMC has few of them; failing to end one is not worth an error.
+    async fn log_in_once(&self) -> Result<Auth, Error> {
+        let what = format!("POST {}", self.sessions);
+        let body = json!({"UserName": self.username, "Password": self.password.0});
+        let request = self.request(Method::POST, &self.sessions).await?.json(&body);
+        let response = self.send(request, &what).await?;
+        let text = |name: &str| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        match response.status().as_u16() {
+            200..=299 => Ok(match text("x-auth-token") {
+                Some(token) => Auth::Session { token, location: text("location") },
+                None => Auth::Basic,
+            }),
+            401 | 403 => Err(Error::Unauthorized),
+            404 | 405 | 501 => Ok(Auth::Basic),
+            _ => Err(refused(&what, response).await),
+        }
+    }
+
+    /// Ends the session. A BMC has few of them; failing to end one is not worth an error. May be
+    /// called twice.
     pub async fn close(&self) {
-        let auth = std::mem::replace(&mut *self.auth.lock().await, Auth::Basic);
+        let auth = std::mem::replace(&mut *self.auth.lock().await, Auth::None);
         let Auth::Session { token, location: Some(location) } = auth else { return };
         let Ok(url) = self.same_authority(&location) else { return };
         let ended = self
@@ -171,7 +191,8 @@ impl Bmc {
         self.call(Method::POST, path, Some(body), None).await
     }
 
-    /// A request, repeated while the BMC is merely busy or away.
+    /// A request, repeated while the BMC is merely busy or away, and once more with a new session
+    /// where the BMC has dropped ours.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -179,26 +200,26 @@ impl Bmc {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
-        let deadline = Instant::now() + self.budgets.retries;
-        let mut pause = self.budgets.poll;
+        let mut patience = self.patience();
+        let mut may_log_in = true;
         loop {
-            let (error, wait) = match self.once(method.clone(), path, body, etag).await {
+            let error = match self.once(method.clone(), path, body, etag).await {
                 Ok(answer) => return Ok(answer),
-                Err(failed) => failed,
+                Err(error) => error,
             };
-            // A repeated POST must be harmless; ours are, except where a status says "done already".
-            let is_worth_it = match &error {
-                Error::Unreachable { .. } => true,
-                Error::Status { status, .. } => matches!(status, 429 | 502..=504),
-                _ => false,
-            };
-            let wait = wait.unwrap_or_else(|| jittered(pause));
-            if !is_worth_it || Instant::now() + wait > deadline {
-                return Err(error);
+            let has_session = matches!(&*self.auth.lock().await, Auth::Session { .. });
+            if matches!(error, Error::Unauthorized) && has_session && may_log_in {
+                may_log_in = false;
+                self.log_in().await?;
+                continue;
             }
-            tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
+            patience.spend_on(error).await?;
         }
+    }
+
+    fn patience(&self) -> Patience {
+        let poll = self.budgets.poll;
+        Patience { deadline: Instant::now() + self.budgets.retries, pause: poll, pause_min: poll }
     }
 
     async fn once(
@@ -207,28 +228,23 @@ impl Bmc {
         path: &str,
         body: Option<&Value>,
         etag: Option<&str>,
-    ) -> Result<Answer, (Error, Option<Duration>)> {
+    ) -> Result<Answer, Error> {
         let what = format!("{method} {path}");
         let budget =
             if path.ends_with("InsertMedia") { self.budgets.insert } else { self.budgets.request };
-        let mut request =
-            self.request(method, path).await.map_err(|error| (error, None))?.timeout(budget);
+        let mut request = self.request(method, path).await?.timeout(budget);
         if let Some(body) = body {
             request = request.json(body);
         }
         if let Some(etag) = etag {
             request = request.header(header::IF_MATCH, etag);
         }
-        let response = self.send(request, &what).await.map_err(|error| (error, None))?;
-        let status = response.status();
-        if status == StatusCode::UNAUTHORIZED {
-            return Err((Error::Unauthorized, None));
+        let response = self.send(request, &what).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
+            status if status.is_success() => answer(&what, response).await,
+            _ => Err(refused(&what, response).await),
         }
-        if !status.is_success() {
-            let wait = retry_after(&response);
-            return Err((refused(&what, response).await, wait));
-        }
-        answer(&what, response).await.map_err(|error| (error, None))
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
@@ -258,10 +274,48 @@ impl Bmc {
             let is_certificate = format!("{source:?}").contains("InvalidCertificate");
             match shown {
                 Some(hash) if is_certificate => Error::CertificateChanged { shown: hex(&hash) },
+                None if is_certificate => Error::CertificateUntrusted { why: innermost(&source) },
                 _ => Error::Unreachable { what: what.into(), source: source.without_url() },
             }
         })
     }
+}
+
+/// What is left of the time that a request may be repeated in.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+    /// Shortest pause, also where the BMC asks for none.
+    pause_min: Duration,
+}
+
+impl Patience {
+    /// Waits until the request may be repeated, or gives the error back where that is no use.
+    async fn spend_on(&mut self, error: Error) -> Result<(), Error> {
+        // A repeated POST must be harmless; ours are, except where a status says "done already".
+        let is_worth_it = match &error {
+            Error::Unreachable { .. } => true,
+            Error::Status { status, .. } => matches!(status, 429 | 502..=504),
+            _ => false,
+        };
+        let asked = error.retry_after().map(|asked| asked.max(self.pause_min));
+        let wait = asked.unwrap_or_else(|| jittered(self.pause));
+        if !is_worth_it || Instant::now() + wait > self.deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// The first cause: for a certificate, what is wrong with it.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
@@ -319,6 +373,7 @@ async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
 /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
 async fn refused(what: &str, response: Response) -> Error {
     let status = response.status().as_u16();
+    let retry_after = retry_after(&response);
     let body: Value = match bounded(what, response).await {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
         Err(_) => Value::Null,
@@ -328,6 +383,10 @@ async fn refused(what: &str, response: Response) -> Error {
         .as_str()
         .or(error["message"].as_str())
         .unwrap_or_default();
-    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
-    Error::Status { what: what.into(), status, detail }
+    Error::Status { what: what.into(), status, detail: foreign(detail), retry_after }
+}
+
+/// A BMC's own words, bounded.
+pub(crate) fn foreign(text: &str) -> String {
+    without_secrets(text).chars().take(DETAIL_CHARS_MAX).collect()
 }

@@ -17,6 +17,9 @@ use crate::store::{self, JobRow};
 /// Whoever holds the admin token.
 pub struct Admin;
 
+/// Who may tell how a job ended: the admin, or a foreign sender that knows the webhook's secret.
+pub struct Sender;
+
 /// The machine of one attempt, in the maintenance OS.
 pub struct Node {
     pub job: JobRow,
@@ -37,6 +40,18 @@ impl FromRequestParts<App> for Admin {
             "a valid token is needed",
             "send `Authorization: Bearer TOKEN` with the token from the file admin-token in the controller's data directory",
         ))
+    }
+}
+
+impl FromRequestParts<App> for Sender {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Sender, Refusal> {
+        let given = parts.headers.get("x-webhook-secret").map(HeaderValue::as_bytes);
+        if given.is_some_and(|secret| app.keys.is_webhook_secret(secret)) {
+            return Ok(Sender);
+        }
+        Admin::from_request_parts(parts, app).await.map(|_admin| Sender)
     }
 }
 

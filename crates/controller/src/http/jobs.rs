@@ -9,7 +9,7 @@ use api::problem::FieldProblem;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use recipe::Recipe;
 use serde::Deserialize;
 
 use super::auth::Admin;
+use super::path::Path;
 use super::problem::{Answer, json, refuse};
 use crate::store::{Created, JobRow, NewJobRow, api_status};
 use crate::{App, keys, now_ms, timestamp};
@@ -35,16 +36,49 @@ const TARGETS: &[&str] = &["install-linux.target"];
 /// How often a stream looks although nobody told it of news.
 const STREAM_POLL: Duration = Duration::from_secs(5);
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateQuery {
+    mode: Option<Mode>,
+}
+
+/// What `POST /jobs` is asked to do with a job.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// Say what would be done, and do nothing.
+    Plan,
+}
+
 pub async fn create(
     _admin: Admin,
     State(app): State<App>,
+    query: Result<Query<CreateQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Response> {
+    match query.map_err(|rejection| bad_query(&rejection))?.mode {
+        None => {}
+        // Who asks for a plan must not get a job.
+        Some(Mode::Plan) => {
+            return Err(refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "plan-unsupported",
+                "this version makes no plans",
+                "mode=plan is not built yet; nothing was stored",
+            ));
+        }
+    }
     let body = body?;
     let new: NewJob = json(&body)?;
     let recipe = parse_recipe(&new)?;
     let idempotency = idempotency(&headers, &body)?;
+    // Before all that may have changed since the first request: its answer stands.
+    if let Some((key, hash)) = &idempotency
+        && let Some(job) = app.store.job_of_key(key.clone(), hash.clone()).await?
+    {
+        return Ok(accepted(&job));
+    }
     if !TARGETS.contains(&recipe.task_target.as_str()) {
         return Err(refuse(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -81,13 +115,17 @@ pub async fn create(
     };
     let job = match app.store.create_job(row).await? {
         Created::New(job) => {
-            app.driver.changed(&job.id);
+            app.moved(&job);
             job
         }
         Created::Repeated(job) => job,
     };
+    Ok(accepted(&job))
+}
+
+fn accepted(job: &JobRow) -> Response {
     let location = format!("/api/v1/jobs/{}", job.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(shown(&job))).into_response())
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(shown(job))).into_response()
 }
 
 fn parse_recipe(new: &NewJob) -> Answer<Recipe> {
@@ -283,7 +321,7 @@ pub async fn cancel(
 ) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
-    app.driver.changed(&id);
+    app.moved(&applied.job);
     Ok((StatusCode::ACCEPTED, Json(shown(&applied.job))).into_response())
 }
 

@@ -6,15 +6,18 @@
 //! never kept in memory. A dead token answers 410.
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
+use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
+use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
+use crate::App;
 use crate::keys::sha256;
-use crate::{App, now_ms};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -90,8 +93,12 @@ pub async fn serve(
         Body::empty()
     } else {
         file.seek(std::io::SeekFrom::Start(start)).await.map_err(anyhow::Error::from)?;
-        app.media.count_read(&medium.job_id, medium.kind, length, now_ms());
-        Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES))
+        let media = app.media.clone();
+        let part = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
+        // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
+        Body::from_stream(part.inspect_ok(move |chunk| {
+            media.count_read(&medium.job_id, medium.kind, chunk.len() as u64, Instant::now());
+        }))
     };
     Ok(response.header(header::CONTENT_LENGTH, length).body(body).map_err(anyhow::Error::from)?)
 }

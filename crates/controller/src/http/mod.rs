@@ -6,6 +6,7 @@ mod health;
 mod jobs;
 mod media;
 mod node;
+mod path;
 mod problem;
 mod servers;
 mod webhook;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What a machine in the maintenance OS says. Its words are foreign: bounded, never interpreted.
 
-use api::node::{Hello, LOG_LINES_MAX, Log, Permit, PermitRequest, Progress, TEXT_BYTES_MAX};
+use api::node::{
+    DiskIdentity, Dmi, Hello, LOG_LINES_MAX, Log, Permit, PermitRequest, Progress, TEXT_BYTES_MAX,
+};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -13,6 +15,11 @@ use super::auth::Node;
 use super::problem::{Answer, Refusal, json, refuse};
 use crate::store::{Error, JobRow, PermitAnswer};
 use crate::{App, now_ms};
+
+/// Longest name of a machine, a disk or what is on it; SMBIOS and SCSI have 64 and 224 bytes.
+const NAME_BYTES_MAX: usize = 256;
+/// Most signatures on one disk that are kept; blkid knows some 80 kinds, a disk has a few.
+const FOUND_MAX: usize = 64;
 
 pub async fn hello(
     node: Node,
@@ -30,8 +37,10 @@ pub async fn hello(
         TEXT_BYTES_MAX,
     );
     let permitted_boot = node.job.permit.as_ref().map(|permit| permit.boot_id.clone());
-    let job =
-        app.store.hello(&node.job.attempt, bounded(hello.boot_id, 64), message, now_ms()).await?;
+    let job = app
+        .store
+        .hello(&node.job.attempt, bounded(hello.boot_id, NAME_BYTES_MAX), message, now_ms())
+        .await?;
     let restarted = permitted_boot.is_some_and(|boot| Some(boot) != job.boot_id);
     if restarted && job.state == JobState::Provisioning(Stage::Writing) {
         // Its permit died with the boot that had it; whatever it was writing is half done.
@@ -40,8 +49,9 @@ pub async fn hello(
             reason: "the machine restarted while its disk was being written".into(),
         };
         let message = failure.reason.clone();
-        app.store.apply(&job.id, None, Event::Overdue(failure), message, now_ms()).await?;
-        app.driver.changed(&job.id);
+        let event = Event::Overdue(failure);
+        let applied = app.store.apply(&job.id, None, event, message, now_ms()).await?;
+        app.moved(&applied.job);
         return Err(over());
     }
     Ok(StatusCode::NO_CONTENT)
@@ -52,20 +62,19 @@ pub async fn permit(
     State(app): State<App>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Json<Permit>> {
-    let request: PermitRequest = json(&body?)?;
+    let request = kept(json(&body?)?);
     refuse_if_over(&node.job)?;
     if request.dmi.serial.trim() != node.job.server_serial {
         let detail = format!(
             "this machine's serial is {:?}, the job is for {:?}",
-            bounded(request.dmi.serial, 128),
-            node.job.server_serial
+            request.dmi.serial, node.job.server_serial
         );
         app.store.note(&node.job.id, "permit_refused", detail.clone(), None, now_ms()).await?;
         return Err(refuse(StatusCode::FORBIDDEN, "wrong-machine", "the wrong machine", detail));
     }
     match app.store.permit(&node.job.attempt, request, now_ms()).await? {
-        PermitAnswer::Granted => {
-            app.driver.changed(&node.job.id);
+        PermitAnswer::Granted(job) => {
+            app.moved(&job);
             Ok(Json(Permit { granted: true }))
         }
         PermitAnswer::Over => Err(over()),
@@ -125,8 +134,8 @@ pub async fn result(
     let job = &node.job;
     match app.store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now_ms()).await
     {
-        Ok(_) => {
-            app.driver.changed(&job.id);
+        Ok(applied) => {
+            app.moved(&applied.job);
             Ok(StatusCode::NO_CONTENT)
         }
         // A repeated delivery: the first one counted.
@@ -135,6 +144,29 @@ pub async fn result(
         }
         Err(Error::Refused(_)) if job.state.outcome().is_some() => Err(over()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What is kept of a request: a name longer than these is no name.
+fn kept(request: PermitRequest) -> PermitRequest {
+    let name = |text: String| bounded(text, NAME_BYTES_MAX);
+    let PermitRequest { boot_id, dmi, disk, found } = request;
+    PermitRequest {
+        boot_id: name(boot_id),
+        dmi: Dmi {
+            serial: name(dmi.serial),
+            uuid: name(dmi.uuid),
+            manufacturer: name(dmi.manufacturer),
+            product: name(dmi.product),
+        },
+        disk: DiskIdentity {
+            name: name(disk.name),
+            serial: disk.serial.map(name),
+            wwn: disk.wwn.map(name),
+            model: disk.model.map(name),
+            size_bytes: disk.size_bytes,
+        },
+        found: found.into_iter().take(FOUND_MAX).map(name).collect(),
     }
 }
 

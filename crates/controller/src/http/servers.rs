@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `/servers`: which machine is reached at which BMC, and a look at it.
 
-use api::problem::FieldProblem;
+use api::problem::{FieldProblem, Problem};
 use api::servers::{BmcSpec, Probe, ProbedSlot, Server, ServerList, ServerSpec};
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use redfish::Bmc;
 use url::Url;
 
 use super::auth::Admin;
+use super::path::Path;
 use super::problem::{Answer, Refusal, json, refuse};
-use crate::performer::{chain, endpoint, two_cd_slots};
-use crate::store::ServerRow;
+use crate::performer::{chain, two_cd_slots};
+use crate::store::{self, ServerRow};
+use crate::visit::{Session, endpoint};
 use crate::{App, now_ms, timestamp};
 
 /// Serial numbers that vendors leave in place: they name no machine.
@@ -43,7 +44,11 @@ pub async fn put(
     let spec: ServerSpec = json(&body?)?;
     let url = check(&serial, &spec)?;
     let bmc = spec.bmc;
-    let known = app.store.server(&serial).await.ok();
+    let known = match app.store.server(&serial).await {
+        Ok(known) => Some(known),
+        Err(store::Error::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     let endpoint_text = url.to_string();
     let password = match (bmc.password, &known) {
         (Some(password), _) => app.keys.seal(&serial, &endpoint_text, &password)?,
@@ -57,22 +62,17 @@ pub async fn put(
             ));
         }
     };
-    let pin = match (bmc.certificate_sha256, &bmc.ca_pem) {
-        (Some(pin), _) => Some(pin.to_lowercase()),
-        (None, Some(_)) => None,
-        (None, None) => {
-            Some(hex::encode(redfish::fetch_certificate(&url).await.map_err(|error| {
-                refuse(
-                    StatusCode::BAD_GATEWAY,
-                    "bmc-unreachable",
-                    "the BMC shows no certificate to pin",
-                    format!(
-                        "{}; give certificate_sha256 or ca_pem to set the server without asking it",
-                        chain(&error)
-                    ),
-                )
-            })?))
-        }
+    let known_trust = known
+        .filter(|known| known.bmc_url == endpoint_text)
+        .map(|known| (known.bmc_pin, known.bmc_ca_pem))
+        .filter(|(pin, ca)| pin.is_some() || ca.is_some());
+    let (pin, ca_pem) = match (bmc.certificate_sha256, bmc.ca_pem) {
+        (None, None) => match known_trust {
+            // Whom to trust changes only when a person says so.
+            Some(known) => known,
+            None => (Some(shown_certificate(&url).await?), None),
+        },
+        (pin, ca_pem) => (pin.map(|pin| pin.to_lowercase()), ca_pem),
     };
     let now = now_ms();
     let is_new = app
@@ -83,7 +83,7 @@ pub async fn put(
             bmc_username: bmc.username,
             bmc_password: password,
             bmc_pin: pin,
-            bmc_ca_pem: bmc.ca_pem,
+            bmc_ca_pem: ca_pem,
             created_at: now,
             updated_at: now,
             active_job: None,
@@ -91,6 +91,22 @@ pub async fn put(
         .await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(shown(app.store.server(&serial).await?))).into_response())
+}
+
+/// The certificate that a BMC shows at its first contact, to be pinned.
+async fn shown_certificate(url: &Url) -> Answer<String> {
+    let shown = redfish::fetch_certificate(url).await.map_err(|error| {
+        refuse(
+            StatusCode::BAD_GATEWAY,
+            "bmc-unreachable",
+            "the BMC shows no certificate to pin",
+            format!(
+                "{}; give certificate_sha256 or ca_pem to set the server without asking it",
+                chain(&error)
+            ),
+        )
+    })?;
+    Ok(hex::encode(shown))
 }
 
 fn invalid(path: &str, code: &str, message: &str) -> Refusal {
@@ -134,15 +150,37 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
             "write the BMC as https://host or https://host:port, without path, query or user",
         ));
     }
-    let pin = spec.bmc.certificate_sha256.as_deref().unwrap_or_default();
-    if !pin.is_empty() && !hex::decode(pin).is_ok_and(|bytes| bytes.len() == 32) {
-        return Err(invalid(
+    check_trust(&spec.bmc)?;
+    Ok(url)
+}
+
+fn check_trust(bmc: &BmcSpec) -> Answer<()> {
+    let unusable = |path: &str, code: &str, message: &str| {
+        let Refusal(problem) = invalid(path, code, message);
+        Refusal(Problem { status: StatusCode::UNPROCESSABLE_ENTITY.as_u16(), ..problem })
+    };
+    if let Some(pin) = &bmc.certificate_sha256
+        && !hex::decode(pin).is_ok_and(|bytes| bytes.len() == 32)
+    {
+        return Err(unusable(
             "/bmc/certificate_sha256",
             "pin",
-            "write the SHA-256 of the certificate as 64 hex digits",
+            "write the SHA-256 of the certificate as 64 hex digits, or leave it out",
         ));
     }
-    Ok(url)
+    let Some(ca) = &bmc.ca_pem else { return Ok(()) };
+    if bmc.certificate_sha256.is_some() {
+        return Err(unusable(
+            "/bmc/ca_pem",
+            "pin-and-ca",
+            "give certificate_sha256 or ca_pem, not both: one says exactly which certificate, the other who may sign a new one",
+        ));
+    }
+    redfish::check_ca(ca.as_bytes()).map_err(|error| {
+        let message =
+            format!("{}; write the CA's certificate as PEM, or leave it out", chain(&error));
+        unusable("/bmc/ca_pem", "ca", &message)
+    })
 }
 
 pub async fn list(_admin: Admin, State(app): State<App>) -> Answer<Json<ServerList>> {
@@ -178,7 +216,7 @@ pub async fn probe(
     let failed = |error: redfish::Error| {
         refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", chain(&error))
     };
-    let bmc = Bmc::connect(&endpoint, redfish::Budgets::default()).await.map_err(failed)?;
+    let bmc = Session::open(&app, &endpoint).await.map_err(failed)?;
     let machine = bmc.machine(Some(&serial)).await;
     bmc.close().await;
     let machine = machine.map_err(failed)?;

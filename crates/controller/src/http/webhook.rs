@@ -2,52 +2,60 @@
 //! `POST /status-webhook/{serial}`: the end of a job, told by a sender that is not our dispatcher.
 
 use api::jobs::{StatusWebhook, WebhookStatus};
-use api::node::TEXT_BYTES_MAX;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use job::{Event, Failure, Outcome};
+use job::{Failure, Outcome};
 
-use super::auth::Admin;
+use super::auth::Sender;
+use super::node::bounded;
+use super::path::Path;
 use super::problem::{Answer, json, refuse};
+use crate::store::Delivered;
 use crate::{App, now_ms};
 
+/// Longest name of a failed step that is kept.
+const STEP_BYTES_MAX: usize = 256;
+/// Longest `delivery_id`.
+const DELIVERY_BYTES_MAX: usize = 255;
+
 pub async fn receive(
-    _admin: Admin,
+    _sender: Sender,
     State(app): State<App>,
     Path(serial): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<StatusCode> {
     let webhook: StatusWebhook = json(&body?)?;
-    let Some(job) = app.store.open_job_of(&serial).await? else {
+    let delivery = webhook.delivery_id;
+    // Cut, two different ones could become the same.
+    if delivery.as_ref().is_some_and(|id| id.is_empty() || id.len() > DELIVERY_BYTES_MAX) {
         return Err(refuse(
-            StatusCode::NOT_FOUND,
-            "job-unknown",
-            "not found",
-            format!("server {serial:?} has no open job"),
+            StatusCode::BAD_REQUEST,
+            "delivery-id",
+            "the delivery_id is not usable",
+            format!("write 1 to {DELIVERY_BYTES_MAX} bytes"),
         ));
-    };
-    if let Some(delivery) = webhook.delivery_id
-        && !app.store.is_new_delivery(&job.id, delivery).await?
-    {
-        return Ok(StatusCode::OK);
     }
     let outcome = match webhook.status {
         WebhookStatus::Success => Outcome::Succeeded,
         WebhookStatus::Failed => Outcome::Failed(Failure {
-            step: super::node::bounded(
-                webhook.failed_step.unwrap_or_else(|| "webhook".into()),
-                TEXT_BYTES_MAX,
-            ),
+            step: bounded(webhook.failed_step.unwrap_or_else(|| "webhook".into()), STEP_BYTES_MAX),
             reason: "reported by webhook".into(),
         }),
     };
-    if job.state.outcome() == Some(&outcome) {
-        return Ok(StatusCode::OK);
-    }
     let message = "reported by webhook".to_owned();
-    app.store.apply(&job.id, None, Event::Reported(outcome), message, now_ms()).await?;
-    app.driver.changed(&job.id);
-    Ok(StatusCode::OK)
+    match app.store.deliver(&serial, delivery, outcome, message, now_ms()).await? {
+        Delivered::Now(job) => {
+            app.moved(&job);
+            Ok(StatusCode::OK)
+        }
+        Delivered::Before => Ok(StatusCode::OK),
+        Delivered::NoJob => Err(refuse(
+            StatusCode::NOT_FOUND,
+            "job-unknown",
+            "not found",
+            format!("server {serial:?} has no open job"),
+        )),
+    }
 }

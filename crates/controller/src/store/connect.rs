@@ -2,13 +2,17 @@
 //! Opening the database: lock, settings, migrations.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OpenFlags};
 
 /// In order; never changed once released, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_jobs.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_jobs.sql"),
+    include_str!("../../migrations/0002_deliveries.sql"),
+];
 
 /// Keeps a second controller off the same directory.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
@@ -27,6 +31,14 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
 
 /// The writer's connection, migrated.
 pub fn open(file: &Path) -> anyhow::Result<Connection> {
+    // Recipes hold what users keep to themselves. SQLite gives its other files the same mode.
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("create {}", file.display()))?;
     let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
@@ -81,6 +93,27 @@ mod tests {
         raw.execute_batch("PRAGMA user_version = 999").unwrap();
         let error = open(&file).unwrap_err().to_string();
         assert!(error.contains("version 999"), "{error}");
+    }
+
+    #[test]
+    fn a_database_of_the_first_version_keeps_its_deliveries() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shoal.sqlite");
+        let raw = Connection::open(&file).unwrap();
+        raw.execute_batch(MIGRATIONS[0]).unwrap();
+        raw.execute_batch(
+            "PRAGMA user_version = 1;
+             INSERT INTO jobs (id, server_serial, attempt, recipe, task_target, state, status, epoch,
+             tries, token_hash, created_at, updated_at)
+             VALUES ('j1', 'SN1', 'a1', '{}', 't', '\"queued\"', 'queued', 0, 0, x'00', 0, 0);
+             INSERT INTO deliveries VALUES ('j1', 'd1');",
+        )
+        .unwrap();
+        drop(raw);
+        let kept = open(&file).unwrap().query_row("SELECT * FROM deliveries", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        });
+        assert_eq!(kept.unwrap(), ("SN1".into(), "d1".into(), "j1".into()));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! Jobs and their events. A job's state changes in [`apply`] and nowhere else; the event that moved
 //! it is written in the same transaction.
 
+use std::collections::HashSet;
+
 use api::jobs::{JobEvent, JobStatus};
 use api::node::{PermitRequest, Progress};
 use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
@@ -70,18 +72,7 @@ pub struct Applied {
     pub job: JobRow,
 }
 
-/// What the machine is told about its permit.
-#[derive(Debug)]
-pub enum PermitAnswer {
-    Granted,
-    /// The attempt is over.
-    Over,
-    /// Another boot has it, or it asks for something else than it got.
-    Taken(String),
-    TooEarly,
-}
-
-const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
+pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at \
     FROM jobs";
 
@@ -103,7 +94,7 @@ fn parse_optional<T: serde::de::DeserializeOwned>(
     text.map(|text| parse(index, &text)).transpose()
 }
 
-fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
+pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
         id: row.get(0)?,
         server_serial: row.get(1)?,
@@ -124,13 +115,13 @@ fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     })
 }
 
-fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
+pub(super) fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE id = ?1"), [id], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "job", id: id.into() })
 }
 
-fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
+pub(super) fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE attempt = ?1"), [attempt], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
@@ -159,14 +150,14 @@ pub fn api_status(status: Status) -> JobStatus {
 
 /// A line of the story.
 #[derive(Debug, Default)]
-struct Line<'a> {
-    kind: &'a str,
-    message: &'a str,
-    step: Option<&'a str>,
-    event: Option<&'a Event>,
+pub(super) struct Line<'a> {
+    pub kind: &'a str,
+    pub message: &'a str,
+    pub step: Option<&'a str>,
+    pub event: Option<&'a Event>,
 }
 
-fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+pub(super) fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
     let seq: u64 = db.query_row(
         "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
         [&job.id],
@@ -194,7 +185,7 @@ fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Erro
 }
 
 /// The only way to another state.
-fn apply(
+pub(super) fn apply(
     db: &Connection,
     job: &JobRow,
     event: &Event,
@@ -217,9 +208,11 @@ fn apply(
             now
         ],
     )?;
-    let ejected =
-        matches!(event, Event::Done(Action::EjectMedia) | Event::GaveUp(Action::EjectMedia, _));
-    if ejected || state.is_complete() {
+    if *event == Event::Done(Action::InsertMedia) {
+        // The next boot is another one: what an earlier one said is not about it.
+        db.execute("UPDATE jobs SET hello_at = NULL, boot_id = NULL WHERE id = ?1", [&job.id])?;
+    }
+    if !state.uses_media() {
         media::revoke(db, &job.id, now)?;
     }
     let moved = JobRow { state, epoch: job.epoch + 1, tries: 0, updated_at: now, ..job.clone() };
@@ -247,28 +240,45 @@ fn kind(event: &Event) -> &'static str {
     }
 }
 
+/// The job that was created with this `Idempotency-Key`, from a body of this hash.
+fn of_key(db: &Connection, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
+    let earlier: Option<(String, Vec<u8>)> = db
+        .query_row(
+            "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",
+            [key],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    match earlier {
+        None => Ok(None),
+        Some((id, earlier)) if earlier == hash => get(db, &id).map(Some),
+        Some((id, _)) => Err(Error::Conflict(format!(
+            "Idempotency-Key {key:?} belongs to job {id}, which was created from another body"
+        ))),
+    }
+}
+
 impl Store {
+    /// The job that this request created before, if any; a conflict if another request has its key.
+    pub async fn job_of_key(&self, key: String, hash: Vec<u8>) -> Result<Option<JobRow>, Error> {
+        self.read(move |db| of_key(db, &key, &hash)).await
+    }
+
     pub async fn create_job(&self, new: NewJobRow) -> Result<Created, Error> {
         self.write(move |db| {
-            if let Some((key, hash)) = &new.idempotency {
-                let earlier: Option<(String, Vec<u8>)> = db
-                    .query_row(
-                        "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",
-                        [key],
-                        |row| Ok((row.get(0)?, row.get(1)?)),
-                    )
-                    .optional()?;
-                match earlier {
-                    Some((id, earlier)) if earlier == *hash => {
-                        return Ok(Created::Repeated(get(db, &id)?));
-                    }
-                    Some((id, _)) => {
-                        return Err(Error::Conflict(format!(
-                            "Idempotency-Key {key:?} belongs to job {id}, which was created from another body"
-                        )));
-                    }
-                    None => {}
-                }
+            if let Some((key, hash)) = &new.idempotency
+                && let Some(job) = of_key(db, key, hash)?
+            {
+                return Ok(Created::Repeated(job));
+            }
+            // It was there when the request was read, and may have been deleted since.
+            let is_known: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM servers WHERE serial = ?1)",
+                [&new.server_serial],
+                |row| row.get(0),
+            )?;
+            if !is_known {
+                return Err(Error::NotFound { what: "server", id: new.server_serial });
             }
             let open: Option<String> = db
                 .query_row(
@@ -305,7 +315,12 @@ impl Store {
             )?;
             let job = get(db, &new.id)?;
             let message = format!("{} for server {}", job.task_target, job.server_serial);
-            tell(db, &job, &Line { kind: "queued", message: &message, ..Line::default() }, new.now)?;
+            tell(
+                db,
+                &job,
+                &Line { kind: "queued", message: &message, ..Line::default() },
+                new.now,
+            )?;
             Ok(Created::New(job))
         })
         .await
@@ -319,15 +334,6 @@ impl Store {
     pub async fn attempt(&self, attempt: &str) -> Result<JobRow, Error> {
         let attempt = attempt.to_owned();
         self.read(move |db| get_attempt(db, &attempt)).await
-    }
-
-    pub async fn open_job_of(&self, serial: &str) -> Result<Option<JobRow>, Error> {
-        let serial = serial.to_owned();
-        self.read(move |db| {
-            let sql = format!("{SELECT} WHERE server_serial = ?1 AND status <> 'complete'");
-            Ok(db.query_row(&sql, [serial], job_row).optional()?)
-        })
-        .await
     }
 
     /// The job whose attempt token has this hash, if any.
@@ -411,6 +417,17 @@ impl Store {
                  AND json_extract(state, '$.provisioning') IS NOT 'writing'",
                 [now],
             )?)
+        })
+        .await
+    }
+
+    /// The attempts whose media are in use.
+    pub async fn attempts_with_media(&self) -> Result<HashSet<String>, Error> {
+        self.read(|db| {
+            let mut query = db.prepare(&format!("{SELECT} WHERE status <> 'complete'"))?;
+            let jobs: Vec<JobRow> = query.query_map([], job_row)?.collect::<Result<_, _>>()?;
+            let used = jobs.into_iter().filter(|job| job.state.uses_media());
+            Ok(used.map(|job| job.attempt).collect())
         })
         .await
     }
@@ -515,7 +532,9 @@ impl Store {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
-            if epoch.is_some_and(|epoch| epoch != job.epoch) {
+            // A machine that said hello meanwhile is not lost.
+            let is_found = event == Event::BootLost && job.hello_at.is_some();
+            if is_found || epoch.is_some_and(|epoch| epoch != job.epoch) {
                 return Err(Error::Stale);
             }
             Ok(Applied { job: apply(db, &job, &event, &message, now)? })
@@ -547,6 +566,23 @@ impl Store {
         .await
     }
 
+    /// The worker of this claim is gone. If it left no trace, the job is due again at `due_at`.
+    /// Answers the job as it is now.
+    pub async fn give_back(&self, id: &str, epoch: i64, due_at: i64) -> Result<JobRow, Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            if job.epoch == epoch && job.state.action().is_some() {
+                db.execute(
+                    "UPDATE jobs SET due_at = ?2 WHERE id = ?1 AND due_at IS NULL",
+                    params![id, due_at],
+                )?;
+            }
+            Ok(job)
+        })
+        .await
+    }
+
     /// A line of the story that moves nothing.
     pub async fn note(
         &self,
@@ -568,141 +604,4 @@ impl Store {
         })
         .await
     }
-
-    /// The machine runs. A first hello, a repeated one, or one of another boot.
-    pub async fn hello(
-        &self,
-        attempt: &str,
-        boot_id: String,
-        message: String,
-        now: i64,
-    ) -> Result<JobRow, Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            if job.boot_id.as_deref() != Some(&boot_id) {
-                db.execute(
-                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2 WHERE id = ?1",
-                    params![job.id, now, boot_id],
-                )?;
-                tell(db, &job, &Line { kind: "hello", message: &message, ..Line::default() }, now)?;
-            }
-            touch(db, &job, now)?;
-            get(db, &job.id)
-        })
-        .await
-    }
-
-    /// At most one permit per attempt: read, decide and write in one transaction.
-    pub async fn permit(
-        &self,
-        attempt: &str,
-        request: PermitRequest,
-        now: i64,
-    ) -> Result<PermitAnswer, Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            if job.state.outcome().is_some() {
-                return Ok(PermitAnswer::Over);
-            }
-            if let Some(given) = &job.permit {
-                return Ok(if *given == request {
-                    PermitAnswer::Granted
-                } else if given.boot_id == request.boot_id {
-                    PermitAnswer::Taken("this attempt has its permit for another disk or content".into())
-                } else {
-                    PermitAnswer::Taken("an earlier boot of this attempt has the permit; its disk may be half written".into())
-                });
-            }
-            let disk = &request.disk;
-            let message = format!(
-                "may write {} (serial {}, {} bytes; found: {})",
-                disk.name,
-                disk.serial.as_deref().unwrap_or("unknown"),
-                disk.size_bytes,
-                if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
-            );
-            match apply(db, &job, &Event::Permitted, &message, now) {
-                Ok(_) => {}
-                Err(Error::Refused(_)) => return Ok(PermitAnswer::TooEarly),
-                Err(error) => return Err(error),
-            }
-            db.execute(
-                "UPDATE jobs SET permit = ?2 WHERE id = ?1",
-                params![job.id, serde_json::to_string(&request)?],
-            )?;
-            Ok(PermitAnswer::Granted)
-        })
-        .await
-    }
-
-    /// Keeps the newest progress; a new step is a line of the story.
-    pub async fn progress(&self, attempt: &str, progress: Progress, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            touch(db, &job, now)?;
-            let changed = db.execute(
-                "UPDATE jobs SET progress = ?2, progress_seq = ?3 WHERE id = ?1 AND progress_seq < ?3",
-                params![job.id, serde_json::to_string(&progress)?, progress.seq],
-            )?;
-            let is_new_step = job.progress.as_ref().is_none_or(|before| before.step != progress.step);
-            if changed == 1 && is_new_step {
-                let line = Line {
-                    kind: "step",
-                    message: &progress.message,
-                    step: Some(&progress.step),
-                    event: None,
-                };
-                tell(db, &job, &line, now)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Lines of a step's journal; a repeated message adds nothing.
-    pub async fn log(&self, attempt: &str, log: api::node::Log, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
-        self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            touch(db, &job, now)?;
-            let is_new = db.execute(
-                "UPDATE jobs SET log_seq = ?2 WHERE id = ?1 AND log_seq < ?2",
-                params![job.id, log.seq],
-            )? == 1;
-            if is_new {
-                for message in &log.lines {
-                    let line = Line { kind: "log", message, step: Some(&log.step), event: None };
-                    tell(db, &job, &line, now)?;
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Whether this webhook delivery is new.
-    pub async fn is_new_delivery(&self, job_id: &str, delivery_id: String) -> Result<bool, Error> {
-        let job_id = job_id.to_owned();
-        self.write(move |db| {
-            Ok(db.execute(
-                "INSERT OR IGNORE INTO deliveries VALUES (?1, ?2)",
-                params![job_id, delivery_id],
-            )? == 1)
-        })
-        .await
-    }
-}
-
-/// A sign of life: the deadline of the present state begins anew.
-fn touch(db: &Connection, job: &JobRow, now: i64) -> Result<(), Error> {
-    if let Some(secs) = deadline_secs(&job.state) {
-        db.execute(
-            "UPDATE jobs SET deadline_at = ?2 WHERE id = ?1",
-            params![job.id, now + secs.cast_signed() * 1000],
-        )?;
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@
 mod connect;
 mod jobs;
 mod media;
+mod reports;
 mod servers;
 
 use std::path::Path;
@@ -20,8 +21,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use jobs::{Claim, Created, JobRow, NewJobRow, PermitAnswer, api_status};
+pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::MediumKind;
+pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
 
 /// Most closures in one commit: keeps the first one's wait short.

@@ -28,57 +28,24 @@ fn with(key: &str, value: Value) -> Value {
     recipe
 }
 
-#[tokio::test]
-async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
-    let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
-    with_server(&controller, "SN1").await;
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let cases: Vec<(&str, String, u16, &str)> = vec![
-        ("malformed JSON", "{\"server_serial\": ".into(), 400, "json"),
-        ("deep JSON", format!("{{\"server_serial\":\"SN1\",\"recipe\":{deep}}}"), 400, "json"),
-        (
-            "unknown envelope field",
-            json!({"server_serial":"SN1","recipe":{},"x":1}).to_string(),
-            400,
-            "json",
-        ),
-        ("unknown recipe field", job("SN1", &with("partitions", json!([]))), 400, "recipe-invalid"),
-        (
-            "2 MiB of user_data",
-            job("SN1", &with("user_data", "x".repeat(2 << 20).into())),
-            400,
-            "recipe-invalid",
-        ),
-        (
-            "path escape",
-            job("SN1", &with("target_disk", "/dev/../../etc/passwd".into())),
-            400,
-            "recipe-invalid",
-        ),
-        ("body of 7 MiB", "x".repeat(7 << 20), 413, "body"),
-        ("unknown server", job("SN9", &linux_recipe()), 404, "server-unknown"),
-        (
-            "a target of a later version",
-            job(
-                "SN1",
-                &json!({
-                    "task_target": "install-esxi.target", "ks_cfg": "vmaccepteula\n"
-                }),
-            ),
-            422,
-            "target-unsupported",
-        ),
-        (
-            "missing artifact",
-            job("SN1", &with("oci_url", "controller/os-images/none:1".into())),
-            422,
-            "artifact-unknown",
-        ),
-    ];
-    for (name, body, status, kind) in cases {
-        let answer = controller
-            .request("POST", "/api/v1/jobs")
+/// A request that is refused: name, method and path, body, status, kind of problem.
+type Case = (&'static str, &'static str, String, u16, &'static str);
+
+/// Asserts each refusal to the letter that a client may rely on, and that nothing came of it.
+async fn refuses(controller: &Controller, token: &str, cases: Vec<Case>) {
+    let stored = async || {
+        let mut stored = Vec::new();
+        for path in ["/api/v1/jobs", "/api/v1/servers", "/api/v1/artifacts"] {
+            stored.push(controller.get(path).await);
+        }
+        stored
+    };
+    let before = stored().await;
+    for (name, request, body, status, kind) in cases {
+        let (method, path) = request.split_once(' ').unwrap();
+        let answer = reqwest::Client::new()
+            .request(method.parse().unwrap(), format!("{}{path}", controller.url))
+            .bearer_auth(token)
             .header("content-type", "application/json")
             .body(body)
             .send()
@@ -86,15 +53,110 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
             .unwrap();
         assert_eq!(answer.status(), status, "{name}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{name}");
-        let problem: Value = answer.json().await.unwrap();
-        assert_eq!(problem["type"], format!("urn:shoal:problem:{kind}"), "{name}: {problem:#}");
-        assert_eq!(problem["status"], status, "{name}");
+        let text = answer.text().await.unwrap();
+        let problem: api::problem::Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem.kind, format!("urn:shoal:problem:{kind}"), "{name}: {text}");
+        assert_eq!(problem.status, status, "{name}");
+        assert!(!problem.title.is_empty() && !problem.detail.is_empty(), "{name}: {text}");
         if kind == "recipe-invalid" {
-            let path = problem["errors"][0]["path"].as_str().unwrap();
-            assert!(path.starts_with("/recipe"), "{name}: {problem:#}");
+            let errors = &problem.errors;
+            assert!(!errors.is_empty(), "{name}: {text}");
+            assert!(
+                errors.iter().all(|error| error.path.starts_with("/recipe/")),
+                "{name}: {text}"
+            );
         }
     }
-    assert_eq!(controller.get("/api/v1/jobs").await["jobs"], json!([]));
+    assert_eq!(stored().await, before);
+}
+
+#[tokio::test]
+async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    with_server(&controller, "SN1").await;
+    const JOBS: &str = "POST /api/v1/jobs";
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("{{\"server_serial\":\"SN1\",\"recipe\":{deep}}}");
+    let extra = json!({"server_serial": "SN1", "recipe": linux_recipe(), "x": 1}).to_string();
+    let long = job("SN1", &with("user_data", "x".repeat(2 << 20).into()));
+    let escape = job("SN1", &with("target_disk", "/dev/../../etc/passwd".into()));
+    let esxi = json!({"task_target": "install-esxi.target", "ks_cfg": "vmaccepteula\n"});
+    let absent = job("SN1", &with("oci_url", "controller/os-images/none:1".into()));
+    let good = job("SN1", &linux_recipe());
+    let cases = vec![
+        ("no body", JOBS, String::new(), 400, "json"),
+        ("malformed JSON", JOBS, "{\"server_serial\": ".into(), 400, "json"),
+        ("not UTF-8's JSON", JOBS, "\u{feff}{}".into(), 400, "json"),
+        ("deep JSON", JOBS, deep, 400, "json"),
+        ("unknown field", JOBS, extra, 400, "json"),
+        ("no recipe", JOBS, json!({"server_serial": "SN1"}).to_string(), 400, "json"),
+        ("unknown recipe field", JOBS, job("SN1", &with("x", json!([]))), 400, "recipe-invalid"),
+        ("2 MiB of user_data", JOBS, long, 400, "recipe-invalid"),
+        ("path escape", JOBS, escape, 400, "recipe-invalid"),
+        ("body of 7 MiB", JOBS, "x".repeat(7 << 20), 413, "body"),
+        ("unknown server", JOBS, job("SN9", &linux_recipe()), 404, "server-unknown"),
+        ("a target of a later version", JOBS, job("SN1", &esxi), 422, "target-unsupported"),
+        ("missing artifact", JOBS, absent, 422, "artifact-unknown"),
+        ("a plan", "POST /api/v1/jobs?mode=plan", good.clone(), 501, "plan-unsupported"),
+        ("an unknown mode", "POST /api/v1/jobs?mode=dry", good.clone(), 400, "query"),
+        ("an unknown query", "POST /api/v1/jobs?plan=true", good.clone(), 400, "query"),
+    ];
+    refuses(&controller, &controller.admin_token(), cases).await;
+    refuses(&controller, "wrong", vec![("wrong token", JOBS, good.clone(), 401, "unauthorized")])
+        .await;
+
+    let first = controller.request("POST", "/api/v1/jobs").body(good.clone()).send().await.unwrap();
+    assert_eq!(first.status(), 202);
+    let first: Value = first.json().await.unwrap();
+    // From here on it waits for a BMC that is not there.
+    let id = first["id"].as_str().unwrap();
+    controller.events_when(id, |events| events.to_string().contains("insert the media")).await;
+    let second = ("a second open job", JOBS, good, 409, "conflict");
+    refuses(&controller, &controller.admin_token(), vec![second]).await;
+}
+
+#[tokio::test]
+async fn every_bad_path_method_and_query_is_a_problem_document() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    with_server(&controller, "SN1").await;
+    let case =
+        |request: &'static str, status, kind| (request, request, String::new(), status, kind);
+    let cases = vec![
+        case("GET /api/v1/jobs/%FF", 400, "path"),
+        case("GET /api/v1/jobs/%FF/events", 400, "path"),
+        case("POST /api/v1/jobs/%FF/cancel", 400, "path"),
+        case("GET /api/v1/servers/%FF", 400, "path"),
+        case("PUT /api/v1/servers/%FF", 400, "path"),
+        case("DELETE /api/v1/servers/%FF", 400, "path"),
+        case("POST /api/v1/servers/%FF/probe", 400, "path"),
+        case("POST /api/v1/status-webhook/%FF", 400, "path"),
+        case("GET /m/%FF/task.iso", 400, "path"),
+        case("POST /api/v1/node/attempts/%FF/hello", 401, "unauthorized"),
+        case("GET /api/v1/jobs/none", 404, "job-unknown"),
+        case("GET /api/v1/jobs/none/events", 404, "job-unknown"),
+        case("POST /api/v1/jobs/none/cancel", 404, "job-unknown"),
+        case("GET /api/v1/servers/none", 404, "server-unknown"),
+        case("DELETE /api/v1/servers/none", 404, "server-unknown"),
+        case("POST /api/v1/servers/none/probe", 404, "server-unknown"),
+        case("GET /m/none/task.iso", 404, "medium-unknown"),
+        case("GET /", 404, "no-such-path"),
+        case("GET /api/v1", 404, "no-such-path"),
+        case("GET /api/v1/nothing", 404, "no-such-path"),
+        case("GET /api/v1/jobs/", 404, "no-such-path"),
+        case("DELETE /api/v1/jobs", 405, "method"),
+        case("PATCH /api/v1/jobs/none", 405, "method"),
+        case("GET /api/v1/jobs/none/cancel", 405, "method"),
+        case("POST /api/v1/servers", 405, "method"),
+        case("POST /m/none/task.iso", 405, "method"),
+        case("POST /healthz", 405, "method"),
+        case("GET /api/v1/jobs?status=broken", 400, "query"),
+        case("GET /api/v1/jobs?limit=-1", 400, "query"),
+        case("GET /api/v1/jobs?x=1", 400, "query"),
+        case("GET /api/v1/jobs/none/events?after=x", 400, "query"),
+    ];
+    refuses(&controller, &controller.admin_token(), cases).await;
 }
 
 #[tokio::test]
@@ -171,7 +233,6 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         ("SN1", "https://user@127.0.0.1:1", "00"),
         ("SN1", "https://127.0.0.1:1/redfish/v1", "00"),
         ("SN1", "file:///etc/passwd", "00"),
-        ("SN1", "https://127.0.0.1:1", "zz"),
     ] {
         let answer = controller
             .request("PUT", &format!("/api/v1/servers/{serial}"))
@@ -184,4 +245,46 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         assert_eq!(answer.status(), 400, "{serial} {url} {pin}");
     }
     assert_eq!(controller.get("/api/v1/servers").await["servers"], json!([]));
+}
+
+#[tokio::test]
+async fn whom_to_trust_is_checked_and_changes_only_when_somebody_says_so() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let ca = std::fs::read_to_string(dir.path().join("data/tls/ca.pem")).unwrap();
+    let put = async |trust: Value| {
+        // Nobody listens there: a certificate that is fetched would be a 502.
+        let mut bmc = json!({"url": "https://127.0.0.1:1", "username": "u", "password": "p"});
+        bmc.as_object_mut().unwrap().extend(trust.as_object().unwrap().clone());
+        let request = controller.request("PUT", "/api/v1/servers/SN1");
+        let answer = request.json(&json!({"bmc": bmc})).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.unwrap())
+    };
+    let pin = "0a".repeat(32);
+    for (trust, path, code) in [
+        (json!({"certificate_sha256": ""}), "/bmc/certificate_sha256", "pin"),
+        (json!({"certificate_sha256": "zz".repeat(32)}), "/bmc/certificate_sha256", "pin"),
+        (json!({"certificate_sha256": "0a"}), "/bmc/certificate_sha256", "pin"),
+        (json!({"ca_pem": ""}), "/bmc/ca_pem", "ca"),
+        (json!({"ca_pem": "no PEM"}), "/bmc/ca_pem", "ca"),
+        (json!({"certificate_sha256": pin, "ca_pem": ca}), "/bmc/ca_pem", "pin-and-ca"),
+    ] {
+        let (status, problem) = put(trust.clone()).await;
+        assert_eq!(status, 422, "{trust}");
+        assert_eq!(problem["type"], "urn:shoal:problem:server-invalid", "{trust}");
+        assert_eq!(problem["errors"][0]["path"], path, "{trust}");
+        assert_eq!(problem["errors"][0]["code"], code, "{trust}");
+    }
+    assert_eq!(controller.get("/api/v1/servers").await["servers"], json!([]));
+
+    assert_eq!(put(json!({})).await.0, 502, "a new server is asked for its certificate");
+    let (status, server) = put(json!({"certificate_sha256": pin.to_uppercase()})).await;
+    assert_eq!((status, &server["bmc"]["certificate_sha256"]), (201, &json!(pin)));
+    let (status, server) = put(json!({})).await;
+    assert_eq!((status, &server["bmc"]["certificate_sha256"]), (200, &json!(pin)));
+    let (_, server) = put(json!({"ca_pem": ca})).await;
+    assert_eq!(server["bmc"].get("certificate_sha256"), None);
+    let (_, server) = put(json!({})).await;
+    assert_eq!(server["bmc"]["ca_pem"], ca);
 }

@@ -20,6 +20,14 @@ pub enum Play {
     WrongSerial,
     /// Never reads anything.
     Dead,
+    /// Reads as long as it can, and gets no further.
+    Reads,
+    /// Its BMC cannot insert media, and says to come back in an hour.
+    NoInsert,
+    /// Its BMC never answers an insert.
+    HangInsert,
+    /// Its BMC calls as many inserts bad requests.
+    RefuseInserts(usize),
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +36,7 @@ pub struct Seen {
     pub boot: String,
     pub slots: [Option<String>; 2],
     pub boots_from_cd: u32,
+    pub sessions_open: i32,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -74,6 +83,16 @@ impl Bmc {
         bmc
     }
 
+    /// Waits until the BMC and its machine are as wanted.
+    pub async fn until(&self, wanted: impl Fn(&Seen) -> bool) {
+        let is_so = async {
+            while !wanted(&self.seen.lock().unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(super::DEADLINE, is_so).await.unwrap();
+    }
+
     pub fn story(&self) -> Vec<String> {
         self.seen.lock().unwrap().story.clone()
     }
@@ -89,6 +108,10 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     if !is_open && parts.headers.get("x-auth-token").is_none_or(|token| token != "session-1") {
         return StatusCode::UNAUTHORIZED.into_response();
     }
+    if path.ends_with("InsertMedia") && bmc.play == Play::HangInsert {
+        bmc.seen.lock().unwrap().story.push("insert hangs".into());
+        std::future::pending::<()>().await;
+    }
     match parts.method {
         Method::GET => get(&bmc, &path),
         Method::POST => post(&bmc, &path, &body),
@@ -97,7 +120,10 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
             bmc.seen.lock().unwrap().boot = boot.as_str().unwrap_or_default().to_owned();
             StatusCode::NO_CONTENT.into_response()
         }
-        Method::DELETE => StatusCode::NO_CONTENT.into_response(),
+        Method::DELETE => {
+            bmc.seen.lock().unwrap().sessions_open -= 1;
+            StatusCode::NO_CONTENT.into_response()
+        }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
 }
@@ -165,6 +191,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         if body["Password"] != "p" {
             return StatusCode::UNAUTHORIZED.into_response();
         }
+        bmc.seen.lock().unwrap().sessions_open += 1;
         let headers = [
             ("x-auth-token", "session-1"),
             (header::LOCATION.as_str(), "/redfish/v1/SessionService/Sessions/1"),
@@ -173,7 +200,13 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     }
     let mut seen = bmc.seen.lock().unwrap();
     let slot = usize::from(path.contains("/VirtualMedia/1/"));
-    if path.ends_with("InsertMedia") {
+    if path.ends_with("InsertMedia") && bmc.play == Play::NoInsert {
+        seen.story.push("insert refused".into());
+        return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "3600")]).into_response();
+    } else if path.ends_with("InsertMedia") && refuses_insert(bmc.play, &seen) {
+        seen.story.push("insert refused".into());
+        return StatusCode::BAD_REQUEST.into_response();
+    } else if path.ends_with("InsertMedia") {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
         seen.story.push(format!("insert {slot}"));
     } else if path.ends_with("EjectMedia") {
@@ -196,12 +229,29 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
+fn refuses_insert(play: Play, seen: &Seen) -> bool {
+    let refused = seen.story.iter().filter(|line| *line == "insert refused").count();
+    matches!(play, Play::RefuseInserts(count) if refused < count)
+}
+
+/// Reads the beginning of a medium until there is no more of it.
+async fn read_on(client: &reqwest::Client, url: &str) {
+    loop {
+        let part = client.get(url).header("range", "bytes=0-65535").send().await;
+        let Ok(part) = part.and_then(reqwest::Response::error_for_status) else { return };
+        part.bytes().await.unwrap();
+    }
+}
+
 /// The machine, from firmware to its last report.
 async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
     if bmc.play == Play::Dead {
         return;
     }
     let client = reqwest::Client::new();
+    if bmc.play == Play::Reads {
+        return read_on(&client, &maintenance).await;
+    }
     let part = client.get(&maintenance).header("range", "bytes=0-2047").send().await.unwrap();
     assert_eq!(part.status(), 206);
     let iso = client.get(&task).send().await.unwrap().bytes().await.unwrap();

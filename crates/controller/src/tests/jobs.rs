@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::bmc::{Bmc, Play};
 use super::{Controller, linux_recipe, temp_dir};
 
-async fn create(controller: &Controller, bmc: &Bmc) -> String {
+async fn put_server(controller: &Controller, bmc: &Bmc) {
     let answer = controller
         .request("PUT", "/api/v1/servers/SN1")
         .json(&json!({"bmc": {
@@ -17,6 +17,10 @@ async fn create(controller: &Controller, bmc: &Bmc) -> String {
         .await
         .unwrap();
     assert_eq!(answer.status(), 201);
+}
+
+pub async fn create(controller: &Controller, bmc: &Bmc) -> String {
+    put_server(controller, bmc).await;
     let answer = controller
         .request("POST", "/api/v1/jobs")
         .json(&json!({"server_serial": "SN1", "recipe": linux_recipe()}))
@@ -28,7 +32,7 @@ async fn create(controller: &Controller, bmc: &Bmc) -> String {
     job["id"].as_str().unwrap().to_owned()
 }
 
-fn is_complete(job: &Value) -> bool {
+pub fn is_complete(job: &Value) -> bool {
     job["status"] == "complete"
 }
 
@@ -82,6 +86,72 @@ async fn a_failing_step_is_named_for_ever() {
 }
 
 #[tokio::test]
+async fn another_boot_of_an_attempt_counts_its_messages_anew() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let dmi = json!({"serial": "SN1", "uuid": ""});
+    for (boot, seq, line) in [("b1", 7, "of the first boot"), ("b2", 1, "of the second boot")] {
+        let hello = json!({"boot_id": boot, "dmi": dmi, "version": "test"});
+        assert_eq!(controller.say(&id, "hello", &hello).await, 204);
+        let log = json!({"seq": seq, "step": "partition.service", "lines": [line]});
+        assert_eq!(controller.say(&id, "log", &log).await, 204);
+        assert_eq!(controller.say(&id, "log", &log).await, 204);
+        let progress = json!({"seq": seq, "step": "partition.service", "message": line});
+        assert_eq!(controller.say(&id, "progress", &progress).await, 204);
+        let job = controller.get(&format!("/api/v1/jobs/{id}")).await;
+        assert_eq!(job["progress"]["message"], line);
+    }
+    let story = controller.get(&format!("/api/v1/jobs/{id}/events")).await;
+    let lines = story["events"].as_array().unwrap().iter().filter(|event| event["kind"] == "log");
+    let lines: Vec<&Value> = lines.map(|event| &event["message"]).collect();
+    assert_eq!(lines, ["of the first boot", "of the second boot"]);
+}
+
+#[tokio::test]
+async fn what_a_machine_says_with_its_permit_is_kept_within_bounds() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let long = "x".repeat(10_000);
+    let permit = json!({
+        "boot_id": long, "dmi": {"serial": "SN1", "uuid": long},
+        "disk": {"name": long, "serial": long, "size_bytes": 1 << 30},
+        "found": vec![long.clone(); 100]
+    });
+    assert_eq!(controller.say(&id, "permit", &permit).await, 200);
+    assert_eq!(controller.say(&id, "permit", &permit).await, 200, "a repetition");
+    let kept = controller.app.store.job(&id).await.unwrap().permit.unwrap();
+    assert!(serde_json::to_vec(&kept).unwrap().len() < 20_000, "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_alike_when_its_server_is_gone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    put_server(&controller, &bmc).await;
+    let post = async || {
+        let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+        let request = controller.request("POST", "/api/v1/jobs").header("idempotency-key", "one");
+        let answer = request.json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let id = post().await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+    let deleted = controller.request("DELETE", "/api/v1/servers/SN1").send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    assert_eq!(post().await, id);
+}
+
+#[tokio::test]
 async fn the_wrong_machine_gets_no_permit() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
@@ -126,6 +196,92 @@ async fn a_cancelled_job_puts_the_machine_back() {
 }
 
 #[tokio::test]
+async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::NoInsert).await;
+    bmc.seen.lock().unwrap().is_on = true;
+    let id = create(&controller, &bmc).await;
+    // What the BMC asks for, but no more than a quarter of an hour.
+    controller.events_when(&id, |events| events.to_string().contains("again in 900 s")).await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!((&job["failed_step"], &job["cleanup_problem"]), (&json!("cancelled"), &Value::Null));
+    assert_eq!(bmc.story(), ["insert refused"]);
+    assert!(bmc.seen.lock().unwrap().is_on);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_leaves_no_session_behind() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::HangInsert).await;
+    let id = create(&controller, &bmc).await;
+    bmc.until(|seen| seen.story == ["insert hangs"]).await;
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
+    bmc.until(|seen| seen.sessions_open == 0).await;
+}
+
+#[tokio::test]
+async fn an_insert_that_is_called_a_bad_request_is_tried_again() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    // Every variant of the body, once.
+    let bmc = Bmc::start("SN1", Play::RefuseInserts(4)).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+}
+
+/// From now on nobody can write down an event whose kind or message is like this.
+fn refuse_events(controller: &Controller, column: &str, like: &str) -> rusqlite::Connection {
+    let file = controller.app.settings.data_dir.join("shoal.sqlite");
+    let disk = rusqlite::Connection::open(file).unwrap();
+    disk.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    disk.execute_batch(&format!(
+        "CREATE TRIGGER full BEFORE INSERT ON job_events WHEN NEW.{column} LIKE '{like}'
+         BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;"
+    ))
+    .unwrap();
+    disk
+}
+
+#[tokio::test]
+async fn a_reset_whose_end_was_not_recorded_is_not_repeated_on_a_machine_that_boots() {
+    for play in [Play::Succeed, Play::Reads] {
+        let dir = temp_dir();
+        let controller = Controller::start(dir.path()).await;
+        let _full = refuse_events(&controller, "message", "boot once from CD%");
+        let bmc = Bmc::start("SN1", play).await;
+        let id = create(&controller, &bmc).await;
+        let is_past_boot =
+            |job: &Value| job["stage"] == "awaiting_machine" || job["outcome"] == "succeeded";
+        controller.job_when(&id, is_past_boot).await;
+        assert_eq!(bmc.seen.lock().unwrap().boots_from_cd, 1, "{play:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_boot_that_was_interrupted_and_shows_no_sign_begins_again_with_new_media() {
+    let dir = temp_dir();
+    let silence = std::time::Duration::from_millis(100);
+    let controller = Controller::start_with(dir.path(), |s| s.boot_silence_max = silence).await;
+    let disk = refuse_events(&controller, "message", "boot once from CD%");
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    let is_lost = |events: &Value| events.to_string().contains("inserting the media anew");
+    controller.events_when(&id, is_lost).await;
+    disk.execute_batch("DROP TRIGGER full").unwrap();
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    assert_eq!(bmc.story()[..3], ["insert 0", "insert 1", "on cd"]);
+    let again = ["off", "eject 0", "insert 0", "eject 1", "insert 1", "on cd"];
+    assert_eq!(bmc.story()[3..9], again);
+}
+
+#[tokio::test]
 async fn a_killed_controller_finds_its_job_again() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
@@ -136,34 +292,143 @@ async fn a_killed_controller_finds_its_job_again() {
     let controller = Controller::start(dir.path()).await;
     let job = controller.get(&format!("/api/v1/jobs/{id}")).await;
     assert_eq!(job["stage"], "awaiting_machine");
-    let answer = controller
-        .request("POST", "/api/v1/status-webhook/SN1")
-        .json(&json!({"status": "failed", "failed_step": "by-hand", "delivery_id": "d1"}))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 200);
-    let job = controller.job_when(&id, is_complete).await;
-    assert_eq!(job["failed_step"], "by-hand");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    controller.job_when(&id, is_complete).await;
 }
 
 #[tokio::test]
-async fn a_dead_medium_answers_gone() {
+async fn a_webhook_ends_a_job_once_however_often_it_is_delivered() {
+    let dir = temp_dir();
+    let secret = dir.path().join("webhook-secret");
+    std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+    let controller =
+        Controller::start_with(dir.path(), |s| s.webhook_secret_file = Some(secret)).await;
+    let deliver = async |secret: &str, body: Value| {
+        let url = format!("{}/api/v1/status-webhook/SN1", controller.url);
+        let request = reqwest::Client::new().post(url).header("x-webhook-secret", secret);
+        request.json(&body).send().await.unwrap().status().as_u16()
+    };
+    let right = "0123456789abcdef";
+    let failed =
+        |id: &str| json!({"status": "failed", "failed_step": "by-hand", "delivery_id": id});
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    assert_eq!(deliver(right, failed("d0")).await, 404, "no job yet");
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+
+    assert_eq!(deliver("0123456789abcdeg", failed("d1")).await, 401);
+    assert_eq!(deliver("", failed("d1")).await, 401);
+    assert_eq!(deliver(right, failed("")).await, 400);
+    // A refused delivery is not a known one.
+    let success = json!({"status": "success", "delivery_id": "d1"});
+    assert_eq!(deliver(right, success).await, 409, "there was no permit");
+    assert_eq!(deliver(right, failed("d1")).await, 200);
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["failed_step"], "by-hand");
+    assert_eq!(deliver(right, failed("d1")).await, 200, "after the job is complete");
+    assert_eq!(deliver(right, failed("d2")).await, 404);
+
+    let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+    let answer = controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap();
+    let next: Value = answer.json().await.unwrap();
+    let next = next["id"].as_str().unwrap();
+    controller.job_when(next, |job| job["stage"] == "awaiting_machine").await;
+    assert_eq!(deliver(right, failed("d1")).await, 200, "of the job before");
+    let job = controller.get(&format!("/api/v1/jobs/{next}")).await;
+    assert_eq!(job["stage"], "awaiting_machine");
+}
+
+#[tokio::test]
+async fn an_action_whose_end_cannot_be_recorded_is_done_again_without_a_restart() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let disk = refuse_events(&controller, "kind", "done");
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let id = create(&controller, &bmc).await;
+    let begun = |events: &Value| {
+        let events = events["events"].as_array().unwrap();
+        events.iter().filter(|event| event["kind"] == "attempting").count()
+    };
+    controller.events_when(&id, |events| begun(events) == 2).await;
+    disk.execute_batch("DROP TRIGGER full").unwrap();
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["outcome"], "succeeded", "{job:#}");
+}
+
+#[tokio::test]
+async fn a_boot_that_is_silent_after_a_restart_begins_again_with_new_media() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
     let bmc = Bmc::start("SN1", Play::Dead).await;
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
-    let url = bmc.seen.lock().unwrap().slots[0].clone().unwrap();
-    let head = reqwest::Client::new().head(&url).send().await.unwrap();
-    assert_eq!(head.status(), 200);
-    assert_eq!(head.headers()["content-length"], "100000");
-    let etag = head.headers()["etag"].to_str().unwrap().to_owned();
-    assert_eq!(etag.len(), 66, "{etag}");
-    let part = reqwest::Client::new().get(&url).header("range", "bytes=-5").send().await.unwrap();
-    assert_eq!(part.headers()["content-range"], "bytes 99995-99999/100000");
-    assert_eq!(part.bytes().await.unwrap(), vec![7; 5]);
-    controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+    let before = bmc.seen.lock().unwrap().slots.clone();
+    bmc.seen.lock().unwrap().story.clear();
+    controller.kill().await;
+    let silence = std::time::Duration::from_millis(360);
+    let controller = Controller::start_with(dir.path(), |s| s.boot_silence_max = silence).await;
+    let is_booted_again = |events: &Value| {
+        let kinds = events["events"].as_array().unwrap().iter().map(|event| &event["kind"]);
+        kinds.rev().take(5).eq(["done", "attempting", "done", "attempting", "boot_lost"])
+    };
+    controller.events_when(&id, is_booted_again).await;
+    let story = ["off", "eject 0", "insert 0", "eject 1", "insert 1", "on cd"];
+    assert_eq!(bmc.story(), story);
+    let after = bmc.seen.lock().unwrap().slots.clone();
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{after:?}");
+}
+
+#[tokio::test]
+async fn secrets_on_disk_are_for_the_owner_and_go_with_their_job() {
+    let mode = |path: &std::path::Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    let dir = temp_dir();
+    let data = dir.path().join("data");
+    let media = || {
+        let entries = std::fs::read_dir(data.join("media")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    std::fs::create_dir(&data).unwrap();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let [task] = media().try_into().unwrap();
+    for (path, wanted) in [
+        (&data, 0o700),
+        (&data.join("media"), 0o700),
+        (&data.join("tls"), 0o700),
+        (&task, 0o600),
+        (&data.join("root.key"), 0o600),
+        (&data.join("admin-token"), 0o600),
+        (&data.join("tls/server.key"), 0o600),
+        (&data.join("shoal.sqlite"), 0o600),
+        (&data.join("shoal.sqlite-wal"), 0o600),
+    ] {
+        assert_eq!(mode(path), wanted, "{}", path.display());
+    }
+    controller.kill().await;
+    let left_over = data.join(format!("media/{}.iso", uuid::Uuid::now_v7()));
+    std::fs::write(&left_over, "token").unwrap();
+    std::fs::write(left_over.with_extension("partial"), "token").unwrap();
+    let controller = Controller::start(dir.path()).await;
+    assert_eq!(media(), [task], "what is in use stays, the rest goes");
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
     controller.job_when(&id, is_complete).await;
-    assert_eq!(reqwest::get(&url).await.unwrap().status(), 410);
+    assert_eq!(media(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_second_controller_changes_nothing_in_the_directory_of_the_first() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let certificate = || std::fs::read(dir.path().join("data/tls/server.pem")).unwrap();
+    let before = certificate();
+    let error = crate::build((*controller.app.settings).clone()).err().unwrap();
+    assert!(error.to_string().contains("another controller"), "{error:#}");
+    assert_eq!(certificate(), before);
 }

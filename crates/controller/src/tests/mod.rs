@@ -2,8 +2,9 @@
 //! The whole controller over HTTP: real router, real store, a BMC played on the wire.
 
 mod bad_input;
-mod bmc;
+pub mod bmc;
 mod jobs;
+mod media;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,25 +27,21 @@ pub struct Controller {
 
 impl Controller {
     pub async fn start(dir: &std::path::Path) -> Controller {
+        Controller::start_with(dir, |_settings| {}).await
+    }
+
+    /// With other settings than a user's.
+    pub async fn start_with(
+        dir: &std::path::Path,
+        change: impl FnOnce(&mut Settings),
+    ) -> Controller {
         install_crypto();
-        let iso = dir.join("maintenance.iso");
-        if !iso.exists() {
-            std::fs::write(&iso, vec![7; 100_000]).unwrap();
-        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
-        let settings = Settings::check(ServeArgs {
-            data_dir: dir.join("data"),
-            listen,
-            node_url: None,
-            media_url: None,
-            maintenance_iso: Some(iso),
-            dangerously_plain_http: true,
-            dangerously_no_auth: false,
-        })
-        .unwrap();
+        let mut settings = settings(dir, listen);
+        change(&mut settings);
         let app = build(settings).unwrap();
-        app.store.resume_all(crate::now_ms()).await.unwrap();
+        crate::resume(&app).await.unwrap();
         let router = http::router(app.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let driver = driver::start(app.clone());
@@ -73,21 +70,57 @@ impl Controller {
         self.request("GET", path).send().await.unwrap().json().await.unwrap()
     }
 
+    /// Says something as the machine of a job would; answers the status.
+    pub async fn say(&self, job_id: &str, what: &str, body: &Value) -> u16 {
+        let attempt = self.app.store.job(job_id).await.unwrap().attempt;
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/v1/node/attempts/{attempt}/{what}", self.url))
+            .bearer_auth(self.app.keys.attempt_token(&attempt));
+        request.json(body).send().await.unwrap().status().as_u16()
+    }
+
     /// The job, once `wanted` holds of it.
     pub async fn job_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.when(&format!("/api/v1/jobs/{id}"), wanted).await
+    }
+
+    /// The job's story, once `wanted` holds of it.
+    pub async fn events_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.when(&format!("/api/v1/jobs/{id}/events"), wanted).await
+    }
+
+    async fn when(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let mut commits = self.app.store.commits();
         loop {
-            let job = self.get(&format!("/api/v1/jobs/{id}")).await;
-            if wanted(&job) {
-                return job;
+            let seen = self.get(path).await;
+            if wanted(&seen) {
+                return seen;
             }
             if tokio::time::timeout_at(deadline, commits.changed()).await.is_err() {
-                let events = self.get(&format!("/api/v1/jobs/{id}/events")).await;
-                panic!("the job stays {job:#}\n{events:#}");
+                panic!("{path} stays {seen:#}\n{:#}", self.get(&format!("{path}/events")).await);
             }
         }
     }
+}
+
+/// A controller in `dir`, with a small maintenance ISO.
+pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings {
+    let iso = dir.join("maintenance.iso");
+    if !iso.exists() {
+        std::fs::write(&iso, vec![7; 100_000]).unwrap();
+    }
+    Settings::check(ServeArgs {
+        data_dir: dir.join("data"),
+        listen,
+        node_url: None,
+        media_url: None,
+        maintenance_iso: Some(iso),
+        webhook_secret_file: None,
+        dangerously_plain_http: true,
+        dangerously_no_auth: false,
+    })
+    .unwrap()
 }
 
 /// A Linux recipe whose artifact is outside the embedded registry.

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The parameters in a path, or a problem document: axum's own answer is plain text.
+
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Refusal, refuse};
+use crate::App;
+
+/// Like axum's `Path`.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Path<T>, Refusal> {
+        match axum::extract::Path::from_request_parts(parts, app).await {
+            Ok(axum::extract::Path(parameters)) => Ok(Path(parameters)),
+            Err(rejection) => Err(refuse(
+                StatusCode::BAD_REQUEST,
+                "path",
+                "the path cannot be read",
+                rejection.body_text(),
+            )),
+        }
+    }
+}

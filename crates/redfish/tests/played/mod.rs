@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A BMC of few resources, over TLS with a CA of its own. A test says where it misbehaves.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use url::Url;
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub token: Option<String>,
+    /// `user:password` of Basic.
+    pub basic: Option<String>,
+    pub body: Value,
+}
+
+/// An answer other than the usual.
+pub struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Value,
+}
+
+pub fn reply(status: u16, body: Value) -> Reply {
+    Reply { status, headers: Vec::new(), body }
+}
+
+impl Reply {
+    pub fn header(mut self, name: &'static str, value: &str) -> Reply {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap();
+        let mut response = match self.body {
+            Value::Null => status.into_response(),
+            body => (status, axum::Json(body)).into_response(),
+        };
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        response
+    }
+}
+
+/// What the machine is like.
+pub struct Machine {
+    pub is_on: bool,
+    pub boot: Value,
+    pub slots: [Option<String>; 2],
+    /// What the BMC says that it takes; an empty list is left out.
+    pub reset_types: Value,
+    /// Of the requests that were not refused.
+    pub resets: Vec<String>,
+    /// Takes a change of the boot mode and does nothing.
+    pub keeps_legacy: bool,
+    sessions: u32,
+}
+
+type Misbehaviour = dyn Fn(&Seen, usize) -> Option<Reply> + Send + Sync;
+
+#[derive(Clone)]
+pub struct Bmc {
+    pub url: Url,
+    pub ca_pem: String,
+    pub pin: [u8; 32],
+    seen: Arc<Mutex<Vec<Seen>>>,
+    machine: Arc<Mutex<Machine>>,
+    misbehaviour: Arc<Misbehaviour>,
+}
+
+impl Bmc {
+    pub async fn start(
+        misbehaviour: impl Fn(&Seen, usize) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Bmc {
+        // A second test finds the same provider installed.
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::default();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+            .unwrap()
+            .signed_by(&key, &rcgen::Issuer::new(ca, ca_key))
+            .unwrap();
+        let digest = ring::digest::digest(&ring::digest::SHA256, certificate.der());
+        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(
+            certificate.pem().into_bytes(),
+            key.serialize_pem().into_bytes(),
+        )
+        .await
+        .unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let bmc = Bmc {
+            url: Url::parse(&format!("https://{address}")).unwrap(),
+            ca_pem,
+            pin: digest.as_ref().try_into().unwrap(),
+            seen: Arc::default(),
+            machine: Arc::new(Mutex::new(Machine {
+                is_on: false,
+                boot: json!({"BootSourceOverrideEnabled": "Disabled",
+                    "BootSourceOverrideTarget": "None", "BootSourceOverrideMode": "Legacy"}),
+                slots: [None, None],
+                reset_types: json!(["On", "ForceOff", "GracefulShutdown"]),
+                resets: Vec::new(),
+                keeps_legacy: false,
+                sessions: 0,
+            })),
+            misbehaviour: Arc::new(misbehaviour),
+        };
+        let router = Router::new().fallback(answer).with_state(bmc.clone());
+        let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
+        tokio::spawn(server.serve(router.into_make_service()));
+        bmc
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap()
+    }
+
+    pub fn count(&self, method: &str, path: &str) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|seen| seen.method == method && seen.path == path).count()
+    }
+}
+
+async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let text = |headers: &HeaderMap, name: &str| {
+        headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let basic = text(&parts.headers, header::AUTHORIZATION.as_str())
+        .map(|value| STANDARD.decode(value.strip_prefix("Basic ").unwrap()).unwrap())
+        .map(|value| String::from_utf8(value).unwrap());
+    let seen = Seen {
+        method: parts.method.to_string(),
+        path: parts.uri.path().trim_end_matches('/').to_owned(),
+        token: text(&parts.headers, "x-auth-token"),
+        basic,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    };
+    bmc.seen.lock().unwrap().push(seen.clone());
+    let nth = bmc.count(&seen.method, &seen.path);
+    match (bmc.misbehaviour)(&seen, nth) {
+        Some(reply) => reply.into_response(),
+        None => behave(&bmc, &seen).into_response(),
+    }
+}
+
+fn behave(bmc: &Bmc, seen: &Seen) -> Reply {
+    let mut machine = bmc.machine.lock().unwrap();
+    let is_open = seen.path == "/redfish/v1" || seen.path.ends_with("/Sessions");
+    if !is_open && seen.token.is_none() && seen.basic.is_none() {
+        return reply(401, json!({}));
+    }
+    let path = seen.path.as_str();
+    let slot_number = usize::from(path.contains("/VirtualMedia/2"));
+    match seen.method.as_str() {
+        "GET" => match resource(path, &machine) {
+            Some(body) => reply(200, body),
+            None => reply(404, json!({})),
+        },
+        "PATCH" => {
+            for (name, value) in seen.body["Boot"].as_object().unwrap() {
+                if !(machine.keeps_legacy && name == "BootSourceOverrideMode") {
+                    machine.boot[name] = value.clone();
+                }
+            }
+            if machine.keeps_legacy {
+                machine.boot["BootSourceOverrideMode"] = "Legacy".into();
+            }
+            reply(204, Value::Null)
+        }
+        "POST" if path.ends_with("/Sessions") => {
+            if seen.body["Password"] != "p" {
+                return reply(401, json!({}));
+            }
+            machine.sessions += 1;
+            let location = format!("{path}/{}", machine.sessions);
+            reply(201, json!({}))
+                .header("x-auth-token", &format!("token-{}", machine.sessions))
+                .header("location", &location)
+        }
+        "POST" if path.ends_with("InsertMedia") => {
+            machine.slots[slot_number] = seen.body["Image"].as_str().map(str::to_owned);
+            reply(204, Value::Null)
+        }
+        "POST" if path.ends_with("EjectMedia") => {
+            machine.slots[slot_number] = None;
+            reply(204, Value::Null)
+        }
+        "POST" if path.ends_with("ComputerSystem.Reset") => {
+            let kind = seen.body["ResetType"].as_str().unwrap().to_owned();
+            machine.is_on = match kind.as_str() {
+                "On" | "ForceOn" => true,
+                "PushPowerButton" => !machine.is_on,
+                _ => false,
+            };
+            machine.resets.push(kind);
+            reply(204, Value::Null)
+        }
+        "DELETE" => reply(204, Value::Null),
+        _ => reply(405, json!({})),
+    }
+}
+
+fn resource(path: &str, machine: &Machine) -> Option<Value> {
+    let link = |path: &str| json!({"@odata.id": path});
+    let media = "/redfish/v1/Managers/1/VirtualMedia";
+    Some(match path {
+        "/redfish/v1" => json!({
+            "Systems": link("/redfish/v1/Systems"), "Managers": link("/redfish/v1/Managers"),
+            "Links": {"Sessions": link("/redfish/v1/SessionService/Sessions")}
+        }),
+        "/redfish/v1/Systems" => json!({"Members": [link("/redfish/v1/Systems/1")]}),
+        "/redfish/v1/Systems/1" => {
+            let mut reset = json!({"target": format!("{path}/Actions/ComputerSystem.Reset")});
+            if machine.reset_types != json!([]) {
+                reset["ResetType@Redfish.AllowableValues"] = machine.reset_types.clone();
+            }
+            json!({
+                "@odata.id": path, "SerialNumber": "SN1", "Manufacturer": "Test",
+                "Model": "Played", "PowerState": if machine.is_on { "On" } else { "Off" },
+                "Boot": machine.boot, "Links": {"ManagedBy": [link("/redfish/v1/Managers/1")]},
+                "Actions": {"#ComputerSystem.Reset": reset}
+            })
+        }
+        "/redfish/v1/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
+        "/redfish/v1/Managers/1" => json!({"@odata.id": path, "VirtualMedia": link(media)}),
+        path if path == media => {
+            json!({"Members": [link(&format!("{media}/1")), link(&format!("{media}/2"))]})
+        }
+        path if path == format!("{media}/1") => slot(path, machine.slots[0].as_deref()),
+        path if path == format!("{media}/2") => slot(path, machine.slots[1].as_deref()),
+        _ => return None,
+    })
+}
+
+/// A media slot as the BMC shows it.
+pub fn slot(path: &str, image: Option<&str>) -> Value {
+    json!({
+        "@odata.id": path, "MediaTypes": ["CD", "DVD"], "Image": image,
+        "Inserted": image.is_some(),
+        "Actions": {
+            "#VirtualMedia.InsertMedia": {"target": format!("{path}/Actions/VirtualMedia.InsertMedia")},
+            "#VirtualMedia.EjectMedia": {"target": format!("{path}/Actions/VirtualMedia.EjectMedia")}
+        }
+    })
+}
