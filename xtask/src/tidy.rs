@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! House rules that neither rustfmt nor clippy knows: headers, file docs, lengths, who may use whom.
+//! House rules that neither rustfmt nor clippy knows: headers, file docs, lengths, who may use whom,
+//! whether units name steps and documents name files that exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
             .with_context(|| format!("read {}", manifest.display()))?;
         check_directions(name, allowed, &text, &mut problems);
     }
+    check_steps(root, &mut problems)?;
+    check_documents(root, &mut problems)?;
     if problems.is_empty() {
         return Ok(());
     }
@@ -66,6 +69,50 @@ fn check_source(name: &str, text: &str, problems: &mut Vec<String>) {
     if count > LINES_MAX && !is_test && !has_reason {
         problems.push(format!("{name}: {count} lines; which two things live here?"));
     }
+}
+
+/// A container runs the step of its own name, which the tools know, in the image of that name.
+fn check_steps(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let steps = fs::read_to_string(root.join("crates/tools/src/step.rs"))?;
+    let dir = root.join("maintenance-os/quadlets");
+    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path)?;
+        let has = |line: &str| text.lines().any(|found| found == line);
+        if !has(&format!("Exec={name}"))
+            || !has(&format!("Image=localhost/shoal/{name}:latest"))
+            || !steps.contains(&format!("\"{name}\""))
+            || !root.join("maintenance-os/tools").join(&name).exists()
+        {
+            problems.push(format!("{}: is {name} a step with an image?", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Links to files in the documents at the top and in `docs/` lead somewhere.
+fn check_documents(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    for dir in [root.to_owned(), root.join("docs"), root.join("docs/decisions")] {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            for link in links(&fs::read_to_string(&path)?) {
+                if !link.contains("://") && !link.starts_with('#') && !dir.join(&link).exists() {
+                    problems.push(format!("{}: {link} does not exist", path.display()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The targets of Markdown links.
+fn links(text: &str) -> Vec<String> {
+    let rest = text.split("](").skip(1);
+    rest.filter_map(|rest| rest.split_once(')')).map(|(link, _)| link.to_owned()).collect()
 }
 
 fn check_directions(name: &str, allowed: &[&str], manifest: &str, problems: &mut Vec<String>) {
@@ -119,6 +166,12 @@ mod tests {
                 None => assert_eq!(problems, Vec::<String>::new()),
             }
         }
+    }
+
+    #[test]
+    fn the_targets_of_links_are_found() {
+        let text = "see [`a`](docs/a.md), [b](https://b.example/)\nand [c](#c)";
+        assert_eq!(links(text), ["docs/a.md", "https://b.example/", "#c"]);
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn right(path: &str) -> Option<&'static str> {
             "a format; write vfat, ext4, xfs, btrfs, ntfs, swap or raw"
         }
         ["partition_layout", _, "label"] => {
-            "a label; write letters, digits, space, dot, hyphen and underscore"
+            "a label; write letters, digits, dot, hyphen and underscore, with spaces between them at most"
         }
         ["oci_url"] => {
             "an image reference; write host[:port]/repository[:tag][@sha256:...], such as controller/os-images/debian:13"
