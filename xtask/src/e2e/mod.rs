@@ -75,7 +75,7 @@ impl Lab {
         let mut world = World::new(root, name)?;
         if has_data {
             let disk = world.disk();
-            fs::File::create(&disk)?.set_len(8 << 30)?;
+            fs::File::create(&disk)?.set_len(4 << 30)?;
             let made = Command::new("mkfs.ext4").args(["-q", "-L", "precious"]).arg(&disk).status();
             ensure!(made.context("run mkfs.ext4")?.success(), "mkfs.ext4 failed");
         }
@@ -255,7 +255,7 @@ fn inside(world: &World, machine: &Machine, key: &Path) -> anyhow::Result<()> {
 fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     let mut world = World::new(root, "wrong-machine")?;
     let disk = world.disk();
-    fs::File::create(&disk)?.set_len(8 << 30)?;
+    fs::File::create(&disk)?.set_len(4 << 30)?;
     tempting(&disk)?;
     world.start_controller()?;
     let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata" };

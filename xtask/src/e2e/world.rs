@@ -114,7 +114,7 @@ impl World {
         let disk = self.disk();
         let ssh_port = free_port()?;
         let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
-            .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "8G"])
+            .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "4G"])
             .args(["--username", "admin", "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus])
