@@ -2,21 +2,23 @@
 //! Jobs: one recipe carried out once on one server. `/api/v1/jobs`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Body of `POST /jobs`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewJob {
     /// Serial number of a server that is known here.
     pub server_serial: String,
     /// The recipe, as `recipe.schema.json` describes it.
+    #[schemars(schema_with = "crate::openapi::recipe_reference")]
     pub recipe: Value,
 }
 
 /// The five words of a job's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     Queued,
@@ -27,7 +29,7 @@ pub enum JobStatus {
 }
 
 /// How a job ended; kept after it is complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobOutcome {
     Succeeded,
@@ -35,7 +37,7 @@ pub enum JobOutcome {
 }
 
 /// A job as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Job {
     pub id: String,
     pub server_serial: String,
@@ -61,13 +63,14 @@ pub struct Job {
     pub task_target: String,
     /// The recipe with `user_data` and other payloads replaced by their size; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     pub recipe: Option<Value>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
 /// A page of jobs, newest first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobList {
     pub jobs: Vec<Job>,
     /// Give it as `cursor` for the next page; absent on the last.
@@ -76,7 +79,7 @@ pub struct JobList {
 }
 
 /// One line of a job's story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvent {
     /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
     pub seq: u64,
@@ -93,14 +96,14 @@ pub struct JobEvent {
 }
 
 /// Answer of `GET /jobs/{id}/events` as JSON; `Accept: text/event-stream` gives the same as SSE.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvents {
     pub events: Vec<JobEvent>,
 }
 
 /// Body of `POST /status-webhook/{serial}`, for senders that are not our dispatcher. They give the
 /// admin token, or `X-Webhook-Secret` where the controller has one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatusWebhook {
     pub status: WebhookStatus,
@@ -113,7 +116,7 @@ pub struct StatusWebhook {
 }
 
 /// The two ends that a webhook may report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookStatus {
     Success,

@@ -4,11 +4,15 @@
 //! - `jobs`, `servers`: what people and the CLI read and write under `/api/v1`;
 //! - `node`: what a machine in the maintenance OS says under `/api/v1/node/attempts/{id}/`,
 //!   and what a tool container says to the agent beside it;
-//! - `problem`: every error answer (RFC 9457).
+//! - `artifacts`: what the controller's registry holds, for people;
+//! - `problem`: every error answer (RFC 9457);
+//! - `openapi`: the document that describes all of it, built from these types.
 //!
 //! Wire types only: no behaviour, no HTTP library, no knowledge of how a job is stored.
 
+pub mod artifacts;
 pub mod jobs;
 pub mod node;
+pub mod openapi;
 pub mod problem;
 pub mod servers;

@@ -10,6 +10,7 @@
 //! within an attempt, so that a repeated delivery is recognised; a repeat answers like the first.
 //! A token whose attempt is over answers 410 and the machine stops.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest text that the controller keeps of a reason or one log line, in bytes; more is cut.
@@ -18,7 +19,7 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 pub const LOG_LINES_MAX: usize = 200;
 
 /// Who the machine says it is: SMBIOS type 1, from `/sys/class/dmi/id`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dmi {
     pub serial: String,
@@ -30,7 +31,7 @@ pub struct Dmi {
 }
 
 /// The maintenance OS runs and has found its task medium.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     /// `/proc/sys/kernel/random/boot_id`: a second boot of the same attempt has another one.
@@ -41,7 +42,7 @@ pub struct Hello {
 }
 
 /// The disk that is about to be written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiskIdentity {
     /// Kernel name at this boot, such as `vda`; not stable, for people to read.
@@ -57,7 +58,7 @@ pub struct DiskIdentity {
 
 /// May I start to write? Asked once per attempt, before the first destructive call.
 /// The same request from the same boot is answered like the first time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PermitRequest {
     pub boot_id: String,
@@ -68,14 +69,14 @@ pub struct PermitRequest {
 }
 
 /// The permit; a refusal is a problem document (403, 409 or 410) instead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Permit {
     pub granted: bool,
 }
 
 /// How far a step is. Sent at most about once a second; only the newest matters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     pub seq: u64,
@@ -95,7 +96,7 @@ pub struct Progress {
 }
 
 /// Lines of a step's journal, oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     pub seq: u64,
@@ -104,8 +105,9 @@ pub struct Log {
 }
 
 /// How it ended on the machine. Repeated until it is answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(rename = "AttemptResult")]
 pub enum Result {
     Success,
     Failed {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every error answer of the API: RFC 9457 `application/problem+json`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a [`Problem`] body (RFC 9457, section 6.1).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// What went wrong, where, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// A URN that names the kind of problem and never changes, such as `urn:shoal:problem:recipe-invalid`.
     #[serde(rename = "type")]
@@ -25,7 +26,7 @@ pub struct Problem {
 }
 
 /// One wrong place in a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldProblem {
     /// JSON pointer (RFC 6901) into the body, such as `/recipe/partition_layout/2/size`.
     pub path: String,

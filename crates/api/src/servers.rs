@@ -2,17 +2,18 @@
 //! Servers: which machine is reached at which BMC. `GET|PUT|DELETE /api/v1/servers/{serial}`.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Body of `PUT /servers/{serial}`: creates the server or replaces how it is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSpec {
     pub bmc: BmcSpec,
 }
 
 /// How to reach a BMC.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BmcSpec {
     /// `https://` and host, optionally a port; no path.
@@ -20,6 +21,7 @@ pub struct BmcSpec {
     pub username: String,
     /// Write-only: never answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("writeOnly" = true))]
     pub password: Option<String>,
     /// SHA-256 of the BMC's certificate (DER), hex. Without it and without `ca_pem`, a server that is
     /// known at this URL keeps whom it trusts; of a new one, the certificate that the BMC shows is
@@ -32,7 +34,7 @@ pub struct BmcSpec {
 }
 
 /// A server as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     pub serial: String,
     pub bmc: BmcSpec,
@@ -44,13 +46,13 @@ pub struct Server {
 }
 
 /// A page of servers, by serial.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerList {
     pub servers: Vec<Server>,
 }
 
 /// What `POST /servers/{serial}/probe` saw; nothing on the machine is changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     pub manufacturer: String,
     pub model: String,
@@ -67,7 +69,7 @@ pub struct Probe {
 }
 
 /// One virtual media slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbedSlot {
     pub path: String,
     pub media_types: Vec<String>,

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use api::artifacts::{Artifact, ArtifactList};
 use api::jobs::{Job, JobEvents, JobList, JobOutcome, NewJob};
 use api::problem::FieldProblem;
 use axum::Json;
@@ -326,20 +327,20 @@ pub async fn cancel(
 }
 
 /// Repositories and tags of the embedded registry.
-pub async fn artifacts(_admin: Admin, State(app): State<App>) -> Answer<Json<serde_json::Value>> {
+pub async fn artifacts(_admin: Admin, State(app): State<App>) -> Answer<Json<ArtifactList>> {
     let mut artifacts = Vec::new();
     for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
         for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
             let descriptor =
                 app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
-            artifacts.push(serde_json::json!({
-                "repository": repository,
-                "tag": tag,
-                "digest": descriptor.map(|descriptor| descriptor.digest.to_string()),
-            }));
+            artifacts.push(Artifact {
+                repository: repository.clone(),
+                tag,
+                digest: descriptor.map(|descriptor| descriptor.digest.to_string()),
+            });
         }
     }
-    Ok(Json(serde_json::json!({ "artifacts": artifacts })))
+    Ok(Json(ArtifactList { artifacts }))
 }
 
 /// A stored job as the API shows it, without its recipe.

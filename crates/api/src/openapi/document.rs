@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The whole document: what holds for every operation, and the operations under their paths.
+
+use serde_json::{Map, Value, json};
+
+use super::operation::Operation;
+use super::{jobs, node, other, schemas, servers};
+
+const DESCRIPTION: &str = "\
+Shoal provisions bare metal over Redfish, by virtual media only. A client makes servers known, creates a \
+job from a recipe for one of them, and follows the job's events to a named end.
+
+**Errors.** Every error answer is `application/problem+json` (RFC 9457). `type` is a URN that never \
+changes its meaning; the URNs that an operation may answer are listed with it. A path that is not here \
+answers 404 `urn:shoal:problem:no-such-path`, another method of a path 405 `urn:shoal:problem:method`. \
+Answers may gain members and problems new types in later versions: ignore what you do not know.
+
+**Strictness.** Bodies with unknown members and unknown query parameters are refused. A body has at most \
+6 MiB.
+
+**Durability.** An answer comes after what it tells is on disk.
+
+**The registry** for OS artifacts under `/v2/` is not described here: it is the OCI distribution \
+specification 1.1 (https://github.com/opencontainers/distribution-spec), with the admin token as the \
+password of Basic, or the token of a running attempt for reading. Its errors have that specification's \
+own form.";
+
+/// The document, built from the types of this crate.
+pub fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = operation.to_json();
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shoal",
+            "summary": "Bare-metal provisioning over Redfish",
+            "description": DESCRIPTION,
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": {"name": "AGPL-3.0-or-later", "identifier": "AGPL-3.0-or-later"}
+        },
+        "servers": [{"url": "/", "description": "The controller that answers this document"}],
+        "tags": [
+            {"name": "jobs", "description": "One recipe carried out once on one server"},
+            {"name": "servers", "description": "Which machine is reached at which BMC"},
+            {"name": "artifacts", "description": "What the controller's registry holds"},
+            {"name": "node", "description": "What a machine in the maintenance OS says; nothing for people"},
+            {"name": "media", "description": "What BMCs and firmware read"},
+            {"name": "about", "description": "The controller itself"}
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas::schemas(),
+            "headers": {
+                "RetryAfter": {
+                    "description": "Seconds after which to ask again",
+                    "schema": {"type": "integer", "minimum": 0},
+                    "example": 2
+                }
+            },
+            "securitySchemes": security_schemes()
+        }
+    })
+}
+
+fn operations() -> Vec<Operation> {
+    [jobs::operations(), servers::operations(), node::operations(), other::operations()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn security_schemes() -> Value {
+    json!({
+        "admin": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token in the file `admin-token` of the controller's data directory."
+        },
+        "adminBasic": {
+            "type": "http",
+            "scheme": "basic",
+            "description": "The same token as the password, for clients that know nothing else; the user's name does not matter."
+        },
+        "attempt": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of one attempt of one job, from `attempt.json` on its task medium. It opens that attempt only, and answers 410 once the attempt is over."
+        },
+        "webhookSecret": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Webhook-Secret",
+            "description": "What the controller was given with `--webhook-secret-file`; without that option nothing fits."
+        }
+    })
+}

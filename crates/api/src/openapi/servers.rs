@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Servers, and the artifacts that jobs put on them.
+
+use serde_json::{Value, json};
+
+use super::operation::{
+    Access, BODY, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
+};
+
+const UNKNOWN: Problem = (404, "server-unknown", "no server has this serial");
+const PIN: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+pub fn operations() -> Vec<Operation> {
+    vec![list(), show(), put(), delete(), probe(), artifacts()]
+}
+
+fn list() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/servers",
+        id: "listServers",
+        tag: "servers",
+        summary: "List servers by serial",
+        description: "",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(
+            200,
+            answer("All servers", "ServerList", json!({"servers": [server_example()]})),
+        )],
+        problems: vec![STORAGE],
+    }
+}
+
+fn show() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/servers/{serial}",
+        id: "showServer",
+        tag: "servers",
+        summary: "Show a server",
+        description: "",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(200, answer("The server", "Server", server_example()))],
+        problems: vec![PATH, UNKNOWN, STORAGE],
+    }
+}
+
+fn put() -> Operation {
+    let problems = [
+        BODY.as_slice(),
+        &[
+            PATH,
+            (
+                400,
+                "server-invalid",
+                "the serial, the URL or a missing password; `errors` says which",
+            ),
+            (409, "conflict", "the server has an open job"),
+            (422, "server-invalid", "the pin or the CA is not usable, or both are given"),
+            INTERNAL,
+            (502, "bmc-unreachable", "no certificate is given, and the BMC shows none to pin"),
+            STORAGE,
+        ],
+    ]
+    .concat();
+    Operation {
+        method: "put",
+        path: "/api/v1/servers/{serial}",
+        id: "putServer",
+        tag: "servers",
+        summary: "Create a server, or replace how it is reached",
+        description: "Without `certificate_sha256` and `ca_pem` the controller connects to a new BMC once, to pin the certificate that it shows. A password that is left out stays, as long as the URL does.",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: body(
+            "ServerSpec",
+            json!({"bmc": {"url": "https://192.0.2.77", "username": "admin", "password": "secret"}}),
+        ),
+        answers: vec![
+            (200, answer("Replaced", "Server", server_example())),
+            (201, answer("Created", "Server", server_example())),
+        ],
+        problems,
+    }
+}
+
+fn delete() -> Operation {
+    Operation {
+        method: "delete",
+        path: "/api/v1/servers/{serial}",
+        id: "deleteServer",
+        tag: "servers",
+        summary: "Forget a server",
+        description: "Its jobs stay.",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(204, empty("Forgotten"))],
+        problems: vec![PATH, UNKNOWN, (409, "conflict", "the server has an open job"), STORAGE],
+    }
+}
+
+fn probe() -> Operation {
+    let probe = json!({
+        "manufacturer": "Contoso", "model": "R1", "serial": "SN123", "power": "Off",
+        "boot_override": "Disabled", "certificate_sha256": PIN,
+        "slots": [
+            {"path": "/redfish/v1/Managers/1/VirtualMedia/CD1", "media_types": ["CD", "DVD"], "inserted": false},
+            {"path": "/redfish/v1/Managers/1/VirtualMedia/CD2", "media_types": ["CD", "DVD"], "inserted": false}
+        ],
+        "media_plan": "cd+cd", "problems": []
+    });
+    Operation {
+        method: "post",
+        path: "/api/v1/servers/{serial}/probe",
+        id: "probeServer",
+        tag: "servers",
+        summary: "Look at a server through its BMC",
+        description: "Changes nothing on the machine. What would stand in the way of a job is in `problems`.",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(200, answer("What was seen", "Probe", probe))],
+        problems: vec![
+            PATH,
+            UNKNOWN,
+            INTERNAL,
+            (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses"),
+            STORAGE,
+        ],
+    }
+}
+
+fn artifacts() -> Operation {
+    let example = json!({"artifacts": [{
+        "repository": "os-images/debian", "tag": "13", "digest": format!("sha256:{PIN}")
+    }]});
+    Operation {
+        method: "get",
+        path: "/api/v1/artifacts",
+        id: "listArtifacts",
+        tag: "artifacts",
+        summary: "List what the controller's registry holds",
+        description: "",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(200, answer("Every tag", "ArtifactList", example))],
+        problems: vec![INTERNAL],
+    }
+}
+
+fn serial() -> Value {
+    path_parameter(
+        "serial",
+        "SMBIOS serial number: 1 to 64 printable characters without spaces and `/`",
+        "SN123",
+    )
+}
+
+fn server_example() -> Value {
+    json!({
+        "serial": "SN123",
+        "bmc": {"url": "https://192.0.2.77/", "username": "admin", "certificate_sha256": PIN},
+        "created_at": "2026-01-01T12:00:00Z",
+        "updated_at": "2026-01-01T12:00:00Z"
+    })
+}
