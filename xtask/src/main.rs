@@ -3,12 +3,14 @@
 //!
 //! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
+//! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
 mod images;
+mod third_party;
 mod tidy;
 mod validate;
 
@@ -35,6 +37,8 @@ enum Task {
         #[arg(value_enum)]
         what: images::What,
     },
+    /// Write docs/third-party.txt anew, after a change of Cargo.lock.
+    ThirdParty,
     /// One end-to-end run on a virtual machine.
     E2e {
         #[arg(value_enum)]
@@ -60,6 +64,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Validate => validate::validate(&root),
         Task::Images { what } => images::images(&root, what),
+        Task::ThirdParty => third_party::write(&root),
         Task::E2e { workflow, as_built } => {
             if !as_built {
                 programs(&root)?;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! House rules that neither rustfmt nor clippy knows: headers, file docs, lengths, who may use whom,
-//! whether units name steps and documents name files that exist.
+//! whether units name steps, documents name files that exist, and the list of third-party crates is new.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use crate::third_party;
 
 /// Which crates of ours each crate may use; the picture in ARCHITECTURE.md in one table.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -46,6 +48,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
     }
     check_steps(root, &mut problems)?;
     check_documents(root, &mut problems)?;
+    third_party::check(root, &mut problems)?;
     if problems.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every route, and the listener.
 
+mod about;
 mod auth;
 mod health;
 mod jobs;
@@ -50,6 +51,7 @@ pub fn router(app: App) -> Router {
         .nest("/api/v1", api)
         .route("/m/{token}/{name}", get(media::serve))
         .route("/healthz", get(health::healthz))
+        .route("/about/licenses", get(about::licenses))
         .fallback(async || {
             problem::refuse(
                 StatusCode::NOT_FOUND,

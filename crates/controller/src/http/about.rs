@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What the controller says of itself to whoever asks. Texts that were written at build time; nothing
+//! of this installation is in them.
+
+/// AGPL-3.0, section 13: who uses it over a network is offered its source. Who runs a changed version
+/// writes where that one's source is into `repository` of the workspace's Cargo.toml.
+const LICENSES: &str = concat!(
+    "Shoal ",
+    env!("CARGO_PKG_VERSION"),
+    "
+
+Shoal is free software: you can redistribute it and/or modify it under the terms of the GNU Affero
+General Public License as published by the Free Software Foundation, either version 3 of the License,
+or (at your option) any later version (AGPL-3.0-or-later). It is distributed in the hope that it will be
+useful, but WITHOUT ANY WARRANTY; without even the implied warranty of MERCHANTABILITY or FITNESS FOR A
+PARTICULAR PURPOSE. The licence: https://www.gnu.org/licenses/agpl-3.0.txt
+
+Its source: ",
+    env!("CARGO_PKG_REPOSITORY"),
+    "
+
+The maintenance OS that it boots is Debian with programs of Shoal; what each package's licence is stands
+in it, under /usr/share/doc.
+
+",
+    include_str!("../../../../docs/third-party.txt"),
+);
+
+pub async fn licenses() -> &'static str {
+    LICENSES
+}
