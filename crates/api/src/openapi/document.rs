@@ -13,6 +13,7 @@ job from a recipe for one of them, and follows the job's events to a named end.
 **Errors.** Every error answer is `application/problem+json` (RFC 9457). `type` is a URN that never \
 changes its meaning; the URNs that an operation may answer are listed with it. A path that is not here \
 answers 404 `urn:shoal:problem:no-such-path`, another method of a path 405 `urn:shoal:problem:method`. \
+Every GET answers HEAD too. \
 Answers may gain members and problems new types in later versions: ignore what you do not know.
 
 **Strictness.** Bodies with unknown members and unknown query parameters are refused. A body has at most \

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the controller says of itself to whoever asks. Texts that were written at build time; nothing
-//! of this installation is in them.
+//! What the controller says of itself to whoever asks: its API and its licences. Texts that were
+//! written at build time; nothing of this installation is in them.
+
+use axum::http::header;
+use axum::response::IntoResponse;
 
 /// AGPL-3.0, section 13: who uses it over a network is offered its source. Who runs a changed version
 /// writes where that one's source is into `repository` of the workspace's Cargo.toml.
@@ -28,4 +31,8 @@ in it, under /usr/share/doc.
 
 pub async fn licenses() -> &'static str {
     LICENSES
+}
+
+pub async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], api::openapi::DOCUMENT)
 }

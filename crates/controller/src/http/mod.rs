@@ -15,9 +15,10 @@ mod webhook;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::handler::Handler;
+use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 
@@ -28,30 +29,57 @@ pub const BODY_BYTES_MAX: usize = 6 << 20;
 /// How long requests under way may take to end after a signal to stop.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// One method of one path, and what answers it.
+pub struct Route {
+    #[cfg_attr(not(test), expect(dead_code, reason = "`answer` has it too, but does not tell"))]
+    pub method: Method,
+    pub path: &'static str,
+    answer: MethodRouter<App>,
+}
+
+/// Every route but the registry's, which has its own specification. Tests hold `api::openapi` against
+/// this table: what is here is described there, and the reverse.
+pub fn routes() -> Vec<Route> {
+    vec![
+        route(Method::POST, "/api/v1/jobs", jobs::create),
+        route(Method::GET, "/api/v1/jobs", jobs::list),
+        route(Method::GET, "/api/v1/jobs/{id}", jobs::show),
+        route(Method::GET, "/api/v1/jobs/{id}/events", jobs::events),
+        route(Method::POST, "/api/v1/jobs/{id}/cancel", jobs::cancel),
+        route(Method::GET, "/api/v1/servers", servers::list),
+        route(Method::GET, "/api/v1/servers/{serial}", servers::show),
+        route(Method::PUT, "/api/v1/servers/{serial}", servers::put),
+        route(Method::DELETE, "/api/v1/servers/{serial}", servers::delete),
+        route(Method::POST, "/api/v1/servers/{serial}/probe", servers::probe),
+        route(Method::GET, "/api/v1/artifacts", jobs::artifacts),
+        route(Method::POST, "/api/v1/status-webhook/{serial}", webhook::receive),
+        route(Method::POST, "/api/v1/node/attempts/{id}/hello", node::hello),
+        route(Method::POST, "/api/v1/node/attempts/{id}/permit", node::permit),
+        route(Method::POST, "/api/v1/node/attempts/{id}/progress", node::progress),
+        route(Method::POST, "/api/v1/node/attempts/{id}/log", node::log),
+        route(Method::POST, "/api/v1/node/attempts/{id}/result", node::result),
+        route(Method::GET, "/m/{token}/{name}", media::serve),
+        route(Method::HEAD, "/m/{token}/{name}", media::serve),
+        route(Method::GET, "/healthz", health::healthz),
+        route(Method::GET, "/openapi.json", about::openapi),
+        route(Method::GET, "/about/licenses", about::licenses),
+    ]
+}
+
+fn route<H: Handler<T, App>, T: 'static>(method: Method, path: &'static str, handler: H) -> Route {
+    let filter = MethodFilter::try_from(method.clone()).expect("the table has axum's methods only");
+    Route { method, path, answer: on(filter, handler) }
+}
+
 pub fn router(app: App) -> Router {
-    let api = Router::new()
-        .route("/jobs", post(jobs::create).get(jobs::list))
-        .route("/jobs/{id}", get(jobs::show))
-        .route("/jobs/{id}/events", get(jobs::events))
-        .route("/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/servers", get(servers::list))
-        .route("/servers/{serial}", get(servers::show).put(servers::put).delete(servers::delete))
-        .route("/servers/{serial}/probe", post(servers::probe))
-        .route("/artifacts", get(jobs::artifacts))
-        .route("/status-webhook/{serial}", post(webhook::receive))
-        .route("/node/attempts/{id}/hello", post(node::hello))
-        .route("/node/attempts/{id}/permit", post(node::permit))
-        .route("/node/attempts/{id}/progress", post(node::progress))
-        .route("/node/attempts/{id}/log", post(node::log))
-        .route("/node/attempts/{id}/result", post(node::result))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     let registry = registry::router(app.registry.clone())
         .layer(from_fn_with_state(app.clone(), auth::registry));
-    Router::new()
-        .nest("/api/v1", api)
-        .route("/m/{token}/{name}", get(media::serve))
-        .route("/healthz", get(health::healthz))
-        .route("/about/licenses", get(about::licenses))
+    let mut router = Router::new();
+    for Route { path, answer, .. } in routes() {
+        router = router.route(path, answer);
+    }
+    router
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {
             problem::refuse(
                 StatusCode::NOT_FOUND,
