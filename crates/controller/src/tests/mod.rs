@@ -43,7 +43,7 @@ impl Controller {
         change(&mut settings);
         let app = build(settings).unwrap();
         crate::resume(&app).await.unwrap();
-        let router = http::router(app.clone());
+        let router = http::router(app.clone()).layer(axum::middleware::from_fn(about::as_told));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let driver = driver::start(app.clone());
         Controller { app, url: format!("http://{listen}"), driver, server }
