@@ -138,7 +138,7 @@ fn problem_example(kind: &str) -> Option<Value> {
             "detail": "nothing was stored; each wrong place is listed in `errors`",
             "errors": [{
                 "path": "/recipe/partition_layout/2/size",
-                "code": "pattern",
+                "code": "value",
                 "message": "\"10 potatoes\" is not a size; write 512M, 20G or 100%"
             }]
         })),

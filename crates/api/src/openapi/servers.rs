@@ -120,7 +120,7 @@ fn probe() -> Operation {
         id: "probeServer",
         tag: "servers",
         summary: "Look at a server through its BMC",
-        description: "Changes nothing on the machine. What would stand in the way of a job is in `problems`.",
+        description: "Changes nothing on the machine. What would stand in the way of a job is in `problems`. A BMC that does not answer is asked for some two minutes before the 502.",
         access: Access::Admin,
         parameters: vec![serial()],
         body: None,
