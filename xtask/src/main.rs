@@ -106,8 +106,17 @@ fn programs(root: &Path) -> anyhow::Result<()> {
 /// Runs a program; its output goes where ours goes.
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     println!("$ {program} {}", args.join(" "));
-    let status = Command::new(program)
-        .args(args)
+    let mut command = Command::new(program);
+    command.args(args);
+    // What `cargo run` says of xtask itself: ring's build script looks at it, and would be run again,
+    // with all that depends on it, after each cargo that people start themselves.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    let status = command
         .status()
         .with_context(|| format!("start {program}; is it installed?"))?;
     ensure!(status.success(), "{program} {} ended with {status}", args.join(" "));
