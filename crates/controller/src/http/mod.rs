@@ -7,6 +7,7 @@ mod jobs;
 mod media;
 mod node;
 mod problem;
+mod registry;
 mod servers;
 mod webhook;
 
@@ -43,8 +44,8 @@ pub fn router(app: App) -> Router {
         .route("/node/attempts/{id}/log", post(node::log))
         .route("/node/attempts/{id}/result", post(node::result))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    let registry = registry::router(app.registry.clone())
-        .layer(from_fn_with_state(app.clone(), auth::registry));
+    let registry = ::registry::router(app.registry.clone())
+        .layer(from_fn_with_state(app.clone(), registry::authorize));
     Router::new()
         .nest("/api/v1", api)
         .route("/m/{token}/{name}", get(media::serve))
