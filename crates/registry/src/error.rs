@@ -47,8 +47,18 @@ pub enum Error {
     Precondition(String),
     #[error("the disk has no room for {0} more bytes")]
     Full(u64),
+    #[error("a bundle is refused: {0}")]
+    Bundle(String),
+    #[error("a collection, an export or an import is under way; try again later")]
+    Maintained,
     #[error("read or write the registry's files")]
     Files(#[from] std::io::Error),
     #[error("read or write the registry's index")]
     Index(#[from] rusqlite::Error),
+}
+
+impl Error {
+    pub(crate) fn bundle(why: impl Into<String>) -> Error {
+        Error::Bundle(why.into())
+    }
 }

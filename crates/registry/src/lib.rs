@@ -10,23 +10,31 @@
 //! - `http`: `/v2/`, one file for each noun of the spec; async, never touches a file;
 //! - `io`: the threads that the storage's functions run on;
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
+//! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
+//!   site without a network;
 //! - `access`: who may do what; `policy`: what is kept, and what nobody may change.
 
 mod access;
+mod bundle;
+mod collect;
 mod error;
 mod http;
 mod io;
 mod policy;
 mod registry;
+mod scrub;
 mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, Grant};
+pub use bundle::{Attached, Chosen, Imported};
+pub use collect::Collected;
 pub use error::{Error, OpenError};
 pub use http::router;
 pub use policy::{InvalidPrefix, Policy, Prefix};
 pub use registry::Registry;
+pub use scrub::{Pace, Scrubbed};
 pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload};
 
 /// Milliseconds since 1970 (UTC).

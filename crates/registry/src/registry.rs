@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The registry as its host holds it: the storage, and the threads that it is used on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oci::{Descriptor, Repository, TagOrDigest};
+use axum::body::Body;
+use oci::{Descriptor, Digest, Repository, TagOrDigest};
 use tokio::sync::Semaphore;
 
+use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
+use crate::collect::Collected;
 use crate::error::{Error, OpenError};
 use crate::http::Refusal;
 use crate::io::Io;
+use crate::now_ms;
 use crate::policy::Policy;
+use crate::scrub::{Pace, Scrubbed};
 use crate::storage::{Page, Storage};
 
 /// Bodies that are received at once: each may hold two batches in memory.
@@ -72,12 +77,60 @@ impl Registry {
         }
     }
 
+    /// Removes what nobody needs; `kept` are manifests that are needed without a tag.
+    pub async fn collect(&self, kept: Vec<(Repository, Digest)>) -> Result<Collected, Error> {
+        self.use_storage(move |storage| storage.collect(&kept, now_ms())).await
+    }
+
+    /// Reads all content again and sets aside what has rotted.
+    pub async fn scrub(&self, pace: Pace) -> Result<Scrubbed, Error> {
+        self.use_storage(move |storage| storage.scrub(pace)).await
+    }
+
+    /// A bundle of these manifests, of all tags if there are none, as a body. Whether they are there is
+    /// known at once; a failure on the way breaks the body off.
+    pub fn export(
+        &self,
+        chosen: Vec<Chosen>,
+        maintenance_iso: Option<Attached>,
+    ) -> Result<Body, Error> {
+        for (repository, reference) in &chosen {
+            self.storage.find_manifest(repository, reference)?;
+        }
+        let (writer, body) = writer_to();
+        let storage = self.storage.clone();
+        let _writing = self.io.run(move || {
+            if let Err(error) = storage.export(&chosen, maintenance_iso.as_ref(), writer) {
+                tracing::warn!(%error, "registry: an export broke off");
+            }
+        });
+        Ok(body)
+    }
+
+    /// Takes a bundle in; a maintenance OS in it goes to `maintenance_iso`.
+    pub async fn import(&self, body: Body, maintenance_iso: PathBuf) -> Result<Imported, Error> {
+        let (reader, feed) = reader_of(body);
+        let importing =
+            self.use_storage(move |storage| storage.import(reader, &maintenance_iso, now_ms()));
+        tokio::join!(importing, feed).0
+    }
+
+    async fn use_storage<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Storage) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let storage = self.storage.clone();
+        match self.io.run(move || work(&storage)).await {
+            Ok(done) => done,
+            Err(error) => Err(std::io::Error::other(error).into()),
+        }
+    }
+
     /// Uses the storage on the registry's threads.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Storage) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let storage = self.storage.clone();
-        Ok(self.io.run(move || work(&storage)).await??)
+        Ok(self.use_storage(work).await?)
     }
 }

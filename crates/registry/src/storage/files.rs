@@ -10,6 +10,8 @@ use uuid::Uuid;
 
 /// The marker that makes the directory an OCI image layout.
 const LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+/// The directories of `blobs/`.
+pub const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 const BUFFER: usize = 1 << 20;
 
 pub struct Files {
@@ -60,6 +62,39 @@ impl Files {
 
     pub fn sync_blobs(&self, algorithm: &str) -> io::Result<()> {
         sync_dir(&self.dir.join("blobs").join(algorithm))
+    }
+
+    /// Removes content, if it is there.
+    pub fn remove(&self, digest: &Digest) -> io::Result<()> {
+        match fs::remove_file(self.blob(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes content out of the way but keeps its bytes for a person to look at.
+    pub fn quarantine(&self, digest: &Digest) -> io::Result<PathBuf> {
+        let name = format!("{}-{}", digest.algorithm(), digest.hex());
+        let place = self.dir.join("quarantine").join(name);
+        fs::rename(self.blob(digest), &place)?;
+        sync_dir(&self.dir.join("quarantine"))?;
+        self.sync_blobs(digest.algorithm())?;
+        Ok(place)
+    }
+
+    /// Every digest that has a file.
+    pub fn digests(&self, algorithm: &str) -> io::Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for entry in fs::read_dir(self.dir.join("blobs").join(algorithm))? {
+            let name = entry?.file_name();
+            // A name that is no digest is not ours to judge.
+            if let Some(name) = name.to_str()
+                && let Ok(digest) = format!("{algorithm}:{name}").parse()
+            {
+                digests.push(digest);
+            }
+        }
+        Ok(digests)
     }
 
     /// Replaces a small file of the directory's top at once: a reader sees the old or the new one.

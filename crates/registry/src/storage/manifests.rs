@@ -214,7 +214,7 @@ fn check_size(repository: &Repository, part: &Descriptor, found: Option<u64>) ->
     }
 }
 
-fn check_tag(
+pub fn check_tag(
     index: &Transaction,
     repository: &Repository,
     tag: Option<&Tag>,

@@ -12,19 +12,19 @@
 //! A change is durable before its function returns. Content: temp → hash → fsync → rename →
 //! fsync(dir) → commit. A file that no row names is nobody's; a collection removes it.
 
-mod blobs;
-mod files;
+pub(crate) mod blobs;
+pub(crate) mod files;
 mod index;
-mod layout;
+pub(crate) mod layout;
 mod lists;
 mod locks;
-mod manifests;
-mod space;
+pub(crate) mod manifests;
+pub(crate) mod space;
 mod uploads;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 pub use lists::Page;
@@ -42,6 +42,9 @@ pub struct Storage {
     pub(crate) layout: layout::Layout,
     pub(crate) space: Arc<space::Space>,
     pub(crate) uploads: Arc<uploads::Uploads>,
+    /// Held alone by a collection and shared by exports and imports: an import's files have no rows
+    /// before its last step, and an export reads what nothing may refer to any more.
+    pub(crate) maintenance: RwLock<()>,
     /// Held as long as this process has the directory; the kernel releases it when it dies.
     _lock: File,
 }
@@ -62,6 +65,7 @@ impl Storage {
             locks: locks::DigestLocks::default(),
             layout: layout::Layout::default(),
             uploads: Arc::default(),
+            maintenance: RwLock::new(()),
             _lock: lock,
         };
         storage.export_layout().map_err(|error| match error {

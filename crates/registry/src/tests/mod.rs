@@ -4,6 +4,7 @@
 //! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
 //! - `negative`: what nobody should ask for;
 //! - `storage`: what is on the disk, before and after a restart;
+//! - `upkeep`: collection, scrub, bundles;
 //! - `clients`: programs that others wrote.
 
 mod cases;
@@ -11,4 +12,5 @@ mod clients;
 mod conformance;
 mod negative;
 mod storage;
+mod upkeep;
 mod world;
