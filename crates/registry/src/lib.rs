@@ -12,7 +12,7 @@
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
 //! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
 //!   site without a network;
-//! - `access`: who may do what; `policy`: what is kept, and what nobody may change.
+//! - `access`: who may do what; `tokens`: publishers; `policy`: what is kept, and what nobody may change.
 
 mod access;
 mod bundle;
@@ -26,6 +26,7 @@ mod scrub;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use access::{Access, Grant};
 pub use bundle::{Attached, Chosen, Imported};
@@ -36,6 +37,7 @@ pub use policy::{InvalidPrefix, Policy, Prefix};
 pub use registry::Registry;
 pub use scrub::{Pace, Scrubbed};
 pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload};
+pub use tokens::TokenRights;
 
 /// Milliseconds since 1970 (UTC).
 fn now_ms() -> i64 {

@@ -8,6 +8,7 @@ use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
 use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::collect::Collected;
 use crate::error::{Error, OpenError};
@@ -17,6 +18,7 @@ use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
 use crate::storage::{Page, Storage};
+use crate::tokens::TokenRights;
 
 /// Bodies that are received at once: each may hold two batches in memory.
 const RECEIVING_MAX: usize = 512;
@@ -113,6 +115,25 @@ impl Registry {
         let importing =
             self.use_storage(move |storage| storage.import(reader, &maintenance_iso, now_ms()));
         tokio::join!(importing, feed).0
+    }
+
+    /// Makes a publisher's token; this is the only time that it is told.
+    pub async fn create_token(&self, rights: TokenRights) -> Result<String, Error> {
+        self.use_storage(move |storage| storage.create_token(&rights)).await
+    }
+
+    pub async fn publisher_tokens(&self) -> Result<Vec<TokenRights>, Error> {
+        self.use_storage(Storage::tokens).await
+    }
+
+    /// Whether there was such a token.
+    pub async fn revoke_token(&self, name: String) -> Result<bool, Error> {
+        self.use_storage(move |storage| storage.revoke_token(&name)).await
+    }
+
+    /// Whose token this is, and what that lets them do now.
+    pub async fn access_of(&self, token: String) -> Result<Option<Access>, Error> {
+        self.use_storage(move |storage| storage.access_of(&token)).await
     }
 
     async fn use_storage<T: Send + 'static>(

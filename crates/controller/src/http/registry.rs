@@ -6,14 +6,14 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
-use oci::Reference;
+use oci::{Digest, Reference, Repository};
 use recipe::Recipe;
 use registry::{Access, Grant};
 
 use super::auth::token;
 use crate::App;
 use crate::keys::sha256;
-use crate::store::JobRow;
+use crate::store::{self, JobRow};
 
 pub async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     // Without an access the registry itself answers, with its challenge.
@@ -23,7 +23,8 @@ pub async fn authorize(State(app): State<App>, mut request: Request, next: Next)
     next.run(request).await
 }
 
-/// The admin may do everything; a machine may pull its job's artifact while its attempt is under way.
+/// The admin may do everything; a publisher what its token says; a machine may pull its job's artifact
+/// while its attempt is under way.
 async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
     let all = |who: &str| Access { who: who.to_owned(), grant: Grant::Administer };
     if app.settings.no_auth {
@@ -32,6 +33,14 @@ async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
     let token = token(headers)?;
     if app.keys.is_admin_token(&token) {
         return Some(all("admin"));
+    }
+    match app.registry.access_of(token.clone()).await {
+        Ok(None) => {}
+        Ok(publisher) => return publisher,
+        Err(error) => {
+            tracing::error!(error = crate::performer::chain(&error), "find whose token this is");
+            return None;
+        }
     }
     match app.store.job_by_token(sha256(token.as_bytes())).await {
         Ok(Some(job)) if job.state.outcome().is_none() => {
@@ -45,6 +54,19 @@ async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
             None
         }
     }
+}
+
+/// What open jobs need, whether a tag names it or not.
+pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, store::Error> {
+    let mut needed = Vec::new();
+    for status in ["queued", "provisioning", "succeeded", "failed"] {
+        for job in app.store.jobs(Some(status.to_owned()), None, None, usize::MAX >> 1).await? {
+            if let Some(Grant::Artifact { repository, digest }) = artifact(app, &job) {
+                needed.push((repository, digest));
+            }
+        }
+    }
+    Ok(needed)
 }
 
 /// The artifact of a job, where it is in our registry: what it was when the job was made.

@@ -49,6 +49,10 @@ const SCHEMA: &str = "
         PRIMARY KEY (repository, tag)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tags_by_digest ON tags (repository, digest);
+    -- Publishers' tokens; `rights` is JSON.
+    CREATE TABLE tokens (
+        name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
 ";
 
