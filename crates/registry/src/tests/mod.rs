@@ -4,12 +4,14 @@
 //! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
 //! - `negative`: what nobody should ask for;
 //! - `storage`: what is on the disk, before and after a restart;
+//! - `model`: random lives beside a simple model;
 //! - `upkeep`: collection, scrub, bundles;
 //! - `clients`: programs that others wrote.
 
 mod cases;
 mod clients;
 mod conformance;
+mod model;
 mod negative;
 mod storage;
 mod upkeep;
