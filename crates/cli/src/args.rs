@@ -163,14 +163,13 @@ pub enum Artifact {
     Scrub,
     /// Write artifacts into one file for a site without a network.
     Export {
+        /// The file to write.
+        bundle: PathBuf,
         /// REPOSITORY:TAG of each artifact; all tags without any.
         names: Vec<String>,
         /// The maintenance OS too.
         #[arg(long)]
         maintenance_iso: bool,
-        /// The file.
-        #[arg(long, short)]
-        output: PathBuf,
     },
     /// Take in a file that `export` wrote.
     Import { bundle: PathBuf },
@@ -257,5 +256,17 @@ mod tests {
     #[test]
     fn the_commands_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bundle_is_named_beside_the_global_output_format() {
+        let line = ["shoal", "artifact", "export", "x.tar", "a:1", "--output", "json"];
+        let args = Args::parse_from(line);
+        assert_eq!(args.connection.output, Output::Json);
+        let Command::Artifact(Artifact::Export { bundle, names, maintenance_iso }) = args.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((bundle, names, maintenance_iso), ("x.tar".into(), vec!["a:1".into()], false));
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! - `http`: `/v2/`, one file for each noun of the spec; async, never touches a file;
 //! - `io`: the threads that the storage's functions run on;
+//! - `cache`: manifests that were just read;
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
 //! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
 //!   site without a network;
@@ -16,6 +17,7 @@
 
 mod access;
 mod bundle;
+mod cache;
 mod collect;
 mod error;
 mod http;

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
+use crate::cache::ManifestCache;
 use crate::collect::Collected;
 use crate::error::{Error, OpenError};
 use crate::http::Refusal;
@@ -26,6 +27,7 @@ const RECEIVING_MAX: usize = 512;
 pub struct Registry {
     pub(crate) io: Io,
     pub(crate) receiving: Semaphore,
+    pub(crate) cache: ManifestCache,
     storage: Arc<Storage>,
 }
 
@@ -39,6 +41,7 @@ impl Registry {
         Ok(Registry {
             io: Io::start().map_err(OpenError::Directory)?,
             receiving: Semaphore::new(RECEIVING_MAX),
+            cache: ManifestCache::default(),
             storage: Arc::new(Storage::open(dir, policy)?),
         })
     }
@@ -77,6 +80,11 @@ impl Registry {
             Ok(repository) => self.storage.tags(&repository, &all),
             Err(_) => Ok(Vec::new()),
         }
+    }
+
+    /// How often the index was written; does not block.
+    pub(crate) fn written(&self) -> u64 {
+        self.storage.index.written()
     }
 
     /// Removes what nobody needs; `kept` are manifests that are needed without a tag.

@@ -37,8 +37,8 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
         Artifact::Delete { name } => upkeep::delete(client, &name)?,
         Artifact::Gc => upkeep::collect(client, format)?,
         Artifact::Scrub => upkeep::scrub(client, format)?,
-        Artifact::Export { names, maintenance_iso, output } => {
-            upkeep::export(client, &names, maintenance_iso, &output)?;
+        Artifact::Export { bundle, names, maintenance_iso } => {
+            upkeep::export(client, &names, maintenance_iso, &bundle)?;
         }
         Artifact::Import { bundle } => upkeep::import(client, format, &bundle)?,
         Artifact::Token(command) => upkeep::token(client, format, command)?,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Manifests and indexes: by tag or by digest.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, TagOrDigest, media_type};
@@ -9,8 +9,8 @@ use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, TagOrDigest,
 use super::blobs::{created, etag, is_cached, tags_of};
 use super::refusal::{Code, Refusal, refuse};
 use super::{Answer, Call, DIGEST};
-use crate::now_ms;
-use crate::storage::{Condition, NewManifest, Stored};
+use crate::storage::{Condition, NewManifest, Storage, Stored};
+use crate::{Error, now_ms};
 
 /// Types that are taken in; another registry's client may read them differently than we do.
 const TYPES: [&str; 4] = [
@@ -21,31 +21,13 @@ const TYPES: [&str; 4] = [
 ];
 
 pub async fn get(call: Call, repository: Repository, reference: TagOrDigest) -> Answer {
-    let root = call.access.artifact_in(&repository).cloned();
-    if root.is_none() {
-        call.require_pull(&repository)?;
-    }
-    let wants_bytes = !call.is_head();
-    let (name, wanted) = (repository.clone(), reference.clone());
-    let found = call.registry.run(move |storage| {
-        let stored = storage.find_manifest(&name, &wanted);
-        if let Some(root) = root {
-            let digest = match (&stored, &wanted) {
-                (Ok(stored), _) => &stored.digest,
-                (Err(_), TagOrDigest::Digest(digest)) => digest,
-                (Err(_), TagOrDigest::Tag(_)) => return Ok(None),
-            };
-            if !storage.is_in_tree(&name, &root, digest)? {
-                return Ok(None);
-            }
+    let (stored, bytes) = match call.access.artifact_in(&repository).cloned() {
+        Some(root) => find_in_tree(&call, repository, reference, root).await?,
+        None => {
+            call.require_pull(&repository)?;
+            find(&call, repository, reference).await?
         }
-        let stored = stored?;
-        let bytes = if wants_bytes { storage.manifest_bytes(&stored.digest)? } else { Vec::new() };
-        Ok(Some((stored, bytes)))
-    });
-    let (stored, bytes): (Stored, Vec<u8>) = found
-        .await?
-        .ok_or_else(|| refuse(Code::Denied, "this is no part of the job's artifact"))?;
+    };
     let headers = [
         (header::CONTENT_TYPE.as_str(), stored.media_type),
         (header::ETAG.as_str(), etag(&stored.digest)),
@@ -54,10 +36,56 @@ pub async fn get(call: Call, repository: Repository, reference: TagOrDigest) -> 
     if is_cached(&call, &stored.digest) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let body = if wants_bytes { Body::from(bytes) } else { Body::empty() };
+    let body = if call.is_head() { Body::empty() } else { Body::from(bytes) };
     let mut response = (headers, body).into_response();
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(stored.size));
     Ok(response)
+}
+
+async fn find(
+    call: &Call,
+    repository: Repository,
+    reference: TagOrDigest,
+) -> Result<(Stored, Bytes), Refusal> {
+    let written = call.registry.written();
+    if let Some(found) = call.registry.cache.get(&repository, &reference, written) {
+        return Ok(found);
+    }
+    let (name, wanted) = (repository.clone(), reference.clone());
+    let found = call.registry.run(move |storage| read(storage, &name, &wanted)).await?;
+    call.registry.cache.keep(&repository, &reference, written, found.clone());
+    Ok(found)
+}
+
+/// For a machine: only what its job's artifact is made of.
+async fn find_in_tree(
+    call: &Call,
+    repository: Repository,
+    reference: TagOrDigest,
+    root: Digest,
+) -> Result<(Stored, Bytes), Refusal> {
+    let found = call.registry.run(move |storage| {
+        let digest = match (storage.find_manifest(&repository, &reference), &reference) {
+            (Ok(stored), _) => stored.digest,
+            (Err(_), TagOrDigest::Digest(digest)) => digest.clone(),
+            (Err(_), TagOrDigest::Tag(_)) => return Ok(None),
+        };
+        if !storage.is_in_tree(&repository, &root, &digest)? {
+            return Ok(None);
+        }
+        read(storage, &repository, &reference).map(Some)
+    });
+    found.await?.ok_or_else(|| refuse(Code::Denied, "this is no part of the job's artifact"))
+}
+
+fn read(
+    storage: &Storage,
+    repository: &Repository,
+    reference: &TagOrDigest,
+) -> Result<(Stored, Bytes), Error> {
+    let stored = storage.find_manifest(repository, reference)?;
+    let bytes = storage.manifest_bytes(&stored.digest)?;
+    Ok((stored, bytes.into()))
 }
 
 pub async fn put(call: Call, body: Body, repository: Repository, reference: TagOrDigest) -> Answer {

@@ -5,6 +5,7 @@
 //! on the disk when it returns (`synchronous=FULL`).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -59,6 +60,8 @@ const SCHEMA: &str = "
 pub struct Index {
     writer: Mutex<Connection>,
     readers: Vec<Mutex<Connection>>,
+    /// Counts commits.
+    written: AtomicU64,
 }
 
 impl Index {
@@ -77,7 +80,7 @@ impl Index {
                 Ok(Mutex::new(reader))
             })
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Index { writer: Mutex::new(writer), readers })
+        Ok(Index { writer: Mutex::new(writer), readers, written: AtomicU64::new(0) })
     }
 
     /// Everything in `change` or nothing; on the disk when this returns.
@@ -89,7 +92,14 @@ impl Index {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
         transaction.commit()?;
+        // Before the answer: who was answered is not given what was there before.
+        self.written.fetch_add(1, Ordering::SeqCst);
         Ok(value)
+    }
+
+    /// How often something was written. What was read after it was asked for is good while it stays.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
     }
 
     /// All queries in `query` see one state.
