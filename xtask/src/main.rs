@@ -4,11 +4,13 @@
 //! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
+//! - `kill-points`: a program killed at each of its steps, and judged after each;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
 mod images;
+mod kill_points;
 mod tidy;
 mod validate;
 
@@ -47,6 +49,11 @@ enum Task {
     Demo,
     /// Everything: validate, images, end-to-end.
     Test,
+    /// Kill a program at each call that changes the disk, and judge what is found.
+    KillPoints {
+        #[arg(value_enum)]
+        what: kill_points::What,
+    },
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
@@ -73,6 +80,7 @@ fn main() -> anyhow::Result<()> {
             e2e::demo(&root)
         }
         Task::Test => test(&root),
+        Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Bench { what } => {
             run("cargo", &["build", "--release", "--locked", "-p", "controller", "-p", "cli"])?;
             bench::bench(&root, what)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every route, and the listener.
 
+mod artifacts;
 mod auth;
 mod health;
 mod jobs;
@@ -8,8 +9,12 @@ mod media;
 mod node;
 mod path;
 mod problem;
+mod registry;
 mod servers;
 mod webhook;
+
+#[cfg(test)]
+pub use registry::needed_by_jobs;
 
 use anyhow::Context;
 use axum::Router;
@@ -43,9 +48,10 @@ pub fn router(app: App) -> Router {
         .route("/node/attempts/{id}/progress", post(node::progress))
         .route("/node/attempts/{id}/log", post(node::log))
         .route("/node/attempts/{id}/result", post(node::result))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-    let registry = registry::router(app.registry.clone())
-        .layer(from_fn_with_state(app.clone(), auth::registry));
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .merge(artifacts::router());
+    let registry = ::registry::router(app.registry.clone())
+        .layer(from_fn_with_state(app.clone(), registry::authorize));
     Router::new()
         .nest("/api/v1", api)
         .route("/m/{token}/{name}", get(media::serve))
@@ -81,8 +87,9 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
         stopper.graceful_shutdown(Some(DRAIN));
     });
     announce(&app, handle.clone());
+    let tending = tokio::spawn(artifacts::tend(app.clone()));
     let service = router(app).into_make_service();
-    if settings.plain_http {
+    let served = if settings.plain_http {
         axum_server::bind(settings.listen).handle(handle).serve(service).await
     } else {
         let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
@@ -90,7 +97,9 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
             .context("load the server certificate")?;
         axum_server::bind_rustls(settings.listen, tls).handle(handle).serve(service).await
     }
-    .with_context(|| format!("serve on {}", settings.listen))
+    .with_context(|| format!("serve on {}", settings.listen));
+    tending.abort();
+    served
 }
 
 /// Says where the controller listens and where its secrets are: what a first user needs to know.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The whole controller over HTTP: real router, real store, a BMC played on the wire.
 
+mod artifacts;
 mod bad_input;
 pub mod bmc;
 mod jobs;
