@@ -12,7 +12,6 @@ use registry::{Access, Grant};
 
 use super::auth::token;
 use crate::App;
-use crate::keys::sha256;
 use crate::store::{self, JobRow};
 
 pub async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -42,13 +41,14 @@ async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
             return None;
         }
     }
-    match app.store.job_by_token(sha256(token.as_bytes())).await {
-        Ok(Some(job)) if job.state.outcome().is_none() => {
+    let attempt = app.keys.attempt_of_pull_token(&token)?;
+    match app.store.attempt(&attempt).await {
+        Ok(job) if job.state.outcome().is_none() => {
             let grant = artifact(app, &job)
                 .unwrap_or(Grant::Prefixes { pull: Vec::new(), push: Vec::new() });
             Some(Access { who: format!("attempt {}", job.attempt), grant })
         }
-        Ok(_) => None,
+        Ok(_) | Err(store::Error::NotFound { .. }) => None,
         Err(error) => {
             tracing::error!(%error, "find whose token this is");
             None

@@ -67,7 +67,16 @@ async fn a_machine_pulls_its_jobs_artifact_and_nothing_else() {
     assert_eq!(created.status(), 202);
     let job: Value = created.json().await.unwrap();
     let row = controller.app.store.job(job["id"].as_str().unwrap()).await.unwrap();
-    let token = controller.app.keys.attempt_token(&row.attempt);
+    let keys = &controller.app.keys;
+    let token = keys.pull_token(&row.attempt);
+    let manifest = format!("/v2/os-images/debian/manifests/{digest}");
+    let forged = token.replace(&row.attempt, "another");
+    for other in [keys.attempt_token(&row.attempt), keys.pull_token("another"), forged] {
+        assert_eq!(status(&controller, &other, &manifest).await, 401, "{other}");
+    }
+    let hello = format!("{}/api/v1/node/attempts/{}/hello", controller.url, row.attempt);
+    let hello = reqwest::Client::new().post(hello).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(hello.status(), 401);
 
     let blob = |name: &str, bytes: &[u8]| format!("/v2/{name}/blobs/{}", Digest::of(bytes));
     for (path, expected) in [
