@@ -5,11 +5,13 @@
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
 //! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
+//! - `kill-points`: a program killed at each of its steps, and judged after each;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
 mod images;
+mod kill_points;
 mod third_party;
 mod tidy;
 mod validate;
@@ -51,6 +53,11 @@ enum Task {
     Demo,
     /// Everything: validate, images, end-to-end.
     Test,
+    /// Kill a program at each call that changes the disk, and judge what is found.
+    KillPoints {
+        #[arg(value_enum)]
+        what: kill_points::What,
+    },
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
@@ -78,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             e2e::demo(&root)
         }
         Task::Test => test(&root),
+        Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Bench { what } => {
             run("cargo", &["build", "--release", "--locked", "-p", "controller", "-p", "cli"])?;
             bench::bench(&root, what)
@@ -111,10 +119,17 @@ fn programs(root: &Path) -> anyhow::Result<()> {
 /// Runs a program; its output goes where ours goes.
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     println!("$ {program} {}", args.join(" "));
-    let status = Command::new(program)
-        .args(args)
-        .status()
-        .with_context(|| format!("start {program}; is it installed?"))?;
+    let mut command = Command::new(program);
+    command.args(args);
+    // What `cargo run` says of xtask itself: ring's build script looks at it, and would be run again,
+    // with all that depends on it, after each cargo that people start themselves.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    let status = command.status().with_context(|| format!("start {program}; is it installed?"))?;
     ensure!(status.success(), "{program} {} ended with {status}", args.join(" "));
     Ok(())
 }

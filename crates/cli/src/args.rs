@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use crate::artifacts::Kind;
+
 /// Shoal: provision bare metal over Redfish.
 #[derive(Debug, Parser)]
 #[command(
@@ -162,14 +164,64 @@ pub enum Job {
 
 #[derive(Debug, Subcommand)]
 pub enum Artifact {
-    /// Upload a root filesystem: a tar file, plain or compressed with gzip or zstd.
+    /// Upload an OS image: a tar file of a root filesystem, a WIM, an ISO or a whole disk, plain or
+    /// compressed with gzip or zstd. Goes on where a former try broke off.
     Push {
         /// REPOSITORY:TAG, such as os-images/debian:13.
         name: String,
         file: PathBuf,
+        /// What the file is; needed for a disk, whose bytes do not tell.
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
     },
     /// What the registry holds.
     List,
+    /// Remove a tag. What it named goes with a later collection.
+    Delete {
+        /// REPOSITORY:TAG.
+        name: String,
+    },
+    /// Remove what nothing refers to any more: marked first, gone a day later.
+    Gc,
+    /// Read everything again and set aside what has rotted; exit status 1 if something has.
+    Scrub,
+    /// Write artifacts into one file for a site without a network.
+    Export {
+        /// The file to write.
+        bundle: PathBuf,
+        /// REPOSITORY:TAG of each artifact; all tags without any.
+        names: Vec<String>,
+        /// The maintenance OS too.
+        #[arg(long)]
+        maintenance_iso: bool,
+    },
+    /// Take in a file that `export` wrote.
+    Import { bundle: PathBuf },
+    /// Tokens for those who push or pull without being the admin.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token; it is shown once.
+    Create {
+        name: String,
+        /// Repositories below this may be pulled; * for all. Can be given several times.
+        #[arg(long)]
+        pull: Vec<String>,
+        /// Repositories below this may be pushed and pulled. Can be given several times.
+        #[arg(long)]
+        push: Vec<String>,
+        /// How long it lives.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+    List,
+    /// End a token at once.
+    Revoke {
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -242,5 +294,17 @@ mod tests {
             let Command::Job { format, .. } = job else { panic!("{job:?}") };
             assert_eq!(format.output, Output::Json);
         }
+    }
+
+    #[test]
+    fn a_bundle_is_named_beside_the_output_format() {
+        let line = ["shoal", "artifact", "export", "x.tar", "a:1", "--output", "json"];
+        let command = Args::parse_from(line).command;
+        let Command::Artifact { format, command } = command else { panic!("{command:?}") };
+        assert_eq!(format.output, Output::Json);
+        let Artifact::Export { bundle, names, maintenance_iso } = command else {
+            panic!("another command");
+        };
+        assert_eq!((bundle, names, maintenance_iso), ("x.tar".into(), vec!["a:1".into()], false));
     }
 }

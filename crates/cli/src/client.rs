@@ -116,6 +116,66 @@ impl Client {
         answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
     }
 
+    /// How many bytes of an upload the registry has; nothing where it knows no such upload.
+    pub fn upload_offset(&self, location: &str) -> Result<Option<u64>, Failure> {
+        let sent = self.authorized(self.agent.get(self.url(location))).call();
+        let response = sent.map_err(unreachable)?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        let response = answer(Ok(response))?;
+        let range = response.headers().get("range").and_then(|value| value.to_str().ok());
+        let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
+        // `0-0` is nothing or one byte: that one is sent again, and refused if it was there.
+        Ok(Some(match last {
+            None | Some(0) => 0,
+            Some(last) => last + 1,
+        }))
+    }
+
+    /// Sends the bytes from `start` to before `end` of an upload.
+    pub fn patch_bytes(
+        &self,
+        location: &str,
+        start: u64,
+        end: u64,
+        reader: &mut dyn Read,
+    ) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .patch(self.url(location))
+            .header("content-type", "application/octet-stream")
+            .header("content-range", format!("{start}-{}", end - 1))
+            .header("content-length", (end - start).to_string());
+        answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
+    }
+
+    /// Sends a file of this length and reads the answer.
+    pub fn post_bytes(
+        &self,
+        path: &str,
+        length: u64,
+        reader: &mut dyn Read,
+    ) -> Result<Value, Failure> {
+        let request = self
+            .agent
+            .post(self.url(path))
+            .header("content-type", "application/x-tar")
+            .header("content-length", length.to_string());
+        value(self.authorized(request).send(SendBody::from_reader(reader)))
+    }
+
+    /// An answer as it comes.
+    pub fn stream(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        let sent = self.authorized(self.agent.get(self.url(path))).call();
+        Ok(answer(sent)?.into_body().into_reader())
+    }
+
+    /// The controller's URL.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn url(&self, path: &str) -> String {
         // The registry may answer a whole URL as a location.
         if path.starts_with(&self.base) { path.to_owned() } else { format!("{}{path}", self.base) }
@@ -157,10 +217,16 @@ fn answer(sent: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, F
         kind: "about:blank".into(),
         title: status.canonical_reason().unwrap_or("refused").into(),
         status: status.as_u16(),
-        detail: text.chars().take(500).collect(),
+        detail: registry_message(&text).unwrap_or_else(|| text.chars().take(500).collect()),
         errors: Vec::new(),
     });
     Err(Failure::Refused(Box::new(problem)))
+}
+
+/// What the registry says is wrong (distribution-spec, Error Codes).
+fn registry_message(text: &str) -> Option<String> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    Some(answer["errors"][0]["message"].as_str()?.to_owned())
 }
 
 fn value(sent: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {

@@ -17,6 +17,8 @@ use crate::settings::Settings;
 
 /// Purposes of keys derived from the one root key.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
+const PULL_TOKENS: &[u8] = b"shoal pull token v1";
+const PULL_TOKEN_PREFIX: &str = "shp_pull_";
 const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
 /// Half of what our own tokens have.
 const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
@@ -69,11 +71,28 @@ impl Keys {
     /// The token of an attempt. Derived, so that a task medium can be built again after a crash
     /// although the database only has the token's hash.
     pub fn attempt_token(&self, attempt: &str) -> String {
+        format!("shp_node_{}", self.derived(ATTEMPT_TOKENS, attempt))
+    }
+
+    /// What a tool gets of an attempt: it pulls the job's artifact and does nothing else. It names its
+    /// attempt, so that the database need not know it.
+    pub fn pull_token(&self, attempt: &str) -> String {
+        format!("{PULL_TOKEN_PREFIX}{attempt}_{}", self.derived(PULL_TOKENS, attempt))
+    }
+
+    /// The attempt that a pull token is for.
+    pub fn attempt_of_pull_token(&self, token: &str) -> Option<String> {
+        let (attempt, _) = token.strip_prefix(PULL_TOKEN_PREFIX)?.split_once('_')?;
+        let wanted = self.pull_token(attempt);
+        bool::from(wanted.as_bytes().ct_eq(token.as_bytes())).then(|| attempt.to_owned())
+    }
+
+    fn derived(&self, purpose: &[u8], attempt: &str) -> String {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.root);
         let mut context = ring::hmac::Context::with_key(&key);
-        context.update(ATTEMPT_TOKENS);
+        context.update(purpose);
         context.update(attempt.as_bytes());
-        format!("shp_node_{}", hex::encode(context.sign().as_ref()))
+        hex::encode(context.sign().as_ref())
     }
 
     /// A new media token: 192 random bits, hex, for the path of a URL.

@@ -129,6 +129,7 @@ async fn build_task_medium(app: &App, job: &JobRow) -> Done {
         token: app.keys.attempt_token(&job.attempt).into(),
         registry: Some(recipe::task_medium::RegistryAccess {
             authority: app.settings.registry_authority(),
+            token: app.keys.pull_token(&job.attempt).into(),
         }),
         artifact_digest: job.artifact_digest.clone(),
     };

@@ -110,6 +110,11 @@ impl Settings {
     pub fn registry_authority(&self) -> String {
         self.node_url.authority().to_owned()
     }
+
+    /// Whether a reference's host means the embedded registry.
+    pub fn is_own_registry(&self, authority: &str) -> bool {
+        authority == recipe::CONTROLLER_HOST || authority == self.node_url.authority()
+    }
 }
 
 /// A directory that only its owner can look into. One that has other things than ours in it keeps

@@ -76,37 +76,59 @@ impl fmt::Display for Digest {
 /// Hashes a stream and tells at its end whether it is what was promised.
 pub struct Verifier {
     expected: Digest,
-    state: State,
+    hasher: Hasher,
 }
+
+/// Hashes a stream and tells at its end what it is.
+pub struct Hasher(State);
 
 enum State {
     Sha256(sha2::Sha256),
     Sha512(Box<sha2::Sha512>),
 }
 
-impl Verifier {
-    pub fn new(expected: Digest) -> Verifier {
-        let state = match expected.algorithm() {
-            "sha512" => State::Sha512(Box::default()),
-            _ => State::Sha256(sha2::Sha256::default()),
-        };
-        Verifier { expected, state }
+impl Hasher {
+    pub fn sha256() -> Hasher {
+        Hasher(State::Sha256(sha2::Sha256::default()))
+    }
+
+    /// With the algorithm of this digest.
+    pub fn like(digest: &Digest) -> Hasher {
+        match digest.algorithm() {
+            "sha512" => Hasher(State::Sha512(Box::default())),
+            _ => Hasher::sha256(),
+        }
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.state {
+        match &mut self.0 {
             State::Sha256(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
         }
     }
 
-    /// The digest that was found where it is not the promised one.
-    pub fn verify(self) -> Result<Digest, Digest> {
-        let found = match self.state {
+    pub fn finish(self) -> Digest {
+        Digest(match self.0 {
             State::Sha256(state) => format!("sha256:{}", hex::encode(state.finalize())),
             State::Sha512(state) => format!("sha512:{}", hex::encode(state.finalize())),
-        };
-        if found == self.expected.0 { Ok(self.expected) } else { Err(Digest(found)) }
+        })
+    }
+}
+
+impl Verifier {
+    pub fn new(expected: Digest) -> Verifier {
+        let hasher = Hasher::like(&expected);
+        Verifier { expected, hasher }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The digest that was found where it is not the promised one.
+    pub fn verify(self) -> Result<Digest, Digest> {
+        let found = self.hasher.finish();
+        if found == self.expected { Ok(self.expected) } else { Err(found) }
     }
 }
 

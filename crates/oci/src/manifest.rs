@@ -19,9 +19,47 @@ pub mod media_type {
     pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
     pub const LAYER_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     pub const LAYER_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-    /// `artifactType` of a root filesystem.
+    pub const OCTET_STREAM: &str = "application/octet-stream";
+    /// `artifactType` of a root filesystem in a tar file; its layers are layers of a container image.
     pub const ROOTFS: &str = "application/vnd.shoal.rootfs.v1";
+    /// `artifactType` of a Windows image; its one layer is the WIM file.
+    pub const WIM: &str = "application/vnd.shoal.wim.v1";
+    /// `artifactType` of a whole disk's bytes; its one layer is the raw image.
+    pub const DISK: &str = "application/vnd.shoal.disk.v1";
+    /// `artifactType` of installation media.
+    pub const ISO: &str = "application/vnd.shoal.iso.v1";
 }
+
+/// Annotations on the layers of OS artifacts.
+pub mod annotation {
+    pub const TITLE: &str = "org.opencontainers.image.title";
+    pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+    /// How many bytes come out of the layer's decompression, in decimal.
+    pub const UNCOMPRESSED_SIZE: &str = "io.shoal.uncompressed.size";
+    /// The digest of what comes out of the layer's decompression.
+    pub const UNCOMPRESSED_DIGEST: &str = "io.shoal.uncompressed.digest";
+    /// How the layer is compressed: `none`, `gzip`, `zstd` or `xz`.
+    pub const COMPRESSION: &str = "io.shoal.compression";
+}
+
+/// What a document is. One of the two, by its media type and its fields alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestKind {
+    Image,
+    Index,
+}
+
+/// The fields that decide how a document is read; in this spelling only (see [`Manifest::parse`]).
+const FIELDS: [&str; 8] = [
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "config",
+    "layers",
+    "manifests",
+    "subject",
+    "annotations",
+];
 
 /// What some content is, and how much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,12 +105,21 @@ impl Manifest {
         let invalid = |why: String| InvalidManifest(why);
         let value: Value =
             serde_json::from_slice(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
+        // Go's parser takes `Layers` for `layers`: what we would not see, others would.
+        for key in value.as_object().into_iter().flat_map(|object| object.keys()) {
+            let is_disguised =
+                |field: &&&str| field.eq_ignore_ascii_case(key) && **field != key.as_str();
+            if let Some(field) = FIELDS.iter().find(is_disguised) {
+                return Err(invalid(format!("{key:?} is not how {field:?} is written")));
+            }
+        }
         let has = |key: &str| value.get(key).is_some();
         if has("manifests") && (has("layers") || has("config")) {
             return Err(invalid("a document is a manifest or an index, not both".into()));
         }
         let is_index = has("manifests");
-        let mut manifest: Manifest = serde_json::from_value(value)
+        // Read from the bytes again, not from the value: this refuses a field that comes twice.
+        let mut manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|error| invalid(format!("not a manifest: {error}")))?;
         if manifest.schema_version != 2 {
             return Err(invalid("schemaVersion is not 2".into()));
@@ -98,7 +145,23 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Blobs and manifests that must be there before this one is.
+    pub fn kind(&self) -> ManifestKind {
+        match self.media_type.as_str() {
+            media_type::INDEX | media_type::DOCKER_INDEX => ManifestKind::Index,
+            _ if !self.manifests.is_empty() => ManifestKind::Index,
+            _ => ManifestKind::Image,
+        }
+    }
+
+    /// What the referrers API calls this document's type (distribution-spec, Listing Referrers).
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.artifact_type
+            .as_deref()
+            .filter(|text| !text.is_empty())
+            .or(self.config.as_ref().map(|config| config.media_type.as_str()))
+    }
+
+    /// Blobs that must be there before this manifest is.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.config.iter().chain(&self.layers)
     }
@@ -130,6 +193,14 @@ mod tests {
             (r#"{"schemaVersion":1,"manifests":[]}"#, media_type::INDEX, false),
             (r#"{"schemaVersion":2,"mediaType":"a/b","manifests":[]}"#, media_type::INDEX, false),
             ("{", media_type::INDEX, false),
+            (&image.replace("layers", "Layers"), media_type::MANIFEST, false),
+            (
+                &image.replace("{\"schema", "{\"Manifests\":[],\"schema"),
+                media_type::MANIFEST,
+                false,
+            ),
+            (&image.replace("\"layers\"", "\"layers\":[],\"layers\""), media_type::MANIFEST, false),
+            (&image.replace("\"size\":0", "\"size\":-1"), media_type::MANIFEST, false),
         ] {
             let parsed = Manifest::parse(document.as_bytes(), content_type);
             assert_eq!(parsed.is_ok(), is_valid, "{document} as {content_type}");

@@ -87,10 +87,11 @@ pub fn read(files: &[File]) -> Result<(Recipe, Identity), ReadError> {
 
 /// Where a machine's registry access comes from.
 pub fn pull_access(attempt: &task_medium::Attempt) -> Option<PullAccess> {
+    let registry = attempt.registry.as_ref()?;
     Some(PullAccess {
-        authority: attempt.registry.as_ref()?.authority.clone(),
+        authority: registry.authority.clone(),
         ca_pem: attempt.controller_ca_pem.clone(),
-        token: attempt.token.clone(),
+        token: registry.token.clone(),
         digest: attempt.artifact_digest.clone(),
     })
 }

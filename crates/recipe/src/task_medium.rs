@@ -39,6 +39,8 @@ pub struct Attempt {
 pub struct RegistryAccess {
     /// `host:port`.
     pub authority: String,
+    /// Pulls the job's artifact and does nothing else: tools get this one, and not the attempt's.
+    pub token: Payload,
 }
 
 /// A task medium cannot be used.

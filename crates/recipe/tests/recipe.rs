@@ -104,7 +104,10 @@ fn attempt() -> Attempt {
         controller_url: "https://192.0.2.5:8443".into(),
         controller_ca_pem: Some("pem".into()),
         token: "secret".to_owned().into(),
-        registry: Some(RegistryAccess { authority: "192.0.2.5:8443".into() }),
+        registry: Some(RegistryAccess {
+            authority: "192.0.2.5:8443".into(),
+            token: "secret-to-pull".to_owned().into(),
+        }),
         artifact_digest: None,
     }
 }
@@ -124,6 +127,7 @@ fn a_recipe_travels_to_the_machine_and_its_tools() {
             boot_id: "b1".into(),
             disk: None,
         };
+        assert_eq!(run_dir::pull_access(&told).unwrap().token.as_str(), "secret-to-pull");
         let files = run_dir::files(&arrived, &identity);
         assert_eq!(run_dir::read(&files).unwrap(), (recipe, identity));
         let all: Vec<u8> = files.into_iter().flat_map(|file| file.bytes).collect();

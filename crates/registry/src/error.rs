@@ -1,63 +1,66 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Errors as the distribution spec words them.
+//! What can go wrong, by what the asker can do about it. How it is answered stands in `http/refusal`.
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use oci::{Digest, Repository, TagOrDigest};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("the registry's directory cannot be used")]
     Directory(#[source] std::io::Error),
+    #[error("another process uses the registry's directory")]
+    Locked,
     #[error("the registry's index cannot be used")]
+    Index(#[from] rusqlite::Error),
+    #[error("the registry's index has format {found}; this program reads format {known}")]
+    Format { found: i64, known: i64 },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no repository {0}")]
+    RepositoryUnknown(Repository),
+    #[error("{0} has no blob {1}")]
+    BlobUnknown(Repository, Digest),
+    #[error("{0} has no manifest {1}")]
+    ManifestUnknown(Repository, TagOrDigest),
+    #[error("there is no such upload")]
+    UploadUnknown,
+    #[error("another request is writing to this upload")]
+    UploadBusy,
+    #[error("too many uploads are open; finish or cancel some")]
+    TooManyUploads,
+    #[error("the content is {found}, not {wanted}")]
+    Digest { wanted: Digest, found: Digest },
+    #[error("{0}")]
+    ManifestInvalid(String),
+    /// A manifest refers to what is not in its repository.
+    #[error("{0} has no {1}; push it first")]
+    ReferenceUnknown(Repository, Digest),
+    #[error("{digest} has {found} bytes, but the manifest says {said}")]
+    ReferenceSize { digest: Digest, said: u64, found: u64 },
+    #[error("{digest} is part of the manifest {by}; delete that first")]
+    InUse { digest: Digest, by: String },
+    #[error("the tag {0} is immutable; push under another one")]
+    Immutable(String),
+    /// `If-Match` or `If-None-Match` does not hold.
+    #[error("the tag {0} is not where the condition says")]
+    Precondition(String),
+    #[error("the disk has no room for {0} more bytes")]
+    Full(u64),
+    #[error("{0}")]
+    Token(String),
+    #[error("a bundle is refused: {0}")]
+    Bundle(String),
+    #[error("a collection, an export or an import is under way; try again later")]
+    Maintained,
+    #[error("read or write the registry's files")]
+    Files(#[from] std::io::Error),
+    #[error("read or write the registry's index")]
     Index(#[from] rusqlite::Error),
 }
 
-/// An error answer: status, the spec's code, and what is wrong.
-#[derive(Debug)]
-pub struct Refusal {
-    pub status: StatusCode,
-    pub code: &'static str,
-    pub message: String,
-}
-
-pub fn refuse(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
-    Refusal { status, code, message: message.into() }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({"errors": [{"code": self.code, "message": self.message}]});
-        (self.status, [(header::CONTENT_TYPE, "application/json")], body.to_string())
-            .into_response()
-    }
-}
-
-fn broken(error: &dyn std::error::Error) -> Refusal {
-    tracing::error!(%error, "registry: storage failed");
-    refuse(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "UNKNOWN",
-        "the registry's storage failed; see its log",
-    )
-}
-
-impl From<std::io::Error> for Refusal {
-    fn from(error: std::io::Error) -> Refusal {
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            return refuse(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the disk is full");
-        }
-        broken(&error)
-    }
-}
-
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Refusal {
-        broken(&error)
-    }
-}
-
-impl From<tokio::task::JoinError> for Refusal {
-    fn from(error: tokio::task::JoinError) -> Refusal {
-        broken(&error)
+impl Error {
+    pub(crate) fn bundle(why: impl Into<String>) -> Error {
+        Error::Bundle(why.into())
     }
 }

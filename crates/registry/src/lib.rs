@@ -1,68 +1,48 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An OCI registry (distribution-spec 1.1) on a directory, as an axum router without authentication:
-//! whoever mounts it puts that in front.
+//! An OCI registry (distribution-spec 1.1) on a directory, as an axum router. Whoever mounts it finds
+//! out who asks and says so with an [`Access`]; a request without one is refused.
 //!
 //! ```text
-//! router ─▶ blobs (files: temp → hash → fsync → rename → fsync(dir))
-//!        ─▶ index (SQLite: tags, manifests, which repository has which blob)
+//! http ─▶ io (threads of its own) ─▶ storage (files, index)
+//!  └ access, policy
 //! ```
 //!
-//! First cut: push (monolithic, chunked), pull with ranges, tags, deletion of tags and manifests.
-//! Not yet: cross-repository mounts copy nothing and are answered by an upload, referrers, garbage
-//! collection, export of `index.json`.
+//! - `http`: `/v2/`, one file for each noun of the spec; async, never touches a file;
+//! - `io`: the threads that the storage's functions run on;
+//! - `cache`: manifests that were just read;
+//! - `storage`: files and the SQLite index; blocking, knows no HTTP;
+//! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
+//!   site without a network;
+//! - `access`: who may do what; `tokens`: publishers; `policy`: what is kept, and what nobody may change.
 
-mod blobs;
+mod access;
+mod bundle;
+mod cache;
+mod collect;
 mod error;
-mod index;
-mod router;
+mod http;
+mod io;
+mod policy;
+mod registry;
+mod scrub;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
-use std::path::Path;
+pub use access::{Access, Grant};
+pub use bundle::{Attached, Chosen, Imported};
+pub use collect::Collected;
+pub use error::{Error, OpenError};
+pub use http::router;
+pub use policy::{InvalidPrefix, Policy, Prefix};
+pub use registry::Registry;
+pub use scrub::{Pace, Scrubbed};
+pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload};
+pub use tokens::TokenRights;
 
-use oci::{Descriptor, Digest};
-
-pub use error::OpenError;
-pub use router::router;
-
-/// The registry's storage.
-pub struct Registry {
-    blobs: blobs::Blobs,
-    index: index::Index,
-}
-
-impl Registry {
-    /// Opens the registry in `dir`, creating it when it is absent.
-    pub fn open(dir: &Path) -> Result<Registry, OpenError> {
-        let blobs = blobs::Blobs::open(dir).map_err(OpenError::Directory)?;
-        let index = index::Index::open(&dir.join("registry.sqlite"))?;
-        Ok(Registry { blobs, index })
-    }
-
-    /// What a tag or a digest of a repository stands for.
-    pub fn resolve(
-        &self,
-        repository: &str,
-        reference: &str,
-    ) -> Result<Option<Descriptor>, OpenError> {
-        Ok(self.index.manifest(repository, reference)?.map(|(digest, media_type, bytes)| {
-            Descriptor {
-                media_type,
-                digest,
-                size: bytes.len() as u64,
-                artifact_type: None,
-                annotations: Default::default(),
-            }
-        }))
-    }
-
-    pub fn repositories(&self) -> Result<Vec<String>, OpenError> {
-        Ok(self.index.repositories()?)
-    }
-
-    pub fn tags(&self, repository: &str) -> Result<Vec<String>, OpenError> {
-        Ok(self.index.tags(repository)?)
-    }
-
-    fn has_blob(&self, repository: &str, digest: &Digest) -> Result<bool, rusqlite::Error> {
-        self.index.has_blob(repository, digest)
-    }
+/// Milliseconds since 1970 (UTC).
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }

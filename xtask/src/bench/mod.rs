@@ -4,6 +4,7 @@
 
 mod api;
 mod iso;
+mod registry;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub enum What {
     Iso,
     /// Creating jobs with a durable commit, beside the disk's own fsync; memory when idle.
     Api,
+    /// Pushes, pulls and manifests, beside Debian's docker-registry.
+    Registry,
     /// Writing a root filesystem, beside `zstd -d | tar x`.
     Imaging,
 }
@@ -23,6 +26,7 @@ pub fn bench(root: &Path, what: What) -> anyhow::Result<()> {
     match what {
         What::Iso => iso::bench(root),
         What::Api => api::bench(root),
+        What::Registry => registry::bench(root),
         What::Imaging => {
             crate::images::images(root, crate::images::What::Rootfs)?;
             crate::run("cargo", &["bench", "--locked", "-p", "tools"])

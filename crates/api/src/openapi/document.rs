@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::operation::Operation;
-use super::{jobs, node, other, schemas, servers};
+use super::{artifacts, jobs, node, other, schemas, servers};
 
 const DESCRIPTION: &str = "\
 Shoal provisions bare metal over Redfish, by virtual media only. A client makes servers known, creates a \
@@ -17,14 +17,14 @@ Every GET answers HEAD too. \
 Answers may gain members and problems new types in later versions: ignore what you do not know.
 
 **Strictness.** Bodies with unknown members and unknown query parameters are refused. A body has at most \
-6 MiB.
+6 MiB; below `/api/v1/artifacts/` there is no limit.
 
 **Durability.** An answer comes after what it tells is on disk.
 
 **The registry** for OS artifacts under `/v2/` is not described here: it is the OCI distribution \
-specification 1.1 (https://github.com/opencontainers/distribution-spec), with the admin token as the \
-password of Basic, or the token of a running attempt for reading. Its errors have that specification's \
-own form.";
+specification 1.1 (https://github.com/opencontainers/distribution-spec), with a token as the password \
+of Basic: the admin's, a publisher's below its prefixes, or one that a machine gets to pull the artifact of \
+its job. Its errors have that specification's own form.";
 
 /// The document, built from the types of this crate.
 pub fn document() -> Value {
@@ -46,7 +46,7 @@ pub fn document() -> Value {
         "tags": [
             {"name": "jobs", "description": "One recipe carried out once on one server"},
             {"name": "servers", "description": "Which machine is reached at which BMC"},
-            {"name": "artifacts", "description": "What the controller's registry holds"},
+            {"name": "artifacts", "description": "What the controller's registry holds, its upkeep, and who else may push"},
             {"name": "node", "description": "What a machine in the maintenance OS says; nothing for people"},
             {"name": "media", "description": "What BMCs and firmware read"},
             {"name": "about", "description": "The controller itself"}
@@ -67,10 +67,16 @@ pub fn document() -> Value {
 }
 
 fn operations() -> Vec<Operation> {
-    [jobs::operations(), servers::operations(), node::operations(), other::operations()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        jobs::operations(),
+        servers::operations(),
+        artifacts::operations(),
+        node::operations(),
+        other::operations(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn security_schemes() -> Value {

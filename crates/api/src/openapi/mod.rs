@@ -2,14 +2,15 @@
 //! The OpenAPI 3.1 document of the controller, `GET /openapi.json`.
 //!
 //! ```text
-//! types of this crate ── schemars ──┐
-//! recipe.schema.json ───────────────┼─ schemas ──┐
-//! jobs, servers, node, other ── operations ──────┴─ document ── openapi.json ── DOCUMENT
+//! types of this crate ── schemars ─────────┐
+//! recipe.schema.json ──────────────────────┴─ schemas ──┐
+//! jobs, servers, artifacts, node, other ── operations ──┴─ document ── openapi.json ── DOCUMENT
 //! ```
 //!
 //! The operations say what no type can: which status follows from what, who may ask, examples. The
 //! controller only knows the text, [`DOCUMENT`]; its tests hold that text against its routes.
 
+mod artifacts;
 mod document;
 mod jobs;
 mod node;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Servers, and the artifacts that jobs put on them.
+//! Servers and the way to their BMCs.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ const UNKNOWN: Problem = (404, "server-unknown", "no server has this serial");
 const PIN: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 pub fn operations() -> Vec<Operation> {
-    vec![list(), show(), put(), delete(), probe(), artifacts()]
+    vec![list(), show(), put(), delete(), probe()]
 }
 
 fn list() -> Operation {
@@ -132,25 +132,6 @@ fn probe() -> Operation {
             (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses"),
             STORAGE,
         ],
-    }
-}
-
-fn artifacts() -> Operation {
-    let example = json!({"artifacts": [{
-        "repository": "os-images/debian", "tag": "13", "digest": format!("sha256:{PIN}")
-    }]});
-    Operation {
-        method: "get",
-        path: "/api/v1/artifacts",
-        id: "listArtifacts",
-        tag: "artifacts",
-        summary: "List what the controller's registry holds",
-        description: "",
-        access: Access::Admin,
-        parameters: Vec::new(),
-        body: None,
-        answers: vec![(200, answer("Every tag", "ArtifactList", example))],
-        problems: vec![INTERNAL],
     }
 }
 

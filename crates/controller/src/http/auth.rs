@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Who asks. Handlers take [`Admin`] or [`Node`] as an argument: a route cannot forget to.
 
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use base64::Engine;
 use subtle::ConstantTimeEq;
 
@@ -84,7 +82,7 @@ impl FromRequestParts<App> for Node {
 }
 
 /// The bearer token, or the password of Basic: registry clients only know Basic.
-fn token(headers: &HeaderMap) -> Option<String> {
+pub fn token(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, value) = value.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
@@ -96,30 +94,4 @@ fn token(headers: &HeaderMap) -> Option<String> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     Some(text.split_once(':')?.1.to_owned())
-}
-
-/// In front of `/v2/`: the admin may do all; a machine may read while its attempt is under way.
-pub async fn registry(State(app): State<App>, request: Request, next: Next) -> Response {
-    if may_use_registry(&app, request.method(), request.headers()).await {
-        return next.run(request).await;
-    }
-    let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
-    let mut response = (StatusCode::UNAUTHORIZED, body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"shoal\""));
-    response
-}
-
-async fn may_use_registry(app: &App, method: &Method, headers: &HeaderMap) -> bool {
-    if app.settings.no_auth {
-        return true;
-    }
-    let Some(token) = token(headers) else { return false };
-    if app.keys.is_admin_token(&token) {
-        return true;
-    }
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    let job = app.store.job_by_token(sha256(token.as_bytes())).await;
-    reads && matches!(job, Ok(Some(job)) if job.state.outcome().is_none())
 }

@@ -172,8 +172,7 @@ fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Option<String>> {
     let reference: oci::Reference = url.parse().map_err(|error| {
         anyhow::anyhow!("a valid recipe has an oci_url that does not parse: {error}")
     })?;
-    let ours = [recipe::CONTROLLER_HOST.to_owned(), app.settings.registry_authority()];
-    if !ours.contains(&reference.authority) {
+    if !app.settings.is_own_registry(&reference.authority) {
         return Ok(reference.digest.map(|digest| digest.to_string()));
     }
     let wanted = reference.tag_or_digest();

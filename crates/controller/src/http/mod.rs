@@ -2,6 +2,7 @@
 //! Every route, and the listener.
 
 mod about;
+mod artifacts;
 mod auth;
 mod health;
 mod jobs;
@@ -9,8 +10,12 @@ mod media;
 mod node;
 mod path;
 mod problem;
+mod registry;
 mod servers;
 mod webhook;
+
+#[cfg(test)]
+pub use registry::needed_by_jobs;
 
 use anyhow::Context;
 use axum::Router;
@@ -52,6 +57,14 @@ pub fn routes() -> Vec<Route> {
         route(Method::DELETE, "/api/v1/servers/{serial}", servers::delete),
         route(Method::POST, "/api/v1/servers/{serial}/probe", servers::probe),
         route(Method::GET, "/api/v1/artifacts", jobs::artifacts),
+        route(Method::POST, "/api/v1/artifacts/gc", artifacts::collect).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/scrub", artifacts::scrub).without_limit(),
+        route(Method::GET, "/api/v1/artifacts/export", artifacts::export).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/import", artifacts::import).without_limit(),
+        route(Method::GET, "/api/v1/artifacts/tokens", artifacts::tokens).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/tokens", artifacts::create_token).without_limit(),
+        route(Method::DELETE, "/api/v1/artifacts/tokens/{name}", artifacts::revoke_token)
+            .without_limit(),
         route(Method::POST, "/api/v1/status-webhook/{serial}", webhook::receive),
         route(Method::POST, "/api/v1/node/attempts/{id}/hello", node::hello),
         route(Method::POST, "/api/v1/node/attempts/{id}/permit", node::permit),
@@ -71,9 +84,17 @@ fn route<H: Handler<T, App>, T: 'static>(method: Method, path: &'static str, han
     Route { method, path, answer: on(filter, handler) }
 }
 
+impl Route {
+    /// Takes bodies larger than [`BODY_BYTES_MAX`].
+    fn without_limit(mut self) -> Route {
+        self.answer = self.answer.route_layer(DefaultBodyLimit::disable());
+        self
+    }
+}
+
 pub fn router(app: App) -> Router {
-    let registry = registry::router(app.registry.clone())
-        .layer(from_fn_with_state(app.clone(), auth::registry));
+    let registry = ::registry::router(app.registry.clone())
+        .layer(from_fn_with_state(app.clone(), registry::authorize));
     let mut router = Router::new();
     for Route { path, answer, .. } in routes() {
         router = router.route(path, answer);
@@ -111,8 +132,9 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
         stopper.graceful_shutdown(Some(DRAIN));
     });
     announce(&app, handle.clone());
+    let tending = tokio::spawn(artifacts::tend(app.clone()));
     let service = router(app).into_make_service();
-    if settings.plain_http {
+    let served = if settings.plain_http {
         axum_server::bind(settings.listen).handle(handle).serve(service).await
     } else {
         let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
@@ -120,7 +142,9 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
             .context("load the server certificate")?;
         axum_server::bind_rustls(settings.listen, tls).handle(handle).serve(service).await
     }
-    .with_context(|| format!("serve on {}", settings.listen))
+    .with_context(|| format!("serve on {}", settings.listen));
+    tending.abort();
+    served
 }
 
 /// Says where the controller listens and where its secrets are: what a first user needs to know.

@@ -336,15 +336,6 @@ impl Store {
         self.read(move |db| get_attempt(db, &attempt)).await
     }
 
-    /// The job whose attempt token has this hash, if any.
-    pub async fn job_by_token(&self, token_hash: Vec<u8>) -> Result<Option<JobRow>, Error> {
-        self.read(move |db| {
-            let sql = format!("{SELECT} WHERE token_hash = ?1");
-            Ok(db.query_row(&sql, [token_hash], job_row).optional()?)
-        })
-        .await
-    }
-
     /// Newest first; `before` is the last job of the page before.
     pub async fn jobs(
         &self,

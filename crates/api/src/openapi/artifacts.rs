@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What the registry holds, its upkeep, and its publishers' tokens.
+
+use serde_json::{Value, json};
+
+use super::operation::{
+    Access, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
+    query_parameter,
+};
+
+const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+const NAME: &str = "os-images/debian:13";
+
+pub fn operations() -> Vec<Operation> {
+    vec![
+        list(),
+        collect(),
+        scrub(),
+        export(),
+        import(),
+        list_tokens(),
+        create_token(),
+        revoke_token(),
+    ]
+}
+
+fn list() -> Operation {
+    let example = json!({"artifacts": [{
+        "repository": "os-images/debian", "tag": "13", "digest": DIGEST
+    }]});
+    Operation {
+        method: "get",
+        path: "/api/v1/artifacts",
+        id: "listArtifacts",
+        tag: "artifacts",
+        summary: "List what the controller's registry holds",
+        description: "",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(200, answer("Every tag", "ArtifactList", example))],
+        problems: vec![INTERNAL],
+    }
+}
+
+fn collect() -> Operation {
+    let example = json!({
+        "uploads_removed": 1, "tags_removed": 0, "manifests_removed": 1, "blobs_removed": 2,
+        "contents_removed": 2, "bytes_freed": 419_430_400, "manifests_marked": 0,
+        "blobs_marked": 1
+    });
+    Operation {
+        method: "post",
+        path: "/api/v1/artifacts/gc",
+        id: "collectArtifacts",
+        tag: "artifacts",
+        summary: "Remove what nobody needs",
+        description: "Happens by itself once a day. What is not needed is marked, and removed by a later collection; what an open job needs stays, with a tag or without.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(200, answer("What went", "Collected", example))],
+        problems: vec![
+            (409, "conflict", "another collection, an export or an import is under way"),
+            INTERNAL,
+            STORAGE,
+        ],
+    }
+}
+
+fn scrub() -> Operation {
+    let example = json!({
+        "contents_checked": 42, "bytes_checked": 8_589_934_592_u64, "rotten": [DIGEST],
+        "missing": []
+    });
+    Operation {
+        method: "post",
+        path: "/api/v1/artifacts/scrub",
+        id: "scrubArtifacts",
+        tag: "artifacts",
+        summary: "Read everything again, and set aside what has rotted",
+        description: "Happens by itself once a day, slowly. Here it reads as fast as the disk can, and answers when it is done.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(200, answer("What was found", "Scrubbed", example))],
+        problems: vec![INTERNAL],
+    }
+}
+
+fn export() -> Operation {
+    let names = json!({"type": "array", "items": {"type": "string"}});
+    Operation {
+        method: "get",
+        path: "/api/v1/artifacts/export",
+        id: "exportArtifacts",
+        tag: "artifacts",
+        summary: "Artifacts in one tar file, for a site without a network",
+        description: "An OCI image layout with signatures. A body that breaks off is no bundle: something failed on the way.",
+        access: Access::Admin,
+        parameters: vec![
+            query_parameter(
+                "name",
+                "`REPOSITORY:TAG` or `REPOSITORY@DIGEST`, once for each artifact; without any, every tag",
+                names,
+            ),
+            query_parameter(
+                "maintenance-iso",
+                "Given, with any value or none: the controller's maintenance OS goes along",
+                json!({"type": "string"}),
+            ),
+        ],
+        body: None,
+        answers: vec![(
+            200,
+            json!({"description": "The bundle", "content": {"application/x-tar": {}}}),
+        )],
+        problems: vec![
+            (400, "artifact-name", "a `name` is no artifact's name, or another parameter came"),
+            (404, "artifact-unknown", "an artifact is not in the registry"),
+            (404, "no-maintenance-iso", "the controller was started without a maintenance OS"),
+            INTERNAL,
+        ],
+    }
+}
+
+fn import() -> Operation {
+    let example = json!({
+        "tags": [NAME], "manifests": 1, "blobs": 2, "bytes": 419_430_400,
+        "maintenance_iso": "/var/lib/shoal/maintenance-imported.iso"
+    });
+    Operation {
+        method: "post",
+        path: "/api/v1/artifacts/import",
+        id: "importArtifacts",
+        tag: "artifacts",
+        summary: "Take a bundle in",
+        description: "Every byte is checked; all of the bundle is taken in, or nothing. It may be of any length.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: Some(json!({"required": true, "content": {"application/x-tar": {}}})),
+        answers: vec![(200, answer("What it brought", "Imported", example))],
+        problems: vec![
+            (409, "conflict", "a collection is under way"),
+            (
+                422,
+                "bundle",
+                "it is no bundle, is not whole, or would move a tag that never moves; `detail` says which",
+            ),
+            (500, "internal", "the body broke off or is no tar file, or the controller failed"),
+            (507, "disk-full", "the disk has no room for it"),
+        ],
+    }
+}
+
+fn list_tokens() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/artifacts/tokens",
+        id: "listTokens",
+        tag: "artifacts",
+        summary: "List the tokens of publishers",
+        description: "Without their secrets; also those whose time is over.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(
+            200,
+            answer("All tokens by name", "TokenList", json!({"tokens": [token_example()]})),
+        )],
+        problems: vec![INTERNAL],
+    }
+}
+
+fn create_token() -> Operation {
+    let mut created = token_example();
+    created["token"] = "shp_publisher_SECRET".into();
+    // No 413: this path has no limit.
+    let problems: [Problem; 4] = [
+        (400, "body", "the body cannot be read"),
+        (400, "json", "the body is not JSON of this shape; `detail` says where"),
+        (
+            422,
+            "token",
+            "the name is not usable or taken, a prefix is none, or the days are too many",
+        ),
+        INTERNAL,
+    ];
+    Operation {
+        method: "post",
+        path: "/api/v1/artifacts/tokens",
+        id: "createToken",
+        tag: "artifacts",
+        summary: "Make a token for somebody who pushes or pulls",
+        description: "It is good at `/v2/` only, below its prefixes, until its day or its revocation.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: body("NewToken", json!({"name": "ci", "push": ["os-images/"], "days": 90})),
+        answers: vec![(201, answer("The token, this once", "CreatedToken", created))],
+        problems: problems.to_vec(),
+    }
+}
+
+fn revoke_token() -> Operation {
+    Operation {
+        method: "delete",
+        path: "/api/v1/artifacts/tokens/{name}",
+        id: "revokeToken",
+        tag: "artifacts",
+        summary: "Revoke a publisher's token",
+        description: "It is dead with the next request.",
+        access: Access::Admin,
+        parameters: vec![path_parameter("name", "The token's name", "ci")],
+        body: None,
+        answers: vec![(204, empty("Revoked"))],
+        problems: vec![PATH, (404, "token-unknown", "there is no such token"), INTERNAL],
+    }
+}
+
+fn token_example() -> Value {
+    json!({
+        "name": "ci", "pull": [], "push": ["os-images/"], "expires_at": "2026-04-01T12:00:00Z"
+    })
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal artifact`: OS images in the controller's registry.
+//!
+//! - `kind`: what a file is, and what must be told of it; `push`: a file as an artifact;
+//! - `upload`: a blob in chunks, again after a broken connection or on another day;
+//! - `upkeep`: collection, scrub, bundles, tokens.
+
+mod kind;
+mod push;
+mod upkeep;
+mod upload;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::args::{Artifact, Output};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{show, text};
+
+pub use kind::Kind;
+
+const HEAD: [&str; 3] = ["REPOSITORY", "TAG", "DIGEST"];
+
+pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Failure> {
+    match command {
+        Artifact::Push { name, file, kind } => {
+            let pushed = push::push(client, &name, &file, kind)?;
+            show(format, &pushed, &HEAD, |pushed| vec![row(pushed)]);
+        }
+        Artifact::List => {
+            let list = client.get("/api/v1/artifacts")?;
+            show(format, &list, &HEAD, |list| {
+                list["artifacts"].as_array().into_iter().flatten().map(row).collect()
+            });
+        }
+        Artifact::Delete { name } => upkeep::delete(client, &name)?,
+        Artifact::Gc => upkeep::collect(client, format)?,
+        Artifact::Scrub => upkeep::scrub(client, format)?,
+        Artifact::Export { bundle, names, maintenance_iso } => {
+            upkeep::export(client, &names, maintenance_iso, &bundle)?;
+        }
+        Artifact::Import { bundle } => upkeep::import(client, format, &bundle)?,
+        Artifact::Token(command) => upkeep::token(client, format, command)?,
+    }
+    Ok(())
+}
+
+fn row(artifact: &Value) -> Vec<String> {
+    ["repository", "tag", "digest"].iter().map(|key| text(artifact, &format!("/{key}"))).collect()
+}
+
+/// A bar on a terminal; nothing where stderr is a file.
+fn bar(label: &'static str, size: u64) -> ProgressBar {
+    let template = "{prefix:>8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(size).with_style(style).with_prefix(label)
+}

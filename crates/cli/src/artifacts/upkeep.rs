@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The registry's upkeep: what goes, what has rotted, what travels, who may push.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
+
+use super::{bar, push};
+use crate::args::{Output, Token};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::{show, text};
+
+const TOKEN_HEAD: [&str; 4] = ["NAME", "PULL", "PUSH", "EXPIRES"];
+
+pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
+    let (repository, tag) = push::parse(name)?;
+    client.delete(&format!("/v2/{repository}/manifests/{tag}")).map(drop)
+}
+
+pub fn collect(client: &Client, format: Output) -> Result<(), Failure> {
+    let done = client.post("/api/v1/artifacts/gc", &[], &json!({}))?;
+    show(format, &done, &["WHAT", "COUNT"], counts);
+    Ok(())
+}
+
+/// Exit status 1 where something has rotted: a timer should tell somebody.
+pub fn scrub(client: &Client, format: Output) -> Result<(), Failure> {
+    let done = client.post("/api/v1/artifacts/scrub", &[], &json!({}))?;
+    show(format, &done, &["WHAT", "COUNT"], counts);
+    let bad: Vec<String> = ["rotten", "missing"]
+        .iter()
+        .flat_map(|key| done[*key].as_array().into_iter().flatten())
+        .map(|digest| text(digest, ""))
+        .collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("push these again: {}", bad.join(" ")).into())
+}
+
+pub fn export(
+    client: &Client,
+    names: &[String],
+    maintenance_iso: bool,
+    output: &Path,
+) -> Result<(), Failure> {
+    let mut query: Vec<String> = Vec::new();
+    for name in names {
+        push::parse(name)?;
+        query.push(format!("name={name}"));
+    }
+    if maintenance_iso {
+        query.push("maintenance-iso".into());
+    }
+    let mut bundle = client.stream(&format!("/api/v1/artifacts/export?{}", query.join("&")))?;
+    // Under its name only when it is whole.
+    let partial = output.with_extension("partial");
+    let mut file =
+        File::create(&partial).with_context(|| format!("create {}", partial.display()))?;
+    let bar = bar("export", 0);
+    io::copy(&mut bar.wrap_read(&mut bundle), &mut file)
+        .with_context(|| format!("write {}", partial.display()))?;
+    bar.finish_and_clear();
+    file.sync_all()
+        .and_then(|()| std::fs::rename(&partial, output))
+        .with_context(|| format!("finish {}", output.display()))?;
+    println!("{}", output.display());
+    Ok(())
+}
+
+pub fn import(client: &Client, format: Output, bundle: &Path) -> Result<(), Failure> {
+    let file = File::open(bundle).with_context(|| format!("open {}", bundle.display()))?;
+    let size = file.metadata().with_context(|| format!("read {}", bundle.display()))?.len();
+    let bar = bar("import", size);
+    let mut reader = bar.wrap_read(file);
+    let done = client.post_bytes("/api/v1/artifacts/import", size, &mut reader)?;
+    bar.finish_and_clear();
+    show(format, &done, &["IMPORTED"], |done| {
+        let tags = done["tags"].as_array().into_iter().flatten().map(|tag| text(tag, ""));
+        let iso = Some(text(done, "/maintenance_iso")).filter(|place| !place.is_empty());
+        let iso = iso.map(|place| format!("{place} (start the controller with --maintenance-iso)"));
+        tags.chain(iso).map(|line| vec![line]).collect()
+    });
+    Ok(())
+}
+
+pub fn token(client: &Client, format: Output, command: Token) -> Result<(), Failure> {
+    match command {
+        Token::Create { name, pull, push, days } => {
+            let new = json!({"name": name, "pull": pull, "push": push, "days": days});
+            let created = client.post("/api/v1/artifacts/tokens", &[], &new)?;
+            show(format, &created, &["TOKEN (shown once)"], |created| {
+                vec![vec![text(created, "/token")]]
+            });
+        }
+        Token::List => {
+            let list = client.get("/api/v1/artifacts/tokens")?;
+            show(format, &list, &TOKEN_HEAD, |list| {
+                list["tokens"].as_array().into_iter().flatten().map(token_row).collect()
+            });
+        }
+        Token::Revoke { name } => {
+            client.delete(&format!("/api/v1/artifacts/tokens/{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn token_row(token: &Value) -> Vec<String> {
+    let list = |key: &str| -> String {
+        let items = token[key].as_array().into_iter().flatten().map(|item| text(item, ""));
+        items.collect::<Vec<_>>().join(" ")
+    };
+    vec![text(token, "/name"), list("pull"), list("push"), text(token, "/expires_at")]
+}
+
+/// An answer's numbers and lists, one in each row.
+fn counts(done: &Value) -> Vec<Vec<String>> {
+    let shown = |value: &Value| match value {
+        Value::Array(items) => items.len().to_string(),
+        other => text(other, ""),
+    };
+    done.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| vec![key.replace('_', " "), shown(value)])
+        .collect()
+}

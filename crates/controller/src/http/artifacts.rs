@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/artifacts/…`: the registry's upkeep and its publishers' tokens, for the admin. Artifacts
+//! themselves come and go through `/v2/`.
+
+use std::time::Duration;
+
+use api::artifacts::{
+    Collected, CreatedToken, Imported, NewToken, Scrubbed, TOKEN_DAYS_MAX, Token, TokenList,
+};
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use oci::Digest;
+use registry::{Attached, Error, Pace, TokenRights};
+
+use super::auth::Admin;
+use super::path::Path;
+use super::problem::{Answer, Refusal, json, refuse};
+use super::registry::needed_by_jobs;
+use crate::{App, now_ms, timestamp};
+
+/// After a start others have more urgent work for the disk.
+const TEND_FIRST: Duration = Duration::from_secs(600);
+const TEND_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// A scrub that nobody waits for leaves the disk to others.
+const SCRUB_PACE: Pace = Pace::BytesPerSec(16 << 20);
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// Collects and scrubs once a day, for ever.
+pub async fn tend(app: App) {
+    tokio::time::sleep(TEND_FIRST).await;
+    loop {
+        match needed_by_jobs(&app).await {
+            Ok(needed) => match app.registry.collect(needed).await {
+                Ok(done) => tracing::info!(?done, "registry: collected"),
+                Err(error) => tracing::warn!(%error, "registry: not collected"),
+            },
+            Err(error) => tracing::warn!(%error, "registry: not collected"),
+        }
+        match app.registry.scrub(SCRUB_PACE).await {
+            Ok(done) => tracing::info!(checked = done.contents_checked, "registry: scrubbed"),
+            Err(error) => tracing::warn!(%error, "registry: not scrubbed"),
+        }
+        tokio::time::sleep(TEND_EVERY).await;
+    }
+}
+
+pub async fn collect(_admin: Admin, State(app): State<App>) -> Answer<Json<Collected>> {
+    let needed = needed_by_jobs(&app).await?;
+    let registry::Collected {
+        uploads_removed,
+        tags_removed,
+        manifests_removed,
+        blobs_removed,
+        contents_removed,
+        bytes_freed,
+        manifests_marked,
+        blobs_marked,
+    } = app.registry.collect(needed).await?;
+    Ok(Json(Collected {
+        uploads_removed,
+        tags_removed,
+        manifests_removed,
+        blobs_removed,
+        contents_removed,
+        bytes_freed,
+        manifests_marked,
+        blobs_marked,
+    }))
+}
+
+pub async fn scrub(_admin: Admin, State(app): State<App>) -> Answer<Json<Scrubbed>> {
+    let registry::Scrubbed { contents_checked, bytes_checked, rotten, missing } =
+        app.registry.scrub(Pace::Full).await?;
+    let texts = |digests: Vec<Digest>| digests.iter().map(Digest::to_string).collect();
+    let (rotten, missing) = (texts(rotten), texts(missing));
+    Ok(Json(Scrubbed { contents_checked, bytes_checked, rotten, missing }))
+}
+
+/// `?name=REPOSITORY:TAG` for each artifact, or none for all; `?maintenance-iso` for that too.
+pub async fn export(
+    _admin: Admin,
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Answer<Response> {
+    let query = query.unwrap_or_default();
+    let (mut chosen, mut attached) = (Vec::new(), None);
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match key.as_ref() {
+            "name" => chosen.push(artifact_name(&value).ok_or_else(|| not_a_name(&value))?),
+            "maintenance-iso" => {
+                let path = app.settings.maintenance_iso.clone().ok_or_else(|| {
+                    let detail = "this controller was started without --maintenance-iso";
+                    refuse(StatusCode::NOT_FOUND, "no-maintenance-iso", "not found", detail)
+                })?;
+                attached = Some(Attached { path });
+            }
+            _ => return Err(not_a_name(&key)),
+        }
+    }
+    let body = app.registry.export(chosen, attached)?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+pub async fn import(_admin: Admin, State(app): State<App>, body: Body) -> Answer<Json<Imported>> {
+    let iso = app.settings.data_dir.join("maintenance-imported.iso");
+    let registry::Imported { tags, manifests, blobs, bytes, maintenance_iso } =
+        app.registry.import(body, iso.clone()).await?;
+    let maintenance_iso = maintenance_iso.then(|| iso.display().to_string());
+    Ok(Json(Imported { tags, manifests, blobs, bytes, maintenance_iso }))
+}
+
+pub async fn create_token(
+    _admin: Admin,
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<(StatusCode, Json<CreatedToken>)> {
+    let new: NewToken = json(&body?)?;
+    if !(1..=TOKEN_DAYS_MAX).contains(&new.days) {
+        let detail = format!("a token lives 1 to {TOKEN_DAYS_MAX} days");
+        return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "token", "not a token", detail));
+    }
+    let expires_ms = now_ms() + new.days * DAY_MS;
+    let rights = TokenRights { name: new.name, pull: new.pull, push: new.push, expires_ms };
+    let token = app.registry.create_token(rights.clone()).await?;
+    tracing::info!(target: "audit", who = "admin", verb = "create token", object = rights.name);
+    Ok((StatusCode::CREATED, Json(CreatedToken { rights: shown(rights), token })))
+}
+
+pub async fn tokens(_admin: Admin, State(app): State<App>) -> Answer<Json<TokenList>> {
+    let tokens = app.registry.publisher_tokens().await?.into_iter().map(shown).collect();
+    Ok(Json(TokenList { tokens }))
+}
+
+pub async fn revoke_token(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    if !app.registry.revoke_token(name.clone()).await? {
+        let detail = format!("there is no token {name:?}");
+        return Err(refuse(StatusCode::NOT_FOUND, "token-unknown", "not found", detail));
+    }
+    tracing::info!(target: "audit", who = "admin", verb = "revoke token", object = name);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn shown(rights: TokenRights) -> Token {
+    let TokenRights { name, pull, push, expires_ms } = rights;
+    Token { name, pull, push, expires_at: timestamp(expires_ms) }
+}
+
+/// `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+fn artifact_name(text: &str) -> Option<registry::Chosen> {
+    let (repository, reference) = text.split_once('@').or_else(|| text.rsplit_once(':'))?;
+    Some((repository.parse().ok()?, reference.parse().ok()?))
+}
+
+fn not_a_name(text: &str) -> Refusal {
+    let detail = format!("{text:?} is not name=REPOSITORY:TAG");
+    refuse(StatusCode::BAD_REQUEST, "artifact-name", "not an artifact's name", detail)
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let (status, kind, title) = match &error {
+            Error::RepositoryUnknown(_) | Error::BlobUnknown(..) | Error::ManifestUnknown(..) => {
+                (StatusCode::NOT_FOUND, "artifact-unknown", "not found")
+            }
+            Error::Maintained | Error::InUse { .. } => {
+                (StatusCode::CONFLICT, "conflict", "in the way of something else")
+            }
+            Error::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the disk is full"),
+            Error::Token(_) => (StatusCode::UNPROCESSABLE_ENTITY, "token", "not a token"),
+            Error::Bundle(_)
+            | Error::Digest { .. }
+            | Error::ManifestInvalid(_)
+            | Error::ReferenceUnknown(..)
+            | Error::ReferenceSize { .. }
+            | Error::Immutable(_)
+            | Error::Precondition(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "bundle", "the bundle is refused")
+            }
+            Error::UploadUnknown
+            | Error::UploadBusy
+            | Error::TooManyUploads
+            | Error::Files(_)
+            | Error::Index(_) => return anyhow::Error::from(error).into(),
+        };
+        refuse(status, kind, title, error.to_string())
+    }
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The registry as the controller mounts it: who may do what, and its upkeep.
+
+use oci::Digest;
+use serde_json::{Value, json};
+
+use super::{Controller, linux_recipe, temp_dir};
+
+const MANIFEST: &str = oci::media_type::MANIFEST;
+
+async fn put(controller: &Controller, token: &str, path: &str, body: Vec<u8>) -> u16 {
+    let request = reqwest::Client::new().put(format!("{}{path}", controller.url));
+    let request = request.bearer_auth(token).header("content-type", MANIFEST);
+    request.body(body).send().await.unwrap().status().as_u16()
+}
+
+async fn push_blob(controller: &Controller, token: &str, repository: &str, bytes: &[u8]) -> u16 {
+    let digest = Digest::of(bytes);
+    let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+    let request = reqwest::Client::new().post(format!("{}{path}", controller.url));
+    let sent = request.bearer_auth(token).body(bytes.to_vec()).send().await.unwrap();
+    sent.status().as_u16()
+}
+
+/// An artifact of one layer; answers its digest.
+async fn push(controller: &Controller, token: &str, name: &str, layer: &[u8]) -> Digest {
+    let (repository, tag) = name.split_once(':').unwrap();
+    for blob in [b"{}", layer] {
+        assert_eq!(push_blob(controller, token, repository, blob).await, 201);
+    }
+    let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": Digest::of(bytes).as_str(), "size": bytes.len()});
+    let document = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor(oci::media_type::EMPTY, b"{}"),
+        "layers": [descriptor(oci::media_type::LAYER_TAR, layer)],
+    });
+    let bytes = serde_json::to_vec(&document).unwrap();
+    let path = format!("/v2/{repository}/manifests/{tag}");
+    assert_eq!(put(controller, token, &path, bytes.clone()).await, 201);
+    Digest::of(&bytes)
+}
+
+async fn status(controller: &Controller, token: &str, path: &str) -> u16 {
+    let request = reqwest::Client::new().get(format!("{}{path}", controller.url));
+    request.bearer_auth(token).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn a_machine_pulls_its_jobs_artifact_and_nothing_else() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let admin = controller.admin_token();
+    let digest = push(&controller, &admin, "os-images/debian:13", b"debian").await;
+    push(&controller, &admin, "os-images/debian:12", b"older").await;
+    push(&controller, &admin, "os-images/fedora:43", b"fedora").await;
+    let server = json!({"bmc": {
+        "url": "https://127.0.0.1:1", "username": "u", "password": "p",
+        "certificate_sha256": "00".repeat(32),
+    }});
+    let set = controller.request("PUT", "/api/v1/servers/SN1").json(&server).send().await.unwrap();
+    assert_eq!(set.status(), 201);
+    let mut recipe = linux_recipe();
+    recipe["oci_url"] = "controller/os-images/debian:13".into();
+    let job = json!({"server_serial": "SN1", "recipe": recipe});
+    let created = controller.request("POST", "/api/v1/jobs").json(&job).send().await.unwrap();
+    assert_eq!(created.status(), 202);
+    let job: Value = created.json().await.unwrap();
+    let row = controller.app.store.job(job["id"].as_str().unwrap()).await.unwrap();
+    let keys = &controller.app.keys;
+    let token = keys.pull_token(&row.attempt);
+    let manifest = format!("/v2/os-images/debian/manifests/{digest}");
+    let forged = token.replace(&row.attempt, "another");
+    for other in [keys.attempt_token(&row.attempt), keys.pull_token("another"), forged] {
+        assert_eq!(status(&controller, &other, &manifest).await, 401, "{other}");
+    }
+    let hello = format!("{}/api/v1/node/attempts/{}/hello", controller.url, row.attempt);
+    let hello = reqwest::Client::new().post(hello).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(hello.status(), 401);
+
+    let blob = |name: &str, bytes: &[u8]| format!("/v2/{name}/blobs/{}", Digest::of(bytes));
+    for (path, expected) in [
+        (format!("/v2/os-images/debian/manifests/{digest}"), 200),
+        ("/v2/os-images/debian/manifests/13".into(), 200),
+        (blob("os-images/debian", b"debian"), 200),
+        (blob("os-images/debian", b"{}"), 200),
+        ("/v2/os-images/debian/manifests/12".into(), 403),
+        (blob("os-images/debian", b"older"), 403),
+        (blob("os-images/fedora", b"fedora"), 403),
+        (blob("os-images/fedora", b"{}"), 403),
+        ("/v2/os-images/debian/tags/list".into(), 403),
+        ("/api/v1/artifacts".into(), 401),
+        ("/api/v1/artifacts/export".into(), 401),
+    ] {
+        assert_eq!(status(&controller, &token, &path).await, expected, "{path}");
+    }
+    assert_eq!(push_blob(&controller, &token, "os-images/debian", b"x").await, 403);
+
+    // Without its tag a collection keeps it, for the job.
+    let tag = controller.request("DELETE", "/v2/os-images/debian/manifests/13");
+    assert_eq!(tag.send().await.unwrap().status(), 202);
+    let needed = crate::http::needed_by_jobs(&controller.app).await.unwrap();
+    assert_eq!(needed, [("os-images/debian".parse().unwrap(), digest)]);
+    let done = controller.request("POST", "/api/v1/artifacts/gc").send().await.unwrap();
+    let done: Value = done.json().await.unwrap();
+    assert_eq!((&done["manifests_marked"], &done["blobs_removed"]), (&json!(0), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_publishers_token_is_for_its_prefix_until_it_is_revoked() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let new = json!({"name": "ci", "push": ["os-images/"], "days": 1});
+    let path = "/api/v1/artifacts/tokens";
+    let created = controller.request("POST", path).json(&new).send().await.unwrap();
+    assert_eq!(created.status(), 201);
+    let created: Value = created.json().await.unwrap();
+    let token = created["token"].as_str().unwrap();
+    push(&controller, token, "os-images/debian:13", b"debian").await;
+    assert_eq!(push_blob(&controller, token, "tools/x", b"x").await, 403);
+    for (path, expected) in [
+        ("/v2/", 200),
+        ("/v2/os-images/debian/tags/list", 200),
+        ("/v2/tools/x/tags/list", 403),
+        ("/api/v1/artifacts/tokens", 401),
+        ("/api/v1/jobs", 401),
+    ] {
+        assert_eq!(status(&controller, token, path).await, expected, "{path}");
+    }
+    let listed = controller.get(path).await;
+    assert_eq!(listed["tokens"][0]["name"], "ci");
+    assert_eq!(listed["tokens"][0]["token"], Value::Null);
+    for bad in [
+        json!({"name": "ci", "days": 1}),
+        json!({"name": "x", "push": ["../"], "days": 1}),
+        json!({"name": "x", "days": 0}),
+    ] {
+        let refused = controller.request("POST", path).json(&bad).send().await.unwrap();
+        assert_eq!(refused.status(), 422, "{bad}");
+    }
+    let revoked = controller.request("DELETE", &format!("{path}/ci")).send().await.unwrap();
+    assert_eq!(revoked.status(), 204);
+    assert_eq!(status(&controller, token, "/v2/").await, 401);
+}
+
+#[tokio::test]
+async fn without_a_token_the_registry_asks_for_one() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let answer = reqwest::get(format!("{}/v2/", controller.url)).await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(answer.headers()["www-authenticate"], "Basic realm=\"shoal\"");
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["errors"][0]["code"], "UNAUTHORIZED");
+}
+
+#[tokio::test]
+async fn artifacts_travel_to_another_controller() {
+    let (here, there) = (temp_dir(), temp_dir());
+    let controller = Controller::start(here.path()).await;
+    let admin = controller.admin_token();
+    push(&controller, &admin, "os-images/debian:13", &vec![7; 3_000_000]).await;
+    let path = "/api/v1/artifacts/export?name=os-images/debian:13&maintenance-iso";
+    let bundle = controller.request("GET", path).send().await.unwrap();
+    assert_eq!(bundle.status(), 200);
+    let bundle = bundle.bytes().await.unwrap();
+    let unknown = "/api/v1/artifacts/export?name=os-images/debian:14";
+    assert_eq!(controller.request("GET", unknown).send().await.unwrap().status(), 404);
+
+    let other = Controller::start(there.path()).await;
+    let import = "/api/v1/artifacts/import";
+    let cut = bundle.slice(..bundle.len() / 2);
+    let refused = other.request("POST", import).body(cut).send().await.unwrap();
+    assert!(!refused.status().is_success());
+    let done = other.request("POST", import).body(bundle).send().await.unwrap();
+    assert_eq!(done.status(), 200);
+    let done: Value = done.json().await.unwrap();
+    assert_eq!(done["tags"], json!(["os-images/debian:13"]));
+    let iso = std::fs::read(done["maintenance_iso"].as_str().unwrap()).unwrap();
+    assert_eq!(iso, std::fs::read(here.path().join("maintenance.iso")).unwrap());
+    let scrubbed = other.request("POST", "/api/v1/artifacts/scrub").send().await.unwrap();
+    let scrubbed: Value = scrubbed.json().await.unwrap();
+    assert_eq!((&scrubbed["contents_checked"], &scrubbed["rotten"]), (&json!(3), &json!([])));
+    assert_eq!(other.get("/api/v1/artifacts").await["artifacts"][0]["tag"], "13");
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Names within a registry as types: a repository, a tag, and what a manifest is asked for by.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Digest, is_repository, is_tag};
+
+/// The name of a repository, such as `os-images/debian`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repository(String);
+
+/// A name for a manifest within its repository, such as `13`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a repository name; write lower-case components joined by /")]
+pub struct InvalidRepository(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a tag; write 1 to 128 letters, digits, _ . and -, beginning with none of . -"
+)]
+pub struct InvalidTag(String);
+
+/// What a manifest is asked for by. A tag has no colon, so that the two cannot be confused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagOrDigest {
+    Tag(Tag),
+    Digest(Digest),
+}
+
+/// Longest part of a stranger's text that an error repeats.
+const SHOWN_MAX: usize = 200;
+
+impl Repository {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Tag {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Repository {
+    type Err = InvalidRepository;
+
+    fn from_str(text: &str) -> Result<Repository, InvalidRepository> {
+        if is_repository(text) {
+            Ok(Repository(text.to_owned()))
+        } else {
+            Err(InvalidRepository(text.chars().take(SHOWN_MAX).collect()))
+        }
+    }
+}
+
+impl FromStr for Tag {
+    type Err = InvalidTag;
+
+    fn from_str(text: &str) -> Result<Tag, InvalidTag> {
+        if is_tag(text) {
+            Ok(Tag(text.to_owned()))
+        } else {
+            Err(InvalidTag(text.chars().take(SHOWN_MAX).collect()))
+        }
+    }
+}
+
+impl FromStr for TagOrDigest {
+    type Err = InvalidTag;
+
+    fn from_str(text: &str) -> Result<TagOrDigest, InvalidTag> {
+        match text.parse() {
+            Ok(digest) => Ok(TagOrDigest::Digest(digest)),
+            Err(_) => text.parse().map(TagOrDigest::Tag),
+        }
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TagOrDigest {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            TagOrDigest::Tag(tag) => tag.fmt(f),
+            TagOrDigest::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_a_digest_or_a_tag_and_never_both() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(
+            digest.parse::<TagOrDigest>().unwrap(),
+            TagOrDigest::Digest(digest.parse().unwrap())
+        );
+        assert_eq!("v1".parse::<TagOrDigest>().unwrap(), TagOrDigest::Tag("v1".parse().unwrap()));
+        for bad in ["", "sha256:totallywrong", ".x", "-x", "a/b", "..", &"a".repeat(129)] {
+            assert!(bad.parse::<TagOrDigest>().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A registry's life in one thread, to be killed at each of its system calls that change the disk
+//! (`cargo xtask kill-points registry`), and the judge of what is found afterwards.
+//!
+//! ```text
+//! kill_points run DIR    does the steps, writes one line for each that is acknowledged
+//! kill_points check DIR  reads those lines; nothing acknowledged may be lost, nothing torn be served;
+//!                        then does the remaining steps: they must come to the same end
+//! ```
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use oci::{Digest, Hasher, Manifest, Repository, TagOrDigest, media_type};
+use registry::{Condition, NewManifest, Pace, Policy, Storage};
+use serde_json::{Value, json};
+
+type Done = Result<(), Box<dyn Error>>;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+enum Step {
+    Blob { repository: &'static str, bytes: Vec<u8> },
+    Chunks { repository: &'static str, bytes: Vec<u8> },
+    LongDigest { repository: &'static str, bytes: Vec<u8> },
+    Mount { to: &'static str, bytes: Vec<u8> },
+    Manifest { place: &'static str, document: Value },
+    DeleteTag { repository: &'static str, tag: &'static str },
+    DeleteManifest { repository: &'static str, document: Value },
+    Collect { day: i64 },
+    Travel { place: &'static str, to: &'static str },
+}
+
+/// What is there after some steps: where each tag points, and each blob that was pushed.
+#[derive(Default)]
+struct Expected {
+    tags: BTreeMap<(String, String), Digest>,
+    blobs: Vec<(String, Digest)>,
+}
+
+fn main() -> Done {
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1).map(String::as_str).zip(args.get(2)) {
+        Some(("run", dir)) => run(Path::new(dir), 0),
+        Some(("check", dir)) => check(Path::new(dir)),
+        _ => Err("usage: kill_points run|check DIR".into()),
+    }
+}
+
+fn open(dir: &Path) -> Result<Storage, registry::OpenError> {
+    Storage::open(dir, Policy { keep_free_bytes: 0, ..Policy::default() })
+}
+
+fn steps() -> Vec<Step> {
+    let (config, one, two) = (b"{}".to_vec(), vec![1; 3000], vec![2; 70_000]);
+    let blob = |repository, bytes: &Vec<u8>| Step::Blob { repository, bytes: bytes.clone() };
+    let (first, second) = (image(&one), image(&two));
+    vec![
+        blob("a", &config),
+        blob("a", &one),
+        Step::Manifest { place: "a:x", document: first.clone() },
+        Step::Mount { to: "b", bytes: one.clone() },
+        blob("b", &config),
+        Step::Manifest { place: "b:y", document: first.clone() },
+        Step::Chunks { repository: "a", bytes: two.clone() },
+        Step::Manifest { place: "a:x", document: second.clone() },
+        Step::Manifest { place: "a:list", document: index(&[&first, &second]) },
+        Step::LongDigest { repository: "a", bytes: vec![3; 500] },
+        Step::Collect { day: 0 },
+        Step::DeleteTag { repository: "b", tag: "y" },
+        Step::DeleteManifest { repository: "b", document: first.clone() },
+        Step::Collect { day: 1 },
+        Step::Travel { place: "a:list", to: "c" },
+        // Brings back what the collections have in view.
+        blob("b", &one),
+        Step::Collect { day: 2 },
+        blob("b", &config),
+        Step::Manifest { place: "b:y", document: first },
+        Step::Collect { day: 10 },
+        Step::Collect { day: 20 },
+    ]
+}
+
+fn run(dir: &Path, begin: usize) -> Done {
+    let storage = open(dir)?;
+    for (number, step) in steps().iter().enumerate().skip(begin) {
+        perform(&storage, dir, step)?;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{number}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn perform(storage: &Storage, dir: &Path, step: &Step) -> Done {
+    match step {
+        Step::Blob { repository, bytes } => {
+            let name = repository.parse()?;
+            let mut upload = storage.begin_upload(&name, bytes.len() as u64)?;
+            upload.append(bytes)?;
+            storage.finish_upload(upload, &name, &Digest::of(bytes), 0)?;
+        }
+        Step::Chunks { repository, bytes } => {
+            let name = repository.parse()?;
+            let id = storage.begin_upload(&name, 0)?.id;
+            for chunk in bytes.chunks(30_000) {
+                storage.continue_upload(&name, id, 0)?.append(chunk)?;
+            }
+            let upload = storage.continue_upload(&name, id, 0)?;
+            storage.finish_upload(upload, &name, &Digest::of(bytes), 0)?;
+        }
+        Step::LongDigest { repository, bytes } => {
+            let name = repository.parse()?;
+            let mut upload = storage.begin_upload(&name, 0)?;
+            upload.append(bytes)?;
+            storage.finish_upload(upload, &name, &sha512(bytes)?, 0)?;
+        }
+        Step::Mount { to, bytes } => {
+            let found = storage.mount_blob(&to.parse()?, &Digest::of(bytes), |_| true)?;
+            assert!(found, "the blob to mount is there");
+        }
+        Step::Manifest { place, document } => {
+            let (repository, tag) = place.split_once(':').ok_or("no tag")?;
+            let bytes = serde_json::to_vec(document)?;
+            let media_type = document["mediaType"].as_str().unwrap_or_default();
+            let manifest = Manifest::parse(&bytes, media_type)?;
+            let new = NewManifest { digest: Digest::of(&bytes), bytes, manifest };
+            let tag = tag.parse()?;
+            storage.put_manifest(&repository.parse()?, Some(&tag), &new, &Condition::None, 0)?;
+        }
+        Step::DeleteTag { repository, tag } => {
+            delete(storage, repository, &TagOrDigest::Tag(tag.parse()?))?;
+        }
+        Step::DeleteManifest { repository, document } => {
+            delete(storage, repository, &TagOrDigest::Digest(digest_of(document)?))?;
+        }
+        Step::Collect { day } => {
+            let _done = storage.collect(&[], day * DAY_MS)?;
+        }
+        Step::Travel { place, to } => {
+            let (repository, tag) = place.split_once(':').ok_or("no tag")?;
+            let mut bundle = Vec::new();
+            storage.export(&[(repository.parse()?, tag.parse()?)], None, &mut bundle)?;
+            let bundle = renamed(bundle, repository, to);
+            storage.import(bundle.as_slice(), &dir.join("maintenance.iso"), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deleting again after a crash finds nothing, and that is well.
+fn delete(storage: &Storage, repository: &str, reference: &TagOrDigest) -> Done {
+    match storage.delete_manifest(&repository.parse()?, reference, false) {
+        Ok(()) | Err(registry::Error::ManifestUnknown(..)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A bundle for another repository: names of one letter, so that nothing moves.
+fn renamed(bundle: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let mut bundle = bundle;
+    let (old, new) = (format!("\"{from}:list\""), format!("\"{to}:list\""));
+    let (old_name, new_name) =
+        (format!("repository\":\"{from}\""), format!("repository\":\"{to}\""));
+    for (old, new) in [(old, new), (old_name, new_name)] {
+        let places: Vec<usize> = bundle
+            .windows(old.len())
+            .enumerate()
+            .filter(|(_, window)| *window == old.as_bytes())
+            .map(|(place, _)| place)
+            .collect();
+        for place in places {
+            bundle[place..place + new.len()].copy_from_slice(new.as_bytes());
+        }
+    }
+    bundle
+}
+
+fn check(dir: &Path) -> Done {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    let done = text.lines().count();
+    // An open without the lock's patience: the killed process is gone.
+    let storage = open(dir)?;
+    judge(&storage, done)?;
+    let scrubbed = storage.scrub(Pace::Full)?;
+    if !scrubbed.rotten.is_empty() || !scrubbed.missing.is_empty() {
+        return Err(format!("torn or lost: {scrubbed:?}").into());
+    }
+    drop(storage);
+    // A collection now takes nothing that is needed. In a copy: its marks would age.
+    let copy = dir.with_extension("copy");
+    copy_tree(dir, &copy)?;
+    let storage = open(&copy)?;
+    storage.collect(&[], last_day(done) * DAY_MS)?;
+    judge(&storage, done)?;
+    drop(storage);
+    std::fs::remove_dir_all(&copy)?;
+    run(dir, done)?;
+    let storage = open(dir)?;
+    judge(&storage, steps().len())?;
+    let left = std::fs::read_dir(dir.join("blobs/sha256"))?.count();
+    // {}, two layers, two images, the index.
+    if left != 6 {
+        return Err(format!("{left} files at the end instead of 6").into());
+    }
+    Ok(())
+}
+
+/// The day of the last collection, also of one under way.
+fn last_day(done: usize) -> i64 {
+    let mut days = steps().into_iter().take(done + 1).filter_map(|step| match step {
+        Step::Collect { day } => Some(day),
+        _ => None,
+    });
+    days.next_back().unwrap_or(0)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let place = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &place)?;
+        } else {
+            std::fs::copy(entry.path(), place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that is the same before and after the step under way must be so.
+fn judge(storage: &Storage, done: usize) -> Done {
+    let before = expected(done)?;
+    let after = expected((done + 1).min(steps().len()))?;
+    let keys = before.tags.keys().chain(after.tags.keys());
+    for key in keys {
+        let (repository, tag): (Repository, _) = (key.0.parse()?, key.1.parse()?);
+        let found = match storage.find_manifest(&repository, &TagOrDigest::Tag(tag)) {
+            Ok(stored) => Some(stored.digest),
+            Err(registry::Error::ManifestUnknown(..)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if found.as_ref() != before.tags.get(key) && found.as_ref() != after.tags.get(key) {
+            return Err(format!("{key:?} points to {found:?}").into());
+        }
+        if let Some(digest) = found {
+            read_tree(storage, &repository, &digest)?;
+        }
+    }
+    // A blob that was acknowledged is there as long as it is on its way into a manifest.
+    for (repository, digest) in before.blobs.iter().filter(|blob| after.blobs.contains(blob)) {
+        read_blob(storage, &repository.parse()?, digest)?;
+    }
+    Ok(())
+}
+
+fn expected(done: usize) -> Result<Expected, Box<dyn Error>> {
+    let mut expected = Expected::default();
+    for step in steps().iter().take(done) {
+        match step {
+            Step::Blob { repository, bytes } | Step::Chunks { repository, bytes } => {
+                expected.blobs.push(((*repository).to_owned(), Digest::of(bytes)));
+            }
+            Step::LongDigest { repository, bytes } => {
+                expected.blobs.push(((*repository).to_owned(), sha512(bytes)?));
+            }
+            Step::Mount { to, bytes } => {
+                expected.blobs.push(((*to).to_owned(), Digest::of(bytes)));
+            }
+            Step::Manifest { place, document } => {
+                let (repository, tag) = place.split_once(':').ok_or("no tag")?;
+                expected.tags.insert((repository.into(), tag.into()), digest_of(document)?);
+            }
+            Step::DeleteTag { repository, tag } => {
+                expected.tags.remove(&((*repository).to_owned(), (*tag).to_owned()));
+            }
+            Step::DeleteManifest { .. } => {}
+            // Takes blobs that no manifest needs; those that one needs are read through their tags.
+            Step::Collect { .. } => expected.blobs.clear(),
+            Step::Travel { place, to } => {
+                let (repository, tag) = place.split_once(':').ok_or("no tag")?;
+                let digest = expected.tags[&(repository.to_owned(), tag.to_owned())].clone();
+                expected.tags.insert(((*to).to_owned(), tag.to_owned()), digest);
+            }
+        }
+    }
+    Ok(expected)
+}
+
+fn read_tree(storage: &Storage, repository: &Repository, digest: &Digest) -> Done {
+    let stored = storage.find_manifest(repository, &TagOrDigest::Digest(digest.clone()))?;
+    let bytes = storage.manifest_bytes(digest)?;
+    if Digest::of(&bytes) != *digest {
+        return Err(format!("the manifest {digest} is torn").into());
+    }
+    let manifest = Manifest::parse(&bytes, &stored.media_type)?;
+    for child in &manifest.manifests {
+        read_tree(storage, repository, &child.digest)?;
+    }
+    for blob in manifest.blobs() {
+        read_blob(storage, repository, &blob.digest)?;
+    }
+    Ok(())
+}
+
+fn read_blob(storage: &Storage, repository: &Repository, digest: &Digest) -> Done {
+    let (mut file, size) = storage.open_blob(repository, digest)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let mut hasher = Hasher::like(digest);
+    hasher.update(&bytes);
+    if hasher.finish() != *digest || bytes.len() as u64 != size {
+        return Err(format!("the blob {digest} is torn").into());
+    }
+    Ok(())
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::of(bytes).as_str(), "size": bytes.len()})
+}
+
+fn image(layer: &[u8]) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::MANIFEST,
+        "config": descriptor(media_type::EMPTY, b"{}"),
+        "layers": [descriptor(media_type::LAYER_TAR, layer)],
+    })
+}
+
+fn index(children: &[&Value]) -> Value {
+    let entry = |child: &&Value| descriptor(media_type::MANIFEST, child.to_string().as_bytes());
+    let manifests: Vec<Value> = children.iter().map(entry).collect();
+    json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": manifests})
+}
+
+fn digest_of(document: &Value) -> Result<Digest, serde_json::Error> {
+    Ok(Digest::of(&serde_json::to_vec(document)?))
+}
+
+fn sha512(bytes: &[u8]) -> Result<Digest, oci::InvalidDigest> {
+    let any: Digest = format!("sha512:{}", "0".repeat(128)).parse()?;
+    let mut hasher = Hasher::like(&any);
+    hasher.update(bytes);
+    Ok(hasher.finish())
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Reading a bundle, which may come from anyone: only the names and kinds of entries that an export
+//! writes are taken, every byte is checked by its digest, and nothing can be seen before all is there.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use oci::{Descriptor, Digest, Hasher, Manifest, ManifestKind, Repository, Tag, annotation};
+use rusqlite::{OptionalExtension, Transaction};
+
+use super::{Imported, MAINTENANCE_ISO, MAINTENANCE_ISO_NAME, REPOSITORY};
+use crate::Error;
+use crate::storage::blobs::{add_blob, add_content};
+use crate::storage::manifests::{
+    Condition, NewManifest, add_manifest, check_parts, check_tag, set_tag,
+};
+use crate::storage::{Storage, space::Reservation};
+
+/// Largest `index.json`: some ten thousand tags.
+const INDEX_BYTES_MAX: u64 = 16 << 20;
+/// More than any registry that fits on a stick has.
+const ENTRIES_MAX: usize = 1_000_000;
+const BUFFER: usize = 1 << 20;
+
+/// What the bundle says that it has.
+struct Plan {
+    entries: Vec<Entry>,
+    maintenance_iso: Option<Digest>,
+}
+
+struct Entry {
+    repository: Repository,
+    tag: Option<Tag>,
+    descriptor: Descriptor,
+}
+
+impl Storage {
+    /// Takes a bundle in: all of it or, of what can be seen, nothing. A maintenance OS that comes along
+    /// is put to `maintenance_iso`.
+    pub fn import(
+        &self,
+        bundle: impl Read,
+        maintenance_iso: &Path,
+        now_ms: i64,
+    ) -> Result<Imported, Error> {
+        let Ok(_shared) = self.maintenance.try_read() else { return Err(Error::Maintained) };
+        let mut done = Imported::default();
+        let mut plan = None;
+        let mut sizes: HashMap<Digest, u64> = HashMap::new();
+        let mut names = HashSet::new();
+        let partial_iso = maintenance_iso.with_extension("partial");
+        // Raw: an entry with extended headers has two readings, and an export writes none.
+        for entry in tar::Archive::new(bundle).entries()?.raw(true) {
+            let entry = entry?;
+            let name = name_of(&entry)?;
+            if names.len() >= ENTRIES_MAX || !names.insert(name.clone()) {
+                return Err(Error::bundle(format!(
+                    "{name} comes twice, or there are too many entries"
+                )));
+            }
+            match name.as_str() {
+                "oci-layout" => {}
+                "index.json" => plan = Some(read_plan(entry)?),
+                MAINTENANCE_ISO_NAME => {
+                    let wanted =
+                        plan.as_ref().and_then(|plan: &Plan| plan.maintenance_iso.as_ref());
+                    let wanted =
+                        wanted.ok_or_else(|| Error::bundle("index.json has no maintenance.iso"))?;
+                    let room = self.space.reserve(entry.size())?;
+                    write_verified(entry, &partial_iso, wanted, room)?;
+                    done.maintenance_iso = true;
+                }
+                blob => {
+                    let digest = blob_name(blob)
+                        .ok_or_else(|| Error::bundle(format!("{blob} is no name of a bundle")))?;
+                    if plan.is_none() {
+                        return Err(Error::bundle("index.json is not at its beginning"));
+                    }
+                    let size = entry.size();
+                    if self.take_in(entry, &digest)? {
+                        done.bytes += size;
+                    }
+                    sizes.insert(digest, size);
+                }
+            }
+        }
+        let plan = plan.ok_or_else(|| Error::bundle("it has no index.json"))?;
+        if plan.maintenance_iso.is_some() && !done.maintenance_iso {
+            return Err(Error::bundle("it ends before its maintenance.iso"));
+        }
+        let manifests = self.read_manifests(&plan, &sizes)?;
+        self.index.write(|index| {
+            let mut blobs = HashSet::new();
+            for entry in &plan.entries {
+                self.enter(index, entry, &manifests, &sizes, &mut blobs, now_ms)?;
+                if let Some(tag) = &entry.tag {
+                    done.tags.push(format!("{}:{tag}", entry.repository));
+                }
+            }
+            done.blobs = blobs.len();
+            Ok::<_, Error>(())
+        })?;
+        done.manifests = manifests.len();
+        if done.maintenance_iso {
+            fs::rename(&partial_iso, maintenance_iso)?;
+        }
+        self.export_layout()?;
+        Ok(done)
+    }
+
+    /// The bytes of an entry as content; whether they are new. Until the last step they have no row, and
+    /// no collection runs.
+    fn take_in(&self, mut entry: impl Read + Sized, digest: &Digest) -> Result<bool, Error> {
+        let is_known = self.index.read(|index| {
+            let sql = "SELECT size FROM contents WHERE digest = ?1";
+            index.query_row(sql, [digest.as_str()], |row| row.get::<_, u64>(0)).optional()
+        })?;
+        let on_disk = fs::metadata(self.files.blob(digest)).ok().map(|found| found.len());
+        if is_known.is_some() && is_known == on_disk {
+            io::copy(&mut entry, &mut io::sink())?;
+            return Ok(false);
+        }
+        let temporary = self.files.temporary();
+        let room = self.space.reserve(0)?;
+        write_verified(entry, &temporary, digest, room)?;
+        let _lock = self.locks.lock(digest);
+        self.files.adopt(&temporary, digest)?;
+        Ok(true)
+    }
+
+    /// Every manifest in reach of the bundle's entries, children before their parents.
+    fn read_manifests(
+        &self,
+        plan: &Plan,
+        sizes: &HashMap<Digest, u64>,
+    ) -> Result<HashMap<Digest, NewManifest>, Error> {
+        let mut found = HashMap::new();
+        let mut open: Vec<Descriptor> =
+            plan.entries.iter().map(|entry| entry.descriptor.clone()).collect();
+        while let Some(descriptor) = open.pop() {
+            let digest = descriptor.digest;
+            if found.contains_key(&digest) {
+                continue;
+            }
+            let size = sizes.get(&digest).copied();
+            if size.is_none_or(|size| size > oci::MANIFEST_BYTES_MAX as u64) {
+                return Err(Error::bundle(format!(
+                    "the manifest {digest} is missing or too large"
+                )));
+            }
+            let bytes = self.manifest_bytes(&digest)?;
+            let manifest = Manifest::parse(&bytes, &descriptor.media_type)
+                .map_err(|error| Error::bundle(format!("{digest}: {error}")))?;
+            if manifest.kind() == ManifestKind::Index {
+                open.extend(manifest.manifests.iter().cloned());
+            }
+            found.insert(digest.clone(), NewManifest { digest, bytes, manifest });
+        }
+        Ok(found)
+    }
+
+    /// Enters an entry's tree, parts before what they are parts of, and its tag.
+    fn enter(
+        &self,
+        index: &Transaction,
+        entry: &Entry,
+        manifests: &HashMap<Digest, NewManifest>,
+        sizes: &HashMap<Digest, u64>,
+        blobs: &mut HashSet<Digest>,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        let repository = &entry.repository;
+        let mut order = Vec::new();
+        let mut open = vec![&entry.descriptor.digest];
+        // Parents are found before their children; entered in reverse.
+        while let Some(digest) = open.pop() {
+            let new = manifests
+                .get(digest)
+                .ok_or_else(|| Error::bundle(format!("the manifest {digest} is missing")))?;
+            open.extend(new.manifest.manifests.iter().map(|child| &child.digest));
+            order.push(new);
+        }
+        for new in order.into_iter().rev() {
+            for blob in new.manifest.blobs() {
+                if let Some(size) = sizes.get(&blob.digest) {
+                    add_content(index, &blob.digest, *size, now_ms)?;
+                    add_blob(index, repository, &blob.digest)?;
+                    blobs.insert(blob.digest.clone());
+                }
+            }
+            check_parts(index, repository, &new.manifest)?;
+            add_content(index, &new.digest, new.bytes.len() as u64, now_ms)?;
+            add_manifest(index, repository, new)?;
+        }
+        if let Some(tag) = &entry.tag {
+            let digest = &entry.descriptor.digest;
+            check_tag(index, repository, Some(tag), digest, &Condition::None, self)?;
+            set_tag(index, repository, tag, digest, now_ms)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a plain file; any other kind of entry is refused.
+fn name_of<R: Read>(entry: &tar::Entry<R>) -> Result<String, Error> {
+    let name = String::from_utf8(entry.path_bytes().into_owned())
+        .map_err(|_| Error::bundle("a name is not text"))?;
+    if entry.header().entry_type() != tar::EntryType::Regular {
+        return Err(Error::bundle(format!("{name:?} is not a plain file")));
+    }
+    Ok(name)
+}
+
+fn blob_name(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+fn read_plan(entry: impl Read) -> Result<Plan, Error> {
+    let mut bytes = Vec::new();
+    entry.take(INDEX_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > INDEX_BYTES_MAX {
+        return Err(Error::bundle("index.json is too large"));
+    }
+    let index = Manifest::parse(&bytes, oci::media_type::INDEX)
+        .map_err(|error| Error::bundle(format!("index.json: {error}")))?;
+    let maintenance_iso = index
+        .annotations
+        .get(MAINTENANCE_ISO)
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|error: oci::InvalidDigest| Error::bundle(error.to_string()))?;
+    let entries = index.manifests.into_iter().map(entry_of).collect::<Result<_, _>>()?;
+    Ok(Plan { entries, maintenance_iso })
+}
+
+fn entry_of(descriptor: Descriptor) -> Result<Entry, Error> {
+    let note = |key: &str| descriptor.annotations.get(key);
+    let missing = || Error::bundle(format!("{} has no repository", descriptor.digest));
+    let repository: Repository = note(REPOSITORY)
+        .ok_or_else(missing)?
+        .parse()
+        .map_err(|error: oci::InvalidRepository| Error::bundle(error.to_string()))?;
+    let tag = match note(annotation::REF_NAME) {
+        None => None,
+        Some(name) => {
+            let tag =
+                name.strip_prefix(repository.as_str()).and_then(|rest| rest.strip_prefix(':'));
+            let tag = tag.and_then(|tag| tag.parse().ok());
+            Some(tag.ok_or_else(|| Error::bundle(format!("{name:?} is not in {repository}")))?)
+        }
+    };
+    Ok(Entry { repository, tag, descriptor })
+}
+
+/// Writes what a reader gives to a file and to the disk, if it is what it should be.
+fn write_verified(
+    mut reader: impl Read,
+    path: &Path,
+    wanted: &Digest,
+    mut room: Reservation,
+) -> Result<(), Error> {
+    let mut file = File::create(path)?;
+    let mut hasher = Hasher::like(wanted);
+    let mut buffer = vec![0; BUFFER];
+    let written = loop {
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(count) => count,
+            Err(error) => break Err(error.into()),
+        };
+        hasher.update(&buffer[..count]);
+        let step = room.spend(count as u64).and_then(|()| Ok(file.write_all(&buffer[..count])?));
+        if let Err(error) = step {
+            break Err(error);
+        }
+    };
+    let done = written.and_then(|()| {
+        let found = hasher.finish();
+        if found == *wanted {
+            Ok(file.sync_all()?)
+        } else {
+            Err(Error::Digest { wanted: wanted.clone(), found })
+        }
+    });
+    if done.is_err() {
+        fs::remove_file(path)?;
+    }
+    done
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Tags, repositories and referrers, in pages.
+
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use oci::{Digest, Repository, media_type};
+
+use super::query::{cut, page};
+use super::{Answer, Call};
+
+pub async fn tags(call: Call, repository: Repository) -> Answer {
+    call.require_pull(&repository)?;
+    let (mut tags, mut link) = (Vec::new(), None);
+    if let Some(page) = page(&call)? {
+        let name = repository.clone();
+        let (found, page) =
+            call.registry.run(move |storage| Ok((storage.tags(&name, &page)?, page))).await?;
+        tags = found;
+        link = cut(&mut tags, &page, &format!("/v2/{repository}/tags/list"), String::clone);
+    }
+    let body = serde_json::json!({"name": repository.as_str(), "tags": tags});
+    Ok(json("application/json", link, &body))
+}
+
+/// The repositories that the asker may pull from.
+pub async fn catalog(call: Call) -> Answer {
+    let (mut repositories, mut link) = (Vec::new(), None);
+    if let Some(page) = page(&call)? {
+        let access = call.access.clone();
+        let (found, page) = call
+            .registry
+            .run(move |storage| {
+                Ok((storage.repositories(&page, |name| access.may_pull(name))?, page))
+            })
+            .await?;
+        repositories = found;
+        link = cut(&mut repositories, &page, "/v2/_catalog", Repository::to_string);
+    }
+    let names: Vec<&str> = repositories.iter().map(Repository::as_str).collect();
+    Ok(json("application/json", link, &serde_json::json!({"repositories": names})))
+}
+
+pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> Answer {
+    call.require_pull(&repository)?;
+    let artifact_type = call.query("artifactType");
+    let (mut manifests, mut link) = (Vec::new(), None);
+    if let Some(page) = page(&call)? {
+        let (name, digest, filter) = (repository.clone(), subject.clone(), artifact_type.clone());
+        let (found, page) = call
+            .registry
+            .run(move |storage| {
+                Ok((storage.referrers(&name, &digest, filter.as_deref(), &page)?, page))
+            })
+            .await?;
+        manifests = found;
+        let filter = artifact_type.as_deref().map(|text| format!("?artifactType={}", escape(text)));
+        let path = format!("/v2/{repository}/referrers/{subject}{}", filter.unwrap_or_default());
+        link = cut(&mut manifests, &page, &path, |descriptor| descriptor.digest.to_string());
+    }
+    let body = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::INDEX,
+        "manifests": manifests,
+    });
+    let mut response = json(media_type::INDEX, link, &body);
+    if artifact_type.is_some() {
+        response
+            .headers_mut()
+            .insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
+    }
+    Ok(response)
+}
+
+/// For a query: what is not plain is escaped.
+fn escape(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+fn json(content_type: &'static str, link: Option<String>, body: &serde_json::Value) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();
+    // Names, tags and digests have no characters that a header could not.
+    if let Some(value) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, value);
+    }
+    response
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Query parameters, and pages of lists with the link to the next one (RFC 8288).
+
+use super::Call;
+use super::refusal::{Code, Refusal, refuse};
+use crate::storage::Page;
+
+/// Items in one answer at most, whatever a client asks: nothing is allocated by its number
+/// (CVE-2023-2253).
+const PAGE_MAX: usize = 1000;
+
+/// A parameter's value. `+` stays what it is: media types contain it, and nothing here has spaces.
+pub fn value(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| match pair.split_once('=') {
+        Some((key, value)) => (key == name).then_some(value),
+        None => (pair == name).then_some(""),
+    })?;
+    decode(value)
+}
+
+/// Text without its percent-escapes, if that is text.
+pub fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = after.get(..2)?;
+            let mut byte = [0];
+            hex::decode_to_slice(digits, &mut byte).ok()?;
+            bytes.push(byte[0]);
+            rest = &after[2..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The part of a list that a client asks for with `n` and `last`. `None` where it asks for nothing.
+pub fn page(call: &Call) -> Result<Option<Page>, Refusal> {
+    let count = match call.query("n") {
+        None => PAGE_MAX,
+        Some(text) => match text.parse::<u64>() {
+            Ok(count) => usize::try_from(count).unwrap_or(PAGE_MAX).min(PAGE_MAX),
+            Err(_) => return Err(refuse(Code::PageInvalid, "n is not a number")),
+        },
+    };
+    let after = call.query("last").unwrap_or_default();
+    // One more than asked for tells whether there is a next page.
+    Ok((count > 0).then_some(Page { count: count + 1, after }))
+}
+
+/// Cuts a list to its page; answers the `Link` to the next one, if there is one.
+pub fn cut<T>(
+    items: &mut Vec<T>,
+    page: &Page,
+    path: &str,
+    key: impl Fn(&T) -> String,
+) -> Option<String> {
+    let count = page.count - 1;
+    if items.len() <= count {
+        return None;
+    }
+    items.truncate(count);
+    let last = key(items.last()?);
+    let joint = if path.contains('?') { '&' } else { '?' };
+    Some(format!("<{path}{joint}n={count}&last={last}>; rel=\"next\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_and_decoded() {
+        let query = "digest=sha256%3Aab&mount&from=a%2Fb&artifactType=application/x+json&bad=%zz";
+        for (name, expected) in [
+            ("digest", Some("sha256:ab")),
+            ("mount", Some("")),
+            ("from", Some("a/b")),
+            ("artifactType", Some("application/x+json")),
+            ("bad", None),
+            ("absent", None),
+            ("dig", None),
+        ] {
+            assert_eq!(value(query, name).as_deref(), expected, "{name}");
+        }
+    }
+}

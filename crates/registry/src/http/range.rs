@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `Range` of a download (RFC 9110, section 14) and `Content-Range` of an upload's chunk
+//! (distribution-spec, Pushing a blob in chunks).
+
+/// The part of a file that a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Also where the header makes no sense or names several parts: ignoring it is allowed.
+    All,
+    /// From `start` to before `end`; never empty.
+    Part { start: u64, end: u64 },
+    /// Outside of the file.
+    Unsatisfiable,
+}
+
+pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
+    let Some((first, last)) = header
+        .and_then(|header| header.strip_prefix("bytes="))
+        .and_then(|range| range.trim().split_once('-'))
+    else {
+        return Wanted::All;
+    };
+    match (number(first), number(last)) {
+        (None, Some(count)) if first.is_empty() => {
+            part(size.saturating_sub(count), size, count > 0)
+        }
+        (Some(start), None) if last.is_empty() => part(start, size, true),
+        (Some(start), Some(last)) if start <= last => {
+            part(start, last.saturating_add(1).min(size), true)
+        }
+        _ => Wanted::All,
+    }
+}
+
+fn part(start: u64, end: u64, is_satisfiable: bool) -> Wanted {
+    if is_satisfiable && start < end { Wanted::Part { start, end } } else { Wanted::Unsatisfiable }
+}
+
+/// A chunk's place: its first byte and the one after its last.
+pub fn chunk(header: &str) -> Option<(u64, u64)> {
+    let range = header.trim();
+    // The spec's form is `START-END`; HTTP's has a unit before and a total behind.
+    let range = range.strip_prefix("bytes ").unwrap_or(range);
+    let range = range.split_once('/').map_or(range, |(range, _)| range);
+    let (first, last) = range.split_once('-')?;
+    let (start, last) = (number(first)?, number(last)?);
+    let end = last.checked_add(1)?;
+    (start < end).then_some((start, end))
+}
+
+/// Digits only: Rust's parser also takes a plus sign.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_rfc_9110() {
+        for (header, expected) in [
+            (None, Wanted::All),
+            (Some("bytes=0-"), Wanted::Part { start: 0, end: 10 }),
+            (Some("bytes=0-0"), Wanted::Part { start: 0, end: 1 }),
+            (Some("bytes=3-5"), Wanted::Part { start: 3, end: 6 }),
+            (Some("bytes=3-99"), Wanted::Part { start: 3, end: 10 }),
+            (Some("bytes=-4"), Wanted::Part { start: 6, end: 10 }),
+            (Some("bytes=-99"), Wanted::Part { start: 0, end: 10 }),
+            (Some("bytes=-0"), Wanted::Unsatisfiable),
+            (Some("bytes=10-"), Wanted::Unsatisfiable),
+            (Some("bytes=18446744073709551615-"), Wanted::Unsatisfiable),
+            (Some("bytes=0-18446744073709551615"), Wanted::Part { start: 0, end: 10 }),
+            (Some("bytes=5-3"), Wanted::All),
+            (Some("bytes=0-1,3-4"), Wanted::All),
+            (Some("bytes=+1-2"), Wanted::All),
+            (Some("bytes=-"), Wanted::All),
+            (Some("bytes=99999999999999999999-"), Wanted::All),
+            (Some("lines=0-1"), Wanted::All),
+            (Some("é"), Wanted::All),
+        ] {
+            assert_eq!(wanted(header, 10), expected, "{header:?}");
+        }
+        assert_eq!(wanted(Some("bytes=0-"), 0), Wanted::Unsatisfiable);
+    }
+
+    #[test]
+    fn chunks_say_where_they_are() {
+        for (header, expected) in [
+            ("0-2", Some((0, 3))),
+            ("5-5", Some((5, 6))),
+            ("bytes 5-9/100", Some((5, 10))),
+            ("5-4", None),
+            ("-4", None),
+            ("4-", None),
+            ("a-b", None),
+            ("0-18446744073709551615", None),
+            ("", None),
+        ] {
+            assert_eq!(chunk(header), expected, "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A body onto the disk. While one batch is hashed and written on the registry's threads, the next is
+//! gathered from the network; what is written goes to the disk all along, so that the last fsync finds
+//! little left. A slow client holds no thread: a batch is written once it is full.
+//!
+//! ```text
+//! network ─▶ gather ─▶ append (write, hash) ─▶ sync_data every FLUSH_BYTES
+//!             next        this one                 the ones before
+//! ```
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use futures_util::StreamExt;
+use tokio::task::JoinHandle;
+
+use super::refusal::{Code, Refusal, refuse};
+use crate::Error;
+use crate::io::Io;
+use crate::storage::Upload;
+
+/// A batch is written when it has so many bytes, or so many pieces: each piece may keep a whole network
+/// buffer in memory.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_PIECES: usize = 64;
+/// Written bytes that may wait for the disk before it is told to begin.
+const FLUSH_BYTES: u64 = 32 << 20;
+/// A client that sends nothing for so long is gone: a request holds its upload alone.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Appends a body to an upload. The upload comes back also where the body ended early: with what came.
+pub async fn receive(io: &Io, upload: Upload, body: Body) -> (Option<Upload>, Result<(), Refusal>) {
+    let mut body = body.into_data_stream();
+    let mut unflushed = 0;
+    // The first "write" writes nothing; from then on there is always one under way.
+    let mut writing = spawn_append(io, upload, Vec::new());
+    loop {
+        let (batch, end) = gather(&mut body).await;
+        let upload = match writing.await {
+            Ok((upload, Ok(()))) => upload,
+            Ok((upload, Err(error))) => return (Some(upload), Err(error.into())),
+            Err(error) => return (None, Err(error.into())),
+        };
+        unflushed += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        if unflushed >= FLUSH_BYTES {
+            unflushed = 0;
+            start_flush(io, &upload);
+        }
+        writing = spawn_append(io, upload, batch);
+        if let Some(end) = end {
+            return match writing.await {
+                Ok((upload, done)) => (Some(upload), done.map_err(Refusal::from).and(end)),
+                Err(error) => (None, Err(error.into())),
+            };
+        }
+    }
+}
+
+fn spawn_append(
+    io: &Io,
+    mut upload: Upload,
+    batch: Vec<Bytes>,
+) -> JoinHandle<(Upload, Result<(), Error>)> {
+    io.run(move || {
+        let done = batch.iter().try_for_each(|piece| upload.append(piece));
+        (upload, done)
+    })
+}
+
+/// Lets the disk begin with what is written; nobody waits for it, the fsync at the end does.
+fn start_flush(io: &Io, upload: &Upload) {
+    let file = match upload.handle() {
+        Ok(file) => file,
+        Err(error) => return tracing::debug!(%error, "registry: no early flush"),
+    };
+    let _flushing = io.run(move || {
+        if let Err(error) = file.sync_data() {
+            // The fsync at the end meets the same error, and answers it.
+            tracing::warn!(%error, "registry: early flush failed");
+        }
+    });
+}
+
+/// The next pieces of a body, and how it ended if it did.
+async fn gather(body: &mut BodyDataStream) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while bytes < BATCH_BYTES && batch.len() < BATCH_PIECES {
+        match tokio::time::timeout(STALL, body.next()).await {
+            Ok(Some(Ok(piece))) => {
+                bytes += piece.len();
+                batch.push(piece);
+            }
+            Ok(Some(Err(error))) => {
+                let message = format!("the body ended early: {error}");
+                return (batch, Some(Err(refuse(Code::BlobUploadInvalid, message))));
+            }
+            Ok(None) => return (batch, Some(Ok(()))),
+            Err(_) => {
+                let message = format!("no byte came for {} seconds", STALL.as_secs());
+                return (batch, Some(Err(refuse(Code::TimedOut, message))));
+            }
+        }
+    }
+    (batch, None)
+}

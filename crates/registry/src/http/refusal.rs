@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Errors as the distribution spec words them: the one table from what went wrong to how it is said.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::Error;
+
+/// An error answer: what is wrong by the spec's code and in words.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: Code,
+    pub message: String,
+    headers: Vec<(header::HeaderName, String)>,
+}
+
+/// The spec's codes, apart where they need different statuses, and what it has no code for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    ChunkOutOfOrder,
+    Conflict,
+    Denied,
+    DigestInvalid,
+    InUse,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestTooLarge,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    PageInvalid,
+    PreconditionFailed,
+    RangeInvalid,
+    SizeInvalid,
+    StorageFailed,
+    StorageFull,
+    TimedOut,
+    TooManyRequests,
+    Unauthorized,
+    Unsupported,
+}
+
+impl Code {
+    fn wording(self) -> (StatusCode, &'static str) {
+        match self {
+            Code::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
+            Code::BlobUploadInvalid => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Code::BlobUploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            Code::ChunkOutOfOrder => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+            Code::Conflict => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
+            Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+            Code::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+            // 405 is the one refusal of a deletion that the spec knows.
+            Code::InUse => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
+            Code::ManifestBlobUnknown => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
+            Code::ManifestInvalid => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+            Code::ManifestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Code::ManifestUnknown => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+            Code::NameInvalid => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+            Code::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            Code::PageInvalid => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
+            Code::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "DENIED"),
+            Code::RangeInvalid => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Code::SizeInvalid => (StatusCode::BAD_REQUEST, "SIZE_INVALID"),
+            Code::StorageFailed => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
+            Code::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
+            Code::TimedOut => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
+            Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            Code::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        }
+    }
+}
+
+pub fn refuse(code: Code, message: impl Into<String>) -> Refusal {
+    Refusal { code, message: message.into(), headers: Vec::new() }
+}
+
+impl Refusal {
+    /// With a header whose value is digits and punctuation of ours.
+    pub fn with(mut self, name: header::HeaderName, value: &str) -> Refusal {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code) = self.code.wording();
+        let body = serde_json::json!({"errors": [{"code": code, "message": self.message}]});
+        let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body.to_string())
+            .into_response();
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let code = match &error {
+            Error::RepositoryUnknown(_) => Code::NameUnknown,
+            Error::BlobUnknown(..) => Code::BlobUnknown,
+            Error::ManifestUnknown(..) => Code::ManifestUnknown,
+            Error::UploadUnknown => Code::BlobUploadUnknown,
+            Error::UploadBusy => Code::Conflict,
+            Error::TooManyUploads | Error::Maintained => Code::TooManyRequests,
+            Error::Digest { .. } => Code::DigestInvalid,
+            Error::ManifestInvalid(_) | Error::Bundle(_) | Error::Token(_) => Code::ManifestInvalid,
+            Error::ReferenceUnknown(..) => Code::ManifestBlobUnknown,
+            Error::ReferenceSize { .. } => Code::SizeInvalid,
+            Error::InUse { .. } => Code::InUse,
+            Error::Immutable(_) => Code::Denied,
+            Error::Precondition(_) => Code::PreconditionFailed,
+            Error::Full(_) => Code::StorageFull,
+            Error::Files(source) if is_full(source) => {
+                return refuse(Code::StorageFull, "the disk is full");
+            }
+            Error::Files(source) => return broken(source),
+            Error::Index(source) => return broken(source),
+        };
+        refuse(code, error.to_string())
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn broken(error: &dyn std::error::Error) -> Refusal {
+    tracing::error!(%error, "registry: storage failed");
+    refuse(Code::StorageFailed, "the registry's storage failed; see its log")
+}
+
+impl From<tokio::task::JoinError> for Refusal {
+    fn from(error: tokio::task::JoinError) -> Refusal {
+        broken(&error)
+    }
+}

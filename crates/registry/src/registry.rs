@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The registry as its host holds it: the storage, and the threads that it is used on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Body;
+use oci::{Descriptor, Digest, Repository, TagOrDigest};
+use tokio::sync::Semaphore;
+
+use crate::access::Access;
+use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
+use crate::cache::ManifestCache;
+use crate::collect::Collected;
+use crate::error::{Error, OpenError};
+use crate::http::Refusal;
+use crate::io::Io;
+use crate::now_ms;
+use crate::policy::Policy;
+use crate::scrub::{Pace, Scrubbed};
+use crate::storage::{Page, Storage};
+use crate::tokens::TokenRights;
+
+/// Bodies that are received at once: each may hold two batches in memory.
+const RECEIVING_MAX: usize = 512;
+
+pub struct Registry {
+    pub(crate) io: Io,
+    pub(crate) receiving: Semaphore,
+    pub(crate) cache: ManifestCache,
+    storage: Arc<Storage>,
+}
+
+impl Registry {
+    /// Opens the registry in `dir` with the default policy, creating it when it is absent.
+    pub fn open(dir: &Path) -> Result<Registry, OpenError> {
+        Registry::open_with(dir, Policy::default())
+    }
+
+    pub fn open_with(dir: &Path, policy: Policy) -> Result<Registry, OpenError> {
+        Ok(Registry {
+            io: Io::start().map_err(OpenError::Directory)?,
+            receiving: Semaphore::new(RECEIVING_MAX),
+            cache: ManifestCache::default(),
+            storage: Arc::new(Storage::open(dir, policy)?),
+        })
+    }
+
+    /// What a tag or a digest of a repository stands for. Blocks for a query.
+    pub fn resolve(&self, repository: &str, reference: &str) -> Result<Option<Descriptor>, Error> {
+        let (Ok(repository), Ok(reference)) =
+            (repository.parse::<Repository>(), reference.parse::<TagOrDigest>())
+        else {
+            return Ok(None);
+        };
+        match self.storage.find_manifest(&repository, &reference) {
+            Ok(stored) => Ok(Some(Descriptor {
+                media_type: stored.media_type,
+                digest: stored.digest,
+                size: stored.size,
+                artifact_type: None,
+                annotations: Default::default(),
+            })),
+            Err(Error::ManifestUnknown(..)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every repository. Blocks for a query.
+    pub fn repositories(&self) -> Result<Vec<String>, Error> {
+        let all = Page { count: usize::MAX >> 1, after: String::new() };
+        let names = self.storage.repositories(&all, |_| true)?;
+        Ok(names.iter().map(Repository::to_string).collect())
+    }
+
+    /// A repository's tags. Blocks for a query.
+    pub fn tags(&self, repository: &str) -> Result<Vec<String>, Error> {
+        let all = Page { count: usize::MAX >> 1, after: String::new() };
+        match repository.parse() {
+            Ok(repository) => self.storage.tags(&repository, &all),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// How often the index was written; does not block.
+    pub(crate) fn written(&self) -> u64 {
+        self.storage.index.written()
+    }
+
+    /// Removes what nobody needs; `kept` are manifests that are needed without a tag.
+    pub async fn collect(&self, kept: Vec<(Repository, Digest)>) -> Result<Collected, Error> {
+        self.use_storage(move |storage| storage.collect(&kept, now_ms())).await
+    }
+
+    /// Reads all content again and sets aside what has rotted.
+    pub async fn scrub(&self, pace: Pace) -> Result<Scrubbed, Error> {
+        self.use_storage(move |storage| storage.scrub(pace)).await
+    }
+
+    /// A bundle of these manifests, of all tags if there are none, as a body. Whether they are there is
+    /// known at once; a failure on the way breaks the body off.
+    pub fn export(
+        &self,
+        chosen: Vec<Chosen>,
+        maintenance_iso: Option<Attached>,
+    ) -> Result<Body, Error> {
+        for (repository, reference) in &chosen {
+            self.storage.find_manifest(repository, reference)?;
+        }
+        let (writer, body) = writer_to();
+        let storage = self.storage.clone();
+        let _writing = self.io.run(move || {
+            if let Err(error) = storage.export(&chosen, maintenance_iso.as_ref(), writer) {
+                tracing::warn!(%error, "registry: an export broke off");
+            }
+        });
+        Ok(body)
+    }
+
+    /// Takes a bundle in; a maintenance OS in it goes to `maintenance_iso`.
+    pub async fn import(&self, body: Body, maintenance_iso: PathBuf) -> Result<Imported, Error> {
+        let (reader, feed) = reader_of(body);
+        let importing =
+            self.use_storage(move |storage| storage.import(reader, &maintenance_iso, now_ms()));
+        tokio::join!(importing, feed).0
+    }
+
+    /// Makes a publisher's token; this is the only time that it is told.
+    pub async fn create_token(&self, rights: TokenRights) -> Result<String, Error> {
+        self.use_storage(move |storage| storage.create_token(&rights)).await
+    }
+
+    pub async fn publisher_tokens(&self) -> Result<Vec<TokenRights>, Error> {
+        self.use_storage(Storage::tokens).await
+    }
+
+    /// Whether there was such a token.
+    pub async fn revoke_token(&self, name: String) -> Result<bool, Error> {
+        self.use_storage(move |storage| storage.revoke_token(&name)).await
+    }
+
+    /// Whose token this is, and what that lets them do now.
+    pub async fn access_of(&self, token: String) -> Result<Option<Access>, Error> {
+        self.use_storage(move |storage| storage.access_of(&token)).await
+    }
+
+    async fn use_storage<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Storage) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let storage = self.storage.clone();
+        match self.io.run(move || work(&storage)).await {
+            Ok(done) => done,
+            Err(error) => Err(std::io::Error::other(error).into()),
+        }
+    }
+
+    /// Uses the storage on the registry's threads.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Storage) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        Ok(self.use_storage(work).await?)
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The database: its schema and its connections. Queries stand with what they are for.
+//!
+//! One connection writes; some read beside it, each a snapshot of what is committed (WAL). A commit is
+//! on the disk when it returns (`synchronous=FULL`).
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::OpenError;
+
+/// Raised with every change of the schema; an older one is migrated, a newer one refused.
+const FORMAT: i64 = 1;
+/// As many as there may be readers at once without waiting.
+const READERS: usize = 4;
+/// A checkpoint by another connection is short.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
+
+const SCHEMA: &str = "
+    -- Content that has a file.
+    CREATE TABLE contents (
+        digest TEXT PRIMARY KEY, size INTEGER NOT NULL, added_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    -- Which repository has which blob. `unused_ms`: when a collection first saw that nothing refers to
+    -- it; null once somebody was told of it again.
+    CREATE TABLE blobs (
+        repository TEXT NOT NULL, digest TEXT NOT NULL, unused_ms INTEGER,
+        PRIMARY KEY (repository, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX blobs_by_digest ON blobs (digest);
+    CREATE TABLE manifests (
+        repository TEXT NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL,
+        artifact_type TEXT, subject TEXT, annotations TEXT NOT NULL, unused_ms INTEGER,
+        PRIMARY KEY (repository, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX manifests_by_digest ON manifests (digest);
+    CREATE INDEX manifests_by_subject ON manifests (repository, subject) WHERE subject IS NOT NULL;
+    -- What a manifest cannot be without: its blobs and, of an index, its manifests.
+    CREATE TABLE parts (
+        repository TEXT NOT NULL, manifest TEXT NOT NULL, part TEXT NOT NULL,
+        is_manifest INTEGER NOT NULL,
+        PRIMARY KEY (repository, manifest, part, is_manifest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX parts_by_part ON parts (repository, part);
+    CREATE TABLE tags (
+        repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL, moved_ms INTEGER NOT NULL,
+        PRIMARY KEY (repository, tag)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tags_by_digest ON tags (repository, digest);
+    -- Publishers' tokens; `rights` is JSON.
+    CREATE TABLE tokens (
+        name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+pub struct Index {
+    writer: Mutex<Connection>,
+    readers: Vec<Mutex<Connection>>,
+    /// Counts commits.
+    written: AtomicU64,
+}
+
+impl Index {
+    pub fn open(file: &Path) -> Result<Index, OpenError> {
+        let mut writer = Connection::open(file)?;
+        writer.busy_timeout(BUSY)?;
+        writer.pragma_update(None, "journal_mode", "WAL")?;
+        writer.pragma_update(None, "synchronous", "FULL")?;
+        migrate(&mut writer)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let readers = (0..READERS)
+            .map(|_| {
+                let reader = Connection::open_with_flags(file, flags)?;
+                reader.busy_timeout(BUSY)?;
+                reader.pragma_update(None, "query_only", true)?;
+                Ok(Mutex::new(reader))
+            })
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Index { writer: Mutex::new(writer), readers, written: AtomicU64::new(0) })
+    }
+
+    /// Everything in `change` or nothing; on the disk when this returns.
+    pub fn write<T, E: From<rusqlite::Error>>(
+        &self,
+        change: impl FnOnce(&Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = change(&transaction)?;
+        transaction.commit()?;
+        // Before the answer: who was answered is not given what was there before.
+        self.written.fetch_add(1, Ordering::SeqCst);
+        Ok(value)
+    }
+
+    /// How often something was written. What was read after it was asked for is good while it stays.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// All queries in `query` see one state.
+    pub fn read<T, E: From<rusqlite::Error>>(
+        &self,
+        query: impl FnOnce(&Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut reader = self.reader();
+        let transaction = reader.transaction()?;
+        query(&transaction)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        for reader in &self.readers {
+            match reader.try_lock() {
+                Ok(reader) => return reader,
+                Err(TryLockError::Poisoned(reader)) => return reader.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        self.readers[0].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (found, tables) {
+        (FORMAT, _) => {}
+        (0, 0) => transaction.execute_batch(SCHEMA)?,
+        // Format 0 with tables was made before the first release.
+        _ => return Err(OpenError::Format { found, known: FORMAT }),
+    }
+    Ok(transaction.commit()?)
+}

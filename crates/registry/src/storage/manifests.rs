@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Manifests and tags. A manifest enters together with its tag and its parts in one transaction, which
+//! also checks that every part is there: nothing can take a part away in between.
+
+use std::fs;
+
+use oci::{Descriptor, Digest, Manifest, ManifestKind, Repository, Tag, TagOrDigest};
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::Storage;
+use super::blobs::{add_content, refuse_part, renew_blob};
+use super::files::write_durably;
+use crate::Error;
+
+/// A manifest that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub digest: Digest,
+    pub media_type: String,
+    pub size: u64,
+}
+
+/// A manifest that comes in, parsed.
+pub struct NewManifest {
+    pub digest: Digest,
+    pub bytes: Vec<u8>,
+    pub manifest: Manifest,
+}
+
+/// Where a tag must point for a push to it (RFC 9110, If-Match and If-None-Match).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    None,
+    /// The tag must point to one of these.
+    PointsTo(Vec<Digest>),
+    /// The tag must exist.
+    Exists,
+    Absent,
+}
+
+/// Layers of these types may be elsewhere (image-spec, non-distributable layers; Docker's foreign
+/// layers).
+const ELSEWHERE: [&str; 2] = ["nondistributable", "foreign"];
+
+impl Storage {
+    /// Takes a manifest in, and moves the tag there if one is given.
+    pub fn put_manifest(
+        &self,
+        repository: &Repository,
+        tag: Option<&Tag>,
+        new: &NewManifest,
+        condition: &Condition,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        // Once before anything is written, for the answer; once in the transaction, for the truth.
+        self.index.read(|index| {
+            check_tag(index, repository, tag, &new.digest, condition, self)?;
+            check_parts(index, repository, &new.manifest)
+        })?;
+        let _lock = self.locks.lock(&new.digest);
+        if !self.has_file(&new.digest, new.bytes.len() as u64)? {
+            self.space.reserve(new.bytes.len() as u64)?;
+            let temporary = self.files.temporary();
+            write_durably(&temporary, &new.bytes)?;
+            self.files.adopt(&temporary, &new.digest)?;
+        }
+        self.index.write(|index| {
+            check_tag(index, repository, tag, &new.digest, condition, self)?;
+            check_parts(index, repository, &new.manifest)?;
+            add_content(index, &new.digest, new.bytes.len() as u64, now_ms)?;
+            add_manifest(index, repository, new)?;
+            match tag {
+                Some(tag) => set_tag(index, repository, tag, &new.digest, now_ms),
+                None => Ok(()),
+            }
+        })?;
+        if tag.is_some() {
+            self.export_layout()?;
+        }
+        Ok(())
+    }
+
+    /// What a tag or digest of a repository stands for.
+    pub fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &TagOrDigest,
+    ) -> Result<Stored, Error> {
+        let unknown = || Error::ManifestUnknown(repository.clone(), reference.clone());
+        let (stored, is_candidate) =
+            self.index.read(|index| find(index, repository, reference))?.ok_or_else(unknown)?;
+        if is_candidate {
+            let sql = "UPDATE manifests SET unused_ms = NULL WHERE repository = ?1 AND digest = ?2";
+            let key = params![repository.as_str(), stored.digest.as_str()];
+            let renewed = self.index.write(|index| index.execute(sql, key))?;
+            if renewed == 0 {
+                return Err(unknown());
+            }
+        }
+        Ok(stored)
+    }
+
+    pub fn manifest_bytes(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
+        Ok(fs::read(self.files.blob(digest))?)
+    }
+
+    /// Removes a tag, or a manifest with all its tags.
+    pub fn delete_manifest(
+        &self,
+        repository: &Repository,
+        reference: &TagOrDigest,
+        may_break_immutability: bool,
+    ) -> Result<(), Error> {
+        let unknown = || Error::ManifestUnknown(repository.clone(), reference.clone());
+        let is_kept = self.policy.is_immutable(repository) && !may_break_immutability;
+        self.index.write(|index| {
+            let deleted = match reference {
+                TagOrDigest::Tag(tag) => {
+                    if is_kept {
+                        return Err(Error::Immutable(tag.to_string()));
+                    }
+                    let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2";
+                    index.execute(sql, params![repository.as_str(), tag.as_str()])?
+                }
+                TagOrDigest::Digest(digest) => {
+                    if is_kept && let Some(tag) = a_tag_of(index, repository, digest)? {
+                        return Err(Error::Immutable(tag));
+                    }
+                    refuse_part(index, repository, digest, true)?;
+                    remove_manifest(index, repository, digest)?
+                }
+            };
+            if deleted == 0 { Err(unknown()) } else { Ok(()) }
+        })?;
+        self.export_layout()
+    }
+
+    /// A file of the right size that has its row: the content is there, so it need not be written.
+    fn has_file(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
+        let found: Option<u64> = self.index.read(|index| {
+            let sql = "SELECT size FROM contents WHERE digest = ?1";
+            index.query_row(sql, [digest.as_str()], |row| row.get(0)).optional()
+        })?;
+        let on_disk = fs::metadata(self.files.blob(digest)).map(|found| found.len());
+        Ok(found == Some(size) && on_disk.is_ok_and(|on_disk| on_disk == size))
+    }
+}
+
+/// The manifest, and whether a collection has it in view.
+pub fn find(
+    index: &Transaction,
+    repository: &Repository,
+    reference: &TagOrDigest,
+) -> rusqlite::Result<Option<(Stored, bool)>> {
+    let (condition, key) = match reference {
+        TagOrDigest::Digest(digest) => ("?2", digest.as_str()),
+        TagOrDigest::Tag(tag) => {
+            ("(SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2)", tag.as_str())
+        }
+    };
+    let mut query = index.prepare_cached(&format!(
+        "SELECT digest, media_type, size, unused_ms IS NOT NULL
+         FROM manifests JOIN contents USING (digest) WHERE repository = ?1 AND digest = {condition}"
+    ))?;
+    query
+        .query_row(params![repository.as_str(), key], |row| {
+            let stored =
+                Stored { digest: digest_at(row, 0)?, media_type: row.get(1)?, size: row.get(2)? };
+            Ok((stored, row.get(3)?))
+        })
+        .optional()
+}
+
+/// A digest that we wrote.
+pub fn digest_at(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        let kind = rusqlite::types::Type::Text;
+        rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+    })
+}
+
+pub fn check_parts(
+    index: &Transaction,
+    repository: &Repository,
+    manifest: &Manifest,
+) -> Result<(), Error> {
+    let mut blob = index.prepare_cached(
+        "SELECT size FROM blobs JOIN contents USING (digest) WHERE repository = ?1 AND digest = ?2",
+    )?;
+    for part in manifest.blobs() {
+        let key = params![repository.as_str(), part.digest.as_str()];
+        let size = blob.query_row(key, |row| row.get(0)).optional()?;
+        if size.is_none() && ELSEWHERE.iter().any(|word| part.media_type.contains(word)) {
+            continue;
+        }
+        check_size(repository, part, size)?;
+    }
+    for part in &manifest.manifests {
+        let reference = TagOrDigest::Digest(part.digest.clone());
+        let size = find(index, repository, &reference)?.map(|(stored, _)| stored.size);
+        check_size(repository, part, size)?;
+    }
+    Ok(())
+}
+
+fn check_size(repository: &Repository, part: &Descriptor, found: Option<u64>) -> Result<(), Error> {
+    match found {
+        None => Err(Error::ReferenceUnknown(repository.clone(), part.digest.clone())),
+        Some(found) if found != part.size => {
+            Err(Error::ReferenceSize { digest: part.digest.clone(), said: part.size, found })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+pub fn check_tag(
+    index: &Transaction,
+    repository: &Repository,
+    tag: Option<&Tag>,
+    digest: &Digest,
+    condition: &Condition,
+    storage: &Storage,
+) -> Result<(), Error> {
+    let Some(tag) = tag else { return Ok(()) };
+    let sql = "SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2";
+    let key = params![repository.as_str(), tag.as_str()];
+    let now = index.query_row(sql, key, |row| digest_at(row, 0)).optional()?;
+    let holds = match condition {
+        Condition::None => true,
+        Condition::PointsTo(digests) => now.as_ref().is_some_and(|now| digests.contains(now)),
+        Condition::Exists => now.is_some(),
+        Condition::Absent => now.is_none(),
+    };
+    if !holds {
+        return Err(Error::Precondition(tag.to_string()));
+    }
+    let moves = now.is_some_and(|now| now != *digest);
+    if moves && storage.policy.is_immutable(repository) {
+        return Err(Error::Immutable(tag.to_string()));
+    }
+    Ok(())
+}
+
+/// Enters a manifest whose parts are there; they are in use from now on.
+pub fn add_manifest(
+    index: &Transaction,
+    repository: &Repository,
+    new: &NewManifest,
+) -> Result<(), Error> {
+    let manifest = &new.manifest;
+    let artifact_type = match manifest.kind() {
+        ManifestKind::Image => manifest.artifact_type(),
+        ManifestKind::Index => manifest.artifact_type.as_deref(),
+    };
+    let annotations = serde_json::to_string(&manifest.annotations)
+        .map_err(|error| Error::ManifestInvalid(error.to_string()))?;
+    index.execute(
+        "INSERT INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)
+         ON CONFLICT DO UPDATE SET media_type = ?3, unused_ms = NULL",
+        params![
+            repository.as_str(),
+            new.digest.as_str(),
+            manifest.media_type,
+            artifact_type,
+            manifest.subject.as_ref().map(|subject| subject.digest.as_str()),
+            annotations,
+        ],
+    )?;
+    let mut part = index.prepare_cached("INSERT OR IGNORE INTO parts VALUES (?1, ?2, ?3, ?4)")?;
+    for blob in manifest.blobs() {
+        let digest = blob.digest.as_str();
+        part.execute(params![repository.as_str(), new.digest.as_str(), digest, false])?;
+        renew_blob(index, repository, &blob.digest)?;
+    }
+    for child in &manifest.manifests {
+        let key = params![repository.as_str(), new.digest.as_str(), child.digest.as_str(), true];
+        part.execute(key)?;
+    }
+    Ok(())
+}
+
+pub fn set_tag(
+    index: &Transaction,
+    repository: &Repository,
+    tag: &Tag,
+    digest: &Digest,
+    now_ms: i64,
+) -> Result<(), Error> {
+    // A push of what the tag has already is no move: the order for retention stays.
+    index.execute(
+        "INSERT INTO tags VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET digest = ?3, moved_ms = ?4 WHERE digest <> ?3",
+        params![repository.as_str(), tag.as_str(), digest.as_str(), now_ms],
+    )?;
+    Ok(())
+}
+
+pub fn remove_manifest(
+    index: &Transaction,
+    repository: &Repository,
+    digest: &Digest,
+) -> rusqlite::Result<usize> {
+    let key = params![repository.as_str(), digest.as_str()];
+    index.execute("DELETE FROM tags WHERE repository = ?1 AND digest = ?2", key)?;
+    index.execute("DELETE FROM parts WHERE repository = ?1 AND manifest = ?2", key)?;
+    index.execute("DELETE FROM manifests WHERE repository = ?1 AND digest = ?2", key)
+}
+
+fn a_tag_of(
+    index: &Transaction,
+    repository: &Repository,
+    digest: &Digest,
+) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT tag FROM tags WHERE repository = ?1 AND digest = ?2";
+    index.query_row(sql, params![repository.as_str(), digest.as_str()], |row| row.get(0)).optional()
+}

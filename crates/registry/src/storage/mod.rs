@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What the registry keeps, without HTTP and without async: every function here blocks.
+//!
+//! ```text
+//! dir/oci-layout, index.json       the directory as an OCI image layout, for other tools (`layout`)
+//! dir/blobs/ALGORITHM/HEX          all content, also manifests (`files`)
+//! dir/uploads/ID.REPOSITORY        uploads under way (`uploads`)
+//! dir/quarantine/ALGORITHM-HEX     what a scrub found to have rotted
+//! dir/registry.sqlite              the truth: tags, manifests, which repository has what (`index`)
+//! ```
+//!
+//! A change is durable before its function returns. Content: temp → hash → fsync → rename →
+//! fsync(dir) → commit. A file that no row names is nobody's; a collection removes it.
+
+pub(crate) mod blobs;
+pub(crate) mod files;
+mod index;
+pub(crate) mod layout;
+mod lists;
+mod locks;
+pub(crate) mod manifests;
+pub(crate) mod space;
+mod uploads;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+pub use lists::Page;
+pub use manifests::{Condition, NewManifest, Stored};
+pub use uploads::Upload;
+
+use crate::error::OpenError;
+use crate::policy::Policy;
+
+pub struct Storage {
+    pub(crate) policy: Policy,
+    pub(crate) files: files::Files,
+    pub(crate) index: index::Index,
+    pub(crate) locks: locks::DigestLocks,
+    pub(crate) layout: layout::Layout,
+    pub(crate) space: Arc<space::Space>,
+    pub(crate) uploads: Arc<uploads::Uploads>,
+    /// Held alone by a collection and shared by exports and imports: an import's files have no rows
+    /// before its last step, and an export reads what nothing may refer to any more.
+    pub(crate) maintenance: RwLock<()>,
+    /// Held as long as this process has the directory; the kernel releases it when it dies.
+    _lock: File,
+}
+
+impl Storage {
+    /// Opens the registry in `dir`, creating it when it is absent. A second process is refused.
+    pub fn open(dir: &Path, policy: Policy) -> Result<Storage, OpenError> {
+        fs::create_dir_all(dir).map_err(OpenError::Directory)?;
+        let lock = File::create(dir.join("lock")).map_err(OpenError::Directory)?;
+        lock_soon(&lock)?;
+        let files = files::Files::open(dir).map_err(OpenError::Directory)?;
+        let index = index::Index::open(&dir.join("registry.sqlite"))?;
+        let storage = Storage {
+            space: Arc::new(space::Space::of(dir, policy.keep_free_bytes)),
+            policy,
+            files,
+            index,
+            locks: locks::DigestLocks::default(),
+            layout: layout::Layout::default(),
+            uploads: Arc::default(),
+            maintenance: RwLock::new(()),
+            _lock: lock,
+        };
+        storage.export_layout().map_err(|error| match error {
+            crate::Error::Files(error) => OpenError::Directory(error),
+            crate::Error::Index(error) => OpenError::Index(error),
+            other => OpenError::Directory(std::io::Error::other(other)),
+        })?;
+        Ok(storage)
+    }
+}
+
+/// A process that is being replaced may still be ending; more patience would hide a mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+fn lock_soon(file: &File) -> Result<(), OpenError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(fs::TryLockError::WouldBlock) => return Err(OpenError::Locked),
+            Err(fs::TryLockError::Error(error)) => return Err(OpenError::Directory(error)),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Uploads under way. One is a file in `uploads/` and, in memory, the state of its hash; after a
+//! restart the hash is made again from the file. Each has one writer at a time.
+//!
+//! ```text
+//! begin ─▶ continue_ ─▶ append … ─▶ (dropped: waits to be continued) ─▶ continue_ ─▶ finish | cancel
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use oci::{Digest, Hasher, Repository};
+use uuid::Uuid;
+
+use super::Storage;
+use super::blobs::{add_blob, add_content};
+use super::files::hash;
+use super::space::Reservation;
+use crate::Error;
+
+/// Uploads that are open at once: each is a file, and half a kilobyte of memory.
+const OPEN_MAX: usize = 4096;
+
+#[derive(Default)]
+pub struct Uploads {
+    known: Mutex<HashMap<Uuid, State>>,
+}
+
+enum State {
+    /// A request has it.
+    Busy,
+    /// How far it is, and the hash so far.
+    Waiting { size: u64, hasher: Hasher },
+}
+
+/// An upload in the hands of one request. Dropped, it waits to be continued.
+pub struct Upload {
+    pub id: Uuid,
+    uploads: Arc<Uploads>,
+    path: PathBuf,
+    file: File,
+    size: u64,
+    /// Absent only while the upload ends.
+    hasher: Option<Hasher>,
+    room: Reservation,
+}
+
+impl Storage {
+    /// Begins an upload into a repository. `size` is what the client declared, 0 if nothing.
+    pub fn begin_upload(&self, repository: &Repository, size: u64) -> Result<Upload, Error> {
+        let room = self.space.reserve(size)?;
+        let id = Uuid::new_v4();
+        let path = self.files.upload(repository, id);
+        let mut known = self.uploads.known();
+        if known.len() >= OPEN_MAX {
+            return Err(Error::TooManyUploads);
+        }
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        known.insert(id, State::Busy);
+        drop(known);
+        let hasher = Some(Hasher::sha256());
+        Ok(Upload { id, uploads: self.uploads.clone(), path, file, size: 0, hasher, room })
+    }
+
+    /// Goes on with an upload of this repository, which `size` more bytes are declared for.
+    pub fn continue_upload(
+        &self,
+        repository: &Repository,
+        id: Uuid,
+        size: u64,
+    ) -> Result<Upload, Error> {
+        let room = self.space.reserve(size)?;
+        let path = self.files.upload(repository, id);
+        let file = File::options().read(true).write(true).open(&path).map_err(unknown)?;
+        let before = match self.uploads.known().entry(id) {
+            std::collections::hash_map::Entry::Occupied(mut entry) => {
+                match std::mem::replace(entry.get_mut(), State::Busy) {
+                    State::Busy => return Err(Error::UploadBusy),
+                    State::Waiting { size, hasher } => Some((size, hasher)),
+                }
+            }
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(State::Busy);
+                None
+            }
+        };
+        let (size, hasher) = match before {
+            Some((size, hasher)) => (size, Some(hasher)),
+            None => (0, None),
+        };
+        let mut upload =
+            Upload { id, uploads: self.uploads.clone(), path, file, size, hasher, room };
+        if upload.hasher.is_none() {
+            let mut hasher = Hasher::sha256();
+            upload.size = hash(&upload.file, &mut hasher)?;
+            upload.hasher = Some(hasher);
+        }
+        // Bytes that a failed write left behind are not part of it.
+        upload.file.set_len(upload.size)?;
+        upload.file.seek(SeekFrom::Start(upload.size))?;
+        Ok(upload)
+    }
+
+    /// How many bytes of an upload are there. Of one that is being written: as of its last request.
+    pub fn upload_size(&self, repository: &Repository, id: Uuid) -> Result<u64, Error> {
+        let found = fs::metadata(self.files.upload(repository, id)).map_err(unknown)?;
+        match self.uploads.known().get(&id) {
+            Some(State::Waiting { size, .. }) => Ok(*size),
+            Some(State::Busy) | None => Ok(found.len()),
+        }
+    }
+
+    /// Makes an upload the blob that it should be. What it is not, it is removed for.
+    pub fn finish_upload(
+        &self,
+        mut upload: Upload,
+        repository: &Repository,
+        wanted: &Digest,
+        now_ms: i64,
+    ) -> Result<(), Error> {
+        let found = upload.digest(wanted)?;
+        if found != *wanted {
+            upload.remove()?;
+            return Err(Error::Digest { wanted: wanted.clone(), found });
+        }
+        upload.file.sync_all()?;
+        let lock = self.locks.lock(wanted);
+        self.files.adopt(&upload.path, wanted)?;
+        upload.forget();
+        self.index.write(|index| {
+            add_content(index, wanted, upload.size, now_ms)?;
+            add_blob(index, repository, wanted)
+        })?;
+        drop(lock);
+        Ok(())
+    }
+
+    pub fn cancel_upload(&self, repository: &Repository, id: Uuid) -> Result<(), Error> {
+        self.continue_upload(repository, id, 0)?.remove()
+    }
+
+    /// Removes uploads that nobody continued for so long; answers how many.
+    pub fn sweep_uploads(&self, idle: Duration, now: SystemTime) -> Result<usize, Error> {
+        let mut swept = 0;
+        for entry in self.files.uploads()? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.get(..36)?.parse::<Uuid>().ok());
+            // Somebody else's file is not ours to remove.
+            let Some(id) = id else { continue };
+            let mut known = self.uploads.known();
+            let is_busy = matches!(known.get(&id), Some(State::Busy));
+            let age = entry.metadata().and_then(|found| found.modified());
+            let is_idle =
+                age.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= idle));
+            if !is_busy && is_idle {
+                fs::remove_file(entry.path())?;
+                known.remove(&id);
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Upload {
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds bytes. After an error the upload is as long as before.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.room.spend(bytes.len() as u64)?;
+        if let Err(error) = self.file.write_all(bytes) {
+            self.file.set_len(self.size)?;
+            self.file.seek(SeekFrom::Start(self.size))?;
+            return Err(error.into());
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes back what came after `size`: a chunk that was not what it said.
+    pub fn take_back(&mut self, size: u64) -> Result<(), Error> {
+        self.file.set_len(size)?;
+        self.file.rewind()?;
+        let mut hasher = Hasher::sha256();
+        self.size = hash(&self.file, &mut hasher)?;
+        self.hasher = Some(hasher);
+        Ok(())
+    }
+
+    /// A second handle on the file, to bring written bytes to the disk while more come.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    fn digest(&mut self, wanted: &Digest) -> Result<Digest, Error> {
+        match self.hasher.take() {
+            Some(hasher) if wanted.algorithm() == "sha256" => Ok(hasher.finish()),
+            _ => {
+                // Another algorithm than the one that ran beside: once more from the file.
+                let mut hasher = Hasher::like(wanted);
+                self.file.rewind()?;
+                hash(&self.file, &mut hasher)?;
+                Ok(hasher.finish())
+            }
+        }
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        fs::remove_file(&self.path)?;
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.hasher = None;
+        self.uploads.known().remove(&self.id);
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let mut known = self.uploads.known();
+        // Without the hash, the file tells how far it is when it is continued.
+        match self.hasher.take() {
+            Some(hasher) if known.contains_key(&self.id) => {
+                known.insert(self.id, State::Waiting { size: self.size, hasher });
+            }
+            _ => drop(known.remove(&self.id)),
+        }
+    }
+}
+
+impl Uploads {
+    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, State>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::UploadUnknown,
+        _ => error.into(),
+    }
+}

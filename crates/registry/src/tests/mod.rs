@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The registry over HTTP: the real router, the real storage, a directory of its own.
+//!
+//! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
+//! - `negative`: what nobody should ask for;
+//! - `storage`: what is on the disk, before and after a restart;
+//! - `model`: random lives beside a simple model;
+//! - `upkeep`: collection, scrub, bundles;
+//! - `clients`: programs that others wrote.
+
+mod cases;
+mod clients;
+mod conformance;
+mod model;
+mod negative;
+mod storage;
+mod upkeep;
+mod world;

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Random lives of a registry beside a simple model of one: what was acknowledged is there as long as
+//! anything or anybody needs it, what was deleted is gone, and in the end only what is in reach is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use oci::{Digest, Manifest, Repository, TagOrDigest, media_type};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::world::{digest_of, image, index};
+use crate::{Condition, Error, NewManifest, Pace, Policy, Storage};
+
+const DAY_MS: i64 = 24 * 3_600_000;
+const REPOSITORIES: [&str; 3] = ["a", "b", "c/d"];
+const TAGS: [&str; 3] = ["x", "y", "z"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    PushBlob {
+        repository: usize,
+        blob: u8,
+    },
+    PushImage {
+        repository: usize,
+        tag: Option<usize>,
+        blobs: (u8, u8),
+    },
+    /// Of two images that may be there or not.
+    PushIndex {
+        repository: usize,
+        tag: Option<usize>,
+        images: [(u8, u8); 2],
+    },
+    Mount {
+        to: usize,
+        blob: u8,
+    },
+    Head {
+        repository: usize,
+        blob: u8,
+    },
+    DeleteTag {
+        repository: usize,
+        tag: usize,
+    },
+    DeleteImage {
+        repository: usize,
+        blobs: (u8, u8),
+    },
+    DeleteBlob {
+        repository: usize,
+        blob: u8,
+    },
+    Collect {
+        days_later: i64,
+    },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let repository = 0..REPOSITORIES.len();
+    let tag = 0..TAGS.len();
+    let some_tag = proptest::option::of(0..TAGS.len());
+    let blob = 0..4_u8;
+    let pair = (0..4_u8, 0..4_u8);
+    prop_oneof![
+        4 => (repository.clone(), blob.clone())
+            .prop_map(|(repository, blob)| Step::PushBlob { repository, blob }),
+        4 => (repository.clone(), some_tag.clone(), pair.clone())
+            .prop_map(|(repository, tag, blobs)| Step::PushImage { repository, tag, blobs }),
+        2 => (repository.clone(), some_tag, [pair.clone(), pair.clone()])
+            .prop_map(|(repository, tag, images)| Step::PushIndex { repository, tag, images }),
+        2 => (repository.clone(), blob.clone()).prop_map(|(to, blob)| Step::Mount { to, blob }),
+        1 => (repository.clone(), blob.clone())
+            .prop_map(|(repository, blob)| Step::Head { repository, blob }),
+        2 => (repository.clone(), tag)
+            .prop_map(|(repository, tag)| Step::DeleteTag { repository, tag }),
+        1 => (repository.clone(), pair)
+            .prop_map(|(repository, blobs)| Step::DeleteImage { repository, blobs }),
+        1 => (repository, blob).prop_map(|(repository, blob)| Step::DeleteBlob { repository, blob }),
+        3 => (0..12_i64).prop_map(|days_later| Step::Collect { days_later }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn bytes(blob: u8) -> Vec<u8> {
+    vec![blob; 100 + usize::from(blob)]
+}
+
+fn image_of((one, two): (u8, u8)) -> Value {
+    // The config is a blob like the others.
+    let mut document = image(&[&bytes(two)]);
+    document["config"] = super::world::descriptor(media_type::EMPTY, &bytes(one));
+    document
+}
+
+/// One repository as it should be.
+#[derive(Debug, Default, Clone)]
+struct Model {
+    /// Since when a blob is needed by nobody who was told of it: as of its last use.
+    blobs: BTreeMap<Digest, i64>,
+    manifests: BTreeMap<Digest, (Value, i64)>,
+    tags: BTreeMap<&'static str, Digest>,
+}
+
+impl Model {
+    fn parts(document: &Value) -> Vec<Digest> {
+        let manifest = document["manifests"].as_array();
+        let list = document["layers"].as_array().into_iter().chain(manifest).flatten();
+        let config = document.get("config");
+        list.chain(config).map(|d| d["digest"].as_str().unwrap().parse().unwrap()).collect()
+    }
+
+    fn has_parts(&self, document: &Value) -> bool {
+        Model::parts(document)
+            .iter()
+            .all(|part| self.blobs.contains_key(part) || self.manifests.contains_key(part))
+    }
+
+    fn is_part(&self, digest: &Digest) -> bool {
+        self.manifests.values().any(|(document, _)| Model::parts(document).contains(digest))
+    }
+
+    /// Manifests and blobs that a tag reaches.
+    fn reach(&self) -> BTreeSet<Digest> {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<Digest> = self.tags.values().cloned().collect();
+        while let Some(digest) = open.pop() {
+            if let Some((document, _)) = self.manifests.get(&digest) {
+                open.extend(Model::parts(document));
+            }
+            reached.insert(digest);
+        }
+        reached
+    }
+}
+
+struct Life<'a> {
+    dir: &'a Path,
+    storage: Option<Storage>,
+    models: Vec<Model>,
+    now_ms: i64,
+}
+
+impl Life<'_> {
+    fn storage(&self) -> &Storage {
+        self.storage.as_ref().unwrap()
+    }
+
+    fn name(number: usize) -> Repository {
+        REPOSITORIES[number].parse().unwrap()
+    }
+
+    fn perform(&mut self, step: &Step) {
+        match step {
+            Step::PushBlob { repository, blob } => {
+                let (name, content) = (Self::name(*repository), bytes(*blob));
+                let mut upload = self.storage().begin_upload(&name, 0).unwrap();
+                upload.append(&content).unwrap();
+                let digest = Digest::of(&content);
+                self.storage().finish_upload(upload, &name, &digest, self.now_ms).unwrap();
+                self.models[*repository].blobs.insert(digest, self.now_ms);
+            }
+            Step::PushImage { repository, tag, blobs } => {
+                self.put(*repository, *tag, &image_of(*blobs));
+            }
+            Step::PushIndex { repository, tag, images } => {
+                let [one, two] = images.map(image_of);
+                self.put(*repository, *tag, &index(&[&one, &two]));
+            }
+            Step::Mount { to, blob } => {
+                let digest = Digest::of(&bytes(*blob));
+                let name = Self::name(*to);
+                let mounted = self.storage().mount_blob(&name, &digest, |_| true).unwrap();
+                let is_somewhere = self.models.iter().any(|m| m.blobs.contains_key(&digest));
+                // The model forgets later than the registry may: see `Collect`.
+                assert!(is_somewhere || !mounted);
+                if mounted {
+                    self.models[*to].blobs.insert(digest, self.now_ms);
+                }
+            }
+            Step::Head { repository, blob } => {
+                let digest = Digest::of(&bytes(*blob));
+                if self.storage().blob_size(&Self::name(*repository), &digest).is_ok() {
+                    self.models[*repository].blobs.insert(digest, self.now_ms);
+                }
+            }
+            Step::DeleteTag { repository, tag } => {
+                let reference = TagOrDigest::Tag(TAGS[*tag].parse().unwrap());
+                let name = Self::name(*repository);
+                let deleted = self.storage().delete_manifest(&name, &reference, false);
+                let model = &mut self.models[*repository];
+                assert_eq!(deleted.is_ok(), model.tags.remove(TAGS[*tag]).is_some());
+            }
+            Step::DeleteImage { repository, blobs } => {
+                let digest = digest_of(&image_of(*blobs));
+                let reference = TagOrDigest::Digest(digest.clone());
+                let name = Self::name(*repository);
+                let deleted = self.storage().delete_manifest(&name, &reference, false);
+                let model = &mut self.models[*repository];
+                match deleted {
+                    Ok(()) => {
+                        assert!(!model.is_part(&digest));
+                        model.manifests.remove(&digest);
+                        model.tags.retain(|_, tagged| *tagged != digest);
+                    }
+                    Err(Error::InUse { .. }) => assert!(model.is_part(&digest)),
+                    Err(error) => assert!(!model.manifests.contains_key(&digest), "{error}"),
+                }
+            }
+            Step::DeleteBlob { repository, blob } => {
+                let digest = Digest::of(&bytes(*blob));
+                let deleted = self.storage().delete_blob(&Self::name(*repository), &digest);
+                let model = &mut self.models[*repository];
+                match deleted {
+                    Ok(()) => assert!(model.blobs.remove(&digest).is_some()),
+                    Err(Error::InUse { .. }) => assert!(model.is_part(&digest)),
+                    Err(error) => assert!(!model.blobs.contains_key(&digest), "{error}"),
+                }
+            }
+            Step::Collect { days_later } => {
+                self.now_ms += days_later * DAY_MS;
+                self.storage().collect(&[], self.now_ms).unwrap();
+                self.forget_what_may_go();
+            }
+            Step::Restart => {
+                self.storage = None;
+                self.storage = Some(open(self.dir));
+            }
+        }
+    }
+
+    fn put(&mut self, repository: usize, tag: Option<usize>, document: &Value) {
+        let content = serde_json::to_vec(document).unwrap();
+        let media_type = document["mediaType"].as_str().unwrap();
+        let manifest = Manifest::parse(&content, media_type).unwrap();
+        let digest = Digest::of(&content);
+        let new = NewManifest { digest: digest.clone(), bytes: content, manifest };
+        let name = Self::name(repository);
+        let typed = tag.map(|tag| TAGS[tag].parse().unwrap());
+        let put =
+            self.storage().put_manifest(&name, typed.as_ref(), &new, &Condition::None, self.now_ms);
+        let now_ms = self.now_ms;
+        let model = &mut self.models[repository];
+        assert_eq!(put.is_ok(), model.has_parts(document), "{put:?}");
+        if put.is_ok() {
+            for part in Model::parts(document) {
+                model.blobs.entry(part).and_modify(|since| *since = now_ms);
+            }
+            model.manifests.insert(digest.clone(), (document.clone(), now_ms));
+            if let Some(tag) = tag {
+                model.tags.insert(TAGS[tag], digest);
+            }
+        }
+    }
+
+    /// What is out of reach and out of its lease may be gone or not: the registry tells which, and the
+    /// model follows. Everything else must be there.
+    fn forget_what_may_go(&mut self) {
+        for number in 0..self.models.len() {
+            let name = Self::name(number);
+            let reached = self.models[number].reach();
+            let manifests: Vec<(Digest, i64)> = self.models[number]
+                .manifests
+                .iter()
+                .map(|(digest, (_, since))| (digest.clone(), *since))
+                .collect();
+            for (digest, since) in manifests {
+                if !self.has_manifest(number, &digest) {
+                    let is_old = self.now_ms - since >= 7 * DAY_MS;
+                    assert!(!reached.contains(&digest) && is_old, "{name} lost {digest}");
+                    self.models[number].manifests.remove(&digest);
+                }
+            }
+            let blobs: Vec<(Digest, i64)> =
+                self.models[number].blobs.iter().map(|(d, since)| (d.clone(), *since)).collect();
+            for (digest, since) in blobs {
+                if !self.has_blob(number, &digest) {
+                    let is_old = self.now_ms - since >= DAY_MS;
+                    let is_needed = self.models[number].is_part(&digest);
+                    assert!(!is_needed && is_old, "{name} lost {digest}");
+                    self.models[number].blobs.remove(&digest);
+                }
+            }
+        }
+    }
+
+    // Looked up without being used: a use would renew its lease.
+    fn has_manifest(&self, number: usize, digest: &Digest) -> bool {
+        self.count("manifests", number, digest) == 1
+    }
+
+    fn has_blob(&self, number: usize, digest: &Digest) -> bool {
+        self.count("blobs", number, digest) == 1
+    }
+
+    fn count(&self, table: &str, number: usize, digest: &Digest) -> u32 {
+        let sql = format!(
+            "SELECT count(*) FROM {table} JOIN contents USING (digest)
+             WHERE repository = ?1 AND digest = ?2"
+        );
+        let key = (REPOSITORIES[number], digest.as_str());
+        let index = &self.storage().index;
+        index
+            .read(|index| index.query_row(&sql, key, |row| row.get(0)))
+            .unwrap_or_else(|error: rusqlite::Error| panic!("{error}"))
+    }
+
+    /// Registry and model agree on everything.
+    fn compare(&self) {
+        for (number, model) in self.models.iter().enumerate() {
+            for digest in model.manifests.keys() {
+                assert!(
+                    self.has_manifest(number, digest),
+                    "{} lost {digest}",
+                    REPOSITORIES[number]
+                );
+            }
+            for digest in model.blobs.keys() {
+                assert!(self.has_blob(number, digest), "{} lost {digest}", REPOSITORIES[number]);
+            }
+            for tag in TAGS {
+                let reference = TagOrDigest::Tag(tag.parse().unwrap());
+                let found = self.storage().find_manifest(&Self::name(number), &reference);
+                assert_eq!(found.ok().map(|stored| stored.digest), model.tags.get(tag).cloned());
+            }
+        }
+    }
+
+    /// Collected until nothing more goes, exactly what tags reach is left, on the disk too.
+    fn end(mut self) {
+        for _ in 0..4 {
+            self.perform(&Step::Collect { days_later: 30 });
+        }
+        let mut contents = BTreeSet::new();
+        for model in &self.models {
+            let left: BTreeSet<Digest> =
+                model.blobs.keys().chain(model.manifests.keys()).cloned().collect();
+            assert_eq!(left, model.reach());
+            contents.extend(left);
+        }
+        let files = std::fs::read_dir(self.dir.join("blobs/sha256")).unwrap().count();
+        assert_eq!(files, contents.len());
+        let scrubbed = self.storage().scrub(Pace::Full).unwrap();
+        assert_eq!((scrubbed.rotten, scrubbed.missing), (Vec::new(), Vec::new()));
+        assert_eq!(scrubbed.contents_checked, contents.len());
+    }
+}
+
+fn open(dir: &Path) -> Storage {
+    Storage::open(dir, Policy { keep_free_bytes: 0, ..Policy::default() }).unwrap()
+}
+
+/// In memory where that is possible: the model knows no power cuts, and fsyncs take their time.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_registry_lives_as_its_model_says(steps in proptest::collection::vec(step(), 1..60)) {
+        let dir = directory();
+        let models = vec![Model::default(); REPOSITORIES.len()];
+        let storage = Some(open(dir.path()));
+        let mut life = Life { dir: dir.path(), storage, models, now_ms: 0 };
+        for step in &steps {
+            life.perform(step);
+            life.compare();
+        }
+        life.end();
+    }
+}

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The embedded registry beside Debian's docker-registry (or the program in `SHOAL_BENCH_PEER`, which
+//! must take the same configuration): the same requests by the same clients, one server after the
+//! other, both without TLS and without authentication. Below them, what the disk and the hash can do.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{Row, print};
+
+const BLOB_BYTES: u64 = 2 << 30;
+const SMALL_BLOBS: usize = 1000;
+const SMALL_BYTES: usize = 10_000;
+const CONNECTIONS: usize = 8;
+const PULLS_AT_ONCE: usize = 8;
+const LOAD: [&str; 3] = ["-t1", "-c32", "-d5s"];
+const START: Duration = Duration::from_secs(30);
+const MIB: f64 = 1024.0 * 1024.0;
+/// Of `/proc/PID/stat`'s times; the same on every Linux that Shoal runs on.
+const TICKS_PER_SEC: f64 = 100.0;
+
+/// What one server did.
+struct Figures {
+    push: f64,
+    push_cpu: f64,
+    pull: f64,
+    pull_cpu: f64,
+    pulls_at_once: f64,
+    small_per_sec: f64,
+    get: f64,
+    head: f64,
+    peak_mib: f64,
+}
+
+pub fn bench(root: &Path) -> anyhow::Result<()> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
+    let dir = tempfile::tempdir_in(&target)?;
+    let blob = dir.path().join("blob");
+    let (digest, disk, hash) = make_blob(&blob)?;
+    let controller = target.join("release/shoal-controller");
+    let ours = measure(&dir.path().join("ours"), &blob, &digest, |dir, port| {
+        start_ours(&controller, dir, port)
+    })?;
+    let peer = std::env::var_os("SHOAL_BENCH_PEER").unwrap_or("docker-registry".into());
+    let theirs = measure(&dir.path().join("theirs"), &blob, &digest, |dir, port| {
+        start_theirs(Path::new(&peer), dir, port)
+    })?;
+    println!("limits: write+fsync {disk:.0} MiB/s, SHA-256 {hash:.0} MiB/s, one after the other");
+    show(&ours, &theirs);
+    Ok(())
+}
+
+fn show(ours: &Figures, theirs: &Figures) {
+    let more = |metric: &str, unit: &str, ours: f64, theirs: f64| {
+        let ratio = Some(ours / theirs);
+        Row::new(metric, format!("{ours:.1} {unit}"), format!("{theirs:.1} {unit}"), ratio)
+    };
+    print(&[
+        more("push of 2 GiB, durable", "MiB/s", ours.push, theirs.push),
+        more("pull of 2 GiB", "MiB/s", ours.pull, theirs.pull),
+        more("8 pulls at once, together", "MiB/s", ours.pulls_at_once, theirs.pulls_at_once),
+        more(
+            "blobs of 10 kB pushed, 8 connections",
+            "/s",
+            ours.small_per_sec,
+            theirs.small_per_sec,
+        ),
+        more("GET manifest, 32 connections", "req/s", ours.get, theirs.get),
+        more("HEAD manifest, 32 connections", "req/s", ours.head, theirs.head),
+        more("CPU of the push", "s", ours.push_cpu, theirs.push_cpu),
+        more("CPU of the pull", "s", ours.pull_cpu, theirs.pull_cpu),
+        more("peak resident memory after all that", "MiB", ours.peak_mib, theirs.peak_mib),
+    ]);
+}
+
+/// A blob that nothing compresses; its digest, and how fast the disk and the hash were.
+fn make_blob(path: &Path) -> anyhow::Result<(String, f64, f64)> {
+    let mut random = File::open("/dev/urandom")?.take(BLOB_BYTES);
+    std::io::copy(&mut random, &mut File::create(path)?)?;
+    let began = Instant::now();
+    let mut hasher = Sha256::new();
+    each_chunk(path, |chunk| {
+        hasher.update(chunk);
+        Ok(())
+    })?;
+    let hash = rate(BLOB_BYTES, began.elapsed());
+    let copy = path.with_extension("copy");
+    let mut file = File::create(&copy)?;
+    let began = Instant::now();
+    each_chunk(path, |chunk| Ok(file.write_all(chunk)?))?;
+    file.sync_all()?;
+    let disk = rate(BLOB_BYTES, began.elapsed());
+    fs::remove_file(copy)?;
+    Ok((format!("sha256:{}", hex::encode(hasher.finalize())), disk, hash))
+}
+
+fn each_chunk(
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => each(&buffer[..count])?,
+        }
+    }
+}
+
+fn measure(
+    dir: &Path,
+    blob: &Path,
+    digest: &str,
+    start: impl FnOnce(&Path, u16) -> anyhow::Result<Child>,
+) -> anyhow::Result<Figures> {
+    fs::create_dir(dir)?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let server = Server(start(dir, port)?);
+    let base = format!("http://127.0.0.1:{port}/v2");
+    wait_until_ready(&format!("{base}/"))?;
+
+    let location = begin(&format!("{base}/bench/blobs/uploads/"))?;
+    let joint = if location.contains('?') { '&' } else { '?' };
+    let (cpu, began) = (server.cpu_secs()?, Instant::now());
+    // curl would wait a second for a `100 Continue` that it need not have.
+    let args = ["-sSf", "-H", "Expect:", "-H", "Content-Type: application/octet-stream", "-T"];
+    let put = Command::new("curl")
+        .args(args)
+        .arg(blob)
+        .arg(format!("{location}{joint}digest={digest}"))
+        .output()
+        .context("start curl; is it installed?")?;
+    ensure!(put.status.success(), "push: {}", String::from_utf8_lossy(&put.stderr));
+    let push = rate(BLOB_BYTES, began.elapsed());
+    let push_cpu = server.cpu_secs()? - cpu;
+
+    let place = format!("{base}/bench/blobs/{digest}");
+    pull(&place)?;
+    let (cpu, began) = (server.cpu_secs()?, Instant::now());
+    pull(&place)?;
+    let pull_rate = rate(BLOB_BYTES, began.elapsed());
+    let pull_cpu = server.cpu_secs()? - cpu;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> = (0..PULLS_AT_ONCE).map(|_| scope.spawn(|| pull(&place))).collect();
+        pulls.into_iter().try_for_each(joined)
+    })?;
+    let pulls_at_once = rate(BLOB_BYTES * PULLS_AT_ONCE as u64, began.elapsed());
+
+    let began = Instant::now();
+    push_small(&base)?;
+    #[expect(clippy::cast_precision_loss)]
+    let small_per_sec = SMALL_BLOBS as f64 / began.elapsed().as_secs_f64();
+
+    let manifest = push_manifest(&base)?;
+    let get = load(&manifest, None)?;
+    let script = dir.join("head.lua");
+    fs::write(&script, "wrk.method = \"HEAD\"\n")?;
+    let head = load(&manifest, Some(&script))?;
+    Ok(Figures {
+        push,
+        push_cpu,
+        pull: pull_rate,
+        pull_cpu,
+        pulls_at_once,
+        small_per_sec,
+        get,
+        head,
+        peak_mib: server.peak_mib()?,
+    })
+}
+
+fn start_ours(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Child> {
+    Command::new(program)
+        .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .env("RUST_LOG", "error")
+        .stdout(Stdio::null())
+        .stderr(File::create(dir.join("log"))?)
+        .spawn()
+        .with_context(|| format!("start {}", program.display()))
+}
+
+fn start_theirs(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Child> {
+    let config = dir.join("config.yml");
+    let data = dir.join("data");
+    let text = format!(
+        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  \
+         filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+        data.display()
+    );
+    fs::write(&config, text)?;
+    Command::new(program)
+        .arg("serve")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(File::create(dir.join("log"))?)
+        .spawn()
+        .with_context(|| format!("start {}; is it installed?", program.display()))
+}
+
+struct Server(Child);
+
+impl Server {
+    fn cpu_secs(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
+        // The name before the last parenthesis may contain anything.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+        let ticks = |index: usize| -> anyhow::Result<f64> {
+            Ok(fields.get(index).context("stat is short")?.parse()?)
+        };
+        Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SEC)
+    }
+
+    fn peak_mib(&self) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("VmHWM has no number")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+            eprintln!("stop a server: {error}");
+        }
+    }
+}
+
+fn wait_until_ready(url: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START;
+    while agent().get(url).call().is_err() {
+        ensure!(Instant::now() < deadline, "no answer at {url}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    ureq::Agent::new_with_config(config)
+}
+
+fn pull(url: &str) -> anyhow::Result<()> {
+    let status = Command::new("curl").args(["-sSf", "-o", "/dev/null", url]).status()?;
+    ensure!(status.success(), "pull {url}: {status}");
+    Ok(())
+}
+
+/// Begins an upload; answers where it goes on, as a whole URL.
+fn begin(url: &str) -> anyhow::Result<String> {
+    let answer = agent().post(url).send_empty()?;
+    ensure!(answer.status() == 202, "begin an upload: {}", answer.status());
+    let location = answer.headers().get("location").context("no location")?.to_str()?;
+    let host = url.split("/v2/").next().unwrap_or_default();
+    Ok(if location.starts_with('/') { format!("{host}{location}") } else { location.to_owned() })
+}
+
+fn push_blob(agent: &ureq::Agent, base: &str, bytes: &[u8]) -> anyhow::Result<String> {
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    let answer = agent.post(format!("{base}/bench/blobs/uploads/")).send_empty()?;
+    let location = answer.headers().get("location").context("no location")?.to_str()?;
+    let host = base.trim_end_matches("/v2");
+    let location =
+        if location.starts_with('/') { format!("{host}{location}") } else { location.to_owned() };
+    let joint = if location.contains('?') { '&' } else { '?' };
+    let put = agent
+        .put(format!("{location}{joint}digest={digest}"))
+        .header("content-type", "application/octet-stream")
+        .send(bytes)?;
+    ensure!(put.status() == 201, "push a blob: {}", put.status());
+    Ok(digest)
+}
+
+fn push_small(base: &str) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> anyhow::Result<()> {
+        let agent = agent();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= SMALL_BLOBS {
+                return Ok(());
+            }
+            let mut bytes = vec![0; SMALL_BYTES];
+            bytes[..8].copy_from_slice(&index.to_le_bytes());
+            push_blob(&agent, base, &bytes)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(joined)
+    })
+}
+
+fn joined(thread: std::thread::ScopedJoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    match thread.join() {
+        Ok(done) => done,
+        Err(_) => bail!("a client's thread panicked"),
+    }
+}
+
+fn push_manifest(base: &str) -> anyhow::Result<String> {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let agent = agent();
+    let config = push_blob(&agent, base, b"{}")?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2,
+        },
+        "layers": [],
+    });
+    let url = format!("{base}/bench/manifests/latest");
+    let put =
+        agent.put(&url).header("content-type", MANIFEST).send(manifest.to_string().as_bytes())?;
+    ensure!(put.status() == 201, "push a manifest: {}", put.status());
+    Ok(url)
+}
+
+/// Requests per second by wrk.
+fn load(url: &str, script: Option<&Path>) -> anyhow::Result<f64> {
+    let mut command = Command::new("wrk");
+    command.args(LOAD).args(["-H", "Accept: application/vnd.oci.image.manifest.v1+json"]);
+    if let Some(script) = script {
+        command.arg("-s").arg(script);
+    }
+    let output = command.arg(url).output().context("start wrk; is it installed?")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(!text.contains("Non-2xx"), "not every answer was a success: {text}");
+    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+    Ok(line.with_context(|| format!("wrk tells no rate: {text}"))?.trim().parse()?)
+}
+
+#[expect(clippy::cast_precision_loss)]
+fn rate(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / MIB / time.as_secs_f64()
+}
