@@ -17,6 +17,9 @@ mod webhook;
 #[cfg(test)]
 pub use registry::needed_by_jobs;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use anyhow::Context;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -26,6 +29,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use rustls::ServerConfig;
 
 use crate::App;
 
@@ -123,8 +127,6 @@ pub fn router(app: App) -> Router {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(app: App) -> anyhow::Result<()> {
-    let settings = app.settings.clone();
-    let keys = app.keys.clone();
     let handle = Handle::new();
     let stopper = handle.clone();
     tokio::spawn(async move {
@@ -133,22 +135,37 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     });
     announce(&app, handle.clone());
     let tending = tokio::spawn(artifacts::tend(app.clone()));
-    let service = router(app).into_make_service();
-    let served = if settings.plain_http {
-        axum_server::bind(settings.listen).handle(handle).serve(service).await
-    } else {
-        let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
-            .await
-            .context("load the server certificate")?;
-        axum_server::bind_rustls(settings.listen, tls).handle(handle).serve(service).await
-    }
-    .with_context(|| format!("serve on {}", settings.listen));
+    let served = listen(app, handle).await;
     tending.abort();
     served
 }
 
+/// Serves until `handle` stops it. Speaks HTTP/1.1 only, as BMCs and nodes do: axum-server would offer
+/// HTTP/2 too, a second parser in front of everyone that nobody needs.
+pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> {
+    let settings = app.settings.clone();
+    let keys = app.keys.clone();
+    let service = router(app).into_make_service();
+    if settings.plain_http {
+        axum_server::bind(settings.listen).http1_only().handle(handle).serve(service).await
+    } else {
+        let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
+            .await
+            .context("load the server certificate")?;
+        let mut config = ServerConfig::clone(&tls.get_inner());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = RustlsConfig::from_config(Arc::new(config));
+        axum_server::bind_rustls(settings.listen, tls)
+            .http1_only()
+            .handle(handle)
+            .serve(service)
+            .await
+    }
+    .with_context(|| format!("serve on {}", settings.listen))
+}
+
 /// Says where the controller listens and where its secrets are: what a first user needs to know.
-fn announce(app: &App, handle: Handle<std::net::SocketAddr>) {
+fn announce(app: &App, handle: Handle<SocketAddr>) {
     let settings = app.settings.clone();
     tokio::spawn(async move {
         let Some(address) = handle.listening().await else { return };
