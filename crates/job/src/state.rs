@@ -139,6 +139,30 @@ impl State {
         }
     }
 
+    /// What a job in this state is, as part of a sentence for people.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Provisioning(Stage::BuildingTaskMedium) => "building its task medium",
+            State::Provisioning(Stage::InsertingMedia | Stage::ReinsertingMedia) => {
+                "inserting its media"
+            }
+            State::Provisioning(Stage::BootingMaintenance) => "booting the maintenance OS",
+            State::Provisioning(Stage::AwaitingMachine) => "waiting for its machine",
+            State::Provisioning(Stage::Writing) => "writing its disk",
+            State::Closing { cleanup: Cleanup::PoweringOff, .. } => {
+                "over and powering its machine off"
+            }
+            State::Closing {
+                cleanup: Cleanup::EjectingMedia | Cleanup::EjectingUnused, ..
+            } => "over and ejecting its media",
+            State::Closing { cleanup: Cleanup::StartingMachine, .. } => {
+                "over and starting its machine"
+            }
+            State::Complete { .. } => "complete",
+        }
+    }
+
     pub fn outcome(&self) -> Option<&Outcome> {
         match self {
             State::Queued | State::Provisioning(_) => None,

@@ -26,9 +26,25 @@ pub enum Event {
     Cancelled,
 }
 
+impl Event {
+    /// What happened, as part of a sentence for people.
+    fn words(&self) -> &'static str {
+        match self {
+            Event::Done(_) => "the end of an action",
+            Event::GaveUp(..) => "the failure of an action",
+            Event::Overdue(_) => "the end of its time",
+            Event::BootLost => "a lost boot",
+            Event::Permitted => "a permit",
+            Event::Reported(Outcome::Succeeded) => "a report of success",
+            Event::Reported(Outcome::Failed(_)) => "a report of failure",
+            Event::Cancelled => "a cancellation",
+        }
+    }
+}
+
 /// This event does not belong in this state; nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{event:?} does not apply to a job that is {}", state.stage_name())]
+#[error("the job is {}; {} changes nothing there", state.words(), event.words())]
 pub struct Refused {
     pub state: Box<State>,
     pub event: Box<Event>,
@@ -413,6 +429,24 @@ mod tests {
         ] {
             assert_eq!(serde_json::to_string(&state).unwrap(), text);
             assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_in_words_for_people() {
+        let complete = State::Complete { outcome: Outcome::Succeeded, problem: None };
+        let refused = transition(&complete, &Event::Reported(Outcome::Failed(failure("x"))));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "the job is complete; a report of failure changes nothing there"
+        );
+        for state in reachable() {
+            for event in all_events() {
+                let Err(refused) = transition(&state, &event) else { continue };
+                let text = refused.to_string();
+                let is_prose = |c: char| c.is_ascii_alphabetic() || " ;".contains(c);
+                assert!(text.chars().all(is_prose), "{text}");
+            }
         }
     }
 

@@ -193,6 +193,9 @@ async fn a_cancelled_job_puts_the_machine_back() {
     let again =
         controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
     assert_eq!(again.status(), 409);
+    let problem: Value = again.json().await.unwrap();
+    assert_eq!(problem["type"], "urn:shoal:problem:wrong-state");
+    assert_eq!(problem["detail"], "the job is complete; a cancellation changes nothing there");
 }
 
 #[tokio::test]
