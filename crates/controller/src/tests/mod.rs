@@ -40,6 +40,7 @@ impl Controller {
             node_url: None,
             media_url: None,
             maintenance_iso: Some(iso),
+            registry: Default::default(),
             dangerously_plain_http: true,
             dangerously_no_auth: false,
         })
