@@ -125,9 +125,7 @@ fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
             command.env_remove(&*name);
         }
     }
-    let status = command
-        .status()
-        .with_context(|| format!("start {program}; is it installed?"))?;
+    let status = command.status().with_context(|| format!("start {program}; is it installed?"))?;
     ensure!(status.success(), "{program} {} ended with {status}", args.join(" "));
     Ok(())
 }
