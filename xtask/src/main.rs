@@ -87,7 +87,8 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test(&root),
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Bench { what } => {
-            run("cargo", &["build", "--release", "--locked", "-p", "controller", "-p", "cli"])?;
+            let build = ["build", "--release", "--locked"];
+            run("cargo", &[&build, what.programs()].concat())?;
             bench::bench(&root, what)
         }
     }

@@ -81,7 +81,8 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let store = store::Store::open(&dir)?;
     let keys = keys::Keys::open(&dir, &settings)?;
     let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
-    let registry = registry::Registry::open(&dir.join("registry")).context("open the registry")?;
+    let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())
+        .context("open the registry")?;
     Ok(App {
         settings: Arc::new(settings),
         store,

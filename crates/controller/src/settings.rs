@@ -49,12 +49,43 @@ pub struct ServeArgs {
     /// without it only the admin token is taken.
     #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
     pub webhook_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
     pub dangerously_plain_http: bool,
     /// Accept every API and registry request without a token.
     #[arg(long)]
     pub dangerously_no_auth: bool,
+}
+
+/// What the embedded registry keeps.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct RegistryArgs {
+    /// Tags below this prefix never move; can be given several times [default: os-images/ tools/].
+    #[arg(long = "registry-immutable", value_name = "PREFIX")]
+    pub immutable: Vec<registry::Prefix>,
+    /// Below PREFIX each repository keeps its N last tags; can be given several times.
+    #[arg(long = "registry-keep-last", value_name = "PREFIX=N", value_parser = keep_last)]
+    pub keep_last: Vec<(registry::Prefix, usize)>,
+}
+
+impl RegistryArgs {
+    pub fn policy(&self) -> registry::Policy {
+        let default = registry::Policy::default();
+        let immutable =
+            if self.immutable.is_empty() { default.immutable } else { self.immutable.clone() };
+        registry::Policy { immutable, keep_last: self.keep_last.clone(), ..default }
+    }
+}
+
+fn keep_last(text: &str) -> Result<(registry::Prefix, usize), String> {
+    let (prefix, count) = text.split_once('=').ok_or("write PREFIX=N, such as ci/=10")?;
+    let prefix = prefix.parse().map_err(|error: registry::InvalidPrefix| error.to_string())?;
+    match count.parse() {
+        Ok(count) if count > 0 => Ok((prefix, count)),
+        _ => Err(format!("{count:?} is not how many tags to keep")),
+    }
 }
 
 /// The settings, checked.
@@ -66,6 +97,7 @@ pub struct Settings {
     pub media_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
+    pub registry: RegistryArgs,
     pub plain_http: bool,
     pub no_auth: bool,
     /// How long a boot that this controller did not watch may be silent before it is taken for lost.
@@ -100,6 +132,7 @@ impl Settings {
             media_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
+            registry: args.registry,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
             boot_silence_max: BOOT_SILENCE_MAX,
@@ -139,4 +172,31 @@ fn base(url: Url, flag: &str) -> anyhow::Result<Url> {
         bail!("{flag} {url}: write scheme, host and port only, such as https://192.0.2.5:8443");
     }
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_registry_keeps_is_told_by_prefix() {
+        let parse = |more: &[&str]| {
+            let line = ["shoal-controller", "serve", "--data-dir", "d"];
+            Args::try_parse_from(line.iter().chain(more)).map(|args| {
+                let Command::Serve(args) = args.command;
+                args.registry.policy()
+            })
+        };
+        let policy = parse(&["--registry-keep-last", "ci/=3", "--registry-keep-last", "x=1"]);
+        let policy = policy.unwrap();
+        assert_eq!(policy.tags_kept(&"ci/app".parse().unwrap()), Some(3));
+        assert_eq!(policy.tags_kept(&"other".parse().unwrap()), None);
+        assert!(policy.is_immutable(&"os-images/debian".parse().unwrap()));
+        let policy = parse(&["--registry-immutable", "prod/"]).unwrap();
+        assert!(policy.is_immutable(&"prod/a".parse().unwrap()));
+        assert!(!policy.is_immutable(&"os-images/debian".parse().unwrap()));
+        for bad in ["ci/", "ci/=0", "ci/=x", "../=1", "="] {
+            assert!(parse(&["--registry-keep-last", bad]).is_err(), "{bad}");
+        }
+    }
 }

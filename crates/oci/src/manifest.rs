@@ -206,4 +206,37 @@ mod tests {
             assert_eq!(parsed.is_ok(), is_valid, "{document} as {content_type}");
         }
     }
+
+    proptest::proptest! {
+        /// Damage in any place gives an error or a document whose digests are digests.
+        #[test]
+        fn a_damaged_document_is_refused_or_whole(
+            place in 0..300_usize,
+            by in "\\PC{0,6}",
+            length in 0..6_usize,
+        ) {
+            let digest = Digest::of(b"");
+            let descriptor = format!(r#"{{"mediaType":"x/y","digest":"{digest}","size":0}}"#);
+            let mut text =
+                format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor}]}}"#);
+            let start = place.min(text.len());
+            let end = (start + length).min(text.len());
+            text.replace_range(start..end, &by);
+            if let Ok(manifest) = Manifest::parse(text.as_bytes(), media_type::MANIFEST) {
+                for part in manifest.blobs() {
+                    let again: Result<Digest, _> = part.digest.as_str().parse();
+                    proptest::prop_assert_eq!(again.as_ref(), Ok(&part.digest));
+                }
+            }
+        }
+
+        #[test]
+        fn a_reference_that_is_read_is_written_the_same(
+            text in "[a-z0-9.:]{1,12}/[a-z0-9._/-]{1,20}(:[a-zA-Z0-9._-]{1,10})?|\\PC{0,40}",
+        ) {
+            if let Ok(reference) = text.parse::<crate::Reference>() {
+                proptest::prop_assert_eq!(reference.to_string(), text);
+            }
+        }
+    }
 }

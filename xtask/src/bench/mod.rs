@@ -22,6 +22,16 @@ pub enum What {
     Imaging,
 }
 
+impl What {
+    /// The programs that are measured, as arguments of `cargo build`.
+    pub fn programs(self) -> &'static [&'static str] {
+        match self {
+            What::Iso | What::Imaging => &["-p", "controller", "-p", "cli"],
+            What::Api | What::Registry => &["-p", "controller"],
+        }
+    }
+}
+
 pub fn bench(root: &Path, what: What) -> anyhow::Result<()> {
     match what {
         What::Iso => iso::bench(root),

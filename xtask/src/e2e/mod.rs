@@ -109,7 +109,7 @@ fn recipe(key: &str, wipe: Option<Value>) -> Value {
             {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
         ],
         "user_data": format!(
-            "#cloud-config\nhostname: shoal-e2e\nusers:\n  - name: operator\n    \
+            "#cloud-config\nhostname: shoal-e2e\nusers:\n  - name: shoal\n    \
              sudo: ALL=(ALL) NOPASSWD:ALL\n    shell: /bin/bash\n    \
              ssh_authorized_keys: [\"{key}\"]\n"
         ),

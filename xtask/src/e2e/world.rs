@@ -266,7 +266,7 @@ impl World {
             .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"])
             .arg("-i")
             .arg(key)
-            .args(["-p", &machine.ssh_port.to_string(), "operator@127.0.0.1", command])
+            .args(["-p", &machine.ssh_port.to_string(), "shoal@127.0.0.1", command])
             .output()
             .context("run ssh")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());

@@ -120,6 +120,7 @@ pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings
         media_url: None,
         maintenance_iso: Some(iso),
         webhook_secret_file: None,
+        registry: Default::default(),
         dangerously_plain_http: true,
         dangerously_no_auth: false,
     })

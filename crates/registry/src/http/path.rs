@@ -118,4 +118,18 @@ mod tests {
             assert_eq!(parse(path).unwrap_err().code, code, "{path}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics_or_gets_a_name_that_is_none(
+            path in "(/[a-zA-Z0-9._%:-]{0,12}){0,6}(/blobs|/manifests|/tags|/uploads|/referrers)?/\\PC{0,80}",
+        ) {
+            if let Ok(Target::Manifest(name, _) | Target::Tags(name) | Target::Uploads(name)) =
+                parse(&path)
+            {
+                let is_plain = name.as_str().split('/').all(|part| !part.starts_with('.'));
+                proptest::prop_assert!(is_plain && oci::is_repository(name.as_str()));
+            }
+        }
+    }
 }

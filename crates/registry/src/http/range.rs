@@ -100,4 +100,24 @@ mod tests {
             assert_eq!(chunk(header), expected, "{header:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_for_lies_within_the_file(
+            header in "(bytes=)?[0-9+ ,x-]{0,24}|\\PC{0,24}",
+            size in proptest::num::u64::ANY,
+        ) {
+            match wanted(Some(&header), size) {
+                Wanted::All | Wanted::Unsatisfiable => {}
+                Wanted::Part { start, end } => proptest::prop_assert!(start < end && end <= size),
+            }
+        }
+
+        #[test]
+        fn a_chunk_is_never_empty(header in "(bytes )?[0-9/ *-]{0,44}|\\PC{0,24}") {
+            if let Some((start, end)) = chunk(&header) {
+                proptest::prop_assert!(start < end);
+            }
+        }
+    }
 }

@@ -69,14 +69,12 @@ fn spawn_append(
 
 /// Lets the disk begin with what is written; nobody waits for it, the fsync at the end does.
 fn start_flush(io: &Io, upload: &Upload) {
-    let file = match upload.handle() {
-        Ok(file) => file,
-        Err(error) => return tracing::debug!(%error, "registry: no early flush"),
-    };
+    let flush = upload.flush();
     let _flushing = io.run(move || {
-        if let Err(error) = file.sync_data() {
-            // The fsync at the end meets the same error, and answers it.
-            tracing::warn!(%error, "registry: early flush failed");
+        if let Err(error) = flush() {
+            // The fsync at the end meets the same error, and answers it. An upload that has ended in
+            // between is not there any more.
+            tracing::debug!(%error, "registry: no early flush");
         }
     });
 }

@@ -127,7 +127,11 @@ impl Storage {
             upload.remove()?;
             return Err(Error::Digest { wanted: wanted.clone(), found });
         }
-        upload.file.sync_all()?;
+        if let Err(error) = upload.file.sync_all() {
+            // A second fsync would succeed although the bytes are lost: this upload cannot be saved.
+            upload.remove()?;
+            return Err(error.into());
+        }
         let lock = self.locks.lock(wanted);
         self.files.adopt(&upload.path, wanted)?;
         upload.forget();
@@ -197,9 +201,12 @@ impl Upload {
         Ok(())
     }
 
-    /// A second handle on the file, to bring written bytes to the disk while more come.
-    pub fn handle(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// Brings to the disk what is written by now, while more comes. Through the file opened anew, not
+    /// duplicated: the kernel tells of a failed write once for each open file, and the one that the last
+    /// fsync asks must not have been told before.
+    pub fn flush(&self) -> impl FnOnce() -> io::Result<()> + Send + use<> {
+        let path = self.path.clone();
+        move || File::open(path)?.sync_data()
     }
 
     fn digest(&mut self, wanted: &Digest) -> Result<Digest, Error> {
