@@ -6,14 +6,17 @@
 //! and volume give the same bytes on every host: no clock, no randomness, no host names.
 //!
 //! - `write`: the image; `read`: files and volume id of such an image;
+//! - `index`: where the files of any image lie;
 //! - `names`: what a file is called in each tree; `bytes`: both-endian numbers and padding.
 
 mod bytes;
+mod index;
 mod names;
 mod read;
 mod rock_ridge;
 mod write;
 
+pub use index::{BootImage, Extent, Index, IndexError, index};
 pub use read::{Image, ReadError, read};
 pub use write::{WriteError, to_vec};
 
