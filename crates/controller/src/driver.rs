@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use job::{Event, Failure, Stage, State};
+use job::Event;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::boot_watch;
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
 use crate::{App, now_ms};
@@ -105,6 +106,7 @@ pub fn start(app: App) -> Driver {
     let task = tokio::spawn(async move {
         let (mut watch, mut workers) = (JoinSet::new(), JoinSet::new());
         watch.spawn(find_lost_boots(app.clone()));
+        watch.spawn(boot_watch::run(app.clone()));
         tokio::select! {
             () = run(app, &mut workers) => {}
             () = told.notified() => {}
@@ -240,48 +242,13 @@ fn log_outcome(job_id: &str, result: Result<(), Error>) {
 /// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
 async fn fail_overdue(app: &App) -> Result<(), Error> {
     for job in app.store.overdue(now_ms()).await? {
-        let failure = why_overdue(app, &job);
+        let failure = boot_watch::why_overdue(app, &job);
         let message = failure.reason.clone();
         let result =
             app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now_ms());
         log_outcome(&job.id, result.await.map(|_| ()));
     }
     Ok(())
-}
-
-fn why_overdue(app: &App, job: &JobRow) -> Failure {
-    let reads = app.media.reads(&job.id);
-    let (step, reason) = match (&job.state, job.hello_at) {
-        (State::Provisioning(Stage::Writing), _) => (
-            "webhook.wait",
-            "the machine got its permit and then fell silent; its disk may be half written".into(),
-        ),
-        (_, Some(_)) => {
-            ("webhook.wait", "the maintenance OS said hello and then asked for no permit".into())
-        }
-        (_, None) if reads.maintenance_bytes == 0 => (
-            "boot.no-media-read",
-            format!(
-                "the machine was reset, but nobody read maintenance.iso from {}: the BMC cannot reach it, or the firmware ignored the boot override",
-                app.settings.media_url
-            ),
-        ),
-        (_, None) if reads.task_bytes == 0 => (
-            "boot.no-kernel",
-            format!(
-                "{} bytes of maintenance.iso were read, but task.iso never was: the maintenance OS did not come up",
-                reads.maintenance_bytes
-            ),
-        ),
-        (_, None) => (
-            "boot.no-network",
-            format!(
-                "the maintenance OS read its task medium, but did not reach {}",
-                app.settings.node_url
-            ),
-        ),
-    };
-    Failure { step: step.into(), reason }
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
@@ -340,40 +307,8 @@ mod tests {
     use job::Action;
 
     use super::*;
-    use crate::store::{NewJobRow, ServerRow};
     use crate::tests::bmc::{Bmc, Play};
-    use crate::tests::{linux_recipe, settings, temp_dir};
-
-    /// A controller whose driver does not run, with a job for this BMC.
-    async fn with_job(dir: &std::path::Path, bmc: &Bmc) -> (App, JobRow) {
-        let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
-        let server = ServerRow {
-            serial: "SN1".into(),
-            bmc_url: bmc.url.clone(),
-            bmc_username: "u".into(),
-            bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
-            bmc_pin: Some(bmc.pin.clone()),
-            bmc_ca_pem: None,
-            created_at: 0,
-            updated_at: 0,
-            active_job: None,
-        };
-        app.store.put_server(server).await.unwrap();
-        let new = NewJobRow {
-            id: "j1".into(),
-            server_serial: "SN1".into(),
-            attempt: "a1".into(),
-            recipe: linux_recipe().to_string(),
-            task_target: "install-linux.target".into(),
-            artifact_digest: None,
-            token_hash: Vec::new(),
-            idempotency: None,
-            now: now_ms(),
-        };
-        app.store.create_job(new).await.unwrap();
-        let job = app.store.job("j1").await.unwrap();
-        (app, job)
-    }
+    use crate::tests::{temp_dir, with_job};
 
     #[tokio::test]
     async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {

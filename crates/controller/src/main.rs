@@ -7,6 +7,8 @@
 //!
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
+mod boot;
+mod boot_watch;
 mod driver;
 mod http;
 mod keys;
@@ -99,6 +101,9 @@ impl App {
     pub fn moved(&self, job: &store::JobRow) {
         if !job.state.uses_media() {
             self.media.drop_task(&job.attempt);
+        }
+        if job.state.is_complete() {
+            self.media.forget_reads(&job.id);
         }
         self.driver.changed(job);
     }

@@ -4,14 +4,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::boot::{Asked, Layout, Request, Stage, Trace};
 use crate::store::MediumKind;
 
 /// The maintenance ISO and the task media of the jobs.
@@ -22,8 +26,10 @@ pub struct Media {
     etags: Mutex<HashMap<PathBuf, (Version, String)>>,
     /// Held while a file is hashed: who wants the same hash waits for it.
     hashing: Mutex<()>,
+    /// Of the maintenance ISO, for the version of it that was looked at.
+    layout: Mutex<(Version, Arc<Layout>)>,
     /// By job; since this process started, or since the media were last inserted.
-    reads: Mutex<HashMap<String, Reads>>,
+    traces: Mutex<HashMap<String, Trace>>,
 }
 
 /// Size and time of a file: other content has another one.
@@ -51,7 +57,8 @@ impl Media {
             maintenance,
             etags: Mutex::default(),
             hashing: Mutex::default(),
-            reads: Mutex::default(),
+            layout: Mutex::default(),
+            traces: Mutex::default(),
         })
     }
 
@@ -68,7 +75,7 @@ impl Media {
     }
 
     /// Stores a task medium: whole or not at all.
-    pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> std::io::Result<()> {
+    pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> io::Result<()> {
         let path = self.dir.join(format!("{attempt}.iso"));
         let partial = path.with_extension("partial");
         let mut file = fs::File::options()
@@ -104,7 +111,7 @@ impl Media {
         let path = self.dir.join(format!("{attempt}.iso"));
         self.etags.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
         if let Err(error) = fs::remove_file(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, path = %path.display(), "cannot remove a task medium");
         }
@@ -117,12 +124,13 @@ impl Media {
         {
             tracing::warn!(%error, path = %path.display(), "cannot read the maintenance ISO");
         }
+        self.layout();
     }
 
     /// SHA-256 of a file's content, hex; remembered until the file changes.
-    pub fn etag(&self, path: &Path) -> std::io::Result<String> {
+    pub fn etag(&self, path: &Path) -> io::Result<String> {
         let metadata = fs::metadata(path)?;
-        let version = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        let version = version_of(&metadata);
         if let Some(etag) = self.known_etag(path, version) {
             return Ok(etag);
         }
@@ -150,22 +158,90 @@ impl Media {
         etags.get(path).filter(|(of, _)| *of == version).map(|(_, etag)| etag.clone())
     }
 
-    pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: u64, now: Instant) {
-        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = reads.entry(job_id.to_owned()).or_default();
-        entry.last_at = Some(now);
-        match kind {
-            MediumKind::Maintenance => entry.maintenance_bytes += bytes,
-            MediumKind::Task => entry.task_bytes += bytes,
-        }
+    /// A BMC or a machine asks for a part of a medium.
+    pub fn asked(&self, job_id: &str, asked: &Asked) {
+        let layout = self.layout();
+        self.traces().entry(job_id.to_owned()).or_default().ask(&layout, asked, Timestamp::now());
+    }
+
+    /// Bytes of a medium that went out.
+    pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: Range<u64>, now: Instant) {
+        let layout = self.layout();
+        self.traces().entry(job_id.to_owned()).or_default().read(&layout, kind, bytes, now);
+    }
+
+    /// The machine of a job is reset now: what is read from now on is read by its boot.
+    pub fn begin_boot(&self, job_id: &str, now: Instant) {
+        let layout = self.layout();
+        self.traces().entry(job_id.to_owned()).or_default().begin_boot(&layout, now);
+    }
+
+    /// How far the boot of a job's machine came, and for how long nothing was read; `None` where
+    /// this process saw no reset.
+    pub fn boot_stage(&self, job_id: &str, now: Instant) -> Option<(Stage, Duration)> {
+        let layout = self.layout();
+        self.traces().get(job_id)?.stage(&layout, now)
+    }
+
+    /// Jobs whose machine was reset by this process, and whose media are in use since.
+    pub fn booting(&self) -> HashSet<String> {
+        let traces = self.traces();
+        traces.iter().filter(|(_, trace)| trace.is_booting()).map(|(id, _)| id.clone()).collect()
     }
 
     pub fn reads(&self, job_id: &str) -> Reads {
-        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.get(job_id).copied().unwrap_or_default()
+        self.traces().get(job_id).map(Reads::of).unwrap_or_default()
+    }
+
+    /// The requests for a job's media, and how many earlier lines were forgotten.
+    pub fn requests(&self, job_id: &str) -> (Vec<Request>, u64) {
+        match self.traces().get(job_id) {
+            Some(trace) => (trace.requests().cloned().collect(), trace.dropped),
+            None => (Vec::new(), 0),
+        }
     }
 
     pub fn forget_reads(&self, job_id: &str) {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(job_id);
+        self.traces().remove(job_id);
     }
+
+    fn traces(&self) -> MutexGuard<'_, HashMap<String, Trace>> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the maintenance ISO as it is now. One that cannot be understood has no parts: its reads
+    /// are counted, and tell nothing more.
+    fn layout(&self) -> Arc<Layout> {
+        let Some(path) = &self.maintenance else { return Arc::default() };
+        let version = match fs::metadata(path) {
+            Ok(metadata) => version_of(&metadata),
+            Err(_) => return Arc::default(),
+        };
+        let mut known = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != version {
+            let index = fs::File::open(path)
+                .map_err(iso9660::IndexError::from)
+                .and_then(|file| iso9660::index(&mut io::BufReader::new(file)));
+            let index = index.unwrap_or_else(|error| {
+                tracing::warn!(%error, path = %path.display(), "the maintenance ISO's parts are not known");
+                iso9660::Index::default()
+            });
+            *known = (version, Arc::new(Layout::of(&index, version.0)));
+        }
+        known.1.clone()
+    }
+}
+
+impl Reads {
+    fn of(trace: &Trace) -> Reads {
+        Reads {
+            last_at: trace.last_at,
+            maintenance_bytes: trace.maintenance_bytes,
+            task_bytes: trace.task_bytes,
+        }
+    }
+}
+
+fn version_of(metadata: &fs::Metadata) -> Version {
+    (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
 }

@@ -86,7 +86,7 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         },
         Action::BootMaintenance => {
             let visit = Visit::begin(app, job).await?;
-            let result = boot_maintenance(&visit).await;
+            let result = boot_maintenance(app, &visit, &job.id).await;
             visit.end(result).await
         }
         Action::PowerOff => {
@@ -200,12 +200,13 @@ async fn insert_both(visit: &Visit, job: &JobRow, [maintenance, task]: [Url; 2])
     Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
 }
 
-async fn boot_maintenance(visit: &Visit) -> Done {
+async fn boot_maintenance(app: &App, visit: &Visit, job_id: &str) -> Done {
     let (bmc, machine) = (&visit.bmc, &visit.machine);
     let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
     bmc.power_off(machine, Shutdown::Graceful).await.map_err(failed("redfish.reset"))?;
     // The override comes after power-off: some BMCs drop it while the power state changes.
     bmc.set_boot_once_cd(machine).await.map_err(failed("redfish.boot-override"))?;
+    app.media.begin_boot(job_id, Instant::now());
     bmc.power_on(machine).await.map_err(failed("redfish.reset"))?;
     Ok("boot once from CD is set and the machine is on".into())
 }

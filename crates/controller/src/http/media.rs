@@ -5,9 +5,11 @@
 //! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
 //! never kept in memory. A dead token answers 410.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -17,16 +19,20 @@ use tokio_util::io::ReaderStream;
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use crate::App;
+use crate::boot::Asked;
 use crate::keys::sha256;
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Most of a reader's name that is remembered.
+const AGENT_CHARS_MAX: usize = 80;
 
 pub async fn serve(
     State(app): State<App>,
     method: Method,
     Path((token, name)): Path<(String, String)>,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Answer<Response> {
     let medium = app.store.medium(sha256(token.as_bytes())).await?.ok_or_else(unknown)?;
     if name != format!("{}.iso", medium.kind.name()) {
@@ -89,15 +95,29 @@ pub async fn serve(
             return Ok(response.body(Body::empty()).map_err(anyhow::Error::from)?);
         }
     };
+    let agent = header(header::USER_AGENT).unwrap_or_default();
+    app.media.asked(
+        &medium.job_id,
+        &Asked {
+            peer: extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip()),
+            agent: agent.chars().take(AGENT_CHARS_MAX).collect(),
+            method: method.to_string(),
+            kind: medium.kind,
+            bytes: start..start + length,
+        },
+    );
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
         file.seek(std::io::SeekFrom::Start(start)).await.map_err(anyhow::Error::from)?;
         let media = app.media.clone();
         let part = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
+        let mut at = start;
         // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
         Body::from_stream(part.inspect_ok(move |chunk| {
-            media.count_read(&medium.job_id, medium.kind, chunk.len() as u64, Instant::now());
+            let bytes = at..at + chunk.len() as u64;
+            at = bytes.end;
+            media.count_read(&medium.job_id, medium.kind, bytes, Instant::now());
         }))
     };
     Ok(response.header(header::CONTENT_LENGTH, length).body(body).map_err(anyhow::Error::from)?)

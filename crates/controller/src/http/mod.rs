@@ -145,7 +145,7 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
 pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> {
     let settings = app.settings.clone();
     let keys = app.keys.clone();
-    let service = router(app).into_make_service();
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     if settings.plain_http {
         axum_server::bind(settings.listen).http1_only().handle(handle).serve(service).await
     } else {

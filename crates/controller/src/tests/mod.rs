@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::settings::{ServeArgs, Settings};
-use crate::{App, build, driver, http, install_crypto};
+use crate::store::{JobRow, NewJobRow, ServerRow};
+use crate::{App, build, driver, http, install_crypto, now_ms};
 
 /// Longest wait for something that a test expects.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -140,6 +141,37 @@ pub fn linux_recipe() -> Value {
         ],
         "user_data": "#cloud-config\nhostname: first\n"
     })
+}
+
+/// A controller whose driver does not run, with a job for this BMC.
+pub async fn with_job(dir: &std::path::Path, bmc: &bmc::Bmc) -> (App, JobRow) {
+    let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
+    let server = ServerRow {
+        serial: "SN1".into(),
+        bmc_url: bmc.url.clone(),
+        bmc_username: "u".into(),
+        bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
+        bmc_pin: Some(bmc.pin.clone()),
+        bmc_ca_pem: None,
+        created_at: 0,
+        updated_at: 0,
+        active_job: None,
+    };
+    app.store.put_server(server).await.unwrap();
+    let new = NewJobRow {
+        id: "j1".into(),
+        server_serial: "SN1".into(),
+        attempt: "a1".into(),
+        recipe: linux_recipe().to_string(),
+        task_target: "install-linux.target".into(),
+        artifact_digest: None,
+        token_hash: Vec::new(),
+        idempotency: None,
+        now: now_ms(),
+    };
+    app.store.create_job(new).await.unwrap();
+    let job = app.store.job("j1").await.unwrap();
+    (app, job)
 }
 
 pub fn temp_dir() -> Arc<tempfile::TempDir> {

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Which bytes of the maintenance ISO are what.
+
+use std::ops::Range;
+
+use iso9660::Index;
+
+/// What a boot reads, in the order in which it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Descriptors and directories: what a BMC looks at, too.
+    Volume,
+    /// What firmware starts: for UEFI a file system image with the boot loader.
+    BootImage,
+    /// What the boot loader reads first: its configuration.
+    BootLoader,
+    Kernel,
+    Initrd,
+    /// The root file system, read by the running kernel.
+    Root,
+}
+
+impl Part {
+    pub const COUNT: usize = 6;
+}
+
+/// A piece of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    pub bytes: Range<u64>,
+    pub part: Part,
+}
+
+/// The whole image, without gaps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    regions: Vec<Region>,
+    size: u64,
+}
+
+impl Layout {
+    pub fn of(index: &Index, size: u64) -> Layout {
+        let is_boot_image = |start: u64| index.boot_images.iter().any(|image| image.start == start);
+        let mut regions = Vec::new();
+        let mut end = 0;
+        for extent in &index.files {
+            let bytes = extent.start..(extent.start + extent.length).min(size);
+            if bytes.start < end || bytes.is_empty() {
+                continue;
+            }
+            let part =
+                if is_boot_image(extent.start) { Part::BootImage } else { part_of(&extent.path) };
+            if end < bytes.start {
+                regions.push(Region { bytes: end..bytes.start, part: Part::Volume });
+            }
+            end = bytes.end;
+            regions.push(Region { bytes, part });
+        }
+        if end < size {
+            regions.push(Region { bytes: end..size, part: Part::Volume });
+        }
+        Layout { regions, size }
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether there is a kernel to be found: another image's reads tell nothing but their number.
+    pub fn is_known(&self) -> bool {
+        self.length(Part::Kernel) > 0 && self.length(Part::BootImage) > 0
+    }
+
+    pub fn part_at(&self, offset: u64) -> Option<Part> {
+        self.from(offset).next().map(|region| region.part)
+    }
+
+    /// All of one kind, in bytes.
+    pub fn length(&self, part: Part) -> u64 {
+        let of_part = self.regions.iter().filter(|region| region.part == part);
+        of_part.map(|region| region.bytes.end - region.bytes.start).sum()
+    }
+
+    /// The regions from the one with this byte on.
+    pub fn from(&self, offset: u64) -> impl Iterator<Item = &Region> {
+        let first = self.regions.partition_point(|region| region.bytes.end <= offset);
+        self.regions[first..].iter()
+    }
+}
+
+/// By the names that boot media use (ours, and those of Debian's, Fedora's and dracut's live media).
+fn part_of(path: &str) -> Part {
+    let path = path.to_ascii_lowercase();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if name.starts_with("vmlinuz") || name.starts_with("bzimage") {
+        Part::Kernel
+    } else if name.starts_with("initr") {
+        Part::Initrd
+    } else if ["squashfs", "erofs", "rootfs"].iter().any(|word| name.contains(word)) {
+        Part::Root
+    } else {
+        Part::BootLoader
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use iso9660::{BootImage, Extent};
+
+    use super::*;
+
+    pub const MIB: u64 = 1 << 20;
+
+    /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel and root, 10 MiB each.
+    pub fn layout() -> Layout {
+        let file =
+            |path: &str, mib: u64| Extent { path: path.into(), start: mib * MIB, length: 10 * MIB };
+        let index = Index {
+            volume_id: "M".into(),
+            files: vec![
+                file("boot/grub/efi.img", 1),
+                file("boot/grub/grub.cfg", 11),
+                file("boot/initrd.img", 21),
+                file("boot/vmlinuz", 31),
+                file("LiveOS/squashfs.img", 41),
+            ],
+            boot_images: vec![BootImage { platform: 0xef, start: MIB }],
+        };
+        Layout::of(&index, 60 * MIB)
+    }
+
+    #[test]
+    fn every_byte_belongs_to_one_part() {
+        let layout = layout();
+        for (mib, part) in [
+            (0, Part::Volume),
+            (1, Part::BootImage),
+            (11, Part::BootLoader),
+            (21, Part::Initrd),
+            (31, Part::Kernel),
+            (41, Part::Root),
+            (51, Part::Volume),
+        ] {
+            assert_eq!(layout.part_at(mib * MIB), Some(part), "{mib} MiB");
+        }
+        assert_eq!(layout.part_at(60 * MIB), None);
+        assert_eq!(layout.length(Part::Volume), 10 * MIB);
+        assert!(layout.is_known());
+        assert!(!Layout::of(&Index::default(), MIB).is_known());
+    }
+
+    #[test]
+    fn files_that_share_their_bytes_or_end_outside_do_no_harm() {
+        let extent = |start, length| Extent { path: "vmlinuz".into(), start, length };
+        let index = Index {
+            files: vec![extent(10, 10), extent(15, 10), extent(90, 50)],
+            ..Index::default()
+        };
+        let layout = Layout::of(&index, 100);
+        assert_eq!(layout.length(Part::Kernel), 20);
+        assert_eq!(layout.length(Part::Volume), 80);
+    }
+}

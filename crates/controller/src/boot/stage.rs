@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! How far a boot came: in words, for how long, and what is wrong when it gets no further.
+
+use std::time::Duration;
+
+use job::Failure;
+
+/// Between the reset and the machine's hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nobody has read anything since the media were inserted.
+    Silent,
+    /// Only descriptors were read, as a BMC does that looks at what it was given.
+    Probed,
+    /// The boot image is read: firmware boots from this medium.
+    Firmware,
+    /// The boot loader runs.
+    BootLoader,
+    Kernel {
+        percent: u8,
+    },
+    Initrd {
+        percent: u8,
+    },
+    /// The kernel runs and reads the root file system.
+    Userspace,
+    /// The maintenance OS runs and has read what it has to do.
+    TaskMedium,
+    /// The BMC copied the whole image: what the machine reads of the copy is not to be seen here.
+    Copied,
+    /// The image's layout is not known: only that it is read.
+    Unknown,
+}
+
+impl Stage {
+    /// For the story.
+    pub fn words(self) -> String {
+        match self {
+            Stage::Silent => "nothing was read yet".into(),
+            Stage::Probed => "the BMC looked at the medium".into(),
+            Stage::Firmware => "firmware reads the boot image".into(),
+            Stage::BootLoader => "the boot loader runs".into(),
+            Stage::Kernel { percent } => format!("kernel {percent} %"),
+            Stage::Initrd { percent } => format!("initrd {percent} %"),
+            Stage::Userspace => "the kernel runs and reads the root file system".into(),
+            Stage::TaskMedium => "the maintenance OS read its task medium".into(),
+            Stage::Copied => "the BMC copied the whole medium".into(),
+            Stage::Unknown => "the medium is read".into(),
+        }
+    }
+
+    /// Whether `self` is worth a line in the story after `told`: another stage, or a quarter more.
+    pub fn is_news_after(self, told: Stage) -> bool {
+        match (told, self) {
+            (Stage::Kernel { percent: before }, Stage::Kernel { percent: now })
+            | (Stage::Initrd { percent: before }, Stage::Initrd { percent: now }) => {
+                before / 25 < now / 25
+            }
+            _ => self != told,
+        }
+    }
+
+    /// How long nothing may be read in this stage; `None` where reads tell nothing.
+    pub fn silence_max(self) -> Option<Duration> {
+        let minutes = |count: u64| Some(Duration::from_secs(count * 60));
+        match self {
+            // Large servers test their memory for ten minutes and start option ROMs after that.
+            Stage::Silent | Stage::Probed => minutes(25),
+            // Within one stage each next read follows at once; a BMC that restarts takes ten minutes.
+            Stage::Firmware | Stage::BootLoader | Stage::Kernel { .. } | Stage::Initrd { .. } => {
+                minutes(12)
+            }
+            // Drivers and network links come up without a read.
+            Stage::Userspace | Stage::TaskMedium => minutes(20),
+            Stage::Copied | Stage::Unknown => None,
+        }
+    }
+
+    /// Why no hello came, as far as the reads tell. `media_url` is where a BMC reads from, `node_url`
+    /// where the machine speaks to.
+    pub fn failure(self, media_url: &str, node_url: &str) -> Failure {
+        let (step, reason) = match self {
+            Stage::Silent => (
+                "boot.no-media-read",
+                format!(
+                    "the machine was reset, but nobody ever connected to {media_url} to read \
+                     maintenance.iso: the BMC cannot reach that address, does not accept its \
+                     certificate, or the machine did not boot from virtual media"
+                ),
+            ),
+            Stage::Probed => (
+                "boot.no-media-read",
+                "the BMC fetched parts of maintenance.iso, but firmware never read its boot image: \
+                 the boot override was ignored, or firmware cannot boot from this slot"
+                    .into(),
+            ),
+            Stage::Firmware => (
+                "boot.no-kernel",
+                "firmware read the boot image, but the boot loader in it did not start: Secure \
+                 Boot refused it, or the machine does not boot by UEFI"
+                    .into(),
+            ),
+            Stage::BootLoader => (
+                "boot.no-kernel",
+                "the boot loader started, but did not get to the kernel".into(),
+            ),
+            Stage::Kernel { percent } => (
+                "boot.no-kernel",
+                format!("reading the kernel stopped at {percent} %: the BMC lost the medium, or the machine stopped"),
+            ),
+            Stage::Initrd { percent: percent @ 0..=98 } => (
+                "boot.no-kernel",
+                format!("reading the initrd stopped at {percent} %: the BMC lost the medium, or the machine stopped"),
+            ),
+            Stage::Initrd { .. } => (
+                "boot.no-kernel",
+                "kernel and initrd were read whole, but the kernel never read the root file \
+                 system: it did not start, or does not see the virtual drive"
+                    .into(),
+            ),
+            Stage::Userspace => (
+                "boot.no-task-medium",
+                "the maintenance OS came up, but never read its task medium: the machine does not \
+                 see the second virtual drive, or it stopped before"
+                    .into(),
+            ),
+            Stage::TaskMedium => (
+                "boot.no-network",
+                format!("the maintenance OS read its task medium, but did not reach {node_url}"),
+            ),
+            Stage::Copied => (
+                "boot.no-network",
+                format!(
+                    "the BMC copied the medium, and the machine did not say hello at {node_url}: \
+                     it did not boot the copy, or has no network"
+                ),
+            ),
+            Stage::Unknown => (
+                "boot.no-kernel",
+                format!("the medium was read, but the machine did not say hello at {node_url}"),
+            ),
+        };
+        Failure { step: step.into(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_more_is_news_and_a_percent_is_not() {
+        let kernel = |percent| Stage::Kernel { percent };
+        for (told, now, is_news) in [
+            (kernel(1), kernel(24), false),
+            (kernel(1), kernel(25), true),
+            (kernel(99), kernel(100), true),
+            (kernel(100), kernel(100), false),
+            (kernel(100), Stage::Initrd { percent: 0 }, true),
+            (Stage::Silent, Stage::Silent, false),
+        ] {
+            assert_eq!(now.is_news_after(told), is_news, "{told:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn different_troubles_have_different_reasons() {
+        let all = [
+            Stage::Silent,
+            Stage::Probed,
+            Stage::Firmware,
+            Stage::BootLoader,
+            Stage::Kernel { percent: 43 },
+            Stage::Initrd { percent: 43 },
+            Stage::Initrd { percent: 100 },
+            Stage::Userspace,
+            Stage::TaskMedium,
+            Stage::Copied,
+            Stage::Unknown,
+        ];
+        let reasons: std::collections::BTreeSet<_> =
+            all.iter().map(|stage| stage.failure("http://m", "http://n").reason).collect();
+        assert_eq!(reasons.len(), all.len());
+    }
+}

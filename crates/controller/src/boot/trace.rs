@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What was read of a job's media: by byte of the maintenance ISO since the reset, and request by
+//! request since the media were inserted.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Stage;
+use super::layout::{Layout, Part};
+use crate::store::MediumKind;
+
+/// Bytes per bit of what is remembered: an optical sector.
+const SECTOR: u64 = 2048;
+/// Requests that are remembered, the last ones; a sequence of adjacent ones counts as one.
+const REQUESTS_MAX: usize = 2000;
+/// A medium of which so much was asked for in one request is copied, not booted from.
+const COPY_PERCENT: u64 = 90;
+
+/// One answered GET or HEAD, or several that follow each other without a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Request {
+    pub at: Timestamp,
+    pub peer: Option<IpAddr>,
+    pub agent: String,
+    pub method: String,
+    pub medium: &'static str,
+    /// First byte asked for, and the one after the last.
+    pub start: u64,
+    pub end: u64,
+    /// How many requests this line stands for.
+    pub count: u64,
+}
+
+/// A request for a part of a medium, as it comes in.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub peer: Option<IpAddr>,
+    pub agent: String,
+    pub method: String,
+    pub kind: MediumKind,
+    pub bytes: Range<u64>,
+}
+
+/// The reads of one job's media since they were inserted.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    pub last_at: Option<Instant>,
+    pub maintenance_bytes: u64,
+    pub task_bytes: u64,
+    requests: VecDeque<Request>,
+    /// Requests that were forgotten.
+    pub dropped: u64,
+    /// When the machine was reset; what follows is of this boot.
+    boot: Option<Boot>,
+    /// The medium was read whole before the reset.
+    is_copied: bool,
+}
+
+/// One boot's reads of the maintenance ISO.
+#[derive(Debug, Clone)]
+struct Boot {
+    began_at: Instant,
+    last_at: Instant,
+    sectors: Vec<u64>,
+    /// Distinct bytes read, by part.
+    read: [u64; Part::COUNT],
+    /// A request began in this part. What is read ahead of a request touches parts that nobody
+    /// asked for.
+    touched: [bool; Part::COUNT],
+    is_task_read: bool,
+    is_copied: bool,
+}
+
+impl Trace {
+    /// A request, before its first byte goes out.
+    pub fn ask(&mut self, layout: &Layout, asked: &Asked, at: Timestamp) {
+        let is_get = asked.method == "GET";
+        let is_maintenance = asked.kind == MediumKind::Maintenance;
+        if is_get && is_maintenance {
+            let length = asked.bytes.end.saturating_sub(asked.bytes.start);
+            let is_copy = length.saturating_mul(100) >= layout.size().saturating_mul(COPY_PERCENT)
+                && layout.size() > 0;
+            match &mut self.boot {
+                Some(boot) => {
+                    boot.is_copied |= is_copy;
+                    if let Some(part) = layout.part_at(asked.bytes.start) {
+                        boot.touched[part as usize] = true;
+                    }
+                }
+                None => self.is_copied |= is_copy,
+            }
+        }
+        if let Some(last) = self.requests.back_mut()
+            && last.is_followed_by(asked)
+        {
+            last.end = asked.bytes.end;
+            last.count += 1;
+            return;
+        }
+        if self.requests.len() == REQUESTS_MAX {
+            self.requests.pop_front();
+            self.dropped += 1;
+        }
+        self.requests.push_back(Request {
+            at,
+            peer: asked.peer,
+            agent: asked.agent.clone(),
+            method: asked.method.clone(),
+            medium: asked.kind.name(),
+            start: asked.bytes.start,
+            end: asked.bytes.end,
+            count: 1,
+        });
+    }
+
+    /// Bytes that went out.
+    pub fn read(&mut self, layout: &Layout, kind: MediumKind, bytes: Range<u64>, now: Instant) {
+        let length = bytes.end - bytes.start;
+        self.last_at = Some(now);
+        match kind {
+            MediumKind::Maintenance => self.maintenance_bytes += length,
+            MediumKind::Task => self.task_bytes += length,
+        }
+        let Some(boot) = &mut self.boot else { return };
+        boot.last_at = now;
+        match kind {
+            MediumKind::Maintenance => boot.mark(layout, bytes),
+            MediumKind::Task => boot.is_task_read = true,
+        }
+    }
+
+    /// The machine is reset now.
+    pub fn begin_boot(&mut self, layout: &Layout, now: Instant) {
+        let all = layout.size();
+        // Many small reads can be a copy as well.
+        let was_read = self.maintenance_bytes.saturating_mul(100) >= all * COPY_PERCENT && all > 0;
+        let sectors = usize::try_from(all.div_ceil(SECTOR * 64)).unwrap_or(0);
+        self.boot = Some(Boot {
+            began_at: now,
+            last_at: now,
+            sectors: vec![0; sectors],
+            read: [0; Part::COUNT],
+            touched: [false; Part::COUNT],
+            is_task_read: false,
+            is_copied: self.is_copied || was_read,
+        });
+    }
+
+    /// How far the boot came, and for how long nothing was read; `None` where no reset was seen.
+    pub fn stage(&self, layout: &Layout, now: Instant) -> Option<(Stage, std::time::Duration)> {
+        let boot = self.boot.as_ref()?;
+        Some((boot.stage(layout, self.maintenance_bytes), now - boot.last_at.max(boot.began_at)))
+    }
+
+    pub fn is_booting(&self) -> bool {
+        self.boot.is_some()
+    }
+
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.iter()
+    }
+}
+
+impl Request {
+    fn is_followed_by(&self, asked: &Asked) -> bool {
+        self.end == asked.bytes.start
+            && self.medium == asked.kind.name()
+            && self.method == asked.method
+            && self.peer == asked.peer
+            && self.agent == asked.agent
+    }
+}
+
+impl Boot {
+    /// Counts the sectors that were not read before, each for the part that it begins in.
+    fn mark(&mut self, layout: &Layout, bytes: Range<u64>) {
+        for region in layout.from(bytes.start) {
+            if region.bytes.start >= bytes.end {
+                return;
+            }
+            let start = region.bytes.start.max(bytes.start);
+            let end = region.bytes.end.min(bytes.end);
+            for sector in start / SECTOR..end.div_ceil(SECTOR) {
+                let Ok(word) = usize::try_from(sector / 64) else { return };
+                let Some(word) = self.sectors.get_mut(word) else { return };
+                let bit = 1 << (sector % 64);
+                if *word & bit == 0 {
+                    *word |= bit;
+                    self.read[region.part as usize] += SECTOR;
+                }
+            }
+        }
+    }
+
+    fn stage(&self, layout: &Layout, bytes_since_insert: u64) -> Stage {
+        let percent = |part: Part| {
+            let of_all = self.read[part as usize].saturating_mul(100) / layout.length(part).max(1);
+            u8::try_from(of_all.min(100)).unwrap_or(100)
+        };
+        let has = |part: Part| self.touched[part as usize];
+        let is_read = self.read.iter().any(|bytes| *bytes > 0);
+        if self.is_task_read {
+            Stage::TaskMedium
+        } else if self.is_copied {
+            Stage::Copied
+        } else if !layout.is_known() {
+            if is_read || bytes_since_insert > 0 { Stage::Unknown } else { Stage::Silent }
+        } else if has(Part::Root) {
+            Stage::Userspace
+        } else if has(Part::Initrd) {
+            Stage::Initrd { percent: percent(Part::Initrd) }
+        } else if has(Part::Kernel) {
+            Stage::Kernel { percent: percent(Part::Kernel) }
+        } else if has(Part::BootLoader) {
+            Stage::BootLoader
+        } else if has(Part::BootImage) {
+            Stage::Firmware
+        } else if is_read || bytes_since_insert > 0 {
+            Stage::Probed
+        } else {
+            Stage::Silent
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::layout::tests::{MIB, layout};
+    use super::*;
+
+    /// What a boot that reads these MiB, each in one request, shows.
+    fn stage_after(reads: &[(u64, u64)]) -> Stage {
+        let (layout, mut trace, now) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, now);
+        for (start, end) in reads {
+            get(&mut trace, &layout, MediumKind::Maintenance, start * MIB..end * MIB);
+        }
+        trace.stage(&layout, now).unwrap().0
+    }
+
+    fn get(trace: &mut Trace, layout: &Layout, kind: MediumKind, bytes: Range<u64>) {
+        let asked = Asked {
+            peer: None,
+            agent: "BMC".into(),
+            method: "GET".into(),
+            kind,
+            bytes: bytes.clone(),
+        };
+        trace.ask(layout, &asked, Timestamp::UNIX_EPOCH);
+        trace.read(layout, kind, bytes, Instant::now());
+    }
+
+    #[test]
+    fn the_part_that_was_asked_for_last_in_the_order_of_a_boot_tells_the_stage() {
+        for (reads, stage) in [
+            (&[][..], Stage::Silent),
+            (&[(0, 1)], Stage::Probed),
+            // Read ahead: nobody asked for the boot image.
+            (&[(0, 2)], Stage::Probed),
+            (&[(0, 1), (1, 2)], Stage::Firmware),
+            (&[(1, 2), (11, 12)], Stage::BootLoader),
+            (&[(1, 2), (11, 12), (31, 36)], Stage::Kernel { percent: 50 }),
+            // The same bytes again are no progress.
+            (&[(31, 36), (31, 36)], Stage::Kernel { percent: 50 }),
+            (&[(31, 41), (21, 22)], Stage::Initrd { percent: 10 }),
+            (&[(31, 41), (21, 31), (41, 42)], Stage::Userspace),
+            (&[(0, 60)], Stage::Copied),
+        ] {
+            assert_eq!(stage_after(reads), stage, "{reads:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_before_the_reset_hides_the_boot_and_a_probe_before_it_is_one() {
+        let layout = layout();
+        for (read, stage) in [(0..60 * MIB, Stage::Copied), (0..MIB, Stage::Probed)] {
+            let (mut trace, now) = (Trace::default(), Instant::now());
+            get(&mut trace, &layout, MediumKind::Maintenance, read);
+            assert_eq!(trace.stage(&layout, now), None);
+            trace.begin_boot(&layout, now);
+            assert_eq!(trace.stage(&layout, now).unwrap().0, stage);
+            get(&mut trace, &layout, MediumKind::Task, 0..2048);
+            assert_eq!(trace.stage(&layout, now).unwrap().0, Stage::TaskMedium);
+        }
+    }
+
+    #[test]
+    fn adjacent_requests_are_one_line_and_the_oldest_lines_go() {
+        let (layout, mut trace) = (layout(), Trace::default());
+        for block in 0..1000 {
+            get(&mut trace, &layout, MediumKind::Maintenance, block * 2048..(block + 1) * 2048);
+        }
+        let lines: Vec<_> = trace.requests().map(|r| (r.start, r.end, r.count)).collect();
+        assert_eq!(lines, [(0, 1000 * 2048, 1000)]);
+        for block in 0..REQUESTS_MAX as u64 {
+            get(&mut trace, &layout, MediumKind::Maintenance, block * 4096..block * 4096 + 2048);
+        }
+        assert_eq!(trace.requests().count(), REQUESTS_MAX);
+        assert_eq!(trace.dropped, 1);
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_last_read_of_this_boot() {
+        let (layout, mut trace, began) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, began);
+        let silence = |trace: &Trace, secs| {
+            trace.stage(&layout, began + Duration::from_secs(secs)).unwrap().1.as_secs()
+        };
+        assert_eq!(silence(&trace, 60), 60);
+        trace.read(&layout, MediumKind::Maintenance, 0..1, began + Duration::from_secs(50));
+        assert_eq!(silence(&trace, 60), 10);
+    }
+}

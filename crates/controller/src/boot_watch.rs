@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Watches the boots that this process began: tells how far they came, and ends those that get no
+//! further, with the reason that their reads show.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use job::{Event, Failure, Stage as JobStage, State};
+use tokio::time::Instant;
+
+use crate::boot::Stage;
+use crate::performer::chain;
+use crate::store::{Error, JobRow};
+use crate::{App, now_ms};
+
+/// A kernel of 12 MB is read within seconds: a rarer look would miss stages.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until it is dropped.
+pub async fn run(app: App) {
+    let mut told: HashMap<String, Stage> = HashMap::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let booting = app.media.booting();
+        told.retain(|job_id, _| booting.contains(job_id));
+        for job_id in booting {
+            if let Err(error) = look(&app, &job_id, &mut told).await {
+                tracing::error!(job_id, error = chain(&error), "cannot watch a boot");
+            }
+        }
+    }
+}
+
+async fn look(app: &App, job_id: &str, told: &mut HashMap<String, Stage>) -> Result<(), Error> {
+    let Some((stage, silence)) = app.media.boot_stage(job_id, Instant::now()) else {
+        return Ok(());
+    };
+    let is_news =
+        told.get(job_id).map_or(stage != Stage::Silent, |told| stage.is_news_after(*told));
+    let is_over = stage.silence_max().is_some_and(|most| silence > most);
+    if !is_news && !is_over {
+        return Ok(());
+    }
+    let job = match app.store.job(job_id).await {
+        Err(Error::NotFound { .. }) => {
+            app.media.forget_reads(job_id);
+            return Ok(());
+        }
+        job => job?,
+    };
+    told.insert(job_id.to_owned(), stage);
+    // After its hello a machine tells about itself.
+    let is_awaited = matches!(
+        job.state,
+        State::Provisioning(JobStage::BootingMaintenance | JobStage::AwaitingMachine)
+    );
+    if !is_awaited || job.hello_at.is_some() {
+        return Ok(());
+    }
+    if is_news {
+        app.store.note(job_id, "boot", stage.words(), None, now_ms()).await?;
+    }
+    if !is_over || job.state != State::Provisioning(JobStage::AwaitingMachine) {
+        return Ok(());
+    }
+    let Failure { step, reason } = failure(app, stage);
+    let failure =
+        Failure { step, reason: format!("{reason}; silent for {} min", silence.as_secs() / 60) };
+    let message = failure.reason.clone();
+    let event = Event::Overdue(failure);
+    match app.store.apply(job_id, Some(job.epoch), event, message, now_ms()).await {
+        Ok(applied) => {
+            app.moved(&applied.job);
+            Ok(())
+        }
+        // A hello came in between.
+        Err(Error::Stale | Error::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a job whose time is over got no further.
+pub fn why_overdue(app: &App, job: &JobRow) -> Failure {
+    let fixed = |reason: &str| Failure { step: "webhook.wait".into(), reason: reason.into() };
+    match (&job.state, job.hello_at) {
+        (State::Provisioning(JobStage::Writing), _) => {
+            fixed("the machine got its permit and then fell silent; its disk may be half written")
+        }
+        (_, Some(_)) => fixed("the maintenance OS said hello and then asked for no permit"),
+        (_, None) => failure(app, stage_without_boot(app, &job.id)),
+    }
+}
+
+fn failure(app: &App, stage: Stage) -> Failure {
+    stage.failure(app.settings.media_url.as_str(), app.settings.node_url.as_str())
+}
+
+/// The stage, also where another process began the boot: then only sums are known.
+fn stage_without_boot(app: &App, job_id: &str) -> Stage {
+    if let Some((stage, _)) = app.media.boot_stage(job_id, Instant::now()) {
+        return stage;
+    }
+    let reads = app.media.reads(job_id);
+    match (reads.maintenance_bytes, reads.task_bytes) {
+        (_, 1..) => Stage::TaskMedium,
+        (0, 0) => Stage::Silent,
+        _ => Stage::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use job::Action;
+
+    use super::*;
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{temp_dir, with_job};
+
+    /// A controller whose machine was reset so long ago, and shows nothing.
+    async fn after(minutes: u64, is_heard: bool) -> JobRow {
+        let dir = temp_dir();
+        let bmc = Bmc::start("SN1", Play::Dead).await;
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        let done =
+            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
+        for action in done {
+            let event = Event::Done(action);
+            app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
+        }
+        if is_heard {
+            app.store.hello("a1", "boot".into(), "hello".into(), now_ms()).await.unwrap();
+        }
+        app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
+        look(&app, "j1", &mut HashMap::new()).await.unwrap();
+        app.store.job("j1").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_silent_boot_ends_long_before_the_deadline_with_its_reason() {
+        assert!(after(10, false).await.state.outcome().is_none(), "servers test their memory");
+        assert!(after(30, true).await.state.outcome().is_none(), "it said hello");
+        let job = after(30, false).await;
+        let Some(job::Outcome::Failed(failure)) = job.state.outcome() else {
+            panic!("{:?}", job.state)
+        };
+        assert_eq!(failure.step, "boot.no-media-read");
+        assert!(failure.reason.contains("nobody ever connected to http"), "{}", failure.reason);
+        assert!(failure.reason.ends_with("silent for 30 min"), "{}", failure.reason);
+    }
+}
