@@ -156,6 +156,13 @@ pub enum Job {
     Watch {
         id: String,
     },
+    /// Everything that is known of a job, in one tar archive without secrets: for a bug report.
+    Evidence {
+        id: String,
+        /// Where to write it; evidence-ID.tar if left out.
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
     /// End the job and put the machine back.
     Cancel {
         id: String,

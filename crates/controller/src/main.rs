@@ -10,6 +10,7 @@
 mod boot;
 mod boot_watch;
 mod driver;
+mod evidence;
 mod http;
 mod keys;
 mod media;
@@ -37,6 +38,7 @@ pub struct App {
     pub store: store::Store,
     pub keys: Arc<keys::Keys>,
     pub media: Arc<media::Media>,
+    pub evidence: Arc<evidence::Evidence>,
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
     /// Sessions of BMCs that are being ended.
@@ -83,6 +85,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let store = store::Store::open(&dir)?;
     let keys = keys::Keys::open(&dir, &settings)?;
     let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
+    let evidence = evidence::Evidence::open(&dir)?;
     let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())
         .context("open the registry")?;
     Ok(App {
@@ -90,6 +93,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         store,
         keys: Arc::new(keys),
         media: Arc::new(media),
+        evidence: Arc::new(evidence),
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
         logouts: TaskTracker::new(),
@@ -102,6 +106,7 @@ impl App {
         if !job.state.uses_media() {
             self.media.drop_task(&job.attempt);
         }
+        evidence::keep(self, job);
         if job.state.is_complete() {
             self.media.forget_reads(&job.id);
         }

@@ -12,7 +12,7 @@ const JOB_ID: &str = "0198b9c0-0000-7000-8000-000000000001";
 const UNKNOWN: Problem = (404, "job-unknown", "there is no such job");
 
 pub fn operations() -> Vec<Operation> {
-    vec![create(), list(), show(), events(), cancel(), webhook()]
+    vec![create(), list(), show(), events(), cancel(), evidence(), webhook()]
 }
 
 fn create() -> Operation {
@@ -188,6 +188,25 @@ fn cancel() -> Operation {
             (409, "wrong-state", "the job has already succeeded or failed"),
             STORAGE,
         ],
+    }
+}
+
+fn evidence() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/jobs/{id}/evidence",
+        id: "getJobEvidence",
+        tag: "jobs",
+        summary: "Everything that is known of a job, in one tar archive",
+        description: "The job, its story with the machine's journal, who read which part of the media and when, and what was said to the BMC and by it. Passwords, tokens and media URLs are left out. Kept for failed jobs; of a job that runs, what there is so far.",
+        access: Access::Admin,
+        parameters: vec![job_id()],
+        body: None,
+        answers: vec![(
+            200,
+            json!({"description": "The archive", "content": {"application/x-tar": {}}}),
+        )],
+        problems: vec![PATH, UNKNOWN, INTERNAL, STORAGE],
     }
 }
 

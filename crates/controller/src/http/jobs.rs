@@ -23,7 +23,7 @@ use super::auth::Admin;
 use super::path::Path;
 use super::problem::{Answer, json, refuse};
 use crate::store::{Created, JobRow, NewJobRow, api_status};
-use crate::{App, keys, now_ms, timestamp};
+use crate::{App, evidence, keys, now_ms, timestamp};
 
 /// Rows in one page of jobs, at most and by default.
 const PAGE_MAX: usize = 500;
@@ -241,10 +241,29 @@ pub async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Answer<Json<Job>> {
+    Ok(Json(with_recipe(&app.store.job(&id).await?)))
+}
+
+/// A job with its recipe, as far as everyone may see it.
+fn with_recipe(row: &JobRow) -> Job {
+    let recipe = Recipe::parse(row.recipe.as_bytes()).ok();
+    Job { recipe: recipe.map(|recipe| recipe.redacted()), ..shown(row) }
+}
+
+/// All that is known of a job, as a tar archive.
+pub async fn evidence(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Answer<Response> {
     let row = app.store.job(&id).await?;
-    let mut job = shown(&row);
-    job.recipe = Recipe::parse(row.recipe.as_bytes()).ok().map(|recipe| recipe.redacted());
-    Ok(Json(job))
+    let archive = evidence::archive(&app, &row, &with_recipe(&row)).await?;
+    let name = format!("attachment; filename=\"shoal-evidence-{}.tar\"", row.id);
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+    ];
+    Ok((headers, archive).into_response())
 }
 
 #[derive(Debug, Deserialize)]

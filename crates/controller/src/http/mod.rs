@@ -55,6 +55,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/api/v1/jobs/{id}", jobs::show),
         route(Method::GET, "/api/v1/jobs/{id}/events", jobs::events),
         route(Method::POST, "/api/v1/jobs/{id}/cancel", jobs::cancel),
+        route(Method::GET, "/api/v1/jobs/{id}/evidence", jobs::evidence),
         route(Method::GET, "/api/v1/servers", servers::list),
         route(Method::GET, "/api/v1/servers/{serial}", servers::show),
         route(Method::PUT, "/api/v1/servers/{serial}", servers::put),

@@ -35,6 +35,8 @@ pub struct Seen {
     pub is_on: bool,
     pub boot: String,
     pub slots: [Option<String>; 2],
+    /// Of every medium that was inserted.
+    pub urls: Vec<String>,
     pub boots_from_cd: u32,
     pub sessions_open: i32,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
@@ -208,6 +210,8 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         return StatusCode::BAD_REQUEST.into_response();
     } else if path.ends_with("InsertMedia") {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
+        let url = seen.slots[slot].clone();
+        seen.urls.extend(url);
         seen.story.push(format!("insert {slot}"));
     } else if path.ends_with("EjectMedia") {
         seen.slots[slot] = None;

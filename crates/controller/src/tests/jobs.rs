@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Jobs from POST to `complete`, over a played BMC.
 
+use std::io::Read;
+
 use job::{State, transition};
 use serde_json::{Value, json};
 
@@ -83,6 +85,52 @@ async fn a_failing_step_is_named_for_ever() {
         (&json!("failed"), &json!("image-linux.service"), &json!("digest mismatch"))
     );
     assert_eq!(bmc.seen.lock().unwrap().slots, [None, None]);
+}
+
+#[tokio::test]
+async fn the_evidence_of_a_failed_job_has_all_that_is_known_and_no_secret() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::FailAt("image-linux.service")).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, is_complete).await;
+    let path = format!("/api/v1/jobs/{id}/evidence");
+    let answer = controller.request("GET", &path).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/x-tar");
+    let archive = answer.bytes().await.unwrap();
+    let mut files = std::collections::BTreeMap::new();
+    for entry in tar::Archive::new(archive.as_ref()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        files.insert(name, text);
+    }
+    assert!(files["job.json"].contains("digest mismatch"));
+    assert!(files["events.json"].contains("image-linux.service"));
+    assert!(files["media-reads.jsonl"].contains(r#""medium":"task""#), "{files:?}");
+    assert!(files["controller.json"].contains(&bmc.url));
+    let mut secrets = bmc.seen.lock().unwrap().urls.clone();
+    let attempt = controller.app.store.job(&id).await.unwrap().attempt;
+    secrets.push(controller.app.keys.attempt_token(&attempt));
+    secrets.push(controller.admin_token().trim().to_owned());
+    for secret in &mut secrets {
+        let parts = secret.split('/').max_by_key(|part| part.len());
+        let secret = parts.unwrap();
+        assert!(secret.len() >= 32);
+        assert!(files.values().all(|text| !text.contains(secret)), "{secret} is told");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_went_well_leaves_no_evidence() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, is_complete).await;
+    let kept = std::fs::read_dir(controller.app.settings.data_dir.join("evidence")).unwrap();
+    assert_eq!(kept.count(), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What a failed job leaves behind for those who have to find out why: in one directory per job,
+//! bounded, without secrets. To keep it never fails a job: what cannot be written is logged.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::App;
+use crate::store::{JobRow, ServerRow};
+
+/// Of one file; after the line that goes beyond, a last one says that more was left out.
+const FILE_BYTES_MAX: u64 = 2 << 20;
+/// Jobs whose evidence is kept, the newest ones.
+const JOBS_MAX: usize = 1000;
+const EVENTS_PAGE: usize = 1000;
+const CUT: &[u8] = b"{\"cut\":\"more was not kept\"}\n";
+
+/// One line for each request for the job's media.
+pub const MEDIA_READS: &str = "media-reads.jsonl";
+
+/// The directory of all evidence.
+#[derive(Debug)]
+pub struct Evidence {
+    dir: PathBuf,
+}
+
+impl Evidence {
+    pub fn open(data_dir: &Path) -> anyhow::Result<Evidence> {
+        let evidence = Evidence { dir: data_dir.join("evidence") };
+        make_dir(&evidence.dir).with_context(|| format!("create {}", evidence.dir.display()))?;
+        evidence.sweep().with_context(|| format!("sweep {}", evidence.dir.display()))?;
+        Ok(evidence)
+    }
+
+    /// Adds lines to a job's file.
+    pub fn append<T: Serialize>(
+        &self,
+        job_id: &str,
+        name: &'static str,
+        lines: impl IntoIterator<Item = T>,
+    ) {
+        self.log(job_id, self.write(job_id, name, lines, true));
+    }
+
+    /// Replaces a job's file.
+    pub fn put<T: Serialize>(
+        &self,
+        job_id: &str,
+        name: &'static str,
+        lines: impl IntoIterator<Item = T>,
+    ) {
+        self.log(job_id, self.write(job_id, name, lines, false));
+    }
+
+    /// A job that went well needs none.
+    pub fn forget(&self, job_id: &str) {
+        match fs::remove_dir_all(self.dir.join(job_id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.log(job_id, Err(error)),
+            _ => {}
+        }
+    }
+
+    fn log(&self, job_id: &str, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::warn!(job_id, %error, dir = %self.dir.display(), "cannot keep evidence");
+        }
+    }
+
+    fn write<T: Serialize>(
+        &self,
+        job_id: &str,
+        name: &str,
+        lines: impl IntoIterator<Item = T>,
+        is_added: bool,
+    ) -> io::Result<()> {
+        let dir = self.dir.join(job_id);
+        make_dir(&dir)?;
+        let mut file = fs::File::options()
+            .create(true)
+            .write(true)
+            .append(is_added)
+            .truncate(!is_added)
+            .mode(0o600)
+            .open(dir.join(name))?;
+        let mut size = file.metadata()?.len();
+        let mut text = Vec::new();
+        for line in lines {
+            if size > FILE_BYTES_MAX {
+                break;
+            }
+            let from = text.len();
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+            size += (text.len() - from) as u64;
+            if size > FILE_BYTES_MAX {
+                text.extend_from_slice(CUT);
+            }
+        }
+        file.write_all(&text)
+    }
+
+    fn files(&self, job_id: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let entries = match fs::read_dir(self.dir.join(job_id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            files.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?));
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Removes the oldest beyond [`JOBS_MAX`].
+    fn sweep(&self) -> io::Result<()> {
+        let mut jobs = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            jobs.push((
+                entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+                entry.path(),
+            ));
+        }
+        jobs.sort();
+        let surplus = jobs.len().saturating_sub(JOBS_MAX);
+        jobs.iter().take(surplus).try_for_each(|(_, path)| fs::remove_dir_all(path))
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// What only this process knows of a failed job, kept before it is forgotten.
+pub fn keep(app: &App, job: &JobRow) {
+    match job.state.outcome() {
+        Some(job::Outcome::Failed(_)) => {
+            let (requests, dropped) = app.media.requests(&job.id);
+            if !requests.is_empty() {
+                let dropped = (dropped > 0).then(|| serde_json::json!({"earlier": dropped}));
+                let requests = requests.iter().map(|request| serde_json::json!(request));
+                app.evidence.put(&job.id, MEDIA_READS, dropped.into_iter().chain(requests));
+            }
+        }
+        Some(job::Outcome::Succeeded) => app.evidence.forget(&job.id),
+        None => {}
+    }
+}
+
+/// One tar archive with all that is known of a job.
+pub async fn archive(app: &App, job: &JobRow, shown: &api::jobs::Job) -> anyhow::Result<Vec<u8>> {
+    let mut events = Vec::new();
+    loop {
+        let after = events.last().map_or(0, |event: &api::jobs::JobEvent| event.seq);
+        let page = app.store.events(&job.id, after, EVENTS_PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        events.extend(page);
+    }
+    let server = app.store.server(&job.server_serial).await.ok();
+    let mut files = vec![
+        ("job.json".to_owned(), serde_json::to_vec_pretty(shown)?),
+        ("events.json".to_owned(), serde_json::to_vec_pretty(&events)?),
+        ("controller.json".to_owned(), serde_json::to_vec_pretty(&setting(app, server.as_ref()))?),
+    ];
+    files.extend(app.evidence.files(&job.id).context("read the evidence")?);
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(u64::try_from(job.updated_at / 1000).unwrap_or(0));
+        let path = format!("evidence-{}/{name}", job.id);
+        archive.append_data(&mut header, path, bytes.as_slice())?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// Where the controller says that it is, and how it reaches the BMC.
+fn setting(app: &App, server: Option<&ServerRow>) -> serde_json::Value {
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "media_url": app.settings.media_url,
+        "node_url": app.settings.node_url,
+        "bmc_url": server.map(|server| &server.bmc_url),
+        "bmc_username": server.map(|server| &server.bmc_username),
+        "bmc_certificate_sha256": server.and_then(|server| server.bmc_pin.as_ref()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_grows_to_its_bound_and_says_that_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let evidence = Evidence::open(dir.path()).unwrap();
+        let line = "x".repeat(100_000);
+        for _ in 0..30 {
+            evidence.append("j1", MEDIA_READS, [&line]);
+        }
+        let files = evidence.files("j1").unwrap();
+        assert_eq!(files.len(), 1);
+        assert!((files[0].1.len() as u64) < FILE_BYTES_MAX + 100_100);
+        assert!(files[0].1.ends_with(CUT));
+        assert_eq!(files[0].1.windows(CUT.len()).filter(|window| *window == CUT).count(), 1);
+        evidence.put("j1", MEDIA_READS, ["short"]);
+        assert_eq!(evidence.files("j1").unwrap()[0].1, b"\"short\"\n");
+        evidence.forget("j1");
+        assert_eq!(evidence.files("j1").unwrap(), []);
+    }
+
+    #[test]
+    fn the_oldest_evidence_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let evidence = Evidence::open(dir.path()).unwrap();
+        for number in 0..JOBS_MAX + 2 {
+            fs::create_dir(evidence.dir.join(format!("j{number:05}"))).unwrap();
+        }
+        drop(evidence);
+        let evidence = Evidence::open(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(&evidence.dir).unwrap().count(), JOBS_MAX);
+    }
+}
