@@ -78,13 +78,51 @@ pub struct JobList {
     pub next_cursor: Option<String>,
 }
 
+/// Answer of `POST /jobs?mode=plan`: what a job would meet. Nothing was stored or booted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    pub server_serial: String,
+    pub task_target: String,
+    /// What `oci_url` means now; absent for an artifact in another registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_digest: Option<String>,
+    /// How the media would be inserted, such as `cd+cd`; absent where nothing fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_plan: Option<String>,
+    pub checks: Vec<Check>,
+    /// No check failed.
+    pub is_ready: bool,
+    /// How long the last jobs with this target took, as their median; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_seconds: Option<u64>,
+}
+
+/// One thing that was looked at: `target`, `maintenance-iso`, `server`, `artifact`, `bmc`,
+/// `media-plan`, `fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    pub name: String,
+    pub result: CheckResult,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckResult {
+    Pass,
+    /// Could not be looked at, or may be trouble.
+    Warn,
+    /// A job would fail.
+    Fail,
+}
+
 /// One line of a job's story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvent {
     /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
     pub seq: u64,
     pub at: Timestamp,
-    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot_lost`, `hello`,
+    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
     /// `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`, `cancelled`.
     pub kind: String,
     /// For people.

@@ -66,6 +66,36 @@ pub struct Probe {
     pub media_plan: Option<String>,
     /// What stands in the way of a job, empty if nothing does.
     pub problems: Vec<String>,
+    /// Whether the BMC can read from this controller; absent where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<Fetch>,
+}
+
+/// What came of inserting a small medium and ejecting it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fetch {
+    pub result: FetchResult,
+    /// The same in a sentence.
+    pub detail: String,
+    /// The slot that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    pub bytes: u64,
+    /// Absent where too little was read to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kib_per_second: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchResult {
+    Read,
+    /// Inserted, but nobody read: some BMCs read only when a machine boots.
+    NotRead,
+    /// The BMC did not insert it.
+    Refused,
+    /// Not tried: a job is active, or every slot is taken.
+    Skipped,
 }
 
 /// One virtual media slot.

@@ -118,9 +118,13 @@ pub enum Server {
     Delete {
         serial: String,
     },
-    /// Look at the BMC: power, boot override, slots, what would stand in a job's way.
+    /// Look at the BMC: power, boot override, slots, what would stand in a job's way. A small medium
+    /// is inserted and ejected again to see whether the BMC can read from the controller.
     Probe {
         serial: String,
+        /// Insert nothing.
+        #[arg(long)]
+        no_insert: bool,
     },
 }
 
@@ -140,6 +144,10 @@ pub enum Job {
         /// Tell the job's story until it is complete.
         #[arg(long)]
         watch: bool,
+        /// Only check what a job would meet: BMC, media, artifact. Creates none; exit status 4 if it
+        /// would fail.
+        #[arg(long, conflicts_with_all = ["watch", "idempotency_key"])]
+        plan: bool,
     },
     /// Jobs, newest first.
     List {

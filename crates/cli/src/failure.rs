@@ -13,6 +13,8 @@ pub enum Failure {
     Unreachable(String),
     /// The job is complete and failed.
     JobFailed(String),
+    /// A job would fail.
+    NotReady,
     /// Something here: a file, a program.
     Local(anyhow::Error),
 }
@@ -22,7 +24,7 @@ impl Failure {
         match self {
             Failure::Refused(_) | Failure::Local(_) => 1,
             Failure::Unreachable(_) => 3,
-            Failure::JobFailed(_) => 4,
+            Failure::JobFailed(_) | Failure::NotReady => 4,
         }
     }
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Failure {
             }
             Failure::Unreachable(why) => write!(f, "the controller cannot be reached: {why}"),
             Failure::JobFailed(why) => write!(f, "the job failed: {why}"),
+            Failure::NotReady => write!(f, "a job would fail; see the checks"),
             Failure::Local(error) => write!(f, "{error:#}"),
         }
     }

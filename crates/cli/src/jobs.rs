@@ -18,11 +18,16 @@ const HEAD: [&str; 6] = ["ID", "SERVER", "STATUS", "STAGE", "OUTCOME", "FAILED S
 
 pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure> {
     match command {
-        Job::Create { server, recipe, idempotency_key, watch: is_watched } => {
+        Job::Create { server, recipe, idempotency_key, watch: is_watched, plan: is_plan } => {
             let bytes = fs::read(&recipe).with_context(|| format!("read {}", recipe.display()))?;
             let recipe = serde_json::from_slice(&bytes)
                 .with_context(|| format!("{} is not JSON", recipe.display()))?;
             let new = NewJob { server_serial: server, recipe };
+            if is_plan {
+                let plan = client.post("/api/v1/jobs?mode=plan", &[], &new)?;
+                show(format, &plan, &["CHECK", "RESULT", "DETAIL"], checks);
+                return if plan["is_ready"] == true { Ok(()) } else { Err(Failure::NotReady) };
+            }
             let headers: Vec<(&str, &str)> =
                 idempotency_key.iter().map(|key| ("idempotency-key", key.as_str())).collect();
             let job = client.post("/api/v1/jobs", &headers, &new)?;
@@ -65,6 +70,19 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+fn checks(plan: &Value) -> Vec<Vec<String>> {
+    let line = |check: &Value| {
+        ["name", "result", "detail"].map(|key| text(check, &format!("/{key}"))).to_vec()
+    };
+    let mut rows: Vec<Vec<String>> =
+        plan["checks"].as_array().into_iter().flatten().map(line).collect();
+    if let Some(secs) = plan["expected_seconds"].as_u64() {
+        let took = format!("{} min {} s, as the last jobs", secs / 60, secs % 60);
+        rows.push(vec!["duration".into(), String::new(), took]);
+    }
+    rows
 }
 
 fn row(job: &Value) -> Vec<String> {

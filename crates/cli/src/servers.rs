@@ -51,8 +51,9 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
         Server::Delete { serial } => {
             client.delete(&path(&serial))?;
         }
-        Server::Probe { serial } => {
-            let probe = client.post(&format!("{}/probe", path(&serial)), &[], &json!({}))?;
+        Server::Probe { serial, no_insert } => {
+            let probe = format!("{}/probe?insert={}", path(&serial), !no_insert);
+            let probe = client.post(&probe, &[], &json!({}))?;
             show(format, &probe, &["WHAT", "SEEN"], probed);
         }
     }
@@ -104,6 +105,11 @@ fn probed(probe: &Value) -> Vec<Vec<String>> {
         let image = text(slot, "/image");
         let image = if image.is_empty() { "empty".into() } else { image };
         rows.push(vec![text(slot, "/path"), format!("{}; {image}", types.join(", "))]);
+    }
+    if probe["fetch"].is_object() {
+        let rate = text(probe, "/fetch/kib_per_second");
+        let rate = if rate.is_empty() { rate } else { format!(", {rate} KiB/s") };
+        rows.push(vec!["fetch".into(), format!("{}{rate}", text(probe, "/fetch/detail"))]);
     }
     for problem in probe["problems"].as_array().into_iter().flatten() {
         rows.push(vec!["problem".into(), problem.as_str().unwrap_or_default().to_owned()]);

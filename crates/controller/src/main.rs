@@ -13,8 +13,11 @@ mod driver;
 mod evidence;
 mod http;
 mod keys;
+mod lanes;
 mod media;
 mod performer;
+mod preflight;
+mod probe_medium;
 mod settings;
 mod store;
 #[cfg(test)]
@@ -38,9 +41,11 @@ pub struct App {
     pub store: store::Store,
     pub keys: Arc<keys::Keys>,
     pub media: Arc<media::Media>,
+    pub probes: Arc<probe_medium::Probes>,
     pub evidence: Arc<evidence::Evidence>,
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
+    pub lanes: Arc<lanes::Lanes>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -93,9 +98,11 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         store,
         keys: Arc::new(keys),
         media: Arc::new(media),
+        probes: Arc::default(),
         evidence: Arc::new(evidence),
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
+        lanes: Arc::default(),
         logouts: TaskTracker::new(),
     })
 }

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::App;
+use crate::lanes::Turn;
 use crate::performer::Failed;
 use crate::store::{JobRow, ServerRow};
 
@@ -22,6 +23,7 @@ pub struct Session {
 pub struct Visit {
     pub bmc: Session,
     pub machine: Machine,
+    _turn: Turn,
 }
 
 impl Session {
@@ -56,9 +58,10 @@ impl Visit {
         let endpoint = endpoint(app, &server);
         let endpoint = endpoint.map_err(|error| Failed::new(STEP, format!("{error:#}"), false))?;
         let failed = |error| Failed::by_bmc(STEP, &error);
+        let turn = app.lanes.enter(&server.bmc_url).await;
         let bmc = Session::open(app, &endpoint).await.map_err(failed)?;
         let machine = bmc.machine(Some(&job.server_serial)).await.map_err(failed)?;
-        Ok(Visit { bmc, machine })
+        Ok(Visit { bmc, machine, _turn: turn })
     }
 
     /// Ends the session and hands on what came of the work.

@@ -32,12 +32,15 @@ fn create() -> Operation {
             ),
             query_parameter(
                 "mode",
-                "Reserved for a dry run, which this version refuses with 501 rather than create a job.",
+                "`plan`: check everything that a job would meet, and create none. Asks the BMC, and inserts a small medium there to see whether it can be read; that takes up to some minutes.",
                 json!({"const": "plan"}),
             ),
         ],
         body: body("NewJob", json!({"server_serial": "SN123", "recipe": recipe_example()})),
-        answers: vec![(202, accepted("The job, new or of the first request with this key"))],
+        answers: vec![
+            (200, answer("With `mode=plan`: what a job would meet", "Plan", plan_example())),
+            (202, accepted("The job, new or of the first request with this key")),
+        ],
         problems: [
             BODY.as_slice(),
             &[
@@ -61,13 +64,23 @@ fn create() -> Operation {
                     "`oci_url` names an artifact that is not in the controller's registry",
                 ),
                 INTERNAL,
-                (501, "plan-unsupported", "`mode=plan` was asked for"),
                 (503, "no-maintenance-iso", "the controller was started without a maintenance OS"),
                 STORAGE,
             ],
         ]
         .concat(),
     }
+}
+
+fn plan_example() -> Value {
+    json!({
+        "server_serial": "SN123", "task_target": "install-linux.target", "media_plan": "cd+cd",
+        "checks": [
+            {"name": "bmc", "result": "pass", "detail": "Contoso R1, serial SN123"},
+            {"name": "fetch", "result": "pass", "detail": "1083392 bytes were read from https://192.0.2.1:8443/, 20480 KiB/s"}
+        ],
+        "is_ready": true, "expected_seconds": 412
+    })
 }
 
 fn list() -> Operation {

@@ -15,6 +15,7 @@ pub fn schemas() -> Map<String, Value> {
     let mut add = [
         name::<jobs::NewJob>,
         name::<jobs::Job>,
+        name::<jobs::Plan>,
         name::<jobs::JobList>,
         name::<jobs::JobEvents>,
         name::<jobs::StatusWebhook>,

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    Access, BODY, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
+    Access, BODY, INTERNAL, Operation, PATH, Problem, QUERY, STORAGE, answer, body, empty,
+    path_parameter, query_parameter,
 };
 
 const UNKNOWN: Problem = (404, "server-unknown", "no server has this serial");
@@ -112,7 +113,11 @@ fn probe() -> Operation {
             {"path": "/redfish/v1/Managers/1/VirtualMedia/CD1", "media_types": ["CD", "DVD"], "inserted": false},
             {"path": "/redfish/v1/Managers/1/VirtualMedia/CD2", "media_types": ["CD", "DVD"], "inserted": false}
         ],
-        "media_plan": "cd+cd", "problems": []
+        "media_plan": "cd+cd", "problems": [],
+        "fetch": {
+            "result": "read", "detail": "1083392 bytes were read from https://192.0.2.1:8443/",
+            "slot": "/redfish/v1/Managers/1/VirtualMedia/CD1", "bytes": 1_083_392
+        }
     });
     Operation {
         method: "post",
@@ -120,13 +125,21 @@ fn probe() -> Operation {
         id: "probeServer",
         tag: "servers",
         summary: "Look at a server through its BMC",
-        description: "Changes nothing on the machine. What would stand in the way of a job is in `problems`. A BMC that does not answer is asked for some two minutes before the 502.",
+        description: "Boots nothing. A small medium is inserted into an empty CD slot to see whether the BMC can read from this controller, and ejected again. What would stand in the way of a job is in `problems`. A BMC that does not answer is asked for some two minutes before the 502.",
         access: Access::Admin,
-        parameters: vec![serial()],
+        parameters: vec![
+            serial(),
+            query_parameter(
+                "insert",
+                "`false` leaves the small medium out: then nothing is changed, not even for a moment",
+                json!({"type": "boolean", "default": true}),
+            ),
+        ],
         body: None,
         answers: vec![(200, answer("What was seen", "Probe", probe))],
         problems: vec![
             PATH,
+            QUERY,
             UNKNOWN,
             INTERNAL,
             (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses"),

@@ -21,7 +21,8 @@ use serde::Deserialize;
 
 use super::auth::Admin;
 use super::path::Path;
-use super::problem::{Answer, json, refuse};
+use super::plan;
+use super::problem::{Answer, bad_query, json, refuse};
 use crate::store::{Created, JobRow, NewJobRow, api_status};
 use crate::{App, evidence, keys, now_ms, timestamp};
 
@@ -33,7 +34,7 @@ const EVENTS_PAGE: usize = 1000;
 /// Longest `Idempotency-Key`.
 const KEY_BYTES_MAX: usize = 255;
 /// Targets that the maintenance OS of this version carries out.
-const TARGETS: &[&str] = &["install-linux.target"];
+pub(super) const TARGETS: &[&str] = &["install-linux.target"];
 /// How often a stream looks although nobody told it of news.
 const STREAM_POLL: Duration = Duration::from_secs(5);
 
@@ -58,21 +59,18 @@ pub async fn create(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Response> {
-    match query.map_err(|rejection| bad_query(&rejection))?.mode {
-        None => {}
-        // Who asks for a plan must not get a job.
-        Some(Mode::Plan) => {
-            return Err(refuse(
-                StatusCode::NOT_IMPLEMENTED,
-                "plan-unsupported",
-                "this version makes no plans",
-                "mode=plan is not built yet; nothing was stored",
-            ));
-        }
-    }
+    let mode = query.map_err(|rejection| bad_query(&rejection))?.mode;
     let body = body?;
     let new: NewJob = json(&body)?;
     let recipe = parse_recipe(&new)?;
+    match mode {
+        None => {}
+        // Who asks for a plan must not get a job.
+        Some(Mode::Plan) => {
+            let server = app.store.server(&new.server_serial).await?;
+            return Ok(Json(plan::plan(&app, server, &recipe).await?).into_response());
+        }
+    }
     let idempotency = idempotency(&headers, &body)?;
     // Before all that may have changed since the first request: its answer stands.
     if let Some((key, hash)) = &idempotency
@@ -167,7 +165,7 @@ fn idempotency(headers: &HeaderMap, body: &[u8]) -> Answer<Option<(String, Vec<u
 
 /// What `oci_url` means now, if it is in our own registry: the job keeps the digest, so that a tag
 /// moved later changes nothing, and a missing artifact is told before a machine is touched.
-fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Option<String>> {
+pub(super) fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Option<String>> {
     let Some(url) = recipe.oci_url() else { return Ok(None) };
     let reference: oci::Reference = url.parse().map_err(|error| {
         anyhow::anyhow!("a valid recipe has an oci_url that does not parse: {error}")
@@ -230,10 +228,6 @@ fn word(status: api::jobs::JobStatus) -> &'static str {
         JobStatus::Failed => "failed",
         JobStatus::Complete => "complete",
     }
-}
-
-fn bad_query(rejection: &QueryRejection) -> super::problem::Refusal {
-    refuse(StatusCode::BAD_REQUEST, "query", "the query cannot be read", rejection.body_text())
 }
 
 pub async fn show(

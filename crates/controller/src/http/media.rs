@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `GET|HEAD /m/{token}/{maintenance|task}.iso`: what BMCs and firmware read.
+//! `GET|HEAD /m/{token}/{maintenance|task|probe}.iso`: what BMCs and firmware read.
 //!
 //! Firmware is a plain client: one range or none, no redirects, no compression, an exact
 //! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
@@ -9,18 +9,19 @@ use std::net::SocketAddr;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
+use axum::http::response::Builder;
+use axum::http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
-use crate::App;
 use crate::boot::Asked;
 use crate::keys::sha256;
+use crate::{App, probe_medium};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -34,17 +35,16 @@ pub async fn serve(
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Answer<Response> {
-    let medium = app.store.medium(sha256(token.as_bytes())).await?.ok_or_else(unknown)?;
+    let hash = sha256(token.as_bytes());
+    if name == probe_medium::NAME {
+        return serve_probe(&app, &hash, &method, &headers);
+    }
+    let medium = app.store.medium(hash).await?.ok_or_else(unknown)?;
     if name != format!("{}.iso", medium.kind.name()) {
         return Err(unknown());
     }
     if medium.revoked {
-        return Err(refuse(
-            StatusCode::GONE,
-            "medium-over",
-            "this medium is gone",
-            "the job that it was made for needs it no more",
-        ));
+        return Err(gone("the job that it was made for needs it no more"));
     }
     let path = app.media.path(&medium.attempt, medium.kind).ok_or_else(unknown)?;
     let media = app.media.clone();
@@ -53,49 +53,13 @@ pub async fn serve(
         .await
         .map_err(anyhow::Error::from)?
         .map_err(|error| anyhow::anyhow!("hash {}: {error}", path.display()))?;
-    let etag = format!("\"{etag}\"");
     let mut file = tokio::fs::File::open(&path).await.map_err(anyhow::Error::from)?;
     let size = file.metadata().await.map_err(anyhow::Error::from)?.len();
-
-    let header =
-        |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    let response = Response::builder()
-        .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::ETAG, &etag)
-        .header(header::CACHE_CONTROL, "no-store")
-        .header(header::CONTENT_TYPE, "application/octet-stream");
-    if header(header::IF_NONE_MATCH)
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag))
-    {
-        return Ok(response
-            .status(StatusCode::NOT_MODIFIED)
-            .body(Body::empty())
-            .map_err(anyhow::Error::from)?);
-    }
-    // A range of another version of the file (If-Range) is answered with the whole file.
-    let wants_range = header(header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let range = match header(header::RANGE).filter(|_| wants_range) {
-        Some(range) => parse_range(range, size),
-        None => Range::Whole,
+    let part = match part(&headers, &etag, size) {
+        Ok(part) => part,
+        Err(answer) => return finish(answer, Body::empty()),
     };
-    let (response, start, length) = match range {
-        Range::Whole => (response.status(StatusCode::OK), 0, size),
-        Range::Part { start, end } => (
-            response
-                .status(StatusCode::PARTIAL_CONTENT)
-                .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}")),
-            start,
-            end - start + 1,
-        ),
-        Range::Outside => {
-            let response = response
-                .status(StatusCode::RANGE_NOT_SATISFIABLE)
-                .header(header::CONTENT_RANGE, format!("bytes */{size}"))
-                .header(header::CONTENT_LENGTH, 0);
-            return Ok(response.body(Body::empty()).map_err(anyhow::Error::from)?);
-        }
-    };
-    let agent = header(header::USER_AGENT).unwrap_or_default();
+    let agent = text(&headers, &header::USER_AGENT).unwrap_or_default();
     app.media.asked(
         &medium.job_id,
         &Asked {
@@ -103,24 +67,109 @@ pub async fn serve(
             agent: agent.chars().take(AGENT_CHARS_MAX).collect(),
             method: method.to_string(),
             kind: medium.kind,
-            bytes: start..start + length,
+            bytes: part.start..part.start + part.length,
         },
     );
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        file.seek(std::io::SeekFrom::Start(start)).await.map_err(anyhow::Error::from)?;
+        file.seek(std::io::SeekFrom::Start(part.start)).await.map_err(anyhow::Error::from)?;
         let media = app.media.clone();
-        let part = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
-        let mut at = start;
+        let stream = ReaderStream::with_capacity(file.take(part.length), CHUNK_BYTES);
+        let mut at = part.start;
         // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
-        Body::from_stream(part.inspect_ok(move |chunk| {
+        Body::from_stream(stream.inspect_ok(move |chunk| {
             let bytes = at..at + chunk.len() as u64;
             at = bytes.end;
             media.count_read(&medium.job_id, medium.kind, bytes, Instant::now());
         }))
     };
-    Ok(response.header(header::CONTENT_LENGTH, length).body(body).map_err(anyhow::Error::from)?)
+    finish(part.answer, body)
+}
+
+/// The medium of a probe: alive as long as the probe is.
+fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> Answer<Response> {
+    let Some(probe) = app.probes.find(hash) else {
+        return Err(gone("the probe that it was made for is over"));
+    };
+    let iso = probe.iso();
+    let part = match part(headers, probe.etag(), iso.len() as u64) {
+        Ok(part) => part,
+        Err(answer) => return finish(answer, Body::empty()),
+    };
+    if method == Method::HEAD {
+        probe.count(0);
+        return finish(part.answer, Body::empty());
+    }
+    let ends = usize::try_from(part.start)
+        .and_then(|start| Ok(start..start + usize::try_from(part.length)?));
+    let chunk = iso.slice(ends.map_err(anyhow::Error::from)?);
+    let chunks: Vec<_> = (0..chunk.len())
+        .step_by(CHUNK_BYTES)
+        .map(|at| chunk.slice(at..chunk.len().min(at + CHUNK_BYTES)))
+        .collect();
+    let counted = futures_util::stream::iter(chunks).map(move |chunk| {
+        probe.count(chunk.len() as u64);
+        Ok::<_, std::io::Error>(chunk)
+    });
+    finish(part.answer, Body::from_stream(counted))
+}
+
+/// An answer without its body, and which bytes of the medium belong there.
+struct Part {
+    answer: Builder,
+    start: u64,
+    length: u64,
+}
+
+/// What of a medium a request is about; the error is an answer without a body.
+fn part(headers: &HeaderMap, etag: &str, size: u64) -> Result<Part, Builder> {
+    let etag = format!("\"{etag}\"");
+    let answer = Response::builder()
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, &etag)
+        .header(header::CACHE_CONTROL, "no-store")
+        .header(header::CONTENT_TYPE, "application/octet-stream");
+    if text(headers, &header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag))
+    {
+        return Err(answer.status(StatusCode::NOT_MODIFIED));
+    }
+    // A range of another version of the file (If-Range) is answered with the whole file.
+    let wants_range = text(headers, &header::IF_RANGE).is_none_or(|tag| tag == etag);
+    let range = match text(headers, &header::RANGE).filter(|_| wants_range) {
+        Some(range) => parse_range(range, size),
+        None => Range::Whole,
+    };
+    let (answer, start, length) = match range {
+        Range::Whole => (answer.status(StatusCode::OK), 0, size),
+        Range::Part { start, end } => (
+            answer
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}")),
+            start,
+            end - start + 1,
+        ),
+        Range::Outside => {
+            return Err(answer
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{size}"))
+                .header(header::CONTENT_LENGTH, 0));
+        }
+    };
+    Ok(Part { answer: answer.header(header::CONTENT_LENGTH, length), start, length })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn finish(answer: Builder, body: Body) -> Answer<Response> {
+    Ok(answer.body(body).map_err(anyhow::Error::from)?)
+}
+
+fn gone(why: &str) -> Refusal {
+    refuse(StatusCode::GONE, "medium-over", "this medium is gone", why)
 }
 
 fn unknown() -> Refusal {

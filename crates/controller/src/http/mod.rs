@@ -9,6 +9,7 @@ mod jobs;
 mod media;
 mod node;
 mod path;
+mod plan;
 mod problem;
 mod registry;
 mod servers;

@@ -2,7 +2,7 @@
 //! From what went wrong to the answer that says so.
 
 use api::problem::{FieldProblem, MEDIA_TYPE, Problem};
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -104,6 +104,11 @@ impl From<BytesRejection> for Refusal {
             format!("{}; at most {} bytes are taken", rejection.body_text(), super::BODY_BYTES_MAX),
         )
     }
+}
+
+/// A query string that does not fit.
+pub fn bad_query(rejection: &QueryRejection) -> Refusal {
+    refuse(StatusCode::BAD_REQUEST, "query", "the query cannot be read", rejection.body_text())
 }
 
 /// A JSON body as a type, or a refusal that says where it is wrong.

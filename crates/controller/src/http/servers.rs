@@ -2,21 +2,22 @@
 //! `/servers`: which machine is reached at which BMC, and a look at it.
 
 use api::problem::{FieldProblem, Problem};
-use api::servers::{BmcSpec, Probe, ProbedSlot, Server, ServerList, ServerSpec};
+use api::servers::{BmcSpec, FetchResult, Probe, ProbedSlot, Server, ServerList, ServerSpec};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use url::Url;
 
 use super::auth::Admin;
 use super::path::Path;
-use super::problem::{Answer, Refusal, json, refuse};
+use super::problem::{Answer, Refusal, bad_query, json, refuse};
 use crate::performer::{chain, two_cd_slots};
+use crate::preflight::{self, Blind, Seen};
 use crate::store::{self, ServerRow};
-use crate::visit::{Session, endpoint};
 use crate::{App, now_ms, timestamp};
 
 /// Serial numbers that vendors leave in place: they name no machine.
@@ -205,27 +206,47 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Looks at the machine through its BMC; changes nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeQuery {
+    insert: Option<bool>,
+}
+
+/// Looks at the machine through its BMC; what it inserts, it ejects.
 pub async fn probe(
     _admin: Admin,
     State(app): State<App>,
     Path(serial): Path<String>,
+    query: Result<Query<ProbeQuery>, QueryRejection>,
 ) -> Answer<Json<Probe>> {
+    let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let server = app.store.server(&serial).await?;
-    let endpoint = endpoint(&app, &server)?;
-    let failed = |error: redfish::Error| {
-        refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", chain(&error))
-    };
-    let bmc = Session::open(&app, &endpoint).await.map_err(failed)?;
-    let machine = bmc.machine(Some(&serial)).await;
-    bmc.close().await;
-    let machine = machine.map_err(failed)?;
+    let pin = server.bmc_pin.clone();
+    let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
+    let Seen { machine, fetch } = seen.map_err(|blind| match blind {
+        Blind::Bmc(error) => refuse(
+            StatusCode::BAD_GATEWAY,
+            "bmc",
+            "the BMC did not do what was asked",
+            chain(&error),
+        ),
+        Blind::Store(error) => error.into(),
+        Blind::Other(error) => error.into(),
+    })?;
     let plan = two_cd_slots(&machine);
-    let problems = plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
+    let mut problems: Vec<String> =
+        plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
+    problems.extend(
+        fetch
+            .iter()
+            .filter(|fetch| fetch.result == FetchResult::Refused)
+            .map(|fetch| fetch.detail.clone()),
+    );
     Ok(Json(Probe {
         media_plan: plan.is_ok().then(|| "cd+cd".to_owned()),
         problems,
-        certificate_sha256: server.bmc_pin.unwrap_or_default(),
+        certificate_sha256: pin.unwrap_or_default(),
+        fetch,
         slots: machine
             .slots
             .iter()

@@ -357,6 +357,21 @@ impl Store {
         .await
     }
 
+    /// How long the last jobs with this target took that succeeded, in milliseconds.
+    pub async fn durations(&self, task_target: String, limit: usize) -> Result<Vec<i64>, Error> {
+        self.read(move |db| {
+            let mut query = db.prepare_cached(
+                "SELECT updated_at - created_at FROM jobs
+                 WHERE task_target = ?1 AND status = 'complete'
+                 AND json_extract(state, '$.complete.outcome') = 'succeeded'
+                 ORDER BY created_at DESC LIMIT ?2",
+            )?;
+            let rows = query.query_map(params![task_target, limit], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     pub async fn events(&self, id: &str, after: u64, limit: usize) -> Result<Vec<JobEvent>, Error> {
         let id = id.to_owned();
         self.read(move |db| {

@@ -98,7 +98,13 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
         ("unknown server", JOBS, job("SN9", &linux_recipe()), 404, "server-unknown"),
         ("a target of a later version", JOBS, job("SN1", &esxi), 422, "target-unsupported"),
         ("missing artifact", JOBS, absent, 422, "artifact-unknown"),
-        ("a plan", "POST /api/v1/jobs?mode=plan", good.clone(), 501, "plan-unsupported"),
+        (
+            "a plan for nobody's server",
+            "POST /api/v1/jobs?mode=plan",
+            json!({"server_serial": "SN2", "recipe": linux_recipe()}).to_string(),
+            404,
+            "server-unknown",
+        ),
         ("an unknown mode", "POST /api/v1/jobs?mode=dry", good.clone(), 400, "query"),
         ("an unknown query", "POST /api/v1/jobs?plan=true", good.clone(), 400, "query"),
     ];

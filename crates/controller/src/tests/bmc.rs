@@ -211,7 +211,11 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     } else if path.ends_with("InsertMedia") {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
         let url = seen.slots[slot].clone();
-        seen.urls.extend(url);
+        seen.urls.extend(url.clone());
+        // As most BMCs do, it looks at once.
+        if let Some(url) = url.filter(|url| url.ends_with("/probe.iso")) {
+            tokio::spawn(async move { reqwest::get(url).await?.bytes().await });
+        }
         seen.story.push(format!("insert {slot}"));
     } else if path.ends_with("EjectMedia") {
         seen.slots[slot] = None;

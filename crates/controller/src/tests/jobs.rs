@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::bmc::{Bmc, Play};
 use super::{Controller, linux_recipe, temp_dir};
 
-async fn put_server(controller: &Controller, bmc: &Bmc) {
+pub async fn put_server(controller: &Controller, bmc: &Bmc) {
     let answer = controller
         .request("PUT", "/api/v1/servers/SN1")
         .json(&json!({"bmc": {

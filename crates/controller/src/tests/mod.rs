@@ -7,6 +7,7 @@ mod bad_input;
 pub mod bmc;
 mod jobs;
 mod media;
+mod preflight;
 mod tls;
 
 use std::sync::Arc;

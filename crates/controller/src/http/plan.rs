@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `POST /jobs?mode=plan`: what a job would meet, without one. Every check is made, whatever another
+//! one says: a plan that stops at the first trouble is asked for again and again.
+
+use api::jobs::{Check, CheckResult, Plan};
+use api::servers::FetchResult;
+use recipe::Recipe;
+
+use super::jobs::{TARGETS, resolve_artifact};
+use super::problem::Answer;
+use crate::App;
+use crate::performer::{chain, two_cd_slots};
+use crate::preflight::{self, Seen};
+use crate::store::ServerRow;
+
+/// Earlier jobs that the expected duration is taken from.
+const SAMPLES: usize = 21;
+
+pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan> {
+    let target = recipe.task_target.as_str();
+    let mut checks = vec![target_check(target), maintenance(app), open_job(&server)];
+    let artifact_digest = match resolve_artifact(app, recipe) {
+        Ok(digest) => {
+            checks.push(artifact(recipe, digest.as_deref()));
+            digest
+        }
+        Err(refusal) if refusal.0.status == 422 => {
+            checks.push(check("artifact", CheckResult::Fail, refusal.0.detail));
+            None
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    let serial = server.serial.clone();
+    let media_plan = match preflight::look(app, server, true).await {
+        Ok(seen) => machine(&mut checks, &seen),
+        Err(blind) => {
+            checks.push(check("bmc", CheckResult::Fail, chain(&blind)));
+            None
+        }
+    };
+    let took = app.store.durations(target.to_owned(), SAMPLES).await?;
+    Ok(Plan {
+        server_serial: serial,
+        task_target: target.to_owned(),
+        artifact_digest,
+        media_plan,
+        is_ready: checks.iter().all(|check| check.result != CheckResult::Fail),
+        checks,
+        expected_seconds: median(took),
+    })
+}
+
+fn check(name: &str, result: CheckResult, detail: impl Into<String>) -> Check {
+    Check { name: name.into(), result, detail: detail.into() }
+}
+
+fn target_check(target: &str) -> Check {
+    match TARGETS.contains(&target) {
+        true => check("target", CheckResult::Pass, format!("the maintenance OS has {target}")),
+        false => check(
+            "target",
+            CheckResult::Fail,
+            format!("the maintenance OS of this version only has {}", TARGETS.join(", ")),
+        ),
+    }
+}
+
+fn maintenance(app: &App) -> Check {
+    match app.media.has_maintenance() {
+        true => check("maintenance-iso", CheckResult::Pass, "there is a maintenance OS to boot"),
+        false => check(
+            "maintenance-iso",
+            CheckResult::Fail,
+            "there is none; start the controller with --maintenance-iso FILE",
+        ),
+    }
+}
+
+fn open_job(server: &ServerRow) -> Check {
+    match &server.active_job {
+        None => check("server", CheckResult::Pass, "the server has no open job"),
+        Some(job) => check(
+            "server",
+            CheckResult::Fail,
+            format!("the server has the open job {job}; wait for its end or cancel it"),
+        ),
+    }
+}
+
+fn artifact(recipe: &Recipe, digest: Option<&str>) -> Check {
+    match (recipe.oci_url(), digest) {
+        (None, _) => check("artifact", CheckResult::Pass, "the recipe needs none"),
+        (Some(url), Some(digest)) => {
+            check("artifact", CheckResult::Pass, format!("{url} is {digest}"))
+        }
+        (Some(url), None) => check(
+            "artifact",
+            CheckResult::Warn,
+            format!("{url} is in a registry that only the machine asks; it is not looked at here"),
+        ),
+    }
+}
+
+/// What was seen at the BMC; answers the media plan.
+fn machine(checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
+    let what = format!("{} {}, serial {}", machine.manufacturer, machine.model, machine.serial);
+    checks.push(check("bmc", CheckResult::Pass, what));
+    let slots = two_cd_slots(machine);
+    checks.push(match &slots {
+        Ok((first, second)) => check(
+            "media-plan",
+            CheckResult::Pass,
+            format!("maintenance.iso in {}, task.iso in {}", first.path, second.path),
+        ),
+        Err(error) => check("media-plan", CheckResult::Fail, chain(error)),
+    });
+    if let Some(fetch) = fetch {
+        let result = match fetch.result {
+            FetchResult::Read => CheckResult::Pass,
+            FetchResult::NotRead | FetchResult::Skipped => CheckResult::Warn,
+            FetchResult::Refused => CheckResult::Fail,
+        };
+        let rate = fetch.kib_per_second.map(|rate| format!(", {rate} KiB/s")).unwrap_or_default();
+        checks.push(check("fetch", result, format!("{}{rate}", fetch.detail)));
+    }
+    slots.is_ok().then(|| "cd+cd".to_owned())
+}
+
+/// In whole seconds.
+fn median(mut took_ms: Vec<i64>) -> Option<u64> {
+    took_ms.sort_unstable();
+    let middle = *took_ms.get(took_ms.len() / 2)?;
+    u64::try_from(middle / 1000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_middle_of_what_was_is_expected() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![9000, 1000, 5000]), Some(5));
+    }
+}

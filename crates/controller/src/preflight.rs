@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A look at a server before a job: can its BMC be reached, which media plan fits, and can the BMC
+//! read a medium from this controller. Nothing boots, and what was inserted is ejected again.
+
+use std::time::Duration;
+
+use api::servers::{Fetch, FetchResult};
+use redfish::{Machine, Slot};
+
+use crate::performer::chain;
+use crate::probe_medium::NAME;
+use crate::store::ServerRow;
+use crate::visit::{Session, endpoint};
+use crate::{App, store};
+
+/// Longest wait for an answer to the insert of a medium of 1 MiB.
+const INSERT_MAX: Duration = Duration::from_secs(90);
+/// Longest wait for the first read after it. Most BMCs look at once.
+const READ_MAX: Duration = Duration::from_secs(10);
+
+/// What was seen.
+pub struct Seen {
+    pub machine: Machine,
+    /// `None` where nobody asked for it.
+    pub fetch: Option<Fetch>,
+}
+
+/// Why nothing was.
+#[derive(Debug, thiserror::Error)]
+pub enum Blind {
+    #[error(transparent)]
+    Bmc(#[from] redfish::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Looks; goes on to its end also when nobody waits for it any more.
+pub async fn look(app: &App, server: ServerRow, is_inserting: bool) -> Result<Seen, Blind> {
+    let app = app.clone();
+    let task = tokio::spawn(async move { look_now(&app, &server, is_inserting).await });
+    task.await.map_err(anyhow::Error::from)?
+}
+
+async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<Seen, Blind> {
+    let endpoint = endpoint(app, server)?;
+    let _turn = app.lanes.enter(&server.bmc_url).await;
+    let bmc = Session::open(app, &endpoint).await?;
+    let seen = async {
+        let machine = bmc.machine(Some(&server.serial)).await?;
+        if !is_inserting {
+            return Ok(Seen { machine, fetch: None });
+        }
+        // Asked with the lane in hand: a job that comes now waits for it.
+        let fetch = match app.store.server(&server.serial).await?.active_job {
+            Some(job) => skipped(format!("job {job} uses the virtual media")),
+            None => match free_slot(&machine) {
+                Some(slot) => fetch(app, &bmc, slot).await?,
+                None => skipped("no CD slot is empty, and what is in them is not ours".into()),
+            },
+        };
+        Ok(Seen { machine, fetch: Some(fetch) })
+    };
+    let seen = seen.await;
+    bmc.close().await;
+    seen
+}
+
+fn free_slot(machine: &Machine) -> Option<&Slot> {
+    machine.slots.iter().find(|slot| slot.takes_cd() && !slot.inserted)
+}
+
+fn skipped(why: String) -> Fetch {
+    Fetch { result: FetchResult::Skipped, detail: why, slot: None, bytes: 0, kib_per_second: None }
+}
+
+/// Inserts a small medium, waits for its first read, and ejects it.
+async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Blind> {
+    let token = app.keys.media_token()?;
+    let probe = app.probes.open(&token)?;
+    let mut url = app.settings.media_url.clone();
+    url.set_path(&format!("/m/{token}/{NAME}"));
+    let inserted = tokio::time::timeout(INSERT_MAX, bmc.insert(slot, &url)).await;
+    let is_read = match inserted {
+        Ok(Ok(())) => probe.wait_for_read(READ_MAX).await,
+        _ => probe.wait_for_read(Duration::ZERO).await,
+    };
+    let ejected = bmc.eject(slot).await;
+    let from = &app.settings.media_url;
+    let read = format!("{} bytes were read from {from}", probe.bytes());
+    let (result, detail) = match (inserted, is_read) {
+        (Ok(Ok(())), true) => (FetchResult::Read, read),
+        (Ok(Ok(())), false) => (
+            FetchResult::NotRead,
+            format!(
+                "the BMC took the medium without reading from {from}: it may read when a machine \
+                 boots, or cannot reach that address"
+            ),
+        ),
+        (Ok(Err(error)), is_read) => {
+            let error = chain(&error);
+            let seen = if is_read { read } else { format!("nobody connected to {from}") };
+            (FetchResult::Refused, format!("the BMC did not insert the medium: {error}; {seen}"))
+        }
+        (Err(_), _) => {
+            let secs = INSERT_MAX.as_secs();
+            (FetchResult::Refused, format!("the BMC did not answer the insert within {secs} s"))
+        }
+    };
+    let detail = match ejected {
+        Ok(()) => detail,
+        Err(error) => format!("{detail}; the medium could not be ejected: {}", chain(&error)),
+    };
+    Ok(Fetch {
+        result,
+        detail,
+        slot: Some(slot.path.clone()),
+        bytes: probe.bytes(),
+        kib_per_second: probe.rate(),
+    })
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Looks at a machine before a job: what is told, and that nothing stays behind.
+
+use serde_json::{Value, json};
+
+use super::bmc::{Bmc, Play};
+use super::jobs::{create, put_server};
+use super::{Controller, linux_recipe, temp_dir};
+
+async fn plan(controller: &Controller) -> Value {
+    let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+    let answer = controller.request("POST", "/api/v1/jobs?mode=plan").json(&body).send();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json().await.unwrap()
+}
+
+fn result<'a>(plan: &'a Value, name: &str) -> &'a Value {
+    let checks = plan["checks"].as_array().unwrap();
+    &checks.iter().find(|check| check["name"] == name).unwrap()["result"]
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_a_job_would_meet_and_leaves_nothing_behind() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    put_server(&controller, &bmc).await;
+    let seen = plan(&controller).await;
+    assert_eq!(seen["is_ready"], true, "{seen:#}");
+    assert_eq!(seen["media_plan"], "cd+cd");
+    assert_eq!(result(&seen, "fetch"), "pass", "{seen:#}");
+    // Another registry's artifact is the machine's to find.
+    assert_eq!(result(&seen, "artifact"), "warn");
+    assert_eq!(seen["expected_seconds"], Value::Null);
+    assert_eq!(bmc.story(), ["insert 0", "eject 0"]);
+    assert_eq!(bmc.seen.lock().unwrap().sessions_open, 0);
+    let url = bmc.seen.lock().unwrap().urls[0].clone();
+    assert_eq!(reqwest::get(url).await.unwrap().status(), 410, "the probe is over");
+    assert_eq!(controller.get("/api/v1/jobs").await["jobs"], json!([]));
+
+    let id = create_known(&controller).await;
+    controller.job_when(&id, |job| job["status"] == "complete").await;
+    assert!(plan(&controller).await["expected_seconds"].is_u64());
+}
+
+async fn create_known(controller: &Controller) -> String {
+    let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+    let answer = controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap();
+    let job: Value = answer.json().await.unwrap();
+    job["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_plan_names_every_trouble_and_not_only_the_first() {
+    let dir = temp_dir();
+    let controller =
+        Controller::start_with(dir.path(), |settings| settings.maintenance_iso = None).await;
+    let bmc = Bmc::start("SN1", Play::RefuseInserts(usize::MAX)).await;
+    put_server(&controller, &bmc).await;
+    let seen = plan(&controller).await;
+    assert_eq!(seen["is_ready"], false);
+    for (name, expected) in
+        [("maintenance-iso", "fail"), ("bmc", "pass"), ("media-plan", "pass"), ("fetch", "fail")]
+    {
+        assert_eq!(result(&seen, name), expected, "{name}: {seen:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_during_a_job_leaves_its_media_alone() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    let before = bmc.story();
+    let answer = controller.request("POST", "/api/v1/servers/SN1/probe").send().await.unwrap();
+    let seen: Value = answer.json().await.unwrap();
+    assert_eq!(seen["fetch"]["result"], "skipped", "{seen:#}");
+    assert_eq!(bmc.story(), before);
+    let plan = plan(&controller).await;
+    assert_eq!(result(&plan, "server"), "fail");
+    assert_eq!(bmc.story(), before);
+}
