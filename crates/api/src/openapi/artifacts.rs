@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    Access, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
+    Access, BODY, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
     query_parameter,
 };
 
@@ -176,9 +176,7 @@ fn create_token() -> Operation {
     let mut created = token_example();
     created["token"] = "shp_publisher_SECRET".into();
     // No 413: this path has no limit.
-    let problems: [Problem; 4] = [
-        (400, "body", "the body cannot be read"),
-        (400, "json", "the body is not JSON of this shape; `detail` says where"),
+    let problems: [Problem; 2] = [
         (
             422,
             "token",
@@ -197,7 +195,7 @@ fn create_token() -> Operation {
         parameters: Vec::new(),
         body: body("NewToken", json!({"name": "ci", "push": ["os-images/"], "days": 90})),
         answers: vec![(201, answer("The token, this once", "CreatedToken", created))],
-        problems: problems.to_vec(),
+        problems: [BODY.as_slice(), &problems].concat(),
     }
 }
 

@@ -68,7 +68,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/api/v1/artifacts/export", artifacts::export).without_limit(),
         route(Method::POST, "/api/v1/artifacts/import", artifacts::import).without_limit(),
         route(Method::GET, "/api/v1/artifacts/tokens", artifacts::tokens).without_limit(),
-        route(Method::POST, "/api/v1/artifacts/tokens", artifacts::create_token).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/tokens", artifacts::create_token),
         route(Method::DELETE, "/api/v1/artifacts/tokens/{name}", artifacts::revoke_token)
             .without_limit(),
         route(Method::POST, "/api/v1/status-webhook/{serial}", webhook::receive),

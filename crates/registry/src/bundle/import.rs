@@ -52,8 +52,8 @@ impl Storage {
         let mut names = HashSet::new();
         let partial_iso = maintenance_iso.with_extension("partial");
         // Raw: an entry with extended headers has two readings, and an export writes none.
-        for entry in tar::Archive::new(bundle).entries()?.raw(true) {
-            let entry = entry?;
+        for entry in tar::Archive::new(bundle).entries().map_err(cut)?.raw(true) {
+            let entry = entry.map_err(cut)?;
             let name = name_of(&entry)?;
             if names.len() >= ENTRIES_MAX || !names.insert(name.clone()) {
                 return Err(Error::bundle(format!(
@@ -119,7 +119,7 @@ impl Storage {
         })?;
         let on_disk = fs::metadata(self.files.blob(digest)).ok().map(|found| found.len());
         if is_known.is_some() && is_known == on_disk {
-            io::copy(&mut entry, &mut io::sink())?;
+            io::copy(&mut entry, &mut io::sink()).map_err(cut)?;
             return Ok(false);
         }
         let temporary = self.files.temporary();
@@ -203,6 +203,11 @@ impl Storage {
     }
 }
 
+/// What is read comes from the sender: that it cannot be read is the bundle's fault, not this disk's.
+fn cut(error: io::Error) -> Error {
+    Error::bundle(format!("it is not a tar file, or not the whole of it: {error}"))
+}
+
 /// The name of a plain file; any other kind of entry is refused.
 fn name_of<R: Read>(entry: &tar::Entry<R>) -> Result<String, Error> {
     let name = String::from_utf8(entry.path_bytes().into_owned())
@@ -220,7 +225,7 @@ fn blob_name(name: &str) -> Option<Digest> {
 
 fn read_plan(entry: impl Read) -> Result<Plan, Error> {
     let mut bytes = Vec::new();
-    entry.take(INDEX_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    entry.take(INDEX_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cut)?;
     if bytes.len() as u64 > INDEX_BYTES_MAX {
         return Err(Error::bundle("index.json is too large"));
     }
@@ -269,7 +274,7 @@ fn write_verified(
         let count = match reader.read(&mut buffer) {
             Ok(0) => break Ok(()),
             Ok(count) => count,
-            Err(error) => break Err(error.into()),
+            Err(error) => break Err(cut(error)),
         };
         hasher.update(&buffer[..count]);
         let step = room.spend(count as u64).and_then(|()| Ok(file.write_all(&buffer[..count])?));
