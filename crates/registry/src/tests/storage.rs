@@ -42,7 +42,7 @@ async fn the_directory_is_an_image_layout() {
 
 #[tokio::test]
 async fn skopeo_reads_the_directory() {
-    if !super::clients::has("skopeo") {
+    if !super::clients::has(&["skopeo"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,36 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs that others wrote, against the real router: what one of them pushes it pulls again, byte
-//! for byte. Where a program is absent its test does nothing, except in CI, where that is a failure.
+//! skopeo: images and indexes between registries and layouts.
 
 use std::path::Path;
-use std::process::Command;
 
 use oci::Digest;
 use serde_json::{Value, json};
 
-use super::world::{INDEX, World, answer, digest_of, image, index, noise};
-
-/// Whether a program is here; CI must have it.
-pub fn has(program: &str) -> bool {
-    let is_here = Command::new(program).arg("--version").output().is_ok();
-    let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(is_here || !is_ci, "{program} is not installed");
-    if !is_here {
-        println!("{program} is not installed: nothing is tested");
-    }
-    is_here
-}
+use super::super::world::{
+    INDEX, MANIFEST, World, answer, descriptor, digest_of, image, index, noise,
+};
+use super::{Program, has};
 
 async fn skopeo(args: &[&str]) {
-    let mut command = tokio::process::Command::new("skopeo");
-    command.arg("--insecure-policy").args(args);
-    let output = command.output().await.unwrap();
-    assert!(
-        output.status.success(),
-        "skopeo {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let args = [&["--insecure-policy"], args].concat();
+    Program::new("skopeo", Path::new("/")).run(&args).await;
 }
 
 /// Every blob of a layout, by name.
@@ -61,16 +44,15 @@ async fn push_platform(world: &World, architecture: &str, seed: u64) -> Value {
     world.push_blob("source", &config).await;
     world.push_blob("source", &layer).await;
     let mut document = image(&[&layer]);
-    document["config"] =
-        super::world::descriptor("application/vnd.oci.image.config.v1+json", &config);
-    let put = world.put_manifest("source", architecture, super::world::MANIFEST, &document).await;
+    document["config"] = descriptor("application/vnd.oci.image.config.v1+json", &config);
+    let put = world.put_manifest("source", architecture, MANIFEST, &document).await;
     assert_eq!(put.status, 201, "{}", put.text());
     document
 }
 
 #[tokio::test]
 async fn skopeo_copies_an_image_and_an_index() {
-    if !has("skopeo") {
+    if !has(&["skopeo"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
