@@ -12,6 +12,7 @@ mod bench;
 mod e2e;
 mod images;
 mod kill_points;
+mod power_cuts;
 mod third_party;
 mod tidy;
 mod validate;
@@ -58,6 +59,14 @@ enum Task {
         #[arg(value_enum)]
         what: kill_points::What,
     },
+    /// Cut the power of a disk at each of its flushes, and judge what is found. Needs root.
+    PowerCuts {
+        #[arg(value_enum)]
+        what: power_cuts::What,
+        /// Only at every so-many-th flush.
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+    },
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
@@ -86,6 +95,7 @@ fn main() -> anyhow::Result<()> {
         }
         Task::Test => test(&root),
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
+        Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
         Task::Bench { what } => {
             let build = ["build", "--release", "--locked"];
             run("cargo", &[&build, what.programs()].concat())?;
@@ -100,6 +110,9 @@ fn test(root: &Path) -> anyhow::Result<()> {
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
     validate::validate(root)?;
     println!("validate: passed after {:.1} min", minutes());
+    kill_points::kill_points(root, kill_points::What::Registry)?;
+    power_cuts::power_cuts(root, power_cuts::What::Registry, 1)?;
+    println!("kills and power cuts: survived after {:.1} min", minutes());
     programs(root)?;
     println!("images: built after {:.1} min", minutes());
     images::twice(root)?;

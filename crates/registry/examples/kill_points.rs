@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! kill_points run DIR    does the steps, writes one line for each that is acknowledged
+//! kill_points run-in-step DIR
+//!                        the same, and after each line waits for one (`cargo xtask power-cuts`)
 //! kill_points check DIR  reads those lines; nothing acknowledged may be lost, nothing torn be served;
 //!                        then does the remaining steps: they must come to the same end
 //! ```
@@ -43,7 +45,11 @@ struct Expected {
 fn main() -> Done {
     let args: Vec<String> = std::env::args().collect();
     match args.get(1).map(String::as_str).zip(args.get(2)) {
-        Some(("run", dir)) => run(Path::new(dir), 0),
+        Some(("run", dir)) => run(Path::new(dir), 0, || Ok(())),
+        Some(("run-in-step", dir)) => run(Path::new(dir), 0, || {
+            std::io::stdin().read_line(&mut String::new())?;
+            Ok(())
+        }),
         Some(("check", dir)) => check(Path::new(dir)),
         _ => Err("usage: kill_points run|check DIR".into()),
     }
@@ -83,13 +89,14 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-fn run(dir: &Path, begin: usize) -> Done {
+fn run(dir: &Path, begin: usize, wait: impl Fn() -> Done) -> Done {
     let storage = open(dir)?;
     for (number, step) in steps().iter().enumerate().skip(begin) {
         perform(&storage, dir, step)?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "{number}")?;
         out.flush()?;
+        wait()?;
     }
     Ok(())
 }
@@ -198,7 +205,7 @@ fn check(dir: &Path) -> Done {
     judge(&storage, done)?;
     drop(storage);
     std::fs::remove_dir_all(&copy)?;
-    run(dir, done)?;
+    run(dir, done, || Ok(()))?;
     let storage = open(dir)?;
     judge(&storage, steps().len())?;
     let left = std::fs::read_dir(dir.join("blobs/sha256"))?.count();

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `cargo xtask power-cuts`: a program's disk as a loss of power leaves it, at every flush of a life.
+//!
+//! ```text
+//! program ─▶ ext4 ─▶ loop device ─▶ FUSE export of qemu-storage-daemon ─▶ blklogwrites: disk + log
+//! ```
+//!
+//! The log has every write and flush in order. A disk promises what was written before its last
+//! completed flush; of what came later, any part may be there. So for each flush one disk is made that
+//! has all writes up to some later place, and one that has any of those after the flush; both are
+//! mounted, and the program's own judge looks at what it had acknowledged by then.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+/// What loses its power.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum What {
+    /// The registry's storage, in the life that `kill-points` kills.
+    Registry,
+}
+
+const SECTOR: u64 = 512;
+const DISK_BYTES: u64 = 64 << 20;
+/// Sparse, so that only what is used counts.
+const LOG_BYTES: u64 = 2 << 30;
+const START: Duration = Duration::from_secs(20);
+/// A log that does not grow for so long has no write under way.
+const QUIET: Duration = Duration::from_millis(10);
+/// Disks that forget what they promised, to see that the judge notices.
+const LIARS: usize = 50;
+
+/// One entry of the log (Linux, Documentation/admin-guide/device-mapper/log-writes.rst).
+struct Entry {
+    /// On the disk and in the log, in bytes.
+    to: u64,
+    from: u64,
+    length: u64,
+    is_flush: bool,
+    is_discard: bool,
+}
+
+const FLUSH: u64 = 1;
+const FUA: u64 = 2;
+const DISCARD: u64 = 4;
+
+pub fn power_cuts(root: &Path, what: What, every: usize) -> anyhow::Result<()> {
+    let What::Registry = what;
+    let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
+    crate::run("cargo", &build)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let program = target.join("debug/examples/kill_points");
+    let dir = tempfile::tempdir_in("/dev/shm")?;
+    let life = record(&program, dir.path()).context("record a life")?;
+    println!(
+        "recorded {} writes and flushes, {} acknowledged steps",
+        life.entries.len(),
+        life.acknowledged.len()
+    );
+    let mut judge = Judge { life: &life, program: &program, dir: dir.path(), random: 1 };
+    let intact = judge.cuts(every)?;
+    let noticed = judge.liars()?;
+    ensure!(noticed > 0, "no disk that forgets flushed writes was noticed: the judge is blind");
+    println!("of {LIARS} disks that forget what they flushed, {noticed} were noticed");
+    println!("intact {intact}/{intact}, acknowledged losses 0");
+    Ok(())
+}
+
+/// A program's writes, and how many of them were there at each of its acknowledgements.
+struct Life {
+    log: File,
+    entries: Vec<Entry>,
+    /// When the file system was ready.
+    ready: usize,
+    acknowledged: Vec<usize>,
+}
+
+fn record(program: &Path, dir: &Path) -> anyhow::Result<Life> {
+    let (disk, log, export) = (dir.join("disk"), dir.join("log"), dir.join("export"));
+    File::create(&disk)?.set_len(DISK_BYTES)?;
+    File::create(&log)?.set_len(LOG_BYTES)?;
+    File::create(&export)?;
+    let _daemon = Daemon::start(&disk, &log, &export)?;
+    let device = Loop::attach(&export)?;
+    succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&device.0))?;
+    let place = dir.join("mounted");
+    let mounted = Mounted::mount(&device.0, &place)?;
+    let mut reader = LogReader { log: File::open(&log)?, at: SECTOR, entries: Vec::new() };
+    let ready = reader.settle()?;
+    let mut child = Command::new(program)
+        .arg("run-in-step")
+        .arg(place.join("registry"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start the program")?;
+    let mut steps = child.stdin.take().context("stdin is piped")?;
+    let mut acknowledged = Vec::new();
+    for line in BufReader::new(child.stdout.take().context("stdout is piped")?).lines() {
+        line?;
+        acknowledged.push(reader.settle()?);
+        steps.write_all(b"\n")?;
+    }
+    ensure!(child.wait()?.success(), "the program failed by itself");
+    drop(mounted);
+    reader.settle()?;
+    Ok(Life { log: reader.log, entries: reader.entries, ready, acknowledged })
+}
+
+/// Reads the log as it grows.
+struct LogReader {
+    log: File,
+    at: u64,
+    entries: Vec<Entry>,
+}
+
+impl LogReader {
+    /// Reads until nothing more comes; answers the number of entries.
+    fn settle(&mut self) -> anyhow::Result<usize> {
+        loop {
+            let before = self.entries.len();
+            std::thread::sleep(QUIET);
+            while let Some(entry) = self.next()? {
+                self.entries.push(entry);
+            }
+            if self.entries.len() == before {
+                return Ok(before);
+            }
+        }
+    }
+
+    /// `sector, count, flags, data length` in front of each write's data, little-endian.
+    fn next(&mut self) -> anyhow::Result<Option<Entry>> {
+        let mut head = [0; 32];
+        self.log.read_exact_at(&mut head, self.at)?;
+        let field = |number: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&head[number * 8..number * 8 + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let (sector, count, flags) = (field(0), field(1), field(2));
+        if (sector, count, flags) == (0, 0, 0) {
+            return Ok(None);
+        }
+        let is_discard = flags & DISCARD != 0;
+        let entry = Entry {
+            to: sector * SECTOR,
+            from: self.at + SECTOR,
+            length: count * SECTOR,
+            is_flush: flags & (FLUSH | FUA) != 0,
+            is_discard,
+        };
+        // A discard has no data.
+        self.at = entry.from + if is_discard { 0 } else { entry.length };
+        Ok(Some(entry))
+    }
+}
+
+struct Judge<'a> {
+    life: &'a Life,
+    program: &'a Path,
+    dir: &'a Path,
+    random: u64,
+}
+
+impl Judge<'_> {
+    /// Two disks for every so-many-th flush; answers how many there were.
+    fn cuts(&mut self, every: usize) -> anyhow::Result<usize> {
+        let base = self.dir.join("base");
+        let disk = File::create(&base)?;
+        disk.set_len(DISK_BYTES)?;
+        let mut intact = 0;
+        let mut flushes = 0;
+        for number in 0..self.life.entries.len() {
+            self.apply(&disk, number)?;
+            if !self.life.entries[number].is_flush || number < self.life.ready {
+                continue;
+            }
+            flushes += 1;
+            if flushes % every != 0 {
+                continue;
+            }
+            let next = self.next_flush(number);
+            let end = number + 1 + self.below(next - number);
+            for is_any in [false, true] {
+                let chosen: Vec<usize> =
+                    (number + 1..end).filter(|_| !is_any || self.below(2) == 0).collect();
+                self.look(&base, &chosen, end)
+                    .with_context(|| format!("power lost at write {end}, flushed at {number}"))?;
+                intact += 1;
+            }
+        }
+        Ok(intact)
+    }
+
+    /// Disks that lose any write, flushed or not; answers how many the judge refuses.
+    fn liars(&mut self) -> anyhow::Result<usize> {
+        let base = self.dir.join("base");
+        let all = self.life.entries.len();
+        let mut noticed = 0;
+        for _ in 0..LIARS {
+            let disk = File::create(&base)?;
+            disk.set_len(DISK_BYTES)?;
+            for number in 0..self.life.ready {
+                self.apply(&disk, number)?;
+            }
+            let end = self.life.ready + 1 + self.below(all - self.life.ready);
+            let chosen: Vec<usize> =
+                (self.life.ready..end).filter(|_| self.below(20) != 0).collect();
+            noticed += usize::from(self.look(&base, &chosen, end).is_err());
+        }
+        Ok(noticed)
+    }
+
+    fn next_flush(&self, after: usize) -> usize {
+        let rest = self.life.entries.iter().enumerate().skip(after + 1);
+        rest.filter(|(_, entry)| entry.is_flush)
+            .map(|(number, _)| number)
+            .next()
+            .unwrap_or(self.life.entries.len())
+    }
+
+    /// A disk of `base` and these writes, as it is when the power comes back after write `end`.
+    fn look(&self, base: &Path, chosen: &[usize], end: usize) -> anyhow::Result<()> {
+        let cut = self.dir.join("cut");
+        fs::copy(base, &cut)?;
+        let disk = OpenOptions::new().write(true).open(&cut)?;
+        for number in chosen {
+            self.apply(&disk, *number)?;
+        }
+        drop(disk);
+        let device = Loop::attach(&cut)?;
+        let mounted = Mounted::mount(&device.0, &self.dir.join("mounted"))?;
+        let done = self.life.acknowledged.iter().filter(|entries| **entries <= end).count();
+        let mut child = Command::new(self.program)
+            .arg("check")
+            .arg(mounted.0.join("registry"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let lines = "acknowledged\n".repeat(done);
+        child.stdin.take().context("stdin is piped")?.write_all(lines.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "after {done} steps: {}", text.trim());
+        Ok(())
+    }
+
+    fn apply(&self, disk: &File, number: usize) -> anyhow::Result<()> {
+        let entry = &self.life.entries[number];
+        let mut bytes = vec![0; usize::try_from(entry.length)?];
+        if !entry.is_discard {
+            self.life.log.read_exact_at(&mut bytes, entry.from)?;
+        }
+        Ok(disk.write_all_at(&bytes, entry.to)?)
+    }
+
+    /// Below `limit`; the same in every run.
+    fn below(&mut self, limit: usize) -> usize {
+        // Marsaglia's xorshift64.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        usize::try_from(self.random % (limit.max(1) as u64)).unwrap_or(0)
+    }
+}
+
+/// The daemon that shows the logged disk as a file.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(disk: &Path, log: &Path, export: &Path) -> anyhow::Result<Daemon> {
+        let child = Command::new("qemu-storage-daemon")
+            .args([
+                "--blockdev",
+                &format!("driver=file,node-name=disk,filename={}", disk.display()),
+            ])
+            .args(["--blockdev", &format!("driver=file,node-name=log,filename={}", log.display())])
+            .args(["--blockdev", "driver=blklogwrites,node-name=logged,file=disk,log=log"])
+            .arg("--export")
+            .arg(format!(
+                "type=fuse,id=export,node-name=logged,mountpoint={},writable=on",
+                export.display()
+            ))
+            .spawn()
+            .context("start qemu-storage-daemon (package qemu-system-common)")?;
+        let mut daemon = Daemon(child);
+        let deadline = Instant::now() + START;
+        while fs::metadata(export)?.len() != DISK_BYTES {
+            if let Some(status) = daemon.0.try_wait()? {
+                bail!("qemu-storage-daemon ended: {status}");
+            }
+            ensure!(Instant::now() < deadline, "qemu-storage-daemon exports nothing");
+            std::thread::sleep(QUIET);
+        }
+        Ok(daemon)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        report(Command::new("kill").arg(pid).status());
+        report(self.0.wait());
+    }
+}
+
+/// A loop device on a file.
+struct Loop(String);
+
+impl Loop {
+    fn attach(file: &Path) -> anyhow::Result<Loop> {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(Loop(String::from_utf8(output.stdout)?.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        report(Command::new("losetup").args(["--detach", &self.0]).status());
+    }
+}
+
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn mount(device: &str, place: &Path) -> anyhow::Result<Mounted> {
+        fs::create_dir_all(place)?;
+        succeed(Command::new("mount").args(["-t", "ext4", device]).arg(place))?;
+        Ok(Mounted(place.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        report(Command::new("umount").arg(&self.0).status());
+    }
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", text.trim());
+    Ok(())
+}
+
+/// What goes wrong while things are put away is told, and that is all that can be done.
+fn report(status: std::io::Result<std::process::ExitStatus>) {
+    match status {
+        Ok(status) if status.success() || status.code().is_none() => {}
+        other => eprintln!("cannot put away: {other:?}"),
+    }
+}
