@@ -10,6 +10,7 @@
 
 mod bench;
 mod e2e;
+mod fuzz;
 mod images;
 mod kill_points;
 mod power_cuts;
@@ -59,6 +60,14 @@ enum Task {
         #[arg(value_enum)]
         what: kill_points::What,
     },
+    /// Feed every parser of foreign bytes with what libFuzzer thinks of.
+    Fuzz {
+        /// All, if left out; the names are in fuzz/seeds.
+        target: Option<String>,
+        /// For each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Cut the power of a disk at each of its flushes, and judge what is found. Needs root.
     PowerCuts {
         #[arg(value_enum)]
@@ -95,6 +104,7 @@ fn main() -> anyhow::Result<()> {
         }
         Task::Test => test(&root),
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
         Task::Bench { what } => {
             let build = ["build", "--release", "--locked"];
@@ -105,6 +115,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The whole test command, and how long each part took.
+/// Of each fuzz target in `test`: what broke recently breaks soon.
+const FUZZ_SECS: u32 = 5;
+
 fn test(root: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
@@ -112,7 +125,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("validate: passed after {:.1} min", minutes());
     kill_points::kill_points(root, kill_points::What::Registry)?;
     power_cuts::power_cuts(root, power_cuts::What::Registry, 1)?;
-    println!("kills and power cuts: survived after {:.1} min", minutes());
+    fuzz::fuzz(root, None, FUZZ_SECS)?;
+    println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;
     println!("images: built after {:.1} min", minutes());
     images::twice(root)?;

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Layers: a hostile archive is an error, and its members' data stays within what was read.
+#![no_main]
+
+// By their files, because they are nobody else's.
+#[path = "."]
+mod image_linux {
+    #[path = "../../crates/tools/src/image_linux/pax.rs"]
+    pub mod pax;
+    #[path = "../../crates/tools/src/image_linux/tar.rs"]
+    pub mod tar;
+}
+
+use image_linux::tar::{Archive, Kind};
+
+const BLOCK: usize = 512;
+
+/// With right checksums: a random header has none, and nothing behind it would ever be read.
+fn summed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for block in bytes.chunks_exact_mut(BLOCK).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    bytes
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let bytes = summed(bytes);
+    let mut archive = Archive::new(bytes.as_slice());
+    let mut read = 0;
+    while let Ok(Some(member)) = archive.next() {
+        let from = read;
+        while let Ok(data) = archive.data() {
+            let length = data.len();
+            if length == 0 {
+                break;
+            }
+            read += length;
+            archive.consume(length);
+        }
+        assert!(member.kind == Kind::File || read == from, "a {:?} with data", member.kind);
+    }
+    assert!(read <= bytes.len(), "{read} bytes came out of {}", bytes.len());
+});
