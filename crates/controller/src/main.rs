@@ -15,6 +15,7 @@ mod http;
 mod keys;
 mod lanes;
 mod media;
+mod media_plan;
 mod performer;
 mod preflight;
 mod probe_medium;

@@ -33,6 +33,7 @@ pub struct JobRow {
     pub progress: Option<Progress>,
     pub created_at: i64,
     pub updated_at: i64,
+    pub media_plan: Option<String>,
 }
 
 /// What `POST /jobs` stores.
@@ -73,8 +74,8 @@ pub struct Applied {
 }
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
-    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at \
-    FROM jobs";
+    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
+    media_plan FROM jobs";
 
 fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {
@@ -112,6 +113,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         progress: parse_optional(row, 13)?,
         created_at: row.get(14)?,
         updated_at: row.get(15)?,
+        media_plan: row.get(16)?,
     })
 }
 
