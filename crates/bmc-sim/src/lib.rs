@@ -19,5 +19,5 @@ mod sessions;
 mod tls;
 mod virtual_media;
 
-pub use arguments::{DiskBus, Settings};
+pub use arguments::{DiskBus, Settings, Slots};
 pub use server::{Access, Bmc, start};

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
-use bmc_sim::{Access, DiskBus, Settings};
+use bmc_sim::{Access, DiskBus, Settings, Slots};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +40,9 @@ struct Qemu {
     disk_size: u64,
     #[arg(long, default_value = "virtio")]
     disk_bus: Bus,
+    /// The virtual media that the BMC has.
+    #[arg(long, default_value = "cd,cd")]
+    slots: SlotLayout,
     /// SMBIOS serial number.
     #[arg(long)]
     serial: String,
@@ -80,6 +83,16 @@ enum Bus {
     Nvme,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SlotLayout {
+    #[value(name = "cd,cd")]
+    TwoCds,
+    #[value(name = "cd,usb")]
+    CdAndUsb,
+    #[value(name = "cd")]
+    OneCd,
+}
+
 // The machine dies with the thread that starts it (see qemu.rs), so that thread must live as long
 // as the program: on a current-thread runtime it is this one.
 #[tokio::main(flavor = "current_thread")]
@@ -110,6 +123,11 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
             Bus::Virtio => DiskBus::Virtio,
             Bus::Sata => DiskBus::Sata,
             Bus::Nvme => DiskBus::Nvme,
+        },
+        slots: match arguments.slots {
+            SlotLayout::TwoCds => Slots::TwoCds,
+            SlotLayout::CdAndUsb => Slots::CdAndUsb,
+            SlotLayout::OneCd => Slots::OneCd,
         },
         redfish_serial: arguments.redfish_serial.unwrap_or_else(|| arguments.serial.clone()),
         serial: arguments.serial,

@@ -299,7 +299,7 @@ mod tests {
                     next = range.end;
                 }
                 Piece::OfOverlay(bytes) => {
-                    text.push_str(&String::from_utf8(bytes.to_vec()).unwrap());
+                    text.push_str(std::str::from_utf8(&bytes).unwrap());
                     next += bytes.len() as u64;
                 }
             }
