@@ -5,7 +5,9 @@
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
 //! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
-//! - `kill-points`: a program killed at each of its steps, and judged after each;
+//! - `kill-points`: a program killed at each of its steps, and judged after each; `power-cuts`: its
+//!   disk as a loss of power leaves it;
+//! - `fuzz`: parsers of foreign bytes;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
@@ -72,6 +74,8 @@ enum Task {
     PowerCuts {
         #[arg(value_enum)]
         what: power_cuts::What,
+        #[arg(long, value_enum, default_value_t = power_cuts::FileSystem::Ext4)]
+        on: power_cuts::FileSystem,
         /// Only at every so-many-th flush.
         #[arg(long, default_value_t = 1)]
         every: usize,
@@ -105,7 +109,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test(&root),
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
-        Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
+        Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
         Task::Bench { what } => {
             let build = ["build", "--release", "--locked"];
             run("cargo", &[&build, what.programs()].concat())?;
@@ -114,17 +118,17 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The whole test command, and how long each part took.
 /// Of each fuzz target in `test`: what broke recently breaks soon.
 const FUZZ_SECS: u32 = 5;
 
+/// The whole test command, and how long each part took.
 fn test(root: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
     validate::validate(root)?;
     println!("validate: passed after {:.1} min", minutes());
     kill_points::kill_points(root, kill_points::What::Registry)?;
-    power_cuts::power_cuts(root, power_cuts::What::Registry, 1)?;
+    power_cuts::power_cuts(root, power_cuts::What::Registry, power_cuts::FileSystem::Ext4, 1)?;
     fuzz::fuzz(root, None, FUZZ_SECS)?;
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;
