@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::Error;
 use crate::error::without_secrets;
 use crate::tls::{self, Shown, Trust, hex};
+use crate::{Error, Profile};
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -33,6 +33,8 @@ pub struct Endpoint {
     pub username: String,
     pub password: Secret,
     pub trust: Trust,
+    /// Where a person knows better than the BMC says.
+    pub profile: Option<&'static Profile>,
 }
 
 /// A password. Its Debug is `***`.
@@ -64,6 +66,8 @@ pub struct Budgets {
     pub effect: Duration,
     /// From a graceful shutdown request until force.
     pub shutdown: Duration,
+    /// Between two tries of a write that conflicts with what the BMC still does.
+    pub conflict: Duration,
     pub poll: Duration,
 }
 
@@ -75,6 +79,7 @@ impl Default for Budgets {
             insert: Duration::from_secs(30 * 60),
             effect: Duration::from_secs(120),
             shutdown: Duration::from_secs(30),
+            conflict: Duration::from_secs(5),
             poll: Duration::from_secs(1),
         }
     }
@@ -90,6 +95,7 @@ pub struct Bmc {
     username: String,
     password: Secret,
     shown: Shown,
+    pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
 }
 
@@ -109,6 +115,8 @@ pub(crate) struct Answer {
     pub status: StatusCode,
     pub location: Option<String>,
     pub etag: Option<String>,
+    /// The methods that the resource takes, where the BMC says.
+    pub allow: Option<String>,
     pub body: Value,
 }
 
@@ -124,6 +132,7 @@ impl Bmc {
             username: endpoint.username.clone(),
             password: endpoint.password.clone(),
             shown,
+            profile: endpoint.profile,
             budgets,
         };
         let root = bmc.get("/redfish/v1/").await?.body;
@@ -341,7 +350,8 @@ async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
-    let (status, location, etag) = (response.status(), text(header::LOCATION), text(header::ETAG));
+    let status = response.status();
+    let [location, etag, allow] = [header::LOCATION, header::ETAG, header::ALLOW].map(text);
     let bytes = bounded(what, response).await?;
     let body = match bytes.trim_ascii() {
         [] => Value::Null,
@@ -351,7 +361,7 @@ async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
             why: format!("the answer is not JSON: {error}"),
         })?,
     };
-    Ok(Answer { status, location, etag, body })
+    Ok(Answer { status, location, etag, allow, body })
 }
 
 async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod played;
+mod profiles;
+mod writes;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,7 @@ fn budgets() -> Budgets {
         insert: Duration::from_secs(5),
         effect: Duration::from_secs(2),
         shutdown: Duration::from_millis(50),
+        conflict: Duration::from_millis(10),
         poll: Duration::from_millis(5),
     }
 }
@@ -34,6 +37,7 @@ fn endpoint(bmc: &Played) -> Endpoint {
         username: "u".into(),
         password: Secret::new("p".into()),
         trust: Trust::Pin(bmc.pin),
+        profile: None,
     }
 }
 
