@@ -12,10 +12,15 @@ use url::Url;
 
 use crate::error::without_secrets;
 use crate::tls::{self, Shown, Trust, hex};
+use crate::transcript::{Exchange, Transcript};
 use crate::{Error, Profile};
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// A BMC that drips holds a worker no longer than this; the slowest real one sends some KiB a second.
+const DRIP_GRACE_SECS: u64 = 5;
+/// Fewest bytes a second after that.
+const RATE_MIN: u64 = 256;
 /// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest pause of our own choice between two repetitions.
@@ -56,7 +61,9 @@ impl fmt::Debug for Secret {
 /// How long each kind of operation may take, and how often a state is looked at.
 #[derive(Debug, Clone)]
 pub struct Budgets {
-    /// One request and its answer.
+    /// One GET and its answer.
+    pub read: Duration,
+    /// One other request and its answer.
     pub request: Duration,
     /// Repetitions of a request that fails for a while, such as while a BMC restarts.
     pub retries: Duration,
@@ -74,6 +81,7 @@ pub struct Budgets {
 impl Default for Budgets {
     fn default() -> Budgets {
         Budgets {
+            read: Duration::from_secs(30),
             request: Duration::from_secs(60),
             retries: Duration::from_secs(120),
             insert: Duration::from_secs(30 * 60),
@@ -95,6 +103,7 @@ pub struct Bmc {
     username: String,
     password: Secret,
     shown: Shown,
+    transcript: std::sync::Mutex<Transcript>,
     pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
 }
@@ -132,6 +141,7 @@ impl Bmc {
             username: endpoint.username.clone(),
             password: endpoint.password.clone(),
             shown,
+            transcript: std::sync::Mutex::default(),
             profile: endpoint.profile,
             budgets,
         };
@@ -231,6 +241,15 @@ impl Bmc {
         Patience { deadline: Instant::now() + self.budgets.retries, pause: poll, pause_min: poll }
     }
 
+    /// What was asked and answered since the last time, without secrets.
+    pub fn transcript(&self) -> Vec<Exchange> {
+        self.recording().take()
+    }
+
+    fn recording(&self) -> std::sync::MutexGuard<'_, Transcript> {
+        self.transcript.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     async fn once(
         &self,
         method: Method,
@@ -238,9 +257,26 @@ impl Bmc {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
+        let begun = self.recording().begin(method.as_str(), path, body);
+        let result = self.once_now(method, path, body, etag).await;
+        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
+        self.recording().end(&begun, seen);
+        result
+    }
+
+    async fn once_now(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Error> {
         let what = format!("{method} {path}");
-        let budget =
-            if path.ends_with("InsertMedia") { self.budgets.insert } else { self.budgets.request };
+        let budget = match method {
+            Method::GET => self.budgets.read,
+            _ if path.ends_with("InsertMedia") => self.budgets.insert,
+            _ => self.budgets.request,
+        };
         let mut request = self.request(method, path).await?.timeout(budget);
         if let Some(body) = body {
             request = request.json(body);
@@ -355,17 +391,16 @@ async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
     let bytes = bounded(what, response).await?;
     let body = match bytes.trim_ascii() {
         [] => Value::Null,
-        // serde_json refuses to nest deeper than 128.
-        json => serde_json::from_slice(json).map_err(|error| Error::BadAnswer {
-            what: what.into(),
-            why: format!("the answer is not JSON: {error}"),
-        })?,
+        json => crate::document::parse(json)
+            .map_err(|why| Error::BadAnswer { what: what.into(), why })?,
     };
     Ok(Answer { status, location, etag, allow, body })
 }
 
 async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
+    let bad = |why: String| Error::BadAnswer { what: what.into(), why };
     let mut bytes = Vec::new();
+    let begun = Instant::now();
     loop {
         let chunk = response.chunk().await.map_err(|source| Error::Unreachable {
             what: what.into(),
@@ -373,10 +408,13 @@ async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
         })?;
         let Some(chunk) = chunk else { return Ok(bytes) };
         if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            let why = format!("the answer is larger than {BODY_BYTES_MAX} bytes");
-            return Err(Error::BadAnswer { what: what.into(), why });
+            return Err(bad(format!("the answer is larger than {BODY_BYTES_MAX} bytes")));
         }
         bytes.extend_from_slice(&chunk);
+        let secs = begun.elapsed().as_secs();
+        if secs >= DRIP_GRACE_SECS && (bytes.len() as u64) < secs * RATE_MIN {
+            return Err(bad(format!("the answer comes with less than {RATE_MIN} bytes a second")));
+        }
     }
 }
 
@@ -385,7 +423,7 @@ async fn refused(what: &str, response: Response) -> Error {
     let status = response.status().as_u16();
     let retry_after = retry_after(&response);
     let body: Value = match bounded(what, response).await {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
         Err(_) => Value::Null,
     };
     let error = &body["error"];

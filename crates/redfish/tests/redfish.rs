@@ -2,6 +2,7 @@
 //! The client over HTTPS, against a BMC that is played on the wire and misbehaves as told.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
+mod hostile;
 mod played;
 mod profiles;
 mod writes;
@@ -21,6 +22,7 @@ const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 fn budgets() -> Budgets {
     Budgets {
+        read: Duration::from_secs(10),
         request: Duration::from_secs(10),
         retries: Duration::from_secs(5),
         insert: Duration::from_secs(5),
