@@ -17,10 +17,8 @@ use crate::{Error, Profile};
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
-/// A BMC that drips holds a worker no longer than this; the slowest real one sends some KiB a second.
-const DRIP_GRACE_SECS: u64 = 5;
-/// Fewest bytes a second after that.
-const RATE_MIN: u64 = 256;
+/// Fewest bytes a second of an answer; the slowest real BMC sends some KiB.
+const RATE_MIN: f64 = 256.0;
 /// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest pause of our own choice between two repetitions.
@@ -65,6 +63,8 @@ pub struct Budgets {
     pub read: Duration,
     /// One other request and its answer.
     pub request: Duration,
+    /// After this an answer that drips is given up.
+    pub grace: Duration,
     /// Repetitions of a request that fails for a while, such as while a BMC restarts.
     pub retries: Duration,
     /// A BMC may download the whole ISO before it answers InsertMedia.
@@ -83,6 +83,7 @@ impl Default for Budgets {
         Budgets {
             read: Duration::from_secs(30),
             request: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
             retries: Duration::from_secs(120),
             insert: Duration::from_secs(30 * 60),
             effect: Duration::from_secs(120),
@@ -181,7 +182,7 @@ impl Bmc {
             }),
             401 | 403 => Err(Error::Unauthorized),
             404 | 405 | 501 => Ok(Auth::Basic),
-            _ => Err(refused(&what, response).await),
+            _ => Err(refused(&what, response, self.budgets.grace).await),
         }
     }
 
@@ -287,8 +288,8 @@ impl Bmc {
         let response = self.send(request, &what).await?;
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
-            status if status.is_success() => answer(&what, response).await,
-            _ => Err(refused(&what, response).await),
+            status if status.is_success() => answer(&what, response, self.budgets.grace).await,
+            _ => Err(refused(&what, response, self.budgets.grace).await),
         }
     }
 
@@ -381,14 +382,14 @@ fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause * part / 255
 }
 
-async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
+async fn answer(what: &str, response: Response, grace: Duration) -> Result<Answer, Error> {
     let text = |name| {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
     let status = response.status();
     let [location, etag, allow] = [header::LOCATION, header::ETAG, header::ALLOW].map(text);
-    let bytes = bounded(what, response).await?;
+    let bytes = bounded(what, response, grace).await?;
     let body = match bytes.trim_ascii() {
         [] => Value::Null,
         json => crate::document::parse(json)
@@ -397,7 +398,7 @@ async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
     Ok(Answer { status, location, etag, allow, body })
 }
 
-async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
+async fn bounded(what: &str, mut response: Response, grace: Duration) -> Result<Vec<u8>, Error> {
     let bad = |why: String| Error::BadAnswer { what: what.into(), why };
     let mut bytes = Vec::new();
     let begun = Instant::now();
@@ -411,18 +412,18 @@ async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
             return Err(bad(format!("the answer is larger than {BODY_BYTES_MAX} bytes")));
         }
         bytes.extend_from_slice(&chunk);
-        let secs = begun.elapsed().as_secs();
-        if secs >= DRIP_GRACE_SECS && (bytes.len() as u64) < secs * RATE_MIN {
+        let elapsed = begun.elapsed();
+        if elapsed > grace && (bytes.len() as f64) < elapsed.as_secs_f64() * RATE_MIN {
             return Err(bad(format!("the answer comes with less than {RATE_MIN} bytes a second")));
         }
     }
 }
 
 /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
-async fn refused(what: &str, response: Response) -> Error {
+async fn refused(what: &str, response: Response, grace: Duration) -> Error {
     let status = response.status().as_u16();
     let retry_after = retry_after(&response);
-    let body: Value = match bounded(what, response).await {
+    let body: Value = match bounded(what, response, grace).await {
         Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
         Err(_) => Value::Null,
     };

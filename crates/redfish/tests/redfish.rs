@@ -24,6 +24,7 @@ fn budgets() -> Budgets {
     Budgets {
         read: Duration::from_secs(10),
         request: Duration::from_secs(10),
+        grace: Duration::from_secs(1),
         retries: Duration::from_secs(5),
         insert: Duration::from_secs(5),
         effect: Duration::from_secs(2),

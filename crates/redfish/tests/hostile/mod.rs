@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use redfish::{Bmc, Budgets};
 use serde_json::{Value, json};
 
-use super::played::{Bmc as Played, reply};
+use super::played::{Bmc as Played, drip, reply};
 use super::{INSERT, SESSIONS, SYSTEM, TOKEN, budgets, connect, endpoint, medium};
 
 /// Documents of names that the client looks at, in places where they do not belong.
@@ -117,6 +117,7 @@ async fn bombs_redirects_and_drips_are_refused() {
         (reply(200, json!(vec![0; 200_000])), "more than 100000 values"),
         (reply(200, json!("x".repeat(5 << 20))), "larger than 4194304 bytes"),
         (reply(302, json!({})).header("location", "https://192.0.2.1/redfish/v1"), "HTTP 302"),
+        (drip(), "less than 256 bytes a second"),
     ] {
         let answer = std::sync::Mutex::new(Some(answer));
         let played = Played::start(move |seen, _nth| {

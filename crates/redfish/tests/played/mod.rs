@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -31,10 +33,24 @@ pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Value,
+    drips: bool,
 }
 
 pub fn reply(status: u16, body: Value) -> Reply {
-    Reply { status, headers: Vec::new(), body }
+    Reply { status, headers: Vec::new(), body, drips: false }
+}
+
+/// An answer that comes byte by byte and never ends.
+pub fn drip() -> Reply {
+    Reply { drips: true, ..reply(200, Value::Null) }
+}
+
+fn drops() -> Body {
+    let drops = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok::<_, std::convert::Infallible>(" "), ()))
+    });
+    Body::from_stream(drops)
 }
 
 impl Reply {
@@ -48,6 +64,7 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap();
         let mut response = match self.body {
+            _ if self.drips => (status, drops()).into_response(),
             Value::Null => status.into_response(),
             body => (status, axum::Json(body)).into_response(),
         };
