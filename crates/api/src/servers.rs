@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct ServerSpec {
     pub bmc: BmcSpec,
+    /// Which family of BMCs it is, such as `dell-idrac9`, where the BMC itself does not tell, or tells
+    /// it wrong. Left out, it is what the BMC says; a probe shows which that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc_profile: Option<String>,
 }
 
 /// How to reach a BMC.
@@ -38,6 +42,13 @@ pub struct BmcSpec {
 pub struct Server {
     pub serial: String,
     pub bmc: BmcSpec,
+    /// As a person set it; absent where the BMC's own word counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc_profile: Option<String>,
+    /// When the BMC refused these credentials. They are not sent again until they are set anew, so
+    /// that no account is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_refused_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// The job that is not complete yet, if any.
@@ -59,6 +70,10 @@ pub struct Probe {
     pub serial: String,
     pub power: String,
     pub boot_override: String,
+    /// The family of BMCs by which it is treated, such as `hpe-ilo5`; `standard` where none fits.
+    pub bmc_profile: String,
+    /// The BMC's firmware, empty where it does not tell.
+    pub bmc_firmware: String,
     pub certificate_sha256: String,
     pub slots: Vec<ProbedSlot>,
     /// The media plan that a job would use, such as `cd+cd`; absent where none fits.

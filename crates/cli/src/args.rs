@@ -109,6 +109,10 @@ pub enum Server {
         /// File with the CA that signed the BMC's certificate.
         #[arg(long)]
         bmc_ca: Option<PathBuf>,
+        /// Family of BMCs, such as dell-idrac9, where the BMC itself does not tell; `server probe`
+        /// shows what it tells.
+        #[arg(long)]
+        bmc_profile: Option<String>,
     },
     /// All servers.
     List,

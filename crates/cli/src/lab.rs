@@ -61,7 +61,8 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         certificate_sha256: Some(text("certificate_sha256")),
         ca_pem: None,
     };
-    client.put(&format!("/api/v1/servers/{}", encoded(&serial)), &ServerSpec { bmc: bmc_spec })?;
+    let spec = ServerSpec { bmc: bmc_spec, bmc_profile: None };
+    client.put(&format!("/api/v1/servers/{}", encoded(&serial)), &spec)?;
     tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
     let ended = supervise(&mut controller.0, &mut bmc.0);
     fs::remove_file(dir.join(PIDS)).context("remove the process ids")?;

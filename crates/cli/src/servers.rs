@@ -18,7 +18,7 @@ const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
 
 pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
     match command {
-        Server::Set { serial, bmc_url, username, password_file, pin, bmc_ca } => {
+        Server::Set { serial, bmc_url, username, password_file, pin, bmc_ca, bmc_profile } => {
             let ca_pem = match bmc_ca {
                 Some(file) => Some(
                     fs::read_to_string(&file)
@@ -34,6 +34,7 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
                     certificate_sha256: pin,
                     ca_pem,
                 },
+                bmc_profile,
             };
             let server = client.put(&path(&serial), &spec)?;
             show(format, &server, &HEAD, |server| vec![row(server)]);
@@ -90,11 +91,19 @@ fn row(server: &Value) -> Vec<String> {
 }
 
 fn probed(probe: &Value) -> Vec<Vec<String>> {
-    let mut rows: Vec<Vec<String>> =
-        ["manufacturer", "model", "serial", "power", "boot_override", "media_plan"]
-            .iter()
-            .map(|key| vec![(*key).to_owned(), text(probe, &format!("/{key}"))])
-            .collect();
+    let mut rows: Vec<Vec<String>> = [
+        "manufacturer",
+        "model",
+        "serial",
+        "power",
+        "boot_override",
+        "bmc_profile",
+        "bmc_firmware",
+        "media_plan",
+    ]
+    .iter()
+    .map(|key| vec![(*key).to_owned(), text(probe, &format!("/{key}"))])
+    .collect();
     for slot in probe["slots"].as_array().into_iter().flatten() {
         let types: Vec<&str> = slot["media_types"]
             .as_array()

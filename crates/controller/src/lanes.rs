@@ -1,15 +1,47 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! One conversation at a time with each BMC, whoever begins it: a probe's eject must not meet a job's
 //! insert, and a BMC is slow enough with one client.
+//!
+//! A BMC that does not answer is left alone for a while, so that it holds no worker; then one visit,
+//! a short one, sees whether it is back. That it is one follows from the lane.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
-/// The lanes that are in use, by the BMC's URL.
+/// Visits without any answer after which a BMC is left alone. The first may meet a BMC that restarts.
+const SILENT_MAX: u32 = 2;
+/// How long, at first; twice as long after each look that finds it silent still.
+const REST: Duration = Duration::from_secs(120);
+/// And at most: a BMC that is back is found within five minutes.
+const REST_MAX: Duration = Duration::from_secs(300);
+
+/// The lanes that are in use, and the BMCs that do not answer; each by the BMC's URL.
 #[derive(Debug, Default)]
-pub struct Lanes(Mutex<HashMap<String, Weak<Lane>>>);
+pub struct Lanes {
+    lanes: Mutex<HashMap<String, Weak<Lane>>>,
+    silent: Mutex<HashMap<String, Silence>>,
+}
+
+#[derive(Debug)]
+struct Silence {
+    visits: u32,
+    /// When it may be asked again, once it is left alone.
+    until: Option<Instant>,
+}
+
+/// How a BMC may be visited now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Visiting {
+    Fully,
+    /// To see whether it is back: no patience.
+    Briefly,
+    /// Not for so long.
+    Not(Duration),
+}
 
 type Lane = tokio::sync::Mutex<()>;
 
@@ -22,8 +54,38 @@ impl Lanes {
         self.lane(bmc_url).lock_owned().await
     }
 
+    /// How the BMC may be visited, asked with its turn in hand.
+    pub fn visiting(&self, bmc_url: &str, now: Instant) -> Visiting {
+        match self.silent().get(bmc_url).and_then(|silence| silence.until) {
+            None => Visiting::Fully,
+            Some(until) if until > now => Visiting::Not(until - now),
+            Some(_) => Visiting::Briefly,
+        }
+    }
+
+    /// The BMC answered, whatever it said.
+    pub fn answered(&self, bmc_url: &str) {
+        self.silent().remove(bmc_url);
+    }
+
+    /// The BMC did not answer at all.
+    pub fn was_silent(&self, bmc_url: &str, now: Instant) {
+        let mut silent = self.silent();
+        let silence =
+            silent.entry(bmc_url.to_owned()).or_insert(Silence { visits: 0, until: None });
+        silence.visits += 1;
+        if let Some(doublings) = silence.visits.checked_sub(SILENT_MAX) {
+            let rest = REST * 2u32.saturating_pow(doublings.min(8));
+            silence.until = Some(now + rest.min(REST_MAX));
+        }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<String, Silence>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lane(&self, bmc_url: &str) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lane) = lanes.get(bmc_url).and_then(Weak::upgrade) {
             return lane;
         }
@@ -51,6 +113,25 @@ mod tests {
         assert!(lanes.enter("https://a").now_or_never().is_some());
         drop(other);
         let _third = lanes.enter("https://c").await;
-        assert_eq!(lanes.0.lock().unwrap().len(), 1, "lanes that nobody uses go");
+        assert_eq!(lanes.lanes.lock().unwrap().len(), 1, "lanes that nobody uses go");
+    }
+
+    #[test]
+    fn a_silent_bmc_is_left_alone_and_then_looked_at_briefly() {
+        let (lanes, url, begun) = (Lanes::default(), "https://a", Instant::now());
+        lanes.was_silent(url, begun);
+        assert_eq!(lanes.visiting(url, begun), Visiting::Fully, "it may restart");
+        lanes.was_silent(url, begun);
+        assert_eq!(lanes.visiting(url, begun), Visiting::Not(REST));
+        assert_eq!(lanes.visiting("https://b", begun), Visiting::Fully);
+        assert_eq!(lanes.visiting(url, begun + REST), Visiting::Briefly);
+        lanes.was_silent(url, begun + REST);
+        assert_eq!(lanes.visiting(url, begun + REST), Visiting::Not(REST * 2));
+        for _ in 0..40 {
+            lanes.was_silent(url, begun);
+        }
+        assert_eq!(lanes.visiting(url, begun), Visiting::Not(REST_MAX));
+        lanes.answered(url);
+        assert_eq!(lanes.visiting(url, begun), Visiting::Fully);
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use api::servers::{Fetch, FetchResult};
 use redfish::{Machine, Slot};
 
+use crate::App;
 use crate::performer::chain;
 use crate::probe_medium::NAME;
 use crate::store::ServerRow;
-use crate::visit::{Session, endpoint};
-use crate::{App, store};
+use crate::visit::{Closed, Session};
 
 /// Longest wait for an answer to the insert of a medium of 1 MiB.
 const INSERT_MAX: Duration = Duration::from_secs(90);
@@ -25,30 +25,18 @@ pub struct Seen {
     pub fetch: Option<Fetch>,
 }
 
-/// Why nothing was.
-#[derive(Debug, thiserror::Error)]
-pub enum Blind {
-    #[error(transparent)]
-    Bmc(#[from] redfish::Error),
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
-}
-
 /// Looks; goes on to its end also when nobody waits for it any more.
-pub async fn look(app: &App, server: ServerRow, is_inserting: bool) -> Result<Seen, Blind> {
+pub async fn look(app: &App, server: ServerRow, is_inserting: bool) -> Result<Seen, Closed> {
     let app = app.clone();
     let task = tokio::spawn(async move { look_now(&app, &server, is_inserting).await });
     task.await.map_err(anyhow::Error::from)?
 }
 
-async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<Seen, Blind> {
-    let endpoint = endpoint(app, server)?;
+async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<Seen, Closed> {
     let _turn = app.lanes.enter(&server.bmc_url).await;
-    let bmc = Session::open(app, &endpoint).await?;
+    let bmc = Session::open(app, server, None).await?;
     let seen = async {
-        let machine = bmc.machine(Some(&server.serial)).await?;
+        let machine = bmc.machine(app, server).await?;
         if !is_inserting {
             return Ok(Seen { machine, fetch: None });
         }
@@ -76,7 +64,7 @@ fn skipped(why: String) -> Fetch {
 }
 
 /// Inserts a small medium, waits for its first read, and ejects it.
-async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Blind> {
+async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
     let token = app.keys.media_token()?;
     let probe = app.probes.open(&token)?;
     let mut url = app.settings.media_url.clone();

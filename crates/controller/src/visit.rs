@@ -3,20 +3,29 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redfish::{Bmc, Endpoint, Machine, Secret, Trust};
+use jiff::Timestamp;
+use redfish::{Bmc, Budgets, Endpoint, Machine, Secret, Trust};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::App;
-use crate::lanes::Turn;
-use crate::performer::Failed;
-use crate::store::{JobRow, ServerRow};
+use crate::evidence::Evidence;
+use crate::lanes::{Turn, Visiting};
+use crate::performer::{Failed, chain};
+use crate::store::{self, JobRow, ServerRow};
+use crate::{App, now_ms, timestamp};
 
-/// A login that is ended however its holder ends: a BMC has few sessions.
+/// Of a failed job's evidence: what was said to its BMC.
+const TRANSCRIPT: &str = "redfish.jsonl";
+
+/// A login that is ended however its holder ends: a BMC has few sessions. What was said goes into the
+/// evidence of the job, if it is for one.
 pub struct Session {
     bmc: Arc<Bmc>,
     logouts: TaskTracker,
+    job: Option<(Arc<Evidence>, String)>,
 }
 
 /// A session with the machine of a job.
@@ -26,10 +35,106 @@ pub struct Visit {
     _turn: Turn,
 }
 
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    #[error(transparent)]
+    Bmc(#[from] redfish::Error),
+    #[error(
+        "the BMC refused the credentials at {0}; so that no account is locked, they are not sent \
+         again until they are set anew with `shoal server set`"
+    )]
+    Refused(Timestamp),
+    #[error("the BMC did not answer several times; it is asked again in {} s", .0.as_secs())]
+    Resting(Duration),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl Closed {
+    fn failed(&self, app: &App, server: &ServerRow, step: &str) -> Failed {
+        match self {
+            Closed::Bmc(error) => {
+                let failed = Failed::by_bmc(step, error);
+                // A BMC that is left alone now is not worth a try before.
+                let rest = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
+                    Visiting::Not(rest) => Some(rest),
+                    Visiting::Fully | Visiting::Briefly => None,
+                };
+                Failed { retry_after: failed.retry_after.max(rest), ..failed }
+            }
+            Closed::Resting(rest) => {
+                let failed = Failed::new(step, chain(self), true);
+                Failed { retry_after: Some(*rest), ..failed }
+            }
+            Closed::Store(_) => Failed::new(step, chain(self), true),
+            Closed::Refused(_) | Closed::Other(_) => Failed::new(step, chain(self), false),
+        }
+    }
+}
+
 impl Session {
-    pub async fn open(app: &App, endpoint: &Endpoint) -> Result<Session, redfish::Error> {
-        let bmc = Bmc::connect(endpoint, redfish::Budgets::default()).await?;
-        Ok(Session { bmc: Arc::new(bmc), logouts: app.logouts.clone() })
+    /// Logs in to the server's BMC, with its turn in hand. Credentials that were refused once are not
+    /// sent, and a BMC that does not answer is left alone for a while.
+    pub async fn open(
+        app: &App,
+        server: &ServerRow,
+        job_id: Option<&str>,
+    ) -> Result<Session, Closed> {
+        // Read again: the visit before may have met a refusal.
+        let server = app.store.server(&server.serial).await?;
+        if let Some(at) = server.login_refused_at {
+            return Err(Closed::Refused(timestamp(at)));
+        }
+        let endpoint = endpoint(app, &server)?;
+        let budgets = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
+            Visiting::Fully => Budgets::default(),
+            Visiting::Briefly => Budgets { retries: Duration::ZERO, ..Budgets::default() },
+            Visiting::Not(rest) => return Err(Closed::Resting(rest)),
+        };
+        match Bmc::connect(&endpoint, budgets).await {
+            Ok(bmc) => {
+                app.lanes.answered(&server.bmc_url);
+                Ok(Session {
+                    bmc: Arc::new(bmc),
+                    logouts: app.logouts.clone(),
+                    job: job_id.map(|job_id| (app.evidence.clone(), job_id.to_owned())),
+                })
+            }
+            Err(error) => {
+                heed(app, &server, &error).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The machine, which must have the server's serial.
+    pub async fn machine(&self, app: &App, server: &ServerRow) -> Result<Machine, Closed> {
+        match self.bmc.machine(Some(&server.serial)).await {
+            Ok(machine) => Ok(machine),
+            Err(error) => {
+                heed(app, server, &error).await?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+/// Keeps in mind what an error says of the BMC for visits to come. Basic credentials are refused only
+/// after the login.
+async fn heed(app: &App, server: &ServerRow, error: &redfish::Error) -> Result<(), store::Error> {
+    match error {
+        redfish::Error::Unreachable { .. } => {
+            app.lanes.was_silent(&server.bmc_url, Instant::now());
+            Ok(())
+        }
+        redfish::Error::Unauthorized => app.store.login_refused(server, now_ms()).await,
+        _ => {
+            app.lanes.answered(&server.bmc_url);
+            Ok(())
+        }
     }
 }
 
@@ -44,6 +149,9 @@ impl Deref for Session {
 impl Drop for Session {
     /// A worker that is stopped is dropped where it waits. A second close does nothing.
     fn drop(&mut self) {
+        if let Some((evidence, job_id)) = &self.job {
+            evidence.append(job_id, TRANSCRIPT, self.bmc.transcript());
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let bmc = self.bmc.clone();
         self.logouts.spawn_on(async move { bmc.close().await }, &runtime);
@@ -55,12 +163,10 @@ impl Visit {
         const STEP: &str = "redfish.discover";
         let server = app.store.server(&job.server_serial).await;
         let server = server.map_err(|error| Failed::new(STEP, error.to_string(), false))?;
-        let endpoint = endpoint(app, &server);
-        let endpoint = endpoint.map_err(|error| Failed::new(STEP, format!("{error:#}"), false))?;
-        let failed = |error| Failed::by_bmc(STEP, &error);
+        let failed = |closed: Closed| closed.failed(app, &server, STEP);
         let turn = app.lanes.enter(&server.bmc_url).await;
-        let bmc = Session::open(app, &endpoint).await.map_err(failed)?;
-        let machine = bmc.machine(Some(&job.server_serial)).await.map_err(failed)?;
+        let bmc = Session::open(app, &server, Some(&job.id)).await.map_err(failed)?;
+        let machine = bmc.machine(app, &server).await.map_err(failed)?;
         Ok(Visit { bmc, machine, _turn: turn })
     }
 
@@ -72,7 +178,7 @@ impl Visit {
 }
 
 /// The endpoint of a server, with its password opened.
-pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
+fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
     let password = app.keys.open_sealed(&server.serial, &server.bmc_url, &server.bmc_password)?;
     let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {
         (Some(pem), _) => Trust::Ca(pem.clone().into_bytes()),
@@ -85,7 +191,17 @@ pub fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
             anyhow::bail!("server {} has neither pin nor CA; set it again", server.serial)
         }
     };
+    let profile = match &server.bmc_profile {
+        Some(name) => Some(redfish::profile(name).ok_or_else(|| {
+            anyhow::anyhow!(
+                "this version knows no BMC profile {name:?}; set server {}",
+                server.serial
+            )
+        })?),
+        None => None,
+    };
     Ok(Endpoint {
+        profile,
         url: Url::parse(&server.bmc_url)?,
         username: server.bmc_username.clone(),
         password: Secret::new(password),

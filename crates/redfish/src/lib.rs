@@ -3,18 +3,29 @@
 //!
 //! - `transport`: TLS with a pin or a CA, sessions, bounded answers, retries;
 //! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
-//! - `actions`: virtual media, boot override, power; each is proved by reading it back.
+//! - `profile`: what differs between BMCs, as data;
+//! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
+//! - `transcript`: what was said, for evidence;
+//! - `converge`: what every action needs for that.
 //!
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
 
-mod actions;
+mod boot;
+mod converge;
+mod document;
 mod error;
 mod machine;
+mod power;
+mod profile;
 mod tls;
+mod transcript;
 mod transport;
+mod virtual_media;
 
-pub use actions::Shutdown;
 pub use error::Error;
 pub use machine::{Machine, Power, Slot};
+pub use power::Shutdown;
+pub use profile::{Profile, profile, profile_names};
 pub use tls::{Trust, check_ca, fetch_certificate};
+pub use transcript::Exchange;
 pub use transport::{Bmc, Budgets, Endpoint, Secret};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::profile::{Profile, Quirk, STANDARD, detect};
 use crate::{Bmc, Error};
 
 /// Most members of a collection that are looked at.
@@ -17,11 +18,18 @@ pub struct Machine {
     pub serial: String,
     pub manufacturer: String,
     pub model: String,
+    /// What kind of BMC it has.
+    pub profile: &'static Profile,
+    /// Of the BMC, where it tells.
+    pub bmc_firmware: String,
     pub power: Power,
     /// `BootSourceOverrideEnabled`: `Disabled`, `Once` or `Continuous`.
     pub boot_override: String,
     /// In the BMC's order.
     pub slots: Vec<Slot>,
+    pub(crate) manager_path: Option<String>,
+    /// `@Redfish.Settings`: where settings of the next boot are written.
+    pub(crate) settings_path: Option<String>,
     pub(crate) reset_path: Option<String>,
     /// `ResetType` values that the BMC says it takes; empty where it does not say.
     pub(crate) reset_types: Vec<String>,
@@ -45,8 +53,12 @@ pub struct Slot {
     pub inserted: bool,
     /// The URL of the medium, where the BMC tells it.
     pub image: Option<String>,
+    /// `None`: nothing can be inserted here.
     pub(crate) insert_path: Option<String>,
     pub(crate) eject_path: Option<String>,
+    /// Written by PATCH, because it has no actions.
+    pub(crate) is_patched: bool,
+    pub(crate) profile: &'static Profile,
 }
 
 impl Slot {
@@ -63,6 +75,13 @@ impl Slot {
             |kind: &String| matches!(kind.to_ascii_uppercase().as_str(), "USBSTICK" | "FLOPPY");
         self.insert_path.is_some() && self.media_types.iter().any(is_stick)
     }
+}
+
+/// A member of a collection, as read.
+struct Member {
+    path: String,
+    allow: Option<String>,
+    body: Value,
 }
 
 pub(crate) fn power_of(system: &Value) -> Power {
@@ -84,6 +103,8 @@ pub(crate) fn slot_of(path: &str, body: &Value) -> Slot {
         image,
         insert_path: action("#VirtualMedia.InsertMedia"),
         eject_path: action("#VirtualMedia.EjectMedia"),
+        is_patched: false,
+        profile: &STANDARD,
     }
 }
 
@@ -105,7 +126,7 @@ impl Machine {
             let actions = serde_json::json!({"#VirtualMedia.InsertMedia": insert});
             slot_of(path, &serde_json::json!({"MediaTypes": types, "Actions": actions}))
         });
-        machine_of(String::new(), &Value::Null, slots.collect())
+        machine_of(String::new(), &Value::Null, None, &STANDARD, slots.collect())
     }
 }
 
@@ -116,11 +137,15 @@ impl Bmc {
         let systems = self.members(&root["Systems"]).await?;
         let mut found = Vec::new();
         let is_only_one = systems.len() == 1;
-        for (path, system) in systems {
+        for Member { path, body: system, .. } in systems {
             let text = system["SerialNumber"].as_str().unwrap_or_default().trim().to_owned();
             if serial.is_none_or(|wanted| wanted == text) {
-                let slots = self.slots_of(&root, &path, &system, is_only_one).await?;
-                return Ok(machine_of(path, &system, slots));
+                let manager = self.manager_of(&root, &system).await?;
+                let told = manager.as_ref().map_or(&Value::Null, |manager| &manager.body);
+                let profile = self.profile.unwrap_or_else(|| detect(&root, told, &system));
+                let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;
+                suit(&mut slots, profile);
+                return Ok(machine_of(path, &system, manager, profile, slots));
             }
             found.push(text);
         }
@@ -129,6 +154,31 @@ impl Bmc {
                 Err(Error::WrongMachine { wanted: wanted.into(), found: found.join(", ") })
             }
             _ => Err(Error::Unsupported("a computer system")),
+        }
+    }
+
+    /// The manager of a system: the first that it links, or the BMC's first one. A BMC that does not
+    /// show it can still be worked with.
+    async fn manager_of(&self, root: &Value, system: &Value) -> Result<Option<Member>, Error> {
+        let linked = system["Links"]["ManagedBy"].as_array().into_iter().flatten().find_map(link);
+        let path = match linked {
+            Some(path) => path,
+            None => {
+                let Some(managers) = link(&root["Managers"]) else { return Ok(None) };
+                let body = match self.get(&managers).await {
+                    Err(Error::Status { status: 400..=499, .. }) => return Ok(None),
+                    answer => answer?.body,
+                };
+                let Some(first) = body["Members"].as_array().into_iter().flatten().find_map(link)
+                else {
+                    return Ok(None);
+                };
+                first
+            }
+        };
+        match self.get(&path).await {
+            Err(Error::Status { status: 400..=499, .. }) => Ok(None),
+            answer => Ok(Some(Member { path, allow: None, body: answer?.body })),
         }
     }
 
@@ -154,7 +204,7 @@ impl Bmc {
             return Ok(slots);
         }
         // Some do not link them. A manager of another system in the same chassis is not ours.
-        for (_, manager) in self.members(&root["Managers"]).await? {
+        for Member { body: manager, .. } in self.members(&root["Managers"]).await? {
             let servers = manager["Links"]["ManagerForServers"].as_array();
             let is_ours = servers.map_or(is_only_one, |servers| {
                 servers.iter().filter_map(link).any(|server| server == system_path)
@@ -173,11 +223,15 @@ impl Bmc {
             return Ok(Vec::new());
         }
         let members = self.members(collection).await?;
-        Ok(members.iter().map(|(path, body)| slot_of(path, body)).collect())
+        let slot = |member: &Member| {
+            let may_patch = member.allow.as_deref().is_some_and(|allow| allow.contains("PATCH"));
+            Slot { is_patched: may_patch, ..slot_of(&member.path, &member.body) }
+        };
+        Ok(members.iter().map(slot).collect())
     }
 
     /// The members of a collection, read one by one; each once, however they are linked.
-    async fn members(&self, collection: &Value) -> Result<Vec<(String, Value)>, Error> {
+    async fn members(&self, collection: &Value) -> Result<Vec<Member>, Error> {
         let Some(path) = link(collection) else { return Ok(Vec::new()) };
         let body = self.get(&path).await?.body;
         let links = body["Members"].as_array().cloned().unwrap_or_default();
@@ -185,19 +239,55 @@ impl Bmc {
         let mut members = Vec::new();
         for path in links.iter().filter_map(link).take(MEMBERS_MAX) {
             if seen.insert(path.clone()) {
-                let member = self.get(&path).await?.body;
-                members.push((path, member));
+                let answer = self.get(&path).await?;
+                members.push(Member { path, allow: answer.allow, body: answer.body });
             }
         }
         Ok(members)
     }
 }
 
-fn machine_of(system_path: String, system: &Value, slots: Vec<Slot>) -> Machine {
+/// Slots as the profile has them: in which order, and which of them can be used.
+fn suit(slots: &mut [Slot], profile: &'static Profile) {
+    if profile.has(Quirk::BootsFromFirstSlot) {
+        slots
+            .sort_by_key(|slot| slot.path.rsplit('/').next().and_then(|id| id.parse::<u32>().ok()));
+    }
+    let has_actions = slots.iter().any(|slot| slot.insert_path.is_some());
+    let mut is_taken = false;
+    for slot in slots {
+        slot.profile = profile;
+        let may_patch = slot.is_patched || profile.has(Quirk::InsertByPatch);
+        slot.is_patched = slot.insert_path.is_none() && !has_actions && may_patch;
+        if slot.is_patched {
+            slot.insert_path = Some(slot.path.clone());
+        }
+        if profile.has(Quirk::SlotsShareOneMedium) && slot.takes_cd() {
+            if is_taken {
+                slot.insert_path = None;
+            }
+            is_taken = true;
+        } else if profile.has(Quirk::SlotsShareOneMedium) {
+            slot.insert_path = None;
+        }
+    }
+}
+
+fn machine_of(
+    system_path: String,
+    system: &Value,
+    manager: Option<Member>,
+    profile: &'static Profile,
+    slots: Vec<Slot>,
+) -> Machine {
     let text = |key: &str| system[key].as_str().unwrap_or_default().trim().to_owned();
     let reset = &system["Actions"]["#ComputerSystem.Reset"];
     let boot = &system["Boot"];
+    let firmware = manager.as_ref().and_then(|manager| manager.body["FirmwareVersion"].as_str());
     Machine {
+        profile,
+        bmc_firmware: firmware.unwrap_or_default().trim().to_owned(),
+        settings_path: link(&system["@Redfish.Settings"]["SettingsObject"]),
         serial: text("SerialNumber"),
         manufacturer: text("Manufacturer"),
         model: text("Model"),
@@ -207,6 +297,7 @@ fn machine_of(system_path: String, system: &Value, slots: Vec<Slot>) -> Machine 
         reset_path: reset["target"].as_str().map(str::to_owned),
         reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
         boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),
+        manager_path: manager.map(|manager| manager.path),
         system_path,
     }
 }

@@ -10,12 +10,15 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::Error;
 use crate::error::without_secrets;
 use crate::tls::{self, Shown, Trust, hex};
+use crate::transcript::{Exchange, Transcript};
+use crate::{Error, Profile};
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
+/// Fewest bytes a second of an answer; the slowest real BMC sends some KiB.
+const RATE_MIN: f64 = 256.0;
 /// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest pause of our own choice between two repetitions.
@@ -33,6 +36,8 @@ pub struct Endpoint {
     pub username: String,
     pub password: Secret,
     pub trust: Trust,
+    /// Where a person knows better than the BMC says.
+    pub profile: Option<&'static Profile>,
 }
 
 /// A password. Its Debug is `***`.
@@ -54,8 +59,12 @@ impl fmt::Debug for Secret {
 /// How long each kind of operation may take, and how often a state is looked at.
 #[derive(Debug, Clone)]
 pub struct Budgets {
-    /// One request and its answer.
+    /// One GET and its answer.
+    pub read: Duration,
+    /// One other request and its answer.
     pub request: Duration,
+    /// After this an answer that drips is given up.
+    pub grace: Duration,
     /// Repetitions of a request that fails for a while, such as while a BMC restarts.
     pub retries: Duration,
     /// A BMC may download the whole ISO before it answers InsertMedia.
@@ -64,17 +73,22 @@ pub struct Budgets {
     pub effect: Duration,
     /// From a graceful shutdown request until force.
     pub shutdown: Duration,
+    /// Between two tries of a write that conflicts with what the BMC still does.
+    pub conflict: Duration,
     pub poll: Duration,
 }
 
 impl Default for Budgets {
     fn default() -> Budgets {
         Budgets {
+            read: Duration::from_secs(30),
             request: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
             retries: Duration::from_secs(120),
             insert: Duration::from_secs(30 * 60),
             effect: Duration::from_secs(120),
             shutdown: Duration::from_secs(30),
+            conflict: Duration::from_secs(5),
             poll: Duration::from_secs(1),
         }
     }
@@ -90,6 +104,8 @@ pub struct Bmc {
     username: String,
     password: Secret,
     shown: Shown,
+    transcript: std::sync::Mutex<Transcript>,
+    pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
 }
 
@@ -109,6 +125,8 @@ pub(crate) struct Answer {
     pub status: StatusCode,
     pub location: Option<String>,
     pub etag: Option<String>,
+    /// The methods that the resource takes, where the BMC says.
+    pub allow: Option<String>,
     pub body: Value,
 }
 
@@ -124,6 +142,8 @@ impl Bmc {
             username: endpoint.username.clone(),
             password: endpoint.password.clone(),
             shown,
+            transcript: std::sync::Mutex::default(),
+            profile: endpoint.profile,
             budgets,
         };
         let root = bmc.get("/redfish/v1/").await?.body;
@@ -162,7 +182,7 @@ impl Bmc {
             }),
             401 | 403 => Err(Error::Unauthorized),
             404 | 405 | 501 => Ok(Auth::Basic),
-            _ => Err(refused(&what, response).await),
+            _ => Err(refused(&what, response, self.budgets.grace).await),
         }
     }
 
@@ -222,6 +242,15 @@ impl Bmc {
         Patience { deadline: Instant::now() + self.budgets.retries, pause: poll, pause_min: poll }
     }
 
+    /// What was asked and answered since the last time, without secrets.
+    pub fn transcript(&self) -> Vec<Exchange> {
+        self.recording().take()
+    }
+
+    fn recording(&self) -> std::sync::MutexGuard<'_, Transcript> {
+        self.transcript.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     async fn once(
         &self,
         method: Method,
@@ -229,9 +258,26 @@ impl Bmc {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
+        let begun = self.recording().begin(method.as_str(), path, body);
+        let result = self.once_now(method, path, body, etag).await;
+        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
+        self.recording().end(&begun, seen);
+        result
+    }
+
+    async fn once_now(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Error> {
         let what = format!("{method} {path}");
-        let budget =
-            if path.ends_with("InsertMedia") { self.budgets.insert } else { self.budgets.request };
+        let budget = match method {
+            Method::GET => self.budgets.read,
+            _ if path.ends_with("InsertMedia") => self.budgets.insert,
+            _ => self.budgets.request,
+        };
         let mut request = self.request(method, path).await?.timeout(budget);
         if let Some(body) = body {
             request = request.json(body);
@@ -242,8 +288,8 @@ impl Bmc {
         let response = self.send(request, &what).await?;
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
-            status if status.is_success() => answer(&what, response).await,
-            _ => Err(refused(&what, response).await),
+            status if status.is_success() => answer(&what, response, self.budgets.grace).await,
+            _ => Err(refused(&what, response, self.budgets.grace).await),
         }
     }
 
@@ -336,26 +382,26 @@ fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause * part / 255
 }
 
-async fn answer(what: &str, response: Response) -> Result<Answer, Error> {
+async fn answer(what: &str, response: Response, grace: Duration) -> Result<Answer, Error> {
     let text = |name| {
         let value = response.headers().get(name)?;
         value.to_str().ok().map(str::to_owned)
     };
-    let (status, location, etag) = (response.status(), text(header::LOCATION), text(header::ETAG));
-    let bytes = bounded(what, response).await?;
+    let status = response.status();
+    let [location, etag, allow] = [header::LOCATION, header::ETAG, header::ALLOW].map(text);
+    let bytes = bounded(what, response, grace).await?;
     let body = match bytes.trim_ascii() {
         [] => Value::Null,
-        // serde_json refuses to nest deeper than 128.
-        json => serde_json::from_slice(json).map_err(|error| Error::BadAnswer {
-            what: what.into(),
-            why: format!("the answer is not JSON: {error}"),
-        })?,
+        json => crate::document::parse(json)
+            .map_err(|why| Error::BadAnswer { what: what.into(), why })?,
     };
-    Ok(Answer { status, location, etag, body })
+    Ok(Answer { status, location, etag, allow, body })
 }
 
-async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
+async fn bounded(what: &str, mut response: Response, grace: Duration) -> Result<Vec<u8>, Error> {
+    let bad = |why: String| Error::BadAnswer { what: what.into(), why };
     let mut bytes = Vec::new();
+    let begun = Instant::now();
     loop {
         let chunk = response.chunk().await.map_err(|source| Error::Unreachable {
             what: what.into(),
@@ -363,19 +409,22 @@ async fn bounded(what: &str, mut response: Response) -> Result<Vec<u8>, Error> {
         })?;
         let Some(chunk) = chunk else { return Ok(bytes) };
         if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            let why = format!("the answer is larger than {BODY_BYTES_MAX} bytes");
-            return Err(Error::BadAnswer { what: what.into(), why });
+            return Err(bad(format!("the answer is larger than {BODY_BYTES_MAX} bytes")));
         }
         bytes.extend_from_slice(&chunk);
+        let elapsed = begun.elapsed();
+        if elapsed > grace && (bytes.len() as f64) < elapsed.as_secs_f64() * RATE_MIN {
+            return Err(bad(format!("the answer comes with less than {RATE_MIN} bytes a second")));
+        }
     }
 }
 
 /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
-async fn refused(what: &str, response: Response) -> Error {
+async fn refused(what: &str, response: Response, grace: Duration) -> Error {
     let status = response.status().as_u16();
     let retry_after = retry_after(&response);
-    let body: Value = match bounded(what, response).await {
-        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+    let body: Value = match bounded(what, response, grace).await {
+        Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
         Err(_) => Value::Null,
     };
     let error = &body["error"];

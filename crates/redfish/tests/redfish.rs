@@ -2,7 +2,10 @@
 //! The client over HTTPS, against a BMC that is played on the wire and misbehaves as told.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
+mod hostile;
 mod played;
+mod profiles;
+mod writes;
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +22,14 @@ const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 fn budgets() -> Budgets {
     Budgets {
+        read: Duration::from_secs(10),
         request: Duration::from_secs(10),
+        grace: Duration::from_secs(1),
         retries: Duration::from_secs(5),
         insert: Duration::from_secs(5),
         effect: Duration::from_secs(2),
         shutdown: Duration::from_millis(50),
+        conflict: Duration::from_millis(10),
         poll: Duration::from_millis(5),
     }
 }
@@ -34,6 +40,7 @@ fn endpoint(bmc: &Played) -> Endpoint {
         username: "u".into(),
         password: Secret::new("p".into()),
         trust: Trust::Pin(bmc.pin),
+        profile: None,
     }
 }
 

@@ -58,7 +58,7 @@ fn put() -> Operation {
             (
                 400,
                 "server-invalid",
-                "the serial, the URL or a missing password; `errors` says which",
+                "the serial, the URL, an unknown profile or a missing password; `errors` says which",
             ),
             (409, "conflict", "the server has an open job"),
             (422, "server-invalid", "the pin or the CA is not usable, or both are given"),
@@ -108,7 +108,8 @@ fn delete() -> Operation {
 fn probe() -> Operation {
     let probe = json!({
         "manufacturer": "Contoso", "model": "R1", "serial": "SN123", "power": "Off",
-        "boot_override": "Disabled", "certificate_sha256": PIN,
+        "boot_override": "Disabled", "bmc_profile": "standard", "bmc_firmware": "1.20",
+        "certificate_sha256": PIN,
         "slots": [
             {"path": "/redfish/v1/Managers/1/VirtualMedia/CD1", "media_types": ["CD", "DVD"], "inserted": false},
             {"path": "/redfish/v1/Managers/1/VirtualMedia/CD2", "media_types": ["CD", "DVD"], "inserted": false}
@@ -142,7 +143,13 @@ fn probe() -> Operation {
             QUERY,
             UNKNOWN,
             INTERNAL,
+            (409, "credentials-refused", "the BMC refused the credentials before; set them anew"),
             (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses"),
+            (
+                503,
+                "bmc-resting",
+                "the BMC did not answer several times; `detail` says when it is asked again",
+            ),
             STORAGE,
         ],
     }

@@ -17,8 +17,9 @@ use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
 use crate::media_plan;
 use crate::performer::chain;
-use crate::preflight::{self, Blind, Seen};
+use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
+use crate::visit::Closed;
 use crate::{App, now_ms, timestamp};
 
 /// Serial numbers that vendors leave in place: they name no machine.
@@ -86,6 +87,8 @@ pub async fn put(
             bmc_password: password,
             bmc_pin: pin,
             bmc_ca_pem: ca_pem,
+            bmc_profile: spec.bmc_profile,
+            login_refused_at: None,
             created_at: now,
             updated_at: now,
             active_job: None,
@@ -151,6 +154,16 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
             "url",
             "write the BMC as https://host or https://host:port, without path, query or user",
         ));
+    }
+    if let Some(name) = &spec.bmc_profile
+        && redfish::profile(name).is_none()
+    {
+        let names: Vec<&str> = redfish::profile_names().collect();
+        let message = format!(
+            "no profile has this name; leave it out to go by what the BMC says, or write one of {}",
+            names.join(", ")
+        );
+        return Err(invalid("/bmc_profile", "profile", &message));
     }
     check_trust(&spec.bmc)?;
     Ok(url)
@@ -224,16 +237,7 @@ pub async fn probe(
     let server = app.store.server(&serial).await?;
     let pin = server.bmc_pin.clone();
     let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
-    let Seen { machine, fetch } = seen.map_err(|blind| match blind {
-        Blind::Bmc(error) => refuse(
-            StatusCode::BAD_GATEWAY,
-            "bmc",
-            "the BMC did not do what was asked",
-            chain(&error),
-        ),
-        Blind::Store(error) => error.into(),
-        Blind::Other(error) => error.into(),
-    })?;
+    let Seen { machine, fetch } = seen.map_err(closed)?;
     let plan = media_plan::choose(&machine);
     let mut problems: Vec<String> =
         plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
@@ -260,10 +264,36 @@ pub async fn probe(
             .collect(),
         power: format!("{:?}", machine.power),
         boot_override: machine.boot_override.clone(),
+        bmc_profile: machine.profile.name.to_owned(),
+        bmc_firmware: machine.bmc_firmware.clone(),
         manufacturer: machine.manufacturer,
         model: machine.model,
         serial: machine.serial,
     }))
+}
+
+/// Why a BMC could not be visited.
+pub fn closed(closed: Closed) -> Refusal {
+    let detail = chain(&closed);
+    match closed {
+        Closed::Bmc(_) => {
+            refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", detail)
+        }
+        Closed::Refused(_) => refuse(
+            StatusCode::CONFLICT,
+            "credentials-refused",
+            "the BMC refused the credentials before",
+            detail,
+        ),
+        Closed::Resting(_) => refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "bmc-resting",
+            "the BMC does not answer",
+            detail,
+        ),
+        Closed::Store(error) => error.into(),
+        Closed::Other(error) => error.into(),
+    }
 }
 
 /// A medium's URL with its secret path segment left out.
@@ -289,6 +319,8 @@ fn shown(row: ServerRow) -> Server {
             certificate_sha256: row.bmc_pin,
             ca_pem: row.bmc_ca_pem,
         },
+        bmc_profile: row.bmc_profile,
+        login_refused_at: row.login_refused_at.map(timestamp),
         created_at: timestamp(row.created_at),
         updated_at: timestamp(row.updated_at),
         active_job: row.active_job,

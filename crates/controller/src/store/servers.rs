@@ -14,13 +14,17 @@ pub struct ServerRow {
     pub bmc_password: Vec<u8>,
     pub bmc_pin: Option<String>,
     pub bmc_ca_pem: Option<String>,
+    /// As a person set it.
+    pub bmc_profile: Option<String>,
+    /// When the BMC refused these credentials.
+    pub login_refused_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
     pub active_job: Option<String>,
 }
 
 const SELECT: &str = "SELECT serial, bmc_url, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, \
-    created_at, updated_at, (SELECT id FROM jobs WHERE server_serial = serial AND status <> 'complete') \
+    bmc_profile, login_refused_at, created_at, updated_at, (SELECT id FROM jobs WHERE server_serial = serial AND status <> 'complete') \
     FROM servers";
 
 fn server(row: &Row) -> rusqlite::Result<ServerRow> {
@@ -31,9 +35,11 @@ fn server(row: &Row) -> rusqlite::Result<ServerRow> {
         bmc_password: row.get(3)?,
         bmc_pin: row.get(4)?,
         bmc_ca_pem: row.get(5)?,
-        created_at: row.get(6)?,
-        updated_at: row.get(7)?,
-        active_job: row.get(8)?,
+        bmc_profile: row.get(6)?,
+        login_refused_at: row.get(7)?,
+        created_at: row.get(8)?,
+        updated_at: row.get(9)?,
+        active_job: row.get(10)?,
     })
 }
 
@@ -68,9 +74,12 @@ impl Store {
                 |row| row.get(0),
             )?;
             db.execute(
-                "INSERT INTO servers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO servers (serial, bmc_url, bmc_username, bmc_password, bmc_pin,
+                 bmc_ca_pem, created_at, updated_at, bmc_profile)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (serial) DO UPDATE SET bmc_url = ?2, bmc_username = ?3,
-                 bmc_password = ?4, bmc_pin = ?5, bmc_ca_pem = ?6, updated_at = ?8",
+                 bmc_password = ?4, bmc_pin = ?5, bmc_ca_pem = ?6, updated_at = ?8,
+                 bmc_profile = ?9, login_refused_at = NULL",
                 params![
                     new.serial,
                     new.bmc_url,
@@ -79,10 +88,24 @@ impl Store {
                     new.bmc_pin,
                     new.bmc_ca_pem,
                     new.created_at,
-                    new.updated_at
+                    new.updated_at,
+                    new.bmc_profile
                 ],
             )?;
             Ok(!known)
+        })
+        .await
+    }
+
+    /// The BMC refused these credentials; those that were set meanwhile are others.
+    pub async fn login_refused(&self, server: &ServerRow, now: i64) -> Result<(), Error> {
+        let (serial, set_at) = (server.serial.clone(), server.updated_at);
+        self.write(move |db| {
+            db.execute(
+                "UPDATE servers SET login_refused_at = ?3 WHERE serial = ?1 AND updated_at = ?2",
+                params![serial, set_at, now],
+            )?;
+            Ok(())
         })
         .await
     }

@@ -154,6 +154,8 @@ pub async fn with_job(dir: &std::path::Path, bmc: &bmc::Bmc) -> (App, JobRow) {
         bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
         bmc_pin: Some(bmc.pin.clone()),
         bmc_ca_pem: None,
+        bmc_profile: None,
+        login_refused_at: None,
         created_at: 0,
         updated_at: 0,
         active_job: None,

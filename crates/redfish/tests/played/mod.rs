@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A BMC of few resources, over TLS with a CA of its own. A test says where it misbehaves.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,6 +24,7 @@ pub struct Seen {
     pub token: Option<String>,
     /// `user:password` of Basic.
     pub basic: Option<String>,
+    pub if_match: Option<String>,
     pub body: Value,
 }
 
@@ -29,10 +33,24 @@ pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Value,
+    drips: bool,
 }
 
 pub fn reply(status: u16, body: Value) -> Reply {
-    Reply { status, headers: Vec::new(), body }
+    Reply { status, headers: Vec::new(), body, drips: false }
+}
+
+/// An answer that comes byte by byte and never ends.
+pub fn drip() -> Reply {
+    Reply { drips: true, ..reply(200, Value::Null) }
+}
+
+fn drops() -> Body {
+    let drops = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Some((Ok::<_, std::convert::Infallible>(" "), ()))
+    });
+    Body::from_stream(drops)
 }
 
 impl Reply {
@@ -46,6 +64,7 @@ impl IntoResponse for Reply {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap();
         let mut response = match self.body {
+            _ if self.drips => (status, drops()).into_response(),
             Value::Null => status.into_response(),
             body => (status, axum::Json(body)).into_response(),
         };
@@ -67,6 +86,11 @@ pub struct Machine {
     pub resets: Vec<String>,
     /// Takes a change of the boot mode and does nothing.
     pub keeps_legacy: bool,
+    /// What a resource says besides, by its path.
+    pub said: BTreeMap<&'static str, Value>,
+    /// The BMC's own attributes, and the settings of the next boot.
+    pub attributes: Value,
+    pub future_boot: Value,
     sessions: u32,
 }
 
@@ -120,6 +144,9 @@ impl Bmc {
                 reset_types: json!(["On", "ForceOff", "GracefulShutdown"]),
                 resets: Vec::new(),
                 keeps_legacy: false,
+                said: BTreeMap::new(),
+                attributes: json!({}),
+                future_boot: json!({}),
                 sessions: 0,
             })),
             misbehaviour: Arc::new(misbehaviour),
@@ -158,11 +185,17 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
         path: parts.uri.path().trim_end_matches('/').to_owned(),
         token: text(&parts.headers, "x-auth-token"),
         basic,
+        if_match: text(&parts.headers, "if-match"),
         body: serde_json::from_slice(&body).unwrap_or_default(),
     };
     bmc.seen.lock().unwrap().push(seen.clone());
     let nth = bmc.count(&seen.method, &seen.path);
     match (bmc.misbehaviour)(&seen, nth) {
+        // The usual answer, with these headers.
+        Some(Reply { status: 0, headers, .. }) => {
+            let usual = behave(&bmc, &seen);
+            Reply { headers: [usual.headers, headers].concat(), ..usual }.into_response()
+        }
         Some(reply) => reply.into_response(),
         None => behave(&bmc, &seen).into_response(),
     }
@@ -178,15 +211,29 @@ fn behave(bmc: &Bmc, seen: &Seen) -> Reply {
     let slot_number = usize::from(path.contains("/VirtualMedia/2"));
     match seen.method.as_str() {
         "GET" => match resource(path, &machine) {
-            Some(body) => reply(200, body),
+            Some(mut body) => {
+                let said = machine.said.get(path).and_then(Value::as_object);
+                for (name, value) in said.into_iter().flatten() {
+                    body[name] = value.clone();
+                }
+                reply(200, body)
+            }
             None => reply(404, json!({})),
         },
+        "PATCH" if path.ends_with("/Attributes") => {
+            merge(&mut machine.attributes, &seen.body["Attributes"]);
+            reply(204, Value::Null)
+        }
+        "PATCH" if path.ends_with("/SD") => {
+            merge(&mut machine.future_boot, &seen.body["Boot"]);
+            reply(204, Value::Null)
+        }
+        "PATCH" if path.contains("/VirtualMedia/") => {
+            machine.slots[slot_number] = seen.body["Image"].as_str().map(str::to_owned);
+            reply(204, Value::Null)
+        }
         "PATCH" => {
-            for (name, value) in seen.body["Boot"].as_object().unwrap() {
-                if !(machine.keeps_legacy && name == "BootSourceOverrideMode") {
-                    machine.boot[name] = value.clone();
-                }
-            }
+            merge(&mut machine.boot, &seen.body["Boot"]);
             if machine.keeps_legacy {
                 machine.boot["BootSourceOverrideMode"] = "Legacy".into();
             }
@@ -225,6 +272,12 @@ fn behave(bmc: &Bmc, seen: &Seen) -> Reply {
     }
 }
 
+fn merge(into: &mut Value, changes: &Value) {
+    for (name, value) in changes.as_object().unwrap() {
+        into[name] = value.clone();
+    }
+}
+
 fn resource(path: &str, machine: &Machine) -> Option<Value> {
     let link = |path: &str| json!({"@odata.id": path});
     let media = "/redfish/v1/Managers/1/VirtualMedia";
@@ -247,6 +300,8 @@ fn resource(path: &str, machine: &Machine) -> Option<Value> {
             })
         }
         "/redfish/v1/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
+        "/redfish/v1/Managers/1/Attributes" => json!({"Attributes": machine.attributes}),
+        "/redfish/v1/Systems/1/SD" => json!({"Boot": machine.future_boot}),
         "/redfish/v1/Managers/1" => json!({"@odata.id": path, "VirtualMedia": link(media)}),
         path if path == media => {
             json!({"Members": [link(&format!("{media}/1")), link(&format!("{media}/2"))]})

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The boot override, proved by reading it back. Each action may be done twice.
+
+use serde_json::{Value, json};
+
+use crate::profile::Quirk;
+use crate::{Bmc, Error, Machine};
+
+/// Where a change of the override was taken, and in which form.
+struct Taken<'a> {
+    path: &'a str,
+    form: usize,
+}
+
+impl Bmc {
+    /// The next boot, and only that one, is from CD, by UEFI.
+    pub async fn set_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
+        if machine.profile.has(Quirk::BootByIdracAttributes) {
+            return self.set_idrac_boot_once_cd(machine).await;
+        }
+        let target = cd_target(machine);
+        let whole = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": target,
+            "BootSourceOverrideMode": "UEFI"
+        }});
+        let without_mode = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": target
+        }});
+        let taken = self.patch_boot(machine, &[whole, without_mode]).await?;
+        let has_mode = taken.form == 0;
+        self.until("set boot once from CD", self.budgets.effect, taken.path, |resource| {
+            let boot = &resource["Boot"];
+            // Not every BMC shows the mode.
+            let mode = boot["BootSourceOverrideMode"].as_str();
+            boot["BootSourceOverrideEnabled"] == "Once"
+                && boot["BootSourceOverrideTarget"] == target
+                && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
+        })
+        .await
+    }
+
+    /// The machine boots by its own order again.
+    pub async fn clear_boot_override(&self, machine: &Machine) -> Result<(), Error> {
+        let is_clear = |resource: &Value| {
+            matches!(
+                resource["Boot"]["BootSourceOverrideEnabled"].as_str(),
+                None | Some("Disabled")
+            )
+        };
+        if machine.profile.has(Quirk::BootByIdracAttributes) {
+            return self.clear_idrac_boot_once(machine).await;
+        }
+        let system = self.get(&machine.system_path).await?.body;
+        let is_pending = match future(machine) {
+            Some(settings) if machine.profile.has(Quirk::BootInSettings) => {
+                !is_clear(&self.get(settings).await?.body)
+            }
+            _ => false,
+        };
+        if is_clear(&system) && !is_pending {
+            return Ok(());
+        }
+        let only = json!({"Boot": {"BootSourceOverrideEnabled": "Disabled"}});
+        let with_target = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None"
+        }});
+        let mut whole = with_target.clone();
+        let mode = system["Boot"]["BootSourceOverrideMode"].as_str().unwrap_or("UEFI");
+        whole["Boot"]["BootSourceOverrideMode"] = mode.into();
+        let forms = if machine.profile.has(Quirk::BootWhole) {
+            [whole, with_target, only]
+        } else {
+            [only, with_target, whole]
+        };
+        let taken = self.patch_boot(machine, &forms).await?;
+        self.until("clear the boot override", self.budgets.effect, taken.path, is_clear).await
+    }
+
+    /// Patches the boot settings in the first place and form that the BMC takes.
+    async fn patch_boot<'a>(
+        &self,
+        machine: &'a Machine,
+        forms: &[Value],
+    ) -> Result<Taken<'a>, Error> {
+        let now = Some(machine.system_path.as_str());
+        let places = if machine.profile.has(Quirk::BootInSettings) {
+            [future(machine), now]
+        } else {
+            [now, future(machine)]
+        };
+        let mut last = Error::Unsupported("a boot override");
+        for path in places.into_iter().flatten() {
+            for (form, body) in forms.iter().enumerate() {
+                match self.patch(path, body).await {
+                    Ok(answer) => {
+                        self.follow(answer).await?;
+                        return Ok(Taken { path, form });
+                    }
+                    Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// The attributes are of the manager; what they say holds for the next boot.
+    async fn set_idrac_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
+        let wanted = json!({
+            "ServerBoot.1.BootOnce": "Enabled", "ServerBoot.1.FirstBootDevice": "VCD-DVD"
+        });
+        self.set_idrac_attributes(machine, "set boot once from the virtual CD", &wanted).await
+    }
+
+    async fn clear_idrac_boot_once(&self, machine: &Machine) -> Result<(), Error> {
+        let wanted = json!({"ServerBoot.1.FirstBootDevice": "Normal"});
+        self.set_idrac_attributes(machine, "clear the boot override", &wanted).await
+    }
+
+    async fn set_idrac_attributes(
+        &self,
+        machine: &Machine,
+        what: &str,
+        wanted: &Value,
+    ) -> Result<(), Error> {
+        let manager = machine.manager_path.as_deref();
+        let path = format!("{}/Attributes", manager.ok_or(Error::Unsupported("a manager"))?);
+        let is_so = |resource: &Value| {
+            let wanted = wanted.as_object().into_iter().flatten();
+            wanted.into_iter().all(|(name, value)| resource["Attributes"][name] == *value)
+        };
+        if is_so(&self.get(&path).await?.body) {
+            return Ok(());
+        }
+        let answer = self.patch(&path, &json!({"Attributes": wanted})).await?;
+        self.follow(answer).await?;
+        self.until(what, self.budgets.effect, &path, is_so).await
+    }
+}
+
+/// Supermicro calls virtual media UsbCd on most boards.
+fn cd_target(machine: &Machine) -> &'static str {
+    let has = |target: &str| machine.boot_targets.iter().any(|offered| offered == target);
+    let is_usb = has("UsbCd") && (!has("Cd") || machine.profile.has(Quirk::BootTargetUsbCd));
+    if is_usb { "UsbCd" } else { "Cd" }
+}
+
+/// The resource of future settings (DSP0266, 12.8).
+fn future(machine: &Machine) -> Option<&str> {
+    machine.settings_path.as_deref()
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What every write needs: the forms that a BMC takes, conditional requests, conflicts that pass,
+//! tasks followed to their end, and the reading back. A 2xx answer proves nothing: an action ends
+//! when its effect can be read, or with `NotEffective`.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::transport::{Answer, foreign};
+use crate::{Bmc, Error};
+
+impl Bmc {
+    /// A PATCH on condition that the resource is as just read; Lenovo and AMI refuse one without
+    /// the condition. Where the condition itself is refused, in the other forms that BMCs take: the
+    /// strong form of a weak tag, none, and `*`.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Answer, Error> {
+        let mut refused = None;
+        for form in [Condition::AsRead, Condition::Strong, Condition::Absent, Condition::Any] {
+            let tag = match form {
+                Condition::AsRead | Condition::Strong => self.get(path).await?.etag,
+                Condition::Absent | Condition::Any => None,
+            };
+            let tag = match (form, tag) {
+                (Condition::AsRead, tag) => tag,
+                (Condition::Strong, tag) => match tag.as_deref().and_then(|t| t.strip_prefix("W/"))
+                {
+                    Some(strong) => Some(strong.to_owned()),
+                    None => continue,
+                },
+                (Condition::Absent, _) => None,
+                (Condition::Any, _) => Some("*".to_owned()),
+            };
+            let patch = || self.call(Method::PATCH, path, Some(body), tag.as_deref());
+            match self.while_busy(patch).await {
+                // 412: the tag is not the present one, or not understood. 428: one is demanded.
+                Err(error @ Error::Status { status: 412 | 428, .. }) => refused = Some(error),
+                result => return result,
+            }
+        }
+        Err(refused.unwrap_or(Error::Unsupported("a PATCH of this resource")))
+    }
+
+    /// Posts the first body that the BMC does not call wrong.
+    pub(crate) async fn post_variants(
+        &self,
+        path: &str,
+        bodies: &[Option<Value>],
+    ) -> Result<Answer, Error> {
+        let mut last = Error::Unsupported("this action");
+        for body in bodies {
+            match self.call(Method::POST, path, body.as_ref(), None).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ Error::Status { status: 400 | 411 | 415 | 422, .. }) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Repeats a request while the BMC says 409: some do so for a minute after a power-off, others
+    /// while an eject completes (OpenStack ironic, 238c9e0cc and 941f78835).
+    pub(crate) async fn while_busy<F>(&self, request: impl Fn() -> F) -> Result<Answer, Error>
+    where
+        F: Future<Output = Result<Answer, Error>>,
+    {
+        let deadline = Instant::now() + self.budgets.effect;
+        loop {
+            match request().await {
+                Err(Error::Status { status: 409, .. })
+                    if Instant::now() + self.budgets.conflict < deadline =>
+                {
+                    tokio::time::sleep(self.budgets.conflict).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits for the task of a 202 answer. A task that vanishes is no verdict: the effect is.
+    pub(crate) async fn follow(&self, answer: Answer) -> Result<(), Error> {
+        if answer.status != reqwest::StatusCode::ACCEPTED {
+            return Ok(());
+        }
+        let link = answer.body["@odata.id"].as_str().map(str::to_owned).or(answer.location);
+        let Some(path) = link else { return Ok(()) };
+        let deadline = Instant::now() + self.budgets.insert;
+        while Instant::now() < deadline {
+            let (status, task) = match self.get(&path).await {
+                Ok(answer) => (answer.status, answer.body),
+                Err(Error::Status { status: 404 | 410, .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match task["TaskState"].as_str() {
+                Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
+                    let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
+                    let why = format!("the task failed: {}", foreign(why));
+                    return Err(Error::BadAnswer { what: path, why });
+                }
+                Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
+                    tokio::time::sleep(self.budgets.poll).await;
+                }
+                // A task monitor answers 202 until the operation is over (DSP0266, 12.2).
+                None if status == reqwest::StatusCode::ACCEPTED => {
+                    tokio::time::sleep(self.budgets.poll).await;
+                }
+                _ => return Ok(()),
+            }
+        }
+        Err(Error::NotEffective { what: format!("task {path}"), budget: self.budgets.insert })
+    }
+
+    /// Reads `path` until it is as wanted.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        budget: Duration,
+        path: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + budget;
+        while !is_so(&self.get(path).await?.body) {
+            if Instant::now() > deadline {
+                return Err(Error::NotEffective { what: what.into(), budget });
+            }
+            tokio::time::sleep(self.budgets.poll).await;
+        }
+        Ok(())
+    }
+}
+
+/// What `If-Match` says.
+#[derive(Clone, Copy)]
+enum Condition {
+    AsRead,
+    Strong,
+    Absent,
+    Any,
+}

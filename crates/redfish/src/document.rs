@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! An answer's JSON, bounded in depth and in count before anybody walks it: a BMC is a peer that
+//! nobody vouches for.
+
+use serde_json::Value;
+
+/// Redfish's own resources nest some twelve levels.
+const DEPTH_MAX: usize = 64;
+/// Members and elements of one answer together. A system of a large server has some thousands.
+const VALUES_MAX: usize = 100_000;
+
+/// The document, or in words what is wrong with it.
+pub(crate) fn parse(json: &[u8]) -> Result<Value, String> {
+    let (depth, values) = measure(json);
+    if depth > DEPTH_MAX {
+        return Err(format!("the answer nests deeper than {DEPTH_MAX} levels"));
+    }
+    if values > VALUES_MAX {
+        return Err(format!("the answer has more than {VALUES_MAX} values"));
+    }
+    serde_json::from_slice(json).map_err(|error| format!("the answer is not JSON: {error}"))
+}
+
+/// Depth and an upper bound of the number of values, by brackets and commas outside of strings: a
+/// look at the bytes, so that a bomb never becomes a tree.
+fn measure(json: &[u8]) -> (usize, usize) {
+    let (mut depth, mut deepest, mut values) = (0usize, 0, 1);
+    let (mut is_string, mut is_escaped) = (false, false);
+    for byte in json {
+        if is_string {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => is_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => is_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                values += 1;
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+    }
+    (deepest, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn count(value: &Value) -> (usize, usize) {
+        let children: Vec<&Value> = match value {
+            Value::Object(members) => members.values().collect(),
+            Value::Array(values) => values.iter().collect(),
+            _ => return (0, 1),
+        };
+        let (depths, counts): (Vec<_>, Vec<_>) = children.into_iter().map(count).unzip();
+        (1 + depths.into_iter().max().unwrap_or(0), 1 + counts.into_iter().sum::<usize>())
+    }
+
+    #[test]
+    fn a_bomb_is_refused_and_a_large_system_is_not() {
+        let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(deep(DEPTH_MAX).as_bytes()).is_ok());
+        for (bomb, why) in [
+            (deep(DEPTH_MAX + 1), "nests deeper"),
+            (deep(1 << 20), "nests deeper"),
+            ("{\"a\":".repeat(1000), "nests deeper"),
+            (format!("[{}0]", "0,".repeat(VALUES_MAX)), "more than"),
+            ("[\"".into(), "not JSON"),
+        ] {
+            let error = parse(bomb.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let strings = format!("[\"{}\"]", "[{,\\\"".repeat(VALUES_MAX));
+        assert!(parse(strings.as_bytes()).is_ok(), "what is in a string does not count");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_bounded(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            if let Ok(value) = parse(&bytes) {
+                let (depth, values) = count(&value);
+                prop_assert!(depth <= DEPTH_MAX && values <= VALUES_MAX);
+            }
+        }
+
+        #[test]
+        fn the_measure_is_never_below_the_tree(
+            json in proptest::collection::vec(
+                prop_oneof![
+                    Just("["), Just("]"), Just("{"), Just("}"), Just(","), Just(":"), Just("\"a\""),
+                    Just("\"\\\"\""), Just("1"), Just("null")
+                ],
+                0..40,
+            ).prop_map(|parts| parts.concat())
+        ) {
+            if let Ok(value) = serde_json::from_str::<Value>(&json) {
+                let (depth, values) = count(&value);
+                let (deepest, most) = measure(json.as_bytes());
+                prop_assert_eq!(depth, deepest);
+                prop_assert!(values <= most, "{} {} {}", json, values, most);
+            }
+        }
+    }
+}

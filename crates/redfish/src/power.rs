@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Power, proved by reading it back. Each action may be done twice.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::machine::power_of;
+use crate::{Bmc, Error, Machine, Power};
+
+/// How a machine is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Asks the running system first.
+    Graceful,
+    /// Takes the power away.
+    Forced,
+}
+
+impl Bmc {
+    pub async fn power_state(&self, machine: &Machine) -> Result<Power, Error> {
+        Ok(power_of(&self.get(&machine.system_path).await?.body))
+    }
+
+    /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
+    pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
+        if self.power_state(machine).await? == Power::Off {
+            return Ok(());
+        }
+        if shutdown == Shutdown::Graceful
+            && offers(machine, "GracefulShutdown")
+            && self.reset(machine, "GracefulShutdown", Power::Off).await.is_ok()
+            && self.until_power(machine, Power::Off, self.budgets.shutdown).await.is_ok()
+        {
+            return Ok(());
+        }
+        let kinds: &[&str] = if lists(machine, "PushPowerButton") && !offers(machine, "ForceOff") {
+            &["PushPowerButton"]
+        } else {
+            &["ForceOff"]
+        };
+        self.reset_by_first(machine, kinds, Power::Off).await?;
+        self.until_power(machine, Power::Off, self.budgets.effect).await
+    }
+
+    pub async fn power_on(&self, machine: &Machine) -> Result<(), Error> {
+        if self.power_state(machine).await? == Power::On {
+            return Ok(());
+        }
+        let mut kinds: Vec<&str> =
+            ["On", "ForceOn"].into_iter().filter(|kind| offers(machine, kind)).collect();
+        // Last, because it means something else on a machine that is on after all.
+        kinds.extend(["PushPowerButton"].into_iter().filter(|kind| lists(machine, kind)));
+        self.reset_by_first(machine, &kinds, Power::On).await?;
+        self.until_power(machine, Power::On, self.budgets.effect).await
+    }
+
+    /// Resets in the first way that the BMC does not refuse. Where one of them conflicts with what
+    /// the BMC still does, all of them again: some say 409 for a minute after a power-off
+    /// (OpenStack ironic, 238c9e0cc).
+    async fn reset_by_first(
+        &self,
+        machine: &Machine,
+        kinds: &[&str],
+        wanted: Power,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + self.budgets.effect;
+        loop {
+            let (mut last, mut is_busy) = (None, false);
+            for kind in kinds {
+                match self.reset(machine, kind, wanted).await {
+                    Err(
+                        error @ Error::Status { status: 400 | 403..=405 | 409 | 422 | 501, .. },
+                    ) => {
+                        is_busy |= matches!(error, Error::Status { status: 409, .. });
+                        last = Some(error);
+                    }
+                    result => return result,
+                }
+            }
+            let missing = Error::Unsupported("a reset type that switches the machine");
+            if !is_busy || Instant::now() + self.budgets.conflict > deadline {
+                return Err(last.unwrap_or(missing));
+            }
+            tokio::time::sleep(self.budgets.conflict).await;
+        }
+    }
+
+    async fn reset(&self, machine: &Machine, kind: &str, wanted: Power) -> Result<(), Error> {
+        let path =
+            machine.reset_path.as_deref().ok_or(Error::Unsupported("ComputerSystem.Reset"))?;
+        match self.post(path, &json!({"ResetType": kind})).await {
+            Ok(answer) => self.follow(answer).await,
+            // 400 or 409 because the state is reached already.
+            Err(Error::Status { status: 400 | 409, .. })
+                if self.power_state(machine).await? == wanted =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn until_power(
+        &self,
+        machine: &Machine,
+        wanted: Power,
+        budget: Duration,
+    ) -> Result<(), Error> {
+        let what = format!("power {wanted:?}");
+        self.until(&what, budget, &machine.system_path, |system| power_of(system) == wanted).await
+    }
+}
+
+/// Whether a reset type may be asked for; a BMC that lists none takes the common ones.
+fn offers(machine: &Machine, kind: &str) -> bool {
+    machine.reset_types.is_empty() || lists(machine, kind)
+}
+
+/// Whether the BMC says that it takes a reset type.
+fn lists(machine: &Machine, kind: &str) -> bool {
+    machine.reset_types.iter().any(|offered| offered == kind)
+}

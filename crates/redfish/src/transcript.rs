@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What was asked of a BMC and what it answered, for those who have to find out why: bounded, and
+//! without what opens anything. Logins are not in it; of bodies, no password, token or key, and no
+//! run of characters that may be the secret of a media URL.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Error;
+use crate::error::without_secrets;
+
+/// Newest requests that are kept; a visit that is no wait has some thirty.
+const EXCHANGES_MAX: usize = 200;
+/// Of one body, as text.
+const BODY_CHARS_MAX: usize = 4096;
+/// Deepest level that is shown.
+const DEPTH_MAX: usize = 16;
+/// What a secret's name has in it, in small letters.
+const SECRET_NAMES: &[&str] =
+    &["password", "token", "secret", "credential", "privatekey", "apikey"];
+
+/// One request and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Exchange {
+    /// Milliseconds since 1970 (UTC).
+    pub at_ms: u64,
+    pub method: String,
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// None of an HTTP answer: there was none.
+    pub status: Option<u16>,
+    /// `None`: nobody waited for the answer.
+    pub millis: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often the same was asked and answered directly after.
+    #[serde(skip_serializing_if = "is_none_more")]
+    pub repeated: u32,
+}
+
+fn is_none_more(repeated: &u32) -> bool {
+    *repeated == 0
+}
+
+/// The newest exchanges.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    exchanges: VecDeque<Exchange>,
+    /// Number of the first that is kept.
+    first: u64,
+}
+
+/// A request under way.
+pub(crate) struct Begun {
+    number: u64,
+    at: Instant,
+}
+
+impl Transcript {
+    pub fn begin(&mut self, method: &str, path: &str, body: Option<&Value>) -> Begun {
+        if self.exchanges.len() == EXCHANGES_MAX {
+            self.exchanges.pop_front();
+            self.first += 1;
+        }
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.exchanges.push_back(Exchange {
+            at_ms: millis(since_1970.unwrap_or_default()),
+            method: method.to_owned(),
+            path: without_secrets(path),
+            request: body.map(shown),
+            status: None,
+            millis: None,
+            answer: None,
+            error: None,
+            repeated: 0,
+        });
+        Begun { number: self.first + self.exchanges.len() as u64 - 1, at: Instant::now() }
+    }
+
+    pub fn end(&mut self, begun: &Begun, result: Result<(u16, &Value), &Error>) {
+        let index =
+            begun.number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let Some(exchange) = index.and_then(|index| self.exchanges.get_mut(index)) else { return };
+        exchange.millis = Some(millis(begun.at.elapsed()));
+        match result {
+            Ok((status, body)) => {
+                exchange.status = Some(status);
+                exchange.answer = (!body.is_null()).then(|| shown(body));
+            }
+            Err(error) => {
+                exchange.status = match error {
+                    Error::Status { status, .. } => Some(*status),
+                    Error::Unauthorized => Some(401),
+                    _ => None,
+                };
+                exchange.error = Some(without_secrets(&error.to_string()));
+            }
+        }
+        self.fold();
+    }
+
+    /// A state that is polled is one line.
+    fn fold(&mut self) {
+        let count = self.exchanges.len();
+        let [.., before, last] = &mut self.exchanges.make_contiguous()[..count] else { return };
+        let is_same = before.method == last.method
+            && before.path == last.path
+            && before.request == last.request
+            && before.status == last.status
+            && before.answer == last.answer
+            && before.error == last.error;
+        if is_same && last.millis.is_some() && before.millis.is_some() {
+            before.repeated += 1;
+            self.exchanges.pop_back();
+        }
+    }
+
+    /// What was kept since the last time, oldest first.
+    pub fn take(&mut self) -> Vec<Exchange> {
+        let taken: Vec<Exchange> = self.exchanges.drain(..).collect();
+        self.first += taken.len() as u64;
+        taken
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A body as text, without secrets.
+pub(crate) fn shown(body: &Value) -> String {
+    let text = redacted(body, 0).to_string();
+    match text.char_indices().nth(BODY_CHARS_MAX) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text,
+    }
+}
+
+fn redacted(value: &Value, depth: usize) -> Value {
+    if depth > DEPTH_MAX {
+        return "…".into();
+    }
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| {
+                let small = name.to_lowercase();
+                let is_secret = SECRET_NAMES.iter().any(|secret| small.contains(secret));
+                // Numbers and truths, such as MinPasswordLength, say nothing of a secret.
+                let hides = is_secret && (value.is_string() || value.is_array());
+                let value = if hides { "***".into() } else { redacted(value, depth + 1) };
+                (without_secrets(name), value)
+            })
+            .collect(),
+        Value::Array(values) => values.iter().map(|value| redacted(value, depth + 1)).collect(),
+        Value::String(text) => without_login(&without_secrets(text)).into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// A URL without the user and the password in it.
+fn without_login(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#', ' ']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_opens_something_is_not_shown() {
+        let secret = "0123456789abcdef".repeat(3);
+        let body = json!({
+            "UserName": "admin", "Password": "canary", "X-Auth-Token": "canary",
+            "Keys": {"ApiKey": ["canary"]}, "MinPasswordLength": 8,
+            "Image": format!("https://canary:canary@c:8443/m/{secret}/task.iso")
+        });
+        assert_eq!(
+            shown(&body),
+            json!({
+                "UserName": "admin", "Password": "***", "X-Auth-Token": "***",
+                "Keys": {"ApiKey": "***"}, "MinPasswordLength": 8,
+                "Image": "https://***@c:8443/m/***/task.iso"
+            })
+            .to_string()
+        );
+    }
+
+    #[test]
+    fn a_transcript_is_bounded_and_folds_what_is_polled() {
+        let mut transcript = Transcript::default();
+        let long = json!({"text": "é ".repeat(BODY_CHARS_MAX)});
+        for number in 0..EXCHANGES_MAX as u64 + 5 {
+            let path = format!("/{number}");
+            for _ in 0..3 {
+                let begun = transcript.begin("GET", &path, None);
+                transcript.end(&begun, Ok((200, &long)));
+            }
+        }
+        let dropped = transcript.begin("POST", "/x", Some(&json!({"Password": "p"})));
+        let taken = transcript.take();
+        assert_eq!(taken.len(), EXCHANGES_MAX);
+        let last = &taken[EXCHANGES_MAX - 1];
+        assert_eq!((last.path.as_str(), last.status, last.millis), ("/x", None, None));
+        assert_eq!(last.request.as_deref(), Some(r#"{"Password":"***"}"#));
+        assert!(taken[0].answer.as_ref().unwrap().len() < 3 * BODY_CHARS_MAX);
+        assert!(taken[..EXCHANGES_MAX - 1].iter().all(|exchange| exchange.repeated == 2));
+        // An answer that comes after is of no exchange that is kept.
+        transcript.end(&dropped, Ok((200, &Value::Null)));
+        assert_eq!(transcript.take(), []);
+    }
+}
