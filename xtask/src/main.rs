@@ -6,10 +6,12 @@
 //! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
 //! - `kill-points`: a program killed at each of its steps, and judged after each;
+//! - `faults`: the controller against simulated BMCs that are broken in every way we know;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
+mod fleet;
 mod fuzz;
 mod images;
 mod kill_points;
@@ -76,10 +78,15 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         every: usize,
     },
+    /// Every fault on every simulated BMC: does the controller tell the truth about it?
+    Faults(fleet::FaultsArguments),
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
         what: bench::What,
+        /// How many BMCs a fleet has.
+        #[arg(long)]
+        count: Option<usize>,
     },
 }
 
@@ -106,10 +113,14 @@ fn main() -> anyhow::Result<()> {
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
-        Task::Bench { what } => {
+        Task::Faults(arguments) => {
+            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            fleet::faults(&root, &arguments)
+        }
+        Task::Bench { what, count } => {
             let build = ["build", "--release", "--locked"];
             run("cargo", &[&build, what.programs()].concat())?;
-            bench::bench(&root, what)
+            bench::bench(&root, what, count)
         }
     }
 }

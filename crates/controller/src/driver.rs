@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use job::Event;
+use job::{Event, Stage, State, deadline_secs};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ use crate::{App, now_ms};
 const WORKERS_MAX: usize = 256;
 /// Longest sleep of the loop: bounds the harm of a missed wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+/// Deadlines are of minutes; looking for them before each claim would cost more than the claim.
+const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks for a sign of life within the silence that makes a boot a lost one.
 const LOST_BOOT_LOOKS: u32 = 36;
 
@@ -119,10 +121,14 @@ pub fn start(app: App) -> Driver {
 
 async fn run(app: App, workers: &mut JoinSet<()>) {
     let slots = Arc::new(Semaphore::new(WORKERS_MAX));
+    let mut looked_at: Option<Instant> = None;
     loop {
         while workers.try_join_next().is_some() {}
-        if let Err(error) = fail_overdue(&app).await {
-            tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
+        if looked_at.is_none_or(|at| at.elapsed() >= OVERDUE_LOOK_EVERY) {
+            if let Err(error) = fail_overdue(&app).await {
+                tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
+            }
+            looked_at = Some(Instant::now());
         }
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id)).await {
@@ -200,7 +206,7 @@ async fn work(app: &App, claim: Claim) {
             );
             if is_transient && tries < job::tries_max(*action) {
                 let pause = job::pause(tries, app.keys.random_byte());
-                let pause = pause.max(retry_after.unwrap_or_default());
+                let pause = app.settings.scaled(pause.max(retry_after.unwrap_or_default()));
                 let why = format!(
                     "{}: {}; again in {:.0} s",
                     failure.step,
@@ -241,7 +247,7 @@ fn log_outcome(job_id: &str, result: Result<(), Error>) {
 
 /// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
 async fn fail_overdue(app: &App) -> Result<(), Error> {
-    for job in app.store.overdue(now_ms()).await? {
+    for job in overdue(app).await? {
         let failure = boot_watch::why_overdue(app, &job);
         let message = failure.reason.clone();
         let result =
@@ -249,6 +255,23 @@ async fn fail_overdue(app: &App) -> Result<(), Error> {
         log_outcome(&job.id, result.await.map(|_| ()));
     }
     Ok(())
+}
+
+/// Stored deadlines are those of real machines; a test's come earlier by what its scale saves.
+async fn overdue(app: &App) -> Result<Vec<JobRow>, Error> {
+    let now = now_ms();
+    if app.settings.time_scale == 1.0 {
+        return app.store.overdue(now).await;
+    }
+    let mut jobs = Vec::new();
+    for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
+        let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
+        let saved = usual.saturating_sub(app.settings.scaled(usual));
+        let early = i64::try_from(saved.as_millis()).unwrap_or(0);
+        let found = app.store.overdue(now.saturating_add(early)).await?;
+        jobs.extend(found.into_iter().filter(|job| job.state == state));
+    }
+    Ok(jobs)
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up

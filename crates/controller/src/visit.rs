@@ -28,7 +28,7 @@ pub struct Visit {
 
 impl Session {
     pub async fn open(app: &App, endpoint: &Endpoint) -> Result<Session, redfish::Error> {
-        let bmc = Bmc::connect(endpoint, redfish::Budgets::default()).await?;
+        let bmc = Bmc::connect(endpoint, app.settings.redfish_budgets()).await?;
         Ok(Session { bmc: Arc::new(bmc), logouts: app.logouts.clone() })
     }
 }

@@ -125,6 +125,7 @@ pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings
         registry: Default::default(),
         dangerously_plain_http: true,
         dangerously_no_auth: false,
+        test_time_scale: 1.0,
     })
     .unwrap()
 }
