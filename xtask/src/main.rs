@@ -55,7 +55,7 @@ enum Task {
     },
     /// Provision a virtual machine and tell the story.
     Demo,
-    /// Everything: validate, images, end-to-end.
+    /// Everything: validate, images, faults, end-to-end.
     Test,
     /// Kill a program at each call that changes the disk, and judge what is found.
     KillPoints {
@@ -87,6 +87,9 @@ enum Task {
         /// How many BMCs a fleet has.
         #[arg(long)]
         count: Option<usize>,
+        /// Take programs as they are in target/, also when they are older than the tree.
+        #[arg(long)]
+        as_built: bool,
     },
 }
 
@@ -115,11 +118,13 @@ fn main() -> anyhow::Result<()> {
         Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
         Task::Faults(arguments) => {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
-            fleet::faults(&root, &arguments)
+            fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
-        Task::Bench { what, count } => {
-            let build = ["build", "--release", "--locked"];
-            run("cargo", &[&build, what.programs()].concat())?;
+        Task::Bench { what, count, as_built } => {
+            if !as_built {
+                let build = ["build", "--release", "--locked"];
+                run("cargo", &[&build, what.programs()].concat())?;
+            }
             bench::bench(&root, what, count)
         }
     }
@@ -142,6 +147,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("images: built after {:.1} min", minutes());
     images::twice(root)?;
     println!("images: built again, the same, after {:.1} min", minutes());
+    fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
+    println!("faults: told truly after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())

@@ -33,6 +33,8 @@ pub struct Member {
     pub expected_outcome: String,
     pub expected_step: Option<String>,
     pub expected_problem: Option<String>,
+    /// What the controller does not do yet that this BMC needs.
+    pub gap: Option<String>,
 }
 
 /// What the fleet saw, at its end.

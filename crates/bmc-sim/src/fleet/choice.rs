@@ -54,6 +54,8 @@ pub fn sample(count: usize, seed: u64, matrix: &[Wanted]) -> Vec<Wanted> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut rest = matrix.to_vec();
     chance.shuffle(&mut rest);
+    // On a BMC that the controller cannot use most faults never strike.
+    rest.sort_by_key(|wanted| wanted.profile.gap.is_some());
     let mut seen = std::collections::HashSet::new();
     let (first, more): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|wanted| seen.insert(wanted.fault));

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
-//! - `bmc`, `resources`, `reply`: how one BMC answers; `server`: the wire;
+//! - `bmc`, `actions`, `resources`, `reply`: how one BMC answers; `server`: the wire;
 //! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
 //! - `choice`: which BMC is what, by a seed.
 
+mod actions;
 mod bmc;
 mod choice;
 pub mod fault;

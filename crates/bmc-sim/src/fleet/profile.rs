@@ -23,6 +23,8 @@ pub struct Profile {
     pub is_prefetching: bool,
     /// Boots from its first slot only.
     pub is_first_slot_only: bool,
+    /// What the controller does not do yet that this BMC needs.
+    pub gap: Option<&'static str>,
 }
 
 /// Which resource has the virtual media: the system since Redfish 2020.4, the manager before.
@@ -147,6 +149,7 @@ const STANDARD: Profile = Profile {
     resets: RESETS,
     is_prefetching: false,
     is_first_slot_only: false,
+    gap: None,
 };
 
 const DELL: Profile = Profile {
@@ -258,6 +261,7 @@ pub const PROFILES: &[Profile] = &[
         media_under: Under::Manager,
         slots: &[remote("EXT1", CD), remote("EXT2", CD)],
         insert: Insert::Patch,
+        gap: Some("slots without an action are not filled by PATCH"),
         boot: Boot { needs_etag: true, ..STANDARD_BOOT },
         ..STANDARD
     },
@@ -302,6 +306,7 @@ pub const PROFILES: &[Profile] = &[
         media_under: Under::Manager,
         slots: &[remote("CD1", CD), remote("CD2", CD), remote("HD1", &["USBStick"])],
         insert: Insert::Task,
+        gap: Some("the boot override is not written to @Redfish.Settings"),
         boot: Boot { needs_etag: true, settings: Some("/SD"), needs_all: true, ..STANDARD_BOOT },
         ..STANDARD
     },
@@ -338,6 +343,7 @@ pub const PROFILES: &[Profile] = &[
         manager: "BMC",
         media_under: Under::Manager,
         slots: &[remote("CD1", CD), remote("CD2", CD)],
+        gap: Some("InsertMedia is never given a user and a password"),
         insert: Insert::Action {
             refuses: &[],
             demands: &["TransferProtocolType", "TransferMethod", "UserName", "Password"],

@@ -83,6 +83,8 @@ pub struct Member {
     pub expected_step: Option<&'static str>,
     /// How `cleanup_problem` must begin.
     pub expected_problem: Option<&'static str>,
+    /// Why the controller is not expected to get that far yet.
+    pub gap: Option<&'static str>,
 }
 
 /// What the fleet saw.
@@ -167,6 +169,7 @@ impl Fleet {
                 expected_outcome: outcome,
                 expected_step: step,
                 expected_problem: problem,
+                gap: bmc.profile.gap,
             }
         });
         members.collect()

@@ -20,7 +20,7 @@ use crate::store::{JobRow, NewJobRow, ServerRow};
 use crate::{App, build, driver, http, install_crypto, now_ms};
 
 /// Longest wait for something that a test expects.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A controller on a port of its own, in a directory that outlives it if asked.
 pub struct Controller {
