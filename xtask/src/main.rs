@@ -8,10 +8,12 @@
 //! - `kill-points`: a program killed at each of its steps, and judged after each; `power-cuts`: its
 //!   disk as a loss of power leaves it;
 //! - `fuzz`: parsers of foreign bytes;
+//! - `faults`: the controller against simulated BMCs that are broken in every way we know;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
+mod fleet;
 mod fuzz;
 mod images;
 mod kill_points;
@@ -55,7 +57,7 @@ enum Task {
     },
     /// Provision a virtual machine and tell the story.
     Demo,
-    /// Everything: validate, images, end-to-end.
+    /// Everything: validate, images, faults, end-to-end.
     Test,
     /// Kill a program at each call that changes the disk, and judge what is found.
     KillPoints {
@@ -80,10 +82,18 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         every: usize,
     },
+    /// Every fault on every simulated BMC: does the controller tell the truth about it?
+    Faults(fleet::FaultsArguments),
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
         what: bench::What,
+        /// How many BMCs a fleet has.
+        #[arg(long)]
+        count: Option<usize>,
+        /// Take programs as they are in target/, also when they are older than the tree.
+        #[arg(long)]
+        as_built: bool,
     },
 }
 
@@ -110,10 +120,16 @@ fn main() -> anyhow::Result<()> {
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
-        Task::Bench { what } => {
-            let build = ["build", "--release", "--locked"];
-            run("cargo", &[&build, what.programs()].concat())?;
-            bench::bench(&root, what)
+        Task::Faults(arguments) => {
+            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            fleet::faults(&root, &root.join("target/debug"), &arguments)
+        }
+        Task::Bench { what, count, as_built } => {
+            if !as_built {
+                let build = ["build", "--release", "--locked"];
+                run("cargo", &[&build, what.programs()].concat())?;
+            }
+            bench::bench(&root, what, count)
         }
     }
 }
@@ -135,6 +151,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("images: built after {:.1} min", minutes());
     images::twice(root)?;
     println!("images: built again, the same, after {:.1} min", minutes());
+    fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
+    println!("faults: told truly after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())

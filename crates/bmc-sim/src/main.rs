@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal-bmc-sim`: arguments in, one line of JSON out, then a BMC until a signal comes.
 
+mod fleet_command;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
@@ -22,6 +24,8 @@ struct Arguments {
 enum Command {
     /// One BMC that drives one QEMU machine.
     Qemu(Box<Qemu>),
+    /// Many BMCs whose machines are scripts, each on an address of its own.
+    Fleet(fleet_command::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -93,10 +97,7 @@ enum SlotLayout {
     OneCd,
 }
 
-// The machine dies with the thread that starts it (see qemu.rs), so that thread must live as long
-// as the program: on a current-thread runtime it is this one.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -104,7 +105,15 @@ async fn main() -> anyhow::Result<()> {
         )
         .init();
     match Arguments::parse().command {
-        Command::Qemu(arguments) => run(*arguments).await,
+        // The machine dies with the thread that starts it (see qemu.rs), so that thread must live as
+        // long as the program: on a current-thread runtime it is this one.
+        Command::Qemu(arguments) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(run(*arguments))
+        }
+        Command::Fleet(arguments) => {
+            tokio::runtime::Runtime::new()?.block_on(fleet_command::run(arguments))
+        }
     }
 }
 

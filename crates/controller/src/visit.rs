@@ -90,8 +90,10 @@ impl Session {
         }
         let endpoint = endpoint(app, &server)?;
         let budgets = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
-            Visiting::Fully => Budgets::default(),
-            Visiting::Briefly => Budgets { retries: Duration::ZERO, ..Budgets::default() },
+            Visiting::Fully => app.settings.redfish_budgets(),
+            Visiting::Briefly => {
+                Budgets { retries: Duration::ZERO, ..app.settings.redfish_budgets() }
+            }
             Visiting::Not(rest) => return Err(Closed::Resting(rest)),
         };
         match Bmc::connect(&endpoint, budgets).await {
