@@ -295,10 +295,12 @@ pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
         ("boot/vmlinuz", FILE_BYTES),
         ("boot/initrd.img", FILE_BYTES),
         ("live/rootfs.squashfs", FILE_BYTES),
+        ("shoal/task.img", 256 << 10),
     ] {
         let path = tree.join(name);
         fs::create_dir_all(path.parent().context("a file lies in a directory")?)?;
-        fs::write(path, vec![0x5a; bytes])?;
+        let byte = if name.starts_with("shoal/") { 0 } else { 0x5a };
+        fs::write(path, vec![byte; bytes])?;
     }
     let iso = dir.join("maintenance.iso");
     let status = Command::new("xorriso")

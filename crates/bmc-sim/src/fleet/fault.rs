@@ -214,9 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bmc_whose_plan_is_not_done_is_expected_to_be_refused_at_the_insert() {
-        let one_cd = Profile::named("supermicro-x11").unwrap();
-        assert_eq!(PLANS_DONE.contains(&one_cd.plan()), Fault::None.expected_on(one_cd) != MOUNT);
-        assert_eq!(Fault::Hang.expected_on(one_cd), DISCOVER);
+    fn a_bmc_without_a_slot_is_expected_to_be_refused_at_the_insert() {
+        for profile in PROFILES {
+            let is_refused = Fault::None.expected_on(profile) == MOUNT;
+            assert_eq!(is_refused, !PLANS_DONE.contains(&profile.plan()), "{}", profile.name);
+            assert_eq!(Fault::Hang.expected_on(profile), DISCOVER);
+        }
     }
 }

@@ -14,6 +14,8 @@ pub struct Layout {
     pub kernel: Vec<Range<u64>>,
     pub initrd: Vec<Range<u64>>,
     pub root: Vec<Range<u64>>,
+    /// Where a task medium can lie.
+    pub task: Vec<Range<u64>>,
 }
 
 impl Layout {
@@ -27,7 +29,9 @@ impl Layout {
             let bytes = extent.start..extent.start + extent.length;
             let name = extent.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
             let is_boot_image = index.boot_images.iter().any(|image| image.start == extent.start);
-            let part = if is_boot_image {
+            let part = if extent.path == recipe::task_medium::RESERVED_FILE {
+                &mut layout.task
+            } else if is_boot_image {
                 &mut layout.boot_image
             } else if name.starts_with("vmlinuz") {
                 &mut layout.kernel

@@ -107,16 +107,14 @@ impl Boot {
     }
 
     async fn read_task(&self) -> Result<Attempt, Stopped> {
-        let medium = self.medium("task")?;
-        let mut iso = Vec::new();
-        while (iso.len() as u64) < TASK_BYTES_MAX {
-            let start = iso.len() as u64;
-            let part = self.read(medium, start..start + CHUNK_BYTES).await?;
-            iso.extend_from_slice(&part);
-            if (part.len() as u64) < CHUNK_BYTES {
-                break;
+        let iso = match self.medium("task") {
+            Ok(medium) => self.read_file(medium, 0..TASK_BYTES_MAX).await?,
+            // A BMC with one slot: it lies within the other medium.
+            Err(Stopped) => {
+                let place = self.shared.layout.task.first().ok_or(Stopped)?;
+                self.read_file(self.medium("maintenance")?, place.clone()).await?
             }
-        }
+        };
         let image = iso9660::read(&iso).map_err(|_| Stopped)?;
         let files: Vec<recipe::File> = image
             .files
@@ -236,6 +234,22 @@ impl Boot {
             }
         }
         Ok(())
+    }
+
+    /// As much of these bytes as there is.
+    async fn read_file(&self, medium: &Medium, bytes: Range<u64>) -> Result<Vec<u8>, Stopped> {
+        let mut file = Vec::new();
+        let mut start = bytes.start;
+        while start < bytes.end {
+            let end = bytes.end.min(start + CHUNK_BYTES);
+            let part = self.read(medium, start..end).await?;
+            file.extend_from_slice(&part);
+            if (part.len() as u64) < end - start {
+                break;
+            }
+            start = end;
+        }
+        Ok(file)
     }
 
     /// Firmware and kernels give up at the first read error.

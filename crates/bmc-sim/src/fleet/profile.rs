@@ -86,7 +86,7 @@ pub enum Plan {
 }
 
 /// What the controller can do today; what it cannot ends at the insert, and says so.
-pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds];
+pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd];
 
 impl Profile {
     pub fn plan(&self) -> Plan {
@@ -261,7 +261,6 @@ pub const PROFILES: &[Profile] = &[
         media_under: Under::Manager,
         slots: &[remote("EXT1", CD), remote("EXT2", CD)],
         insert: Insert::Patch,
-        gap: Some("slots without an action are not filled by PATCH"),
         boot: Boot { needs_etag: true, ..STANDARD_BOOT },
         ..STANDARD
     },
@@ -306,7 +305,6 @@ pub const PROFILES: &[Profile] = &[
         media_under: Under::Manager,
         slots: &[remote("CD1", CD), remote("CD2", CD), remote("HD1", &["USBStick"])],
         insert: Insert::Task,
-        gap: Some("the boot override is not written to @Redfish.Settings"),
         boot: Boot { needs_etag: true, settings: Some("/SD"), needs_all: true, ..STANDARD_BOOT },
         ..STANDARD
     },
@@ -343,7 +341,6 @@ pub const PROFILES: &[Profile] = &[
         manager: "BMC",
         media_under: Under::Manager,
         slots: &[remote("CD1", CD), remote("CD2", CD)],
-        gap: Some("InsertMedia is never given a user and a password"),
         insert: Insert::Action {
             refuses: &[],
             demands: &["TransferProtocolType", "TransferMethod", "UserName", "Password"],

@@ -18,6 +18,12 @@ use crate::store::MediumKind;
 const SECTOR: u64 = 2048;
 /// Requests that are remembered, the last ones; a sequence of adjacent ones counts as one.
 const REQUESTS_MAX: usize = 2000;
+/// Firmware that boots from a medium reads so much of its boot image. Less is a look: for a UDF volume
+/// it reads three sectors of any medium (ECMA-167, 3/8.4.2.1), one of them within the boot image, one
+/// within the root file system, and BMCs read ahead of that.
+const BOOT_IMAGE_PERCENT: u8 = 25;
+/// What was loaded before the next part can be of use.
+const LOADED_PERCENT: u8 = 90;
 /// A medium of which so much was asked for in one request is copied, not booted from.
 const COPY_PERCENT: u64 = 90;
 
@@ -209,15 +215,15 @@ impl Boot {
             Stage::Copied
         } else if !layout.is_known() {
             if is_read || bytes_since_insert > 0 { Stage::Unknown } else { Stage::Silent }
-        } else if has(Part::Root) {
+        } else if has(Part::Root) && percent(Part::Initrd) >= LOADED_PERCENT {
             Stage::Userspace
-        } else if has(Part::Initrd) {
+        } else if has(Part::Initrd) && percent(Part::Kernel) >= LOADED_PERCENT {
             Stage::Initrd { percent: percent(Part::Initrd) }
         } else if has(Part::Kernel) {
             Stage::Kernel { percent: percent(Part::Kernel) }
         } else if has(Part::BootLoader) {
             Stage::BootLoader
-        } else if has(Part::BootImage) {
+        } else if percent(Part::BootImage) >= BOOT_IMAGE_PERCENT {
             Stage::Firmware
         } else if is_read || bytes_since_insert > 0 {
             Stage::Probed
@@ -263,7 +269,10 @@ mod tests {
             (&[(0, 1)], Stage::Probed),
             // Read ahead: nobody asked for the boot image.
             (&[(0, 2)], Stage::Probed),
-            (&[(0, 1), (1, 2)], Stage::Firmware),
+            (&[(0, 1), (1, 3)], Stage::Probed),
+            (&[(0, 1), (1, 4)], Stage::Firmware),
+            // Somebody looks for a UDF volume.
+            (&[(0, 1), (1, 4), (50, 51)], Stage::Firmware),
             (&[(1, 2), (11, 12)], Stage::BootLoader),
             (&[(1, 2), (11, 12), (31, 36)], Stage::Kernel { percent: 50 }),
             // The same bytes again are no progress.
