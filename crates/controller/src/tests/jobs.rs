@@ -110,6 +110,9 @@ async fn the_evidence_of_a_failed_job_has_all_that_is_known_and_no_secret() {
     assert!(files["events.json"].contains("image-linux.service"));
     assert!(files["media-reads.jsonl"].contains(r#""medium":"task""#), "{files:?}");
     assert!(files["controller.json"].contains(&bmc.url));
+    let log = &files["bmc-log.jsonl"];
+    assert!(log.contains("the fan failed") && !log.contains("of another age"), "{log}");
+    assert!(files["redfish.jsonl"].contains("VirtualMedia.InsertMedia"), "{files:?}");
     let mut secrets = bmc.seen.lock().unwrap().urls.clone();
     let attempt = controller.app.store.job(&id).await.unwrap().attempt;
     secrets.push(controller.app.keys.attempt_token(&attempt));
