@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::boot::Stage;
 use crate::performer::chain;
 use crate::store::{Error, JobRow};
-use crate::visit::{Closed, Visit};
+use crate::visit::{Closed, Purpose, Visit};
 use crate::{App, now_ms, timestamp};
 
 /// A server takes minutes to start; a session each quarter of a minute is no burden.
@@ -95,7 +95,7 @@ async fn look(app: &App, job_id: &str, last: Option<&Known>) -> Option<Known> {
 }
 
 async fn ask(app: &App, job: &JobRow) -> Result<Option<BootProgress>, Closed> {
-    let visit = Visit::glance(app, &job.server_serial).await?;
+    let visit = Visit::of_server(app, &job.server_serial, Purpose::Glance).await?;
     let progress = visit.bmc.boot_progress(&visit.machine).await;
     visit.bmc.close().await;
     Ok(progress?)

@@ -62,6 +62,8 @@ pub enum Closed {
     Refused(Timestamp),
     #[error("the BMC did not answer several times; it is asked again in {} s", .0.as_secs())]
     Resting(Duration),
+    #[error("job {0} is active on this server; wait for its end or cancel it")]
+    Busy(String),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("{0:#}")]
@@ -85,7 +87,9 @@ impl Closed {
                 Failed { retry_after: Some(*rest), ..failed }
             }
             Closed::Store(_) => Failed::new(step, chain(self), true),
-            Closed::Refused(_) | Closed::Other(_) => Failed::new(step, chain(self), false),
+            Closed::Refused(_) | Closed::Busy(_) | Closed::Other(_) => {
+                Failed::new(step, chain(self), false)
+            }
         }
     }
 }
@@ -194,12 +198,15 @@ impl Visit {
         Ok(Visit { bmc, machine, _turn: turn })
     }
 
-    /// For no job, and without patience.
-    pub async fn glance(app: &App, serial: &str) -> Result<Visit, Closed> {
+    /// For no job.
+    pub async fn of_server(app: &App, serial: &str, purpose: Purpose<'_>) -> Result<Visit, Closed> {
         let server = app.store.server(serial).await?;
         let turn = app.lanes.enter(&server.bmc_url).await;
-        let bmc = Session::open(app, &server, Purpose::Glance).await?;
-        let machine = bmc.bmc.machine(Some(serial)).await?;
+        let bmc = Session::open(app, &server, purpose).await?;
+        let machine = match purpose {
+            Purpose::Glance => bmc.bmc.machine(Some(serial)).await?,
+            Purpose::Look | Purpose::Job(_) => bmc.machine(app, &server).await?,
+        };
         Ok(Visit { bmc, machine, _turn: turn })
     }
 

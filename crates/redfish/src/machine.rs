@@ -139,6 +139,13 @@ impl Bmc {
         }
     }
 
+    /// A machine's power and boot override as they are now.
+    pub async fn read_again(&self, machine: &Machine) -> Result<Machine, Error> {
+        let system = self.get(&machine.system_path).await?.body;
+        let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
+        Ok(Machine { power: power_of(&system), boot_override: boot.into(), ..machine.clone() })
+    }
+
     /// The manager of a system: the first that it links, or the BMC's first one. A BMC that does not
     /// show it can still be worked with.
     async fn manager_of(&self, root: &Value, system: &Value) -> Result<Option<Member>, Error> {
