@@ -5,11 +5,15 @@
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
 //! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
-//! - `kill-points`: a program killed at each of its steps, and judged after each;
+//! - `kill-points`: a program killed at each of its steps, and judged after each; `power-cuts`: its
+//!   disk as a loss of power leaves it;
+//! - `fuzz`: parsers of foreign bytes;
+//! - `faults`: the controller against simulated BMCs that are broken in every way we know;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
 mod e2e;
+mod fleet;
 mod fuzz;
 mod images;
 mod kill_points;
@@ -53,7 +57,7 @@ enum Task {
     },
     /// Provision a virtual machine and tell the story.
     Demo,
-    /// Everything: validate, images, end-to-end.
+    /// Everything: validate, images, faults, end-to-end.
     Test,
     /// Kill a program at each call that changes the disk, and judge what is found.
     KillPoints {
@@ -72,14 +76,24 @@ enum Task {
     PowerCuts {
         #[arg(value_enum)]
         what: power_cuts::What,
+        #[arg(long, value_enum, default_value_t = power_cuts::FileSystem::Ext4)]
+        on: power_cuts::FileSystem,
         /// Only at every so-many-th flush.
         #[arg(long, default_value_t = 1)]
         every: usize,
     },
+    /// Every fault on every simulated BMC: does the controller tell the truth about it?
+    Faults(fleet::FaultsArguments),
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
         what: bench::What,
+        /// How many BMCs a fleet has.
+        #[arg(long)]
+        count: Option<usize>,
+        /// Take programs as they are in target/, also when they are older than the tree.
+        #[arg(long)]
+        as_built: bool,
     },
 }
 
@@ -105,32 +119,40 @@ fn main() -> anyhow::Result<()> {
         Task::Test => test(&root),
         Task::KillPoints { what } => kill_points::kill_points(&root, what),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
-        Task::PowerCuts { what, every } => power_cuts::power_cuts(&root, what, every),
-        Task::Bench { what } => {
-            let build = ["build", "--release", "--locked"];
-            run("cargo", &[&build, what.programs()].concat())?;
-            bench::bench(&root, what)
+        Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
+        Task::Faults(arguments) => {
+            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            fleet::faults(&root, &root.join("target/debug"), &arguments)
+        }
+        Task::Bench { what, count, as_built } => {
+            if !as_built {
+                let build = ["build", "--release", "--locked"];
+                run("cargo", &[&build, what.programs()].concat())?;
+            }
+            bench::bench(&root, what, count)
         }
     }
 }
 
-/// The whole test command, and how long each part took.
 /// Of each fuzz target in `test`: what broke recently breaks soon.
 const FUZZ_SECS: u32 = 5;
 
+/// The whole test command, and how long each part took.
 fn test(root: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
     validate::validate(root)?;
     println!("validate: passed after {:.1} min", minutes());
     kill_points::kill_points(root, kill_points::What::Registry)?;
-    power_cuts::power_cuts(root, power_cuts::What::Registry, 1)?;
+    power_cuts::power_cuts(root, power_cuts::What::Registry, power_cuts::FileSystem::Ext4, 1)?;
     fuzz::fuzz(root, None, FUZZ_SECS)?;
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;
     println!("images: built after {:.1} min", minutes());
     images::twice(root)?;
     println!("images: built again, the same, after {:.1} min", minutes());
+    fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
+    println!("faults: told truly after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())

@@ -2,7 +2,7 @@
 //! `cargo xtask power-cuts`: a program's disk as a loss of power leaves it, at every flush of a life.
 //!
 //! ```text
-//! program ─▶ ext4 ─▶ loop device ─▶ FUSE export of qemu-storage-daemon ─▶ blklogwrites: disk + log
+//! program ─▶ file system ─▶ loop device ─▶ FUSE export of qemu-storage-daemon ─▶ blklogwrites: disk + log
 //! ```
 //!
 //! The log has every write and flush in order. A disk promises what was written before its last
@@ -26,8 +26,41 @@ pub enum What {
     Registry,
 }
 
+/// What the program's files lie on: file systems differ in what they keep of a file without fsync.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum FileSystem {
+    Ext4,
+    Xfs,
+}
+
+impl FileSystem {
+    fn name(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
+        }
+    }
+
+    fn disk_bytes(self) -> u64 {
+        match self {
+            FileSystem::Ext4 => 64 << 20,
+            // The smallest that mkfs.xfs makes since xfsprogs 5.19.
+            FileSystem::Xfs => 300 << 20,
+        }
+    }
+
+    fn make(self) -> Command {
+        let (program, arguments) = match self {
+            FileSystem::Ext4 => ("mkfs.ext4", ["-q", "-F"]),
+            FileSystem::Xfs => ("mkfs.xfs", ["-q", "-f"]),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
+}
+
 const SECTOR: u64 = 512;
-const DISK_BYTES: u64 = 64 << 20;
 /// Sparse, so that only what is used counts.
 const LOG_BYTES: u64 = 2 << 30;
 const START: Duration = Duration::from_secs(20);
@@ -50,17 +83,18 @@ const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
-pub fn power_cuts(root: &Path, what: What, every: usize) -> anyhow::Result<()> {
+pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyhow::Result<()> {
     let What::Registry = what;
     let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
     crate::run("cargo", &build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let program = target.join("debug/examples/kill_points");
     let dir = tempfile::tempdir_in("/dev/shm")?;
-    let life = record(&program, dir.path()).context("record a life")?;
+    let life = record(&program, dir.path(), on).context("record a life")?;
     println!(
-        "recorded {} writes and flushes, {} acknowledged steps",
+        "recorded {} writes and flushes on {}, {} acknowledged steps",
         life.entries.len(),
+        on.name(),
         life.acknowledged.len()
     );
     let mut judge = Judge { life: &life, program: &program, dir: dir.path(), random: 1 };
@@ -74,6 +108,7 @@ pub fn power_cuts(root: &Path, what: What, every: usize) -> anyhow::Result<()> {
 
 /// A program's writes, and how many of them were there at each of its acknowledgements.
 struct Life {
+    on: FileSystem,
     log: File,
     entries: Vec<Entry>,
     /// When the file system was ready.
@@ -81,16 +116,16 @@ struct Life {
     acknowledged: Vec<usize>,
 }
 
-fn record(program: &Path, dir: &Path) -> anyhow::Result<Life> {
+fn record(program: &Path, dir: &Path, on: FileSystem) -> anyhow::Result<Life> {
     let (disk, log, export) = (dir.join("disk"), dir.join("log"), dir.join("export"));
-    File::create(&disk)?.set_len(DISK_BYTES)?;
+    File::create(&disk)?.set_len(on.disk_bytes())?;
     File::create(&log)?.set_len(LOG_BYTES)?;
     File::create(&export)?;
-    let _daemon = Daemon::start(&disk, &log, &export)?;
+    let _daemon = Daemon::start(&disk, &log, &export, on.disk_bytes())?;
     let device = Loop::attach(&export)?;
-    succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&device.0))?;
+    succeed(on.make().arg(&device.0))?;
     let place = dir.join("mounted");
-    let mounted = Mounted::mount(&device.0, &place)?;
+    let mounted = Mounted::mount(on, &device.0, &place)?;
     let mut reader = LogReader { log: File::open(&log)?, at: SECTOR, entries: Vec::new() };
     let ready = reader.settle()?;
     let mut child = Command::new(program)
@@ -110,7 +145,7 @@ fn record(program: &Path, dir: &Path) -> anyhow::Result<Life> {
     ensure!(child.wait()?.success(), "the program failed by itself");
     drop(mounted);
     reader.settle()?;
-    Ok(Life { log: reader.log, entries: reader.entries, ready, acknowledged })
+    Ok(Life { on, log: reader.log, entries: reader.entries, ready, acknowledged })
 }
 
 /// Reads the log as it grows.
@@ -174,7 +209,7 @@ impl Judge<'_> {
     fn cuts(&mut self, every: usize) -> anyhow::Result<usize> {
         let base = self.dir.join("base");
         let disk = File::create(&base)?;
-        disk.set_len(DISK_BYTES)?;
+        disk.set_len(self.life.on.disk_bytes())?;
         let mut intact = 0;
         let mut flushes = 0;
         for number in 0..self.life.entries.len() {
@@ -206,7 +241,7 @@ impl Judge<'_> {
         let mut noticed = 0;
         for _ in 0..LIARS {
             let disk = File::create(&base)?;
-            disk.set_len(DISK_BYTES)?;
+            disk.set_len(self.life.on.disk_bytes())?;
             for number in 0..self.life.ready {
                 self.apply(&disk, number)?;
             }
@@ -236,7 +271,7 @@ impl Judge<'_> {
         }
         drop(disk);
         let device = Loop::attach(&cut)?;
-        let mounted = Mounted::mount(&device.0, &self.dir.join("mounted"))?;
+        let mounted = Mounted::mount(self.life.on, &device.0, &self.dir.join("mounted"))?;
         let done = self.life.acknowledged.iter().filter(|entries| **entries <= end).count();
         let mut child = Command::new(self.program)
             .arg("check")
@@ -276,7 +311,7 @@ impl Judge<'_> {
 struct Daemon(Child);
 
 impl Daemon {
-    fn start(disk: &Path, log: &Path, export: &Path) -> anyhow::Result<Daemon> {
+    fn start(disk: &Path, log: &Path, export: &Path, disk_bytes: u64) -> anyhow::Result<Daemon> {
         let child = Command::new("qemu-storage-daemon")
             .args([
                 "--blockdev",
@@ -293,7 +328,7 @@ impl Daemon {
             .context("start qemu-storage-daemon (package qemu-system-common)")?;
         let mut daemon = Daemon(child);
         let deadline = Instant::now() + START;
-        while fs::metadata(export)?.len() != DISK_BYTES {
+        while fs::metadata(export)?.len() != disk_bytes {
             if let Some(status) = daemon.0.try_wait()? {
                 bail!("qemu-storage-daemon ended: {status}");
             }
@@ -332,9 +367,9 @@ impl Drop for Loop {
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn mount(device: &str, place: &Path) -> anyhow::Result<Mounted> {
+    fn mount(on: FileSystem, device: &str, place: &Path) -> anyhow::Result<Mounted> {
         fs::create_dir_all(place)?;
-        succeed(Command::new("mount").args(["-t", "ext4", device]).arg(place))?;
+        succeed(Command::new("mount").args(["-t", on.name(), device]).arg(place))?;
         Ok(Mounted(place.to_owned()))
     }
 }

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("redfish", &[]),
     ("registry", &["oci"]),
     ("controller", &["api", "iso9660", "job", "oci", "recipe", "redfish", "registry"]),
-    ("dispatcher", &["api", "recipe"]),
+    ("dispatcher", &["api", "iso9660", "recipe"]),
     ("tools", &["api", "iso9660", "oci", "recipe"]),
     ("cli", &["api", "iso9660", "oci", "recipe"]),
     ("bmc-sim", &["iso9660", "recipe"]),

@@ -40,23 +40,48 @@ pub struct Settings {
     pub firmware_code: PathBuf,
     /// Copied once to the work directory; the copy is this machine's NVRAM.
     pub firmware_vars: PathBuf,
+    pub slots: Slots,
 }
 
-/// The drives for virtual media, in the order in which the firmware tries them.
+/// The virtual media that a BMC has, as BMCs differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slots {
+    TwoCds,
+    /// As HPE's iLO.
+    CdAndUsb,
+    OneCd,
+}
+
+impl Slots {
+    /// In the order in which the firmware tries them.
+    pub(crate) fn all(self) -> &'static [Slot] {
+        match self {
+            Slots::TwoCds => &[Slot::Cd1, Slot::Cd2],
+            Slots::CdAndUsb => &[Slot::Cd1, Slot::Usb1],
+            Slots::OneCd => &[Slot::Cd1],
+        }
+    }
+}
+
+/// A place for a medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     Cd1,
     Cd2,
+    /// A stick that is plugged in with its medium, and pulled with it.
+    Usb1,
 }
 
 impl Slot {
-    pub(crate) const ALL: [Slot; 2] = [Slot::Cd1, Slot::Cd2];
+    /// Of any machine.
+    pub(crate) const COUNT: usize = 3;
 
     /// The name in Redfish.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Slot::Cd1 => "Cd1",
             Slot::Cd2 => "Cd2",
+            Slot::Usb1 => "Usb1",
         }
     }
 
@@ -65,6 +90,24 @@ impl Slot {
         match self {
             Slot::Cd1 => "cd1",
             Slot::Cd2 => "cd2",
+            Slot::Usb1 => "usb1",
+        }
+    }
+
+    /// The bus of the drive that is always there; a stick has none.
+    pub(crate) fn drive_bus(self) -> Option<&'static str> {
+        match self {
+            Slot::Cd1 => Some("ide.1"),
+            Slot::Cd2 => Some("ide.2"),
+            Slot::Usb1 => None,
+        }
+    }
+
+    /// In Redfish's words.
+    pub(crate) fn media_types(self) -> &'static [&'static str] {
+        match self {
+            Slot::Cd1 | Slot::Cd2 => &["CD", "DVD"],
+            Slot::Usb1 => &["USBStick"],
         }
     }
 }
@@ -124,12 +167,16 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     add("-blockdev", file_node("nvram", Path::new(NVRAM), false).to_string());
     add("-blockdev", disk_node(&settings.disk).to_string());
     add("-device", disk_device(settings.disk_bus));
-    for (slot, bus) in Slot::ALL.into_iter().zip(["ide.1", "ide.2"]) {
-        let (device, index) = (slot.device(), order.index(slot));
+    for slot in settings.slots.all() {
+        let Some(bus) = slot.drive_bus() else { continue };
+        let (device, index) = (slot.device(), order.index(*slot));
         // Stop on a failed read: the machine waits while the media server is away, as a BMC that
         // repeats its request makes it wait. `machine` resumes it. QEMU does so for DMA only; a
         // firmware reads by PIO and is told of the failure.
         add("-device", format!("ide-cd,id={device},bus={bus},bootindex={index},rerror=stop"));
+    }
+    if settings.slots.all().contains(&Slot::Usb1) {
+        add("-device", "qemu-xhci,id=usb".into());
     }
     add("-netdev", netdev(settings.ssh_port));
     add("-device", network_device(settings.mac.as_deref()));
@@ -239,6 +286,7 @@ mod tests {
             mac: None,
             firmware_code: "/fw/code.fd".into(),
             firmware_vars: "/fw/vars.fd".into(),
+            slots: Slots::TwoCds,
         }
     }
 
@@ -282,6 +330,9 @@ mod tests {
             check(&settings(), order, "-device", &cd1);
             check(&settings(), order, "-device", &cd2);
         }
+        let one = Settings { slots: Slots::CdAndUsb, ..settings() };
+        check(&one, BootOrder::CdsFirst, "-device", "qemu-xhci,id=usb");
+        assert!(!arguments(&one, BootOrder::CdsFirst).concat().contains("cd2"));
     }
 
     #[test]

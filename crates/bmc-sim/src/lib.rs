@@ -6,10 +6,13 @@
 //!                           routes      one task    one process
 //! ```
 //!
-//! It is a test double and a toy for users: never shipped with the controller, knows no job and no recipe.
+//! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
+//!
+//! It is a test double and a toy for users: never shipped with the controller, knows no job.
 
 mod answer;
 mod arguments;
+pub mod fleet;
 mod machine;
 mod qemu;
 pub mod qmp;
@@ -19,5 +22,5 @@ mod sessions;
 mod tls;
 mod virtual_media;
 
-pub use arguments::{DiskBus, Settings};
+pub use arguments::{DiskBus, Settings, Slots};
 pub use server::{Access, Bmc, start};

@@ -31,7 +31,7 @@ pub(crate) struct View {
     pub(crate) is_on: bool,
     pub(crate) boot: Boot,
     /// By slot.
-    pub(crate) media: [Option<Url>; 2],
+    pub(crate) media: [Option<Url>; Slot::COUNT],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(crate) fn start(settings: Settings) -> (Handle, JoinHandle<()>) {
         shown,
         qemu: None,
         boot: Boot::default(),
-        media: [None, None],
+        media: [const { None }; Slot::COUNT],
         is_restarting: false,
         waiting: None,
     };
@@ -170,7 +170,7 @@ struct Machine {
     shown: watch::Sender<View>,
     qemu: Option<Qemu>,
     boot: Boot,
-    media: [Option<Url>; 2],
+    media: [Option<Url>; Slot::COUNT],
     /// A graceful restart was asked for: power on again when the guest is down.
     is_restarting: bool,
     waiting: Option<Waiting>,
@@ -251,7 +251,7 @@ impl Machine {
 
     async fn power_on(&mut self) -> Result<(), Error> {
         let mut qemu = qemu::start(&self.settings, self.boot.order()).await?;
-        for slot in Slot::ALL {
+        for slot in self.settings.slots.all().iter().copied() {
             let Some(url) = self.media[slot as usize].clone() else { continue };
             if let Err(error) = insert_patiently(&mut qemu, slot, &url).await {
                 tracing::warn!(slot = slot.name(), %error, "the medium is dropped");

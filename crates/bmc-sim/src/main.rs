@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal-bmc-sim`: arguments in, one line of JSON out, then a BMC until a signal comes.
 
+mod fleet_command;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
-use bmc_sim::{Access, DiskBus, Settings};
+use bmc_sim::{Access, DiskBus, Settings, Slots};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,8 @@ struct Arguments {
 enum Command {
     /// One BMC that drives one QEMU machine.
     Qemu(Box<Qemu>),
+    /// Many BMCs whose machines are scripts, each on an address of its own.
+    Fleet(fleet_command::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -40,6 +44,9 @@ struct Qemu {
     disk_size: u64,
     #[arg(long, default_value = "virtio")]
     disk_bus: Bus,
+    /// The virtual media that the BMC has.
+    #[arg(long, default_value = "cd,cd")]
+    slots: SlotLayout,
     /// SMBIOS serial number.
     #[arg(long)]
     serial: String,
@@ -80,10 +87,17 @@ enum Bus {
     Nvme,
 }
 
-// The machine dies with the thread that starts it (see qemu.rs), so that thread must live as long
-// as the program: on a current-thread runtime it is this one.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SlotLayout {
+    #[value(name = "cd,cd")]
+    TwoCds,
+    #[value(name = "cd,usb")]
+    CdAndUsb,
+    #[value(name = "cd")]
+    OneCd,
+}
+
+fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -91,7 +105,15 @@ async fn main() -> anyhow::Result<()> {
         )
         .init();
     match Arguments::parse().command {
-        Command::Qemu(arguments) => run(*arguments).await,
+        // The machine dies with the thread that starts it (see qemu.rs), so that thread must live as
+        // long as the program: on a current-thread runtime it is this one.
+        Command::Qemu(arguments) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(run(*arguments))
+        }
+        Command::Fleet(arguments) => {
+            tokio::runtime::Runtime::new()?.block_on(fleet_command::run(arguments))
+        }
     }
 }
 
@@ -110,6 +132,11 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
             Bus::Virtio => DiskBus::Virtio,
             Bus::Sata => DiskBus::Sata,
             Bus::Nvme => DiskBus::Nvme,
+        },
+        slots: match arguments.slots {
+            SlotLayout::TwoCds => Slots::TwoCds,
+            SlotLayout::CdAndUsb => Slots::CdAndUsb,
+            SlotLayout::OneCd => Slots::OneCd,
         },
         redfish_serial: arguments.redfish_serial.unwrap_or_else(|| arguments.serial.clone()),
         serial: arguments.serial,

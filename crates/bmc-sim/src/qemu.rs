@@ -42,7 +42,8 @@ pub(crate) struct Qemu {
     qmp: Qmp,
     /// Ends when the process does.
     pub(crate) events: mpsc::Receiver<Event>,
-    nodes: [Option<String>; 2],
+    slots: &'static [Slot],
+    nodes: [Option<String>; Slot::COUNT],
     nodes_made: u64,
 }
 
@@ -85,7 +86,8 @@ pub(crate) async fn start(settings: &Settings, order: BootOrder) -> Result<Qemu,
     let (qmp, events) = qmp::connect(stdout, stdin)
         .await
         .map_err(|source| Error::ComeUp { log: log_path, source })?;
-    Ok(Qemu { child, qmp, events, nodes: [None, None], nodes_made: 0 })
+    let nodes = [const { None }; Slot::COUNT];
+    Ok(Qemu { child, qmp, events, slots: settings.slots.all(), nodes, nodes_made: 0 })
 }
 
 impl Qemu {
@@ -103,6 +105,11 @@ impl Qemu {
         let node = format!("{}-{}", slot.device(), self.nodes_made);
         let device = json!({ "id": slot.device() });
         self.qmp.execute("blockdev-add", medium_node(&node, url)).await?;
+        if slot.drive_bus().is_none() {
+            self.plug(slot, &node).await?;
+            self.nodes[slot as usize] = Some(node);
+            return Ok(());
+        }
         self.open_tray(slot).await?;
         let insert = json!({ "id": slot.device(), "node-name": node });
         self.qmp.execute("blockdev-insert-medium", insert).await?;
@@ -115,6 +122,12 @@ impl Qemu {
     pub(crate) async fn eject(&mut self, slot: Slot) -> Result<(), Error> {
         let Some(node) = self.nodes[slot as usize].take() else { return Ok(()) };
         let device = json!({ "id": slot.device() });
+        if slot.drive_bus().is_none() {
+            // At once, without the guest's consent, as somebody pulls a stick. Its node stays until
+            // the power goes off: QEMU lets go of a stick that a guest has used only then.
+            self.qmp.execute("device_del", device).await?;
+            return Ok(());
+        }
         self.open_tray(slot).await?;
         self.qmp.execute("blockdev-remove-medium", device.clone()).await?;
         self.qmp.execute("blockdev-close-tray", device).await?;
@@ -124,16 +137,16 @@ impl Qemu {
 
     /// The slot whose medium has this block node.
     pub(crate) fn slot_of(&self, node: &str) -> Option<Slot> {
-        Slot::ALL.into_iter().find(|slot| self.nodes[*slot as usize].as_deref() == Some(node))
+        self.slots.iter().copied().find(|slot| self.nodes[*slot as usize].as_deref() == Some(node))
     }
 
     /// Takes effect with the next reset: QEMU hands the order to the firmware then.
     pub(crate) async fn set_boot_order(&mut self, order: BootOrder) -> Result<(), Error> {
-        for slot in Slot::ALL {
+        for slot in self.slots.iter().filter(|slot| slot.drive_bus().is_some()) {
             let property = json!({
                 "path": format!("/machine/peripheral/{}", slot.device()),
                 "property": "bootindex",
-                "value": order.index(slot),
+                "value": order.index(*slot),
             });
             self.qmp.execute("qom-set", property).await?;
         }
@@ -169,6 +182,19 @@ impl Qemu {
             // Dropping it kills it.
             Err(_) => tracing::warn!("QEMU closed its monitor and hangs"),
         }
+    }
+
+    /// On failure there is neither a stick nor its block node.
+    async fn plug(&mut self, slot: Slot, node: &str) -> Result<(), Error> {
+        let stick = json!({
+            "driver": "usb-storage", "id": slot.device(), "bus": "usb.0", "drive": node,
+            "removable": true, "rerror": "stop",
+        });
+        if let Err(error) = self.qmp.execute("device_add", stick).await {
+            self.qmp.execute("blockdev-del", json!({ "node-name": node })).await?;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn open_tray(&mut self, slot: Slot) -> Result<(), Error> {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::Refusal,
+    arguments::Slots,
     machine::{self, Boot, Enabled, Handle, Reset, Target},
     qemu, qmp,
     sessions::{self, Access, Sessions},
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) machine: Handle,
     sessions: Arc<Sessions>,
     pub(crate) prober: reqwest::Client,
+    pub(crate) slots: Slots,
 }
 
 pub(crate) type Answer = Result<Response, Refusal>;
@@ -51,10 +53,11 @@ pub(crate) fn service(
     identity: Identity,
     machine: Handle,
     access: Access,
+    slots: Slots,
 ) -> anyhow::Result<Router> {
     let prober = virtual_media::prober()?;
     let sessions = Arc::new(Sessions::new(access));
-    let app = App { identity: Arc::new(identity), machine, sessions, prober };
+    let app = App { identity: Arc::new(identity), machine, sessions, prober, slots };
     let router = Router::new()
         .route("/redfish", get(versions))
         .route(ROOT, get(service_root))

@@ -62,11 +62,12 @@ pub async fn start(
     listener.set_nonblocking(true).context("make the listener non-blocking")?;
     let address = listener.local_addr().context("read the listener's address")?;
     let (console, qmp) = (settings.work_dir.join(CONSOLE), settings.work_dir.join(VISITOR_SOCKET));
-    let (ssh_port, uuid) = (settings.ssh_port, settings.uuid);
+    let (ssh_port, uuid, slots) = (settings.ssh_port, settings.uuid, settings.slots);
     let serial = settings.redfish_serial.clone();
     let (machine, machine_task) = machine::start(settings);
 
-    let service = redfish::service(redfish::Identity { serial, uuid }, machine.clone(), access)?;
+    let service =
+        redfish::service(redfish::Identity { serial, uuid }, machine.clone(), access, slots)?;
     let http = Handle::new();
     let tls = RustlsConfig::from_config(identity.config);
     let server = axum_server::from_tcp_rustls(listener, tls)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The VirtualMedia resources: two slots for CDs whose bytes QEMU fetches by ranges.
+//! The VirtualMedia resources: slots for media whose bytes QEMU fetches by ranges.
 
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ pub(crate) fn prober() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
-pub(crate) async fn list() -> Json<Value> {
-    let paths = Slot::ALL.map(|slot| format!("{MEDIA}/{}", slot.name()));
+pub(crate) async fn list(State(app): State<App>) -> Json<Value> {
+    let paths = app.slots.all().iter().map(|slot| format!("{MEDIA}/{}", slot.name()));
     Json(collection(MEDIA, "VirtualMediaCollection", paths))
 }
 
 pub(crate) async fn medium(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    let slot = slot(&name)?;
+    let slot = slot(&app, &name)?;
     let path = format!("{MEDIA}/{name}");
     let url = &app.machine.view().media[slot as usize];
     let file = url.as_ref().and_then(|url| url.path().rsplit('/').next());
@@ -46,8 +46,8 @@ pub(crate) async fn medium(State(app): State<App>, Path(name): Path<String>) -> 
         "@odata.id": path,
         "@odata.type": "#VirtualMedia.v1_6_3.VirtualMedia",
         "Id": name,
-        "Name": format!("Virtual CD {name}"),
-        "MediaTypes": ["CD", "DVD"],
+        "Name": format!("Virtual medium {name}"),
+        "MediaTypes": slot.media_types(),
         "Image": url,
         "ImageName": file,
         "Inserted": url.is_some(),
@@ -95,7 +95,7 @@ pub(crate) async fn insert(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Answer {
-    let slot = slot(&name)?;
+    let slot = slot(&app, &name)?;
     let request: InsertMedia = parse(&body)?;
     if request.inserted == Some(false) || request.write_protected == Some(false) {
         let message = "Inserted and WriteProtected can only be true";
@@ -107,7 +107,7 @@ pub(crate) async fn insert(
 }
 
 pub(crate) async fn eject(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.machine.eject(slot(&name)?).await?;
+    app.machine.eject(slot(&app, &name)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -133,7 +133,7 @@ async fn probe(prober: &reqwest::Client, url: &Url) -> Result<(), Refusal> {
     }
 }
 
-fn slot(name: &str) -> Result<Slot, Refusal> {
-    let found = Slot::ALL.into_iter().find(|slot| slot.name() == name);
+fn slot(app: &App, name: &str) -> Result<Slot, Refusal> {
+    let found = app.slots.all().iter().copied().find(|slot| slot.name() == name);
     found.ok_or_else(|| Refusal::not_found(&format!("{MEDIA}/{name}")))
 }

@@ -4,6 +4,7 @@
 
 mod lab;
 
+use bmc_sim::Slots;
 use lab::{Lab, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -141,5 +142,36 @@ async fn a_change_with_an_old_etag_is_refused() {
     assert_eq!(patch("Cd").await.unwrap().status(), StatusCode::OK);
     assert_eq!(patch("Hdd").await.unwrap().status(), StatusCode::PRECONDITION_FAILED);
     assert_eq!(lab.get(SYSTEM).await["Boot"]["BootSourceOverrideTarget"], "Cd");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_stick_is_plugged_in_and_pulled_with_its_medium() {
+    let lab = Lab::start_with(Slots::CdAndUsb).await;
+    let media = "/redfish/v1/Systems/1/VirtualMedia";
+    let listed = lab.get(media).await;
+    let names: Vec<&str> = listed["Members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| member["@odata.id"].as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    assert_eq!(names, ["Cd1", "Usb1"]);
+    assert_eq!(lab.get(&format!("{media}/Usb1")).await["MediaTypes"], json!(["USBStick"]));
+    let action = |verb: &str| format!("{media}/Usb1/Actions/VirtualMedia.{verb}Media");
+    let (insert, eject) = (action("Insert"), action("Eject"));
+    let done = StatusCode::NO_CONTENT;
+    // Inserted while the machine is off, it is there when it starts; later, at once.
+    lab.expect(Method::POST, &insert, lab.image("first.iso"), done).await;
+    lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), done).await;
+    let mut qmp = lab.qmp().await;
+    for name in ["first.iso", "second.iso"] {
+        assert_eq!(lab::inserted(&mut qmp, "usb1").await, Some(lab.media.url(name)));
+        lab.expect(Method::POST, &eject, json!({}), done).await;
+        let blocks = qmp.execute("query-block", json!({})).await.unwrap();
+        assert!(!blocks.to_string().contains("peripheral/usb1"), "{blocks}");
+        assert_eq!(lab.get(&format!("{media}/Usb1")).await["Inserted"], false);
+        lab.expect(Method::POST, &insert, lab.image("second.iso"), done).await;
+    }
     lab.stop().await;
 }

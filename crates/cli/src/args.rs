@@ -204,8 +204,8 @@ pub enum Job {
     Evidence {
         id: String,
         /// Where to write it; evidence-ID.tar if left out.
-        #[arg(long, short)]
-        output: Option<PathBuf>,
+        #[arg(long)]
+        file: Option<PathBuf>,
     },
     /// End the job and put the machine back.
     Cancel {
@@ -312,6 +312,9 @@ pub struct LabUp {
     /// Size of the machine's disk.
     #[arg(long, default_value = "8G")]
     pub disk_size: String,
+    /// Virtual media of the machine's BMC: `cd,cd`, `cd,usb` or `cd`.
+    #[arg(long, default_value = "cd,cd", value_parser = ["cd,cd", "cd,usb", "cd"])]
+    pub slots: String,
     /// Memory of the machine in MiB.
     #[arg(long, default_value_t = 3072)]
     pub memory: u32,

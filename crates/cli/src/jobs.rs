@@ -53,14 +53,15 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
                 Output::Text => describe(&job),
             }
         }
-        Job::Evidence { id, output } => {
-            let path = output.unwrap_or_else(|| PathBuf::from(format!("evidence-{id}.tar")));
+        Job::Evidence { id, file } => {
+            let path = file.unwrap_or_else(|| PathBuf::from(format!("evidence-{id}.tar")));
             let mut archive = client.stream(&format!("/api/v1/jobs/{}/evidence", encoded(&id)))?;
             let mut file =
                 fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
             std::io::copy(&mut archive, &mut file)
                 .with_context(|| format!("write {}", path.display()))?;
-            println!("{}", path.display());
+            let told = json!({"file": path});
+            show(format, &told, &["FILE"], |told| vec![vec![text(told, "/file")]]);
         }
         Job::Watch { id } => return watch(client, format, &id),
         Job::Cancel { id } => {

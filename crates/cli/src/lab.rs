@@ -34,7 +34,7 @@ pub fn run(command: Lab) -> Result<(), Failure> {
 }
 
 fn up(wanted: LabUp) -> Result<(), Failure> {
-    let LabUp { dir, maintenance_iso, serial, disk_size, memory, port, ssh_port } = wanted;
+    let LabUp { dir, maintenance_iso, serial, disk_size, slots, memory, port, ssh_port } = wanted;
     if !maintenance_iso.exists() {
         let hint = "build it with `cargo xtask images maintenance`, or give --maintenance-iso";
         return Err(anyhow::anyhow!("{} does not exist; {hint}", maintenance_iso.display()).into());
@@ -42,7 +42,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
     fs::create_dir_all(dir.join("bmc")).with_context(|| format!("create {}", dir.display()))?;
     let dir = fs::canonicalize(&dir).with_context(|| format!("find {}", dir.display()))?;
     let mut controller = start_controller(&dir, &maintenance_iso, port)?;
-    let mut bmc = start_bmc(&dir, &serial, &disk_size, memory, ssh_port)?;
+    let mut bmc = start_bmc(&dir, &serial, [&disk_size, &slots], memory, ssh_port)?;
     let ready = ready_line(&mut bmc.0)?;
     let pids = format!("{}\n{}\n", controller.0.id(), bmc.0.id());
     fs::write(dir.join(PIDS), pids).context("write the process ids")?;
@@ -136,14 +136,14 @@ fn start_controller(dir: &Path, maintenance_iso: &Path, port: u16) -> anyhow::Re
 fn start_bmc(
     dir: &Path,
     serial: &str,
-    disk_size: &str,
+    [disk_size, slots]: [&str; 2],
     memory: u32,
     ssh_port: u16,
 ) -> anyhow::Result<Program> {
     let child = Command::new(program("shoal-bmc-sim")?)
         .args(["qemu", "--exit-with-parent", "--listen", "127.0.0.1:0", "--username", USERNAME])
         .args(["--serial", serial, "--uuid", "5b0a1d4e-0000-4000-8000-00000000001a"])
-        .args(["--disk-size", disk_size, "--memory", &memory.to_string()])
+        .args(["--disk-size", disk_size, "--slots", slots, "--memory", &memory.to_string()])
         .args(["--ssh-port", &ssh_port.to_string()])
         .arg("--disk")
         .arg(dir.join("disk.img"))

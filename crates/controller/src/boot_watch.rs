@@ -37,7 +37,7 @@ async fn look(app: &App, job_id: &str, told: &mut HashMap<String, Stage>) -> Res
     };
     let is_news =
         told.get(job_id).map_or(stage != Stage::Silent, |told| stage.is_news_after(*told));
-    let is_over = stage.silence_max().is_some_and(|most| silence > most);
+    let is_over = stage.silence_max().is_some_and(|most| silence > app.settings.scaled(most));
     if !is_news && !is_over {
         return Ok(());
     }

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use job::Event;
-use tokio::sync::{Notify, Semaphore};
+use job::{Event, Stage, State, deadline_secs};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -22,10 +22,19 @@ use crate::store::{Claim, Error, JobRow};
 use crate::{App, now_ms};
 use crate::{boot_progress, boot_watch};
 
-/// Actions under way at once, over all BMCs.
+/// Actions under way at once, over all BMCs that answer in good time.
 const WORKERS_MAX: usize = 256;
+/// An action that takes longer waits for its BMC and does nothing here: it gives its place away, so
+/// that BMCs that hang never take all places from those that work.
+const QUICK_MAX: Duration = Duration::from_secs(2);
+/// Actions that take longer, at once; each holds a connection and little memory.
+const SLOW_MAX: usize = 2048;
+/// Jobs that are claimed in one transaction: one durable commit for all of them.
+const CLAIMS_MAX: usize = 64;
 /// Longest sleep of the loop: bounds the harm of a missed wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+/// Deadlines are of minutes; looking for them before each claim would cost more than the claim.
+const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks for a sign of life within the silence that makes a boot a lost one.
 const LOST_BOOT_LOOKS: u32 = 36;
 
@@ -119,36 +128,76 @@ pub fn start(app: App) -> Driver {
 }
 
 async fn run(app: App, workers: &mut JoinSet<()>) {
-    let slots = Arc::new(Semaphore::new(WORKERS_MAX));
+    let (quick, slow) = (Arc::new(Semaphore::new(WORKERS_MAX)), Arc::new(Semaphore::new(SLOW_MAX)));
+    let mut looked_at: Option<Instant> = None;
     loop {
         while workers.try_join_next().is_some() {}
-        if let Err(error) = fail_overdue(&app).await {
-            tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
-        }
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id)).await {
-            Ok(Some(claim)) => {
-                let busy = app.driver.begin(&claim.job.id, claim.job.epoch);
-                let app = app.clone();
-                workers.spawn(async move {
-                    let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
-                    tokio::select! {
-                        () = work(&app, claim) => {}
-                        () = busy.stop.notified() => {
-                            tracing::info!(job_id = id, "action dropped: the job moved on");
-                        }
-                    }
-                    give_back(&app, &id, epoch).await;
-                    drop((busy, slot));
-                });
+        if looked_at.is_none_or(|at| at.elapsed() >= OVERDUE_LOOK_EVERY) {
+            if let Err(error) = fail_overdue(&app).await {
+                tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
             }
-            Ok(None) => wait(&app).await,
+            looked_at = Some(Instant::now());
+        }
+        let Ok(first) = quick.clone().acquire_owned().await else { return };
+        let more = std::iter::from_fn(|| quick.clone().try_acquire_owned().ok());
+        let places: Vec<_> = std::iter::once(first).chain(more).take(CLAIMS_MAX).collect();
+        match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id), places.len()).await {
+            Ok(claims) if claims.is_empty() => {
+                drop(places);
+                wait(&app).await;
+            }
+            Ok(claims) => {
+                for (claim, place) in claims.into_iter().zip(places) {
+                    let busy = app.driver.begin(&claim.job.id, claim.job.epoch);
+                    workers.spawn(worker(app.clone(), claim, busy, place, slow.clone()));
+                }
+            }
             Err(error) => {
                 tracing::error!(error = performer::chain(&error), "cannot claim a job");
+                drop(places);
                 tokio::time::sleep(IDLE_MAX).await;
             }
         }
     }
+}
+
+/// Works on a claim until that is done, or the job moves on without it.
+async fn worker(
+    app: App,
+    claim: Claim,
+    busy: Busy,
+    place: OwnedSemaphorePermit,
+    slow: Arc<Semaphore>,
+) {
+    let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
+    tokio::select! {
+        () = in_place(work(&app, claim), place, slow, QUICK_MAX) => {}
+        () = busy.stop.notified() => {
+            tracing::info!(job_id = id, "action dropped: the job moved on");
+        }
+    }
+    give_back(&app, &id, epoch).await;
+    drop(busy);
+}
+
+/// Does the work in a quick place, and after `quick_max` in a slow one if there is any.
+async fn in_place(
+    work: impl Future<Output = ()>,
+    place: OwnedSemaphorePermit,
+    slow: Arc<Semaphore>,
+    quick_max: Duration,
+) {
+    let mut work = std::pin::pin!(work);
+    if tokio::time::timeout(quick_max, &mut work).await.is_ok() {
+        return;
+    }
+    let slow_place = tokio::select! {
+        () = &mut work => return,
+        slow_place = slow.acquire_owned() => slow_place,
+    };
+    drop(place);
+    work.await;
+    drop(slow_place);
 }
 
 async fn wait(app: &App) {
@@ -201,7 +250,7 @@ async fn work(app: &App, claim: Claim) {
             );
             if is_transient && tries < job::tries_max(*action) {
                 let pause = job::pause(tries, app.keys.random_byte());
-                let pause = pause.max(retry_after.unwrap_or_default());
+                let pause = app.settings.scaled(pause.max(retry_after.unwrap_or_default()));
                 let why = format!(
                     "{}: {}; again in {:.0} s",
                     failure.step,
@@ -242,7 +291,7 @@ fn log_outcome(job_id: &str, result: Result<(), Error>) {
 
 /// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
 async fn fail_overdue(app: &App) -> Result<(), Error> {
-    for job in app.store.overdue(now_ms()).await? {
+    for job in overdue(app).await? {
         let failure = boot_watch::why_overdue(app, &job);
         let message = failure.reason.clone();
         let result =
@@ -250,6 +299,23 @@ async fn fail_overdue(app: &App) -> Result<(), Error> {
         log_outcome(&job.id, result.await.map(|_| ()));
     }
     Ok(())
+}
+
+/// Stored deadlines are those of real machines; a test's come earlier by what its scale saves.
+async fn overdue(app: &App) -> Result<Vec<JobRow>, Error> {
+    let now = now_ms();
+    if app.settings.time_scale == 1.0 {
+        return app.store.overdue(now).await;
+    }
+    let mut jobs = Vec::new();
+    for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
+        let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
+        let saved = usual.saturating_sub(app.settings.scaled(usual));
+        let early = i64::try_from(saved.as_millis()).unwrap_or(0);
+        let found = app.store.overdue(now.saturating_add(early)).await?;
+        jobs.extend(found.into_iter().filter(|job| job.state == state));
+    }
+    Ok(jobs)
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
@@ -331,7 +397,7 @@ mod tests {
         for done in [Action::Start, Action::BuildTaskMedium] {
             app.store.apply("j1", None, Event::Done(done), String::new(), now_ms()).await.unwrap();
         }
-        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        let claim = app.store.claim(now_ms(), |_id| false, 1).await.unwrap().remove(0);
         assert_eq!(claim.action, Action::InsertMedia);
         app.store.apply("j1", None, Event::Cancelled, String::new(), now_ms()).await.unwrap();
         work(&app, claim).await;
@@ -343,7 +409,7 @@ mod tests {
     async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothing() {
         let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
         let (app, _job) = with_job(dir.path(), &bmc).await;
-        let claim = app.store.claim(now_ms(), |_id| false).await.unwrap().unwrap();
+        let claim = app.store.claim(now_ms(), |_id| false, 1).await.unwrap().remove(0);
         let epoch = claim.job.epoch;
         assert_eq!(app.store.next_due().await.unwrap(), None);
         app.store.give_back("j1", epoch - 1, 7).await.unwrap();
@@ -353,6 +419,27 @@ mod tests {
         // A time that is set already stays.
         app.store.give_back("j1", epoch, 9).await.unwrap();
         assert_eq!(app.store.next_due().await.unwrap(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn an_action_that_takes_long_gives_its_place_to_others() {
+        let places = || Arc::new(Semaphore::new(1));
+        let (quick, slow) = (places(), places());
+        let at_once = Duration::from_millis(1);
+        let hang = async |slow: &Arc<Semaphore>| {
+            let place = quick.clone().acquire_owned().await.unwrap();
+            let work = in_place(std::future::pending(), place, slow.clone(), at_once);
+            tokio::spawn(work).abort_handle()
+        };
+        let first = hang(&slow).await;
+        let second = tokio::time::timeout(crate::tests::DEADLINE, hang(&slow)).await.unwrap();
+        assert_eq!(slow.available_permits(), 0);
+        // There is no second slow place until the first one is left.
+        assert_eq!(quick.available_permits(), 0);
+        first.abort();
+        let free = tokio::time::timeout(crate::tests::DEADLINE, quick.acquire()).await;
+        assert!(free.unwrap().is_ok());
+        second.abort();
     }
 
     #[tokio::test]

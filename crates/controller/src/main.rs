@@ -16,6 +16,7 @@ mod http;
 mod keys;
 mod lanes;
 mod media;
+mod media_plan;
 mod performer;
 mod preflight;
 mod probe_medium;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -30,6 +31,15 @@ pub struct Media {
     layout: Mutex<(Version, Arc<Layout>)>,
     /// By job; since this process started, or since the media were last inserted.
     traces: Mutex<HashMap<String, Trace>>,
+}
+
+/// Bytes that are served in the place of those of the maintenance ISO.
+#[derive(Debug, Clone)]
+pub struct Overlay {
+    pub at: u64,
+    pub bytes: Bytes,
+    /// Of the whole: another task has another one.
+    pub etag: String,
 }
 
 /// Size and time of a file: other content has another one.
@@ -65,9 +75,38 @@ impl Media {
     /// The file of a medium; `None` where no maintenance ISO was given at the start.
     pub fn path(&self, attempt: &str, kind: MediumKind) -> Option<PathBuf> {
         match kind {
-            MediumKind::Maintenance => self.maintenance.clone(),
-            MediumKind::Task => Some(self.dir.join(format!("{attempt}.iso"))),
+            // A combined one is this file with an overlay.
+            MediumKind::Maintenance | MediumKind::Combined => self.maintenance.clone(),
+            MediumKind::Task | MediumKind::TaskStick => Some(self.task(attempt)),
         }
+    }
+
+    fn task(&self, attempt: &str) -> PathBuf {
+        self.dir.join(format!("{attempt}.iso"))
+    }
+
+    /// The task medium where the maintenance ISO has room for it. The file itself stays as it is.
+    pub fn overlay(&self, attempt: &str) -> anyhow::Result<Overlay> {
+        let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
+        let layout = self.layout();
+        let reserved = layout.reserved().with_context(|| {
+            format!(
+                "{} has no {}: this BMC has one slot, which takes a maintenance ISO of this version",
+                path.display(),
+                recipe::task_medium::RESERVED_FILE
+            )
+        })?;
+        let task = fs::read(self.task(attempt)).context("read the task medium")?;
+        let room = reserved.end - reserved.start;
+        anyhow::ensure!(
+            task.len() as u64 <= room,
+            "the task medium has {} bytes; for a BMC with one slot it can have {room}",
+            task.len()
+        );
+        let etag = hex::encode(crate::keys::sha256(
+            format!("{} {}", self.etag(path)?, self.etag(&self.task(attempt))?).as_bytes(),
+        ));
+        Ok(Overlay { at: reserved.start, bytes: task.into(), etag })
     }
 
     pub fn has_maintenance(&self) -> bool {
@@ -76,7 +115,7 @@ impl Media {
 
     /// Stores a task medium: whole or not at all.
     pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> io::Result<()> {
-        let path = self.dir.join(format!("{attempt}.iso"));
+        let path = self.task(attempt);
         let partial = path.with_extension("partial");
         let mut file = fs::File::options()
             .write(true)
@@ -108,7 +147,7 @@ impl Media {
 
     /// A task medium goes when nothing uses it any more.
     pub fn drop_task(&self, attempt: &str) {
-        let path = self.dir.join(format!("{attempt}.iso"));
+        let path = self.task(attempt);
         self.etags.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound

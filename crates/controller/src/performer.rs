@@ -9,10 +9,11 @@
 use std::time::Duration;
 
 use job::{Action, Event, Failure, Stage, State};
-use redfish::{Machine, Shutdown, Slot};
+use redfish::Shutdown;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::media_plan::{self, Chosen, MediaPlan};
 use crate::store::{Claim, JobRow, MediumKind};
 use crate::visit::Visit;
 use crate::{App, now_ms};
@@ -160,36 +161,38 @@ async fn insert_media(app: &App, job: &JobRow) -> Done {
     let failed = |reason: String, is_transient| {
         Failed::new("redfish.mount.maintenance", reason, is_transient)
     };
-    let new_token = || app.keys.media_token().map_err(|error| failed(error.to_string(), false));
-    let (maintenance, task) = (new_token()?, new_token()?);
-    let hashes = [
-        (MediumKind::Maintenance, crate::keys::sha256(maintenance.as_bytes())),
-        (MediumKind::Task, crate::keys::sha256(task.as_bytes())),
-    ];
-    let issued = app.store.issue_media(&job.id, hashes, now_ms()).await;
-    issued.map_err(|error| failed(error.to_string(), true))?;
-    app.media.forget_reads(&job.id);
-
-    let urls = [
-        medium_url(app, &maintenance, MediumKind::Maintenance),
-        medium_url(app, &task, MediumKind::Task),
-    ];
     let visit = Visit::begin(app, job).await?;
-    let result = insert_both(&visit, job, urls).await;
+    let result = async {
+        let chosen = media_plan::choose(&visit.machine)
+            .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
+        if chosen.plan == MediaPlan::OneCd {
+            // Told before the BMC is touched.
+            let overlay = app.media.overlay(&job.attempt);
+            overlay.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
+        }
+        let (mut urls, mut hashes) = (Vec::new(), Vec::new());
+        for (kind, _) in &chosen.media {
+            let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
+            hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
+            urls.push(medium_url(app, &token, *kind));
+        }
+        let issued = app.store.issue_media(&job.id, chosen.plan.name(), hashes, now_ms()).await;
+        issued.map_err(|error| failed(error.to_string(), true))?;
+        app.media.forget_reads(&job.id);
+        insert_all(&visit, job, &chosen, urls).await
+    };
+    let result = result.await;
     visit.end(result).await
 }
 
-async fn insert_both(visit: &Visit, job: &JobRow, [maintenance, task]: [Url; 2]) -> Done {
+async fn insert_all(visit: &Visit, job: &JobRow, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
     if job.state == State::Provisioning(Stage::ReinsertingMedia) {
         // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
         let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
         result.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
     }
-    let (first, second) = two_cd_slots(&visit.machine)
-        .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
-    let inserts =
-        [(first, maintenance, "redfish.mount.maintenance"), (second, task, "redfish.mount.task")];
-    for (slot, url, step) in inserts {
+    for ((kind, slot), url) in chosen.media.iter().zip(urls) {
+        let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
         visit.bmc.insert(slot, &url).await.map_err(|error| {
             let failed = Failed::by_bmc(step, &error);
             // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
@@ -198,7 +201,7 @@ async fn insert_both(visit: &Visit, job: &JobRow, [maintenance, task]: [Url; 2])
             Failed { is_transient: failed.is_transient || is_refused, ..failed }
         })?;
     }
-    Ok(format!("maintenance.iso in {}, task.iso in {}", first.path, second.path))
+    Ok(format!("{} ({})", chosen.words(), chosen.plan.name()))
 }
 
 async fn boot_maintenance(app: &App, visit: &Visit, job_id: &str) -> Done {
@@ -254,26 +257,8 @@ async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> 
 
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
     let mut url = app.settings.media_url.clone();
-    url.set_path(&format!("/m/{token}/{}.iso", kind.name()));
+    url.set_path(&format!("/m/{token}/{}", kind.file_name()));
     url
-}
-
-/// The slots of the CD + CD plan, in the BMC's order: the first one boots (Dell iDRAC10 boots from
-/// its first slot only).
-pub fn two_cd_slots(machine: &Machine) -> Result<(&Slot, &Slot), redfish::Error> {
-    let mut slots = machine.slots.iter().filter(|slot| slot.takes_cd());
-    match (slots.next(), slots.next()) {
-        (Some(first), Some(second)) => Ok((first, second)),
-        _ => Err(redfish::Error::NoSlot {
-            wanted: "two virtual CD slots",
-            found: machine
-                .slots
-                .iter()
-                .map(|slot| slot.path.clone())
-                .collect::<Vec<_>>()
-                .join(", "),
-        }),
-    }
 }
 
 /// An error with its causes, once.

@@ -57,6 +57,16 @@ pub struct ServeArgs {
     /// Accept every API and registry request without a token.
     #[arg(long)]
     pub dangerously_no_auth: bool,
+    /// For tests against simulated machines: every wait takes this part of its time.
+    #[arg(long, hide = true, default_value = "1", value_parser = time_scale)]
+    pub test_time_scale: f64,
+}
+
+fn time_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
+        _ => Err(format!("{text:?} is not above 0 and at most 1")),
+    }
 }
 
 /// What the embedded registry keeps.
@@ -102,6 +112,8 @@ pub struct Settings {
     pub no_auth: bool,
     /// How long a boot that this controller did not watch may be silent before it is taken for lost.
     pub boot_silence_max: Duration,
+    /// 1, but in tests.
+    pub time_scale: f64,
 }
 
 impl Settings {
@@ -135,8 +147,31 @@ impl Settings {
             registry: args.registry,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
-            boot_silence_max: BOOT_SILENCE_MAX,
+            boot_silence_max: BOOT_SILENCE_MAX.mul_f64(args.test_time_scale),
+            time_scale: args.test_time_scale,
         })
+    }
+
+    /// How long something is waited for that takes `usual`.
+    pub fn scaled(&self, usual: Duration) -> Duration {
+        usual.mul_f64(self.time_scale)
+    }
+
+    /// How long each kind of Redfish operation may take.
+    pub fn redfish_budgets(&self) -> redfish::Budgets {
+        let usual = redfish::Budgets::default();
+        redfish::Budgets {
+            read: self.scaled(usual.read),
+            request: self.scaled(usual.request),
+            grace: self.scaled(usual.grace),
+            retries: self.scaled(usual.retries),
+            insert: self.scaled(usual.insert),
+            update: self.scaled(usual.update),
+            effect: self.scaled(usual.effect),
+            shutdown: self.scaled(usual.shutdown),
+            conflict: self.scaled(usual.conflict),
+            poll: self.scaled(usual.poll),
+        }
     }
 
     /// `host:port` of the embedded registry, as a machine reaches it.

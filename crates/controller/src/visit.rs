@@ -109,9 +109,9 @@ impl Session {
         }
         let endpoint = endpoint(app, &server)?;
         let budgets = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
-            Visiting::Fully if purpose != Purpose::Glance => Budgets::default(),
+            Visiting::Fully if purpose != Purpose::Glance => app.settings.redfish_budgets(),
             Visiting::Fully | Visiting::Briefly => {
-                Budgets { retries: Duration::ZERO, ..Budgets::default() }
+                Budgets { retries: Duration::ZERO, ..app.settings.redfish_budgets() }
             }
             Visiting::Not(rest) => return Err(Closed::Resting(rest)),
         };

@@ -2,8 +2,10 @@
 //! The task medium: found by what it is, never by a device's name.
 //!
 //! Only an optical drive or a small USB disk can hold it, never a partition: stale file systems on
-//! old disks carry any label. Of several the one for this machine counts.
+//! old disks carry any label. Of several the one for this machine counts. A BMC with one slot has it
+//! inside of the medium that this system booted from, in a file that is zeros elsewhere.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use recipe::Recipe;
-use recipe::task_medium::{self, Attempt, ReadError, VOLUME_PREFIX};
+use recipe::task_medium::{self, Attempt, RESERVED_FILE, ReadError, VOLUME_PREFIX};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::exit::{Exit, Stopped};
@@ -38,11 +40,13 @@ pub struct Medium {
 pub fn find(serial: &str) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
-        let found = devices(Path::new(SYS_BLOCK));
+        let drives = drives(Path::new(SYS_BLOCK));
+        let found = places(Path::new("/dev"), &drives);
         let stopped = if found.is_empty() {
             Exit::NoMedium.because(format!(
-                "no optical drive or USB stick holds a volume {VOLUME_PREFIX}*; drives seen: {}",
-                drives(Path::new(SYS_BLOCK)).join(", ")
+                "no optical drive or USB stick holds a volume {VOLUME_PREFIX}*, none by itself and \
+                 none in {RESERVED_FILE}; drives seen: {}",
+                drives.join(", ")
             ))
         } else {
             match choose(&found, serial) {
@@ -59,35 +63,64 @@ pub fn find(serial: &str) -> Result<Medium, Stopped> {
 
 /// Of several media the one for this serial. A single one is taken as it is: the identity check
 /// tells better what is wrong with it.
-fn choose(devices: &[String], serial: &str) -> Result<Medium, Stopped> {
+fn choose(places: &[Place], serial: &str) -> Result<Medium, Stopped> {
     let mut media = Vec::new();
-    for device in devices {
-        match read(device) {
+    for place in places {
+        match read(place) {
             Ok(medium) => media.push(medium),
-            Err(stopped) if devices.len() == 1 => return Err(stopped),
-            Err(stopped) => eprintln!("{device} is left out: {stopped}"),
+            Err(stopped) if places.len() == 1 => return Err(stopped),
+            Err(stopped) => eprintln!("{place} is left out: {stopped}"),
         }
     }
+    let list = || places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ");
     if media.len() > 1 {
         media.retain(|medium| medium.attempt.server_serial == serial);
     }
     match media.len() {
         1 => Ok(media.remove(0)),
-        0 => Err(Exit::NoMedium
-            .because(format!("none of {} is for serial {serial:?}", devices.join(", ")))),
+        0 => Err(Exit::NoMedium.because(format!("none of {} is for serial {serial:?}", list()))),
         count => Err(Exit::NoMedium.because(format!(
             "{count} task media are for serial {serial:?}: {}; eject the stale ones",
-            devices.join(", ")
+            list()
         ))),
     }
 }
 
-/// Names of drives whose volume id says that they hold a task medium.
-fn devices(sys: &Path) -> Vec<String> {
-    let is_task = |name: &String| {
-        volume_id(&Path::new("/dev").join(name)).is_ok_and(|id| id.starts_with(VOLUME_PREFIX))
+/// Where a task medium lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// It is what is in the drive.
+    Drive(PathBuf),
+    /// It is a part of that: the first byte and how many there are at most.
+    Within(PathBuf, u64, u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Place::Drive(node) => node.display().fmt(f),
+            Place::Within(node, ..) => write!(f, "{RESERVED_FILE} in {}", node.display()),
+        }
+    }
+}
+
+/// Where the volume ids say that there are task media: the drives by themselves, and only if there
+/// are none, within what they hold.
+fn places(dev: &Path, drives: &[String]) -> Vec<Place> {
+    let nodes: Vec<PathBuf> = drives.iter().map(|name| dev.join(name)).collect();
+    let is_task =
+        |node: &Path, at| volume_id(node, at).is_ok_and(|id| id.starts_with(VOLUME_PREFIX));
+    let whole: Vec<Place> =
+        nodes.iter().filter(|node| is_task(node, 0)).cloned().map(Place::Drive).collect();
+    if !whole.is_empty() {
+        return whole;
+    }
+    let within = |node: PathBuf| {
+        let index = iso9660::index(&mut File::open(&node).ok()?).ok()?;
+        let file = index.file(RESERVED_FILE)?;
+        is_task(&node, file.start).then_some(Place::Within(node, file.start, file.length))
     };
-    drives(sys).into_iter().filter(is_task).collect()
+    nodes.into_iter().filter_map(within).collect()
 }
 
 /// Names of all drives that could hold one.
@@ -117,25 +150,42 @@ fn is_candidate(sys: &Path, name: &str) -> bool {
     is_usb && (1..=USB_BYTES_MAX).contains(&bytes)
 }
 
-/// The volume id of an ISO 9660 file system (ECMA-119, 8.4): sector 16, bytes 40 to 71.
-fn volume_id(device: &Path) -> io::Result<String> {
+/// The volume id of an ISO 9660 file system that begins at this byte (ECMA-119, 8.4): sector 16,
+/// bytes 40 to 71.
+fn volume_id(device: &Path, at: u64) -> io::Result<String> {
     let mut sector = [0; 2048];
-    File::open(device)?.read_exact_at(&mut sector, 16 * 2048)?;
+    File::open(device)?.read_exact_at(&mut sector, at + 16 * 2048)?;
     if sector[..6] != *b"\x01CD001" {
         return Ok(String::new());
     }
     Ok(String::from_utf8_lossy(&sector[40..72]).trim_end().to_owned())
 }
 
-fn read(device: &str) -> Result<Medium, Stopped> {
-    let node = Path::new("/dev").join(device);
-    let _mounted = Mounted::mount(&node)
-        .map_err(|error| Exit::Mount.because(format!("mount {}: {error}", node.display())))?;
-    let files = read_files(Path::new(MEDIUM_DIR))
-        .map_err(|error| Exit::Unreadable.because(format!("read {device}: {error}")))?;
+fn read(place: &Place) -> Result<Medium, Stopped> {
+    let unreadable =
+        |error: &dyn fmt::Display| Exit::Unreadable.because(format!("read {place}: {error}"));
+    let files = match place {
+        Place::Drive(node) => {
+            let _mounted = Mounted::mount(node)
+                .map_err(|error| Exit::Mount.because(format!("mount {place}: {error}")))?;
+            read_files(Path::new(MEDIUM_DIR)).map_err(|error| unreadable(&error))?
+        }
+        Place::Within(node, at, length) => {
+            read_within(node, *at, *length).map_err(|error| unreadable(&format!("{error:#}")))?
+        }
+    };
     let attempt = task_medium::read_attempt(&files).map_err(stopped)?;
     let recipe = task_medium::read_recipe(&files).map_err(stopped);
-    Ok(Medium { device: device.to_owned(), attempt, recipe })
+    Ok(Medium { device: place.to_string(), attempt, recipe })
+}
+
+/// The files of an image inside of another one.
+fn read_within(node: &Path, at: u64, length: u64) -> anyhow::Result<Vec<recipe::File>> {
+    let length = usize::try_from(length.min(FILE_BYTES_MAX))?;
+    let mut image = vec![0; length];
+    File::open(node)?.read_exact_at(&mut image, at)?;
+    let files = iso9660::read(&image)?.files;
+    Ok(files.into_iter().map(|file| recipe::File { name: file.name, bytes: file.bytes }).collect())
 }
 
 fn stopped(error: ReadError) -> Stopped {
@@ -219,8 +269,48 @@ mod tests {
         let volume = iso9660::Volume { id: task_medium::volume_id("a-b"), epoch_secs: 0 };
         let path = dir.path().join("task.iso");
         fs::write(&path, iso9660::to_vec(&[file], &volume).unwrap()).unwrap();
-        assert_eq!(volume_id(&path).unwrap(), "TASK_AB");
+        assert_eq!(volume_id(&path, 0).unwrap(), "TASK_AB");
         fs::write(&path, vec![0x41; 64 << 10]).unwrap();
-        assert_eq!(volume_id(&path).unwrap(), "");
+        assert_eq!(volume_id(&path, 0).unwrap(), "");
+    }
+
+    /// A maintenance medium whose reserved file begins with these bytes.
+    fn maintenance(dir: &Path, name: &str, task: &[u8]) {
+        let tree = dir.join("tree");
+        fs::create_dir_all(tree.join("shoal")).unwrap();
+        let mut reserved = task.to_vec();
+        reserved.resize(1 << 20, 0);
+        fs::write(tree.join(RESERVED_FILE), reserved).unwrap();
+        let made = std::process::Command::new("xorriso")
+            .args(["-as", "mkisofs", "-quiet", "-rational-rock", "-volid", "SHOAL_MAINT", "-o"])
+            .args([&dir.join(name), &tree])
+            .status();
+        assert!(made.unwrap().success());
+    }
+
+    #[test]
+    fn a_task_within_the_maintenance_medium_is_read_and_zeros_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = iso9660::File { name: "recipe.json".into(), bytes: b"{}".to_vec() };
+        let volume = iso9660::Volume { id: task_medium::volume_id("a-b"), epoch_secs: 0 };
+        let task = iso9660::to_vec(&[file], &volume).unwrap();
+        maintenance(dir.path(), "empty", &[]);
+        maintenance(dir.path(), "full", &task);
+        fs::write(dir.path().join("own"), &task).unwrap();
+        let drives = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            places(dir.path(), &names)
+        };
+        assert_eq!(drives(&["empty", "absent"]), []);
+        let found = drives(&["empty", "full"]);
+        let [Place::Within(node, at, length)] = found.as_slice() else { panic!("{found:?}") };
+        let files = read_within(node, *at, *length).unwrap();
+        assert_eq!(
+            (files[0].name.as_str(), files[0].bytes.as_slice()),
+            ("recipe.json", &b"{}"[..])
+        );
+        assert_eq!(*length, 1 << 20);
+        // A medium of its own counts before one within another.
+        assert_eq!(drives(&["full", "own"]), [Place::Drive(dir.path().join("own"))]);
     }
 }

@@ -10,6 +10,9 @@ use crate::{File, Recipe, SCHEMA};
 
 /// Every task medium's volume id begins with this.
 pub const VOLUME_PREFIX: &str = "TASK_";
+/// Where a task medium lies within the maintenance medium, for a BMC with one slot: a file of zeros
+/// there, in which the image is put as it is served.
+pub const RESERVED_FILE: &str = "shoal/task.img";
 /// ISO 9660 has room for 32 characters in a volume id (ECMA-119, 8.4.7).
 const VOLUME_CHARS_MAX: usize = 32;
 

@@ -67,6 +67,14 @@ impl Slot {
         let is_cd = |kind: &String| matches!(kind.to_ascii_uppercase().as_str(), "CD" | "DVD");
         self.insert_path.is_some() && self.media_types.iter().any(is_cd)
     }
+
+    /// A disk image can be inserted by URL. `RemovableDisk` is not meant: on old iDRACs such a slot
+    /// and the CD exclude each other.
+    pub fn takes_image(&self) -> bool {
+        let is_stick =
+            |kind: &String| matches!(kind.to_ascii_uppercase().as_str(), "USBSTICK" | "FLOPPY");
+        self.insert_path.is_some() && self.media_types.iter().any(is_stick)
+    }
 }
 
 /// A member of a collection, as read.
@@ -107,6 +115,19 @@ fn texts(list: &Value) -> Vec<String> {
 
 pub(crate) fn link(value: &Value) -> Option<String> {
     value["@odata.id"].as_str().map(|path| path.trim_end_matches('/').to_owned())
+}
+
+impl Machine {
+    /// A machine of which only the slots matter, each with a path and its media types.
+    #[doc(hidden)]
+    pub fn for_tests(slots: &[(&str, &[&str])]) -> Machine {
+        let slots = slots.iter().map(|(path, types)| {
+            let insert = serde_json::json!({"target": format!("{path}/insert")});
+            let actions = serde_json::json!({"#VirtualMedia.InsertMedia": insert});
+            slot_of(path, &serde_json::json!({"MediaTypes": types, "Actions": actions}))
+        });
+        machine_of(String::new(), &Value::Null, None, &STANDARD, slots.collect())
+    }
 }
 
 impl Bmc {

@@ -3,6 +3,7 @@
 //! the same machine; figures without a peer are only figures.
 
 mod api;
+mod fleet;
 mod iso;
 mod registry;
 
@@ -20,6 +21,8 @@ pub enum What {
     Registry,
     /// Writing a root filesystem, beside `zstd -d | tar x`.
     Imaging,
+    /// Jobs from POST to complete on simulated BMCs, also while some hang, beside Ironic's figures.
+    Fleet,
 }
 
 impl What {
@@ -27,16 +30,19 @@ impl What {
     pub fn programs(self) -> &'static [&'static str] {
         match self {
             What::Iso | What::Imaging => &["-p", "controller", "-p", "cli"],
+            What::Fleet => &["-p", "controller", "-p", "bmc-sim"],
             What::Api | What::Registry => &["-p", "controller"],
         }
     }
 }
 
-pub fn bench(root: &Path, what: What) -> anyhow::Result<()> {
+/// `count`: how many BMCs a fleet has.
+pub fn bench(root: &Path, what: What, count: Option<usize>) -> anyhow::Result<()> {
     match what {
         What::Iso => iso::bench(root),
         What::Api => api::bench(root),
         What::Registry => registry::bench(root),
+        What::Fleet => fleet::bench(root, count.unwrap_or(fleet::COUNT)),
         What::Imaging => {
             crate::images::images(root, crate::images::What::Rootfs)?;
             crate::run("cargo", &["bench", "--locked", "-p", "tools"])

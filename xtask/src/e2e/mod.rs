@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! machine 1   its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
-//! machine 2   a disk with data, no consent          refused, disk untouched
+//!             (one CD slot: the task is spliced in)
+//! machine 2   a disk with data, no consent          refused, disk untouched; evidence is kept
+//!             (a CD slot and a USB stick)
 //!             a damaged artifact                    fails in image-linux.service
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
@@ -45,7 +47,9 @@ pub fn run(root: &Path, workflow: Workflow) -> anyhow::Result<u32> {
         Workflow::Linux => {
             wrong_machine(root).context("a machine with another serial")?;
             let mut lab = Lab::start(root, "provision", true)?;
+            lab.machine = machine(&mut lab.world, "cd,usb")?;
             without_consent(&lab).context("a disk with data and no consent")?;
+            lab.machine = machine(&mut lab.world, "cd,cd")?;
             damaged_artifact(&lab).context("a damaged artifact")?;
             provision(&mut lab, true).context("provision a machine")?;
             Ok(4)
@@ -81,14 +85,22 @@ impl Lab {
         }
         world.start_controller()?;
         world.tell("the controller is up");
-        let shape = Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio" };
-        let machine = world.start_machine(&shape)?;
-        world.register(&machine, SERIAL)?;
-        world.tell("a machine with a Redfish BMC is registered");
+        let machine = machine(&mut world, "cd,cd")?;
+        let probe = world.shoal(&["server", "probe", SERIAL])?;
+        ensure!(probe["fetch"]["result"] == "read", "the BMC cannot read from us: {probe:#}");
+        world.tell("a machine with a Redfish BMC is registered; the BMC can read from here");
         push(&world)?;
         let (key, public_key) = ssh_key(&world.dir)?;
         Ok(Lab { world, machine, key, public_key })
     }
+}
+
+/// The machine that every job is for, with other slots at its BMC.
+fn machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
+    let shape = Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio", slots };
+    let machine = world.start_machine(&shape)?;
+    world.register(&machine, SERIAL)?;
+    Ok(machine)
 }
 
 fn push(world: &World) -> anyhow::Result<()> {
@@ -139,6 +151,8 @@ fn without_consent(lab: &Lab) -> anyhow::Result<()> {
     let id = world.create_job(SERIAL, &recipe(public_key, None))?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     failed_at(&job, "partition.service", "ext4")?;
+    by_plan(&job, "cd+usb")?;
+    evidence(world, &id)?;
     ensure!(hash(&machine.disk)? == before, "the disk changed");
     at_rest(world, machine)?;
     world.tell("refused; the disk is unchanged");
@@ -166,6 +180,31 @@ fn failed_at(job: &Value, step: &str, reason: &str) -> anyhow::Result<()> {
     ensure!(job["failed_step"] == step, "not {step} failed: {job:#}");
     let told = job["reason"].as_str().unwrap_or_default();
     ensure!(told.contains(reason), "the reason does not tell of {reason:?}: {told}");
+    Ok(())
+}
+
+fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
+    ensure!(job["media_plan"] == plan, "not by the media plan {plan}: {job:#}");
+    Ok(())
+}
+
+/// How far the boot came is told, and a failed job leaves an archive.
+fn evidence(world: &World, id: &str) -> anyhow::Result<()> {
+    let events = world.events(id, 0)?;
+    for stage in ["firmware reads the boot image", "kernel ", "initrd ", "root file system"] {
+        let is_told = |event: &Value| {
+            event["kind"] == "boot" && event["message"].as_str().unwrap_or("").contains(stage)
+        };
+        ensure!(events.iter().any(is_told), "the boot's stage {stage:?} was not told");
+    }
+    let archive = world.dir.join("evidence.tar").display().to_string();
+    world.shoal(&["job", "evidence", id, "--file", &archive])?;
+    let listed = Command::new("tar").args(["-tf", &archive]).output().context("run tar")?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for file in ["job.json", "events.json", "media-reads.jsonl"] {
+        ensure!(listed.contains(file), "no {file} in the evidence:\n{listed}");
+    }
+    world.tell("the stages of the boot are told, and the evidence is there");
     Ok(())
 }
 
@@ -258,7 +297,7 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     fs::File::create(&disk)?.set_len(4 << 30)?;
     tempting(&disk)?;
     world.start_controller()?;
-    let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata" };
+    let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata", slots: "cd" };
     let machine = world.start_machine(&shape)?;
     let before = hash(&machine.disk)?;
     world.register(&machine, SERIAL)?;
@@ -267,6 +306,7 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     let id = world.create_job(SERIAL, &recipe(&public_key, Some(json!("any"))))?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     failed_at(&job, "shoal-dispatcher.service", "OTHER99")?;
+    by_plan(&job, "cd")?;
     ensure!(hash(&machine.disk)? == before, "the disk changed");
     at_rest(&world, &machine)?;
     world.tell("refused; the disk is unchanged");

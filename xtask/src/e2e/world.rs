@@ -49,6 +49,8 @@ pub struct Shape<'a> {
     /// The serial number that its BMC tells.
     pub redfish_serial: &'a str,
     pub disk_bus: &'a str,
+    /// Virtual media of its BMC: `cd,cd`, `cd,usb` or `cd`.
+    pub slots: &'a str,
 }
 
 impl World {
@@ -108,7 +110,11 @@ impl World {
         Ok(())
     }
 
+    /// A machine that runs already is stopped first; the disk stays.
     pub fn start_machine(&mut self, shape: &Shape) -> anyhow::Result<Machine> {
+        if let Some(bmc) = self.bmc.take() {
+            stop(bmc);
+        }
         let dir = self.dir.join("bmc");
         fs::create_dir_all(&dir)?;
         let disk = self.disk();
@@ -117,7 +123,7 @@ impl World {
             .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "4G"])
             .args(["--username", "admin", "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
-            .args(["--disk-bus", shape.disk_bus])
+            .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             .args(["--mac", MAC, "--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
             .args(["--ssh-port", &ssh_port.to_string()])
             .arg("--disk")
@@ -315,16 +321,20 @@ const BMC_PASSWORD: &str = "lab-password";
 
 impl Drop for World {
     fn drop(&mut self) {
-        for child in [&mut self.bmc, &mut self.controller].into_iter().flatten() {
-            // SIGTERM, so that the simulator ends its QEMU too.
-            let pid = child.id().to_string();
-            if let Err(error) = Command::new("kill").arg(&pid).status() {
-                eprintln!("cannot stop process {pid}: {error}");
-            }
-            if let Err(error) = child.wait() {
-                eprintln!("cannot wait for process {pid}: {error}");
-            }
+        for child in [self.bmc.take(), self.controller.take()].into_iter().flatten() {
+            stop(child);
         }
+    }
+}
+
+/// SIGTERM, so that the simulator ends its QEMU too.
+fn stop(mut child: Child) {
+    let pid = child.id().to_string();
+    if let Err(error) = Command::new("kill").arg(&pid).status() {
+        eprintln!("cannot stop process {pid}: {error}");
+    }
+    if let Err(error) = child.wait() {
+        eprintln!("cannot wait for process {pid}: {error}");
     }
 }
 

@@ -175,7 +175,6 @@ fn list_tokens() -> Operation {
 fn create_token() -> Operation {
     let mut created = token_example();
     created["token"] = "shp_publisher_SECRET".into();
-    // No 413: this path has no limit.
     let problems: [Problem; 2] = [
         (
             422,

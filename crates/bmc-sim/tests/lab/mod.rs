@@ -6,7 +6,7 @@ mod media;
 use std::time::{Duration, Instant};
 
 use bmc_sim::{
-    Access, Bmc, DiskBus, Settings,
+    Access, Bmc, DiskBus, Settings, Slots,
     qmp::{self, Qmp},
 };
 use reqwest::{Certificate, Client, Method, StatusCode};
@@ -31,6 +31,10 @@ pub struct Lab {
 
 impl Lab {
     pub async fn start() -> Self {
+        Lab::start_with(Slots::TwoCds).await
+    }
+
+    pub async fn start_with(slots: Slots) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let work_dir = directory.path().join("work");
         let settings = Settings {
@@ -46,6 +50,7 @@ impl Lab {
             firmware_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             firmware_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
             work_dir: work_dir.clone(),
+            slots,
         };
         let access = Access { username: USERNAME.into(), password: PASSWORD.into() };
         let bmc = bmc_sim::start("127.0.0.1:0".parse().unwrap(), settings, access).await.unwrap();
@@ -115,7 +120,7 @@ impl Lab {
 pub async fn inserted(qmp: &mut Qmp, device: &str) -> Option<String> {
     let blocks = qmp.execute("query-block", json!({})).await.unwrap();
     let is_device = |block: &&Value| {
-        block["qdev"].as_str().unwrap_or_default().rsplit('/').next() == Some(device)
+        block["qdev"].as_str().unwrap_or_default().split('/').any(|part| part == device)
     };
     let block = blocks.as_array().unwrap().iter().find(is_device);
     let block = block.unwrap_or_else(|| panic!("no {device} in {blocks}"));

@@ -18,10 +18,12 @@ pub enum Part {
     Initrd,
     /// The root file system, read by the running kernel.
     Root,
+    /// Where a task medium can lie, read by the running maintenance OS.
+    Task,
 }
 
 impl Part {
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 }
 
 /// A piece of the image.
@@ -71,6 +73,12 @@ impl Layout {
         self.length(Part::Kernel) > 0 && self.length(Part::BootImage) > 0
     }
 
+    /// Where a task medium can lie.
+    pub fn reserved(&self) -> Option<Range<u64>> {
+        let mut of_task = self.regions.iter().filter(|region| region.part == Part::Task);
+        Some(of_task.next()?.bytes.clone())
+    }
+
     pub fn part_at(&self, offset: u64) -> Option<Part> {
         self.from(offset).next().map(|region| region.part)
     }
@@ -90,6 +98,9 @@ impl Layout {
 
 /// By the names that boot media use (ours, and those of Debian's, Fedora's and dracut's live media).
 fn part_of(path: &str) -> Part {
+    if path == recipe::task_medium::RESERVED_FILE {
+        return Part::Task;
+    }
     let path = path.to_ascii_lowercase();
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.starts_with("vmlinuz") || name.starts_with("bzimage") {

@@ -81,7 +81,7 @@ impl Trace {
     /// A request, before its first byte goes out.
     pub fn ask(&mut self, layout: &Layout, asked: &Asked, at: Timestamp) {
         let is_get = asked.method == "GET";
-        let is_maintenance = asked.kind == MediumKind::Maintenance;
+        let is_maintenance = asked.kind.boots();
         if is_get && is_maintenance {
             let length = asked.bytes.end.saturating_sub(asked.bytes.start);
             let is_copy = length.saturating_mul(100) >= layout.size().saturating_mul(COPY_PERCENT)
@@ -112,7 +112,7 @@ impl Trace {
             peer: asked.peer,
             agent: asked.agent.clone(),
             method: asked.method.clone(),
-            medium: asked.kind.name(),
+            medium: asked.kind.file_name(),
             start: asked.bytes.start,
             end: asked.bytes.end,
             count: 1,
@@ -123,15 +123,13 @@ impl Trace {
     pub fn read(&mut self, layout: &Layout, kind: MediumKind, bytes: Range<u64>, now: Instant) {
         let length = bytes.end - bytes.start;
         self.last_at = Some(now);
-        match kind {
-            MediumKind::Maintenance => self.maintenance_bytes += length,
-            MediumKind::Task => self.task_bytes += length,
-        }
+        *if kind.boots() { &mut self.maintenance_bytes } else { &mut self.task_bytes } += length;
         let Some(boot) = &mut self.boot else { return };
         boot.last_at = now;
-        match kind {
-            MediumKind::Maintenance => boot.mark(layout, bytes),
-            MediumKind::Task => boot.is_task_read = true,
+        if kind.boots() {
+            boot.mark(layout, bytes);
+        } else {
+            boot.is_task_read = true;
         }
     }
 
@@ -170,7 +168,7 @@ impl Trace {
 impl Request {
     fn is_followed_by(&self, asked: &Asked) -> bool {
         self.end == asked.bytes.start
-            && self.medium == asked.kind.name()
+            && self.medium == asked.kind.file_name()
             && self.method == asked.method
             && self.peer == asked.peer
             && self.agent == asked.agent
@@ -205,7 +203,7 @@ impl Boot {
         };
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
-        if self.is_task_read {
+        if self.is_task_read || has(Part::Task) {
             Stage::TaskMedium
         } else if self.is_copied {
             Stage::Copied

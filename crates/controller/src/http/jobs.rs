@@ -373,6 +373,7 @@ fn shown(row: &JobRow) -> Job {
         cleanup_problem: row.state.problem().map(|p| format!("{}: {}", p.step, p.reason)),
         progress: row.progress.clone(),
         task_target: row.task_target.clone(),
+        media_plan: row.media_plan.clone(),
         recipe: None,
         created_at: timestamp(row.created_at),
         updated_at: timestamp(row.updated_at),

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `GET|HEAD /m/{token}/{maintenance|task|probe}.iso`: what BMCs and firmware read.
+//! `GET|HEAD /m/{token}/{maintenance.iso|task.iso|task.img|probe.iso}`: what BMCs and firmware read.
 //!
 //! Firmware is a plain client: one range or none, no redirects, no compression, an exact
 //! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
 //! never kept in memory. A dead token answers 410.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::response::Builder;
 use axum::http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::Response;
-use futures_util::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
@@ -21,6 +26,8 @@ use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use crate::boot::Asked;
 use crate::keys::sha256;
+use crate::media::Overlay;
+use crate::store::{MediumKind, MediumRow};
 use crate::{App, probe_medium};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
@@ -40,21 +47,15 @@ pub async fn serve(
         return serve_probe(&app, &hash, &method, &headers);
     }
     let medium = app.store.medium(hash).await?.ok_or_else(unknown)?;
-    if name != format!("{}.iso", medium.kind.name()) {
+    if name != medium.kind.file_name() {
         return Err(unknown());
     }
     if medium.revoked {
         return Err(gone("the job that it was made for needs it no more"));
     }
     let path = app.media.path(&medium.attempt, medium.kind).ok_or_else(unknown)?;
-    let media = app.media.clone();
-    let hashed = path.clone();
-    let etag = tokio::task::spawn_blocking(move || media.etag(&hashed))
-        .await
-        .map_err(anyhow::Error::from)?
-        .map_err(|error| anyhow::anyhow!("hash {}: {error}", path.display()))?;
-    let mut file = tokio::fs::File::open(&path).await.map_err(anyhow::Error::from)?;
-    let size = file.metadata().await.map_err(anyhow::Error::from)?.len();
+    let (etag, overlay) = look(&app, &medium, path.clone()).await?;
+    let size = tokio::fs::metadata(&path).await.map_err(anyhow::Error::from)?.len();
     let part = match part(&headers, &etag, size) {
         Ok(part) => part,
         Err(answer) => return finish(answer, Body::empty()),
@@ -73,9 +74,8 @@ pub async fn serve(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        file.seek(std::io::SeekFrom::Start(part.start)).await.map_err(anyhow::Error::from)?;
         let media = app.media.clone();
-        let stream = ReaderStream::with_capacity(file.take(part.length), CHUNK_BYTES);
+        let stream = chunks(path, overlay, part.start..part.start + part.length);
         let mut at = part.start;
         // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
         Body::from_stream(stream.inspect_ok(move |chunk| {
@@ -85,6 +85,75 @@ pub async fn serve(
         }))
     };
     finish(part.answer, body)
+}
+
+/// The ETag of a medium, and what of it is not in its file.
+async fn look(
+    app: &App,
+    medium: &MediumRow,
+    path: PathBuf,
+) -> anyhow::Result<(String, Option<Overlay>)> {
+    let (media, attempt) = (app.media.clone(), medium.attempt.clone());
+    let is_combined = medium.kind == MediumKind::Combined;
+    let looking = tokio::task::spawn_blocking(move || {
+        if is_combined {
+            let overlay = media.overlay(&attempt)?;
+            return Ok((overlay.etag.clone(), Some(overlay)));
+        }
+        let etag = media.etag(&path).with_context(|| format!("hash {}", path.display()))?;
+        Ok((etag, None))
+    });
+    looking.await?
+}
+
+/// A piece of an answer.
+enum Piece {
+    OfFile(std::ops::Range<u64>),
+    OfOverlay(Bytes),
+}
+
+/// Which bytes come from where. The pieces follow each other without a gap.
+fn pieces(overlay: Option<&Overlay>, wanted: std::ops::Range<u64>) -> Vec<Piece> {
+    let Some(overlay) = overlay else { return vec![Piece::OfFile(wanted)] };
+    let over = overlay.at..overlay.at + overlay.bytes.len() as u64;
+    let start = wanted.start.max(over.start).min(over.end);
+    let end = wanted.end.max(over.start).min(over.end);
+    let inside = |at: u64| usize::try_from(at - over.start).unwrap_or(overlay.bytes.len());
+    let mut pieces = Vec::new();
+    if wanted.start < over.start {
+        pieces.push(Piece::OfFile(wanted.start..wanted.end.min(over.start)));
+    }
+    if start < end {
+        pieces.push(Piece::OfOverlay(overlay.bytes.slice(inside(start)..inside(end))));
+    }
+    if wanted.end > over.end {
+        pieces.push(Piece::OfFile(wanted.start.max(over.end)..wanted.end));
+    }
+    pieces
+}
+
+/// The bytes of a part, never all of them in memory.
+fn chunks(
+    path: PathBuf,
+    overlay: Option<Overlay>,
+    wanted: std::ops::Range<u64>,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    let pieces = pieces(overlay.as_ref(), wanted);
+    let opened = stream::iter(pieces).then(move |piece| {
+        let path = path.clone();
+        async move {
+            Ok::<_, io::Error>(match piece {
+                Piece::OfOverlay(bytes) => stream::iter([Ok(bytes)]).left_stream(),
+                Piece::OfFile(range) => {
+                    let mut file = File::open(path).await?;
+                    file.seek(io::SeekFrom::Start(range.start)).await?;
+                    let part = file.take(range.end - range.start);
+                    ReaderStream::with_capacity(part, CHUNK_BYTES).right_stream()
+                }
+            })
+        }
+    });
+    opened.try_flatten()
 }
 
 /// The medium of a probe: alive as long as the probe is.
@@ -108,7 +177,7 @@ fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> 
         .step_by(CHUNK_BYTES)
         .map(|at| chunk.slice(at..chunk.len().min(at + CHUNK_BYTES)))
         .collect();
-    let counted = futures_util::stream::iter(chunks).map(move |chunk| {
+    let counted = stream::iter(chunks).map(move |chunk| {
         probe.count(chunk.len() as u64);
         Ok::<_, std::io::Error>(chunk)
     });
@@ -215,6 +284,44 @@ fn parse_range(header: &str, size: u64) -> Range {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What these pieces give of a file of `f` and an overlay of `o`.
+    fn given(at: u64, length: usize, wanted: std::ops::Range<u64>) -> String {
+        let bytes = Bytes::from(vec![b'o'; length]);
+        let overlay = Overlay { at, bytes, etag: String::new() };
+        let mut text = String::new();
+        let mut next = wanted.start;
+        for piece in pieces(Some(&overlay), wanted) {
+            match piece {
+                Piece::OfFile(range) => {
+                    assert_eq!(range.start, next, "a gap");
+                    text.extend(range.clone().map(|_| 'f'));
+                    next = range.end;
+                }
+                Piece::OfOverlay(bytes) => {
+                    text.push_str(std::str::from_utf8(&bytes).unwrap());
+                    next += bytes.len() as u64;
+                }
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn an_overlay_is_seen_exactly_where_it_is() {
+        for (wanted, expected) in [
+            (0..10, "fffooofff" as &str),
+            (0..3, "fff"),
+            (2..4, "fo"),
+            (3..6, "ooo"),
+            (4..5, "o"),
+            (5..8, "off"),
+            (6..9, "fff"),
+        ] {
+            let wanted = wanted.start..wanted.end.min(9);
+            assert_eq!(given(3, 3, wanted.clone()), expected, "{wanted:?}");
+        }
+    }
 
     #[test]
     fn ranges_mean_what_the_rfc_says() {

@@ -9,7 +9,8 @@ use recipe::Recipe;
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
 use crate::App;
-use crate::performer::{chain, two_cd_slots};
+use crate::media_plan;
+use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::ServerRow;
 
@@ -105,13 +106,9 @@ fn artifact(recipe: &Recipe, digest: Option<&str>) -> Check {
 fn machine(checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
     let what = format!("{} {}, serial {}", machine.manufacturer, machine.model, machine.serial);
     checks.push(check("bmc", CheckResult::Pass, what));
-    let slots = two_cd_slots(machine);
-    checks.push(match &slots {
-        Ok((first, second)) => check(
-            "media-plan",
-            CheckResult::Pass,
-            format!("maintenance.iso in {}, task.iso in {}", first.path, second.path),
-        ),
+    let chosen = media_plan::choose(machine);
+    checks.push(match &chosen {
+        Ok(chosen) => check("media-plan", CheckResult::Pass, chosen.words()),
         Err(error) => check("media-plan", CheckResult::Fail, chain(error)),
     });
     if let Some(fetch) = fetch {
@@ -123,7 +120,7 @@ fn machine(checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<St
         let rate = fetch.kib_per_second.map(|rate| format!(", {rate} KiB/s")).unwrap_or_default();
         checks.push(check("fetch", result, format!("{}{rate}", fetch.detail)));
     }
-    slots.is_ok().then(|| "cd+cd".to_owned())
+    chosen.ok().map(|chosen| chosen.plan.name().to_owned())
 }
 
 /// In whole seconds.

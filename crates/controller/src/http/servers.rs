@@ -15,7 +15,8 @@ use url::Url;
 use super::auth::Admin;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
-use crate::performer::{chain, two_cd_slots};
+use crate::media_plan;
+use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
 use crate::visit::Closed;
@@ -237,7 +238,7 @@ pub async fn probe(
     let pin = server.bmc_pin.clone();
     let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
     let Seen { machine, fetch } = seen.map_err(closed)?;
-    let plan = two_cd_slots(&machine);
+    let plan = media_plan::choose(&machine);
     let mut problems: Vec<String> =
         plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
     problems.extend(
@@ -247,7 +248,7 @@ pub async fn probe(
             .map(|fetch| fetch.detail.clone()),
     );
     Ok(Json(Probe {
-        media_plan: plan.is_ok().then(|| "cd+cd".to_owned()),
+        media_plan: plan.as_ref().ok().map(|chosen| chosen.plan.name().to_owned()),
         problems,
         certificate_sha256: pin.unwrap_or_default(),
         fetch,

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_jobs.sql"),
     include_str!("../../migrations/0002_deliveries.sql"),
+    include_str!("../../migrations/0003_media_plan.sql"),
     include_str!("../../migrations/0004_bmc.sql"),
 ];
 

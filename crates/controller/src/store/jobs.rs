@@ -33,6 +33,7 @@ pub struct JobRow {
     pub progress: Option<Progress>,
     pub created_at: i64,
     pub updated_at: i64,
+    pub media_plan: Option<String>,
 }
 
 /// What `POST /jobs` stores.
@@ -73,8 +74,8 @@ pub struct Applied {
 }
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
-    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at \
-    FROM jobs";
+    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
+    media_plan FROM jobs";
 
 fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {
@@ -112,6 +113,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         progress: parse_optional(row, 13)?,
         created_at: row.get(14)?,
         updated_at: row.get(15)?,
+        media_plan: row.get(16)?,
     })
 }
 
@@ -182,6 +184,34 @@ pub(super) fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Resu
         ],
     )?;
     Ok(())
+}
+
+/// `None` where somebody was quicker, or nothing is to be done.
+fn claim_one(db: &Connection, id: &str, now: i64) -> Result<Option<Claim>, Error> {
+    let sql = format!("{SELECT} WHERE id = ?1 AND due_at <= ?2");
+    let Some(job) = db.query_row(&sql, params![id, now], job_row).optional()? else {
+        return Ok(None);
+    };
+    let Some(action) = job.state.action() else {
+        db.execute("UPDATE jobs SET due_at = NULL WHERE id = ?1", [&job.id])?;
+        return Ok(None);
+    };
+    let last: Option<String> = db
+        .query_row(
+            "SELECT kind FROM job_events WHERE job_id = ?1
+             AND kind IN ('attempting', 'retrying', 'done', 'gave_up', 'boot_lost')
+             ORDER BY seq DESC LIMIT 1",
+            [&job.id],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let is_resumed = last.as_deref() == Some("attempting");
+    db.execute("UPDATE jobs SET due_at = NULL, epoch = epoch + 1 WHERE id = ?1", [&job.id])?;
+    let job = JobRow { epoch: job.epoch + 1, ..job };
+    let message = format!("{}, try {}", crate::performer::words(action), job.tries + 1);
+    let line = Line { kind: "attempting", message: &message, ..Line::default() };
+    tell(db, &job, &line, now)?;
+    Ok(Some(Claim { job, action, is_resumed }))
 }
 
 /// The only way to another state.
@@ -451,12 +481,13 @@ impl Store {
         .await
     }
 
-    /// The next due job, taken, with the intent to act on it written down.
+    /// The next due jobs, `most` of them, taken, with the intent to act on each written down.
     pub async fn claim(
         &self,
         now: i64,
         is_busy: impl Fn(&str) -> bool,
-    ) -> Result<Option<Claim>, Error> {
+        most: usize,
+    ) -> Result<Vec<Claim>, Error> {
         let due: Vec<String> = self
             .read(move |db| {
                 let mut query = db.prepare_cached(
@@ -466,39 +497,16 @@ impl Store {
                 Ok(ids.collect::<Result<_, _>>()?)
             })
             .await?;
-        let Some(id) = due.into_iter().find(|id| !is_busy(id)) else { return Ok(None) };
+        let free: Vec<String> = due.into_iter().filter(|id| !is_busy(id)).take(most).collect();
+        if free.is_empty() {
+            return Ok(Vec::new());
+        }
         self.write(move |db| {
-            let sql = format!("{SELECT} WHERE id = ?1 AND due_at <= ?2");
-            let Some(job) = db.query_row(&sql, params![id, now], job_row).optional()? else {
-                return Ok(None);
-            };
-            let Some(action) = job.state.action() else {
-                db.execute("UPDATE jobs SET due_at = NULL WHERE id = ?1", [&job.id])?;
-                return Ok(None);
-            };
-            let last: Option<String> = db
-                .query_row(
-                    "SELECT kind FROM job_events WHERE job_id = ?1
-                     AND kind IN ('attempting', 'retrying', 'done', 'gave_up', 'boot_lost')
-                     ORDER BY seq DESC LIMIT 1",
-                    [&job.id],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            let is_resumed = last.as_deref() == Some("attempting");
-            db.execute(
-                "UPDATE jobs SET due_at = NULL, epoch = epoch + 1 WHERE id = ?1",
-                [&job.id],
-            )?;
-            let job = JobRow { epoch: job.epoch + 1, ..job };
-            let message = format!("{}, try {}", crate::performer::words(action), job.tries + 1);
-            tell(
-                db,
-                &job,
-                &Line { kind: "attempting", message: &message, ..Line::default() },
-                now,
-            )?;
-            Ok(Some(Claim { job, action, is_resumed }))
+            let mut claims = Vec::new();
+            for id in free {
+                claims.extend(claim_one(db, &id, now)?);
+            }
+            Ok(claims)
         })
         .await
     }

@@ -5,19 +5,43 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Error, Store};
 
-/// The two media of a job.
+/// The media of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediumKind {
     Maintenance,
     Task,
+    /// The task medium as a USB stick: the same bytes, but BMCs go by a name's ending.
+    TaskStick,
+    /// Both in one.
+    Combined,
 }
 
 impl MediumKind {
+    const ALL: [MediumKind; 4] =
+        [MediumKind::Maintenance, MediumKind::Task, MediumKind::TaskStick, MediumKind::Combined];
+
+    /// As it is stored.
     pub fn name(self) -> &'static str {
         match self {
             MediumKind::Maintenance => "maintenance",
             MediumKind::Task => "task",
+            MediumKind::TaskStick => "task-stick",
+            MediumKind::Combined => "combined",
         }
+    }
+
+    /// Last part of its URL.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            MediumKind::Maintenance | MediumKind::Combined => "maintenance.iso",
+            MediumKind::Task => "task.iso",
+            MediumKind::TaskStick => "task.img",
+        }
+    }
+
+    /// The machine boots from it.
+    pub fn boots(self) -> bool {
+        matches!(self, MediumKind::Maintenance | MediumKind::Combined)
     }
 }
 
@@ -31,16 +55,18 @@ pub struct MediumRow {
 }
 
 impl Store {
-    /// New tokens for a new insert; the job's earlier ones are dead from now on.
+    /// New tokens for a new insert by this plan; the job's earlier ones are dead from now on.
     pub async fn issue_media(
         &self,
         job_id: &str,
-        tokens: [(MediumKind, Vec<u8>); 2],
+        media_plan: &'static str,
+        tokens: Vec<(MediumKind, Vec<u8>)>,
         now: i64,
     ) -> Result<(), Error> {
         let job_id = job_id.to_owned();
         self.write(move |db| {
             revoke(db, &job_id, now)?;
+            db.execute("UPDATE jobs SET media_plan = ?2 WHERE id = ?1", [&job_id, media_plan])?;
             for (kind, hash) in tokens {
                 db.execute(
                     "INSERT INTO media (token_hash, job_id, kind, created_at) VALUES (?1, ?2, ?3, ?4)",
@@ -61,14 +87,11 @@ impl Store {
                     [token_hash],
                     |row| {
                         let kind: String = row.get(2)?;
-                        let kind = match kind.as_str() {
-                            "maintenance" => MediumKind::Maintenance,
-                            _ => MediumKind::Task,
-                        };
+                        let kind = MediumKind::ALL.into_iter().find(|known| known.name() == kind);
                         Ok(MediumRow {
                             job_id: row.get(0)?,
                             attempt: row.get(1)?,
-                            kind,
+                            kind: kind.ok_or(rusqlite::Error::InvalidQuery)?,
                             revoked: row.get(3)?,
                         })
                     },

@@ -22,7 +22,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
-pub use media::MediumKind;
+pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
 

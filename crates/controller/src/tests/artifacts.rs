@@ -134,8 +134,6 @@ async fn a_publishers_token_is_for_its_prefix_until_it_is_revoked() {
         json!({"name": "ci", "days": 1}),
         json!({"name": "x", "push": ["../"], "days": 1}),
         json!({"name": "x", "days": 0}),
-        // Beyond the limit of other routes.
-        json!({"name": "x".repeat(crate::http::BODY_BYTES_MAX), "days": 1}),
     ] {
         let refused = controller.request("POST", path).json(&bad).send().await.unwrap();
         assert_eq!(refused.status(), 422, "{bad}");
@@ -171,9 +169,21 @@ async fn artifacts_travel_to_another_controller() {
 
     let other = Controller::start(there.path()).await;
     let import = "/api/v1/artifacts/import";
-    let cut = bundle.slice(..bundle.len() / 2);
-    let refused = other.request("POST", import).body(cut).send().await.unwrap();
-    assert!(!refused.status().is_success());
+    // In the middle of a blob, in a header, right behind an entry; and nothing that is a tar file.
+    for (what, bad) in [
+        ("half of it", bundle.slice(..bundle.len() / 2)),
+        ("half a header", bundle.slice(..700)),
+        ("one entry", bundle.slice(..1024)),
+        ("nothing", bundle.slice(..0)),
+        ("text", b"not a bundle".repeat(500).into()),
+    ] {
+        let refused = other.request("POST", import).body(bad).send().await.unwrap();
+        assert_eq!(refused.status(), 422, "{what}");
+        let problem: Value = refused.json().await.unwrap();
+        assert_eq!(problem["type"], "urn:shoal:problem:bundle", "{what}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with("a bundle is refused: "), "{what}: {detail}");
+    }
     let done = other.request("POST", import).body(bundle).send().await.unwrap();
     assert_eq!(done.status(), 200);
     let done: Value = done.json().await.unwrap();

@@ -46,6 +46,14 @@ pub struct Seen {
     pub story: Vec<String>,
 }
 
+/// The media types of the slots that a BMC shows.
+pub type Slots = &'static [&'static [&'static str]];
+
+const CD: &[&str] = &["CD", "DVD"];
+pub const TWO_CDS: Slots = &[CD, CD];
+pub const CD_AND_STICK: Slots = &[&["Floppy", "USBStick"], CD];
+pub const ONE_CD: Slots = &[CD];
+
 #[derive(Clone)]
 pub struct Bmc {
     pub url: String,
@@ -53,10 +61,15 @@ pub struct Bmc {
     pub seen: Arc<Mutex<Seen>>,
     serial: String,
     play: Play,
+    slots: Slots,
 }
 
 impl Bmc {
     pub async fn start(serial: &str, play: Play) -> Bmc {
+        Bmc::start_with(serial, play, TWO_CDS).await
+    }
+
+    pub async fn start_with(serial: &str, play: Play, slots: Slots) -> Bmc {
         crate::install_crypto();
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
         let pin = hex::encode(crate::keys::sha256(key.cert.der()));
@@ -73,6 +86,7 @@ impl Bmc {
             seen: Arc::new(Mutex::new(Seen { boot: "Disabled".into(), ..Seen::default() })),
             serial: serial.into(),
             play,
+            slots,
         };
         let router = Router::new().fallback(answer).with_state(bmc.clone());
         let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -182,14 +196,17 @@ fn get(bmc: &Bmc, path: &str) -> Response {
         ]}),
         "/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
         "/Managers/1" => json!({"@odata.id": path, "Id": "1"}),
-        "/Systems/1/VirtualMedia" => json!({"Members": [
-            link("/redfish/v1/Systems/1/VirtualMedia/0"), link("/redfish/v1/Systems/1/VirtualMedia/1")
-        ]}),
+        "/Systems/1/VirtualMedia" => {
+            let slots = 0..bmc.slots.len();
+            let links =
+                slots.map(|slot| link(&format!("/redfish/v1/Systems/1/VirtualMedia/{slot}")));
+            json!({"Members": links.collect::<Vec<_>>()})
+        }
         slot if slot.starts_with("/Systems/1/VirtualMedia/") => {
             let number = usize::from(slot.ends_with('1'));
             let image = &seen.slots[number];
             json!({
-                "@odata.id": path, "Id": number.to_string(), "MediaTypes": ["CD", "DVD"],
+                "@odata.id": path, "Id": number.to_string(), "MediaTypes": bmc.slots[number],
                 "Image": image, "Inserted": image.is_some(),
                 "ConnectedVia": if image.is_some() { "URI" } else { "NotConnected" },
                 "Actions": {
@@ -237,14 +254,17 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         seen.slots[slot] = None;
         seen.story.push(format!("eject {slot}"));
     } else if body["ResetType"] == "On" {
-        let from_cd = seen.boot == "Once" && seen.slots.iter().all(Option::is_some);
+        let is_full = seen.slots.iter().take(bmc.slots.len()).all(Option::is_some);
+        let from_cd = seen.boot == "Once" && is_full;
         seen.story.push(if from_cd { "on cd" } else { "on disk" }.into());
         seen.is_on = true;
         if from_cd {
             seen.boot = "Disabled".into();
             seen.boots_from_cd += 1;
-            let slots = seen.slots.clone().map(Option::unwrap_or_default);
-            tokio::spawn(live(bmc.clone(), slots));
+            let mut urls: Vec<String> = seen.slots.iter().flatten().cloned().collect();
+            // The maintenance medium first, wherever it is.
+            urls.sort_by_key(|url| !url.ends_with("/maintenance.iso"));
+            tokio::spawn(live(bmc.clone(), urls));
         }
     } else {
         seen.is_on = false;
@@ -267,18 +287,34 @@ async fn read_on(client: &reqwest::Client, url: &str) {
     }
 }
 
+/// The task medium in the place that the maintenance medium reserves for it.
+async fn task_within(client: &reqwest::Client, url: &str) -> bytes::Bytes {
+    let whole = client.get(url).send().await.unwrap().bytes().await.unwrap();
+    let index = iso9660::index(&mut std::io::Cursor::new(&whole)).unwrap();
+    let place = index.file(recipe::task_medium::RESERVED_FILE).unwrap();
+    let range = format!("bytes={}-{}", place.start, place.start + place.length - 1);
+    let part = client.get(url).header("range", range).send().await.unwrap().bytes().await.unwrap();
+    let start = usize::try_from(place.start).unwrap();
+    assert!(whole[start..start + part.len()] == part, "a range is what the whole has there");
+    part
+}
+
 /// The machine, from firmware to its last report.
-async fn live(bmc: Bmc, [maintenance, task]: [String; 2]) {
+async fn live(bmc: Bmc, urls: Vec<String>) {
+    let maintenance = &urls[0];
     if bmc.play == Play::Dead {
         return;
     }
     let client = reqwest::Client::new();
     if bmc.play == Play::Reads {
-        return read_on(&client, &maintenance).await;
+        return read_on(&client, maintenance).await;
     }
-    let part = client.get(&maintenance).header("range", "bytes=0-2047").send().await.unwrap();
+    let part = client.get(maintenance).header("range", "bytes=0-2047").send().await.unwrap();
     assert_eq!(part.status(), 206);
-    let iso = client.get(&task).send().await.unwrap().bytes().await.unwrap();
+    let iso = match urls.get(1) {
+        Some(task) => client.get(task).send().await.unwrap().bytes().await.unwrap(),
+        None => task_within(&client, maintenance).await,
+    };
     let files = iso9660::read(&iso).unwrap().files;
     let attempt = files.iter().find(|file| file.name == "attempt.json").unwrap();
     let attempt: Value = serde_json::from_slice(&attempt.bytes).unwrap();

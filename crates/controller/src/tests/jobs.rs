@@ -6,7 +6,7 @@ use std::io::Read;
 use job::{State, transition};
 use serde_json::{Value, json};
 
-use super::bmc::{Bmc, Play};
+use super::bmc::{Bmc, CD_AND_STICK, ONE_CD, Play, TWO_CDS};
 use super::{Controller, linux_recipe, temp_dir};
 
 pub async fn put_server(controller: &Controller, bmc: &Bmc) {
@@ -73,6 +73,56 @@ async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
     assert_eq!(folded, controller.app.store.job(&id).await.unwrap().state);
 }
 
+/// A maintenance ISO with a kernel, and a place for a task.
+fn iso_with_room(dir: &std::path::Path, bytes: usize) -> Vec<u8> {
+    let tree = dir.join("tree");
+    std::fs::create_dir_all(tree.join("shoal")).unwrap();
+    std::fs::write(tree.join("vmlinuz"), vec![1; 50_000]).unwrap();
+    std::fs::write(tree.join(recipe::task_medium::RESERVED_FILE), vec![0; bytes]).unwrap();
+    let iso = dir.join("maintenance.iso");
+    let made = std::process::Command::new("xorriso")
+        .args(["-as", "mkisofs", "-quiet", "-rational-rock", "-volid", "SHOAL_MAINT", "-o"])
+        .args([&iso, &tree])
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::read(iso).unwrap()
+}
+
+#[tokio::test]
+async fn every_layout_of_slots_gets_a_job_done() {
+    for (slots, plan, story) in [
+        (TWO_CDS, "cd+cd", &["insert 0", "insert 1", "on cd"][..]),
+        (CD_AND_STICK, "cd+usb", &["insert 1", "insert 0", "on cd"]),
+        (ONE_CD, "cd", &["insert 0", "on cd"]),
+    ] {
+        let dir = temp_dir();
+        let before = iso_with_room(dir.path(), 2 << 20);
+        let controller = Controller::start(dir.path()).await;
+        let bmc = Bmc::start_with("SN1", Play::Succeed, slots).await;
+        let id = create(&controller, &bmc).await;
+        let job = controller.job_when(&id, is_complete).await;
+        assert_eq!(job["outcome"], "succeeded", "{plan}: {job:#}");
+        assert_eq!(job["media_plan"], plan);
+        assert_eq!(&bmc.story()[..story.len()], story, "{plan}");
+        assert_eq!(bmc.seen.lock().unwrap().slots, [None, None], "{plan}");
+        let after = std::fs::read(dir.path().join("maintenance.iso")).unwrap();
+        assert!(before == after, "the file itself stays as it is");
+    }
+}
+
+#[tokio::test]
+async fn a_task_too_large_for_a_bmc_with_one_slot_is_told_before_anything_is_touched() {
+    let dir = temp_dir();
+    iso_with_room(dir.path(), 40_000);
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start_with("SN1", Play::Succeed, ONE_CD).await;
+    let id = create(&controller, &bmc).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["failed_step"], "iso.build");
+    assert!(job["reason"].as_str().unwrap().contains("it can have 40000"), "{job:#}");
+    assert_eq!(bmc.story(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_failing_step_is_named_for_ever() {
     let dir = temp_dir();
@@ -108,7 +158,7 @@ async fn the_evidence_of_a_failed_job_has_all_that_is_known_and_no_secret() {
     }
     assert!(files["job.json"].contains("digest mismatch"));
     assert!(files["events.json"].contains("image-linux.service"));
-    assert!(files["media-reads.jsonl"].contains(r#""medium":"task""#), "{files:?}");
+    assert!(files["media-reads.jsonl"].contains(r#""medium":"task.iso""#), "{files:?}");
     assert!(files["controller.json"].contains(&bmc.url));
     let log = &files["bmc-log.jsonl"];
     assert!(log.contains("the fan failed") && !log.contains("of another age"), "{log}");

@@ -20,7 +20,7 @@ use crate::store::{JobRow, NewJobRow, ServerRow};
 use crate::{App, build, driver, http, install_crypto, now_ms};
 
 /// Longest wait for something that a test expects.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A controller on a port of its own, in a directory that outlives it if asked.
 pub struct Controller {
@@ -125,6 +125,7 @@ pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings
         registry: Default::default(),
         dangerously_plain_http: true,
         dangerously_no_auth: false,
+        test_time_scale: 1.0,
     })
     .unwrap()
 }

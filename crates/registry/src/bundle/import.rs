@@ -68,8 +68,9 @@ impl Storage {
                         plan.as_ref().and_then(|plan: &Plan| plan.maintenance_iso.as_ref());
                     let wanted =
                         wanted.ok_or_else(|| Error::bundle("index.json has no maintenance.iso"))?;
-                    let room = self.space.reserve(entry.size())?;
-                    write_verified(entry, &partial_iso, wanted, room)?;
+                    let size = entry.size();
+                    let room = self.space.reserve(size)?;
+                    write_verified(entry, size, &partial_iso, wanted, room)?;
                     done.maintenance_iso = true;
                 }
                 blob => {
@@ -79,7 +80,7 @@ impl Storage {
                         return Err(Error::bundle("index.json is not at its beginning"));
                     }
                     let size = entry.size();
-                    if self.take_in(entry, &digest)? {
+                    if self.take_in(entry, size, &digest)? {
                         done.bytes += size;
                     }
                     sizes.insert(digest, size);
@@ -112,19 +113,23 @@ impl Storage {
 
     /// The bytes of an entry as content; whether they are new. Until the last step they have no row, and
     /// no collection runs.
-    fn take_in(&self, mut entry: impl Read + Sized, digest: &Digest) -> Result<bool, Error> {
+    fn take_in(&self, mut entry: impl Read, size: u64, digest: &Digest) -> Result<bool, Error> {
         let is_known = self.index.read(|index| {
             let sql = "SELECT size FROM contents WHERE digest = ?1";
             index.query_row(sql, [digest.as_str()], |row| row.get::<_, u64>(0)).optional()
         })?;
         let on_disk = fs::metadata(self.files.blob(digest)).ok().map(|found| found.len());
-        if is_known.is_some() && is_known == on_disk {
-            io::copy(&mut entry, &mut io::sink()).map_err(cut)?;
-            return Ok(false);
+        if let Some(known) = is_known.filter(|_| is_known == on_disk) {
+            // The bytes need no second look; the size goes into the row that all repositories share.
+            if known != size {
+                return Err(Error::bundle(format!("{digest} has {known} bytes, not {size}")));
+            }
+            let count = io::copy(&mut entry, &mut io::sink()).map_err(cut)?;
+            return is_all_of(count, size).map(|()| false);
         }
         let temporary = self.files.temporary();
         let room = self.space.reserve(0)?;
-        write_verified(entry, &temporary, digest, room)?;
+        write_verified(entry, size, &temporary, digest, room)?;
         let _lock = self.locks.lock(digest);
         self.files.adopt(&temporary, digest)?;
         Ok(true)
@@ -208,6 +213,12 @@ fn cut(error: io::Error) -> Error {
     Error::bundle(format!("it is not a tar file, or not the whole of it: {error}"))
 }
 
+/// A tar reader takes an archive's end within an entry for the entry's end.
+fn is_all_of(count: u64, size: u64) -> Result<(), Error> {
+    let why = || format!("it ends after {count} of an entry's {size} bytes; send the whole file");
+    if count == size { Ok(()) } else { Err(Error::bundle(why())) }
+}
+
 /// The name of a plain file; any other kind of entry is refused.
 fn name_of<R: Read>(entry: &tar::Entry<R>) -> Result<String, Error> {
     let name = String::from_utf8(entry.path_bytes().into_owned())
@@ -263,6 +274,7 @@ fn entry_of(descriptor: Descriptor) -> Result<Entry, Error> {
 /// Writes what a reader gives to a file and to the disk, if it is what it should be.
 fn write_verified(
     mut reader: impl Read,
+    size: u64,
     path: &Path,
     wanted: &Digest,
     mut room: Reservation,
@@ -270,12 +282,14 @@ fn write_verified(
     let mut file = File::create(path)?;
     let mut hasher = Hasher::like(wanted);
     let mut buffer = vec![0; BUFFER];
+    let mut received = 0;
     let written = loop {
         let count = match reader.read(&mut buffer) {
-            Ok(0) => break Ok(()),
+            Ok(0) => break is_all_of(received, size),
             Ok(count) => count,
             Err(error) => break Err(cut(error)),
         };
+        received += count as u64;
         hasher.update(&buffer[..count]);
         let step = room.spend(count as u64).and_then(|()| Ok(file.write_all(&buffer[..count])?));
         if let Err(error) = step {

@@ -361,8 +361,8 @@ fn a_bad_bundle_leaves_nothing_behind() {
     let storage = open(dir.path(), Policy::default());
     push_image(&storage, "os-images/a:1", b"old", 0);
     let document = serde_json::to_vec(&image(&[b"layer"])).unwrap();
-    let entry = |repository: &str, name: &str| {
-        let mut entry = descriptor(media_type::MANIFEST, &document);
+    let entry_of = |document: &[u8], repository: &str, name: &str| {
+        let mut entry = descriptor(media_type::MANIFEST, document);
         entry["annotations"] = json!({
             "io.shoal.repository": repository,
             "org.opencontainers.image.ref.name": name,
@@ -371,6 +371,7 @@ fn a_bad_bundle_leaves_nothing_behind() {
             json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [entry]});
         serde_json::to_vec(&plan).unwrap()
     };
+    let entry = |repository: &str, name: &str| entry_of(&document, repository, name);
     let plan = entry("b", "b:1");
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
     let (manifest, layer, config) = (blob(&document), blob(b"layer"), blob(b"{}"));
@@ -397,6 +398,23 @@ fn a_bad_bundle_leaves_nothing_behind() {
         tar_of(&replaced)
     };
     let cut = tar_of(&whole);
+    // The manifest and the last entry agree on a byte that there is not, so that every digest is right.
+    let longer = |part: &str, last: usize| {
+        let mut document = image(&[b"layer"]);
+        let (name, bytes) = whole[last];
+        document.pointer_mut(part).unwrap()["size"] = (bytes.len() + 1).into();
+        let document = serde_json::to_vec(&document).unwrap();
+        let (plan, manifest) = (entry_of(&document, "b", "b:1"), blob(&document));
+        let before = [whole[0], ("index.json", &plan), (&manifest, &document), whole[7 - last]];
+        let before = tar_of(&before);
+        let mut header = tar::Header::new_gnu();
+        header.set_path(name).unwrap();
+        header.set_size(bytes.len() as u64 + 1);
+        header.set_cksum();
+        [&before[..before.len() - 1024], header.as_bytes(), bytes].concat()
+    };
+    let mut end = longer("/config", 4);
+    end.resize(end.len().next_multiple_of(512), 0);
     for (name, bundle) in [
         ("no layer", tar_of(&whole[..3])),
         ("no index", tar_of(&[whole[0], whole[2]])),
@@ -412,6 +430,9 @@ fn a_bad_bundle_leaves_nothing_behind() {
         ("an immutable tag", plan_of(&moved)),
         ("half of it", cut[..cut.len() / 2].to_vec()),
         ("no tar", noise(1, 5000)),
+        ("a new blob that ends too soon", longer("/layers/0", 3)),
+        ("a known blob that ends too soon", longer("/config", 4)),
+        ("a known blob of another size", end),
     ] {
         let refused = storage.import(bundle.as_slice(), &iso, 0).expect_err(name);
         let is_ours = matches!(refused, crate::Error::Files(_) | crate::Error::Index(_));
@@ -421,6 +442,8 @@ fn a_bad_bundle_leaves_nothing_behind() {
         assert_eq!(all, [name_of("os-images/a")], "{name}");
         assert!(!iso.exists(), "{name}");
     }
+    let (_, size) = storage.open_blob(&name("os-images/a"), &Digest::of(b"{}")).unwrap();
+    assert_eq!(size, 2, "a bundle changed what others read");
     // What was received of them has no row; a collection takes it.
     storage.collect(&[], 0).unwrap();
     assert_eq!(files(dir.path()), 3);

@@ -87,6 +87,15 @@ async fn to_sign(world: &World, out: &Path) -> (String, String) {
     (format!("{host}/apps/one@{}", crane.run(&["digest", &name]).await), config)
 }
 
+/// One signature, and that as a referrer: older clients leave it under a tag instead.
+async fn has_one_referrer(world: &World, image: &str, kind: &str) {
+    let (_, digest) = image.split_once('@').unwrap();
+    let found = world.get(&format!("/v2/apps/one/referrers/{digest}")).await.json();
+    assert_eq!(found["manifests"].as_array().unwrap().len(), 1, "{found:#}");
+    assert_eq!(found["manifests"][0]["artifactType"], kind);
+    assert_eq!(world.get("/v2/apps/one/tags/list").await.json()["tags"], json!(["a"]));
+}
+
 #[tokio::test]
 async fn cosign_signs_and_verifies_through_referrers() {
     if !has(&["cosign", "crane"]) {
@@ -106,6 +115,7 @@ async fn cosign_signs_and_verifies_through_referrers() {
     let sign = ["sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry"];
     let sign = [&sign[..], &["--registry-referrers-mode=oci-1-1", "-y", &image]].concat();
     cosign.run(&sign).await;
+    has_one_referrer(&world, &image, "application/vnd.dev.cosign.artifact.sig.v1+json").await;
     let seen = cosign.run(&verify).await;
     assert!(seen.contains("cosign container image signature"), "{seen}");
 }
@@ -131,6 +141,7 @@ async fn notation_signs_and_verifies_through_referrers() {
     notation.run(&["policy", "import", "policy.json"]).await;
     let referrers = "--force-referrers-tag=false";
     notation.run(&["sign", "--insecure-registry", referrers, &image]).await;
+    has_one_referrer(&world, &image, "application/vnd.cncf.notary.signature").await;
     let seen = notation.run(&["verify", "--insecure-registry", &image]).await;
     assert!(seen.contains("Successfully verified"), "{seen}");
 }

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What is done to a BMC: media, boot override, power; each as its profile and its fault have it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::bmc::{Bmc, Medium, State, none};
+use super::fault::Fault;
+use super::profile::{Eject, Insert};
+use super::reply::{Manner, Reply, Request};
+use super::{Shared, node, resources};
+
+/// A BMC's restart, in the time of real ones.
+const RESTART: Duration = Duration::from_secs(60);
+/// How long an insert keeps a slow BMC busy, likewise.
+const INSERT_WORK: Duration = Duration::from_secs(5);
+
+impl Bmc {
+    pub(super) fn insert(
+        &self,
+        state: &mut State,
+        shared: &Shared,
+        body: &Value,
+        slot: usize,
+    ) -> Reply {
+        let Some(url) = body["Image"].as_str().map(str::to_owned) else {
+            return Reply::refused(400, "PropertyMissing", "Image is needed");
+        };
+        if let Insert::Action { refuses, demands } = self.profile.insert {
+            if let Some(name) = refuses.iter().find(|name| !body[**name].is_null()) {
+                return Reply::refused(400, "PropertyUnknown", name);
+            }
+            if let Some(name) = demands.iter().find(|name| body[**name].is_null()) {
+                return Reply::refused(400, "PropertyMissing", name);
+            }
+        }
+        if !self.profile.slots[slot].is_remote {
+            return Reply::refused(400, "ActionNotSupported", "this slot is for local media");
+        }
+        if state.media[slot].is_some() {
+            return Reply::refused(409, "ResourceInUse", "there is a medium in this slot");
+        }
+        match self.fault {
+            Fault::HangInsert => Reply::done().in_manner(Manner::Never),
+            Fault::LieInsert => Reply::done(),
+            Fault::NoLicence => Reply::refused(403, "InsufficientPrivilege", "needs a licence"),
+            Fault::InsertRefused => Reply::refused(500, "InternalError", "cannot mount"),
+            Fault::InsertBusy if state.busy_until.is_some_and(|until| Instant::now() < until) => {
+                Reply::refused(400, "ResourceInUse", "still mounting")
+            }
+            Fault::TaskFail => state.task(),
+            Fault::RebootAtInsert if state.strikes(1) => self.restart(state, shared),
+            Fault::IdsChange if state.strikes(1) => {
+                state.generation += 1;
+                self.restart(state, shared)
+            }
+            _ => {
+                state.busy_until = Some(Instant::now() + shared.scaled(INSERT_WORK));
+                self.inserted(state, slot, url)
+            }
+        }
+    }
+
+    fn inserted(&self, state: &mut State, slot: usize, url: String) -> Reply {
+        state.media[slot] = Some(Medium { url: url.clone(), copy: None });
+        state.count += 1;
+        let is_task = self.profile.insert == Insert::Task
+            || matches!(self.fault, Fault::TaskVanish | Fault::TaskSlow);
+        let reply = if is_task { state.task() } else { Reply::done() };
+        Reply { prefetch: self.profile.is_prefetching.then_some((slot, url)), ..reply }
+    }
+
+    pub(super) fn eject(
+        &self,
+        state: &mut State,
+        shared: &Shared,
+        body: &Value,
+        slot: usize,
+    ) -> Reply {
+        let is_body_fine = match self.profile.eject {
+            Eject::NoBody => body.is_null(),
+            Eject::EmptyObject => body.is_object(),
+            Eject::Any => true,
+        };
+        if !is_body_fine {
+            return Reply::refused(400, "MalformedJSON", "this is not the body that is wanted");
+        }
+        match self.fault {
+            Fault::EjectFails => return Reply::refused(500, "InternalError", "cannot eject"),
+            Fault::LieEject => return Reply::done(),
+            Fault::EjectRefusedWhileOn if state.is_on => {
+                return Reply::refused(409, "ResourceInUse", "the machine is on");
+            }
+            Fault::RebootAtEject if state.strikes(1) => return self.restart(state, shared),
+            _ => {}
+        }
+        state.media[slot] = None;
+        state.count += 1;
+        Reply::done()
+    }
+
+    /// A slot without actions: an image inserts, null ejects.
+    pub(super) fn patch_slot(&self, state: &mut State, request: &Request, slot: usize) -> Reply {
+        if self.profile.insert != Insert::Patch {
+            return Reply::refused(405, "OperationNotAllowed", "use the slot's actions");
+        }
+        if let Some(refusal) = state.refusal_of_etag(request) {
+            return refusal;
+        }
+        state.count += 1;
+        match request.body["Image"].as_str() {
+            Some(url) => {
+                state.media[slot] = Some(Medium { url: url.to_owned(), copy: None });
+            }
+            None => state.media[slot] = None,
+        }
+        Reply::done()
+    }
+
+    pub(super) fn patch_boot(
+        &self,
+        state: &mut State,
+        shared: &Shared,
+        request: &Request,
+    ) -> Reply {
+        if self.profile.boot.needs_etag
+            && let Some(refusal) = state.refusal_of_etag(request)
+        {
+            return refusal;
+        }
+        let asked = &request.body["Boot"];
+        let text = |name: &str| asked[name].as_str();
+        let (enabled, target) =
+            (text("BootSourceOverrideEnabled"), text("BootSourceOverrideTarget"));
+        let mode = text("BootSourceOverrideMode");
+        if self.profile.boot.needs_all && (enabled.is_none() || target.is_none()) {
+            return Reply::refused(400, "PropertyMissing", "the whole boot object is needed");
+        }
+        if mode.is_some() && !self.profile.boot.is_mode_known {
+            return Reply::refused(400, "PropertyUnknown", "BootSourceOverrideMode");
+        }
+        let is_offered =
+            |target: &str| target == "None" || self.profile.boot.targets.contains(&target);
+        if target.is_some_and(|target| !is_offered(target)) {
+            return Reply::refused(400, "PropertyValueNotInList", "BootSourceOverrideTarget");
+        }
+        match self.fault {
+            Fault::LieBoot => return Reply::done(),
+            Fault::BootRefused => return Reply::refused(500, "InternalError", "cannot set"),
+            _ => {}
+        }
+        let set = |field: &mut String, value: Option<&str>| {
+            if let Some(value) = value {
+                value.clone_into(field);
+            }
+        };
+        set(&mut state.boot.enabled, enabled);
+        set(&mut state.boot.target, target);
+        set(&mut state.boot.mode, mode);
+        state.count += 1;
+        if self.fault == Fault::RebootAtOverride && state.strikes(1) {
+            return self.restart(state, shared);
+        }
+        Reply::done()
+    }
+
+    pub(super) fn reset(
+        self: &Arc<Self>,
+        state: &mut State,
+        shared: &Arc<Shared>,
+        body: &Value,
+    ) -> Reply {
+        let kind = body["ResetType"].as_str().unwrap_or_default();
+        if !self.profile.resets.contains(&kind) {
+            return Reply::refused(400, "ActionParameterNotSupported", "ResetType");
+        }
+        match self.fault {
+            Fault::ResetRefused => return Reply::refused(500, "InternalError", "cannot reset"),
+            Fault::LieReset => return Reply::done(),
+            Fault::PowerStuckOn if kind != "On" => return Reply::done(),
+            Fault::StaysOff if state.boots > 0 && !state.is_on => return Reply::done(),
+            _ => {}
+        }
+        match kind {
+            "On" | "ForceOn" if state.is_on => {
+                return Reply::refused(409, "ResourceInUse", "the machine is on");
+            }
+            "On" | "ForceOn" => self.power_on(state, shared),
+            "ForceRestart" => {
+                state.power_off();
+                self.power_on(state, shared);
+            }
+            "PushPowerButton" if !state.is_on => self.power_on(state, shared),
+            _ => state.power_off(),
+        }
+        state.count += 1;
+        if self.fault == Fault::RebootAtReset && state.is_on && state.strikes(1) {
+            // The machine goes on meanwhile, with its media.
+            let media = state.media.clone();
+            let reply = self.restart(state, shared);
+            state.media = media;
+            return reply;
+        }
+        Reply::done()
+    }
+
+    fn power_on(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>) {
+        state.is_on = true;
+        let is_from_cd = state.boot.enabled != "Disabled"
+            && matches!(state.boot.target.as_str(), "Cd" | "UsbCd")
+            && self.fault != Fault::OverrideIgnored;
+        if state.boot.enabled == "Once" && self.fault != Fault::OverrideNotConsumed {
+            state.boot = none();
+        }
+        if self.fault == Fault::DropsMediaAtReset {
+            state.media.fill(None);
+        }
+        let is_bootable = |medium: &Option<Medium>| {
+            medium.as_ref().is_some_and(|m| m.url.contains("maintenance"))
+        };
+        let bootable = match self.profile.is_first_slot_only {
+            true => state.media.first().is_some_and(is_bootable),
+            false => state.media.iter().any(is_bootable),
+        };
+        if is_from_cd && bootable {
+            state.boots += 1;
+            let boot = node::Boot {
+                bmc: self.clone(),
+                shared: shared.clone(),
+                media: state.media.iter().flatten().cloned().collect(),
+                number: state.boots,
+            };
+            state.node = Some(tokio::spawn(node::live(boot)).abort_handle());
+        }
+    }
+
+    /// Is gone for a while; what was in its memory is lost, settings are kept.
+    pub(super) fn restart(&self, state: &mut State, shared: &Shared) -> Reply {
+        state.away_until = Some(Instant::now() + shared.scaled(RESTART));
+        state.sessions.clear();
+        state.media.fill(None);
+        Reply::done().in_manner(Manner::Dropped)
+    }
+}
+
+impl State {
+    fn refusal_of_etag(&self, request: &Request) -> Option<Reply> {
+        match &request.if_match {
+            None => Some(Reply::refused(428, "PreconditionRequired", "If-Match is needed")),
+            Some(etag) if *etag != self.etag() && etag != "*" => {
+                Some(Reply::refused(412, "PreconditionFailed", "it was changed meanwhile"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn task(&mut self) -> Reply {
+        self.count += 1;
+        self.task_polls = 0;
+        let path = format!("{}/{}", resources::TASKS, self.count);
+        Reply::json(202, &json!({"@odata.id": path, "TaskState": "Running"})).with("location", path)
+    }
+
+    fn power_off(&mut self) {
+        self.is_on = false;
+        if let Some(node) = self.node.take() {
+            node.abort();
+        }
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Which BMC of the fleet is what: by a seed and shares, or each that makes sense, once.
+
+use super::fault::Fault;
+use super::profile::{PROFILES, Profile};
+
+/// One BMC.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub profile: &'static Profile,
+    pub fault: Fault,
+}
+
+/// How many of 1,000 BMCs have a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub fault: Fault,
+    pub permille: u32,
+}
+
+/// `count` BMCs; the same arguments always give the same fleet.
+pub fn chosen(
+    count: usize,
+    seed: u64,
+    profiles: &[&'static Profile],
+    shares: &[Share],
+) -> Vec<Wanted> {
+    let mut chance = fastrand::Rng::with_seed(seed);
+    (0..count)
+        .filter_map(|_| {
+            let profile = *profiles.get(chance.usize(..profiles.len().max(1)))?;
+            let mut drawn = chance.u32(..1000);
+            let fault = shares.iter().find_map(|share| {
+                let is_it = drawn < share.permille;
+                drawn = drawn.saturating_sub(share.permille);
+                is_it.then_some(share.fault)
+            });
+            Some(Wanted { profile, fault: fault.unwrap_or(Fault::None) })
+        })
+        .collect()
+}
+
+/// Every fault on every BMC where it makes sense.
+pub fn matrix(faults: &[Fault], profiles: &[&'static Profile]) -> Vec<Wanted> {
+    let of_profile = |profile: &'static Profile| {
+        let sensible = faults.iter().filter(|fault| fault.makes_sense_on(profile));
+        sensible.map(move |fault| Wanted { profile, fault: *fault })
+    };
+    profiles.iter().flat_map(|profile| of_profile(profile)).collect()
+}
+
+/// `count` of all pairs of the matrix, by a seed, such that each fault is there while there is room.
+pub fn sample(count: usize, seed: u64, matrix: &[Wanted]) -> Vec<Wanted> {
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut rest = matrix.to_vec();
+    chance.shuffle(&mut rest);
+    // On a BMC that the controller cannot use most faults never strike.
+    rest.sort_by_key(|wanted| wanted.profile.gap.is_some());
+    let mut seen = std::collections::HashSet::new();
+    let (first, more): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|wanted| seen.insert(wanted.fault));
+    first.into_iter().chain(more).take(count).collect()
+}
+
+/// All profiles, or those with these names.
+pub fn profiles(names: &[String]) -> Result<Vec<&'static Profile>, String> {
+    if names.is_empty() {
+        return Ok(PROFILES.iter().collect());
+    }
+    let known = || PROFILES.iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
+    names
+        .iter()
+        .map(|name| {
+            Profile::named(name)
+                .ok_or_else(|| format!("{name:?} is no profile; there are: {}", known()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_fleet_and_shares_are_kept() {
+        let all: Vec<_> = PROFILES.iter().collect();
+        let shares = [Share { fault: Fault::Hang, permille: 200 }];
+        let names = |seed| {
+            let fleet = chosen(1000, seed, &all, &shares);
+            fleet.iter().map(|w| (w.profile.name, w.fault)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(7), names(7));
+        assert_ne!(names(7), names(8));
+        let hanging = names(7).iter().filter(|(_, fault)| *fault == Fault::Hang).count();
+        assert!((150..250).contains(&hanging), "{hanging}");
+    }
+
+    #[test]
+    fn a_sample_has_each_fault_first() {
+        let all: Vec<_> = PROFILES.iter().collect();
+        let matrix = matrix(Fault::ALL, &all);
+        let sample = sample(Fault::ALL.len(), 1, &matrix);
+        let faults: std::collections::HashSet<_> = sample.iter().map(|w| w.fault).collect();
+        assert_eq!(faults.len(), Fault::ALL.len());
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What a BMC or its machine does wrong: each fault with its name, where it strikes, and what a
+//! controller that tells the truth reports.
+
+use super::profile::{Insert, PLANS_DONE, Profile};
+
+/// Where in a job's life a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Discover,
+    Insert,
+    Override,
+    Reset,
+    Boot,
+    Node,
+    Cleanup,
+}
+
+/// What a job on such a machine must come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    Succeeds,
+    /// It succeeds, and tells with this step what could not be put back.
+    SucceedsWithProblem(&'static str),
+    /// It fails, and `failed_step` begins with this.
+    Fails(&'static str),
+}
+
+const DISCOVER: Expected = Expected::Fails("redfish.discover");
+const MOUNT: Expected = Expected::Fails("redfish.mount");
+const NO_READ: Expected = Expected::Fails("boot.no-media-read");
+const NO_KERNEL: Expected = Expected::Fails("boot.no-kernel");
+const SILENCE: Expected = Expected::Fails("webhook.wait");
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $fault:ident, $name:literal, $step:ident, $expected:expr;)*) => {
+        /// One way to be broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Fault { $($(#[$doc])* $fault,)* }
+
+        impl Fault {
+            pub const ALL: &[Fault] = &[$(Fault::$fault,)*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$fault => $name,)* }
+            }
+
+            pub fn step(self) -> Step {
+                match self { $(Fault::$fault => Step::$step,)* }
+            }
+
+            /// On a BMC that the controller can otherwise use.
+            fn expected(self) -> Expected {
+                match self { $(Fault::$fault => $expected,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    None, "none", Discover, Expected::Succeeds;
+
+    /// Takes the request and never answers.
+    Hang, "hang", Discover, DISCOVER;
+    /// One byte at a time, for ever.
+    Drip, "drip", Discover, DISCOVER;
+    /// Closes in the middle of each body.
+    HalfClose, "half-close", Discover, DISCOVER;
+    Unavailable, "unavailable", Discover, DISCOVER;
+    RetryAfterSeconds, "retry-after-seconds", Discover, Expected::Succeeds;
+    RetryAfterDate, "retry-after-date", Discover, Expected::Succeeds;
+    RetryAfterNonsense, "retry-after-nonsense", Discover, Expected::Succeeds;
+    /// Always tomorrow.
+    RetryAfterForever, "retry-after-forever", Discover, DISCOVER;
+    BadLogin, "bad-login", Discover, DISCOVER;
+    /// Sessions are opened, and then not known.
+    UnauthorizedStorm, "401-storm", Discover, DISCOVER;
+    /// Forgets the session once.
+    SessionLost, "session-lost", Discover, Expected::Succeeds;
+    MaxSessions, "max-sessions", Discover, DISCOVER;
+    /// All sessions are taken for a while.
+    SessionsBusy, "sessions-busy", Discover, Expected::Succeeds;
+    CertSwap, "cert-swap", Discover, DISCOVER;
+    HugeJson, "huge-json", Discover, DISCOVER;
+    DeepJson, "deep-json", Discover, DISCOVER;
+    NotJson, "not-json", Discover, DISCOVER;
+    /// Members that are the collection itself, over and over, beside the true one.
+    LoopingLinks, "looping-links", Discover, Expected::Succeeds;
+    ForeignLink, "foreign-link", Discover, DISCOVER;
+    Redirect, "redirect", Discover, DISCOVER;
+    WrongMachine, "wrong-machine", Discover, DISCOVER;
+    RebootAtDiscover, "bmc-reboot-at-discover", Discover, Expected::Succeeds;
+
+    NoSlots, "no-slots", Insert, MOUNT;
+    NoLicence, "no-licence", Insert, MOUNT;
+    HangInsert, "hang-insert", Insert, MOUNT;
+    LieInsert, "lie-insert", Insert, MOUNT;
+    /// Every slot claims to hold somebody's medium, which is long gone.
+    StaleInserted, "stale-inserted", Insert, Expected::Succeeds;
+    TaskVanish, "task-vanish", Insert, Expected::Succeeds;
+    TaskSlow, "task-slow", Insert, Expected::Succeeds;
+    TaskFail, "task-fail", Insert, MOUNT;
+    /// 400 while it still works on the insert before.
+    InsertBusy, "insert-busy", Insert, Expected::Succeeds;
+    InsertRefused, "insert-refused", Insert, MOUNT;
+    /// Restarts after an insert, without its media.
+    RebootAtInsert, "bmc-reboot-at-insert", Insert, Expected::Succeeds;
+    /// Likewise, and its slots have other ids then.
+    IdsChange, "ids-change", Insert, Expected::Succeeds;
+
+    LieBoot, "lie-boot", Override, Expected::Fails("redfish.boot-override");
+    BootRefused, "boot-refused", Override, Expected::Fails("redfish.boot-override");
+    RebootAtOverride, "bmc-reboot-at-override", Override, Expected::Succeeds;
+
+    LieReset, "lie-reset", Reset, Expected::Fails("redfish.reset");
+    ResetRefused, "reset-refused", Reset, Expected::Fails("redfish.reset");
+    PowerStuckOn, "power-stuck-on", Reset, Expected::Fails("redfish.reset");
+    RebootAtReset, "bmc-reboot-at-reset", Reset, Expected::Succeeds;
+    /// Drops its media when the power comes.
+    DropsMediaAtReset, "drops-media-at-reset", Boot, NO_READ;
+
+    OverrideIgnored, "override-ignored", Boot, NO_READ;
+    OverrideNotConsumed, "override-not-consumed", Boot, Expected::Succeeds;
+    NeverReadsMedia, "never-reads-media", Boot, NO_READ;
+    OnlyProbes, "only-probes", Boot, NO_READ;
+    StopsAtFirmware, "stops-at-firmware", Boot, NO_KERNEL;
+    StopsAtBootLoader, "stops-at-boot-loader", Boot, NO_KERNEL;
+    StopsAtKernel, "stops-at-kernel", Boot, NO_KERNEL;
+    StopsAtInitrd, "stops-at-initrd", Boot, NO_KERNEL;
+    NoTaskMedium, "no-task-medium", Boot, Expected::Fails("boot.no-task-medium");
+    NoNetwork, "no-network", Boot, Expected::Fails("boot.no-network");
+    SlowMedia, "slow-media", Boot, Expected::Succeeds;
+
+    /// The board is another one than the BMC says.
+    WrongSerial, "wrong-serial", Node, Expected::Fails("partition.service");
+    StepFails, "step-fails", Node, Expected::Fails("image-linux.service");
+    CrashBeforePermit, "crash-before-permit", Node, SILENCE;
+    RestartBeforePermit, "restart-before-permit", Node, Expected::Succeeds;
+    CrashAfterPermit, "crash-after-permit", Node, SILENCE;
+    RestartAfterPermit, "restart-after-permit", Node, Expected::Fails("node.restarted");
+    SuccessWithoutPermit, "success-without-permit", Node, SILENCE;
+    ResultLost, "result-lost", Node, SILENCE;
+    ResultDuplicated, "result-duplicated", Node, Expected::Succeeds;
+    /// After its success it tells of a failure.
+    ResultContradicted, "result-contradicted", Node, Expected::Succeeds;
+    /// Somebody without the token tells of a failure first.
+    ResultForged, "result-forged", Node, Expected::Succeeds;
+    /// A machine of an attempt that is not this one tells of a failure first.
+    ResultStale, "result-stale", Node, Expected::Succeeds;
+
+    EjectFails, "eject-fails", Cleanup, Expected::SucceedsWithProblem("cleanup.unmount");
+    EjectRefusedWhileOn, "eject-refused-while-on", Cleanup, Expected::Succeeds;
+    LieEject, "lie-eject", Cleanup, Expected::SucceedsWithProblem("cleanup.unmount");
+    StaysOff, "stays-off", Cleanup, Expected::SucceedsWithProblem("cleanup.reset");
+    RebootAtEject, "bmc-reboot-at-eject", Cleanup, Expected::Succeeds;
+}
+
+impl Fault {
+    pub fn named(name: &str) -> Option<Fault> {
+        Fault::ALL.iter().copied().find(|fault| fault.name() == name)
+    }
+
+    /// Whether this fault can be seen on this BMC.
+    pub fn makes_sense_on(self, profile: &Profile) -> bool {
+        let is_usable = PLANS_DONE.contains(&profile.plan());
+        let is_before_media = self.step() == Step::Discover || self == Fault::NoSlots;
+        // Of a copy nobody sees what the machine reads of it.
+        let is_hidden = profile.is_prefetching
+            && self.step() == Step::Boot
+            && self != Fault::NoNetwork
+            && self.expected() != Expected::Succeeds;
+        let has_tasks = match self {
+            Fault::TaskVanish | Fault::TaskSlow | Fault::TaskFail => {
+                profile.insert == Insert::Task || profile.name == "standard"
+            }
+            _ => true,
+        };
+        (is_usable || is_before_media) && !is_hidden && has_tasks
+    }
+
+    /// What a job must come to on this BMC.
+    pub fn expected_on(self, profile: &Profile) -> Expected {
+        let is_usable = PLANS_DONE.contains(&profile.plan());
+        match self.expected() {
+            Expected::Fails(step) => Expected::Fails(step),
+            _ if !is_usable => MOUNT,
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::fleet::profile::PROFILES;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: BTreeSet<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len());
+        for fault in Fault::ALL {
+            assert_eq!(Fault::named(fault.name()), Some(*fault));
+        }
+        assert_eq!(Fault::named("hangs"), None);
+    }
+
+    #[test]
+    fn each_fault_is_seen_on_some_bmc() {
+        for fault in Fault::ALL {
+            assert!(PROFILES.iter().any(|profile| fault.makes_sense_on(profile)), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_bmc_whose_plan_is_not_done_is_expected_to_be_refused_at_the_insert() {
+        let one_cd = Profile::named("supermicro-x11").unwrap();
+        assert_eq!(PLANS_DONE.contains(&one_cd.plan()), Fault::None.expected_on(one_cd) != MOUNT);
+        assert_eq!(Fault::Hang.expected_on(one_cd), DISCOVER);
+    }
+}

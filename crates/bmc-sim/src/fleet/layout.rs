@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Which bytes of the maintenance ISO a machine reads, in which order.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::Context;
+
+/// The parts of an image, each as the places that it lies in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    pub boot_image: Vec<Range<u64>>,
+    pub boot_loader: Vec<Range<u64>>,
+    pub kernel: Vec<Range<u64>>,
+    pub initrd: Vec<Range<u64>>,
+    pub root: Vec<Range<u64>>,
+}
+
+impl Layout {
+    pub fn of_file(path: &Path) -> anyhow::Result<Layout> {
+        let mut file =
+            std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let index = iso9660::index(&mut file)
+            .with_context(|| format!("find the files in {}", path.display()))?;
+        let mut layout = Layout::default();
+        for extent in &index.files {
+            let bytes = extent.start..extent.start + extent.length;
+            let name = extent.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+            let is_boot_image = index.boot_images.iter().any(|image| image.start == extent.start);
+            let part = if is_boot_image {
+                &mut layout.boot_image
+            } else if name.starts_with("vmlinuz") {
+                &mut layout.kernel
+            } else if name.starts_with("initr") {
+                &mut layout.initrd
+            } else if name.contains("squashfs") || name.contains("erofs") {
+                &mut layout.root
+            } else {
+                &mut layout.boot_loader
+            };
+            if !part.contains(&bytes) {
+                part.push(bytes);
+            }
+        }
+        Ok(layout)
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Thousands of BMCs in one process, each of a vendor and with a fault or none, and their machines.
+//!
+//! ```text
+//! client ──HTTPS 127.x.y.z:port──▶ server ──▶ bmc (profile, fault) ──reset──▶ node ──▶ media, controller
+//!                                                                                └──▶ ledger
+//! ```
+//!
+//! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
+//! - `bmc`, `actions`, `resources`, `reply`: how one BMC answers; `server`: the wire;
+//! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
+//! - `choice`: which BMC is what, by a seed.
+
+mod actions;
+mod bmc;
+mod choice;
+pub mod fault;
+mod layout;
+mod ledger;
+mod node;
+pub mod profile;
+mod reply;
+mod resources;
+mod server;
+
+use std::net::Ipv4Addr;
+
+pub use choice::{Share, Wanted, chosen, matrix, profiles, sample};
+pub use fault::{Expected, Fault};
+pub use profile::{PROFILES, Profile};
+use server::Shared;
+pub use server::{Fleet, Member, Report, Settings};
+
+/// All BMCs of the fleet know this user.
+pub const USERNAME: &str = "admin";
+pub const PASSWORD: &str = "fleet-password";
+
+/// The address of the BMC with this number: all of 127/8 leads to this host on Linux.
+fn address(index: usize) -> Ipv4Addr {
+    let number = u32::try_from(index).unwrap_or(u32::MAX);
+    Ipv4Addr::from_bits(u32::from(FIRST).saturating_add(number))
+}
+
+/// Which BMC has this address.
+fn index_of(address: Ipv4Addr) -> Option<usize> {
+    usize::try_from(address.to_bits().checked_sub(u32::from(FIRST))?).ok()
+}
+
+const FIRST: Ipv4Addr = Ipv4Addr::new(127, 16, 0, 1);
+/// Where no client is to be led by a BMC.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 9, 9, 9);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bmc_has_its_own_loopback_address() {
+        for index in [0, 1, 255, 9_999, 100_000] {
+            assert!(address(index).is_loopback());
+            assert_eq!(index_of(address(index)), Some(index));
+        }
+        assert_eq!(index_of(STRANGER), None);
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A machine from firmware to its last report, by script: it really reads what is inserted, by
+//! ranges, and really talks to the controller. What it would write to a disk goes into the ledger.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use recipe::task_medium::Attempt;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::bmc::{Bmc, Medium};
+use super::fault::Fault;
+use super::ledger::Grant;
+
+/// One request of a machine that reads a file.
+const CHUNK_BYTES: u64 = 256 << 10;
+/// ISO 9660's volume descriptors and what follows them at once.
+const DESCRIPTORS: Range<u64> = 0x8000..0x9000;
+/// A task medium is some kilobytes.
+const TASK_BYTES_MAX: u64 = 4 << 20;
+/// Between two reads of a slow medium, in the time of real ones.
+const SLOW_PAUSE: Duration = Duration::from_secs(120);
+/// How long a message is repeated, likewise, and at least.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(10));
+const PAUSE: Duration = Duration::from_millis(20);
+/// Of a restart within one boot entry.
+const SECOND_BOOT: u32 = 2;
+
+/// A machine that has just been switched on, with its boot from CD.
+pub struct Boot {
+    pub bmc: Arc<Bmc>,
+    pub shared: Arc<Shared>,
+    pub media: Vec<Medium>,
+    /// Counts the boots of this machine.
+    pub number: u32,
+}
+
+/// Why a machine got no further; nobody is told.
+#[derive(Debug)]
+struct Stopped;
+
+/// The whole life of one boot.
+pub async fn live(boot: Boot) {
+    // A machine that stops says nothing: that is what its controller has to find out.
+    let _stopped = boot.run().await;
+}
+
+impl Boot {
+    async fn run(&self) -> Result<(), Stopped> {
+        let attempt = self.load().await?;
+        self.stop_if(Fault::NoNetwork)?;
+        let fault = self.bmc.fault;
+        let boot_id = format!("{}-{}", self.bmc.serial, self.number);
+        self.hello(&attempt, &boot_id).await?;
+        self.stop_if(Fault::CrashBeforePermit)?;
+        let mut boot_id = boot_id;
+        if fault == Fault::RestartBeforePermit {
+            boot_id = format!("{boot_id}-again");
+            self.hello(&attempt, &boot_id).await?;
+        }
+        self.foreign_results(&attempt).await?;
+        if fault == Fault::SuccessWithoutPermit {
+            self.say(&attempt, "result", &json!({"status": "success"})).await?;
+            return Err(Stopped);
+        }
+        self.ask_for_permit(&attempt, &boot_id).await?;
+        self.stop_if(Fault::CrashAfterPermit)?;
+        if fault == Fault::RestartAfterPermit {
+            let second = format!("{}-{SECOND_BOOT}", self.bmc.serial);
+            self.hello(&attempt, &second).await?;
+            return self.ask_for_permit(&attempt, &second).await;
+        }
+        self.write(&attempt).await
+    }
+
+    /// Firmware, boot loader, kernel, root file system, task medium.
+    async fn load(&self) -> Result<Attempt, Stopped> {
+        self.stop_if(Fault::NeverReadsMedia)?;
+        let maintenance = self.medium("maintenance")?;
+        let layout = &self.shared.layout;
+        self.read(maintenance, DESCRIPTORS).await?;
+        self.stop_if(Fault::OnlyProbes)?;
+        for (part, ends_here) in [
+            (&layout.boot_image, Fault::StopsAtFirmware),
+            (&layout.boot_loader, Fault::StopsAtBootLoader),
+        ] {
+            self.read_all(maintenance, part).await?;
+            self.stop_if(ends_here)?;
+        }
+        for (part, ends_here) in
+            [(&layout.kernel, Fault::StopsAtKernel), (&layout.initrd, Fault::StopsAtInitrd)]
+        {
+            if self.bmc.fault == ends_here {
+                let half: Vec<_> =
+                    part.iter().map(|r| r.start..r.start + (r.end - r.start) / 2).collect();
+                self.read_all(maintenance, &half).await?;
+                return Err(Stopped);
+            }
+            self.read_all(maintenance, part).await?;
+        }
+        self.read_all(maintenance, &layout.root).await?;
+        self.stop_if(Fault::NoTaskMedium)?;
+        self.read_task().await
+    }
+
+    async fn read_task(&self) -> Result<Attempt, Stopped> {
+        let medium = self.medium("task")?;
+        let mut iso = Vec::new();
+        while (iso.len() as u64) < TASK_BYTES_MAX {
+            let start = iso.len() as u64;
+            let part = self.read(medium, start..start + CHUNK_BYTES).await?;
+            iso.extend_from_slice(&part);
+            if (part.len() as u64) < CHUNK_BYTES {
+                break;
+            }
+        }
+        let image = iso9660::read(&iso).map_err(|_| Stopped)?;
+        let files: Vec<recipe::File> = image
+            .files
+            .into_iter()
+            .map(|file| recipe::File { name: file.name, bytes: file.bytes })
+            .collect();
+        recipe::task_medium::read_recipe(&files).map_err(|_| Stopped)?;
+        recipe::task_medium::read_attempt(&files).map_err(|_| Stopped)
+    }
+
+    async fn hello(&self, attempt: &Attempt, boot_id: &str) -> Result<(), Stopped> {
+        let hello = json!({"boot_id": boot_id, "dmi": self.dmi(), "version": "simulated"});
+        match self.say(attempt, "hello", &hello).await? {
+            204 => Ok(()),
+            _ => Err(Stopped),
+        }
+    }
+
+    async fn ask_for_permit(&self, attempt: &Attempt, boot_id: &str) -> Result<(), Stopped> {
+        let request = json!({
+            "boot_id": boot_id, "dmi": self.dmi(), "found": [],
+            "disk": {"name": "vda", "serial": "DISK1", "size_bytes": 1u64 << 34},
+        });
+        let status = self.say(attempt, "permit", &request).await?;
+        if status == 200 {
+            self.shared.ledger().granted(Grant {
+                board_serial: self.serial().to_owned(),
+                job_serial: attempt.server_serial.clone(),
+                attempt: attempt.attempt_id.clone(),
+                boot_id: boot_id.to_owned(),
+            });
+            return Ok(());
+        }
+        if status != 410 {
+            let reason = format!("no permit: HTTP {status}");
+            self.failed(attempt, "partition.service", &reason).await?;
+        }
+        Err(Stopped)
+    }
+
+    /// What the machine does with its permit, and what it tells of it.
+    async fn write(&self, attempt: &Attempt) -> Result<(), Stopped> {
+        self.shared.ledger().written(&attempt.attempt_id);
+        let step = json!({
+            "seq": 1, "step": "image-linux.service", "message": "write", "bytes_done": 1,
+            "bytes_total": 1, "bytes_per_sec": 1,
+        });
+        self.say(attempt, "progress", &step).await?;
+        self.stop_if(Fault::ResultLost)?;
+        let success = json!({"status": "success"});
+        match self.bmc.fault {
+            Fault::StepFails => {
+                return self.failed(attempt, "image-linux.service", "digest mismatch").await;
+            }
+            Fault::ResultDuplicated => {
+                for _ in 0..3 {
+                    self.say(attempt, "result", &success).await?;
+                }
+            }
+            Fault::ResultContradicted => {
+                self.say(attempt, "result", &success).await?;
+                self.failed(attempt, "image-linux.service", "too late").await?;
+            }
+            _ => {
+                self.say(attempt, "result", &success).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Results that are not this machine's to give.
+    async fn foreign_results(&self, attempt: &Attempt) -> Result<(), Stopped> {
+        let mut other = attempt.clone();
+        match self.bmc.fault {
+            Fault::ResultForged => other.token = "0".repeat(64).into(),
+            Fault::ResultStale => other.attempt_id = "00000000-0000-7000-8000-000000000000".into(),
+            _ => return Ok(()),
+        }
+        self.failed(&other, "image-linux.service", "not this job").await
+    }
+
+    async fn failed(&self, attempt: &Attempt, step: &str, reason: &str) -> Result<(), Stopped> {
+        let result = json!({"status": "failed", "failed_step": step, "reason": reason});
+        self.say(attempt, "result", &result).await.map(drop)
+    }
+
+    /// Says something until it is answered; gives the status.
+    async fn say(&self, attempt: &Attempt, what: &str, body: &Value) -> Result<u16, Stopped> {
+        let (usual, least) = PATIENCE;
+        let deadline = Instant::now() + self.shared.scaled(usual).max(least);
+        let url = format!(
+            "{}/api/v1/node/attempts/{}/{what}",
+            attempt.controller_url, attempt.attempt_id
+        );
+        let token = std::str::from_utf8(attempt.token.as_bytes()).map_err(|_| Stopped)?;
+        while Instant::now() < deadline {
+            let sent = self.shared.client.post(&url).bearer_auth(token).json(body).send().await;
+            match sent.map(|answer| answer.status().as_u16()) {
+                Ok(503) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(status) => return Ok(status),
+            }
+        }
+        Err(Stopped)
+    }
+
+    fn medium(&self, name: &str) -> Result<&Medium, Stopped> {
+        self.media.iter().find(|medium| medium.url.contains(name)).ok_or(Stopped)
+    }
+
+    async fn read_all(&self, medium: &Medium, parts: &[Range<u64>]) -> Result<(), Stopped> {
+        for part in parts {
+            let mut start = part.start;
+            while start < part.end {
+                let end = part.end.min(start + CHUNK_BYTES);
+                self.read(medium, start..end).await?;
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Firmware and kernels give up at the first read error.
+    async fn read(&self, medium: &Medium, bytes: Range<u64>) -> Result<Vec<u8>, Stopped> {
+        if self.bmc.fault == Fault::SlowMedia {
+            tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
+        }
+        if let Some(copy) = &medium.copy {
+            let end = usize::try_from(bytes.end).map_err(|_| Stopped)?.min(copy.len());
+            let start = usize::try_from(bytes.start).map_err(|_| Stopped)?.min(end);
+            return Ok(copy[start..end].to_vec());
+        }
+        self.shared.read(&medium.url, bytes).await.ok_or(Stopped)
+    }
+
+    fn stop_if(&self, fault: Fault) -> Result<(), Stopped> {
+        if self.bmc.fault == fault { Err(Stopped) } else { Ok(()) }
+    }
+
+    fn serial(&self) -> &str {
+        if self.bmc.fault == Fault::WrongSerial { "ANOTHER-BOARD" } else { &self.bmc.serial }
+    }
+
+    fn dmi(&self) -> Value {
+        json!({
+            "serial": self.serial(), "uuid": self.bmc.uuid,
+            "manufacturer": self.bmc.profile.manufacturer, "product": self.bmc.profile.model,
+        })
+    }
+}

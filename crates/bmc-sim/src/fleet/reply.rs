@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A request as a BMC sees it, and its answer, with the manner in which it goes over the wire.
+
+use serde_json::{Value, json};
+
+/// What a client asks.
+pub struct Request {
+    pub method: String,
+    /// Without a slash at the end.
+    pub path: String,
+    pub token: Option<String>,
+    pub if_match: Option<String>,
+    pub body: Value,
+}
+
+/// What it gets.
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    pub manner: Manner,
+    /// A medium that is downloaded before the answer goes out: the slot and the URL.
+    pub prefetch: Option<(usize, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Whole,
+    /// No answer, and the connection stays.
+    Never,
+    /// A byte at a time.
+    Drip,
+    /// The connection ends within the body.
+    Cut,
+    /// The connection ends without an answer.
+    Dropped,
+}
+
+impl Reply {
+    pub fn json(status: u16, body: &Value) -> Reply {
+        let headers = vec![("content-type", "application/json".to_owned())];
+        let body = body.to_string().into_bytes();
+        Reply { status, headers, body, manner: Manner::Whole, prefetch: None }
+    }
+
+    pub fn ok(body: &Value) -> Reply {
+        Reply::json(200, body)
+    }
+
+    pub fn done() -> Reply {
+        Reply {
+            status: 204,
+            headers: Vec::new(),
+            body: Vec::new(),
+            manner: Manner::Whole,
+            prefetch: None,
+        }
+    }
+
+    /// An error as DSP0266 §8.6 has it.
+    pub fn refused(status: u16, message_id: &str, message: &str) -> Reply {
+        let id = format!("Base.1.18.{message_id}");
+        let info = json!([{"MessageId": id, "Message": message, "Severity": "Critical"}]);
+        Reply::json(
+            status,
+            &json!({"error": {"code": id, "message": message, "@Message.ExtendedInfo": info}}),
+        )
+    }
+
+    pub fn not_found() -> Reply {
+        Reply::refused(404, "ResourceMissingAtURI", "there is nothing here")
+    }
+
+    pub fn text(body: Vec<u8>) -> Reply {
+        Reply { body, ..Reply::ok(&Value::Null) }
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn in_manner(self, manner: Manner) -> Reply {
+        Reply { manner, ..self }
+    }
+}

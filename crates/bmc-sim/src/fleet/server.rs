@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The wire: one listener for the whole fleet, told apart by the address that a client connects to.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::body::{Body, Bytes};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::bmc::Bmc;
+use super::fault::{Expected, Fault};
+use super::layout::Layout;
+use super::ledger::Ledger;
+use super::reply::{Manner, Reply, Request};
+use super::{STRANGER, Wanted, address, index_of};
+use crate::tls;
+
+/// A client's request is small.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Between two bytes of a BMC that drips, in the time of real ones.
+const DRIP_PAUSE: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted: a whole fleet may be visited at once.
+const BACKLOG: u32 = 4096;
+/// One request for a piece of a medium.
+const READ_MAX: Duration = Duration::from_secs(60);
+
+/// How the fleet behaves as a whole.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// 0 takes a free one.
+    pub port: u16,
+    /// Before each answer.
+    pub latency: Duration,
+    /// What part of a real BMC's time things take here.
+    pub time_scale: f64,
+    /// The image that the machines will be given; its layout tells what they read of it.
+    pub maintenance_iso: PathBuf,
+    /// Holds the certificates.
+    pub work_dir: PathBuf,
+}
+
+/// What the whole fleet shares.
+pub struct Shared {
+    pub layout: Layout,
+    pub client: reqwest::Client,
+    settings: Settings,
+    port: u16,
+    ledger: Mutex<Ledger>,
+}
+
+/// A running fleet.
+pub struct Fleet {
+    pub certificate_sha256: String,
+    pub port: u16,
+    shared: Arc<Shared>,
+    bmcs: Arc<Vec<Arc<Bmc>>>,
+    task: JoinHandle<()>,
+}
+
+/// One BMC, for those who use it.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    pub serial: String,
+    pub url: String,
+    pub profile: &'static str,
+    pub fault: &'static str,
+    pub expected_outcome: &'static str,
+    /// How `failed_step` must begin.
+    pub expected_step: Option<&'static str>,
+    /// How `cleanup_problem` must begin.
+    pub expected_problem: Option<&'static str>,
+    /// Why the controller is not expected to get that far yet.
+    pub gap: Option<&'static str>,
+}
+
+/// What the fleet saw.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub writes: u64,
+    /// What must never happen, in words.
+    pub wrongful: Vec<String>,
+    /// Over all BMCs.
+    pub sessions_left: usize,
+    pub logins_refused_max: u32,
+    pub media_left: usize,
+}
+
+impl Shared {
+    pub fn scaled(&self, usual: Duration) -> Duration {
+        usual.mul_f64(self.settings.time_scale)
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another host, which no client should be led to.
+    pub fn stranger(&self) -> String {
+        format!("https://{STRANGER}:{}", self.port)
+    }
+
+    /// Some bytes of a medium, or fewer at its end; `None` where they are not to be had.
+    pub async fn read(&self, url: &str, bytes: Range<u64>) -> Option<Vec<u8>> {
+        let range = format!("bytes={}-{}", bytes.start, bytes.end.saturating_sub(1));
+        let sent = self.client.get(url).header("range", range).timeout(READ_MAX).send().await;
+        let answer = sent.ok().filter(|answer| answer.status().as_u16() == 206)?;
+        Some(answer.bytes().await.ok()?.to_vec())
+    }
+}
+
+impl Fleet {
+    pub async fn start(settings: Settings, wanted: &[Wanted]) -> anyhow::Result<Fleet> {
+        let layout = Layout::of_file(&settings.maintenance_iso)?;
+        let (own, other) = (settings.work_dir.join("bmc"), settings.work_dir.join("stranger"));
+        for dir in [&own, &other] {
+            std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let identity = tls::load_or_make(&own, local)?;
+        let swapped = tls::load_or_make(&other, local)?;
+        let listener = listen(settings.port)?;
+        let port = listener.local_addr().context("read the listener's address")?.port();
+        let client = reqwest::Client::builder()
+            // As most BMCs: the certificate of a media server is not checked.
+            .danger_accept_invalid_certs(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .context("make the machines' HTTP client")?;
+        let shared = Arc::new(Shared { layout, client, settings, port, ledger: Mutex::default() });
+        let bmcs = wanted.iter().enumerate().map(|(index, wanted)| {
+            let (serial, uuid) = (serial(index), uuid::Uuid::from_u128(index as u128 + 1));
+            Arc::new(Bmc::new(serial, uuid.to_string(), wanted.profile, wanted.fault))
+        });
+        let bmcs: Arc<Vec<Arc<Bmc>>> = Arc::new(bmcs.collect());
+        let certificates = Certificates {
+            own: TlsAcceptor::from(identity.config),
+            swapped: TlsAcceptor::from(swapped.config),
+        };
+        let task = tokio::spawn(accept(listener, certificates, shared.clone(), bmcs.clone()));
+        Ok(Fleet { certificate_sha256: identity.certificate_sha256, port, shared, bmcs, task })
+    }
+
+    pub fn members(&self) -> Vec<Member> {
+        let members = self.bmcs.iter().enumerate().map(|(index, bmc)| {
+            let (outcome, step, problem) = match bmc.fault.expected_on(bmc.profile) {
+                Expected::Succeeds => ("succeeded", None, None),
+                Expected::SucceedsWithProblem(problem) => ("succeeded", None, Some(problem)),
+                Expected::Fails(step) => ("failed", Some(step), None),
+            };
+            Member {
+                serial: bmc.serial.clone(),
+                url: format!("https://{}:{}", address(index), self.port),
+                profile: bmc.profile.name,
+                fault: bmc.fault.name(),
+                expected_outcome: outcome,
+                expected_step: step,
+                expected_problem: problem,
+                gap: bmc.profile.gap,
+            }
+        });
+        members.collect()
+    }
+
+    pub fn report(&self) -> Report {
+        let left: Vec<_> = self.bmcs.iter().map(|bmc| bmc.left()).collect();
+        let ledger = self.shared.ledger();
+        Report {
+            writes: ledger.writes(),
+            wrongful: ledger.wrongful().to_vec(),
+            sessions_left: left.iter().map(|left| left.sessions).sum(),
+            logins_refused_max: left.iter().map(|left| left.logins_refused).max().unwrap_or(0),
+            media_left: left.iter().map(|left| left.media).sum(),
+        }
+    }
+
+    /// Takes no more connections.
+    pub fn stop(self) {
+        self.task.abort();
+    }
+}
+
+fn serial(index: usize) -> String {
+    format!("FLEET{index:05}")
+}
+
+fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    let socket = tokio::net::TcpSocket::new_v4().context("make a socket")?;
+    socket.set_reuseaddr(true).context("set up a socket")?;
+    // Every address, because 127.0.0.0/8 has one for each BMC; who comes from elsewhere is not served.
+    socket.bind((Ipv4Addr::UNSPECIFIED, port).into()).context("bind the fleet's port")?;
+    socket.listen(BACKLOG).context("listen")
+}
+
+#[derive(Clone)]
+struct Certificates {
+    own: TlsAcceptor,
+    swapped: TlsAcceptor,
+}
+
+async fn accept(
+    listener: TcpListener,
+    certificates: Certificates,
+    shared: Arc<Shared>,
+    bmcs: Arc<Vec<Arc<Bmc>>>,
+) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            // Out of file descriptors: some will be closed.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let Ok(IpAddr::V4(own)) = stream.local_addr().map(|address| address.ip()) else { continue };
+        if !peer.ip().is_loopback() || !own.is_loopback() {
+            continue;
+        }
+        if own == STRANGER {
+            shared.ledger().wrong("a client followed a BMC to another host".into());
+            continue;
+        }
+        let Some(bmc) = index_of(own).and_then(|index| bmcs.get(index)) else { continue };
+        let acceptor = match bmc.fault {
+            Fault::CertSwap => certificates.swapped.clone(),
+            _ => certificates.own.clone(),
+        };
+        tokio::spawn(serve(stream, acceptor, bmc.clone(), shared.clone()));
+    }
+}
+
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, bmc: Arc<Bmc>, shared: Arc<Shared>) {
+    // Nagle's delay would be the greater part of an answer's time.
+    let _without = stream.set_nodelay(true);
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let service = service_fn(|request| answer(&bmc, &shared, request));
+    // How a connection ends is its client's affair.
+    let _ended = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn answer(
+    bmc: &Arc<Bmc>,
+    shared: &Arc<Shared>,
+    request: hyper::Request<Incoming>,
+) -> io::Result<hyper::Response<Body>> {
+    let request = read(request).await?;
+    if bmc.fault == Fault::CertSwap && (request.token.is_some() || !request.body.is_null()) {
+        shared.ledger().wrong(format!("{}: a secret for a changed certificate", bmc.serial));
+    }
+    if !shared.settings.latency.is_zero() {
+        tokio::time::sleep(shared.settings.latency).await;
+    }
+    let mut reply = bmc.answer(shared, &request);
+    if let Some((slot, url)) = reply.prefetch.take() {
+        // It downloads first, and answers then.
+        let copy = copy_of(shared, &url).await;
+        bmc.keep_copy(slot, &url, copy);
+    }
+    send(reply, shared).await
+}
+
+async fn read(request: hyper::Request<Incoming>) -> io::Result<Request> {
+    let (head, body) = request.into_parts();
+    let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let (token, if_match) = (text("x-auth-token"), text("if-match"));
+    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(io::Error::other)?;
+    Ok(Request {
+        method: head.method.to_string(),
+        path: head.uri.path().trim_end_matches('/').to_owned(),
+        token,
+        if_match,
+        body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+    })
+}
+
+async fn copy_of(shared: &Shared, url: &str) -> Vec<u8> {
+    const PIECE: u64 = 1 << 20;
+    let mut copy = Vec::new();
+    loop {
+        let start = copy.len() as u64;
+        let Some(piece) = shared.read(url, start..start + PIECE).await else { return copy };
+        copy.extend_from_slice(&piece);
+        if (piece.len() as u64) < PIECE {
+            return copy;
+        }
+    }
+}
+
+async fn send(reply: Reply, shared: &Shared) -> io::Result<hyper::Response<Body>> {
+    let mut response = hyper::Response::builder().status(reply.status);
+    for (name, value) in &reply.headers {
+        response = response.header(*name, value);
+    }
+    let body = match reply.manner {
+        Manner::Whole => Body::from(reply.body),
+        Manner::Never => std::future::pending().await,
+        Manner::Dropped => return Err(io::Error::other("the BMC is away")),
+        Manner::Drip => dripping(reply.body, shared.scaled(DRIP_PAUSE)),
+        Manner::Cut => {
+            response = response.header("content-length", reply.body.len());
+            let half = Bytes::from(reply.body[..reply.body.len() / 2].to_vec());
+            let cut = stream::once(async { Err(io::Error::other("cut")) });
+            Body::from_stream(stream::iter([Ok(half)]).chain(cut))
+        }
+    };
+    response.body(body).map_err(io::Error::other)
+}
+
+fn dripping(body: Vec<u8>, pause: Duration) -> Body {
+    Body::from_stream(stream::iter(body).then(move |byte| async move {
+        tokio::time::sleep(pause).await;
+        Ok::<_, Infallible>(Bytes::from(vec![byte]))
+    }))
+}

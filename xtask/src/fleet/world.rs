@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A controller and a fleet as programs, and jobs from POST to `complete`.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const START: Duration = Duration::from_secs(30);
+/// How often it is looked for jobs that are complete.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Jobs in one page of the list; the API gives no more.
+const PAGE: usize = 200;
+/// Of each file in the image: several requests, and a quarter of it is news.
+const FILE_BYTES: usize = 512 << 10;
+/// USER_HZ, which Linux has on every architecture of ours (proc(5)).
+const TICKS_PER_SEC: f64 = 100.0;
+
+/// One BMC of the fleet, as the fleet describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Member {
+    pub serial: String,
+    pub url: String,
+    pub profile: String,
+    pub fault: String,
+    pub expected_outcome: String,
+    pub expected_step: Option<String>,
+    pub expected_problem: Option<String>,
+    /// What the controller does not do yet that this BMC needs.
+    pub gap: Option<String>,
+}
+
+/// What the fleet saw, at its end.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub writes: u64,
+    pub wrongful: Vec<String>,
+    pub sessions_left: usize,
+    pub logins_refused_max: u32,
+    pub media_left: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Opening {
+    certificate_sha256: String,
+    username: String,
+    password: String,
+    bmcs: Vec<Member>,
+}
+
+/// `shoal-bmc-sim fleet`, serving.
+pub struct Fleet {
+    pub members: Vec<Member>,
+    opening: Opening,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// A job that is complete.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub outcome: String,
+    pub failed_step: Option<String>,
+    pub reason: Option<String>,
+    pub cleanup_problem: Option<String>,
+    /// From the answer to POST.
+    pub took: Duration,
+}
+
+impl Fleet {
+    /// `programs` is cargo's directory of one profile, such as `target/debug`.
+    pub fn start(
+        programs: &Path,
+        dir: &Path,
+        image: &Path,
+        arguments: &[String],
+    ) -> anyhow::Result<Fleet> {
+        let mut child = Command::new(programs.join("shoal-bmc-sim"))
+            .arg("fleet")
+            .arg("--work-dir")
+            .arg(dir.join("fleet"))
+            .arg("--maintenance-iso")
+            .arg(image)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(dir.join("fleet.log"))?)
+            .spawn()
+            .context("start shoal-bmc-sim")?;
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().context("the fleet has no output")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line).context("read what the fleet has")?;
+        let opening: Opening = serde_json::from_str(&line)
+            .with_context(|| format!("the fleet did not start; see {}/fleet.log", dir.display()))?;
+        Ok(Fleet { members: opening.bmcs.clone(), opening, child, stdin, stdout })
+    }
+
+    pub fn end(mut self) -> anyhow::Result<Report> {
+        drop(self.stdin.take());
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).context("read what the fleet saw")?;
+        serde_json::from_str(&text).context("the fleet's report cannot be read")
+    }
+
+    /// What `PUT /servers/{serial}` is told.
+    fn server(&self, member: &Member) -> Value {
+        json!({"bmc": {
+            "url": member.url, "username": self.opening.username,
+            "password": self.opening.password,
+            "certificate_sha256": self.opening.certificate_sha256,
+        }})
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+            eprintln!("stop the fleet: {error}");
+        }
+    }
+}
+
+/// `shoal-controller serve` over plain HTTP on loopback.
+pub struct Controller {
+    child: Child,
+    base: String,
+    agent: ureq::Agent,
+}
+
+impl Controller {
+    pub fn start(
+        programs: &Path,
+        dir: &Path,
+        image: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<Controller> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let child = Command::new(programs.join("shoal-controller"))
+            .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data-dir")
+            .arg(dir.join("data"))
+            .arg("--maintenance-iso")
+            .arg(image)
+            .args(arguments)
+            .env("RUST_LOG", "error")
+            .stdout(Stdio::null())
+            .stderr(File::create(dir.join("controller.log"))?)
+            .spawn()
+            .context("start shoal-controller")?;
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let agent = ureq::Agent::new_with_config(config);
+        let base = format!("http://127.0.0.1:{port}/api/v1");
+        let controller = Controller { child, base, agent };
+        let deadline = Instant::now() + START;
+        while controller.agent.get(format!("{}/servers", controller.base)).call().is_err() {
+            ensure!(Instant::now() < deadline, "the controller does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(controller)
+    }
+
+    /// Makes a BMC known.
+    pub fn register(&self, fleet: &Fleet, member: &Member) -> anyhow::Result<()> {
+        let path = format!("{}/servers/{}", self.base, member.serial);
+        answer(self.agent.put(path).send_json(fleet.server(member)), 201).map(drop)
+    }
+
+    /// Starts a job on a BMC that is known; answers the job's id.
+    pub fn post(&self, member: &Member) -> anyhow::Result<String> {
+        let job = json!({"server_serial": member.serial, "recipe": recipe()});
+        let job = answer(self.agent.post(format!("{}/jobs", self.base)).send_json(job), 202)?;
+        job["id"].as_str().map(str::to_owned).context("a job without an id")
+    }
+
+    /// Runs one job on each of these BMCs, `at_once` at a time; by serial. What is not complete
+    /// after `most` is not in the answer.
+    pub fn run_all(
+        &self,
+        members: &[&Member],
+        at_once: usize,
+        most: Duration,
+    ) -> anyhow::Result<HashMap<String, Ended>> {
+        let deadline = Instant::now() + most;
+        let mut waiting = members.iter();
+        let mut open: HashMap<String, (String, Instant)> = HashMap::new();
+        let mut ended = HashMap::new();
+        while ended.len() < members.len() && Instant::now() < deadline {
+            for member in waiting.by_ref().take(at_once.saturating_sub(open.len())) {
+                let id = self.post(member)?;
+                open.insert(id, (member.serial.clone(), Instant::now()));
+            }
+            for (id, job) in self.complete(&open)? {
+                if let Some((serial, since)) = open.remove(&id) {
+                    ended.insert(serial, ended_job(&job, since.elapsed()));
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(ended)
+    }
+
+    /// The open ones that are complete. Newest first: pages are turned until all open ones were seen.
+    fn complete(
+        &self,
+        open: &HashMap<String, (String, Instant)>,
+    ) -> anyhow::Result<Vec<(String, Value)>> {
+        let mut found = Vec::new();
+        let mut seen = 0;
+        let mut cursor = String::new();
+        while seen < open.len() {
+            let path = format!("{}/jobs?limit={PAGE}{cursor}", self.base);
+            let page = answer(self.agent.get(path).call(), 200)?;
+            for job in page["jobs"].as_array().cloned().unwrap_or_default() {
+                let id = job["id"].as_str().unwrap_or_default().to_owned();
+                if open.contains_key(&id) {
+                    seen += 1;
+                    if job["status"] == "complete" {
+                        found.push((id, job));
+                    }
+                }
+            }
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        Ok(found)
+    }
+
+    pub fn resident_mib(&self) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
+        let kib: f64 = line.split_whitespace().nth(1).context("VmHWM has no number")?.parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    /// User and system time of the process until now (proc(5): fields 14 and 15).
+    pub fn cpu_secs(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let after_name = stat.rsplit_once(')').context("no name in stat")?.1;
+        let field = |number: usize| -> anyhow::Result<f64> {
+            let text = after_name.split_whitespace().nth(number - 3);
+            Ok(text.context("stat is short")?.parse()?)
+        };
+        Ok((field(14)? + field(15)?) / TICKS_PER_SEC)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
+            eprintln!("stop the controller: {error}");
+        }
+    }
+}
+
+fn ended_job(job: &Value, took: Duration) -> Ended {
+    let text = |name: &str| job[name].as_str().map(str::to_owned);
+    Ended {
+        outcome: text("outcome").unwrap_or_default(),
+        failed_step: text("failed_step"),
+        reason: text("reason"),
+        cleanup_problem: text("cleanup_problem"),
+        took,
+    }
+}
+
+fn answer(
+    sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    status: u16,
+) -> anyhow::Result<Value> {
+    let mut response = sent?;
+    let text = response.body_mut().read_to_string()?;
+    if response.status() != status {
+        bail!("{} instead of {status}: {text}", response.status());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// A small image that is laid out like the maintenance OS, so that a boot's stages can be told.
+pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
+    let tree = dir.join("tree");
+    for (name, bytes) in [
+        ("boot/efi.img", FILE_BYTES),
+        ("boot/grub.cfg", 4 << 10),
+        ("boot/vmlinuz", FILE_BYTES),
+        ("boot/initrd.img", FILE_BYTES),
+        ("live/rootfs.squashfs", FILE_BYTES),
+    ] {
+        let path = tree.join(name);
+        fs::create_dir_all(path.parent().context("a file lies in a directory")?)?;
+        fs::write(path, vec![0x5a; bytes])?;
+    }
+    let iso = dir.join("maintenance.iso");
+    let status = Command::new("xorriso")
+        .args(["-as", "mkisofs", "-quiet", "-r", "-J", "-V", "SHOAL_FLEET"])
+        .args(["-e", "boot/efi.img", "-no-emul-boot", "-o"])
+        .arg(&iso)
+        .arg(&tree)
+        .stderr(Stdio::null())
+        .status()
+        .context("start xorriso; is it installed?")?;
+    ensure!(status.success(), "xorriso ended with {status}");
+    Ok(iso)
+}
+
+/// What is installed: nothing, but the machines ask as if.
+fn recipe() -> Value {
+    json!({
+        "task_target": "install-linux.target",
+        "target_disk": {"serial": "DISK1"},
+        "oci_url": format!("registry.example/os/debian@sha256:{}", "ab".repeat(32)),
+        "partition_layout": [
+            {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
+            {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
+            {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
+        ],
+        "user_data": "#cloud-config\nhostname: web-1\n"
+    })
+}
