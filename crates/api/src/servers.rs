@@ -123,3 +123,57 @@ pub struct ProbedSlot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
+
+/// Body of `POST /servers/{serial}/actions/power`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerAction {
+    pub power: PowerSet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerSet {
+    On,
+    /// The running system is asked first, and the power taken away if it does not obey.
+    Off,
+    ForceOff,
+}
+
+/// Body of `POST /servers/{serial}/actions/boot`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootAction {
+    pub boot: BootOnce,
+}
+
+/// Where the next boot is from, and only that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootOnce {
+    /// The virtual CD, by UEFI.
+    Cd,
+    /// The machine's own order.
+    None,
+}
+
+/// What the BMC shows after an action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerState {
+    pub power: String,
+    pub boot_override: String,
+}
+
+/// The BMC's inventory of firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FirmwareList {
+    pub firmware: Vec<Firmware>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Firmware {
+    pub name: String,
+    pub version: String,
+    /// Of the item on the BMC.
+    pub path: String,
+}

@@ -122,6 +122,22 @@ pub enum Server {
     Delete {
         serial: String,
     },
+    /// Switch a server on or off; refused while a job is active on it.
+    Power {
+        serial: String,
+        #[arg(value_enum)]
+        power: Power,
+    },
+    /// Say where the next boot is from, and only that one; refused while a job is active.
+    BootOnce {
+        serial: String,
+        #[arg(value_enum)]
+        from: BootFrom,
+    },
+    /// Firmware that the BMC says is installed.
+    Firmware {
+        serial: String,
+    },
     /// Look at the BMC: power, boot override, slots, what would stand in a job's way. A small medium
     /// is inserted and ejected again to see whether the BMC can read from the controller.
     Probe {
@@ -130,6 +146,22 @@ pub enum Server {
         #[arg(long)]
         no_insert: bool,
     },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Power {
+    On,
+    /// The running system is asked first.
+    Off,
+    ForceOff,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum BootFrom {
+    /// The virtual CD.
+    Cd,
+    /// The machine's own order.
+    None,
 }
 
 #[derive(Debug, Subcommand)]

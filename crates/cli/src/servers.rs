@@ -6,15 +6,16 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use api::servers::{BmcSpec, ServerSpec};
+use api::servers::{BmcSpec, BootAction, BootOnce, PowerAction, PowerSet, ServerSpec};
 use serde_json::{Value, json};
 
-use crate::args::{Output, Server};
+use crate::args::{BootFrom, Output, Power, Server};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
 use crate::output::{show, text};
 
 const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
+const STATE_HEAD: [&str; 2] = ["POWER", "BOOT OVERRIDE"];
 
 pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
     match command {
@@ -52,6 +53,32 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
         Server::Delete { serial } => {
             client.delete(&path(&serial))?;
         }
+        Server::Power { serial, power } => {
+            let power = match power {
+                Power::On => PowerSet::On,
+                Power::Off => PowerSet::Off,
+                Power::ForceOff => PowerSet::ForceOff,
+            };
+            let path = format!("{}/actions/power", path(&serial));
+            let state = client.post(&path, &[], &json!(PowerAction { power }))?;
+            show(format, &state, &STATE_HEAD, |state| vec![state_row(state)]);
+        }
+        Server::BootOnce { serial, from } => {
+            let boot = match from {
+                BootFrom::Cd => BootOnce::Cd,
+                BootFrom::None => BootOnce::None,
+            };
+            let path = format!("{}/actions/boot", path(&serial));
+            let state = client.post(&path, &[], &json!(BootAction { boot }))?;
+            show(format, &state, &STATE_HEAD, |state| vec![state_row(state)]);
+        }
+        Server::Firmware { serial } => {
+            let list = client.get(&format!("{}/firmware", path(&serial)))?;
+            show(format, &list, &["NAME", "VERSION"], |list| {
+                let items = list["firmware"].as_array().into_iter().flatten();
+                items.map(|item| vec![text(item, "/name"), text(item, "/version")]).collect()
+            });
+        }
         Server::Probe { serial, no_insert } => {
             let probe = format!("{}/probe?insert={}", path(&serial), !no_insert);
             let probe = client.post(&probe, &[], &json!({}))?;
@@ -59,6 +86,10 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+fn state_row(state: &Value) -> Vec<String> {
+    vec![text(state, "/power"), text(state, "/boot_override")]
 }
 
 fn path(serial: &str) -> String {

@@ -17,10 +17,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::boot_watch;
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
 use crate::{App, now_ms};
+use crate::{boot_progress, boot_watch};
 
 /// Actions under way at once, over all BMCs that answer in good time.
 const WORKERS_MAX: usize = 256;
@@ -116,6 +116,7 @@ pub fn start(app: App) -> Driver {
         let (mut watch, mut workers) = (JoinSet::new(), JoinSet::new());
         watch.spawn(find_lost_boots(app.clone()));
         watch.spawn(boot_watch::run(app.clone()));
+        watch.spawn(boot_progress::run(app.clone()));
         tokio::select! {
             () = run(app, &mut workers) => {}
             () = told.notified() => {}

@@ -8,6 +8,7 @@
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
 mod boot;
+mod boot_progress;
 mod boot_watch;
 mod driver;
 mod evidence;

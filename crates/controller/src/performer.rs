@@ -101,6 +101,7 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         }
         Action::EjectMedia => {
             let visit = Visit::begin(app, job).await?;
+            visit.keep_bmc_log(app, job).await;
             let result = eject_ours(app, &visit).await;
             visit.end(result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error))).await
         }

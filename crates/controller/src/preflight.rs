@@ -11,7 +11,7 @@ use crate::App;
 use crate::performer::chain;
 use crate::probe_medium::NAME;
 use crate::store::ServerRow;
-use crate::visit::{Closed, Session};
+use crate::visit::{Closed, Purpose, Session};
 
 /// Longest wait for an answer to the insert of a medium of 1 MiB.
 const INSERT_MAX: Duration = Duration::from_secs(90);
@@ -34,7 +34,7 @@ pub async fn look(app: &App, server: ServerRow, is_inserting: bool) -> Result<Se
 
 async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<Seen, Closed> {
     let _turn = app.lanes.enter(&server.bmc_url).await;
-    let bmc = Session::open(app, server, None).await?;
+    let bmc = Session::open(app, server, Purpose::Look).await?;
     let seen = async {
         let machine = bmc.machine(app, server).await?;
         if !is_inserting {

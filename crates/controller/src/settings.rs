@@ -166,6 +166,7 @@ impl Settings {
             grace: self.scaled(usual.grace),
             retries: self.scaled(usual.retries),
             insert: self.scaled(usual.insert),
+            update: self.scaled(usual.update),
             effect: self.scaled(usual.effect),
             shutdown: self.scaled(usual.shutdown),
             conflict: self.scaled(usual.conflict),

@@ -19,6 +19,10 @@ use crate::{App, now_ms, timestamp};
 
 /// Of a failed job's evidence: what was said to its BMC.
 const TRANSCRIPT: &str = "redfish.jsonl";
+/// Of a failed job's evidence: what its BMC logged since it began.
+const BMC_LOG: &str = "bmc-log.jsonl";
+/// Longest time that reading a log may take: it must not hold up the cleaning up.
+const BMC_LOG_MAX: Duration = Duration::from_secs(60);
 
 /// A login that is ended however its holder ends: a BMC has few sessions. What was said goes into the
 /// evidence of the job, if it is for one.
@@ -26,6 +30,17 @@ pub struct Session {
     bmc: Arc<Bmc>,
     logouts: TaskTracker,
     job: Option<(Arc<Evidence>, String)>,
+}
+
+/// What a visit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose<'a> {
+    /// An action of this job, which keeps what was said.
+    Job(&'a str),
+    /// Somebody asks.
+    Look,
+    /// To see something in passing: not worth patience, and no sign of the BMC's health.
+    Glance,
 }
 
 /// A session with the machine of a job.
@@ -47,6 +62,8 @@ pub enum Closed {
     Refused(Timestamp),
     #[error("the BMC did not answer several times; it is asked again in {} s", .0.as_secs())]
     Resting(Duration),
+    #[error("job {0} is active on this server; wait for its end or cancel it")]
+    Busy(String),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("{0:#}")]
@@ -70,7 +87,9 @@ impl Closed {
                 Failed { retry_after: Some(*rest), ..failed }
             }
             Closed::Store(_) => Failed::new(step, chain(self), true),
-            Closed::Refused(_) | Closed::Other(_) => Failed::new(step, chain(self), false),
+            Closed::Refused(_) | Closed::Busy(_) | Closed::Other(_) => {
+                Failed::new(step, chain(self), false)
+            }
         }
     }
 }
@@ -81,7 +100,7 @@ impl Session {
     pub async fn open(
         app: &App,
         server: &ServerRow,
-        job_id: Option<&str>,
+        purpose: Purpose<'_>,
     ) -> Result<Session, Closed> {
         // Read again: the visit before may have met a refusal.
         let server = app.store.server(&server.serial).await?;
@@ -90,8 +109,8 @@ impl Session {
         }
         let endpoint = endpoint(app, &server)?;
         let budgets = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
-            Visiting::Fully => app.settings.redfish_budgets(),
-            Visiting::Briefly => {
+            Visiting::Fully if purpose != Purpose::Glance => app.settings.redfish_budgets(),
+            Visiting::Fully | Visiting::Briefly => {
                 Budgets { retries: Duration::ZERO, ..app.settings.redfish_budgets() }
             }
             Visiting::Not(rest) => return Err(Closed::Resting(rest)),
@@ -99,6 +118,10 @@ impl Session {
         match Bmc::connect(&endpoint, budgets).await {
             Ok(bmc) => {
                 app.lanes.answered(&server.bmc_url);
+                let job_id = match purpose {
+                    Purpose::Job(job_id) => Some(job_id),
+                    Purpose::Look | Purpose::Glance => None,
+                };
                 Ok(Session {
                     bmc: Arc::new(bmc),
                     logouts: app.logouts.clone(),
@@ -106,7 +129,10 @@ impl Session {
                 })
             }
             Err(error) => {
-                heed(app, &server, &error).await?;
+                let is_silence = matches!(error, redfish::Error::Unreachable { .. });
+                if !(is_silence && purpose == Purpose::Glance) {
+                    heed(app, &server, &error).await?;
+                }
                 Err(error.into())
             }
         }
@@ -167,9 +193,42 @@ impl Visit {
         let server = server.map_err(|error| Failed::new(STEP, error.to_string(), false))?;
         let failed = |closed: Closed| closed.failed(app, &server, STEP);
         let turn = app.lanes.enter(&server.bmc_url).await;
-        let bmc = Session::open(app, &server, Some(&job.id)).await.map_err(failed)?;
+        let bmc = Session::open(app, &server, Purpose::Job(&job.id)).await.map_err(failed)?;
         let machine = bmc.machine(app, &server).await.map_err(failed)?;
         Ok(Visit { bmc, machine, _turn: turn })
+    }
+
+    /// For no job.
+    pub async fn of_server(app: &App, serial: &str, purpose: Purpose<'_>) -> Result<Visit, Closed> {
+        let server = app.store.server(serial).await?;
+        let turn = app.lanes.enter(&server.bmc_url).await;
+        let bmc = Session::open(app, &server, purpose).await?;
+        let machine = match purpose {
+            Purpose::Glance => bmc.bmc.machine(Some(serial)).await?,
+            Purpose::Look | Purpose::Job(_) => bmc.machine(app, &server).await?,
+        };
+        Ok(Visit { bmc, machine, _turn: turn })
+    }
+
+    /// Keeps what the BMC logged since a failed job began. It is evidence: not to get it is told
+    /// there and changes nothing.
+    pub async fn keep_bmc_log(&self, app: &App, job: &JobRow) {
+        if !matches!(job.state.outcome(), Some(job::Outcome::Failed(_))) {
+            return;
+        }
+        let since = timestamp(job.created_at);
+        let entries = self.bmc.log_entries(&self.machine, since, Timestamp::now());
+        match tokio::time::timeout(BMC_LOG_MAX, entries).await {
+            Ok(Ok(entries)) => app.evidence.put(&job.id, BMC_LOG, entries),
+            Ok(Err(error)) => {
+                let line = serde_json::json!({"not_read": chain(&error)});
+                app.evidence.put(&job.id, BMC_LOG, [line]);
+            }
+            Err(_) => {
+                let line = serde_json::json!({"not_read": format!("it took over {BMC_LOG_MAX:?}")});
+                app.evidence.put(&job.id, BMC_LOG, [line]);
+            }
+        }
     }
 
     /// Ends the session and hands on what came of the work.

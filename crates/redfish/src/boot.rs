@@ -30,11 +30,13 @@ impl Bmc {
         }});
         let taken = self.patch_boot(machine, &[whole, without_mode]).await?;
         let has_mode = taken.form == 0;
+        let stays = machine.profile.has(Quirk::BootOverrideStays);
+        let shown = if stays { "Continuous" } else { "Once" };
         self.until("set boot once from CD", self.budgets.effect, taken.path, |resource| {
             let boot = &resource["Boot"];
             // Not every BMC shows the mode.
             let mode = boot["BootSourceOverrideMode"].as_str();
-            boot["BootSourceOverrideEnabled"] == "Once"
+            boot["BootSourceOverrideEnabled"] == shown
                 && boot["BootSourceOverrideTarget"] == target
                 && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
         })
@@ -51,6 +53,9 @@ impl Bmc {
         };
         if machine.profile.has(Quirk::BootByIdracAttributes) {
             return self.clear_idrac_boot_once(machine).await;
+        }
+        if machine.profile.has(Quirk::BootOverrideStays) {
+            return self.set_boot_from_disk(machine).await;
         }
         let system = self.get(&machine.system_path).await?.body;
         let is_pending = match future(machine) {
@@ -76,6 +81,19 @@ impl Bmc {
         };
         let taken = self.patch_boot(machine, &forms).await?;
         self.until("clear the boot override", self.budgets.effect, taken.path, is_clear).await
+    }
+
+    /// Where an override cannot be taken back, only replaced.
+    async fn set_boot_from_disk(&self, machine: &Machine) -> Result<(), Error> {
+        let is_so = |system: &Value| system["Boot"]["BootSourceOverrideTarget"] != "Cd";
+        if is_so(&self.get(&machine.system_path).await?.body) {
+            return Ok(());
+        }
+        let disk = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Continuous", "BootSourceOverrideTarget": "Hdd"
+        }});
+        let taken = self.patch_boot(machine, &[disk]).await?;
+        self.until("set boot from disk", self.budgets.effect, taken.path, is_so).await
     }
 
     /// Patches the boot settings in the first place and form that the BMC takes.

@@ -81,16 +81,27 @@ impl Bmc {
 
     /// Waits for the task of a 202 answer. A task that vanishes is no verdict: the effect is.
     pub(crate) async fn follow(&self, answer: Answer) -> Result<(), Error> {
+        self.follow_for(answer, self.budgets.insert).await
+    }
+
+    /// Likewise, for so long. A BMC that does not answer meanwhile may be restarting.
+    pub(crate) async fn follow_for(&self, answer: Answer, budget: Duration) -> Result<(), Error> {
         if answer.status != reqwest::StatusCode::ACCEPTED {
             return Ok(());
         }
         let link = answer.body["@odata.id"].as_str().map(str::to_owned).or(answer.location);
         let Some(path) = link else { return Ok(()) };
-        let deadline = Instant::now() + self.budgets.insert;
+        let deadline = Instant::now() + budget;
         while Instant::now() < deadline {
             let (status, task) = match self.get(&path).await {
                 Ok(answer) => (answer.status, answer.body),
                 Err(Error::Status { status: 404 | 410, .. }) => return Ok(()),
+                Err(Error::Unreachable { .. } | Error::Status { status: 500..=599, .. })
+                    if Instant::now() + self.budgets.poll < deadline =>
+                {
+                    tokio::time::sleep(self.budgets.poll).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             match task["TaskState"].as_str() {
@@ -109,7 +120,7 @@ impl Bmc {
                 _ => return Ok(()),
             }
         }
-        Err(Error::NotEffective { what: format!("task {path}"), budget: self.budgets.insert })
+        Err(Error::NotEffective { what: format!("task {path}"), budget })
     }
 
     /// Reads `path` until it is as wanted.

@@ -6,6 +6,8 @@
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
 //! - `transcript`: what was said, for evidence;
+//! - `logs`: how far a boot came, and event logs;
+//! - `firmware`: its inventory and updates;
 //! - `converge`: what every action needs for that.
 //!
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
@@ -14,6 +16,8 @@ mod boot;
 mod converge;
 mod document;
 mod error;
+mod firmware;
+mod logs;
 mod machine;
 mod power;
 mod profile;
@@ -23,6 +27,8 @@ mod transport;
 mod virtual_media;
 
 pub use error::Error;
+pub use firmware::Firmware;
+pub use logs::{BootProgress, LogEntry};
 pub use machine::{Machine, Power, Slot};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};

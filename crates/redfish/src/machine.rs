@@ -113,7 +113,7 @@ fn texts(list: &Value) -> Vec<String> {
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn link(value: &Value) -> Option<String> {
+pub(crate) fn link(value: &Value) -> Option<String> {
     value["@odata.id"].as_str().map(|path| path.trim_end_matches('/').to_owned())
 }
 
@@ -139,13 +139,16 @@ impl Bmc {
         let is_only_one = systems.len() == 1;
         for Member { path, body: system, .. } in systems {
             let text = system["SerialNumber"].as_str().unwrap_or_default().trim().to_owned();
-            if serial.is_none_or(|wanted| wanted == text) {
+            let is_told = !text.is_empty();
+            if serial.is_none_or(|wanted| wanted == text) || (is_only_one && !is_told) {
                 let manager = self.manager_of(&root, &system).await?;
                 let told = manager.as_ref().map_or(&Value::Null, |manager| &manager.body);
                 let profile = self.profile.unwrap_or_else(|| detect(&root, told, &system));
-                let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;
-                suit(&mut slots, profile);
-                return Ok(machine_of(path, &system, manager, profile, slots));
+                if is_told || serial.is_none() || profile.has(Quirk::TellsNoSerial) {
+                    let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;
+                    suit(&mut slots, profile);
+                    return Ok(machine_of(path, &system, manager, profile, slots));
+                }
             }
             found.push(text);
         }
@@ -155,6 +158,13 @@ impl Bmc {
             }
             _ => Err(Error::Unsupported("a computer system")),
         }
+    }
+
+    /// A machine's power and boot override as they are now.
+    pub async fn read_again(&self, machine: &Machine) -> Result<Machine, Error> {
+        let system = self.get(&machine.system_path).await?.body;
+        let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
+        Ok(Machine { power: power_of(&system), boot_override: boot.into(), ..machine.clone() })
     }
 
     /// The manager of a system: the first that it links, or the BMC's first one. A BMC that does not

@@ -38,6 +38,12 @@ pub(crate) enum Quirk {
     /// Of several slots only the one with the lowest number boots. Source: Launchpad bug 2125571
     /// (Dell iDRAC10).
     BootsFromFirstSlot,
+    /// A system tells no serial number; where it is the BMC's only one, it is the machine.
+    /// Source: sushy-tools 2.2, `templates/system.json`.
+    TellsNoSerial,
+    /// An override is shown as `Continuous` whatever was set, and stays until another target is set.
+    /// Source: sushy-tools 2.2, `templates/system.json`.
+    BootOverrideStays,
     /// The slots share one connection: a second medium pushes the first one out.
     /// Source: Dell's InsertEjectVirtualMediaREDFISH (iDRAC before 6.00: CD or RemovableDisk).
     SlotsShareOneMedium,
@@ -65,7 +71,7 @@ static PROFILES: &[Profile] = &[
     Profile {
         name: "sushy-tools",
         is_it: |said| said.root_id == "redvirtservice" || said.maker.starts_with("sushy"),
-        quirks: &[],
+        quirks: &[Quirk::TellsNoSerial, Quirk::BootOverrideStays],
     },
     Profile {
         name: "nvidia-dgx",

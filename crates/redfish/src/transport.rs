@@ -69,6 +69,8 @@ pub struct Budgets {
     pub retries: Duration,
     /// A BMC may download the whole ISO before it answers InsertMedia.
     pub insert: Duration,
+    /// From an image that was taken until its installation is over.
+    pub update: Duration,
     /// From an accepted request until it can be seen.
     pub effect: Duration,
     /// From a graceful shutdown request until force.
@@ -86,6 +88,7 @@ impl Default for Budgets {
             grace: Duration::from_secs(5),
             retries: Duration::from_secs(120),
             insert: Duration::from_secs(30 * 60),
+            update: Duration::from_secs(60 * 60),
             effect: Duration::from_secs(120),
             shutdown: Duration::from_secs(30),
             conflict: Duration::from_secs(5),
@@ -235,6 +238,31 @@ impl Bmc {
             }
             patience.spend_on(error).await?;
         }
+    }
+
+    /// One POST of bytes, which is not repeated. It has the time of an insert.
+    pub(crate) async fn post_bytes(
+        &self,
+        path: &str,
+        content_type: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Answer, Error> {
+        let begun = self.recording().begin("POST", path, None);
+        let result = async {
+            let what = format!("POST {path}");
+            let request = self.request(Method::POST, path).await?.timeout(self.budgets.insert);
+            let request = request.header(header::CONTENT_TYPE, content_type).body(bytes);
+            let response = self.send(request, &what).await?;
+            match response.status() {
+                StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
+                status if status.is_success() => answer(&what, response, self.budgets.grace).await,
+                _ => Err(refused(&what, response, self.budgets.grace).await),
+            }
+        }
+        .await;
+        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
+        self.recording().end(&begun, seen);
+        result
     }
 
     fn patience(&self) -> Patience {

@@ -2,7 +2,9 @@
 //! The client over HTTPS, against a BMC that is played on the wire and misbehaves as told.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
+mod firmware;
 mod hostile;
+mod logs;
 mod played;
 mod profiles;
 mod writes;
@@ -27,6 +29,7 @@ fn budgets() -> Budgets {
         grace: Duration::from_secs(1),
         retries: Duration::from_secs(5),
         insert: Duration::from_secs(5),
+        update: Duration::from_secs(5),
         effect: Duration::from_secs(2),
         shutdown: Duration::from_millis(50),
         conflict: Duration::from_millis(10),

@@ -9,10 +9,18 @@ use super::operation::{
 };
 
 const UNKNOWN: Problem = (404, "server-unknown", "no server has this serial");
+const CREDENTIALS: Problem =
+    (409, "credentials-refused", "the BMC refused the credentials before; set them anew");
+const BMC: Problem = (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses");
+const RESTING: Problem = (
+    503,
+    "bmc-resting",
+    "the BMC did not answer several times; `detail` says when it is asked again",
+);
 const PIN: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 pub fn operations() -> Vec<Operation> {
-    vec![list(), show(), put(), delete(), probe()]
+    vec![list(), show(), put(), delete(), probe(), power(), boot(), firmware()]
 }
 
 fn list() -> Operation {
@@ -138,20 +146,74 @@ fn probe() -> Operation {
         ],
         body: None,
         answers: vec![(200, answer("What was seen", "Probe", probe))],
-        problems: vec![
-            PATH,
-            QUERY,
-            UNKNOWN,
-            INTERNAL,
-            (409, "credentials-refused", "the BMC refused the credentials before; set them anew"),
-            (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses"),
-            (
-                503,
-                "bmc-resting",
-                "the BMC did not answer several times; `detail` says when it is asked again",
-            ),
-            STORAGE,
-        ],
+        problems: vec![PATH, QUERY, UNKNOWN, INTERNAL, CREDENTIALS, BMC, RESTING, STORAGE],
+    }
+}
+
+fn power() -> Operation {
+    act(
+        "/api/v1/servers/{serial}/actions/power",
+        "setPower",
+        "Switch a server on or off",
+        "Ends when the BMC shows it. `off` asks the running system first and takes the power away after half a minute.",
+        body("PowerAction", json!({"power": "on"})),
+    )
+}
+
+fn boot() -> Operation {
+    act(
+        "/api/v1/servers/{serial}/actions/boot",
+        "setBoot",
+        "Say where a server's next boot is from",
+        "Holds for one boot. Nothing is inserted and nothing is switched.",
+        body("BootAction", json!({"boot": "cd"})),
+    )
+}
+
+fn act(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    description: &'static str,
+    body: Option<Value>,
+) -> Operation {
+    let state = json!({"power": "On", "boot_override": "Disabled"});
+    let busy = (409, "conflict", "the server has an open job");
+    Operation {
+        method: "post",
+        path,
+        id,
+        tag: "servers",
+        summary,
+        description,
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body,
+        answers: vec![(200, answer("What the BMC shows now", "ServerState", state))],
+        problems: [
+            BODY.as_slice(),
+            &[PATH, UNKNOWN, busy, CREDENTIALS, INTERNAL, BMC, RESTING, STORAGE],
+        ]
+        .concat(),
+    }
+}
+
+fn firmware() -> Operation {
+    let list = json!({"firmware": [{
+        "name": "BIOS", "version": "2.19.1", "path": "/redfish/v1/UpdateService/FirmwareInventory/BIOS"
+    }]});
+    Operation {
+        method: "get",
+        path: "/api/v1/servers/{serial}/firmware",
+        id: "listFirmware",
+        tag: "servers",
+        summary: "List a server's firmware",
+        description: "The inventory of the BMC's UpdateService, read now.",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(200, answer("What is installed", "FirmwareList", list))],
+        problems: vec![PATH, UNKNOWN, CREDENTIALS, INTERNAL, BMC, RESTING, STORAGE],
     }
 }
 

@@ -2,6 +2,7 @@
 //! Every route, and the listener.
 
 mod about;
+mod actions;
 mod artifacts;
 mod auth;
 mod health;
@@ -62,6 +63,9 @@ pub fn routes() -> Vec<Route> {
         route(Method::PUT, "/api/v1/servers/{serial}", servers::put),
         route(Method::DELETE, "/api/v1/servers/{serial}", servers::delete),
         route(Method::POST, "/api/v1/servers/{serial}/probe", servers::probe),
+        route(Method::POST, "/api/v1/servers/{serial}/actions/power", actions::power),
+        route(Method::POST, "/api/v1/servers/{serial}/actions/boot", actions::boot),
+        route(Method::GET, "/api/v1/servers/{serial}/firmware", actions::firmware),
         route(Method::GET, "/api/v1/artifacts", jobs::artifacts),
         route(Method::POST, "/api/v1/artifacts/gc", artifacts::collect).without_limit(),
         route(Method::POST, "/api/v1/artifacts/scrub", artifacts::scrub).without_limit(),

@@ -291,6 +291,9 @@ pub fn closed(closed: Closed) -> Refusal {
             "the BMC does not answer",
             detail,
         ),
+        Closed::Busy(_) => {
+            refuse(StatusCode::CONFLICT, "conflict", "the server has an open job", detail)
+        }
         Closed::Store(error) => error.into(),
         Closed::Other(error) => error.into(),
     }

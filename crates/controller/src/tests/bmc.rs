@@ -39,6 +39,9 @@ pub struct Seen {
     pub urls: Vec<String>,
     pub boots_from_cd: u32,
     pub sessions_open: i32,
+    /// Also those that were refused.
+    pub logins: u32,
+    pub boot_progress: Option<&'static str>,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -166,6 +169,8 @@ fn get(bmc: &Bmc, path: &str) -> Response {
             "UUID": "00000000-0000-4000-8000-000000000001",
             "Manufacturer": "Test", "Model": "Played",
             "PowerState": if seen.is_on { "On" } else { "Off" },
+            "BootProgress": {"LastState": seen.boot_progress},
+            "LogServices": link("/redfish/v1/Systems/1/LogServices"),
             "Boot": {
                 "BootSourceOverrideEnabled": seen.boot,
                 "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { "Cd" },
@@ -179,6 +184,16 @@ fn get(bmc: &Bmc, path: &str) -> Response {
                 "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"]
             }}
         }),
+        "/Systems/1/LogServices" => {
+            json!({"Members": [link("/redfish/v1/Systems/1/LogServices/Sel")]})
+        }
+        "/Systems/1/LogServices/Sel" => {
+            json!({"Entries": link("/redfish/v1/Systems/1/LogServices/Sel/Entries")})
+        }
+        "/Systems/1/LogServices/Sel/Entries" => json!({"Members": [
+            {"Created": "2001-01-01T00:00:00Z", "Message": "of another age"},
+            {"Created": "2999-01-01T00:00:00Z", "Message": "the fan failed"}
+        ]}),
         "/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
         "/Managers/1" => json!({"@odata.id": path, "Id": "1"}),
         "/Systems/1/VirtualMedia" => {
@@ -207,6 +222,7 @@ fn get(bmc: &Bmc, path: &str) -> Response {
 
 fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     if path.ends_with("/Sessions") {
+        bmc.seen.lock().unwrap().logins += 1;
         if body["Password"] != "p" {
             return StatusCode::UNAUTHORIZED.into_response();
         }

@@ -83,3 +83,69 @@ async fn a_probe_during_a_job_leaves_its_media_alone() {
     assert_eq!(result(&plan, "server"), "fail");
     assert_eq!(bmc.story(), before);
 }
+
+#[tokio::test]
+async fn credentials_that_a_bmc_refused_are_not_sent_again_until_they_are_set_anew() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    let set = async |password: &str, profile: Value| {
+        let body = json!({"bmc_profile": profile, "bmc": {
+            "url": bmc.url, "username": "u", "password": password, "certificate_sha256": bmc.pin
+        }});
+        let request = controller.request("PUT", "/api/v1/servers/SN1").json(&body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let probe = async || {
+        let answer = controller.request("POST", "/api/v1/servers/SN1/probe?insert=false");
+        let answer = answer.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    assert_eq!(set("wrong", Value::Null).await, 201);
+    assert_eq!(probe().await.0, 502);
+    for _again in 0..2 {
+        let (status, problem) = probe().await;
+        let kind = &problem["type"];
+        assert_eq!((status, kind), (409, &json!("urn:shoal:problem:credentials-refused")));
+    }
+    let server = controller.get("/api/v1/servers/SN1").await;
+    assert!(server["login_refused_at"].is_string(), "{server}");
+    let id = create_known(&controller).await;
+    let job = controller.job_when(&id, |job| job["status"] == "complete").await;
+    assert_eq!(job["failed_step"], "redfish.discover", "{job}");
+    assert_eq!(bmc.seen.lock().unwrap().logins, 1);
+
+    assert_eq!(set("p", json!("no-such-bmc")).await, 400);
+    assert_eq!(set("p", json!("dell-idrac10")).await, 200);
+    let (status, seen) = probe().await;
+    assert_eq!((status, &seen["bmc_profile"]), (200, &json!("dell-idrac10")), "{seen}");
+    let server = controller.get("/api/v1/servers/SN1").await;
+    assert_eq!(server["login_refused_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_person_switches_a_machine_unless_a_job_does() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::HangInsert).await;
+    put_server(&controller, &bmc).await;
+    let act = async |what: &str, body: Value| {
+        let path = format!("/api/v1/servers/SN1/actions/{what}");
+        let answer = controller.request("POST", &path).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let state = |power: &str, boot: &str| (200, json!({"power": power, "boot_override": boot}));
+    assert_eq!(act("power", json!({"power": "on"})).await, state("On", "Disabled"));
+    assert_eq!(act("boot", json!({"boot": "cd"})).await, state("On", "Once"));
+    assert_eq!(act("power", json!({"power": "force_off"})).await, state("Off", "Once"));
+    assert_eq!(act("boot", json!({"boot": "none"})).await, state("Off", "Disabled"));
+    assert_eq!(act("power", json!({"power": "maybe"})).await.0, 400);
+    assert_eq!(bmc.story(), ["on disk", "off"]);
+    assert_eq!(bmc.seen.lock().unwrap().sessions_open, 0);
+
+    let firmware = controller.request("GET", "/api/v1/servers/SN1/firmware").send().await.unwrap();
+    assert_eq!(firmware.status(), 502, "this BMC has no UpdateService");
+    create_known(&controller).await;
+    assert_eq!(act("power", json!({"power": "on"})).await.0, 409);
+    assert_eq!(act("boot", json!({"boot": "cd"})).await.0, 409);
+}

@@ -26,6 +26,8 @@ pub struct Seen {
     pub basic: Option<String>,
     pub if_match: Option<String>,
     pub body: Value,
+    /// The body where it is no JSON.
+    pub text: String,
 }
 
 /// An answer other than the usual.
@@ -86,6 +88,8 @@ pub struct Machine {
     pub resets: Vec<String>,
     /// Takes a change of the boot mode and does nothing.
     pub keeps_legacy: bool,
+    /// Shows each override as one that stays.
+    pub shows_continuous: bool,
     /// What a resource says besides, by its path.
     pub said: BTreeMap<&'static str, Value>,
     /// The BMC's own attributes, and the settings of the next boot.
@@ -144,6 +148,7 @@ impl Bmc {
                 reset_types: json!(["On", "ForceOff", "GracefulShutdown"]),
                 resets: Vec::new(),
                 keeps_legacy: false,
+                shows_continuous: false,
                 said: BTreeMap::new(),
                 attributes: json!({}),
                 future_boot: json!({}),
@@ -187,6 +192,7 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
         basic,
         if_match: text(&parts.headers, "if-match"),
         body: serde_json::from_slice(&body).unwrap_or_default(),
+        text: String::from_utf8_lossy(&body).into_owned(),
     };
     bmc.seen.lock().unwrap().push(seen.clone());
     let nth = bmc.count(&seen.method, &seen.path);
@@ -234,6 +240,9 @@ fn behave(bmc: &Bmc, seen: &Seen) -> Reply {
         }
         "PATCH" => {
             merge(&mut machine.boot, &seen.body["Boot"]);
+            if machine.shows_continuous {
+                machine.boot["BootSourceOverrideEnabled"] = "Continuous".into();
+            }
             if machine.keeps_legacy {
                 machine.boot["BootSourceOverrideMode"] = "Legacy".into();
             }

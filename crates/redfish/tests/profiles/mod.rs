@@ -161,6 +161,33 @@ async fn an_old_idrac_boots_its_virtual_cd_by_attributes_and_holds_one_medium() 
 }
 
 #[tokio::test]
+async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
+    // It shows what was set as Continuous, and takes no Disabled.
+    let played = Played::start(|seen, _nth| {
+        let enabled = seen.body["Boot"]["BootSourceOverrideEnabled"].as_str();
+        (enabled == Some("Disabled")).then(|| reply(400, json!({})))
+    })
+    .await;
+    let root = |id: &str| json!({"Id": id});
+    played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
+    played.state().said.insert(ROOT, root("RootService"));
+    let bmc = connect(&played).await;
+    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    assert!(matches!(error, redfish::Error::WrongMachine { .. }), "{error}");
+    played.state().said.insert(ROOT, root("RedvirtService"));
+    let machine = machine_of(&bmc, "sushy-tools").await;
+    played.state().shows_continuous = true;
+    bmc.set_boot_once_cd(&machine).await.unwrap();
+    assert_eq!(played.state().boot["BootSourceOverrideTarget"], "Cd");
+    bmc.clear_boot_override(&machine).await.unwrap();
+    assert_eq!(played.state().boot["BootSourceOverrideTarget"], "Hdd");
+
+    played.state().said.insert(SYSTEM, json!({"SerialNumber": "OTHER"}));
+    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    assert!(matches!(error, redfish::Error::WrongMachine { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_person_knows_better_than_the_bmc() {
     let played = of("Dell", well_behaved).await;
     played.state().said.insert(MANAGER, json!({"Model": "14G", "FirmwareVersion": "5.10"}));

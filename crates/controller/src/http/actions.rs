@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/servers/{serial}/actions`: what a person does to a machine through its BMC, outside of jobs.
+//! Refused while a job is active: it would meet a state that it did not make.
+
+use api::servers::{
+    BootAction, BootOnce, Firmware, FirmwareList, PowerAction, PowerSet, ServerState,
+};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use redfish::Shutdown;
+
+use super::auth::Admin;
+use super::path::Path;
+use super::problem::{Answer, json};
+use super::servers::closed;
+use crate::App;
+use crate::visit::{Closed, Purpose, Visit};
+
+pub async fn power(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<ServerState>> {
+    let PowerAction { power } = json(&body?)?;
+    let state = to_its_end(app, serial, move |visit| async move {
+        let (bmc, machine) = (&visit.bmc, &visit.machine);
+        tracing::info!(server_serial = machine.serial, ?power, "power is set by hand");
+        let done = match power {
+            PowerSet::On => bmc.power_on(machine).await,
+            PowerSet::Off => bmc.power_off(machine, Shutdown::Graceful).await,
+            PowerSet::ForceOff => bmc.power_off(machine, Shutdown::Forced).await,
+        };
+        let state = match done {
+            Ok(()) => state(&visit).await,
+            Err(error) => Err(error),
+        };
+        bmc.close().await;
+        state
+    });
+    Ok(Json(state.await?))
+}
+
+pub async fn boot(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<ServerState>> {
+    let BootAction { boot } = json(&body?)?;
+    let state = to_its_end(app, serial, move |visit| async move {
+        let (bmc, machine) = (&visit.bmc, &visit.machine);
+        tracing::info!(server_serial = machine.serial, ?boot, "the next boot is set by hand");
+        let done = match boot {
+            BootOnce::Cd => bmc.set_boot_once_cd(machine).await,
+            BootOnce::None => bmc.clear_boot_override(machine).await,
+        };
+        let state = match done {
+            Ok(()) => state(&visit).await,
+            Err(error) => Err(error),
+        };
+        bmc.close().await;
+        state
+    });
+    Ok(Json(state.await?))
+}
+
+/// Only looks, so a job may be active.
+pub async fn firmware(
+    _admin: Admin,
+    State(app): State<App>,
+    Path(serial): Path<String>,
+) -> Answer<Json<FirmwareList>> {
+    let visit = Visit::of_server(&app, &serial, Purpose::Look).await.map_err(closed)?;
+    let items = visit.bmc.firmware().await;
+    visit.bmc.close().await;
+    let items = items.map_err(|error| closed(error.into()))?;
+    let firmware = items
+        .into_iter()
+        .map(|item| Firmware { name: item.name, version: item.version, path: item.path })
+        .collect();
+    Ok(Json(FirmwareList { firmware }))
+}
+
+/// Also when nobody waits for it any more: half an action is worse than a whole one.
+async fn to_its_end<T, F>(
+    app: App,
+    serial: String,
+    act: impl FnOnce(Visit) -> F + Send + 'static,
+) -> Answer<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, redfish::Error>> + Send,
+{
+    let task = tokio::spawn(async move {
+        // An active job may hold the lane for half an hour: that is told at once.
+        if let Some(job) = app.store.server(&serial).await?.active_job {
+            return Err(Closed::Busy(job));
+        }
+        let visit = Visit::of_server(&app, &serial, Purpose::Look).await?;
+        // And again with the lane in hand: a job that comes now waits for it.
+        if let Some(job) = app.store.server(&serial).await?.active_job {
+            visit.bmc.close().await;
+            return Err(Closed::Busy(job));
+        }
+        act(visit).await.map_err(Closed::Bmc)
+    });
+    task.await.map_err(anyhow::Error::from)?.map_err(closed)
+}
+
+/// Read anew, after what was done.
+async fn state(visit: &Visit) -> Result<ServerState, redfish::Error> {
+    let machine = visit.bmc.read_again(&visit.machine).await?;
+    Ok(ServerState { power: format!("{:?}", machine.power), boot_override: machine.boot_override })
+}

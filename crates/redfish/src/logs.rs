@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What a BMC tells of a machine besides its state: how far a boot came, and its event logs.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::without_secrets;
+use crate::machine::link;
+use crate::transport::foreign;
+use crate::{Bmc, Error, Machine};
+
+/// Log services that are read: a system has an event log, a manager two or three.
+const SERVICES_MAX: usize = 8;
+/// Pages of one log. iDRAC gives 50 entries a page, newest first.
+const PAGES_MAX: usize = 8;
+/// Entries of one log that are read one by one, where its collection has links only.
+const LINKS_MAX: usize = 32;
+/// Entries that are handed on, the newest ones.
+const ENTRIES_MAX: usize = 200;
+
+/// `ComputerSystem.BootProgress`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BootProgress {
+    /// Such as `MemoryInitializationStarted` or `OSRunning`.
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oem_state: Option<String>,
+    /// By the BMC's clock, in its own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+/// One entry of an event log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogEntry {
+    /// Path of the log.
+    pub log: String,
+    /// By the BMC's clock, in its own words.
+    pub created: String,
+    pub severity: String,
+    pub message_id: String,
+    pub message: String,
+}
+
+/// Entries from this moment on, by the BMC's own clock.
+struct Since(Option<Timestamp>);
+
+impl Since {
+    /// What has no time that can be read is kept: better too much than nothing.
+    fn covers(&self, entry: &LogEntry) -> bool {
+        match (self.0, entry.created.parse::<Timestamp>()) {
+            (Some(since), Ok(created)) => created >= since,
+            _ => true,
+        }
+    }
+}
+
+impl Bmc {
+    /// How far the boot came; `None` where the BMC does not tell.
+    pub async fn boot_progress(&self, machine: &Machine) -> Result<Option<BootProgress>, Error> {
+        let system = self.get(&machine.system_path).await?.body;
+        let progress = &system["BootProgress"];
+        let text = |name: &str| progress[name].as_str().map(foreign);
+        Ok(text("LastState").map(|state| BootProgress {
+            state,
+            oem_state: text("OemLastState"),
+            at: text("LastStateTime"),
+        }))
+    }
+
+    /// Entries of the machine's and its BMC's logs of the time since `since`, oldest first in each
+    /// log. A BMC's clock may be wrong: what it shows now is compared with `now`.
+    pub async fn log_entries(
+        &self,
+        machine: &Machine,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<LogEntry>, Error> {
+        let system = self.get(&machine.system_path).await?.body;
+        let manager = match &machine.manager_path {
+            Some(path) => self.get(path).await?.body,
+            None => Value::Null,
+        };
+        let clock = manager["DateTime"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+        let ahead = clock.map_or(SignedDuration::ZERO, |clock| clock.duration_since(now));
+        let since = Since(since.checked_add(ahead).ok());
+        let mut services = BTreeSet::new();
+        for owner in [&system, &manager] {
+            let Some(path) = link(&owner["LogServices"]) else { continue };
+            let body = self.get(&path).await?.body;
+            let members = body["Members"].as_array().into_iter().flatten();
+            services.extend(members.filter_map(link).take(SERVICES_MAX));
+        }
+        let mut entries = Vec::new();
+        for service in services.into_iter().take(SERVICES_MAX) {
+            match self.log(&service, &since).await {
+                Ok(mut log) => {
+                    log.sort_by_key(|entry| entry.created.parse::<Timestamp>().ok());
+                    entries.extend(log.split_off(log.len().saturating_sub(ENTRIES_MAX)));
+                }
+                // A log that may not be read does not hide the others.
+                Err(Error::Status { status: 400..=499, .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries.split_off(entries.len().saturating_sub(ENTRIES_MAX)))
+    }
+
+    async fn log(&self, service: &str, since: &Since) -> Result<Vec<LogEntry>, Error> {
+        let service_body = self.get(service).await?.body;
+        let mut next = link(&service_body["Entries"]);
+        let (mut found, mut seen, mut links_left) = (Vec::new(), BTreeSet::new(), LINKS_MAX);
+        for _page in 0..PAGES_MAX {
+            let Some(path) = next.filter(|path| seen.insert(path.clone())) else { break };
+            let body = self.get(&path).await?.body;
+            let mut page = Vec::new();
+            for member in body["Members"].as_array().into_iter().flatten() {
+                let is_link = member["Message"].is_null() && member["Created"].is_null();
+                match link(member) {
+                    Some(path) if is_link && links_left > 0 => {
+                        links_left -= 1;
+                        page.push(entry(service, &self.get(&path).await?.body));
+                    }
+                    _ if is_link => {}
+                    _ => page.push(entry(service, member)),
+                }
+            }
+            // Newest first: after one that is too old come older ones.
+            let created = |entry: Option<&LogEntry>| entry?.created.parse::<Timestamp>().ok();
+            let is_newest_first = created(page.first()) > created(page.last());
+            let is_over = is_newest_first && page.last().is_some_and(|entry| !since.covers(entry));
+            found.extend(page.into_iter().filter(|entry| since.covers(entry)));
+            next = if is_over {
+                None
+            } else {
+                body["Members@odata.nextLink"].as_str().map(str::to_owned)
+            };
+        }
+        Ok(found)
+    }
+}
+
+fn entry(log: &str, body: &Value) -> LogEntry {
+    let text = |name: &str| foreign(body[name].as_str().unwrap_or_default());
+    LogEntry {
+        log: without_secrets(log),
+        created: text("Created"),
+        severity: text("Severity"),
+        message_id: text("MessageId"),
+        message: text("Message"),
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Firmware by both ways of the UpdateService: the task is followed, also through a restart of the
+//! BMC, and the inventory tells what came of it.
+
+use redfish::Error;
+use serde_json::json;
+use url::Url;
+
+use super::connect;
+use super::played::{Bmc as Played, Reply, Seen, reply};
+
+const SERVICE: &str = "/redfish/v1/UpdateService";
+const UPDATE: &str = "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate";
+const PUSH: &str = "/redfish/v1/UpdateService/push";
+const TASK: &str = "/redfish/v1/TaskService/Tasks/7";
+
+fn updating(seen: &Seen, nth: usize) -> Option<Reply> {
+    let link = |path: &str| json!({"@odata.id": path});
+    let is_new = |count| if nth > count { "2.0" } else { "1.0" };
+    Some(match (seen.method.as_str(), seen.path.as_str()) {
+        ("GET", SERVICE) => reply(
+            200,
+            json!({
+                "FirmwareInventory": link("/redfish/v1/UpdateService/FirmwareInventory"),
+                "MultipartHttpPushUri": PUSH,
+                "Actions": {"#UpdateService.SimpleUpdate": {"target": UPDATE}}
+            }),
+        ),
+        ("GET", "/redfish/v1/UpdateService/FirmwareInventory") => reply(
+            200,
+            json!({"Members": [link("/redfish/v1/UpdateService/FirmwareInventory/BMC")]}),
+        ),
+        ("GET", "/redfish/v1/UpdateService/FirmwareInventory/BMC") => {
+            reply(200, json!({"Name": "BMC", "Version": is_new(1)}))
+        }
+        // This one wants the protocol.
+        ("POST", UPDATE) if seen.body["TransferProtocol"].is_null() => reply(400, json!({})),
+        ("POST", UPDATE | PUSH) => reply(202, link(TASK)),
+        ("GET", TASK) => match nth {
+            1 => reply(200, json!({"TaskState": "Running"})),
+            2 => reply(500, json!({})),
+            _ => reply(200, json!({"TaskState": "Completed"})),
+        },
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn a_bmc_fetches_its_firmware_and_shows_the_new_version() {
+    let played = Played::start(updating).await;
+    played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
+    let bmc = connect(&played).await;
+    let before = bmc.firmware().await.unwrap();
+    assert_eq!((before[0].name.as_str(), before[0].version.as_str()), ("BMC", "1.0"));
+    let image = Url::parse("https://controller:8443/m/x/bmc.bin").unwrap();
+    bmc.update_from(&image, &[before[0].path.clone()]).await.unwrap();
+    assert_eq!(bmc.firmware().await.unwrap()[0].version, "2.0");
+    assert_eq!(played.count("GET", TASK), 3);
+    let sent = played.seen().into_iter().rfind(|seen| seen.path == UPDATE).unwrap().body;
+    assert_eq!(
+        sent,
+        json!({
+            "ImageURI": image.as_str(), "TransferProtocol": "HTTPS", "Targets": [before[0].path]
+        })
+    );
+}
+
+#[tokio::test]
+async fn firmware_is_pushed_in_two_parts_and_once() {
+    let played = Played::start(updating).await;
+    played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
+    let bmc = connect(&played).await;
+    bmc.push_update("bmc\".bin", b"the image", &[]).await.unwrap();
+    assert_eq!(played.count("POST", PUSH), 1);
+    let sent = played.seen().into_iter().find(|seen| seen.path == PUSH).unwrap().text;
+    let boundary = sent.lines().next().unwrap().to_owned();
+    let parts: Vec<&str> = sent.split(&boundary).collect();
+    assert_eq!(parts.len(), 4);
+    assert!(parts[1].contains("name=\"UpdateParameters\"") && parts[1].contains("Immediate"));
+    assert!(parts[2].contains("name=\"UpdateFile\"; filename=\"bmc.bin\""), "{}", parts[2]);
+    assert!(parts[2].ends_with("\r\n\r\nthe image\r\n"), "{}", parts[2]);
+    assert_eq!(parts[3], "--\r\n");
+}
+
+#[tokio::test]
+async fn a_failed_update_and_a_bmc_without_one_are_errors() {
+    let played = Played::start(|seen, nth| match seen.path.as_str() {
+        TASK => Some(reply(
+            200,
+            json!({
+                "TaskState": "Exception", "Messages": [{"Message": "the signature is wrong"}]
+            }),
+        )),
+        _ => updating(seen, nth),
+    })
+    .await;
+    let bmc = connect(&played).await;
+    let error = bmc.push_update("x", b"x", &[]).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported("an UpdateService")), "{error}");
+    played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
+    let error = bmc.push_update("x", b"x", &[]).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{TASK}: the task failed: the signature is wrong"));
+}
