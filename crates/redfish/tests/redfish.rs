@@ -84,6 +84,13 @@ async fn a_bmc_without_sessions_gets_basic() {
     bmc.machine(Some("SN1")).await.unwrap();
     let last = played.seen().pop().unwrap();
     assert_eq!((last.token, last.basic.as_deref()), (None, Some("u:p")));
+
+    // This one has no such resource, and calls every request without credentials unauthorized.
+    let played =
+        Played::start(|seen, _nth| (seen.path == SESSIONS).then(|| reply(401, json!({})))).await;
+    played.state().said.insert("/redfish/v1", json!({"Links": {}}));
+    connect(&played).await.machine(Some("SN1")).await.unwrap();
+    assert_eq!(played.count("POST", SESSIONS), 0);
 }
 
 #[tokio::test]
