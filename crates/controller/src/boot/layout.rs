@@ -122,7 +122,7 @@ pub mod tests {
 
     pub const MIB: u64 = 1 << 20;
 
-    /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel and root, 10 MiB each.
+    /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel, root and task, 10 MiB each.
     pub fn layout() -> Layout {
         let file =
             |path: &str, mib: u64| Extent { path: path.into(), start: mib * MIB, length: 10 * MIB };
@@ -134,10 +134,11 @@ pub mod tests {
                 file("boot/initrd.img", 21),
                 file("boot/vmlinuz", 31),
                 file("LiveOS/squashfs.img", 41),
+                file(recipe::task_medium::RESERVED_FILE, 51),
             ],
             boot_images: vec![BootImage { platform: 0xef, start: MIB }],
         };
-        Layout::of(&index, 60 * MIB)
+        Layout::of(&index, 70 * MIB)
     }
 
     #[test]
@@ -150,11 +151,12 @@ pub mod tests {
             (21, Part::Initrd),
             (31, Part::Kernel),
             (41, Part::Root),
-            (51, Part::Volume),
+            (51, Part::Task),
+            (61, Part::Volume),
         ] {
             assert_eq!(layout.part_at(mib * MIB), Some(part), "{mib} MiB");
         }
-        assert_eq!(layout.part_at(60 * MIB), None);
+        assert_eq!(layout.part_at(70 * MIB), None);
         assert_eq!(layout.length(Part::Volume), 10 * MIB);
         assert!(layout.is_known());
         assert!(!Layout::of(&Index::default(), MIB).is_known());

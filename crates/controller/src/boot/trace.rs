@@ -209,7 +209,8 @@ impl Boot {
         };
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
-        if self.is_task_read || has(Part::Task) {
+        // Within the maintenance medium it is read whole; probes for file systems read parts of it.
+        if self.is_task_read || percent(Part::Task) >= LOADED_PERCENT {
             Stage::TaskMedium
         } else if self.is_copied {
             Stage::Copied
@@ -279,7 +280,9 @@ mod tests {
             (&[(31, 36), (31, 36)], Stage::Kernel { percent: 50 }),
             (&[(31, 41), (21, 22)], Stage::Initrd { percent: 10 }),
             (&[(31, 41), (21, 31), (41, 42)], Stage::Userspace),
-            (&[(0, 60)], Stage::Copied),
+            (&[(31, 41), (21, 31), (41, 42), (51, 53)], Stage::Userspace),
+            (&[(31, 41), (21, 31), (41, 42), (51, 61)], Stage::TaskMedium),
+            (&[(0, 64)], Stage::Copied),
         ] {
             assert_eq!(stage_after(reads), stage, "{reads:?}");
         }
@@ -288,7 +291,7 @@ mod tests {
     #[test]
     fn a_copy_before_the_reset_hides_the_boot_and_a_probe_before_it_is_one() {
         let layout = layout();
-        for (read, stage) in [(0..60 * MIB, Stage::Copied), (0..MIB, Stage::Probed)] {
+        for (read, stage) in [(0..64 * MIB, Stage::Copied), (0..MIB, Stage::Probed)] {
             let (mut trace, now) = (Trace::default(), Instant::now());
             get(&mut trace, &layout, MediumKind::Maintenance, read);
             assert_eq!(trace.stage(&layout, now), None);
