@@ -2,7 +2,6 @@
 //! Watches the boots that this process began: tells how far they came, and ends those that get no
 //! further, with the reason that their reads show.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use job::{Event, Failure, Stage as JobStage, State};
@@ -13,32 +12,27 @@ use crate::performer::chain;
 use crate::store::{Error, JobRow};
 use crate::{App, now_ms};
 
-/// A kernel of 12 MB is read within seconds: a rarer look would miss stages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped.
 pub async fn run(app: App) {
-    let mut told: HashMap<String, Stage> = HashMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let booting = app.media.booting();
-        told.retain(|job_id, _| booting.contains(job_id));
-        for job_id in booting {
-            if let Err(error) = look(&app, &job_id, &mut told).await {
+        for job_id in app.media.booting() {
+            if let Err(error) = look(&app, &job_id).await {
                 tracing::error!(job_id, error = chain(&error), "cannot watch a boot");
             }
         }
     }
 }
 
-async fn look(app: &App, job_id: &str, told: &mut HashMap<String, Stage>) -> Result<(), Error> {
+async fn look(app: &App, job_id: &str) -> Result<(), Error> {
     let Some((stage, silence)) = app.media.boot_stage(job_id, Instant::now()) else {
         return Ok(());
     };
-    let is_news =
-        told.get(job_id).map_or(stage != Stage::Silent, |told| stage.is_news_after(*told));
+    let news = app.media.boot_news(job_id);
     let is_over = stage.silence_max().is_some_and(|most| silence > app.settings.scaled(most));
-    if !is_news && !is_over {
+    if news.is_empty() && !is_over {
         return Ok(());
     }
     let job = match app.store.job(job_id).await {
@@ -48,7 +42,6 @@ async fn look(app: &App, job_id: &str, told: &mut HashMap<String, Stage>) -> Res
         }
         job => job?,
     };
-    told.insert(job_id.to_owned(), stage);
     // After its hello a machine tells about itself.
     let is_awaited = matches!(
         job.state,
@@ -57,7 +50,7 @@ async fn look(app: &App, job_id: &str, told: &mut HashMap<String, Stage>) -> Res
     if !is_awaited || job.hello_at.is_some() {
         return Ok(());
     }
-    if is_news {
+    for stage in news {
         app.store.note(job_id, "boot", stage.words(), None, now_ms()).await?;
     }
     if !is_over || job.state != State::Provisioning(JobStage::AwaitingMachine) {
@@ -131,7 +124,7 @@ mod tests {
             app.store.hello("a1", "boot".into(), "hello".into(), now_ms()).await.unwrap();
         }
         app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
-        look(&app, "j1", &mut HashMap::new()).await.unwrap();
+        look(&app, "j1").await.unwrap();
         app.store.job("j1").await.unwrap()
     }
 

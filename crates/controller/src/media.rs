@@ -222,6 +222,11 @@ impl Media {
         self.traces().get(job_id)?.stage(&layout, now)
     }
 
+    /// The stages that a job's boot came through since the last call.
+    pub fn boot_news(&self, job_id: &str) -> Vec<Stage> {
+        self.traces().get_mut(job_id).map(Trace::news).unwrap_or_default()
+    }
+
     /// Jobs whose machine was reset by this process, and whose media are in use since.
     pub fn booting(&self) -> HashSet<String> {
         let traces = self.traces();

@@ -81,6 +81,9 @@ struct Boot {
     touched: [bool; Part::COUNT],
     is_task_read: bool,
     is_copied: bool,
+    /// The last one, and those that nobody has asked for yet.
+    stage: Stage,
+    news: Vec<Stage>,
 }
 
 impl Trace {
@@ -102,6 +105,7 @@ impl Trace {
                 None => self.is_copied |= is_copy,
             }
         }
+        self.look(layout);
         if let Some(last) = self.requests.back_mut()
             && last.is_followed_by(asked)
         {
@@ -137,6 +141,22 @@ impl Trace {
         } else {
             boot.is_task_read = true;
         }
+        self.look(layout);
+    }
+
+    /// Notes where the boot is now: a stage may last less than the time between two questions.
+    fn look(&mut self, layout: &Layout) {
+        let Some(boot) = &mut self.boot else { return };
+        let stage = boot.stage(layout, self.maintenance_bytes);
+        if stage.is_news_after(boot.stage) {
+            boot.stage = stage;
+            boot.news.push(stage);
+        }
+    }
+
+    /// The stages since the last call.
+    pub fn news(&mut self) -> Vec<Stage> {
+        self.boot.as_mut().map(|boot| std::mem::take(&mut boot.news)).unwrap_or_default()
     }
 
     /// The machine is reset now.
@@ -153,7 +173,10 @@ impl Trace {
             touched: [false; Part::COUNT],
             is_task_read: false,
             is_copied: self.is_copied || was_read,
+            stage: Stage::Silent,
+            news: Vec::new(),
         });
+        self.look(layout);
     }
 
     /// How far the boot came, and for how long nothing was read; `None` where no reset was seen.
@@ -209,13 +232,15 @@ impl Boot {
         };
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
-        // Within the maintenance medium it is read whole; probes for file systems read parts of it.
-        if self.is_task_read || percent(Part::Task) >= LOADED_PERCENT {
+        if self.is_task_read {
             Stage::TaskMedium
         } else if self.is_copied {
             Stage::Copied
         } else if !layout.is_known() {
             if is_read || bytes_since_insert > 0 { Stage::Unknown } else { Stage::Silent }
+        } else if percent(Part::Task) >= LOADED_PERCENT {
+            // Within this medium the task is read whole; probes for file systems read parts of it.
+            Stage::TaskMedium
         } else if has(Part::Root) && percent(Part::Initrd) >= LOADED_PERCENT {
             Stage::Userspace
         } else if has(Part::Initrd) && percent(Part::Kernel) >= LOADED_PERCENT {
@@ -286,6 +311,36 @@ mod tests {
         ] {
             assert_eq!(stage_after(reads), stage, "{reads:?}");
         }
+    }
+
+    #[test]
+    fn every_stage_is_told_once_however_short_it_was() {
+        let (layout, mut trace) = (layout(), Trace::default());
+        trace.begin_boot(&layout, Instant::now());
+        for mib in (0..1).chain(1..5).chain(11..12).chain(31..41).chain(21..31).chain(41..43) {
+            get(&mut trace, &layout, MediumKind::Maintenance, mib * MIB..(mib + 1) * MIB);
+        }
+        let kernel = |percent| Stage::Kernel { percent };
+        let initrd = |percent| Stage::Initrd { percent };
+        let all = trace.news();
+        let expected = [
+            Stage::Probed,
+            Stage::Firmware,
+            Stage::BootLoader,
+            kernel(0),
+            kernel(30),
+            kernel(50),
+            kernel(80),
+            kernel(100),
+            initrd(0),
+            initrd(30),
+            initrd(50),
+            initrd(80),
+            initrd(100),
+            Stage::Userspace,
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(trace.news(), []);
     }
 
     #[test]
