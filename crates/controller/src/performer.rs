@@ -196,9 +196,10 @@ async fn insert_all(visit: &Visit, job: &JobRow, chosen: &Chosen<'_>, urls: Vec<
         visit.bmc.insert(slot, &url).await.map_err(|error| {
             let failed = Failed::by_bmc(step, &error);
             // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
-            // still work on the insert before.
-            let is_refused = matches!(error, redfish::Error::Status { status: 400, .. });
-            Failed { is_transient: failed.is_transient || is_refused, ..failed }
+            // still work on the insert before. One that restarted may have its slots elsewhere now:
+            // the next try looks for them anew.
+            let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. });
+            Failed { is_transient: failed.is_transient || may_pass, ..failed }
         })?;
     }
     Ok(format!("{} ({})", chosen.words(), chosen.plan.name()))

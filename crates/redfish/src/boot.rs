@@ -31,12 +31,12 @@ impl Bmc {
         let taken = self.patch_boot(machine, &[whole, without_mode]).await?;
         let has_mode = taken.form == 0;
         let stays = machine.profile.has(Quirk::BootOverrideStays);
-        let shown = if stays { "Continuous" } else { "Once" };
+        let shown: &[&str] = if stays { &["Once", "Continuous"] } else { &["Once"] };
         self.until("set boot once from CD", self.budgets.effect, taken.path, |resource| {
             let boot = &resource["Boot"];
             // Not every BMC shows the mode.
             let mode = boot["BootSourceOverrideMode"].as_str();
-            boot["BootSourceOverrideEnabled"] == shown
+            boot["BootSourceOverrideEnabled"].as_str().is_some_and(|word| shown.contains(&word))
                 && boot["BootSourceOverrideTarget"] == target
                 && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
         })

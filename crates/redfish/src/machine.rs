@@ -247,11 +247,11 @@ impl Bmc {
         let links = body["Members"].as_array().cloned().unwrap_or_default();
         let mut seen = BTreeSet::new();
         let mut members = Vec::new();
-        for path in links.iter().filter_map(link).take(MEMBERS_MAX) {
-            if seen.insert(path.clone()) {
-                let answer = self.get(&path).await?;
-                members.push(Member { path, allow: answer.allow, body: answer.body });
-            }
+        // The same link a thousand times is one member.
+        let links = links.iter().filter_map(link).filter(|path| seen.insert(path.clone()));
+        for path in links.take(MEMBERS_MAX) {
+            let answer = self.get(&path).await?;
+            members.push(Member { path, allow: answer.allow, body: answer.body });
         }
         Ok(members)
     }

@@ -23,12 +23,10 @@ const WHOLE_MAX: Duration = Duration::from_secs(30 * 60);
 /// Faults that the controller does not get right yet, and why: a run does not fail for these, nor for
 /// BMCs with a gap, but tells them.
 const KNOWN: &[(&str, &str)] = &[
-    ("looping-links", "the first 64 links are read, also where all of them are the same one"),
     (
         "insert-busy",
         "a refused insert is repeated from the first medium on, which keeps the BMC busy",
     ),
-    ("ids-change", "a 404 for a slot that was there a moment ago is taken for final"),
     ("bmc-reboot-at-override", "the media are not looked at again before the reset"),
 ];
 
