@@ -232,7 +232,9 @@ impl Boot {
         };
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
-        if self.is_task_read {
+        let runs = has(Part::Root) && percent(Part::Initrd) >= LOADED_PERCENT;
+        // Firmware looks at every stick, too: only a running system reads its task.
+        if self.is_task_read && (runs || self.is_copied || !layout.is_known()) {
             Stage::TaskMedium
         } else if self.is_copied {
             Stage::Copied
@@ -241,7 +243,7 @@ impl Boot {
         } else if percent(Part::Task) >= LOADED_PERCENT {
             // Within this medium the task is read whole; probes for file systems read parts of it.
             Stage::TaskMedium
-        } else if has(Part::Root) && percent(Part::Initrd) >= LOADED_PERCENT {
+        } else if runs {
             Stage::Userspace
         } else if has(Part::Initrd) && percent(Part::Kernel) >= LOADED_PERCENT {
             Stage::Initrd { percent: percent(Part::Initrd) }
@@ -344,16 +346,34 @@ mod tests {
     }
 
     #[test]
+    fn firmware_that_looks_at_a_stick_has_not_booted() {
+        let (layout, mut trace, now) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, now);
+        let mut stage_after = |kind, mib: Range<u64>| {
+            get(&mut trace, &layout, kind, mib.start * MIB..mib.end * MIB);
+            trace.stage(&layout, now).unwrap().0
+        };
+        assert_eq!(stage_after(MediumKind::TaskStick, 0..1), Stage::Silent);
+        assert_eq!(stage_after(MediumKind::Maintenance, 1..5), Stage::Firmware);
+        stage_after(MediumKind::Maintenance, 31..41);
+        stage_after(MediumKind::Maintenance, 21..31);
+        assert_eq!(stage_after(MediumKind::Maintenance, 41..42), Stage::TaskMedium);
+    }
+
+    #[test]
     fn a_copy_before_the_reset_hides_the_boot_and_a_probe_before_it_is_one() {
         let layout = layout();
-        for (read, stage) in [(0..64 * MIB, Stage::Copied), (0..MIB, Stage::Probed)] {
+        for (read, stage, with_task) in [
+            (0..64 * MIB, Stage::Copied, Stage::TaskMedium),
+            (0..MIB, Stage::Probed, Stage::Probed),
+        ] {
             let (mut trace, now) = (Trace::default(), Instant::now());
             get(&mut trace, &layout, MediumKind::Maintenance, read);
             assert_eq!(trace.stage(&layout, now), None);
             trace.begin_boot(&layout, now);
             assert_eq!(trace.stage(&layout, now).unwrap().0, stage);
             get(&mut trace, &layout, MediumKind::Task, 0..2048);
-            assert_eq!(trace.stage(&layout, now).unwrap().0, Stage::TaskMedium);
+            assert_eq!(trace.stage(&layout, now).unwrap().0, with_task);
         }
     }
 
