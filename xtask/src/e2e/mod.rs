@@ -191,7 +191,7 @@ fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
 /// How far the boot came is told, and a failed job leaves an archive.
 fn evidence(world: &World, id: &str) -> anyhow::Result<()> {
     let events = world.events(id, 0)?;
-    for stage in ["firmware reads the boot image", "kernel ", "initrd ", "root file system"] {
+    for stage in ["firmware reads the boot image", "kernel ", "initrd ", "read its task medium"] {
         let is_told = |event: &Value| {
             event["kind"] == "boot" && event["message"].as_str().unwrap_or("").contains(stage)
         };
