@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -33,11 +32,12 @@ pub struct Media {
     traces: Mutex<HashMap<String, Trace>>,
 }
 
-/// Bytes that are served in the place of those of the maintenance ISO.
+/// A file that is served in the place of some bytes of the maintenance ISO.
 #[derive(Debug, Clone)]
 pub struct Overlay {
-    pub at: u64,
-    pub bytes: Bytes,
+    pub path: PathBuf,
+    /// The bytes of the maintenance ISO that are hidden; as many as the file has.
+    pub over: Range<u64>,
     /// Of the whole: another task has another one.
     pub etag: String,
 }
@@ -96,17 +96,16 @@ impl Media {
                 recipe::task_medium::RESERVED_FILE
             )
         })?;
-        let task = fs::read(self.task(attempt)).context("read the task medium")?;
+        let task = self.task(attempt);
+        let length = fs::metadata(&task).context("look at the task medium")?.len();
         let room = reserved.end - reserved.start;
         anyhow::ensure!(
-            task.len() as u64 <= room,
-            "the task medium has {} bytes; for a BMC with one slot it can have {room}",
-            task.len()
+            length <= room,
+            "the task medium has {length} bytes; for a BMC with one slot it can have {room}"
         );
-        let etag = hex::encode(crate::keys::sha256(
-            format!("{} {}", self.etag(path)?, self.etag(&self.task(attempt))?).as_bytes(),
-        ));
-        Ok(Overlay { at: reserved.start, bytes: task.into(), etag })
+        let etags = format!("{} {}", self.etag(path)?, self.etag(&task)?);
+        let etag = hex::encode(crate::keys::sha256(etags.as_bytes()));
+        Ok(Overlay { path: task, over: reserved.start..reserved.start + length, etag })
     }
 
     pub fn has_maintenance(&self) -> bool {

@@ -75,7 +75,8 @@ pub async fn serve(
         Body::empty()
     } else {
         let media = app.media.clone();
-        let stream = chunks(path, overlay, part.start..part.start + part.length);
+        let wanted = part.start..part.start + part.length;
+        let stream = chunks(pieces(path, overlay, wanted));
         let mut at = part.start;
         // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
         let counted = stream.inspect_ok(move |chunk| {
@@ -83,17 +84,7 @@ pub async fn serve(
             at = bytes.end;
             media.count_read(&medium.job_id, medium.kind, bytes, Instant::now());
         });
-        if part.length <= CHUNK_BYTES as u64 {
-            // Head and body in one piece: QEMU 10.0 can wait for ever for a small body that comes
-            // after its head.
-            let small = counted.try_fold(Vec::new(), async |mut all, chunk| {
-                all.extend_from_slice(&chunk);
-                Ok(all)
-            });
-            Body::from(small.await.map_err(anyhow::Error::from)?)
-        } else {
-            Body::from_stream(counted)
-        }
+        Body::from_stream(counted)
     };
     finish(part.answer, body)
 }
@@ -117,52 +108,35 @@ async fn look(
     looking.await?
 }
 
-/// A piece of an answer.
-enum Piece {
-    OfFile(std::ops::Range<u64>),
-    OfOverlay(Bytes),
+/// A piece of an answer: bytes of a file.
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    path: PathBuf,
+    bytes: std::ops::Range<u64>,
 }
 
 /// Which bytes come from where. The pieces follow each other without a gap.
-fn pieces(overlay: Option<&Overlay>, wanted: std::ops::Range<u64>) -> Vec<Piece> {
-    let Some(overlay) = overlay else { return vec![Piece::OfFile(wanted)] };
-    let over = overlay.at..overlay.at + overlay.bytes.len() as u64;
-    let start = wanted.start.max(over.start).min(over.end);
-    let end = wanted.end.max(over.start).min(over.end);
-    let inside = |at: u64| usize::try_from(at - over.start).unwrap_or(overlay.bytes.len());
-    let mut pieces = Vec::new();
-    if wanted.start < over.start {
-        pieces.push(Piece::OfFile(wanted.start..wanted.end.min(over.start)));
-    }
-    if start < end {
-        pieces.push(Piece::OfOverlay(overlay.bytes.slice(inside(start)..inside(end))));
-    }
-    if wanted.end > over.end {
-        pieces.push(Piece::OfFile(wanted.start.max(over.end)..wanted.end));
-    }
-    pieces
+fn pieces(path: PathBuf, overlay: Option<Overlay>, wanted: std::ops::Range<u64>) -> Vec<Piece> {
+    let Some(Overlay { path: overlay, over, .. }) = overlay else {
+        return vec![Piece { path, bytes: wanted }];
+    };
+    let inside = wanted.start.clamp(over.start, over.end)..wanted.end.clamp(over.start, over.end);
+    let pieces = [
+        (path.clone(), wanted.start..wanted.end.min(over.start)),
+        (overlay, inside.start - over.start..inside.end - over.start),
+        (path, wanted.start.max(over.end)..wanted.end),
+    ];
+    let piece = |(path, bytes): (PathBuf, std::ops::Range<u64>)| Piece { path, bytes };
+    pieces.map(piece).into_iter().filter(|piece| !piece.bytes.is_empty()).collect()
 }
 
-/// The bytes of a part, never all of them in memory.
-fn chunks(
-    path: PathBuf,
-    overlay: Option<Overlay>,
-    wanted: std::ops::Range<u64>,
-) -> impl Stream<Item = io::Result<Bytes>> {
-    let pieces = pieces(overlay.as_ref(), wanted);
-    let opened = stream::iter(pieces).then(move |piece| {
-        let path = path.clone();
-        async move {
-            Ok::<_, io::Error>(match piece {
-                Piece::OfOverlay(bytes) => stream::iter([Ok(bytes)]).left_stream(),
-                Piece::OfFile(range) => {
-                    let mut file = File::open(path).await?;
-                    file.seek(io::SeekFrom::Start(range.start)).await?;
-                    let part = file.take(range.end - range.start);
-                    ReaderStream::with_capacity(part, CHUNK_BYTES).right_stream()
-                }
-            })
-        }
+/// The bytes of all pieces, never all of them in memory.
+fn chunks(pieces: Vec<Piece>) -> impl Stream<Item = io::Result<Bytes>> {
+    let opened = stream::iter(pieces).then(async |Piece { path, bytes }| {
+        let mut file = File::open(path).await?;
+        file.seek(io::SeekFrom::Start(bytes.start)).await?;
+        let part = file.take(bytes.end - bytes.start);
+        Ok::<_, io::Error>(ReaderStream::with_capacity(part, CHUNK_BYTES))
     });
     opened.try_flatten()
 }
@@ -296,24 +270,16 @@ fn parse_range(header: &str, size: u64) -> Range {
 mod tests {
     use super::*;
 
-    /// What these pieces give of a file of `f` and an overlay of `o`.
-    fn given(at: u64, length: usize, wanted: std::ops::Range<u64>) -> String {
-        let bytes = Bytes::from(vec![b'o'; length]);
-        let overlay = Overlay { at, bytes, etag: String::new() };
+    /// What is read of a file of `f` and an overlay of `o`.
+    fn given(over: std::ops::Range<u64>, wanted: std::ops::Range<u64>) -> String {
+        let overlay = Overlay { path: "o".into(), over: over.clone(), etag: String::new() };
         let mut text = String::new();
         let mut next = wanted.start;
-        for piece in pieces(Some(&overlay), wanted) {
-            match piece {
-                Piece::OfFile(range) => {
-                    assert_eq!(range.start, next, "a gap");
-                    text.extend(range.clone().map(|_| 'f'));
-                    next = range.end;
-                }
-                Piece::OfOverlay(bytes) => {
-                    text.push_str(std::str::from_utf8(&bytes).unwrap());
-                    next += bytes.len() as u64;
-                }
-            }
+        for Piece { path, bytes } in pieces("f".into(), Some(overlay), wanted) {
+            let start = if path.as_os_str() == "o" { over.start } else { 0 };
+            assert_eq!(start + bytes.start, next, "a gap");
+            next = start + bytes.end;
+            text.extend(bytes.map(|_| path.display().to_string()));
         }
         text
     }
@@ -330,7 +296,7 @@ mod tests {
             (6..9, "fff"),
         ] {
             let wanted = wanted.start..wanted.end.min(9);
-            assert_eq!(given(3, 3, wanted.clone()), expected, "{wanted:?}");
+            assert_eq!(given(3..6, wanted.clone()), expected, "{wanted:?}");
         }
     }
 
