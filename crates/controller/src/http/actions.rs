@@ -18,6 +18,13 @@ use super::servers::closed;
 use crate::App;
 use crate::visit::{Closed, Purpose, Visit};
 
+/// What is changed.
+#[derive(Debug)]
+enum Change {
+    Power(PowerSet),
+    Boot(BootOnce),
+}
+
 pub async fn power(
     _admin: Admin,
     State(app): State<App>,
@@ -25,22 +32,7 @@ pub async fn power(
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Json<ServerState>> {
     let PowerAction { power } = json(&body?)?;
-    let state = to_its_end(app, serial, move |visit| async move {
-        let (bmc, machine) = (&visit.bmc, &visit.machine);
-        tracing::info!(server_serial = machine.serial, ?power, "power is set by hand");
-        let done = match power {
-            PowerSet::On => bmc.power_on(machine).await,
-            PowerSet::Off => bmc.power_off(machine, Shutdown::Graceful).await,
-            PowerSet::ForceOff => bmc.power_off(machine, Shutdown::Forced).await,
-        };
-        let state = match done {
-            Ok(()) => state(&visit).await,
-            Err(error) => Err(error),
-        };
-        bmc.close().await;
-        state
-    });
-    Ok(Json(state.await?))
+    change(app, serial, Change::Power(power)).await
 }
 
 pub async fn boot(
@@ -50,21 +42,7 @@ pub async fn boot(
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Json<ServerState>> {
     let BootAction { boot } = json(&body?)?;
-    let state = to_its_end(app, serial, move |visit| async move {
-        let (bmc, machine) = (&visit.bmc, &visit.machine);
-        tracing::info!(server_serial = machine.serial, ?boot, "the next boot is set by hand");
-        let done = match boot {
-            BootOnce::Cd => bmc.set_boot_once_cd(machine).await,
-            BootOnce::None => bmc.clear_boot_override(machine).await,
-        };
-        let state = match done {
-            Ok(()) => state(&visit).await,
-            Err(error) => Err(error),
-        };
-        bmc.close().await;
-        state
-    });
-    Ok(Json(state.await?))
+    change(app, serial, Change::Boot(boot)).await
 }
 
 /// Only looks, so a job may be active.
@@ -85,15 +63,7 @@ pub async fn firmware(
 }
 
 /// Also when nobody waits for it any more: half an action is worse than a whole one.
-async fn to_its_end<T, F>(
-    app: App,
-    serial: String,
-    act: impl FnOnce(Visit) -> F + Send + 'static,
-) -> Answer<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, redfish::Error>> + Send,
-{
+async fn change(app: App, serial: String, change: Change) -> Answer<Json<ServerState>> {
     let task = tokio::spawn(async move {
         // An active job may hold the lane for half an hour: that is told at once.
         if let Some(job) = app.store.server(&serial).await?.active_job {
@@ -105,9 +75,26 @@ where
             visit.bmc.close().await;
             return Err(Closed::Busy(job));
         }
-        act(visit).await.map_err(Closed::Bmc)
+        tracing::info!(server_serial = serial, ?change, "changed by hand");
+        let done = match make(&visit, &change).await {
+            Ok(()) => state(&visit).await,
+            Err(error) => Err(error),
+        };
+        visit.bmc.close().await;
+        Ok(done?)
     });
-    task.await.map_err(anyhow::Error::from)?.map_err(closed)
+    Ok(Json(task.await.map_err(anyhow::Error::from)?.map_err(closed)?))
+}
+
+async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
+    let (bmc, machine) = (&visit.bmc, &visit.machine);
+    match change {
+        Change::Power(PowerSet::On) => bmc.power_on(machine).await,
+        Change::Power(PowerSet::Off) => bmc.power_off(machine, Shutdown::Graceful).await,
+        Change::Power(PowerSet::ForceOff) => bmc.power_off(machine, Shutdown::Forced).await,
+        Change::Boot(BootOnce::Cd) => bmc.set_boot_once_cd(machine).await,
+        Change::Boot(BootOnce::None) => bmc.clear_boot_override(machine).await,
+    }
 }
 
 /// Read anew, after what was done.
