@@ -7,11 +7,14 @@
 //! a [`LONGER`] is said to have a byte more than it has.
 #![no_main]
 
+mod tar_headers;
+
 use std::cell::RefCell;
 use std::path::Path;
 
 use oci::{Digest, Manifest, Repository, Tag, TagOrDigest};
 use registry::{Page, Policy, Storage};
+use tar_headers::summed;
 
 const PARTS: u8 = b'P';
 const BREAK: u8 = 0xff;
@@ -19,7 +22,6 @@ const LONGER: u8 = b'+';
 /// A blob that the registry has before any bundle comes.
 const KEPT: &[u8] = b"{}";
 const PARTS_MAX: usize = 9;
-const BLOCK: usize = 512;
 /// Refused bundles leave files without rows; a new directory costs as much as some hundred imports.
 const IMPORTS_MAX: usize = 500;
 
@@ -49,17 +51,6 @@ fn site() -> Site {
 
 fn kept() -> Repository {
     "kept".parse().expect("it is a name")
-}
-
-/// With right checksums: behind a header with a wrong one nothing is read.
-fn summed(bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    for block in bytes.chunks_exact_mut(BLOCK).filter(|block| &block[257..262] == b"ustar") {
-        block[148..156].fill(b' ');
-        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    }
-    bytes
 }
 
 #[derive(Default)]
