@@ -194,10 +194,8 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
 // One request brings this much: enough that a boot reads a large file at the speed of the link,
 // little enough that the scattered reads of a squashfs do not fetch what nobody wants.
 const READAHEAD_BYTES: u32 = 1 << 20;
-// For one request. QEMU's default of 5 s is short when the machine's own load starves the server; after
-// 30 s Linux gives a read up and resets the bus, and QEMU 10.0 then waits for ever for the request that
-// it cancels. A failed one stops the machine and is repeated.
-const REQUEST_TIMEOUT_SECS: u32 = 15;
+// For one request. QEMU's default of 5 s is short when the machine's own load starves the server.
+const REQUEST_TIMEOUT_SECS: u32 = 30;
 
 /// The block node of a medium: its bytes come from `url` by ranges, when the guest reads them.
 pub(crate) fn medium_node(node: &str, url: &url::Url) -> Value {
@@ -350,7 +348,7 @@ mod tests {
                     "driver": "https",
                     "url": secure,
                     "readahead": 1_048_576,
-                    "timeout": 15,
+                    "timeout": 30,
                     "sslverify": false,
                 },
             })
