@@ -12,6 +12,7 @@
 //! - `bench`: figures beside a peer's.
 
 mod bench;
+mod controller;
 mod e2e;
 mod fleet;
 mod fuzz;

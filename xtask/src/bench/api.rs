@@ -6,30 +6,29 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use serde_json::json;
 
 use super::{Row, percentile, print};
+use crate::controller::Controller;
 
 const CONNECTIONS: usize = 8;
 const JOBS: usize = 4000;
-const START: Duration = Duration::from_secs(30);
 const FSYNCS: u32 = 500;
 
 pub fn bench(root: &Path) -> anyhow::Result<()> {
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
     let dir = tempfile::tempdir_in(root.join("target"))?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let controller = Controller::start(root, dir.path(), port)?;
-    let base = format!("http://127.0.0.1:{port}/api/v1");
-    wait_until_ready(&base)?;
-    let idle = controller.resident_mib()?;
+    let image = dir.path().join("maintenance.iso");
+    fs::write(&image, vec![0; 1 << 20])?;
+    let programs = root.join("target/release");
+    let controller = Controller::start(&programs, dir.path(), &image, &[])?;
+    let base = &controller.base;
+    let idle = controller.memory_mib("VmRSS")?;
 
     each(JOBS, |agent, index| {
         let server = json!({"bmc": {
@@ -45,7 +44,7 @@ pub fn bench(root: &Path) -> anyhow::Result<()> {
     })?;
     #[expect(clippy::cast_precision_loss)]
     let rate = JOBS as f64 / began.elapsed().as_secs_f64();
-    let busy = controller.resident_mib()?;
+    let busy = controller.memory_mib("VmRSS")?;
     let fsyncs = fsyncs_per_sec(dir.path())?;
 
     let p99 = percentile(&mut samples, 0.99);
@@ -66,43 +65,6 @@ pub fn bench(root: &Path) -> anyhow::Result<()> {
         ),
     ]);
     Ok(())
-}
-
-struct Controller(Child);
-
-impl Controller {
-    fn start(root: &Path, dir: &Path, port: u16) -> anyhow::Result<Controller> {
-        let iso = dir.join("maintenance.iso");
-        fs::write(&iso, vec![0; 1 << 20])?;
-        let child = Command::new(root.join("target/release/shoal-controller"))
-            .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .arg("--maintenance-iso")
-            .arg(iso)
-            .env("RUST_LOG", "error")
-            .stdout(Stdio::null())
-            .stderr(File::create(dir.join("controller.log"))?)
-            .spawn()
-            .context("start shoal-controller")?;
-        Ok(Controller(child))
-    }
-
-    fn resident_mib(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.split_whitespace().nth(1).context("VmRSS has no number")?.parse()?;
-        Ok(kib / 1024.0)
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
-            eprintln!("stop the controller: {error}");
-        }
-    }
 }
 
 /// Does `count` requests over [`CONNECTIONS`] connections; answers how long each took.
@@ -149,15 +111,6 @@ fn expect(
     let mut response = sent?;
     let text = response.body_mut().read_to_string()?;
     ensure!(response.status() == status, "{} instead of {status}: {text}", response.status());
-    Ok(())
-}
-
-fn wait_until_ready(base: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + START;
-    while agent().get(format!("{base}/servers")).call().is_err() {
-        ensure!(Instant::now() < deadline, "the controller does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
     Ok(())
 }
 

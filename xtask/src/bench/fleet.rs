@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::{Row, percentile, print};
-use crate::fleet::{Controller, Ended, Fleet, Member, image};
+use crate::controller::Controller;
+use crate::fleet::{Ended, Fleet, Member, image};
 
 pub const COUNT: usize = 1000;
 const LATENCY: &str = "5ms";
@@ -101,7 +102,7 @@ fn run(root: &Path, count: usize, faults: &[String]) -> anyhow::Result<Run> {
     if let Some((serial, job)) = ended.iter().find(|(_, job)| job.outcome != "succeeded") {
         anyhow::bail!("{serial}: {job:?}");
     }
-    let resident_mib = controller.resident_mib()?;
+    let resident_mib = controller.memory_mib("VmHWM")?;
     drop(controller);
     let report = fleet.end()?;
     ensure!(report.wrongful.is_empty(), "{:?}", report.wrongful);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::world::{Controller, Ended, Fleet, Member, image};
+use super::world::{Ended, Fleet, Member, image};
+use crate::controller::Controller;
 
 /// What part of the usual time everything takes: minutes become seconds, and a request still has
 /// 0.6 s, which a busy machine with two cores needs.
