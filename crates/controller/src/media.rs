@@ -85,17 +85,22 @@ impl Media {
         self.dir.join(format!("{attempt}.iso"))
     }
 
-    /// The task medium where the maintenance ISO has room for it. The file itself stays as it is.
-    pub fn overlay(&self, attempt: &str) -> anyhow::Result<Overlay> {
+    /// Where in the maintenance ISO a task medium can lie.
+    pub fn reserved(&self) -> anyhow::Result<Range<u64>> {
         let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
-        let layout = self.layout();
-        let reserved = layout.reserved().with_context(|| {
+        self.layout().reserved().with_context(|| {
             format!(
-                "{} has no {}: this BMC has one slot, which takes a maintenance ISO of this version",
+                "{} has no {}: this BMC has one slot, which takes a maintenance ISO with that file",
                 path.display(),
                 recipe::task_medium::RESERVED_FILE
             )
-        })?;
+        })
+    }
+
+    /// The task medium where the maintenance ISO has room for it. The file itself stays as it is.
+    pub fn overlay(&self, attempt: &str) -> anyhow::Result<Overlay> {
+        let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
+        let reserved = self.reserved()?;
         let task = self.task(attempt);
         let length = fs::metadata(&task).context("look at the task medium")?.len();
         let room = reserved.end - reserved.start;

@@ -8,6 +8,7 @@ use api::servers::{Fetch, FetchResult};
 use redfish::{Machine, Slot};
 
 use crate::App;
+use crate::media_plan::{self, Chosen, MediaPlan};
 use crate::performer::chain;
 use crate::probe_medium::NAME;
 use crate::store::ServerRow;
@@ -23,6 +24,15 @@ pub struct Seen {
     pub machine: Machine,
     /// `None` where nobody asked for it.
     pub fetch: Option<Fetch>,
+}
+
+/// The media plan that a job would use, or why it could not.
+pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Chosen<'a>, String> {
+    let chosen = media_plan::choose(machine).map_err(|error| chain(&error))?;
+    if chosen.plan == MediaPlan::OneCd {
+        app.media.reserved().map_err(|error| format!("{error:#}"))?;
+    }
+    Ok(chosen)
 }
 
 /// Looks; goes on to its end also when nobody waits for it any more.

@@ -9,7 +9,6 @@ use recipe::Recipe;
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
 use crate::App;
-use crate::media_plan;
 use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::ServerRow;
@@ -33,7 +32,7 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan>
     };
     let serial = server.serial.clone();
     let media_plan = match preflight::look(app, server, true).await {
-        Ok(seen) => machine(&mut checks, &seen),
+        Ok(seen) => machine(app, &mut checks, &seen),
         Err(blind) => {
             checks.push(check("bmc", CheckResult::Fail, chain(&blind)));
             None
@@ -103,13 +102,13 @@ fn artifact(recipe: &Recipe, digest: Option<&str>) -> Check {
 }
 
 /// What was seen at the BMC; answers the media plan.
-fn machine(checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
+fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
     let what = format!("{} {}, serial {}", machine.manufacturer, machine.model, machine.serial);
     checks.push(check("bmc", CheckResult::Pass, what));
-    let chosen = media_plan::choose(machine);
+    let chosen = preflight::media_plan(app, machine);
     checks.push(match &chosen {
         Ok(chosen) => check("media-plan", CheckResult::Pass, chosen.words()),
-        Err(error) => check("media-plan", CheckResult::Fail, chain(error)),
+        Err(why) => check("media-plan", CheckResult::Fail, why.as_str()),
     });
     if let Some(fetch) = fetch {
         let result = match fetch.result {

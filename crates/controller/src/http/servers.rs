@@ -15,7 +15,6 @@ use url::Url;
 use super::auth::Admin;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
-use crate::media_plan;
 use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
@@ -238,9 +237,8 @@ pub async fn probe(
     let pin = server.bmc_pin.clone();
     let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
     let Seen { machine, fetch } = seen.map_err(closed)?;
-    let plan = media_plan::choose(&machine);
-    let mut problems: Vec<String> =
-        plan.as_ref().err().map(|error| chain(error)).into_iter().collect();
+    let plan = preflight::media_plan(&app, &machine);
+    let mut problems: Vec<String> = plan.as_ref().err().cloned().into_iter().collect();
     problems.extend(
         fetch
             .iter()

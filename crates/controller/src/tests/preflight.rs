@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::bmc::{Bmc, Play};
+use super::bmc::{Bmc, ONE_CD, Play};
 use super::jobs::{create, put_server};
 use super::{Controller, linux_recipe, temp_dir};
 
@@ -65,6 +65,20 @@ async fn a_plan_names_every_trouble_and_not_only_the_first() {
     {
         assert_eq!(result(&seen, name), expected, "{name}: {seen:#}");
     }
+}
+
+#[tokio::test]
+async fn one_slot_needs_a_maintenance_iso_with_room_for_the_task() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start_with("SN1", Play::Succeed, ONE_CD).await;
+    put_server(&controller, &bmc).await;
+    let seen = plan(&controller).await;
+    assert_eq!(result(&seen, "media-plan"), "fail", "{seen:#}");
+    assert_eq!((&seen["is_ready"], &seen["media_plan"]), (&json!(false), &Value::Null));
+    let probe = controller.request("POST", "/api/v1/servers/SN1/probe").send().await.unwrap();
+    let probe: Value = probe.json().await.unwrap();
+    assert!(probe["problems"][0].as_str().unwrap().contains("shoal/task.img"), "{probe:#}");
 }
 
 #[tokio::test]
