@@ -191,24 +191,10 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     arguments
 }
 
-// One request brings this much: enough that a boot reads a large file at the speed of the link,
-// little enough that the scattered reads of a squashfs do not fetch what nobody wants.
-const READAHEAD_BYTES: u32 = 1 << 20;
-// For one request. QEMU's default of 5 s is short when the machine's own load starves the server.
-const REQUEST_TIMEOUT_SECS: u32 = 30;
-
-/// The block node of a medium: its bytes come from `url` by ranges, when the guest reads them.
-pub(crate) fn medium_node(node: &str, url: &url::Url) -> Value {
-    let mut file = json!({
-        "driver": url.scheme(),
-        "url": url.as_str(),
-        "readahead": READAHEAD_BYTES,
-        "timeout": REQUEST_TIMEOUT_SECS,
-    });
-    if url.scheme() == "https" {
-        // As most BMCs: the certificate of a media server is not checked.
-        file["sslverify"] = json!(false);
-    }
+/// The block node of a medium that waits for us at a unix socket in the work directory.
+pub(crate) fn medium_node(node: &str, socket: &str) -> Value {
+    let server = json!({ "type": "unix", "path": socket });
+    let file = json!({ "driver": "nbd", "server": server });
     json!({ "node-name": node, "driver": "raw", "read-only": true, "file": file })
 }
 
@@ -333,28 +319,5 @@ mod tests {
         let one = Settings { slots: Slots::CdAndUsb, ..settings() };
         check(&one, BootOrder::CdsFirst, "-device", "qemu-xhci,id=usb");
         assert!(!arguments(&one, BootOrder::CdsFirst).concat().contains("cd2"));
-    }
-
-    #[test]
-    fn a_medium_is_read_only_and_its_certificate_is_not_checked() {
-        let secure = "https://127.0.0.1:1/m/t/maintenance.iso";
-        assert_eq!(
-            medium_node("n", &secure.parse().unwrap()),
-            json!({
-                "node-name": "n",
-                "driver": "raw",
-                "read-only": true,
-                "file": {
-                    "driver": "https",
-                    "url": secure,
-                    "readahead": 1_048_576,
-                    "timeout": 30,
-                    "sslverify": false,
-                },
-            })
-        );
-        let plain = medium_node("n", &"http://127.0.0.1:1/a.iso".parse().unwrap());
-        assert_eq!(plain["file"]["driver"], "http");
-        assert_eq!(plain["file"].get("sslverify"), None);
     }
 }

@@ -2,8 +2,9 @@
 //! A BMC without a server board: a Redfish endpoint that drives a QEMU machine.
 //!
 //! ```text
-//! Redfish client ──HTTPS──▶ redfish ──▶ machine ──▶ qemu ──QMP──▶ qemu-system-x86_64 ──ranges──▶ media server
-//!                           routes      one task    one process
+//! Redfish client ──HTTPS──▶ redfish ──▶ machine ──▶ qemu ──QMP──▶ qemu-system-x86_64
+//!                           routes      one task    one process       │ NBD
+//!                                                                   medium ──ranges──▶ media server
 //! ```
 //!
 //! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
@@ -14,6 +15,8 @@ mod answer;
 mod arguments;
 pub mod fleet;
 mod machine;
+mod medium;
+mod nbd;
 mod qemu;
 pub mod qmp;
 mod redfish;

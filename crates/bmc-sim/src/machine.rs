@@ -22,7 +22,7 @@ use url::Url;
 use crate::{
     arguments::{BootOrder, Settings, Slot},
     qemu::{self, Qemu},
-    qmp::{self, Event},
+    qmp::Event,
 };
 
 /// What Redfish shows.
@@ -371,7 +371,7 @@ async fn insert_patiently(qemu: &mut Qemu, slot: Slot, url: &Url) -> Result<(), 
     loop {
         tries += 1;
         match qemu.insert(slot, url).await {
-            Err(qemu::Error::Qmp(qmp::Error::Refused { .. })) if tries < POWER_ON_INSERTS_MAX => {
+            Err(qemu::Error::Medium(_)) if tries < POWER_ON_INSERTS_MAX => {
                 sleep(READ_RETRY).await;
             }
             result => return result,

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::{
     arguments::{self, BootOrder, NVRAM, Settings, Slot, medium_node},
+    medium::{self, Medium},
     qmp::{self, Event, Qmp},
 };
 
@@ -30,6 +31,8 @@ pub(crate) enum Error {
     ComeUp { log: PathBuf, source: qmp::Error },
     #[error(transparent)]
     Qmp(#[from] qmp::Error),
+    #[error("open the medium")]
+    Medium(#[from] medium::Error),
 }
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -43,8 +46,17 @@ pub(crate) struct Qemu {
     /// Ends when the process does.
     pub(crate) events: mpsc::Receiver<Event>,
     slots: &'static [Slot],
-    nodes: [Option<String>; Slot::COUNT],
+    work_dir: PathBuf,
+    inserted: [Option<Inserted>; Slot::COUNT],
+    /// Sticks that were pulled.
+    pulled: Vec<Inserted>,
     nodes_made: u64,
+}
+
+struct Inserted {
+    /// The block node.
+    node: String,
+    _medium: Medium,
 }
 
 /// Makes what is missing on the host's disk. Harmless when repeated: nothing is overwritten.
@@ -86,8 +98,16 @@ pub(crate) async fn start(settings: &Settings, order: BootOrder) -> Result<Qemu,
     let (qmp, events) = qmp::connect(stdout, stdin)
         .await
         .map_err(|source| Error::ComeUp { log: log_path, source })?;
-    let nodes = [const { None }; Slot::COUNT];
-    Ok(Qemu { child, qmp, events, slots: settings.slots.all(), nodes, nodes_made: 0 })
+    Ok(Qemu {
+        child,
+        qmp,
+        events,
+        slots: settings.slots.all(),
+        work_dir: settings.work_dir.clone(),
+        inserted: [const { None }; Slot::COUNT],
+        pulled: Vec::new(),
+        nodes_made: 0,
+    })
 }
 
 impl Qemu {
@@ -104,40 +124,43 @@ impl Qemu {
         self.nodes_made += 1;
         let node = format!("{}-{}", slot.device(), self.nodes_made);
         let device = json!({ "id": slot.device() });
-        self.qmp.execute("blockdev-add", medium_node(&node, url)).await?;
+        let medium = Medium::open(url, &self.work_dir, &node).await?;
+        self.qmp.execute("blockdev-add", medium_node(&node, &medium.socket)).await?;
         if slot.drive_bus().is_none() {
             self.plug(slot, &node).await?;
-            self.nodes[slot as usize] = Some(node);
-            return Ok(());
+        } else {
+            self.open_tray(slot).await?;
+            let insert = json!({ "id": slot.device(), "node-name": node });
+            self.qmp.execute("blockdev-insert-medium", insert).await?;
+            self.qmp.execute("blockdev-close-tray", device).await?;
         }
-        self.open_tray(slot).await?;
-        let insert = json!({ "id": slot.device(), "node-name": node });
-        self.qmp.execute("blockdev-insert-medium", insert).await?;
-        self.qmp.execute("blockdev-close-tray", device).await?;
-        self.nodes[slot as usize] = Some(node);
+        self.inserted[slot as usize] = Some(Inserted { node, _medium: medium });
         Ok(())
     }
 
     /// Takes the medium out, whether or not the guest has locked the tray.
     pub(crate) async fn eject(&mut self, slot: Slot) -> Result<(), Error> {
-        let Some(node) = self.nodes[slot as usize].take() else { return Ok(()) };
+        let Some(inserted) = self.inserted[slot as usize].take() else { return Ok(()) };
         let device = json!({ "id": slot.device() });
         if slot.drive_bus().is_none() {
             // At once, without the guest's consent, as somebody pulls a stick. Its node stays until
             // the power goes off: QEMU lets go of a stick that a guest has used only then.
             self.qmp.execute("device_del", device).await?;
+            self.pulled.push(inserted);
             return Ok(());
         }
         self.open_tray(slot).await?;
         self.qmp.execute("blockdev-remove-medium", device.clone()).await?;
         self.qmp.execute("blockdev-close-tray", device).await?;
-        self.qmp.execute("blockdev-del", json!({ "node-name": node })).await?;
+        self.qmp.execute("blockdev-del", json!({ "node-name": inserted.node })).await?;
         Ok(())
     }
 
     /// The slot whose medium has this block node.
     pub(crate) fn slot_of(&self, node: &str) -> Option<Slot> {
-        self.slots.iter().copied().find(|slot| self.nodes[*slot as usize].as_deref() == Some(node))
+        let has =
+            |slot: &Slot| self.inserted[*slot as usize].as_ref().is_some_and(|i| i.node == node);
+        self.slots.iter().copied().find(has)
     }
 
     /// Takes effect with the next reset: QEMU hands the order to the firmware then.

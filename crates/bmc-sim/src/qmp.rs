@@ -39,7 +39,7 @@ pub enum Error {
     Write { command: String, source: io::Error },
 }
 
-// QEMU opens a medium while it answers, and a media server may take REQUEST_TIMEOUT_SECS.
+// QEMU opens a medium and reads its first bytes while it answers, which takes up to our request's timeout.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 // Far more than arrive between two turns of whoever listens.
 const EVENTS_MAX: usize = 1024;

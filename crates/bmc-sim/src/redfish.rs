@@ -37,7 +37,6 @@ pub(crate) struct App {
     identity: Arc<Identity>,
     pub(crate) machine: Handle,
     sessions: Arc<Sessions>,
-    pub(crate) prober: reqwest::Client,
     pub(crate) slots: Slots,
 }
 
@@ -49,15 +48,9 @@ const SYSTEM: &str = "/redfish/v1/Systems/1";
 const MANAGER: &str = "/redfish/v1/Managers/1";
 pub(crate) const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
 
-pub(crate) fn service(
-    identity: Identity,
-    machine: Handle,
-    access: Access,
-    slots: Slots,
-) -> anyhow::Result<Router> {
-    let prober = virtual_media::prober()?;
+pub(crate) fn service(identity: Identity, machine: Handle, access: Access, slots: Slots) -> Router {
     let sessions = Arc::new(Sessions::new(access));
-    let app = App { identity: Arc::new(identity), machine, sessions, prober, slots };
+    let app = App { identity: Arc::new(identity), machine, sessions, slots };
     let router = Router::new()
         .route("/redfish", get(versions))
         .route(ROOT, get(service_root))
@@ -84,7 +77,7 @@ pub(crate) fn service(
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app);
     // Around the router, not a layer of it: layers run after the route is chosen.
-    Ok(Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash)))
+    Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash))
 }
 
 /// Lets nobody in without proof, but for what DSP0266 §13.3 leaves open.
@@ -382,9 +375,9 @@ impl From<machine::Error> for Refusal {
         match error {
             machine::Error::Occupied(_) => Refusal::bad_request("ResourceInUse", message),
             machine::Error::IsOff => Refusal::bad_request("ActionNotSupported", message),
-            machine::Error::Qemu(qemu::Error::Qmp(refused @ qmp::Error::Refused { .. })) => {
-                Refusal::bad_request("GeneralError", refused.to_string())
-            }
+            machine::Error::Qemu(
+                refused @ (qemu::Error::Qmp(qmp::Error::Refused { .. }) | qemu::Error::Medium(_)),
+            ) => Refusal::bad_request("GeneralError", refused.to_string()),
             machine::Error::ShuttingDown => Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 message_id: "ServiceShuttingDown",

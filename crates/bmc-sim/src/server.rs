@@ -67,7 +67,7 @@ pub async fn start(
     let (machine, machine_task) = machine::start(settings);
 
     let service =
-        redfish::service(redfish::Identity { serial, uuid }, machine.clone(), access, slots)?;
+        redfish::service(redfish::Identity { serial, uuid }, machine.clone(), access, slots);
     let http = Handle::new();
     let tls = RustlsConfig::from_config(identity.config);
     let server = axum_server::from_tcp_rustls(listener, tls)

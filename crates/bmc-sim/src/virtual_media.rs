@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The VirtualMedia resources: slots for media whose bytes QEMU fetches by ranges.
 
-use std::time::Duration;
-
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::IntoResponse,
 };
 use serde::Deserialize;
@@ -17,20 +15,9 @@ use url::Url;
 use crate::{
     answer::Refusal,
     arguments::Slot,
+    medium,
     redfish::{Answer, App, MEDIA, collection, parse},
 };
-
-// A media server that answers a HEAD slower than this starves the guest later.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The client that looks at a medium before QEMU does; as there, no certificate is checked.
-pub(crate) fn prober() -> reqwest::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .tls_danger_accept_invalid_certs(true)
-        .timeout(PROBE_TIMEOUT)
-        .no_proxy()
-        .build()
-}
 
 pub(crate) async fn list(State(app): State<App>) -> Json<Value> {
     let paths = app.slots.all().iter().map(|slot| format!("{MEDIA}/{}", slot.name()));
@@ -101,7 +88,7 @@ pub(crate) async fn insert(
         let message = "Inserted and WriteProtected can only be true";
         return Err(Refusal::bad_request("PropertyValueNotInList", message));
     }
-    probe(&app.prober, &request.image).await?;
+    probe(&request.image).await?;
     app.machine.insert(slot, request.image).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -112,25 +99,15 @@ pub(crate) async fn eject(State(app): State<App>, Path(name): Path<String>) -> A
 }
 
 /// A medium that cannot be read by ranges is refused now, not when the machine starts.
-async fn probe(prober: &reqwest::Client, url: &Url) -> Result<(), Refusal> {
-    let refuse = |why: String| Refusal::bad_request("ResourceAtUriUnauthorized", why);
+async fn probe(url: &Url) -> Result<(), Refusal> {
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse(format!("{url} is neither http nor https")));
+        let why = format!("{url} is neither http nor https");
+        return Err(Refusal::bad_request("ResourceAtUriUnauthorized", why));
     }
-    let response = match prober.head(url.clone()).send().await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "probe a medium");
-            return Err(refuse(format!("{url} does not answer")));
-        }
-    };
-    if !response.status().is_success() {
-        return Err(refuse(format!("{url} answers {}", response.status())));
-    }
-    match response.headers().get(header::ACCEPT_RANGES).map(HeaderValue::as_bytes) {
-        Some(b"bytes") => Ok(()),
-        Some(_) | None => Err(refuse(format!("{url} does not offer ranges of bytes"))),
-    }
+    medium::look(url).await.map_err(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "look at a medium");
+        Refusal::bad_request("ResourceAtUriUnauthorized", format!("{url}: {error}"))
+    })
 }
 
 fn slot(app: &App, name: &str) -> Result<Slot, Refusal> {

@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-const MEDIUM_BYTES: usize = 4 << 20;
+pub const MEDIUM_BYTES: usize = 4 << 20;
 
 pub struct Media {
     authority: String,

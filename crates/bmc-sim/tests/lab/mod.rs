@@ -116,7 +116,7 @@ impl Lab {
     }
 }
 
-/// The URL of the medium that QEMU has in a drive.
+/// The block node of the medium that QEMU has in a drive.
 pub async fn inserted(qmp: &mut Qmp, device: &str) -> Option<String> {
     let blocks = qmp.execute("query-block", json!({})).await.unwrap();
     let is_device = |block: &&Value| {
@@ -124,15 +124,15 @@ pub async fn inserted(qmp: &mut Qmp, device: &str) -> Option<String> {
     };
     let block = blocks.as_array().unwrap().iter().find(is_device);
     let block = block.unwrap_or_else(|| panic!("no {device} in {blocks}"));
-    let file = block.get("inserted")?["file"].as_str().unwrap();
-    // QEMU writes a node with options as JSON.
-    match file.strip_prefix("json:") {
-        None => Some(file.to_owned()),
-        Some(options) => {
-            let options: Value = serde_json::from_str(options).unwrap();
-            Some(options["file"]["url"].as_str().unwrap().to_owned())
-        }
-    }
+    Some(block.get("inserted")?["node-name"].as_str().unwrap().to_owned())
+}
+
+/// Has the last bytes of the medium in a drive read, as a guest would. Quietly: QEMU prints what came
+/// where it speaks with the BMC.
+pub async fn read_last_bytes(qmp: &mut Qmp, device: &str) {
+    let node = inserted(qmp, device).await.unwrap_or_else(|| panic!("no medium in {device}"));
+    let line = format!("qemu-io {node} \"read -q {} 6144\"", media::MEDIUM_BYTES - 6144);
+    qmp.execute("human-monitor-command", json!({ "command-line": line })).await.unwrap();
 }
 
 pub async fn eventually(what: &str, is_so: impl Fn() -> bool) {

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A medium as a BMC has it: a block device whose bytes come from a URL, by ranges, when the machine
+//! reads them.
+//!
+//! ```text
+//! QEMU ──NBD, unix socket──▶ Medium ──GET with Range──▶ media server
+//! ```
+//!
+//! QEMU can read a URL itself (`block/curl.c`), but 10.0.2 was seen not to complete reads of a
+//! medium's last sectors whose answer had come, and the guest's bus reset then hung the whole
+//! process. Here a read ends, with bytes or with an error.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use reqwest::{
+    Client, StatusCode,
+    header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+};
+use url::Url;
+
+use crate::nbd::{self, Request};
+
+/// One request brings this much: enough that a boot reads a large file at the speed of the link,
+/// little enough that the scattered reads of a squashfs do not fetch what nobody wants.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// What was read last is kept, as the cache of a drive: a firmware reads sector by sector.
+const WINDOWS_MAX: usize = 8;
+/// For one request, also of a server that is starved by the machine's own load.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("reach the medium")]
+    Http(#[from] reqwest::Error),
+    #[error("the media server answers {0}")]
+    Status(StatusCode),
+    #[error("the media server does not say how long the medium is")]
+    NoLength,
+    #[error("the media server does not serve ranges")]
+    NoRanges,
+    #[error("the media server sends other bytes than {wanted}: {sent}")]
+    OtherBytes { wanted: String, sent: String },
+    #[error("listen for QEMU at {}", path.display())]
+    Listen { path: PathBuf, source: io::Error },
+}
+
+/// An inserted medium. QEMU finds it at `socket`, in its work directory, until this is dropped.
+pub(crate) struct Medium {
+    pub(crate) socket: String,
+    path: PathBuf,
+    server: JoinHandle<()>,
+}
+
+impl Medium {
+    /// Looks whether the medium is there, and listens.
+    pub(crate) async fn open(url: &Url, work_dir: &Path, name: &str) -> Result<Medium, Error> {
+        let source = Source::open(url).await?;
+        let socket = format!("{name}.nbd");
+        let path = work_dir.join(&socket);
+        let listener = listen(work_dir, &socket)
+            .map_err(|source| Error::Listen { path: path.clone(), source })?;
+        Ok(Medium { socket, path, server: tokio::spawn(serve(listener, source)) })
+    }
+}
+
+/// Whether a medium is there and can be read by ranges.
+pub(crate) async fn look(url: &Url) -> Result<(), Error> {
+    Source::open(url).await.map(drop)
+}
+
+impl Drop for Medium {
+    fn drop(&mut self) {
+        self.server.abort();
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "remove a socket");
+        }
+    }
+}
+
+/// A unix socket's path has little room; by the open directory it is always short.
+fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let dir = File::open(dir)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
+}
+
+/// One client at a time: there is one QEMU.
+async fn serve(listener: UnixListener, mut source: Source) {
+    loop {
+        let ended = match listener.accept().await {
+            Ok((mut stream, _)) => converse(&mut stream, &mut source).await,
+            Err(error) => return tracing::warn!(%error, "wait for QEMU to open a medium"),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a conversation about a medium ended");
+        }
+    }
+}
+
+async fn converse(stream: &mut UnixStream, source: &mut Source) -> io::Result<()> {
+    if !nbd::negotiate(stream, source.length).await? {
+        return Ok(());
+    }
+    let mut header = [0; nbd::REQUEST_BYTES];
+    loop {
+        stream.read_exact(&mut header).await?;
+        match nbd::parse(&header, source.length)? {
+            Request::Disconnect => return Ok(()),
+            Request::Flush { cookie } => stream.write_all(&nbd::reply(cookie, 0)).await?,
+            Request::Refused { cookie, error } => {
+                stream.write_all(&nbd::reply(cookie, error)).await?;
+            }
+            Request::Read { cookie, start, length } => match source.read(start, length).await {
+                Ok(bytes) => {
+                    stream.write_all(&nbd::reply(cookie, 0)).await?;
+                    stream.write_all(&bytes).await?;
+                }
+                Err(error) => {
+                    tracing::warn!(start, length, error = chain(&error), "read a medium");
+                    stream.write_all(&nbd::reply(cookie, nbd::EIO)).await?;
+                }
+            },
+        }
+    }
+}
+
+/// What a URL holds.
+struct Source {
+    client: Client,
+    url: Url,
+    length: u64,
+    /// The newest first.
+    windows: VecDeque<Window>,
+}
+
+struct Window {
+    start: u64,
+    bytes: bytes::Bytes,
+}
+
+impl Source {
+    async fn open(url: &Url) -> Result<Source, Error> {
+        let client = Client::builder()
+            // As most BMCs: the certificate of a media server is not checked.
+            .tls_danger_accept_invalid_certs(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(REQUEST_TIMEOUT)
+            .build()?;
+        let answer = client.head(url.clone()).send().await?;
+        if answer.status() != StatusCode::OK {
+            return Err(Error::Status(answer.status()));
+        }
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let length = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        if header(ACCEPT_RANGES) != Some("bytes") {
+            return Err(Error::NoRanges);
+        }
+        let length = length.ok_or(Error::NoLength)?;
+        Ok(Source { client, url: url.clone(), length, windows: VecDeque::new() })
+    }
+
+    /// Bytes that are all within the medium.
+    async fn read(&mut self, start: u64, length: u32) -> Result<Vec<u8>, Error> {
+        let mut read = Vec::with_capacity(length as usize);
+        let end = start + u64::from(length);
+        let mut at = start;
+        while at < end {
+            let wanted = at..end;
+            let bytes = match self.windows.iter().find_map(|window| window.part(&wanted)) {
+                Some(bytes) => bytes,
+                None => self.fetch(&wanted).await?,
+            };
+            at += bytes.len() as u64;
+            read.extend_from_slice(&bytes);
+        }
+        Ok(read)
+    }
+
+    /// Fetches what is wanted and what may be wanted next; gives what is wanted.
+    async fn fetch(&mut self, wanted: &std::ops::Range<u64>) -> Result<bytes::Bytes, Error> {
+        let end = wanted.end.max(wanted.start + WINDOW_BYTES).min(self.length);
+        let asked = format!("{}-{}", wanted.start, end - 1);
+        let request = self.client.get(self.url.clone()).header(RANGE, format!("bytes={asked}"));
+        let answer = request.send().await?;
+        if answer.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(Error::Status(answer.status()));
+        }
+        let sent = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        let sent = sent.unwrap_or("no Content-Range").to_owned();
+        let bytes = answer.bytes().await?;
+        let is_wanted = sent.strip_prefix("bytes ").is_some_and(|sent| sent.starts_with(&asked));
+        if !is_wanted || bytes.len() as u64 != end - wanted.start {
+            let sent = format!("{sent}, {} bytes", bytes.len());
+            return Err(Error::OtherBytes { wanted: asked, sent });
+        }
+        let window = Window { start: wanted.start, bytes };
+        let part = window.part(wanted).unwrap_or_default();
+        self.windows.truncate(WINDOWS_MAX - 1);
+        self.windows.push_front(window);
+        Ok(part)
+    }
+}
+
+impl Window {
+    /// The first of the wanted bytes, as far as they are here.
+    fn part(&self, wanted: &std::ops::Range<u64>) -> Option<bytes::Bytes> {
+        let from = usize::try_from(wanted.start.checked_sub(self.start)?).ok()?;
+        let to = usize::try_from(wanted.end - self.start).ok()?.min(self.bytes.len());
+        (from < to).then(|| self.bytes.slice(from..to))
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::HeaderMap, response::IntoResponse, routing::get};
+
+    use super::*;
+
+    /// Not a multiple of a window, as no medium is.
+    const LENGTH: usize = (5 << 19) + 6144;
+
+    fn content() -> Vec<u8> {
+        (0..LENGTH).map(|at| (at / 7 % 251) as u8).collect()
+    }
+
+    async fn serve_part(headers: HeaderMap) -> impl IntoResponse {
+        let content = content();
+        let Some(range) = headers.get(RANGE) else {
+            return (StatusCode::OK, [(ACCEPT_RANGES, "bytes".to_owned())], content);
+        };
+        let range = range.to_str().unwrap().strip_prefix("bytes=").unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        let part = content[first.parse().unwrap()..=last.parse().unwrap()].to_vec();
+        (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, format!("bytes {range}/{LENGTH}"))], part)
+    }
+
+    /// A medium server, and where it is.
+    async fn server() -> (JoinHandle<()>, Url) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/a.iso", listener.local_addr().unwrap()).parse().unwrap();
+        let router = Router::new().route("/a.iso", get(serve_part));
+        (tokio::spawn(async { axum::serve(listener, router).await.unwrap() }), url)
+    }
+
+    #[tokio::test]
+    async fn qemu_reads_the_very_bytes_to_the_last() {
+        let (_server, url) = server().await;
+        let dir = tempfile::tempdir().unwrap();
+        let medium = Medium::open(&url, dir.path(), "cd1-1").await.unwrap();
+        let copy = dir.path().join("copy");
+        let status = tokio::process::Command::new("qemu-img")
+            .args(["convert", "-O", "raw"])
+            .arg(format!("nbd+unix:///?socket={}", dir.path().join(&medium.socket).display()))
+            .arg(&copy)
+            .status();
+        assert!(status.await.unwrap().success());
+        assert!(std::fs::read(copy).unwrap() == content());
+        let socket = dir.path().join(&medium.socket);
+        drop(medium);
+        assert!(!socket.exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_last_is_read_again_without_the_server() {
+        let (server, url) = server().await;
+        let mut source = Source::open(&url).await.unwrap();
+        let end = LENGTH as u64 - 6144;
+        for start in [0, 2048, WINDOW_BYTES - 2048, end] {
+            let read = source.read(start, 4096).await.unwrap();
+            assert!(read == content()[start as usize..][..4096], "at {start}");
+        }
+        server.abort();
+        let _ended = server.await;
+        assert!(source.read(end + 2048, 4096).await.is_ok());
+        // The connection may outlive its listener: what matters is that the read ends.
+        let mut gone = Source { windows: VecDeque::new(), ..source };
+        gone.url.set_path("/gone.iso");
+        assert!(gone.read(0, 4096).await.is_err());
+    }
+}
