@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The embedded registry beside Debian's docker-registry (or the program in `SHOAL_BENCH_PEER`, which
 //! must take the same configuration): the same requests by the same clients, one server after the
-//! other, both without TLS and without authentication. Below them, what the disk and the hash can do.
+//! other, both without TLS and without authentication. Below them, what the disk, the hash and the
+//! clients can do: no server can be faster than the client that measures it.
+//!
+//! `SHOAL_BENCH_GIB` is the size of the large blob, 2 unless said otherwise.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,12 +20,13 @@ use sha2::{Digest, Sha256};
 
 use super::{Row, print};
 
-const BLOB_BYTES: u64 = 2 << 30;
+const BLOB_GIB: u64 = 2;
 const SMALL_BLOBS: usize = 1000;
 const SMALL_BYTES: usize = 10_000;
 const CONNECTIONS: usize = 8;
 const PULLS_AT_ONCE: usize = 8;
-const LOAD: [&str; 3] = ["-t1", "-c32", "-d5s"];
+const LOAD: [&str; 4] = ["-t1", "-c32", "-d5s", "--latency"];
+const HEADS: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
 /// Of `/proc/PID/stat`'s times; the same on every Linux that Shoal runs on.
@@ -34,72 +38,128 @@ struct Figures {
     push_cpu: f64,
     pull: f64,
     pull_cpu: f64,
+    /// By a client that does nothing but read.
+    plain_pull: f64,
     pulls_at_once: f64,
     small_per_sec: f64,
-    get: f64,
+    get: Load,
+    head: Load,
     peak_mib: f64,
+}
+
+/// What a server bore of one request, many times.
+struct Load {
+    per_sec: f64,
+    p99_ms: f64,
+}
+
+/// A blob that nothing compresses.
+struct Blob {
+    path: PathBuf,
+    bytes: u64,
+    digest: String,
 }
 
 pub fn bench(root: &Path) -> anyhow::Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
     let dir = tempfile::tempdir_in(&target)?;
-    let blob = dir.path().join("blob");
-    let (digest, disk, hash) = make_blob(&blob)?;
+    let gib = match std::env::var("SHOAL_BENCH_GIB") {
+        Ok(text) => text.parse().context("SHOAL_BENCH_GIB is not a number")?,
+        Err(_) => BLOB_GIB,
+    };
+    let (blob, disk, hash) = make_blob(dir.path().join("blob"), gib << 30)?;
     let controller = target.join("release/shoal-controller");
-    let ours = measure(&dir.path().join("ours"), &blob, &digest, |dir, port| {
-        start_ours(&controller, dir, port)
-    })?;
+    let ours =
+        measure(&dir.path().join("ours"), &blob, |dir, port| start_ours(&controller, dir, port))?;
     let peer = std::env::var_os("SHOAL_BENCH_PEER").unwrap_or("docker-registry".into());
-    let theirs = measure(&dir.path().join("theirs"), &blob, &digest, |dir, port| {
+    let theirs = measure(&dir.path().join("theirs"), &blob, |dir, port| {
         start_theirs(Path::new(&peer), dir, port)
     })?;
+    let (curl, plain) = client_limits(&blob)?;
     println!("limits: write+fsync {disk:.0} MiB/s, SHA-256 {hash:.0} MiB/s, one after the other");
-    show(&ours, &theirs);
+    println!("limits of the clients, by sendfile(2): curl {curl:.0} MiB/s, plain {plain:.0} MiB/s");
+    show(gib, &ours, &theirs);
     Ok(())
 }
 
-fn show(ours: &Figures, theirs: &Figures) {
+fn show(gib: u64, ours: &Figures, theirs: &Figures) {
     let more = |metric: &str, unit: &str, ours: f64, theirs: f64| {
         let ratio = Some(ours / theirs);
         Row::new(metric, format!("{ours:.1} {unit}"), format!("{theirs:.1} {unit}"), ratio)
     };
     print(&[
-        more("push of 2 GiB, durable", "MiB/s", ours.push, theirs.push),
-        more("pull of 2 GiB", "MiB/s", ours.pull, theirs.pull),
-        more("8 pulls at once, together", "MiB/s", ours.pulls_at_once, theirs.pulls_at_once),
+        more(&format!("push of {gib} GiB, durable"), "MiB/s", ours.push, theirs.push),
+        more("pull by curl", "MiB/s", ours.pull, theirs.pull),
+        more("pull by a plain reader", "MiB/s", ours.plain_pull, theirs.plain_pull),
         more(
-            "blobs of 10 kB pushed, 8 connections",
-            "/s",
-            ours.small_per_sec,
-            theirs.small_per_sec,
+            "8 pulls by curl at once, together",
+            "MiB/s",
+            ours.pulls_at_once,
+            theirs.pulls_at_once,
         ),
-        more("GET manifest, 32 connections", "req/s", ours.get, theirs.get),
+        more("10 kB blobs pushed, 8 connections", "/s", ours.small_per_sec, theirs.small_per_sec),
+        more("GET manifest, 32 connections", "req/s", ours.get.per_sec, theirs.get.per_sec),
+        more("GET manifest, p99", "ms", ours.get.p99_ms, theirs.get.p99_ms),
+        more("HEAD manifest, 8 connections", "req/s", ours.head.per_sec, theirs.head.per_sec),
+        more("HEAD manifest, p99", "ms", ours.head.p99_ms, theirs.head.p99_ms),
         more("CPU of the push", "s", ours.push_cpu, theirs.push_cpu),
-        more("CPU of the pull", "s", ours.pull_cpu, theirs.pull_cpu),
+        more("CPU of a pull by curl", "s", ours.pull_cpu, theirs.pull_cpu),
+        more("CPU of both", "s", ours.push_cpu + ours.pull_cpu, theirs.push_cpu + theirs.pull_cpu),
         more("peak resident memory after all that", "MiB", ours.peak_mib, theirs.peak_mib),
     ]);
 }
 
-/// A blob that nothing compresses; its digest, and how fast the disk and the hash were.
-fn make_blob(path: &Path) -> anyhow::Result<(String, f64, f64)> {
-    let mut random = File::open("/dev/urandom")?.take(BLOB_BYTES);
-    std::io::copy(&mut random, &mut File::create(path)?)?;
+/// The blob, and how fast the disk and the hash were with it.
+fn make_blob(path: PathBuf, bytes: u64) -> anyhow::Result<(Blob, f64, f64)> {
+    let mut random = File::open("/dev/urandom")?.take(bytes);
+    std::io::copy(&mut random, &mut File::create(&path)?)?;
     let began = Instant::now();
     let mut hasher = Sha256::new();
-    each_chunk(path, |chunk| {
+    each_chunk(&path, |chunk| {
         hasher.update(chunk);
         Ok(())
     })?;
-    let hash = rate(BLOB_BYTES, began.elapsed());
+    let hash = rate(bytes, began.elapsed());
     let copy = path.with_extension("copy");
     let mut file = File::create(&copy)?;
     let began = Instant::now();
-    each_chunk(path, |chunk| Ok(file.write_all(chunk)?))?;
+    each_chunk(&path, |chunk| Ok(file.write_all(chunk)?))?;
     file.sync_all()?;
-    let disk = rate(BLOB_BYTES, began.elapsed());
+    let disk = rate(bytes, began.elapsed());
     fs::remove_file(copy)?;
-    Ok((format!("sha256:{}", hex::encode(hasher.finalize())), disk, hash))
+    let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
+    Ok((Blob { path, bytes, digest }, disk, hash))
+}
+
+/// How fast curl and the plain reader take the blob from a server that hands the page cache to the
+/// socket and does nothing else.
+fn client_limits(blob: &Blob) -> anyhow::Result<(f64, f64)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}/blob", listener.local_addr()?);
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(move || (0..2).try_for_each(|_| send_blob(&listener, blob)));
+        let began = Instant::now();
+        pull(&url)?;
+        let curl = rate(blob.bytes, began.elapsed());
+        let began = Instant::now();
+        plain_pull(&url)?;
+        let plain = rate(blob.bytes, began.elapsed());
+        joined(serving)?;
+        Ok((curl, plain))
+    })
+}
+
+fn send_blob(listener: &TcpListener, blob: &Blob) -> anyhow::Result<()> {
+    let (stream, _) = listener.accept()?;
+    let mut lines = BufReader::new(&stream).lines();
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    write!(&stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", blob.bytes)?;
+    let (file, mut sent) = (File::open(&blob.path)?, 0);
+    while sent < blob.bytes {
+        rustix::fs::sendfile(&stream, &file, Some(&mut sent), 1 << 20)?;
+    }
+    Ok(())
 }
 
 fn each_chunk(
@@ -118,8 +178,7 @@ fn each_chunk(
 
 fn measure(
     dir: &Path,
-    blob: &Path,
-    digest: &str,
+    blob: &Blob,
     start: impl FnOnce(&Path, u16) -> anyhow::Result<Child>,
 ) -> anyhow::Result<Figures> {
     fs::create_dir(dir)?;
@@ -135,26 +194,29 @@ fn measure(
     let args = ["-sSf", "-H", "Expect:", "-H", "Content-Type: application/octet-stream", "-T"];
     let put = Command::new("curl")
         .args(args)
-        .arg(blob)
-        .arg(format!("{location}{joint}digest={digest}"))
+        .arg(&blob.path)
+        .arg(format!("{location}{joint}digest={}", blob.digest))
         .output()
         .context("start curl; is it installed?")?;
     ensure!(put.status.success(), "push: {}", String::from_utf8_lossy(&put.stderr));
-    let push = rate(BLOB_BYTES, began.elapsed());
+    let push = rate(blob.bytes, began.elapsed());
     let push_cpu = server.cpu_secs()? - cpu;
 
-    let place = format!("{base}/bench/blobs/{digest}");
+    let place = format!("{base}/bench/blobs/{}", blob.digest);
     pull(&place)?;
     let (cpu, began) = (server.cpu_secs()?, Instant::now());
     pull(&place)?;
-    let pull_rate = rate(BLOB_BYTES, began.elapsed());
+    let pull_rate = rate(blob.bytes, began.elapsed());
     let pull_cpu = server.cpu_secs()? - cpu;
+    let began = Instant::now();
+    plain_pull(&place)?;
+    let plain_pull = rate(blob.bytes, began.elapsed());
     let began = Instant::now();
     std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..PULLS_AT_ONCE).map(|_| scope.spawn(|| pull(&place))).collect();
         pulls.into_iter().try_for_each(joined)
     })?;
-    let pulls_at_once = rate(BLOB_BYTES * PULLS_AT_ONCE as u64, began.elapsed());
+    let pulls_at_once = rate(blob.bytes * PULLS_AT_ONCE as u64, began.elapsed());
 
     let began = Instant::now();
     push_small(&base)?;
@@ -162,15 +224,17 @@ fn measure(
     let small_per_sec = SMALL_BLOBS as f64 / began.elapsed().as_secs_f64();
 
     let manifest = push_manifest(&base)?;
-    let get = load(&manifest)?;
+    let (get, head) = (load(&manifest)?, load_heads(&manifest)?);
     Ok(Figures {
         push,
         push_cpu,
         pull: pull_rate,
         pull_cpu,
+        plain_pull,
         pulls_at_once,
         small_per_sec,
         get,
+        head,
         peak_mib: server.peak_mib()?,
     })
 }
@@ -256,6 +320,33 @@ fn pull(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads the answer and throws it away, with a large buffer and no more system calls than that takes.
+fn plain_pull(url: &str) -> anyhow::Result<()> {
+    let rest = url.strip_prefix("http://").context("not a plain URL")?;
+    let (authority, path) = rest.split_once('/').context("a URL without a path")?;
+    let stream = TcpStream::connect(authority)?;
+    write!(&stream, "GET /{path} HTTP/1.1\r\nhost: {authority}\r\n\r\n")?;
+    let mut reader = BufReader::with_capacity(1 << 20, &stream);
+    let mut left: Option<u64> = None;
+    for line in reader.by_ref().lines() {
+        let line = line?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(length) = line.strip_prefix("content-length:") {
+            left = Some(length.trim().parse()?);
+        }
+    }
+    let mut left = left.context("an answer without a length")?;
+    while left > 0 {
+        let count = reader.fill_buf()?.len();
+        ensure!(count > 0, "pull {url}: the answer ended early");
+        reader.consume(count);
+        left -= count as u64;
+    }
+    Ok(())
+}
+
 /// Begins an upload; answers where it goes on, as a whole URL.
 fn begin(url: &str) -> anyhow::Result<String> {
     let answer = agent().post(url).send_empty()?;
@@ -301,7 +392,7 @@ fn push_small(base: &str) -> anyhow::Result<()> {
     })
 }
 
-fn joined(thread: std::thread::ScopedJoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+fn joined<T>(thread: std::thread::ScopedJoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
     match thread.join() {
         Ok(done) => done,
         Err(_) => bail!("a client's thread panicked"),
@@ -327,15 +418,56 @@ fn push_manifest(base: &str) -> anyhow::Result<String> {
     Ok(url)
 }
 
-/// Requests per second by wrk; only GET, as wrk waits for the body of a HEAD.
-fn load(url: &str) -> anyhow::Result<f64> {
+/// GETs by wrk.
+fn load(url: &str) -> anyhow::Result<Load> {
     let mut command = Command::new("wrk");
     command.args(LOAD).args(["-H", "Accept: application/vnd.oci.image.manifest.v1+json"]);
     let output = command.arg(url).output().context("start wrk; is it installed?")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(!text.contains("Non-2xx"), "not every answer was a success: {text}");
-    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    Ok(line.with_context(|| format!("wrk tells no rate: {text}"))?.trim().parse()?)
+    let after = |label: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(label));
+        line.map(str::trim).with_context(|| format!("wrk tells no {label}: {text}"))
+    };
+    Ok(Load { per_sec: after("Requests/sec:")?.parse()?, p99_ms: milliseconds(after("99%")?)? })
+}
+
+/// As wrk writes it: `812.00us`, `1.20ms`, `2.31s`.
+fn milliseconds(text: &str) -> anyhow::Result<f64> {
+    let (number, factor) = match (text.strip_suffix("us"), text.strip_suffix("ms")) {
+        (Some(number), _) => (number, 0.001),
+        (None, Some(number)) => (number, 1.0),
+        (None, None) => (text.strip_suffix('s').context("a time without a unit")?, 1000.0),
+    };
+    Ok(number.parse::<f64>()? * factor)
+}
+
+/// HEADs, of which wrk would wait for the body.
+fn load_heads(url: &str) -> anyhow::Result<Load> {
+    let work = || -> anyhow::Result<Vec<Duration>> {
+        let (agent, mut times) = (agent(), Vec::new());
+        let until = Instant::now() + HEADS;
+        while Instant::now() < until {
+            let began = Instant::now();
+            let answer = agent
+                .head(url)
+                .header("accept", "application/vnd.oci.image.manifest.v1+json")
+                .call()?;
+            ensure!(answer.status() == 200, "HEAD {url}: {}", answer.status());
+            times.push(began.elapsed());
+        }
+        Ok(times)
+    };
+    let mut times = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(joined).collect::<anyhow::Result<Vec<_>>>()
+    })?
+    .concat();
+    times.sort_unstable();
+    let p99 = times.get(times.len() * 99 / 100).context("not one HEAD was answered")?;
+    #[expect(clippy::cast_precision_loss)]
+    let per_sec = times.len() as f64 / HEADS.as_secs_f64();
+    Ok(Load { per_sec, p99_ms: p99.as_secs_f64() * 1000.0 })
 }
 
 #[expect(clippy::cast_precision_loss)]
