@@ -60,7 +60,7 @@ struct Row {
 
 impl Row {
     fn new(metric: &str, ours: String, peer: String, ratio: Option<f64>) -> Row {
-        let ratio = ratio.map(|ratio| format!("{ratio:.1} x")).unwrap_or_default();
+        let ratio = ratio.map(|ratio| format!("{ratio:.2} x")).unwrap_or_default();
         Row { metric: metric.into(), ours, peer, ratio }
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The embedded registry beside Debian's docker-registry (or the program in `SHOAL_BENCH_PEER`, which
 //! must take the same configuration): the same requests by the same clients, one server after the
-//! other, both without TLS and without authentication. Below them, what the disk, the hash and the
-//! clients can do: no server can be faster than the client that measures it.
+//! other, both without TLS and without authentication. Beside them, what the disk and the hash can do,
+//! and what the clients get of a server that does nothing but send.
 //!
 //! `SHOAL_BENCH_GIB` is the size of the large blob, 2 unless said otherwise.
 
@@ -76,9 +76,9 @@ pub fn bench(root: &Path) -> anyhow::Result<()> {
     let theirs = measure(&dir.path().join("theirs"), &blob, |dir, port| {
         start_theirs(Path::new(&peer), dir, port)
     })?;
-    let (curl, plain) = client_limits(&blob)?;
+    let (curl, plain) = pulls_by_sendfile(&blob)?;
     println!("limits: write+fsync {disk:.0} MiB/s, SHA-256 {hash:.0} MiB/s, one after the other");
-    println!("limits of the clients, by sendfile(2): curl {curl:.0} MiB/s, plain {plain:.0} MiB/s");
+    println!("a server of nothing but sendfile(2): curl {curl:.0} MiB/s, plain {plain:.0} MiB/s");
     show(gib, &ours, &theirs);
     Ok(())
 }
@@ -134,7 +134,7 @@ fn make_blob(path: PathBuf, bytes: u64) -> anyhow::Result<(Blob, f64, f64)> {
 
 /// How fast curl and the plain reader take the blob from a server that hands the page cache to the
 /// socket and does nothing else.
-fn client_limits(blob: &Blob) -> anyhow::Result<(f64, f64)> {
+fn pulls_by_sendfile(blob: &Blob) -> anyhow::Result<(f64, f64)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/blob", listener.local_addr()?);
     std::thread::scope(|scope| {

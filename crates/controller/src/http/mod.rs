@@ -21,6 +21,7 @@ pub use registry::needed_by_jobs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -31,6 +32,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 
 use crate::App;
@@ -146,6 +149,15 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     served
 }
 
+/// A client that has not sent the head of its next request by then is gone, or holds connections open
+/// for no good reason. Machines that boot read in bursts: they connect again.
+const HEAD_MAX: Duration = Duration::from_secs(120);
+
+/// How long a connection may say nothing.
+fn bound(server: &mut Builder<TokioExecutor>, head_max: Duration) {
+    server.http1().timer(TokioTimer::new()).header_read_timeout(head_max);
+}
+
 /// Serves until `handle` stops it. Speaks HTTP/1.1 only, as BMCs and nodes do: axum-server would offer
 /// HTTP/2 too, a second parser in front of everyone that nobody needs.
 pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> {
@@ -153,7 +165,9 @@ pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> 
     let keys = app.keys.clone();
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     if settings.plain_http {
-        axum_server::bind(settings.listen).http1_only().handle(handle).serve(service).await
+        let mut server = axum_server::bind(settings.listen).http1_only().handle(handle);
+        bound(server.http_builder(), HEAD_MAX);
+        server.serve(service).await
     } else {
         let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
             .await
@@ -161,11 +175,9 @@ pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> 
         let mut config = ServerConfig::clone(&tls.get_inner());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = RustlsConfig::from_config(Arc::new(config));
-        axum_server::bind_rustls(settings.listen, tls)
-            .http1_only()
-            .handle(handle)
-            .serve(service)
-            .await
+        let mut server = axum_server::bind_rustls(settings.listen, tls).http1_only().handle(handle);
+        bound(server.http_builder(), HEAD_MAX);
+        server.serve(service).await
     }
     .with_context(|| format!("serve on {}", settings.listen))
 }
@@ -205,5 +217,34 @@ async fn stop_signal() {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_on_which_nobody_asks_ends() {
+        let handle = Handle::<SocketAddr>::new();
+        let mut server =
+            axum_server::bind("127.0.0.1:0".parse().unwrap()).http1_only().handle(handle.clone());
+        bound(server.http_builder(), Duration::from_millis(300));
+        let router = Router::new().route("/", axum::routing::get(async || "hello"));
+        let serving = tokio::spawn(server.serve(router.into_make_service()));
+        let address = handle.listening().await.unwrap();
+        for said in ["", "GET / HTTP/1.1\r\nhost:", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = Vec::new();
+            let end = client.read_to_end(&mut heard);
+            tokio::time::timeout(Duration::from_secs(30), end).await.expect("it ends").unwrap();
+            let is_answered = heard.starts_with(b"HTTP/1.1 200 OK");
+            assert_eq!(is_answered, said.ends_with("\r\n\r\n"), "{said:?}");
+        }
+        serving.abort();
     }
 }

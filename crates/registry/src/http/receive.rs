@@ -62,7 +62,7 @@ fn spawn_append(
     batch: Vec<Bytes>,
 ) -> JoinHandle<(Upload, Result<(), Error>)> {
     io.run(move || {
-        let done = batch.iter().try_for_each(|piece| upload.append(piece));
+        let done = upload.append_all(&batch);
         (upload, done)
     })
 }

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -178,16 +178,22 @@ impl Upload {
 
     /// Adds bytes. After an error the upload is as long as before.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.room.spend(bytes.len() as u64)?;
-        if let Err(error) = self.file.write_all(bytes) {
+        self.append_all(&[bytes])
+    }
+
+    /// Adds pieces, in one write where the kernel takes them so: it caches a long write in large parts.
+    pub fn append_all(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), Error> {
+        let length = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
+        self.room.spend(length)?;
+        if let Err(error) = write_all(&mut self.file, pieces) {
             self.file.set_len(self.size)?;
             self.file.seek(SeekFrom::Start(self.size))?;
             return Err(error.into());
         }
         if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
+            pieces.iter().for_each(|piece| hasher.update(piece.as_ref()));
         }
-        self.size += bytes.len() as u64;
+        self.size += length;
         Ok(())
     }
 
@@ -258,4 +264,20 @@ fn unknown(error: io::Error) -> Error {
         io::ErrorKind::NotFound => Error::UploadUnknown,
         _ => error.into(),
     }
+}
+
+fn write_all(file: &mut File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+    let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+    let mut left = &mut slices[..];
+    // Empty pieces at the front would look like a write of nothing.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut left, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
