@@ -7,6 +7,7 @@
 //!
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
+mod backup;
 mod boot;
 mod boot_progress;
 mod boot_watch;
@@ -63,7 +64,14 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     install_crypto();
-    let Command::Serve(args) = settings::Args::parse().command;
+    match settings::Args::parse().command {
+        Command::Serve(args) => serve(*args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
+    }
+}
+
+fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let app = build(Settings::check(args)?)?;

@@ -16,6 +16,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_bmc.sql"),
 ];
 
+/// What [`open`] makes of a database.
+pub const VERSION: usize = MIGRATIONS.len();
+
 /// Keeps a second controller off the same directory.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("lock");

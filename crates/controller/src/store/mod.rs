@@ -9,6 +9,7 @@
 //! Closures that wait while a commit is under way go into the next one together, so that many small
 //! changes share one fsync. An answer is given only after the commit.
 
+pub mod backup;
 mod connect;
 mod jobs;
 mod media;
@@ -26,6 +27,8 @@ pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
 
+/// The database's file in a data directory.
+pub const FILE: &str = "shoal.sqlite";
 /// Most closures in one commit: keeps the first one's wait short.
 const BATCH_MAX: usize = 256;
 /// Closures that may wait for the writer; more wait in their callers.
@@ -69,7 +72,7 @@ impl Store {
     /// Opens `dir/shoal.sqlite`, creating or migrating it. A second process is refused.
     pub fn open(dir: &Path) -> anyhow::Result<Store> {
         let lock = connect::lock(dir)?;
-        let file = dir.join("shoal.sqlite");
+        let file = dir.join(FILE);
         let connection = connect::open(&file)?;
         let reader = connect::open_reader(&file)?;
         let (writer, queue) = mpsc::sync_channel(QUEUE_MAX);

@@ -3,6 +3,7 @@
 
 mod about;
 mod artifacts;
+mod backup;
 mod bad_input;
 pub mod bmc;
 mod jobs;
