@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OpenFlags};
@@ -19,6 +20,11 @@ const MIGRATIONS: &[&str] = &[
 /// What [`open`] makes of a database.
 pub const VERSION: usize = MIGRATIONS.len();
 
+/// A process that was killed keeps its lock until the last of its threads is gone; whoever starts it
+/// again may be quicker. More patience would hide a mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Keeps a second controller off the same directory.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("lock");
@@ -28,8 +34,12 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
-    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another controller works in {}; stop it first", dir.display());
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > deadline {
+            bail!("another controller works in {}; stop it first", dir.display());
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
     Ok(file)
 }
