@@ -109,8 +109,8 @@ impl<'a> Life<'a> {
         let serial = &self.member.serial;
         self.ask("PUT", &format!("/servers/{serial}"), Some(&server), None, &[200, 201])?;
         let token = json!({"name": "publisher", "pull": ["*"], "days": 1});
-        // 409: it was made by a request whose answer was lost.
-        self.ask("POST", "/artifacts/tokens", Some(&token), None, &[201, 409])?;
+        // 422: it was made by a request whose answer was lost.
+        self.ask("POST", "/artifacts/tokens", Some(&token), None, &[201, 422])?;
         let first = self.job("first")?;
         let ended = self.complete(&first)?;
         let is_true = match self.point.map(|point| point.what) {

@@ -6,6 +6,7 @@ mod artifacts;
 mod backup;
 mod bad_input;
 pub mod bmc;
+mod disk_full;
 mod jobs;
 mod media;
 mod preflight;
