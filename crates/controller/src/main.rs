@@ -53,8 +53,11 @@ pub struct App {
     pub logouts: TaskTracker,
 }
 
-/// How long the end of this process waits for BMCs to end their sessions.
-const LOGOUTS_MAX: Duration = Duration::from_secs(10);
+/// How long the end of this process waits for BMCs to end their sessions. With what requests may take
+/// to end (`http::serve`) a stop takes less than 20 s, after which service managers begin to kill.
+const LOGOUTS_MAX: Duration = Duration::from_secs(5);
+/// And for files that are being written; what is cut off is written again at the next start.
+const BLOCKING_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -73,7 +76,7 @@ fn main() -> anyhow::Result<()> {
 
 fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;
         let driver = driver::start(app.clone());
@@ -85,7 +88,9 @@ fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
             tracing::warn!("a BMC did not end its session in time; it will by itself");
         }
         served
-    })
+    });
+    runtime.shutdown_timeout(BLOCKING_MAX);
+    served
 }
 
 /// Every TLS end of this process uses ring.

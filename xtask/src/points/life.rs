@@ -4,7 +4,9 @@
 //! gone, and at the end wants everything that was acknowledged.
 
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -21,6 +23,10 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// A disk that fails for good does not get better by asking: after so long a person has made room, and
 /// the controller is started again without the fault.
 const REPAIR: Duration = Duration::from_secs(3);
+
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// What a stop may take (SIGTERM to the end of the process).
+pub const STOP_MAX: Duration = Duration::from_secs(20);
 
 /// Where lives take place.
 pub struct World<'a> {
@@ -63,6 +69,23 @@ pub fn live(
     Ok(life.is_met)
 }
 
+/// A port that no client's end takes while the controller is down: below those that Linux gives by
+/// itself (ip(7), ip_local_port_range).
+pub fn free_port() -> anyhow::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Runs beside this one begin elsewhere.
+    let own = u16::try_from(std::process::id() * 64 % u32::from(PORTS.end - PORTS.start))?;
+    for _ in 0..PORTS.len() {
+        let count = NEXT.fetch_add(1, Ordering::Relaxed);
+        let step = own.wrapping_add(count) % (PORTS.end - PORTS.start);
+        let port = PORTS.start + step;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
+}
+
 impl<'a> Life<'a> {
     fn begin(
         world: &'a World,
@@ -70,7 +93,7 @@ impl<'a> Life<'a> {
         dir: &Path,
         point: Option<Point>,
     ) -> anyhow::Result<Life<'a>> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let data = dir.join("data");
         let arguments: Vec<String> = [
             ["serve", "--dangerously-plain-http", "--dangerously-no-auth"]
@@ -114,7 +137,7 @@ impl<'a> Life<'a> {
         let first = self.job("first")?;
         let ended = self.complete(&first)?;
         let is_true = match self.point.map(|point| point.what) {
-            None | Some(What::Kill) => ended["outcome"] == "succeeded",
+            None | Some(What::Kill | What::Stop) => ended["outcome"] == "succeeded",
             // A disk that fails may fail the job, but then by a name and with a reason.
             Some(What::Error(_) | What::ErrorsFrom(_)) => {
                 ended["outcome"] == "succeeded" || ended["reason"].is_string()
@@ -220,6 +243,10 @@ impl<'a> Life<'a> {
             Some(status) => {
                 let is_ours = self.point.is_some() && self.starts == 0 && self.running.is_met()?;
                 ensure!(is_ours, "the controller ended by itself: {status}");
+                let is_stop = self.point.is_some_and(|point| point.what == What::Stop);
+                // Before it serves nobody heeds the signal, and there is nothing to end well.
+                let is_early = status.signal() == Some(15);
+                ensure!(!is_stop || is_early || status.success(), "a stop ended in {status}");
                 let is_kill = self.point.is_some_and(|point| point.what == What::Kill);
                 ensure!(
                     !is_kill || is_killed(status),

@@ -4,11 +4,13 @@
 //! - `traced`: a program under strace, which does the killing and the failing;
 //! - `life`: what a controller goes through, with a client that knows what was acknowledged;
 //! - `short`: programs that end by themselves (backup, restore) and a start that migrates;
+//! - `stop`: a stop while BMCs hang;
 //! - `run`: all points, several at once, and the one figure.
 
 mod life;
 mod run;
 mod short;
+mod stop;
 mod traced;
 
 pub use run::{Arguments, error_points, kill_points};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 
 use super::life::{World, live};
-use super::short;
 use super::traced::{Point, What};
+use super::{short, stop};
 use crate::fleet::{Fleet, Member, image};
 
 /// Calls that change the disk, or end a change.
@@ -56,8 +56,15 @@ pub fn kill_points(programs: &Path, arguments: Arguments) -> anyhow::Result<()> 
             println!("killed in a life at {points} {call}");
             survived += points;
         }
+        for call in ["pwrite64", "fsync"] {
+            let points = each(world, members, dir, What::Stop, call, every)?;
+            println!("stopped in a life at {points} {call}");
+            survived += points;
+        }
         Ok(survived + short::kill_points(world, &members[0], dir, every)?)
     })?;
+    let took = stop::with_bmcs_that_hang(programs)?;
+    println!("controller: stopped in {took:.1?} with BMCs that hang, and went on");
     println!("controller: survived {survived}/{survived}");
     Ok(())
 }

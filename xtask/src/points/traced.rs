@@ -8,10 +8,21 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, ensure};
 
+/// Files that are written with `write`, and not by SQLite.
+const KEY_FILES: [&str; 5] = [
+    "root.partial",
+    "attempt.partial",
+    "admin-token.partial",
+    "tls/ca.partial",
+    "tls/server.partial",
+];
+
 /// What happens at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Kill,
+    /// SIGTERM, as a service manager stops a program.
+    Stop,
     /// The call fails once with this error.
     Error(&'static str),
     /// From this call on every one fails, as on a disk that is full.
@@ -30,6 +41,7 @@ impl std::fmt::Display for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self.what {
             What::Kill => write!(f, "killed at {} number {}", self.call, self.number),
+            What::Stop => write!(f, "stopped at {} number {}", self.call, self.number),
             What::Error(name) => write!(f, "{name} at {} number {}", self.call, self.number),
             What::ErrorsFrom(name) => {
                 write!(f, "{name} from {} number {} on", self.call, self.number)
@@ -60,6 +72,13 @@ impl Traced {
                 fs::write(&trace, "")?;
                 let mut command = Command::new("strace");
                 command.args(["-f", "-qq", "-o"]).arg(&trace).args(inject(point));
+                // An event of the runtime is a write too, and never fails outside of a test.
+                if matches!(point.what, What::Error(_) | What::ErrorsFrom(_))
+                    && point.call == "write"
+                {
+                    let files = KEY_FILES.iter().map(|name| dir.join("data").join(name));
+                    command.args(files.flat_map(|file| ["-P".into(), file.into_os_string()]));
+                }
                 command.arg(program);
                 command
             }
@@ -78,6 +97,13 @@ impl Traced {
         Ok(Traced { child, trace })
     }
 
+    /// SIGTERM to the program, which nothing traces.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill ended with {status}");
+        Ok(())
+    }
+
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
@@ -89,7 +115,8 @@ impl Traced {
     /// Whether the point was met.
     pub fn is_met(&self) -> anyhow::Result<bool> {
         let text = fs::read_to_string(&self.trace)?;
-        Ok(text.contains("(INJECTED)") || text.contains("killed by SIGKILL"))
+        let is_met = |sign: &&str| text.contains(*sign);
+        Ok(["(INJECTED)", "killed by SIGKILL", "--- SIGTERM"].iter().any(is_met))
     }
 }
 
@@ -118,6 +145,7 @@ fn inject(point: Point) -> [String; 4] {
     let Point { what, call, number } = point;
     let what = match what {
         What::Kill => format!("signal=SIGKILL:when={number}"),
+        What::Stop => format!("signal=SIGTERM:when={number}"),
         What::Error(name) => format!("error={name}:when={number}"),
         What::ErrorsFrom(name) => format!("error={name}:when={number}+"),
     };

@@ -55,9 +55,9 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
         .open(file)
         .with_context(|| format!("create {}", file.display()))?;
     let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
+    use_wal(&connection).with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-         PRAGMA busy_timeout = 5000;",
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;",
     )?;
     let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
     if damage != "ok" {
@@ -65,6 +65,16 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
     }
     migrate(&connection)?;
     Ok(connection)
+}
+
+/// A disk that fails while the journal changes leaves the old one in use, and SQLite tells that by its
+/// answer only. Readers then find a journal that they may not roll back, and fail until the next start.
+fn use_wal(connection: &Connection) -> anyhow::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        bail!("SQLite stays at the journal {mode:?}; is the disk in order, and local?");
+    }
+    Ok(())
 }
 
 /// A connection that only reads.
@@ -129,6 +139,13 @@ mod tests {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         });
         assert_eq!(kept.unwrap(), ("SN1".into(), "d1".into(), "j1".into()));
+    }
+
+    #[test]
+    fn a_database_without_a_wal_is_refused() {
+        // In memory there is none, which is told as by a disk that failed.
+        let error = use_wal(&Connection::open_in_memory().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("stays at the journal \"memory\""), "{error}");
     }
 
     #[test]
