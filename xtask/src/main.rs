@@ -92,6 +92,14 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         every: usize,
     },
+    /// What `power-cuts controller` runs and judges with.
+    #[command(hide = true)]
+    ControllerSteps {
+        programs: PathBuf,
+        #[arg(value_enum)]
+        part: points::Part,
+        dir: PathBuf,
+    },
     /// Every fault on every simulated BMC: does the controller tell the truth about it?
     Faults(fleet::FaultsArguments),
     /// Figures of ours beside a peer's from the same run.
@@ -131,6 +139,7 @@ fn main() -> anyhow::Result<()> {
         Task::ErrorPoints { arguments } => kill_points::error_points(&root, arguments),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
+        Task::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Task::Faults(arguments) => {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)

@@ -55,7 +55,9 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
         .open(file)
         .with_context(|| format!("create {}", file.display()))?;
     let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
-    use_wal(&connection).with_context(|| format!("open {}", file.display()))?;
+    use_wal(&connection)
+        .and_then(|()| no_journal_beside(file))
+        .with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;",
     )?;
@@ -73,6 +75,16 @@ fn use_wal(connection: &Connection) -> anyhow::Result<()> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         bail!("SQLite stays at the journal {mode:?}; is the disk in order, and local?");
+    }
+    Ok(())
+}
+
+/// Nor does the answer tell of an old journal that could not be removed. The next start takes it up.
+fn no_journal_beside(file: &Path) -> anyhow::Result<()> {
+    let mut journal = file.as_os_str().to_owned();
+    journal.push("-journal");
+    if Path::new(&journal).exists() {
+        bail!("the journal {} could not be removed; start again", Path::new(&journal).display());
     }
     Ok(())
 }
@@ -146,6 +158,17 @@ mod tests {
         // In memory there is none, which is told as by a disk that failed.
         let error = use_wal(&Connection::open_in_memory().unwrap()).unwrap_err().to_string();
         assert!(error.contains("stays at the journal \"memory\""), "{error}");
+    }
+
+    #[test]
+    fn a_database_with_an_old_journal_beside_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shoal.sqlite");
+        drop(open(&file).unwrap());
+        no_journal_beside(&file).unwrap();
+        std::fs::write(dir.path().join("shoal.sqlite-journal"), "").unwrap();
+        let error = no_journal_beside(&file).unwrap_err().to_string();
+        assert!(error.contains("could not be removed"), "{error}");
     }
 
     #[test]
