@@ -159,6 +159,8 @@ const FUZZ_SECS: u32 = 5;
 
 /// Of the controller's kill and error points in `test`: a minute or two of each.
 const SAMPLE: usize = 20;
+/// Of the controller's power cuts: a minute.
+const CUTS_SAMPLE: usize = 10;
 
 /// The whole test command, and how long each part took.
 fn test(root: &Path) -> anyhow::Result<()> {
@@ -170,7 +172,9 @@ fn test(root: &Path) -> anyhow::Result<()> {
     kill_points::kill_points(root, kill_points::What::Registry, sample)?;
     kill_points::kill_points(root, kill_points::What::Controller, sample)?;
     kill_points::error_points(root, sample)?;
-    power_cuts::power_cuts(root, power_cuts::What::Registry, power_cuts::FileSystem::Ext4, 1)?;
+    let ext4 = power_cuts::FileSystem::Ext4;
+    power_cuts::power_cuts(root, power_cuts::What::Registry, ext4, 1)?;
+    power_cuts::power_cuts(root, power_cuts::What::Controller, ext4, CUTS_SAMPLE)?;
     fuzz::fuzz(root, None, FUZZ_SECS)?;
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;

@@ -29,6 +29,17 @@ pub enum What {
     Controller,
 }
 
+impl What {
+    /// Disks that forget what they promised, to see that the judge notices. A controller is a program
+    /// to start for each.
+    fn liars(self) -> usize {
+        match self {
+            What::Registry => 50,
+            What::Controller => 12,
+        }
+    }
+}
+
 /// A program with its first arguments; it takes `run-in-step DIR` and `check DIR` after them.
 type Words = Vec<OsString>;
 
@@ -72,8 +83,6 @@ const LOG_BYTES: u64 = 2 << 30;
 const START: Duration = Duration::from_secs(20);
 /// A log that does not grow for so long has no write under way.
 const QUIET: Duration = Duration::from_millis(10);
-/// Disks that forget what they promised, to see that the judge notices.
-const LIARS: usize = 50;
 
 /// One entry of the log (Linux, Documentation/admin-guide/device-mapper/log-writes.rst).
 struct Entry {
@@ -113,9 +122,10 @@ pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyh
     );
     let mut judge = Judge { life: &life, program: &program, dir: dir.path(), random: 1 };
     let intact = judge.cuts(every)?;
-    let noticed = judge.liars()?;
+    let liars = what.liars();
+    let noticed = judge.liars(liars)?;
     ensure!(noticed > 0, "no disk that forgets flushed writes was noticed: the judge is blind");
-    println!("of {LIARS} disks that forget what they flushed, {noticed} were noticed");
+    println!("of {liars} disks that forget what they flushed, {noticed} were noticed");
     println!("intact {intact}/{intact}, acknowledged losses 0");
     Ok(())
 }
@@ -250,11 +260,11 @@ impl Judge<'_> {
     }
 
     /// Disks that lose any write, flushed or not; answers how many the judge refuses.
-    fn liars(&mut self) -> anyhow::Result<usize> {
+    fn liars(&mut self, count: usize) -> anyhow::Result<usize> {
         let base = self.dir.join("base");
         let all = self.life.entries.len();
         let mut noticed = 0;
-        for _ in 0..LIARS {
+        for _ in 0..count {
             let disk = File::create(&base)?;
             disk.set_len(self.life.on.disk_bytes())?;
             for number in 0..self.life.ready {
