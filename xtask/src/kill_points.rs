@@ -8,11 +8,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::points;
+
 /// What is killed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum What {
     /// Pushes, tags, mounts, deletions, collections and an import of the registry's storage.
     Registry,
+    /// A controller's life, backup, restore, and the migration of an old database.
+    Controller,
 }
 
 /// Calls that change the disk, or end a change; `write` also tells of a step that is done.
@@ -35,8 +39,25 @@ const POINTS_MAX: usize = 10_000;
 /// itself is not under test.
 const MEMORY: &str = "/dev/shm";
 
-pub fn kill_points(root: &Path, what: What) -> anyhow::Result<()> {
-    let What::Registry = what;
+pub fn kill_points(root: &Path, what: What, arguments: points::Arguments) -> anyhow::Result<()> {
+    match what {
+        What::Registry => registry(root),
+        What::Controller => points::kill_points(&programs(root)?, arguments),
+    }
+}
+
+pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result<()> {
+    points::error_points(&programs(root)?, arguments)
+}
+
+/// Builds the controller and the simulated BMCs; answers where they are.
+fn programs(root: &Path) -> anyhow::Result<PathBuf> {
+    crate::run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    Ok(target.join("debug"))
+}
+
+fn registry(root: &Path) -> anyhow::Result<()> {
     let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
     crate::run("cargo", &build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);

@@ -18,6 +18,7 @@ mod fleet;
 mod fuzz;
 mod images;
 mod kill_points;
+mod points;
 mod power_cuts;
 mod third_party;
 mod tidy;
@@ -64,6 +65,14 @@ enum Task {
     KillPoints {
         #[arg(value_enum)]
         what: kill_points::What,
+        /// Of the controller's points.
+        #[command(flatten)]
+        arguments: points::Arguments,
+    },
+    /// Let each call to the disk of a controller fail, and judge what it makes of it.
+    ErrorPoints {
+        #[command(flatten)]
+        arguments: points::Arguments,
     },
     /// Feed every parser of foreign bytes with what libFuzzer thinks of.
     Fuzz {
@@ -82,6 +91,14 @@ enum Task {
         /// Only at every so-many-th flush.
         #[arg(long, default_value_t = 1)]
         every: usize,
+    },
+    /// What `power-cuts controller` runs and judges with.
+    #[command(hide = true)]
+    ControllerSteps {
+        programs: PathBuf,
+        #[arg(value_enum)]
+        part: points::Part,
+        dir: PathBuf,
     },
     /// Every fault on every simulated BMC: does the controller tell the truth about it?
     Faults(fleet::FaultsArguments),
@@ -118,9 +135,11 @@ fn main() -> anyhow::Result<()> {
             e2e::demo(&root)
         }
         Task::Test => test(&root),
-        Task::KillPoints { what } => kill_points::kill_points(&root, what),
+        Task::KillPoints { what, arguments } => kill_points::kill_points(&root, what, arguments),
+        Task::ErrorPoints { arguments } => kill_points::error_points(&root, arguments),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
+        Task::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Task::Faults(arguments) => {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
@@ -138,14 +157,24 @@ fn main() -> anyhow::Result<()> {
 /// Of each fuzz target in `test`: what broke recently breaks soon.
 const FUZZ_SECS: u32 = 5;
 
+/// Of the controller's kill and error points in `test`: a minute or two of each.
+const SAMPLE: usize = 20;
+/// Of the controller's power cuts: a minute.
+const CUTS_SAMPLE: usize = 10;
+
 /// The whole test command, and how long each part took.
 fn test(root: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
     validate::validate(root)?;
     println!("validate: passed after {:.1} min", minutes());
-    kill_points::kill_points(root, kill_points::What::Registry)?;
-    power_cuts::power_cuts(root, power_cuts::What::Registry, power_cuts::FileSystem::Ext4, 1)?;
+    let sample = points::Arguments { every: SAMPLE };
+    kill_points::kill_points(root, kill_points::What::Registry, sample)?;
+    kill_points::kill_points(root, kill_points::What::Controller, sample)?;
+    kill_points::error_points(root, sample)?;
+    let ext4 = power_cuts::FileSystem::Ext4;
+    power_cuts::power_cuts(root, power_cuts::What::Registry, ext4, 1)?;
+    power_cuts::power_cuts(root, power_cuts::What::Controller, ext4, CUTS_SAMPLE)?;
     fuzz::fuzz(root, None, FUZZ_SECS)?;
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;

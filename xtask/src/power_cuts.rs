@@ -10,6 +10,7 @@
 //! has all writes up to some later place, and one that has any of those after the flush; both are
 //! mounted, and the program's own judge looks at what it had acknowledged by then.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -24,7 +25,23 @@ use anyhow::{Context, bail, ensure};
 pub enum What {
     /// The registry's storage, in the life that `kill-points` kills.
     Registry,
+    /// A controller's database, keys and tokens.
+    Controller,
 }
+
+impl What {
+    /// Disks that forget what they promised, to see that the judge notices. A controller is a program
+    /// to start for each.
+    fn liars(self) -> usize {
+        match self {
+            What::Registry => 50,
+            What::Controller => 12,
+        }
+    }
+}
+
+/// A program with its first arguments; it takes `run-in-step DIR` and `check DIR` after them.
+type Words = Vec<OsString>;
 
 /// What the program's files lie on: file systems differ in what they keep of a file without fsync.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -66,8 +83,6 @@ const LOG_BYTES: u64 = 2 << 30;
 const START: Duration = Duration::from_secs(20);
 /// A log that does not grow for so long has no write under way.
 const QUIET: Duration = Duration::from_millis(10);
-/// Disks that forget what they promised, to see that the judge notices.
-const LIARS: usize = 50;
 
 /// One entry of the log (Linux, Documentation/admin-guide/device-mapper/log-writes.rst).
 struct Entry {
@@ -84,11 +99,19 @@ const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
 pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyhow::Result<()> {
-    let What::Registry = what;
-    let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
-    crate::run("cargo", &build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    let program = target.join("debug/examples/kill_points");
+    let program: Words = match what {
+        What::Registry => {
+            let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
+            crate::run("cargo", &build)?;
+            vec![target.join("debug/examples/kill_points").into()]
+        }
+        What::Controller => {
+            crate::run("cargo", &["build", "--locked", "-p", "controller"])?;
+            let own = std::env::current_exe().context("find this program")?;
+            vec![own.into(), "controller-steps".into(), target.join("debug").into()]
+        }
+    };
     let dir = tempfile::tempdir_in("/dev/shm")?;
     let life = record(&program, dir.path(), on).context("record a life")?;
     println!(
@@ -99,9 +122,10 @@ pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyh
     );
     let mut judge = Judge { life: &life, program: &program, dir: dir.path(), random: 1 };
     let intact = judge.cuts(every)?;
-    let noticed = judge.liars()?;
+    let liars = what.liars();
+    let noticed = judge.liars(liars)?;
     ensure!(noticed > 0, "no disk that forgets flushed writes was noticed: the judge is blind");
-    println!("of {LIARS} disks that forget what they flushed, {noticed} were noticed");
+    println!("of {liars} disks that forget what they flushed, {noticed} were noticed");
     println!("intact {intact}/{intact}, acknowledged losses 0");
     Ok(())
 }
@@ -116,7 +140,7 @@ struct Life {
     acknowledged: Vec<usize>,
 }
 
-fn record(program: &Path, dir: &Path, on: FileSystem) -> anyhow::Result<Life> {
+fn record(program: &[OsString], dir: &Path, on: FileSystem) -> anyhow::Result<Life> {
     let (disk, log, export) = (dir.join("disk"), dir.join("log"), dir.join("export"));
     File::create(&disk)?.set_len(on.disk_bytes())?;
     File::create(&log)?.set_len(LOG_BYTES)?;
@@ -128,7 +152,8 @@ fn record(program: &Path, dir: &Path, on: FileSystem) -> anyhow::Result<Life> {
     let mounted = Mounted::mount(on, &device.0, &place)?;
     let mut reader = LogReader { log: File::open(&log)?, at: SECTOR, entries: Vec::new() };
     let ready = reader.settle()?;
-    let mut child = Command::new(program)
+    let mut child = Command::new(&program[0])
+        .args(&program[1..])
         .arg("run-in-step")
         .arg(place.join("registry"))
         .stdin(Stdio::piped())
@@ -199,7 +224,7 @@ impl LogReader {
 
 struct Judge<'a> {
     life: &'a Life,
-    program: &'a Path,
+    program: &'a [OsString],
     dir: &'a Path,
     random: u64,
 }
@@ -235,11 +260,11 @@ impl Judge<'_> {
     }
 
     /// Disks that lose any write, flushed or not; answers how many the judge refuses.
-    fn liars(&mut self) -> anyhow::Result<usize> {
+    fn liars(&mut self, count: usize) -> anyhow::Result<usize> {
         let base = self.dir.join("base");
         let all = self.life.entries.len();
         let mut noticed = 0;
-        for _ in 0..LIARS {
+        for _ in 0..count {
             let disk = File::create(&base)?;
             disk.set_len(self.life.on.disk_bytes())?;
             for number in 0..self.life.ready {
@@ -273,7 +298,8 @@ impl Judge<'_> {
         let device = Loop::attach(&cut)?;
         let mounted = Mounted::mount(self.life.on, &device.0, &self.dir.join("mounted"))?;
         let done = self.life.acknowledged.iter().filter(|entries| **entries <= end).count();
-        let mut child = Command::new(self.program)
+        let mut child = Command::new(&self.program[0])
+            .args(&self.program[1..])
             .arg("check")
             .arg(mounted.0.join("registry"))
             .stdin(Stdio::piped())

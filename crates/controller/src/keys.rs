@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords
-//! are sealed with and the key that attempt tokens come from. All in the data directory, mode 0600,
+//! are sealed with (`root.key`) and the key that attempt tokens come from (`attempt.key`). All in the data directory, mode 0600,
 //! none in the database: a stolen database gives no password and no token.
 
 use std::fs;
@@ -20,6 +20,7 @@ const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
 const PULL_TOKENS: &[u8] = b"shoal pull token v1";
 const PULL_TOKEN_PREFIX: &str = "shp_pull_";
 const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
+const ATTEMPT_KEY: &str = "attempt.key";
 /// Half of what our own tokens have.
 const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 
@@ -31,6 +32,7 @@ pub struct Keys {
     /// Of the secret of foreign webhook senders, where there is one.
     webhook_secret_hash: Option<Vec<u8>>,
     root: [u8; 32],
+    attempts: [u8; 32],
     random: SystemRandom,
 }
 
@@ -40,8 +42,16 @@ impl Keys {
         let tls = dir.join("tls");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&tls)?;
         let random = SystemRandom::new();
-        let root = keep(&dir.join("root.key"), || Ok(random_bytes::<32>(&random)?.to_vec()))?;
-        let root = root.try_into().map_err(|_| anyhow!("root.key is not 32 bytes"))?;
+        let root_file = dir.join("root.key");
+        let is_first_start = !root_file.exists();
+        let root = keep(&root_file, || Ok(random_bytes::<32>(&random)?.to_vec()))?;
+        let root: [u8; 32] = root.try_into().map_err(|_| anyhow!("root.key is not 32 bytes"))?;
+        // Directories of before this file's time derive attempt tokens from the root key, and may have
+        // attempts under way.
+        let attempts = keep(&dir.join(ATTEMPT_KEY), || {
+            Ok(Vec::from(if is_first_start { random_bytes::<32>(&random)? } else { root }))
+        })?;
+        let attempts = attempts.try_into().map_err(|_| anyhow!("{ATTEMPT_KEY} is not 32 bytes"))?;
         let admin = keep(&dir.join("admin-token"), || {
             Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
         })?;
@@ -55,6 +65,7 @@ impl Keys {
             admin_token_hash: sha256(admin.trim_ascii()),
             webhook_secret_hash,
             root,
+            attempts,
             random,
         })
     }
@@ -88,7 +99,7 @@ impl Keys {
     }
 
     fn derived(&self, purpose: &[u8], attempt: &str) -> String {
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.root);
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.attempts);
         let mut context = ring::hmac::Context::with_key(&key);
         context.update(purpose);
         context.update(attempt.as_bytes());
@@ -144,6 +155,12 @@ impl Keys {
             .map_err(|_| anyhow!("derive the password key"))?;
         Ok(LessSafeKey::new(key))
     }
+}
+
+/// Gives a directory a new key for attempt tokens: those of before are dead.
+pub fn write_new_attempt_key(dir: &Path) -> anyhow::Result<()> {
+    let key = random_bytes::<32>(&SystemRandom::new())?;
+    write_secret(&dir.join(ATTEMPT_KEY), &key).context("write a new key for attempt tokens")
 }
 
 fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -7,6 +7,7 @@
 //!
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
+mod backup;
 mod boot;
 mod boot_progress;
 mod boot_watch;
@@ -52,8 +53,11 @@ pub struct App {
     pub logouts: TaskTracker,
 }
 
-/// How long the end of this process waits for BMCs to end their sessions.
-const LOGOUTS_MAX: Duration = Duration::from_secs(10);
+/// How long the end of this process waits for BMCs to end their sessions. With what requests may take
+/// to end (`http::serve`) a stop takes less than 20 s, after which service managers begin to kill.
+const LOGOUTS_MAX: Duration = Duration::from_secs(5);
+/// And for files that are being written; what is cut off is written again at the next start.
+const BLOCKING_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -63,9 +67,16 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     install_crypto();
-    let Command::Serve(args) = settings::Args::parse().command;
+    match settings::Args::parse().command {
+        Command::Serve(args) => serve(*args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
+    }
+}
+
+fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;
         let driver = driver::start(app.clone());
@@ -77,7 +88,9 @@ fn main() -> anyhow::Result<()> {
             tracing::warn!("a BMC did not end its session in time; it will by itself");
         }
         served
-    })
+    });
+    runtime.shutdown_timeout(BLOCKING_MAX);
+    served
 }
 
 /// Every TLS end of this process uses ring.

@@ -25,7 +25,38 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API, the media and the registry.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Write the state of a data directory into one file; a controller may serve meanwhile.
+    Backup(BackupArgs),
+    /// Make a new data directory of a backup. Open jobs end as failed, their machines are left alone.
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct BackupArgs {
+    /// The controller's data directory.
+    #[arg(long, env = "SHOAL_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The new file; it gets mode 0600.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// With the keys: the file then opens every BMC. Without them each BMC's password must be set
+    /// again after a restore, and there are a new CA and a new admin token.
+    #[arg(long)]
+    pub with_keys: bool,
+    /// With the registry's content, instead of the list of its tags.
+    #[arg(long)]
+    pub with_artifacts: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(long)]
+    pub input: PathBuf,
+    /// The new data directory.
+    #[arg(long)]
+    pub data_dir: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -218,7 +249,7 @@ mod tests {
         let parse = |more: &[&str]| {
             let line = ["shoal-controller", "serve", "--data-dir", "d"];
             Args::try_parse_from(line.iter().chain(more)).map(|args| {
-                let Command::Serve(args) = args.command;
+                let Command::Serve(args) = args.command else { panic!("it says serve") };
                 args.registry.policy()
             })
         };

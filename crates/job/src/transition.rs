@@ -24,6 +24,9 @@ pub enum Event {
     /// The machine, or a webhook, told how it ended.
     Reported(Outcome),
     Cancelled,
+    /// The job comes from a backup: what happened to its machine since is not known, so nothing is
+    /// done to that any more.
+    Restored(Failure),
 }
 
 impl Event {
@@ -38,6 +41,7 @@ impl Event {
             Event::Reported(Outcome::Succeeded) => "a report of success",
             Event::Reported(Outcome::Failed(_)) => "a report of failure",
             Event::Cancelled => "a cancellation",
+            Event::Restored(_) => "the restoring of a backup",
         }
     }
 }
@@ -88,6 +92,20 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(_), Event::Overdue(why)) => ended(state, Outcome::Failed(why.clone())),
         (Provisioning(_), Event::Cancelled) => ended(state, cancelled()),
 
+        // Complete at once and without a cleanup: since the backup another job may have installed the
+        // machine, and to switch that off would be an outage.
+        (Queued | Provisioning(Stage::BuildingTaskMedium), Event::Restored(why)) => {
+            State::Complete { outcome: Outcome::Failed(why.clone()), problem: None }
+        }
+        (Provisioning(_), Event::Restored(why)) => State::Complete {
+            outcome: Outcome::Failed(why.clone()),
+            problem: Some(left_as_it_was()),
+        },
+        (Closing { outcome, problem, .. }, Event::Restored(_)) => State::Complete {
+            outcome: outcome.clone(),
+            problem: problem.clone().or_else(|| Some(left_as_it_was())),
+        },
+
         (Closing { outcome, cleanup, problem }, Event::Done(action))
             if state.action() == Some(*action) =>
         {
@@ -128,6 +146,13 @@ fn ended(state: &State, outcome: Outcome) -> State {
 
 fn cancelled() -> Outcome {
     Outcome::Failed(Failure { step: "cancelled".into(), reason: "cancelled by a user".into() })
+}
+
+fn left_as_it_was() -> Failure {
+    Failure {
+        step: "restore".into(),
+        reason: "the machine was left as it is: look at its media, boot override and power".into(),
+    }
 }
 
 fn after(cleanup: Cleanup, outcome: &Outcome, problem: Option<Failure>) -> State {
@@ -172,6 +197,7 @@ mod tests {
         events.push(Event::Reported(Outcome::Succeeded));
         events.push(Event::Reported(Outcome::Failed(failure("partition.service"))));
         events.push(Event::Cancelled);
+        events.push(Event::Restored(failure("restore")));
         events
     }
 
@@ -239,6 +265,17 @@ mod tests {
             assert_eq!(state, State::Provisioning(Stage::BootingMaintenance));
         }
         assert!(transition(&State::Provisioning(Stage::Writing), &Event::BootLost).is_err());
+    }
+
+    #[test]
+    fn a_restored_job_is_complete_and_asks_for_nothing() {
+        for state in reachable().into_iter().filter(|state| !state.is_complete()) {
+            let next = transition(&state, &Event::Restored(failure("restore"))).unwrap();
+            assert!(next.is_complete(), "{state:?}");
+            let outcome = state.outcome().cloned();
+            let expected = outcome.unwrap_or(Outcome::Failed(failure("restore")));
+            assert_eq!(next.outcome(), Some(&expected), "{state:?}");
+        }
     }
 
     #[test]

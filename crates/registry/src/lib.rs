@@ -13,9 +13,11 @@
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
 //! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
 //!   site without a network;
+//! - `backup`: what a copy of a served directory needs;
 //! - `access`: who may do what; `tokens`: publishers; `policy`: what is kept, and what nobody may change.
 
 mod access;
+pub mod backup;
 mod bundle;
 mod cache;
 mod collect;

@@ -110,7 +110,7 @@ impl Fleet {
     }
 
     /// What `PUT /servers/{serial}` is told.
-    fn server(&self, member: &Member) -> Value {
+    pub fn server(&self, member: &Member) -> Value {
         json!({"bmc": {
             "url": member.url, "username": self.opening.username,
             "password": self.opening.password,
@@ -250,7 +250,7 @@ pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// What is installed: nothing, but the machines ask as if.
-fn recipe() -> Value {
+pub fn recipe() -> Value {
     json!({
         "task_target": "install-linux.target",
         "target_disk": {"serial": "DISK1"},

@@ -65,6 +65,7 @@ fn create() -> Operation {
                 ),
                 INTERNAL,
                 (503, "no-maintenance-iso", "the controller was started without a maintenance OS"),
+                (507, "disk-full", "the controller's disk is full; jobs that run go on"),
                 STORAGE,
             ],
         ]

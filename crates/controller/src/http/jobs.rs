@@ -22,8 +22,8 @@ use serde::Deserialize;
 use super::auth::Admin;
 use super::path::Path;
 use super::plan;
-use super::problem::{Answer, bad_query, json, refuse};
-use crate::store::{Created, JobRow, NewJobRow, api_status};
+use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use crate::store::{self, Created, JobRow, NewJobRow, api_status};
 use crate::{App, evidence, keys, now_ms, timestamp};
 
 /// Rows in one page of jobs, at most and by default.
@@ -99,6 +99,9 @@ pub async fn create(
             "start the controller with --maintenance-iso FILE",
         ));
     }
+    if !app.store.has_room() {
+        return Err(disk_full(&app));
+    }
     let artifact_digest = resolve_artifact(&app, &recipe)?;
     let attempt = uuid::Uuid::now_v7().to_string();
     let row = NewJobRow {
@@ -112,7 +115,14 @@ pub async fn create(
         idempotency,
         now: now_ms(),
     };
-    let job = match app.store.create_job(row).await? {
+    let created = match app.store.create_job(row).await {
+        // The reserve may have just gone with this very job.
+        Err(store::Error::Database(_) | store::Error::Closed) if !app.store.has_room() => {
+            return Err(disk_full(&app));
+        }
+        other => other?,
+    };
+    let job = match created {
         Created::New(job) => {
             app.moved(&job);
             job
@@ -120,6 +130,19 @@ pub async fn create(
         Created::Repeated(job) => job,
     };
     Ok(accepted(&job))
+}
+
+fn disk_full(app: &App) -> Refusal {
+    refuse(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "disk-full",
+        "the controller's disk is full",
+        format!(
+            "jobs that run go on, new ones are not taken; make room on the file system of {}: \
+             POST /artifacts/gc removes what no tag needs",
+            app.settings.data_dir.display()
+        ),
+    )
 }
 
 fn accepted(job: &JobRow) -> Response {

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rusqlite::{Connection, OpenFlags};
@@ -16,6 +17,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_bmc.sql"),
 ];
 
+/// What [`open`] makes of a database.
+pub const VERSION: usize = MIGRATIONS.len();
+
+/// A process that was killed keeps its lock until the last of its threads is gone; whoever starts it
+/// again may be quicker. More patience would hide a mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Keeps a second controller off the same directory.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
     let path = dir.join("lock");
@@ -25,8 +34,12 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
-    if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another controller works in {}; stop it first", dir.display());
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > deadline {
+            bail!("another controller works in {}; stop it first", dir.display());
+        }
+        std::thread::sleep(LOCK_PAUSE);
     }
     Ok(file)
 }
@@ -42,9 +55,11 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
         .open(file)
         .with_context(|| format!("create {}", file.display()))?;
     let connection = Connection::open(file).with_context(|| format!("open {}", file.display()))?;
+    use_wal(&connection)
+        .and_then(|()| no_journal_beside(file))
+        .with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-         PRAGMA busy_timeout = 5000;",
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;",
     )?;
     let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
     if damage != "ok" {
@@ -52,6 +67,26 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
     }
     migrate(&connection)?;
     Ok(connection)
+}
+
+/// A disk that fails while the journal changes leaves the old one in use, and SQLite tells that by its
+/// answer only. Readers then find a journal that they may not roll back, and fail until the next start.
+fn use_wal(connection: &Connection) -> anyhow::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        bail!("SQLite stays at the journal {mode:?}; is the disk in order, and local?");
+    }
+    Ok(())
+}
+
+/// Nor does the answer tell of an old journal that could not be removed. The next start takes it up.
+fn no_journal_beside(file: &Path) -> anyhow::Result<()> {
+    let mut journal = file.as_os_str().to_owned();
+    journal.push("-journal");
+    if Path::new(&journal).exists() {
+        bail!("the journal {} could not be removed; start again", Path::new(&journal).display());
+    }
+    Ok(())
 }
 
 /// A connection that only reads.
@@ -116,6 +151,24 @@ mod tests {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         });
         assert_eq!(kept.unwrap(), ("SN1".into(), "d1".into(), "j1".into()));
+    }
+
+    #[test]
+    fn a_database_without_a_wal_is_refused() {
+        // In memory there is none, which is told as by a disk that failed.
+        let error = use_wal(&Connection::open_in_memory().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("stays at the journal \"memory\""), "{error}");
+    }
+
+    #[test]
+    fn a_database_with_an_old_journal_beside_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shoal.sqlite");
+        drop(open(&file).unwrap());
+        no_journal_beside(&file).unwrap();
+        std::fs::write(dir.path().join("shoal.sqlite-journal"), "").unwrap();
+        let error = no_journal_beside(&file).unwrap_err().to_string();
+        assert!(error.contains("could not be removed"), "{error}");
     }
 
     #[test]

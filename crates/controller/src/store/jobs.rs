@@ -247,9 +247,10 @@ pub(super) fn apply(
     }
     let moved = JobRow { state, epoch: job.epoch + 1, tries: 0, updated_at: now, ..job.clone() };
     let step = match event {
-        Event::GaveUp(_, why) | Event::Overdue(why) | Event::Reported(Outcome::Failed(why)) => {
-            Some(why.step.as_str())
-        }
+        Event::GaveUp(_, why)
+        | Event::Overdue(why)
+        | Event::Restored(why)
+        | Event::Reported(Outcome::Failed(why)) => Some(why.step.as_str()),
         _ => None,
     };
     let line = Line { kind: kind(event), message, step, event: Some(event) };
@@ -267,6 +268,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Reported(Outcome::Succeeded) => "succeeded",
         Event::Reported(Outcome::Failed(_)) => "failed",
         Event::Cancelled => "cancelled",
+        Event::Restored(_) => "restored",
     }
 }
 

@@ -9,15 +9,18 @@
 //! Closures that wait while a commit is under way go into the next one together, so that many small
 //! changes share one fsync. An answer is given only after the commit.
 
+pub mod backup;
 mod connect;
 mod jobs;
 mod media;
 mod reports;
+mod reserve;
 mod servers;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 
+use anyhow::Context;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
@@ -26,6 +29,8 @@ pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
 
+/// The database's file in a data directory.
+pub const FILE: &str = "shoal.sqlite";
 /// Most closures in one commit: keeps the first one's wait short.
 const BATCH_MAX: usize = 256;
 /// Closures that may wait for the writer; more wait in their callers.
@@ -61,6 +66,7 @@ pub struct Store {
     reader: Arc<Mutex<Connection>>,
     /// Counts commits: who waits for news subscribes.
     commits: Arc<watch::Sender<u64>>,
+    reserve: Arc<reserve::Reserve>,
     /// Held as long as this process may write; released by the kernel when it dies.
     _lock: Arc<std::fs::File>,
 }
@@ -69,16 +75,25 @@ impl Store {
     /// Opens `dir/shoal.sqlite`, creating or migrating it. A second process is refused.
     pub fn open(dir: &Path) -> anyhow::Result<Store> {
         let lock = connect::lock(dir)?;
-        let file = dir.join("shoal.sqlite");
+        // Before anything is written: the disk may be full already.
+        let reserve = Arc::new(reserve::Reserve::open(dir).context("keep a reserve")?);
+        let file = dir.join(FILE);
         let connection = connect::open(&file)?;
         let reader = connect::open_reader(&file)?;
         let (writer, queue) = mpsc::sync_channel(QUEUE_MAX);
         let commits = Arc::new(watch::Sender::new(0));
         let announce = commits.clone();
+        let told = reserve.clone();
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_batches(&connection, &queue, &announce))?;
-        Ok(Store { writer, reader: Arc::new(Mutex::new(reader)), commits, _lock: Arc::new(lock) })
+            .spawn(move || write_batches(&connection, &queue, &announce, &told))?;
+        let reader = Arc::new(Mutex::new(reader));
+        Ok(Store { writer, reader, commits, reserve, _lock: Arc::new(lock) })
+    }
+
+    /// Whether the disk has room for new jobs.
+    pub fn has_room(&self) -> bool {
+        self.reserve.is_kept()
     }
 
     /// Told after each commit.
@@ -91,8 +106,12 @@ impl Store {
         change: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
+        let reserve = self.reserve.clone();
         let work: Work = Box::new(move |connection| {
             let result = in_savepoint(connection, change);
+            if let Err(Error::Database(error)) = &result {
+                reserve.meet(error);
+            }
             Box::new(move |committed| {
                 let result = if committed { result } else { Err(Error::Closed) };
                 // The caller may have gone away; the change stands all the same.
@@ -147,10 +166,12 @@ fn write_batches(
     connection: &Connection,
     queue: &mpsc::Receiver<Work>,
     commits: &watch::Sender<u64>,
+    reserve: &reserve::Reserve,
 ) {
     while let Ok(first) = queue.recv() {
         if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
             tracing::error!(%error, "database: cannot begin");
+            reserve.meet(&error);
             // Its caller learns of it by the dropped answer.
             drop(first);
             continue;
@@ -165,6 +186,7 @@ fn write_batches(
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, "database: cannot commit");
+                reserve.meet(&error);
                 if let Err(error) = connection.execute_batch("ROLLBACK") {
                     tracing::error!(%error, "database: cannot roll back");
                 }

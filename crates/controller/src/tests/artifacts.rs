@@ -23,7 +23,7 @@ async fn push_blob(controller: &Controller, token: &str, repository: &str, bytes
 }
 
 /// An artifact of one layer; answers its digest.
-async fn push(controller: &Controller, token: &str, name: &str, layer: &[u8]) -> Digest {
+pub async fn push(controller: &Controller, token: &str, name: &str, layer: &[u8]) -> Digest {
     let (repository, tag) = name.split_once(':').unwrap();
     for blob in [b"{}", layer] {
         assert_eq!(push_blob(controller, token, repository, blob).await, 201);
@@ -41,7 +41,7 @@ async fn push(controller: &Controller, token: &str, name: &str, layer: &[u8]) ->
     Digest::of(&bytes)
 }
 
-async fn status(controller: &Controller, token: &str, path: &str) -> u16 {
+pub async fn status(controller: &Controller, token: &str, path: &str) -> u16 {
     let request = reqwest::Client::new().get(format!("{}{path}", controller.url));
     request.bearer_auth(token).send().await.unwrap().status().as_u16()
 }

@@ -3,8 +3,10 @@
 
 mod about;
 mod artifacts;
+mod backup;
 mod bad_input;
 pub mod bmc;
+mod disk_full;
 mod jobs;
 mod media;
 mod preflight;

@@ -68,7 +68,12 @@ impl Index {
     pub fn open(file: &Path) -> Result<Index, OpenError> {
         let mut writer = Connection::open(file)?;
         writer.busy_timeout(BUSY)?;
-        writer.pragma_update(None, "journal_mode", "WAL")?;
+        let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        // A disk that fails meanwhile leaves the old journal in use, and only the answer tells.
+        if mode != "wal" {
+            let text = format!("SQLite stays at the journal {mode:?} instead of a WAL");
+            return Err(OpenError::Directory(std::io::Error::other(text)));
+        }
         writer.pragma_update(None, "synchronous", "FULL")?;
         migrate(&mut writer)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

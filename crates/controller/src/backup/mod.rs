@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal-controller backup` and `restore`: a controller's state as one file, and back.
+//!
+//! ```text
+//! shoal.sqlite · [root.key · admin-token · tls/ca.key · tls/ca.pem] · [registry/…] · manifest.json · its SHA-256
+//! ```
+//!
+//! - `write`: taken while a controller serves;
+//! - `restore`: everything is verified before the first byte is written, and the jobs that were open
+//!   end without their machines being touched.
+//!
+//! The file is a tar archive, so that other tools can read it too. The manifest comes last: a file that
+//! was cut off has none.
+
+mod restore;
+mod write;
+
+use serde::{Deserialize, Serialize};
+
+pub use restore::restore;
+pub use write::backup;
+
+/// Raised when an older program could not restore the file.
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+const MANIFEST_SHA256: &str = "manifest.sha256";
+/// Lists some thousands of tags; a restore reads it into memory.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Taken with `--with-keys` only: whoever has them has every BMC's password.
+const KEYS: [&str; 4] = ["root.key", "admin-token", "tls/ca.key", "tls/ca.pem"];
+const REGISTRY: &str = "registry";
+
+/// What is in the file, and what it is of.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    program: String,
+    database_version: usize,
+    created_at: jiff::Timestamp,
+    has_keys: bool,
+    has_artifacts: bool,
+    members: Vec<Member>,
+    /// Every tag of the registry: without its content, a restore tells what is missing.
+    artifacts: Vec<Artifact>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Artifact {
+    reference: String,
+    digest: String,
+}

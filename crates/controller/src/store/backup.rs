@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The database as part of a backup: copied while a controller uses it, and put to rest before another
+//! one may.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use job::{Event, Failure};
+use rusqlite::Connection;
+
+use super::{FILE, connect, jobs};
+
+/// The database's version that this program writes.
+pub const VERSION: usize = connect::VERSION;
+
+/// Copies the database of `data_dir`, as it is at this moment, into `to`, which is empty.
+pub fn copy(data_dir: &Path, to: &Path) -> anyhow::Result<()> {
+    let source = connect::open_reader(&data_dir.join(FILE))?;
+    // Unlike a copy of the file this has what is still in the WAL, and none of what was deleted.
+    source
+        .execute("VACUUM INTO ?1", [to.to_string_lossy()])
+        .with_context(|| format!("copy the database into {}", to.display()))?;
+    let copied = connect::open_reader(to)?;
+    let damage: String = copied.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    ensure!(damage == "ok", "the database of {} is damaged: {damage}", data_dir.display());
+    Ok(())
+}
+
+/// The version of the database in this file.
+pub fn version(file: &Path) -> anyhow::Result<usize> {
+    Ok(connect::open_reader(file)?.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+/// Brings a restored database up to this program, and ends every open job in one transaction: what
+/// became of their machines since the backup is not known. Answers the jobs' ids.
+pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<String>> {
+    let mut connection = connect::open(&data_dir.join(FILE))?;
+    let transaction = connection.transaction()?;
+    let open = open_jobs(&transaction)?;
+    for id in &open {
+        let job = jobs::get(&transaction, id)?;
+        let event = Event::Restored(Failure { step: "restore".into(), reason: why.into() });
+        jobs::apply(&transaction, &job, &event, why, now)?;
+        // A complete job answers its machine with "this attempt is over" all the same.
+        transaction.execute(
+            "UPDATE media SET revoked_at = ?2 WHERE job_id = ?1 AND revoked_at IS NULL",
+            rusqlite::params![id, now],
+        )?;
+    }
+    transaction.commit()?;
+    // Into the one file that is moved to its place.
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(open)
+}
+
+fn open_jobs(db: &Connection) -> anyhow::Result<Vec<String>> {
+    let mut query = db.prepare("SELECT id FROM jobs WHERE status <> 'complete' ORDER BY id")?;
+    let ids = query.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
