@@ -27,7 +27,7 @@ mod transport;
 mod virtual_media;
 
 pub use error::Error;
-pub use firmware::Firmware;
+pub use firmware::{Accepted, Firmware, Image};
 pub use logs::{BootProgress, LogEntry};
 pub use machine::{Machine, Power, Slot};
 pub use power::Shutdown;
