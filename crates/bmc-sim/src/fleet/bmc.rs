@@ -13,6 +13,7 @@ use super::fault::Fault;
 use super::profile::Profile;
 use super::reply::{Manner, Reply, Request};
 use super::resources::{self, Boot, Paths, Who};
+use super::update::Firmware;
 use super::{PASSWORD, Shared, USERNAME};
 
 /// Sessions that a BMC has at once; some have four, most 8 to 16.
@@ -49,6 +50,7 @@ pub(super) struct State {
     pub(super) busy_until: Option<Instant>,
     pub(super) generation: u32,
     pub(super) task_polls: u32,
+    pub(super) firmware: Firmware,
     pub(super) node: Option<AbortHandle>,
 }
 
@@ -85,6 +87,7 @@ impl Bmc {
             busy_until: None,
             generation: 0,
             task_polls: 0,
+            firmware: Firmware::new(),
             node: None,
         };
         Bmc { serial, uuid, profile, fault, state: Mutex::new(state) }
@@ -178,6 +181,9 @@ impl Bmc {
         shared: &Arc<Shared>,
         request: &Request,
     ) -> Reply {
+        if let Some(reply) = self.update(state, shared, request) {
+            return reply;
+        }
         let paths = Paths::of(self.profile, state.generation);
         let path = request.path.as_str();
         let slot_of = |action: &str| {
@@ -284,7 +290,7 @@ impl Bmc {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

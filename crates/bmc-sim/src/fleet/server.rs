@@ -29,8 +29,8 @@ use super::reply::{Manner, Reply, Request};
 use super::{STRANGER, Wanted, address, index_of};
 use crate::tls;
 
-/// A client's request is small.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// A client's request is small, but for a firmware image.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Between two bytes of a BMC that drips, in the time of real ones.
 const DRIP_PAUSE: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted: a whole fleet may be visited at once.
@@ -269,6 +269,10 @@ async fn answer(
         let copy = copy_of(shared, &url).await;
         bmc.keep_copy(slot, &url, copy);
     }
+    if let Some(url) = reply.fetch.take() {
+        let (bmc, shared) = (bmc.clone(), shared.clone());
+        tokio::spawn(async move { bmc.fetched(&shared, &copy_of(&shared, &url).await) });
+    }
     send(reply, shared).await
 }
 
@@ -277,12 +281,14 @@ async fn read(request: hyper::Request<Incoming>) -> io::Result<Request> {
     let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (token, if_match) = (text("x-auth-token"), text("if-match"));
     let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(io::Error::other)?;
+    let bytes = body.to_bytes();
     Ok(Request {
         method: head.method.to_string(),
         path: head.uri.path().trim_end_matches('/').to_owned(),
         token,
         if_match,
-        body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        bytes,
     })
 }
 

@@ -5,6 +5,7 @@ mod about;
 mod artifacts;
 mod bad_input;
 pub mod bmc;
+mod firmware;
 mod jobs;
 mod media;
 mod preflight;
