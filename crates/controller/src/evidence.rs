@@ -153,7 +153,6 @@ impl Evidence {
         files.sort();
         Ok(files)
     }
-
 }
 
 /// The jobs that have evidence, those that were touched last at the end.

@@ -155,15 +155,24 @@ impl Bmc {
         state.count += 1;
         let id = format!("s{}", state.count);
         state.sessions.insert(id.clone());
+        // Of a length that a search for it in the controller's traces finds nothing else.
+        let token = format!("{}-{id}", self.session_secret());
         let location = format!("{}/{id}", resources::SESSIONS);
         Reply::json(201, &json!({"@odata.id": location, "Id": id}))
-            .with("x-auth-token", id)
+            .with("x-auth-token", token)
             .with("location", location)
+    }
+
+    /// How each token of a session of this BMC begins.
+    pub fn session_secret(&self) -> String {
+        format!("fleet-session-{}", self.serial)
     }
 
     fn refusal_of_session(&self, state: &mut State, request: &Request) -> Option<Reply> {
         let refused = || Reply::refused(401, "NoValidSession", "there is no such session");
-        let is_known = request.token.as_ref().is_some_and(|token| state.sessions.contains(token));
+        let secret = format!("{}-", self.session_secret());
+        let id = request.token.as_ref().and_then(|token| token.strip_prefix(&secret));
+        let is_known = id.is_some_and(|id| state.sessions.contains(id));
         let is_delete = request.method == "DELETE";
         if !is_known || (self.fault == Fault::UnauthorizedStorm && !is_delete) {
             return Some(refused());
