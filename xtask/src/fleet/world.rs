@@ -16,6 +16,8 @@ use crate::controller::Controller;
 
 /// How often it is looked for jobs that are complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Likewise while there are more jobs than one page has: looking must not be what is measured.
+const LOOK_AT_MANY_EVERY: Duration = Duration::from_secs(1);
 /// Jobs in one page of the list; the API gives no more.
 const PAGE: usize = 200;
 /// Of each file in the image: several requests, and a quarter of it is news.
@@ -178,7 +180,8 @@ impl Controller {
                     ended.insert(serial, ended_job(&job, since.elapsed()));
                 }
             }
-            std::thread::sleep(LOOK_EVERY);
+            let is_many = open.len() > PAGE;
+            std::thread::sleep(if is_many { LOOK_AT_MANY_EVERY } else { LOOK_EVERY });
         }
         Ok(ended)
     }

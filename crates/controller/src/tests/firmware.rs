@@ -1,66 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Firmware updates on simulated BMCs: each fault comes to its named end, and none lasts.
 
-use std::path::Path;
-use std::time::Duration;
-
 use api::servers::{Firmware, FirmwareUpdate, UpdateState, UpdateStep, UpdateWay};
 use bmc_sim::fleet::fault::Step;
-use bmc_sim::fleet::{self, Expected, FIRMWARE_MAGIC, Fault, Fleet, Profile, Wanted};
+use bmc_sim::fleet::{Expected, FIRMWARE_MAGIC, Fault, Profile};
 use serde_json::{Value, json};
 
-use super::{Controller, DEADLINE, temp_dir};
-
-/// Minutes of a real BMC become seconds.
-const TIME_SCALE: f64 = 0.01;
-
-struct World {
-    controller: Controller,
-    fleet: Fleet,
-}
+use super::fleet::World;
+use super::{DEADLINE, temp_dir};
 
 impl World {
-    async fn start(dir: &Path, bmcs: &[(&str, Fault)]) -> World {
-        let controller =
-            Controller::start_with(dir, |settings| settings.time_scale = TIME_SCALE).await;
-        let wanted: Vec<Wanted> = bmcs
-            .iter()
-            .map(|(profile, fault)| Wanted {
-                profile: Profile::named(profile).unwrap(),
-                fault: *fault,
-            })
-            .collect();
-        let iso = dir.join("image.iso");
-        let files = [iso9660::File { name: "A".into(), bytes: vec![0; 10] }];
-        std::fs::write(
-            &iso,
-            iso9660::to_vec(&files, &iso9660::Volume { id: "X".into(), epoch_secs: 0 }).unwrap(),
-        )
-        .unwrap();
-        let settings = fleet::Settings {
-            port: 0,
-            latency: Duration::ZERO,
-            time_scale: TIME_SCALE,
-            maintenance_iso: iso,
-            work_dir: dir.join("fleet"),
-        };
-        let fleet = Fleet::start(settings, &wanted).await.unwrap();
-        for member in fleet.members() {
-            let server = json!({"bmc": {
-                "url": member.url, "username": fleet::USERNAME, "password": fleet::PASSWORD,
-                "certificate_sha256": fleet.certificate_sha256,
-            }});
-            let path = format!("/api/v1/servers/{}", member.serial);
-            let put = controller.request("PUT", &path).json(&server).send().await.unwrap();
-            assert_eq!(put.status(), 201);
-        }
-        World { controller, fleet }
-    }
-
-    fn serial(&self, index: usize) -> String {
-        self.fleet.members()[index].serial.clone()
-    }
-
     /// Sends an image as the body; answers the status and the answer.
     async fn upload(&self, serial: &str, query: &str, image: &str) -> (u16, Value) {
         let path = format!("/api/v1/servers/{serial}/firmware{query}");

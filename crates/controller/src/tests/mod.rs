@@ -6,6 +6,7 @@ mod artifacts;
 mod bad_input;
 pub mod bmc;
 mod firmware;
+mod fleet;
 mod jobs;
 mod media;
 mod preflight;
