@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use ureq::http::Request;
 
 const START: Duration = Duration::from_secs(30);
 /// USER_HZ, which Linux has on every architecture of ours (proc(5)).
@@ -28,22 +29,60 @@ impl Controller {
         image: &Path,
         arguments: &[&str],
     ) -> anyhow::Result<Controller> {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let agent = ureq::Agent::new_with_config(config);
+        let arguments = [&["--dangerously-no-auth"], arguments].concat();
+        Controller::launch(programs, dir, image, &arguments, "error", agent)
+    }
+
+    /// One that asks for its admin's token, and logs all that it ever would.
+    pub fn start_guarded(
+        programs: &Path,
+        dir: &Path,
+        image: &Path,
+        arguments: &[&str],
+    ) -> anyhow::Result<Controller> {
+        let token_file = dir.join("data/admin-token");
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .middleware(
+                move |mut request: Request<ureq::SendBody>,
+                      next: ureq::middleware::MiddlewareNext| {
+                    // It is there as soon as the controller listens.
+                    let token = fs::read_to_string(&token_file).unwrap_or_default();
+                    if let Ok(value) = format!("Bearer {}", token.trim()).parse() {
+                        request.headers_mut().insert("authorization", value);
+                    }
+                    next.handle(request)
+                },
+            )
+            .build();
+        let agent = ureq::Agent::new_with_config(config);
+        Controller::launch(programs, dir, image, arguments, "trace", agent)
+    }
+
+    fn launch(
+        programs: &Path,
+        dir: &Path,
+        image: &Path,
+        arguments: &[&str],
+        log: &str,
+        agent: ureq::Agent,
+    ) -> anyhow::Result<Controller> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let child = Command::new(programs.join("shoal-controller"))
-            .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
+            .args(["serve", "--dangerously-plain-http"])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .arg("--data-dir")
             .arg(dir.join("data"))
             .arg("--maintenance-iso")
             .arg(image)
             .args(arguments)
-            .env("RUST_LOG", "error")
+            .env("RUST_LOG", log)
             .stdout(Stdio::null())
             .stderr(File::create(dir.join("controller.log"))?)
             .spawn()
             .context("start shoal-controller")?;
-        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-        let agent = ureq::Agent::new_with_config(config);
         let base = format!("http://127.0.0.1:{port}/api/v1");
         let controller = Controller { child, base, agent };
         let deadline = Instant::now() + START;
@@ -52,6 +91,12 @@ impl Controller {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(controller)
+    }
+
+    /// What everyone on this machine can read of the process, and its environment (proc(5)).
+    pub fn process(&self) -> anyhow::Result<Vec<u8>> {
+        let file = |name| fs::read(format!("/proc/{}/{name}", self.child.id()));
+        Ok([file("cmdline")?, file("environ")?].concat())
     }
 
     /// `VmRSS`, what is resident now, or `VmHWM`, its peak (proc(5)).

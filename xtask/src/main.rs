@@ -9,9 +9,11 @@
 //!   disk as a loss of power leaves it;
 //! - `fuzz`: parsers of foreign bytes;
 //! - `faults`: the controller against simulated BMCs that are broken in every way we know;
+//! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
 
 mod bench;
+mod canary;
 mod controller;
 mod e2e;
 mod fleet;
@@ -102,6 +104,8 @@ enum Task {
     },
     /// Every fault on every simulated BMC: does the controller tell the truth about it?
     Faults(fleet::FaultsArguments),
+    /// Secrets that take part in jobs, looked for in every place where they must not be.
+    Canary,
     /// Figures of ours beside a peer's from the same run.
     Bench {
         #[arg(value_enum)]
@@ -144,6 +148,10 @@ fn main() -> anyhow::Result<()> {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
+        Task::Canary => {
+            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            canary::canary(&root, &root.join("target/debug"))
+        }
         Task::Bench { what, count, as_built } => {
             if !as_built {
                 let build = ["build", "--release", "--locked"];
@@ -183,6 +191,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("images: built again, the same, after {:.1} min", minutes());
     fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
     println!("faults: told truly after {:.1} min", minutes());
+    canary::canary(root, &root.join("target/release"))?;
+    println!("canary: nothing leaked after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())

@@ -177,3 +177,83 @@ pub struct Firmware {
     /// Of the item on the BMC.
     pub path: String,
 }
+
+/// Body of `POST /servers/{serial}/firmware` for an image that is in the controller's registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewFirmwareUpdate {
+    /// `REPOSITORY:TAG` or `REPOSITORY@DIGEST` of an artifact with one layer: the image.
+    pub image: String,
+    /// What is updated: names or paths of the inventory, or another path on the BMC that its vendor
+    /// names. Without any, the BMC goes by the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// The version that must be installed afterwards. Without it, some version must have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// The last firmware update of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FirmwareUpdate {
+    pub id: String,
+    pub server_serial: String,
+    pub state: UpdateState,
+    /// What it does, or did when it ended.
+    pub step: UpdateStep,
+    /// Why it failed, or why nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The image's name, as the BMC was told.
+    pub file_name: String,
+    pub bytes: u64,
+    pub sha256: String,
+    pub targets: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How the image goes to the BMC; absent before it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<UpdateWay>,
+    /// The inventory before, and after; empty where it was not read.
+    pub before: Vec<Firmware>,
+    pub after: Vec<Firmware>,
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateState {
+    Running,
+    /// The inventory shows it.
+    Succeeded,
+    Failed,
+    /// The BMC had the image when the controller lost sight of it: look before doing it again.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateStep {
+    /// The BMC is found, and its inventory read.
+    #[serde(rename = "firmware.discover")]
+    Discover,
+    /// The image goes to the BMC.
+    #[serde(rename = "firmware.transfer")]
+    Transfer,
+    /// The BMC's task is followed.
+    #[serde(rename = "firmware.task")]
+    Task,
+    /// The inventory is read again.
+    #[serde(rename = "firmware.version")]
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateWay {
+    /// Sent by the controller (`MultipartHttpPushUri`).
+    Push,
+    /// Fetched by the BMC from the controller (`SimpleUpdate`).
+    Pull,
+}

@@ -13,7 +13,7 @@ pub use crate::artifacts::Kind;
     version,
     about,
     after_help = "Exit status: 0 done; 1 the controller refused, or something failed here; 2 wrong usage; \
-                  3 the controller cannot be reached; 4 the job ended as failed."
+                  3 the controller cannot be reached; 4 the job or the firmware update ended as failed."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -134,10 +134,9 @@ pub enum Server {
         #[arg(value_enum)]
         from: BootFrom,
     },
-    /// Firmware that the BMC says is installed.
-    Firmware {
-        serial: String,
-    },
+    /// Firmware, by the BMC.
+    #[command(subcommand)]
+    Firmware(Firmware),
     /// Look at the BMC: power, boot override, slots, what would stand in a job's way. A small medium
     /// is inserted and ejected again to see whether the BMC can read from the controller.
     Probe {
@@ -146,6 +145,28 @@ pub enum Server {
         #[arg(long)]
         no_insert: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Firmware {
+    /// What the BMC says is installed.
+    List { serial: String },
+    /// Install an image and follow it to its end; exit status 4 unless the BMC shows it then. Refused
+    /// while a job is active.
+    Update {
+        serial: String,
+        /// A file, or REPOSITORY:TAG of an artifact in the controller's registry.
+        image: String,
+        /// What is updated: a name or path that `firmware list` shows, or another path on the BMC.
+        /// Can be given several times; without any, the BMC goes by the image.
+        #[arg(long = "target", value_name = "NAME|PATH")]
+        targets: Vec<String>,
+        /// The version that must be installed afterwards; without it, some version must have changed.
+        #[arg(long = "expect-version", value_name = "VERSION")]
+        version: Option<String>,
+    },
+    /// The last update: how it goes, or how it ended.
+    Status { serial: String },
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]

@@ -150,17 +150,18 @@ impl Client {
         answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
     }
 
-    /// Sends a file of this length and reads the answer.
+    /// Sends a file of this type and length and reads the answer.
     pub fn post_bytes(
         &self,
         path: &str,
+        content_type: &str,
         length: u64,
         reader: &mut dyn Read,
     ) -> Result<Value, Failure> {
         let request = self
             .agent
             .post(self.url(path))
-            .header("content-type", "application/x-tar")
+            .header("content-type", content_type)
             .header("content-length", length.to_string());
         value(self.authorized(request).send(SendBody::from_reader(reader)))
     }

@@ -15,6 +15,8 @@ pub enum Failure {
     JobFailed(String),
     /// A job would fail.
     NotReady,
+    /// The firmware update did not come to a good end.
+    UpdateFailed(String),
     /// Something here: a file, a program.
     Local(anyhow::Error),
 }
@@ -24,7 +26,7 @@ impl Failure {
         match self {
             Failure::Refused(_) | Failure::Local(_) => 1,
             Failure::Unreachable(_) => 3,
-            Failure::JobFailed(_) | Failure::NotReady => 4,
+            Failure::JobFailed(_) | Failure::NotReady | Failure::UpdateFailed(_) => 4,
         }
     }
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Failure {
             }
             Failure::Unreachable(why) => write!(f, "the controller cannot be reached: {why}"),
             Failure::JobFailed(why) => write!(f, "the job failed: {why}"),
+            Failure::UpdateFailed(why) => write!(f, "the firmware update {why}"),
             Failure::NotReady => write!(f, "a job would fail; see the checks"),
             Failure::Local(error) => write!(f, "{error:#}"),
         }

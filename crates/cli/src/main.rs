@@ -9,6 +9,7 @@ mod args;
 mod artifacts;
 mod client;
 mod failure;
+mod firmware;
 mod iso;
 mod jobs;
 mod lab;

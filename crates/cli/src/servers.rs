@@ -72,13 +72,7 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
             let state = client.post(&path, &[], &json!(BootAction { boot }))?;
             show(format, &state, &STATE_HEAD, |state| vec![state_row(state)]);
         }
-        Server::Firmware { serial } => {
-            let list = client.get(&format!("{}/firmware", path(&serial)))?;
-            show(format, &list, &["NAME", "VERSION"], |list| {
-                let items = list["firmware"].as_array().into_iter().flatten();
-                items.map(|item| vec![text(item, "/name"), text(item, "/version")]).collect()
-            });
-        }
+        Server::Firmware(command) => crate::firmware::run(client, format, command)?,
         Server::Probe { serial, no_insert } => {
             let probe = format!("{}/probe?insert={}", path(&serial), !no_insert);
             let probe = client.post(&probe, &[], &json!({}))?;
@@ -92,7 +86,7 @@ fn state_row(state: &Value) -> Vec<String> {
     vec![text(state, "/power"), text(state, "/boot_override")]
 }
 
-fn path(serial: &str) -> String {
+pub fn path(serial: &str) -> String {
     format!("/api/v1/servers/{}", encoded(serial))
 }
 

@@ -2,10 +2,12 @@
 //! What a failed job leaves behind for those who have to find out why: in one directory per job,
 //! bounded, without secrets. To keep it never fails a job: what cannot be written is logged.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Context;
@@ -28,13 +30,17 @@ pub const MEDIA_READS: &str = "media-reads.jsonl";
 #[derive(Debug)]
 pub struct Evidence {
     dir: PathBuf,
+    /// Whose evidence is whole, the oldest first; at the start, whose there is.
+    kept: Mutex<VecDeque<String>>,
 }
 
 impl Evidence {
     pub fn open(data_dir: &Path) -> anyhow::Result<Evidence> {
-        let evidence = Evidence { dir: data_dir.join("evidence") };
-        make_dir(&evidence.dir).with_context(|| format!("create {}", evidence.dir.display()))?;
-        evidence.sweep().with_context(|| format!("sweep {}", evidence.dir.display()))?;
+        let dir = data_dir.join("evidence");
+        make_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let kept = by_age(&dir).with_context(|| format!("list {}", dir.display()))?;
+        let evidence = Evidence { dir, kept: Mutex::new(kept) };
+        evidence.sweep();
         Ok(evidence)
     }
 
@@ -58,8 +64,37 @@ impl Evidence {
         self.log(job_id, self.write(job_id, name, lines, false));
     }
 
+    /// A failed job is complete: its evidence is the newest. The oldest beyond [`JOBS_MAX`] goes; that
+    /// of jobs under way stays, however many they are.
+    pub fn is_whole(&self, job_id: &str) {
+        {
+            let mut kept = self.kept();
+            kept.retain(|id| id != job_id);
+            kept.push_back(job_id.to_owned());
+        }
+        self.sweep();
+    }
+
     /// A job that went well needs none.
     pub fn forget(&self, job_id: &str) {
+        self.kept().retain(|id| id != job_id);
+        self.remove(job_id);
+    }
+
+    fn sweep(&self) {
+        let surplus: Vec<String> = {
+            let mut kept = self.kept();
+            let count = kept.len().saturating_sub(JOBS_MAX);
+            kept.drain(..count).collect()
+        };
+        surplus.iter().for_each(|job_id| self.remove(job_id));
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, job_id: &str) {
         match fs::remove_dir_all(self.dir.join(job_id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => self.log(job_id, Err(error)),
             _ => {}
@@ -118,21 +153,18 @@ impl Evidence {
         files.sort();
         Ok(files)
     }
+}
 
-    /// Removes the oldest beyond [`JOBS_MAX`].
-    fn sweep(&self) -> io::Result<()> {
-        let mut jobs = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            jobs.push((
-                entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                entry.path(),
-            ));
-        }
-        jobs.sort();
-        let surplus = jobs.len().saturating_sub(JOBS_MAX);
-        jobs.iter().take(surplus).try_for_each(|(_, path)| fs::remove_dir_all(path))
+/// The jobs that have evidence, those that were touched last at the end.
+fn by_age(dir: &Path) -> io::Result<VecDeque<String>> {
+    let mut jobs = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let touched = entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        jobs.push((touched, entry.file_name().to_string_lossy().into_owned()));
     }
+    jobs.sort();
+    Ok(jobs.into_iter().map(|(_, id)| id).collect())
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
@@ -148,6 +180,9 @@ pub fn keep(app: &App, job: &JobRow) {
                 let dropped = (dropped > 0).then(|| serde_json::json!({"earlier": dropped}));
                 let requests = requests.iter().map(|request| serde_json::json!(request));
                 app.evidence.put(&job.id, MEDIA_READS, dropped.into_iter().chain(requests));
+            }
+            if job.state.is_complete() {
+                app.evidence.is_whole(&job.id);
             }
         }
         Some(job::Outcome::Succeeded) => app.evidence.forget(&job.id),
@@ -229,6 +264,15 @@ mod tests {
         }
         drop(evidence);
         let evidence = Evidence::open(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(&evidence.dir).unwrap().count(), JOBS_MAX);
+        let count = || fs::read_dir(&evidence.dir).unwrap().count();
+        assert_eq!(count(), JOBS_MAX);
+        // One under way does not count; one that ends pushes out the oldest.
+        evidence.append("under-way", MEDIA_READS, ["x"]);
+        assert_eq!(count(), JOBS_MAX + 1);
+        evidence.append("new", MEDIA_READS, ["x"]);
+        evidence.is_whole("new");
+        evidence.is_whole("new");
+        assert_eq!(count(), JOBS_MAX + 1);
+        assert!(evidence.dir.join("new").exists() && evidence.dir.join("under-way").exists());
     }
 }

@@ -25,6 +25,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod updates;
 mod visit;
 
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub struct App {
     pub media: Arc<media::Media>,
     pub probes: Arc<probe_medium::Probes>,
     pub evidence: Arc<evidence::Evidence>,
+    pub updates: Arc<updates::Updates>,
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
     pub lanes: Arc<lanes::Lanes>,
@@ -106,6 +108,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let keys = keys::Keys::open(&dir, &settings)?;
     let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
     let evidence = evidence::Evidence::open(&dir)?;
+    let updates = updates::Updates::open(&dir)?;
     let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())
         .context("open the registry")?;
     Ok(App {
@@ -115,6 +118,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         media: Arc::new(media),
         probes: Arc::default(),
         evidence: Arc::new(evidence),
+        updates: Arc::new(updates),
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
         lanes: Arc::default(),

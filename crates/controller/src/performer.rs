@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use job::{Action, Event, Failure, Stage, State};
-use redfish::Shutdown;
+use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
 
@@ -87,7 +87,7 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         },
         Action::BootMaintenance => {
             let visit = Visit::begin(app, job).await?;
-            let result = boot_maintenance(app, &visit, &job.id).await;
+            let result = boot_maintenance(app, &visit, job).await;
             visit.end(result).await
         }
         Action::PowerOff => {
@@ -158,42 +158,47 @@ fn task_iso(
 }
 
 async fn insert_media(app: &App, job: &JobRow) -> Done {
-    let failed = |reason: String, is_transient| {
-        Failed::new("redfish.mount.maintenance", reason, is_transient)
-    };
     let visit = Visit::begin(app, job).await?;
     let result = async {
-        let chosen = media_plan::choose(&visit.machine)
-            .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
-        if chosen.plan == MediaPlan::OneCd {
-            // Told before the BMC is touched.
-            let overlay = app.media.overlay(&job.attempt);
-            overlay.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
+        if job.state == State::Provisioning(Stage::ReinsertingMedia) {
+            // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
+            let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
+            result.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
         }
-        let (mut urls, mut hashes) = (Vec::new(), Vec::new());
-        for (kind, _) in &chosen.media {
-            let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
-            hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
-            urls.push(medium_url(app, &token, *kind));
-        }
-        let issued = app.store.issue_media(&job.id, chosen.plan.name(), hashes, now_ms()).await;
-        issued.map_err(|error| failed(error.to_string(), true))?;
-        app.media.forget_reads(&job.id);
-        insert_all(&visit, job, &chosen, urls).await
+        insert_anew(app, &visit.bmc, &visit.machine, job).await
     };
     let result = result.await;
     visit.end(result).await
 }
 
-async fn insert_all(visit: &Visit, job: &JobRow, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
-    if job.state == State::Provisioning(Stage::ReinsertingMedia) {
-        // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
-        let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
-        result.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
+/// Inserts the media of a job under new URLs; those before are dead then.
+async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> Done {
+    let failed = |reason: String, is_transient| {
+        Failed::new("redfish.mount.maintenance", reason, is_transient)
+    };
+    let chosen = media_plan::choose(machine)
+        .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
+    if chosen.plan == MediaPlan::OneCd {
+        // Told before the BMC is touched.
+        let overlay = app.media.overlay(&job.attempt);
+        overlay.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
     }
+    let (mut urls, mut hashes) = (Vec::new(), Vec::new());
+    for (kind, _) in &chosen.media {
+        let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
+        hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
+        urls.push(medium_url(app, &token, *kind));
+    }
+    let issued = app.store.issue_media(&job.id, chosen.plan.name(), hashes, now_ms()).await;
+    issued.map_err(|error| failed(error.to_string(), true))?;
+    app.media.forget_reads(&job.id);
+    insert_all(bmc, &chosen, urls).await
+}
+
+async fn insert_all(bmc: &Bmc, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
     for ((kind, slot), url) in chosen.media.iter().zip(urls) {
         let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
-        visit.bmc.insert(slot, &url).await.map_err(|error| {
+        bmc.insert(slot, &url).await.map_err(|error| {
             let failed = Failed::by_bmc(step, &error);
             // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
             // still work on the insert before. One that restarted may have its slots elsewhere now:
@@ -205,15 +210,36 @@ async fn insert_all(visit: &Visit, job: &JobRow, chosen: &Chosen<'_>, urls: Vec<
     Ok(format!("{} ({})", chosen.words(), chosen.plan.name()))
 }
 
-async fn boot_maintenance(app: &App, visit: &Visit, job_id: &str) -> Done {
+async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let (bmc, machine) = (&visit.bmc, &visit.machine);
     let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
     bmc.power_off(machine, Shutdown::Graceful).await.map_err(failed("redfish.reset"))?;
     // The override comes after power-off: some BMCs drop it while the power state changes.
     bmc.set_boot_once_cd(machine).await.map_err(failed("redfish.boot-override"))?;
-    app.media.begin_boot(job_id, Instant::now());
+    let inserted = insert_lost(app, visit, job).await?;
+    app.media.begin_boot(&job.id, Instant::now());
     bmc.power_on(machine).await.map_err(failed("redfish.reset"))?;
-    Ok("boot once from CD is set and the machine is on".into())
+    let inserted = inserted.map(|what| format!("; the BMC had lost its media: {what}"));
+    let inserted = inserted.unwrap_or_default();
+    Ok(format!("boot once from CD is set and the machine is on{inserted}"))
+}
+
+/// A BMC that restarted since the insert has lost its media, and may have its slots elsewhere; others
+/// drop them with the power. Looked for anew once: what is lost again is for the next try.
+async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<String>, Failed> {
+    // The client itself: the session keeps in mind what a visit's begin says of the BMC.
+    let bmc: &Bmc = &visit.bmc;
+    let by_bmc = |error| Failed::by_bmc("redfish.mount.maintenance", &error);
+    let chosen = media_plan::choose(&visit.machine).map_err(by_bmc)?;
+    let mut is_lost = false;
+    for (_, slot) in &chosen.media {
+        is_lost |= bmc.is_inserted(slot).await.map_err(by_bmc)? != Some(true);
+    }
+    if !is_lost {
+        return Ok(None);
+    }
+    let machine = bmc.machine(Some(&job.server_serial)).await.map_err(by_bmc)?;
+    insert_anew(app, bmc, &machine, job).await.map(Some)
 }
 
 /// After a crash between the reset and its record: does the machine show that it boots our media?

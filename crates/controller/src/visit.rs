@@ -64,6 +64,8 @@ pub enum Closed {
     Resting(Duration),
     #[error("job {0} is active on this server; wait for its end or cancel it")]
     Busy(String),
+    #[error("the firmware of this server is being updated; wait for its end")]
+    Updating,
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("{0:#}")]
@@ -87,7 +89,7 @@ impl Closed {
                 Failed { retry_after: Some(*rest), ..failed }
             }
             Closed::Store(_) => Failed::new(step, chain(self), true),
-            Closed::Refused(_) | Closed::Busy(_) | Closed::Other(_) => {
+            Closed::Refused(_) | Closed::Busy(_) | Closed::Updating | Closed::Other(_) => {
                 Failed::new(step, chain(self), false)
             }
         }

@@ -107,8 +107,7 @@ impl Bmc {
             match task["TaskState"].as_str() {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
                     let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
-                    let why = format!("the task failed: {}", foreign(why));
-                    return Err(Error::BadAnswer { what: path, why });
+                    return Err(Error::TaskFailed { task: path, why: foreign(why) });
                 }
                 Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
                     tokio::time::sleep(self.budgets.poll).await;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What can go wrong with a BMC, by what the caller can do about it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A failed operation. Texts name the method and path, never a credential or a media URL's token.
@@ -18,6 +19,8 @@ pub enum Error {
     Status { what: String, status: u16, detail: String, retry_after: Option<Duration> },
     #[error("{what}: {why}")]
     BadAnswer { what: String, why: String },
+    #[error("{task}: the task failed: {why}")]
+    TaskFailed { task: String, why: String },
     #[error("{what} was accepted, but after {budget:?} it has not happened")]
     NotEffective { what: String, budget: Duration },
     #[error("the BMC leads to a machine with serial {found:?}, not {wanted:?}")]
@@ -26,6 +29,8 @@ pub enum Error {
     NoSlot { wanted: &'static str, found: String },
     #[error("this BMC does not offer {0}")]
     Unsupported(&'static str),
+    #[error("the firmware image {} cannot be read", .path.display())]
+    Image { path: PathBuf, source: std::io::Error },
     #[error("the client cannot be set up: {0}")]
     Setup(String),
 }
@@ -38,9 +43,10 @@ impl Error {
     /// Another try later may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Unreachable { .. } | Error::NotEffective { .. } | Error::BadAnswer { .. } => {
-                true
-            }
+            Error::Unreachable { .. }
+            | Error::NotEffective { .. }
+            | Error::BadAnswer { .. }
+            | Error::TaskFailed { .. } => true,
             Error::Status { status, .. } => matches!(status, 408 | 409 | 429 | 500..=599),
             Error::Unauthorized
             | Error::CertificateChanged { .. }
@@ -48,6 +54,7 @@ impl Error {
             | Error::WrongMachine { .. }
             | Error::NoSlot { .. }
             | Error::Unsupported(_)
+            | Error::Image { .. }
             | Error::Setup(_) => false,
         }
     }

@@ -2,8 +2,14 @@
 //! Firmware through the BMC's UpdateService: pulled by the BMC or pushed to it, its task followed to
 //! the end. What is installed is told by the inventory, not by the task.
 
+use std::io;
+use std::path::Path;
+
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::io::ReaderStream;
 use url::Url;
 
 use crate::machine::link;
@@ -13,12 +19,27 @@ use crate::{Bmc, Error};
 /// Parts of a machine whose firmware is listed; a large server has some sixty.
 const ITEMS_MAX: usize = 200;
 
+/// Of an image that goes out, in memory at a time.
+const CHUNK_BYTES: usize = 128 << 10;
+
 /// One item of the firmware inventory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Firmware {
     pub path: String,
     pub name: String,
     pub version: String,
+}
+
+/// An update that the BMC has taken: what is left is to see what comes of it.
+#[derive(Debug)]
+pub struct Accepted(Answer);
+
+/// An image in a file, as it is pushed.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    pub path: &'a Path,
+    /// As the BMC is told: some go by its ending.
+    pub file_name: &'a str,
 }
 
 impl Bmc {
@@ -39,8 +60,9 @@ impl Bmc {
         Ok(items)
     }
 
-    /// Lets the BMC fetch an image from one of our own URLs and install it; ends when its task does.
-    pub async fn update_from(&self, image: &Url, targets: &[String]) -> Result<(), Error> {
+    /// Lets the BMC fetch an image from one of our own URLs and install it; answers as soon as the
+    /// BMC has taken the request.
+    pub async fn update_from(&self, image: &Url, targets: &[String]) -> Result<Accepted, Error> {
         let service = self.update_service().await?;
         let action = &service["Actions"]["#UpdateService.SimpleUpdate"]["target"];
         let path = action.as_str().ok_or(Error::Unsupported("UpdateService.SimpleUpdate"))?;
@@ -52,17 +74,16 @@ impl Bmc {
         let mut with_protocol = plain.clone();
         with_protocol["TransferProtocol"] = protocol.into();
         let bodies = [Some(plain), Some(with_protocol)];
-        let answer = self.while_busy(|| self.post_variants(path, &bodies)).await?;
-        self.follow_update(answer).await
+        Ok(Accepted(self.while_busy(|| self.post_variants(path, &bodies)).await?))
     }
 
-    /// Pushes an image to the BMC and installs it; ends when the BMC's task does.
+    /// Pushes an image to the BMC and has it installed; answers as soon as the BMC has it. The image
+    /// is read as it goes out.
     pub async fn push_update(
         &self,
-        file_name: &str,
-        image: &[u8],
+        image: Image<'_>,
         targets: &[String],
-    ) -> Result<(), Error> {
+    ) -> Result<Accepted, Error> {
         let service = self.update_service().await?;
         let path = service["MultipartHttpPushUri"].as_str();
         let path = path.ok_or(Error::Unsupported("a multipart push of firmware"))?;
@@ -70,11 +91,43 @@ impl Bmc {
         if !targets.is_empty() {
             parameters["Targets"] = json!(targets);
         }
-        let (boundary, body) = multipart(&parameters, file_name, image)?;
+        let Multipart { boundary, length, body } = multipart(&parameters, image).await?;
         let kind = format!("multipart/form-data; boundary={boundary}");
         // Not repeated: a BMC that has it may be installing it.
-        let answer = self.post_bytes(path, &kind, body).await?;
-        self.follow_update(answer).await
+        Ok(Accepted(self.post_stream(path, &kind, length, body).await?))
+    }
+
+    /// Follows an update's task to its end, also through a restart of the BMC. That the task ended
+    /// well does not say what is installed.
+    pub async fn finish_update(&self, accepted: Accepted) -> Result<(), Error> {
+        self.follow_for(accepted.0, self.budgets.update).await
+    }
+
+    /// The inventory, once `is_done` holds of it. A BMC that restarts with its new firmware is waited
+    /// for as long as an update may take; one that answers has the time of any effect.
+    pub async fn firmware_when(
+        &self,
+        is_done: impl Fn(&[Firmware]) -> bool,
+    ) -> Result<Vec<Firmware>, Error> {
+        let patience = Instant::now() + self.budgets.update;
+        let mut deadline = None;
+        loop {
+            match self.firmware().await {
+                Ok(items) if is_done(&items) => return Ok(items),
+                Ok(_) => {
+                    let end = Instant::now() + self.budgets.effect;
+                    if Instant::now() > *deadline.get_or_insert(end) {
+                        let (what, budget) = ("the new firmware".into(), self.budgets.effect);
+                        return Err(Error::NotEffective { what, budget });
+                    }
+                }
+                Err(error) if Instant::now() > patience || !is_of_restart(&error) => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(self.budgets.poll).await;
+        }
     }
 
     async fn update_service(&self) -> Result<Value, Error> {
@@ -82,32 +135,45 @@ impl Bmc {
         let path = link(&root["UpdateService"]).ok_or(Error::Unsupported("an UpdateService"))?;
         Ok(self.get(&path).await?.body)
     }
+}
 
-    async fn follow_update(&self, answer: Answer) -> Result<(), Error> {
-        self.follow_for(answer, self.budgets.update).await
+/// What a BMC that restarts may say: nothing, or that something is not there yet.
+fn is_of_restart(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Status { status, .. } => matches!(status, 404 | 500..=599),
+        _ => false,
     }
+}
+
+/// A body of two parts.
+struct Multipart {
+    boundary: String,
+    length: u64,
+    body: reqwest::Body,
 }
 
 /// The two parts that DSP0266 13.7 asks for, and what separates them: random, so that no image holds
 /// it.
-fn multipart(
-    parameters: &Value,
-    file_name: &str,
-    image: &[u8],
-) -> Result<(String, Vec<u8>), Error> {
+async fn multipart(parameters: &Value, image: Image<'_>) -> Result<Multipart, Error> {
+    let unreadable = |source| Error::Image { path: image.path.to_owned(), source };
+    let file = tokio::fs::File::open(image.path).await.map_err(unreadable)?;
+    let image_bytes = file.metadata().await.map_err(unreadable)?.len();
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| Error::Setup(error.to_string()))?;
     let boundary = format!("shoal-{}", crate::tls::hex(&random));
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let file_name: String = file_name.chars().filter(is_plain).collect();
-    let mut body = format!(
+    let file_name: String = image.file_name.chars().filter(is_plain).collect();
+    let head = format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"UpdateParameters\"\r\n\
          Content-Type: application/json\r\n\r\n{parameters}\r\n\
          --{boundary}\r\nContent-Disposition: form-data; name=\"UpdateFile\"; \
          filename=\"{file_name}\"\r\nContent-Type: application/octet-stream\r\n\r\n"
-    )
-    .into_bytes();
-    body.extend_from_slice(image);
-    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-    Ok((boundary, body))
+    );
+    let tail = format!("\r\n--{boundary}--\r\n");
+    let length = head.len() as u64 + image_bytes + tail.len() as u64;
+    let text = |text: String| stream::iter([Ok::<_, io::Error>(text.into())]);
+    let bytes = ReaderStream::with_capacity(file, CHUNK_BYTES);
+    let body = reqwest::Body::wrap_stream(text(head).chain(bytes).chain(text(tail)));
+    Ok(Multipart { boundary, length, body })
 }

@@ -27,8 +27,10 @@ mod transport;
 mod virtual_media;
 
 pub use error::Error;
-pub use firmware::Firmware;
+pub use firmware::{Accepted, Firmware, Image};
 pub use logs::{BootProgress, LogEntry};
+#[doc(hidden)]
+pub use machine::machine_of_answers;
 pub use machine::{Machine, Power, Slot};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};

@@ -130,6 +130,27 @@ impl Machine {
     }
 }
 
+/// What becomes of a BMC's answers once they are here: service root, manager and system, then slots.
+/// `None` where one is refused. For the fuzz target.
+#[doc(hidden)]
+pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
+    let parsed: Result<Vec<Value>, String> =
+        answers.iter().map(|bytes| crate::document::parse(bytes)).collect();
+    let parsed = parsed.ok()?;
+    let [root, manager, system, slots @ ..] = parsed.as_slice() else { return None };
+    let profile = detect(root, manager, system);
+    let path_of = |body: &Value| link(body).unwrap_or_default();
+    let mut slots: Vec<Slot> = slots
+        .iter()
+        .take(MEMBERS_MAX)
+        .map(|body| Slot { is_patched: true, ..slot_of(&path_of(body), body) })
+        .collect();
+    suit(&mut slots, profile);
+    let manager = Member { path: path_of(manager), allow: None, body: manager.clone() };
+    let machine = machine_of(path_of(system), system, Some(manager), profile, slots);
+    Some((machine, parsed.iter().map(crate::transcript::shown).collect()))
+}
+
 impl Bmc {
     /// The machine behind this BMC; with `serial`, exactly that one.
     pub async fn machine(&self, serial: Option<&str>) -> Result<Machine, Error> {

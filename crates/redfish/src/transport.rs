@@ -247,18 +247,23 @@ impl Bmc {
         }
     }
 
-    /// One POST of bytes, which is not repeated. It has the time of an insert.
-    pub(crate) async fn post_bytes(
+    /// One POST of a body of this length, which is not repeated. It has the time of an insert.
+    pub(crate) async fn post_stream(
         &self,
         path: &str,
         content_type: &str,
-        bytes: Vec<u8>,
+        length: u64,
+        body: reqwest::Body,
     ) -> Result<Answer, Error> {
         let begun = self.recording().begin("POST", path, None);
         let result = async {
             let what = format!("POST {path}");
             let request = self.request(Method::POST, path).await?.timeout(self.budgets.insert);
-            let request = request.header(header::CONTENT_TYPE, content_type).body(bytes);
+            // With its length told: small web servers of BMCs take no chunked body.
+            let request = request
+                .header(header::CONTENT_TYPE, content_type)
+                .header(header::CONTENT_LENGTH, length)
+                .body(body);
             let response = self.send(request, &what).await?;
             match response.status() {
                 StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),

@@ -10,6 +10,10 @@ use crate::profile::Quirk;
 use crate::transport::Answer;
 use crate::{Bmc, Error, Slot};
 
+/// How often an insert that is called a bad request is repeated: some BMCs say so while they work on
+/// the insert before, which takes them seconds. A request that is bad stays so.
+const BAD_REQUESTS_MAX: u32 = 3;
+
 impl Bmc {
     /// Inserts a medium: ejects what is there, waits until the slot is empty, inserts, and waits
     /// until the BMC reports our URL. A slot that claims to hold it already is not believed: BMCs
@@ -20,6 +24,7 @@ impl Bmc {
         }
         self.eject(slot).await?;
         let deadline = Instant::now() + self.budgets.effect;
+        let mut bad_requests = 0;
         loop {
             match self.insert_once(slot, url).await {
                 Ok(answer) => break self.follow(answer).await?,
@@ -30,7 +35,14 @@ impl Bmc {
                     if now.inserted && now.image.as_deref() == Some(url.as_str()) {
                         return Ok(());
                     }
-                    let is_busy = matches!(error, Error::Status { status: 409, .. });
+                    let is_busy = match error {
+                        Error::Status { status: 409, .. } => true,
+                        Error::Status { status: 400, .. } => {
+                            bad_requests += 1;
+                            bad_requests <= BAD_REQUESTS_MAX
+                        }
+                        _ => false,
+                    };
                     if !is_busy || Instant::now() + self.budgets.conflict > deadline {
                         return Err(error);
                     }
@@ -88,6 +100,15 @@ impl Bmc {
             bodies.reverse();
         }
         self.while_busy(|| self.post_variants(eject, &bodies)).await
+    }
+
+    /// Whether something is in the slot now. `None`: the BMC has no such slot any more.
+    pub async fn is_inserted(&self, slot: &Slot) -> Result<Option<bool>, Error> {
+        match self.slot(slot).await {
+            Ok(now) => Ok(Some(now.inserted)),
+            Err(Error::Status { status: 404 | 410, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {

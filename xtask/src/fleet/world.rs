@@ -16,10 +16,15 @@ use crate::controller::Controller;
 
 /// How often it is looked for jobs that are complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Likewise while there are more jobs than one page has: looking must not be what is measured.
+const LOOK_AT_MANY_EVERY: Duration = Duration::from_secs(1);
 /// Jobs in one page of the list; the API gives no more.
 const PAGE: usize = 200;
 /// Of each file in the image: several requests, and a quarter of it is news.
 const FILE_BYTES: usize = 512 << 10;
+
+/// In what is installed, as a password would be.
+pub const USER_DATA_SECRET: &str = "canary-user-data-1c9d41f0";
 
 /// One BMC of the fleet, as the fleet describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,6 +48,8 @@ pub struct Report {
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
+    /// What it was told in confidence.
+    pub secrets: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +63,7 @@ struct Opening {
 /// `shoal-bmc-sim fleet`, serving.
 pub struct Fleet {
     pub members: Vec<Member>,
+    pub password: String,
     opening: Opening,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -99,7 +107,14 @@ impl Fleet {
         stdout.read_line(&mut line).context("read what the fleet has")?;
         let opening: Opening = serde_json::from_str(&line)
             .with_context(|| format!("the fleet did not start; see {}/fleet.log", dir.display()))?;
-        Ok(Fleet { members: opening.bmcs.clone(), opening, child, stdin, stdout })
+        Ok(Fleet {
+            members: opening.bmcs.clone(),
+            password: opening.password.clone(),
+            opening,
+            child,
+            stdin,
+            stdout,
+        })
     }
 
     pub fn end(mut self) -> anyhow::Result<Report> {
@@ -165,7 +180,8 @@ impl Controller {
                     ended.insert(serial, ended_job(&job, since.elapsed()));
                 }
             }
-            std::thread::sleep(LOOK_EVERY);
+            let is_many = open.len() > PAGE;
+            std::thread::sleep(if is_many { LOOK_AT_MANY_EVERY } else { LOOK_EVERY });
         }
         Ok(ended)
     }
@@ -260,6 +276,6 @@ pub fn recipe() -> Value {
             {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
             {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
         ],
-        "user_data": "#cloud-config\nhostname: web-1\n"
+        "user_data": format!("#cloud-config\nhostname: web-1\n# {USER_DATA_SECRET}\n")
     })
 }

@@ -26,6 +26,8 @@ pub fn schemas() -> Map<String, Value> {
         name::<servers::BootAction>,
         name::<servers::ServerState>,
         name::<servers::FirmwareList>,
+        name::<servers::NewFirmwareUpdate>,
+        name::<servers::FirmwareUpdate>,
         name::<servers::Probe>,
         name::<artifacts::ArtifactList>,
         name::<artifacts::Collected>,

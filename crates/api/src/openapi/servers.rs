@@ -20,7 +20,18 @@ const RESTING: Problem = (
 const PIN: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 pub fn operations() -> Vec<Operation> {
-    vec![list(), show(), put(), delete(), probe(), power(), boot(), firmware()]
+    vec![
+        list(),
+        show(),
+        put(),
+        delete(),
+        probe(),
+        power(),
+        boot(),
+        firmware(),
+        update_firmware(),
+        firmware_update(),
+    ]
 }
 
 fn list() -> Operation {
@@ -215,6 +226,90 @@ fn firmware() -> Operation {
         answers: vec![(200, answer("What is installed", "FirmwareList", list))],
         problems: vec![PATH, UNKNOWN, CREDENTIALS, INTERNAL, BMC, RESTING, STORAGE],
     }
+}
+
+fn update_firmware() -> Operation {
+    let new = json!({"image": "firmware/bmc:2.1", "targets": ["BMC"], "version": "2.1"});
+    let mut body = body("NewFirmwareUpdate", new).unwrap_or_default();
+    body["content"]["application/octet-stream"] = json!({});
+    let text = |name, what| query_parameter(name, what, json!({"type": "string"}));
+    Operation {
+        method: "post",
+        path: "/api/v1/servers/{serial}/firmware",
+        id: "updateFirmware",
+        tag: "servers",
+        summary: "Update a server's firmware through its BMC",
+        description: "The image is an artifact of this registry, named in JSON, or the body itself; the query is for the latter. It is pushed to the BMC, or fetched by it from this controller where it takes no push. What comes of it is told by the update. No job is taken for this server meanwhile.",
+        access: Access::Admin,
+        parameters: vec![
+            serial(),
+            text("name", "the image's file name, as the BMC is told; some go by its ending"),
+            text("target", "as `targets` in JSON, separated by commas"),
+            text("version", "as `version` in JSON"),
+        ],
+        body: Some(body),
+        answers: vec![(202, answer("Under way", "FirmwareUpdate", update_example("running")))],
+        problems: [
+            BODY.as_slice(),
+            &[
+                PATH,
+                QUERY,
+                UNKNOWN,
+                (409, "conflict", "the server has an open job or another update"),
+                (413, "image", "the image is larger than 4 GiB"),
+                (422, "artifact-unknown", "the image is not in this controller's registry"),
+                (422, "image", "the image is empty, or the artifact is not one file"),
+                INTERNAL,
+                (503, "busy", "too many updates are under way"),
+                STORAGE,
+            ],
+        ]
+        .concat(),
+    }
+}
+
+fn firmware_update() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/servers/{serial}/firmware/update",
+        id: "showFirmwareUpdate",
+        tag: "servers",
+        summary: "Show a server's last firmware update",
+        description: "`unknown`: the BMC had the image when the controller lost sight of it, by its own end or the BMC's silence.",
+        access: Access::Admin,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(200, answer("The update", "FirmwareUpdate", update_example("succeeded")))],
+        problems: vec![
+            PATH,
+            UNKNOWN,
+            (404, "update-unknown", "this server's firmware was not updated by this controller"),
+            INTERNAL,
+            STORAGE,
+        ],
+    }
+}
+
+fn update_example(state: &str) -> Value {
+    let item = |version| {
+        let path = "/redfish/v1/UpdateService/FirmwareInventory/BMC";
+        json!([{"name": "BMC", "version": version, "path": path}])
+    };
+    let is_over = state != "running";
+    let mut update = json!({
+        "id": "018f4e6e-6c1e-7bb2-9a55-0d3f6d1f3a10", "server_serial": "SN123", "state": state,
+        "step": if is_over { "firmware.version" } else { "firmware.discover" },
+        "file_name": "bmc-2.1.bin", "bytes": 33_554_432, "sha256": PIN,
+        "targets": ["BMC"], "version": "2.1", "before": [], "after": [],
+        "started_at": "2026-01-01T12:00:00Z"
+    });
+    if is_over {
+        update["way"] = "push".into();
+        update["before"] = item("2.0");
+        update["after"] = item("2.1");
+        update["ended_at"] = "2026-01-01T12:07:30Z".into();
+    }
+    update
 }
 
 fn serial() -> Value {

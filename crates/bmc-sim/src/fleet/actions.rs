@@ -43,11 +43,15 @@ impl Bmc {
         if state.media[slot].is_some() {
             return Reply::refused(409, "ResourceInUse", "there is a medium in this slot");
         }
+        shared.confide(url.split('/').rev().nth(1));
         match self.fault {
             Fault::HangInsert => Reply::done().in_manner(Manner::Never),
             Fault::LieInsert => Reply::done(),
             Fault::NoLicence => Reply::refused(403, "InsufficientPrivilege", "needs a licence"),
-            Fault::InsertRefused => Reply::refused(500, "InternalError", "cannot mount"),
+            // As some BMCs do, it repeats the URL, which is a secret.
+            Fault::InsertRefused => {
+                Reply::refused(500, "InternalError", &format!("cannot mount {url}"))
+            }
             Fault::InsertBusy if state.busy_until.is_some_and(|until| Instant::now() < until) => {
                 Reply::refused(400, "ResourceInUse", "still mounting")
             }

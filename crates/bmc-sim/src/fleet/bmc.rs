@@ -13,6 +13,7 @@ use super::fault::Fault;
 use super::profile::Profile;
 use super::reply::{Manner, Reply, Request};
 use super::resources::{self, Boot, Paths, Who};
+use super::update::Firmware;
 use super::{PASSWORD, Shared, USERNAME};
 
 /// Sessions that a BMC has at once; some have four, most 8 to 16.
@@ -49,6 +50,7 @@ pub(super) struct State {
     pub(super) busy_until: Option<Instant>,
     pub(super) generation: u32,
     pub(super) task_polls: u32,
+    pub(super) firmware: Firmware,
     pub(super) node: Option<AbortHandle>,
 }
 
@@ -85,6 +87,7 @@ impl Bmc {
             busy_until: None,
             generation: 0,
             task_polls: 0,
+            firmware: Firmware::new(),
             node: None,
         };
         Bmc { serial, uuid, profile, fault, state: Mutex::new(state) }
@@ -152,15 +155,24 @@ impl Bmc {
         state.count += 1;
         let id = format!("s{}", state.count);
         state.sessions.insert(id.clone());
+        // Of a length that a search for it in the controller's traces finds nothing else.
+        let token = format!("{}-{id}", self.session_secret());
         let location = format!("{}/{id}", resources::SESSIONS);
         Reply::json(201, &json!({"@odata.id": location, "Id": id}))
-            .with("x-auth-token", id)
+            .with("x-auth-token", token)
             .with("location", location)
+    }
+
+    /// How each token of a session of this BMC begins.
+    pub fn session_secret(&self) -> String {
+        format!("fleet-session-{}", self.serial)
     }
 
     fn refusal_of_session(&self, state: &mut State, request: &Request) -> Option<Reply> {
         let refused = || Reply::refused(401, "NoValidSession", "there is no such session");
-        let is_known = request.token.as_ref().is_some_and(|token| state.sessions.contains(token));
+        let secret = format!("{}-", self.session_secret());
+        let id = request.token.as_ref().and_then(|token| token.strip_prefix(&secret));
+        let is_known = id.is_some_and(|id| state.sessions.contains(id));
         let is_delete = request.method == "DELETE";
         if !is_known || (self.fault == Fault::UnauthorizedStorm && !is_delete) {
             return Some(refused());
@@ -178,6 +190,9 @@ impl Bmc {
         shared: &Arc<Shared>,
         request: &Request,
     ) -> Reply {
+        if let Some(reply) = self.update(state, shared, request) {
+            return reply;
+        }
         let paths = Paths::of(self.profile, state.generation);
         let path = request.path.as_str();
         let slot_of = |action: &str| {
@@ -284,7 +299,7 @@ impl Bmc {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,8 @@ pub enum Step {
     Boot,
     Node,
     Cleanup,
+    /// Not in a job, but when firmware is updated.
+    Update,
 }
 
 /// What a job on such a machine must come to.
@@ -153,6 +155,16 @@ faults! {
     LieEject, "lie-eject", Cleanup, Expected::SucceedsWithProblem("cleanup.unmount");
     StaysOff, "stays-off", Cleanup, Expected::SucceedsWithProblem("cleanup.reset");
     RebootAtEject, "bmc-reboot-at-eject", Cleanup, Expected::Succeeds;
+
+    /// 400 for every image.
+    UpdateRefused, "update-refused", Update, Expected::Fails("firmware.transfer");
+    UpdateTaskFails, "update-task-fails", Update, Expected::Fails("firmware.task");
+    /// The update is done, but its task is gone at once.
+    UpdateTaskVanish, "update-task-vanish", Update, Expected::Succeeds;
+    /// Its task ends well, and the old version stays.
+    UpdateNotEffective, "update-not-effective", Update, Expected::Fails("firmware.version");
+    /// Restarts with its new firmware, and knows no session then.
+    RebootAtUpdate, "bmc-reboot-at-update", Update, Expected::Succeeds;
 }
 
 impl Fault {
@@ -160,8 +172,11 @@ impl Fault {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
     }
 
-    /// Whether this fault can be seen on this BMC.
+    /// Whether a job can see this fault on this BMC.
     pub fn makes_sense_on(self, profile: &Profile) -> bool {
+        if self.step() == Step::Update {
+            return false;
+        }
         let is_usable = PLANS_DONE.contains(&profile.plan());
         let is_before_media = self.step() == Step::Discover || self == Fault::NoSlots;
         // Of a copy nobody sees what the machine reads of it.
@@ -178,11 +193,12 @@ impl Fault {
         (is_usable || is_before_media) && !is_hidden && has_tasks
     }
 
-    /// What a job must come to on this BMC.
+    /// What a job, or an update, must come to on this BMC.
     pub fn expected_on(self, profile: &Profile) -> Expected {
         let is_usable = PLANS_DONE.contains(&profile.plan());
         match self.expected() {
             Expected::Fails(step) => Expected::Fails(step),
+            other if self.step() == Step::Update => other,
             _ if !is_usable => MOUNT,
             other => other,
         }
@@ -208,7 +224,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_seen_on_some_bmc() {
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.iter().filter(|fault| fault.step() != Step::Update) {
             assert!(PROFILES.iter().any(|profile| fault.makes_sense_on(profile)), "{fault:?}");
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
 //! - `bmc`, `actions`, `resources`, `reply`: how one BMC answers; `server`: the wire;
+//! - `update`: firmware;
 //! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
 //! - `choice`: which BMC is what, by a seed.
 
@@ -22,6 +23,7 @@ pub mod profile;
 mod reply;
 mod resources;
 mod server;
+mod update;
 
 use std::net::Ipv4Addr;
 
@@ -34,6 +36,8 @@ pub use server::{Fleet, Member, Report, Settings};
 /// All BMCs of the fleet know this user.
 pub const USERNAME: &str = "admin";
 pub const PASSWORD: &str = "fleet-password";
+/// How an image begins that these BMCs take; its version follows.
+pub const FIRMWARE_MAGIC: &str = "SHOAL-FLEET-FIRMWARE ";
 
 /// The address of the BMC with this number: all of 127/8 leads to this host on Linux.
 fn address(index: usize) -> Ipv4Addr {

@@ -51,6 +51,10 @@ pub async fn live(boot: Boot) {
 impl Boot {
     async fn run(&self) -> Result<(), Stopped> {
         let attempt = self.load().await?;
+        let pull = attempt.registry.as_ref().map(|registry| &registry.token);
+        for token in [Some(&attempt.token), pull].into_iter().flatten() {
+            self.shared.confide(std::str::from_utf8(token.as_bytes()).ok());
+        }
         self.stop_if(Fault::NoNetwork)?;
         let fault = self.bmc.fault;
         let boot_id = format!("{}-{}", self.bmc.serial, self.number);

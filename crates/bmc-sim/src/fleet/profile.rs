@@ -21,6 +21,8 @@ pub struct Profile {
     pub resets: &'static [&'static str],
     /// Downloads the whole image before it answers; the machine reads the copy.
     pub is_prefetching: bool,
+    /// Firmware can be pushed (`MultipartHttpPushUri`).
+    pub takes_push: bool,
     /// Boots from its first slot only.
     pub is_first_slot_only: bool,
     /// What the controller does not do yet that this BMC needs.
@@ -148,6 +150,7 @@ const STANDARD: Profile = Profile {
     boot: STANDARD_BOOT,
     resets: RESETS,
     is_prefetching: false,
+    takes_push: true,
     is_first_slot_only: false,
     gap: None,
 };
@@ -188,6 +191,7 @@ pub const PROFILES: &[Profile] = &[
         source: "Dell InsertEjectVirtualMediaREDFISH.py help: CD or RemovableDisk, by manager",
         media_under: Under::Manager,
         slots: &[remote("CD", CD), remote("RemovableDisk", &["USBStick"])],
+        takes_push: false,
         ..DELL
     },
     Profile {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A request as a BMC sees it, and its answer, with the manner in which it goes over the wire.
 
+use axum::body::Bytes;
 use serde_json::{Value, json};
 
 /// What a client asks.
@@ -11,6 +12,8 @@ pub struct Request {
     pub token: Option<String>,
     pub if_match: Option<String>,
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Bytes,
 }
 
 /// What it gets.
@@ -21,6 +24,8 @@ pub struct Reply {
     pub manner: Manner,
     /// A medium that is downloaded before the answer goes out: the slot and the URL.
     pub prefetch: Option<(usize, String)>,
+    /// A firmware image that is fetched after the answer: its URL.
+    pub fetch: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ impl Reply {
     pub fn json(status: u16, body: &Value) -> Reply {
         let headers = vec![("content-type", "application/json".to_owned())];
         let body = body.to_string().into_bytes();
-        Reply { status, headers, body, manner: Manner::Whole, prefetch: None }
+        Reply { status, headers, body, manner: Manner::Whole, prefetch: None, fetch: None }
     }
 
     pub fn ok(body: &Value) -> Reply {
@@ -54,6 +59,7 @@ impl Reply {
             body: Vec::new(),
             manner: Manner::Whole,
             prefetch: None,
+            fetch: None,
         }
     }
 

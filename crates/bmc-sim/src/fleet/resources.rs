@@ -67,6 +67,7 @@ pub fn root() -> Value {
         "Systems": link(SYSTEMS), "Managers": link(MANAGERS),
         "SessionService": link("/redfish/v1/SessionService"),
         "Tasks": link("/redfish/v1/TaskService"),
+        "UpdateService": link("/redfish/v1/UpdateService"),
         "Links": {"Sessions": link(SESSIONS)},
     })
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The wire: one listener for the whole fleet, told apart by the address that a client connects to.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,8 +30,8 @@ use super::reply::{Manner, Reply, Request};
 use super::{STRANGER, Wanted, address, index_of};
 use crate::tls;
 
-/// A client's request is small.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// A client's request is small, but for a firmware image.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Between two bytes of a BMC that drips, in the time of real ones.
 const DRIP_PAUSE: Duration = Duration::from_secs(5);
 /// Connections that wait to be accepted: a whole fleet may be visited at once.
@@ -60,6 +61,8 @@ pub struct Shared {
     settings: Settings,
     port: u16,
     ledger: Mutex<Ledger>,
+    /// What BMCs and machines were told in confidence, to be looked for where it must not be.
+    secrets: Mutex<BTreeSet<String>>,
 }
 
 /// A running fleet.
@@ -97,6 +100,8 @@ pub struct Report {
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
+    /// Tokens of media and of attempts, and how those of sessions begin.
+    pub secrets: Vec<String>,
 }
 
 impl Shared {
@@ -106,6 +111,12 @@ impl Shared {
 
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a secret in mind for the report.
+    pub fn confide(&self, secret: Option<&str>) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.extend(secret.map(str::to_owned));
     }
 
     /// Another host, which no client should be led to.
@@ -140,7 +151,14 @@ impl Fleet {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("make the machines' HTTP client")?;
-        let shared = Arc::new(Shared { layout, client, settings, port, ledger: Mutex::default() });
+        let shared = Arc::new(Shared {
+            layout,
+            client,
+            settings,
+            port,
+            ledger: Mutex::default(),
+            secrets: Mutex::default(),
+        });
         let bmcs = wanted.iter().enumerate().map(|(index, wanted)| {
             let (serial, uuid) = (serial(index), uuid::Uuid::from_u128(index as u128 + 1));
             Arc::new(Bmc::new(serial, uuid.to_string(), wanted.profile, wanted.fault))
@@ -177,8 +195,12 @@ impl Fleet {
 
     pub fn report(&self) -> Report {
         let left: Vec<_> = self.bmcs.iter().map(|bmc| bmc.left()).collect();
+        let confided = self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.bmcs.iter().map(|bmc| bmc.session_secret());
+        let secrets = confided.iter().cloned().chain(sessions).collect();
         let ledger = self.shared.ledger();
         Report {
+            secrets,
             writes: ledger.writes(),
             wrongful: ledger.wrongful().to_vec(),
             sessions_left: left.iter().map(|left| left.sessions).sum(),
@@ -269,6 +291,10 @@ async fn answer(
         let copy = copy_of(shared, &url).await;
         bmc.keep_copy(slot, &url, copy);
     }
+    if let Some(url) = reply.fetch.take() {
+        let (bmc, shared) = (bmc.clone(), shared.clone());
+        tokio::spawn(async move { bmc.fetched(&shared, &copy_of(&shared, &url).await) });
+    }
     send(reply, shared).await
 }
 
@@ -277,12 +303,14 @@ async fn read(request: hyper::Request<Incoming>) -> io::Result<Request> {
     let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (token, if_match) = (text("x-auth-token"), text("if-match"));
     let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(io::Error::other)?;
+    let bytes = body.to_bytes();
     Ok(Request {
         method: head.method.to_string(),
         path: head.uri.path().trim_end_matches('/').to_owned(),
         token,
         if_match,
-        body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        bytes,
     })
 }
 

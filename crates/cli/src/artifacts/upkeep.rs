@@ -77,7 +77,8 @@ pub fn import(client: &Client, format: Output, bundle: &Path) -> Result<(), Fail
     let size = file.metadata().with_context(|| format!("read {}", bundle.display()))?.len();
     let bar = bar("import", size);
     let mut reader = bar.wrap_read(file);
-    let done = client.post_bytes("/api/v1/artifacts/import", size, &mut reader)?;
+    let done =
+        client.post_bytes("/api/v1/artifacts/import", "application/x-tar", size, &mut reader)?;
     bar.finish_and_clear();
     show(format, &done, &["IMPORTED"], |done| {
         let tags = done["tags"].as_array().into_iter().flatten().map(|tag| text(tag, ""));

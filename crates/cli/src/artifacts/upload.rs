@@ -123,7 +123,10 @@ fn is_passing(failure: &Failure) -> bool {
             matches!(problem.status, 404 | 408 | 409 | 416 | 429)
                 || problem.status >= 500 && problem.status != 507
         }
-        Failure::JobFailed(_) | Failure::NotReady | Failure::Local(_) => false,
+        Failure::JobFailed(_)
+        | Failure::NotReady
+        | Failure::UpdateFailed(_)
+        | Failure::Local(_) => false,
     }
 }
 

@@ -2,9 +2,7 @@
 //! `/servers/{serial}/actions`: what a person does to a machine through its BMC, outside of jobs.
 //! Refused while a job is active: it would meet a state that it did not make.
 
-use api::servers::{
-    BootAction, BootOnce, Firmware, FirmwareList, PowerAction, PowerSet, ServerState,
-};
+use api::servers::{BootAction, BootOnce, PowerAction, PowerSet, ServerState};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -45,26 +43,12 @@ pub async fn boot(
     change(app, serial, Change::Boot(boot)).await
 }
 
-/// Only looks, so a job may be active.
-pub async fn firmware(
-    _admin: Admin,
-    State(app): State<App>,
-    Path(serial): Path<String>,
-) -> Answer<Json<FirmwareList>> {
-    let visit = Visit::of_server(&app, &serial, Purpose::Look).await.map_err(closed)?;
-    let items = visit.bmc.firmware().await;
-    visit.bmc.close().await;
-    let items = items.map_err(|error| closed(error.into()))?;
-    let firmware = items
-        .into_iter()
-        .map(|item| Firmware { name: item.name, version: item.version, path: item.path })
-        .collect();
-    Ok(Json(FirmwareList { firmware }))
-}
-
 /// Also when nobody waits for it any more: half an action is worse than a whole one.
 async fn change(app: App, serial: String, change: Change) -> Answer<Json<ServerState>> {
     let task = tokio::spawn(async move {
+        if app.updates.is_running(&serial) {
+            return Err(Closed::Updating);
+        }
         // An active job may hold the lane for half an hour: that is told at once.
         if let Some(job) = app.store.server(&serial).await?.active_job {
             return Err(Closed::Busy(job));

@@ -23,7 +23,9 @@ use super::auth::Admin;
 use super::path::Path;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use super::servers::closed;
 use crate::store::{self, Created, JobRow, NewJobRow, api_status};
+use crate::visit::Closed;
 use crate::{App, evidence, keys, now_ms, timestamp};
 
 /// Rows in one page of jobs, at most and by default.
@@ -91,6 +93,9 @@ pub async fn create(
         ));
     }
     let server = app.store.server(&new.server_serial).await?;
+    if app.updates.is_running(&server.serial) {
+        return Err(closed(Closed::Updating));
+    }
     if !app.media.has_maintenance() {
         return Err(refuse(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `GET|HEAD /m/{token}/{maintenance.iso|task.iso|task.img|probe.iso}`: what BMCs and firmware read.
+//! `GET|HEAD /m/{token}/{maintenance.iso|task.iso|task.img|probe.iso}`: what BMCs and firmware read;
+//! and firmware images, under their own names.
 //!
 //! Firmware is a plain client: one range or none, no redirects, no compression, an exact
 //! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
@@ -8,6 +9,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use axum::body::Body;
@@ -28,6 +30,7 @@ use crate::boot::Asked;
 use crate::keys::sha256;
 use crate::media::Overlay;
 use crate::store::{MediumKind, MediumRow};
+use crate::updates::Offered;
 use crate::{App, probe_medium};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
@@ -45,6 +48,9 @@ pub async fn serve(
     let hash = sha256(token.as_bytes());
     if name == probe_medium::NAME {
         return serve_probe(&app, &hash, &method, &headers);
+    }
+    if let Some(offered) = app.updates.offered_for(&hash) {
+        return serve_image(offered, &name, &method, &headers);
     }
     let medium = app.store.medium(hash).await?.ok_or_else(unknown)?;
     if name != medium.kind.file_name() {
@@ -166,6 +172,29 @@ fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> 
         probe.count(chunk.len() as u64);
         Ok::<_, std::io::Error>(chunk)
     });
+    finish(part.answer, Body::from_stream(counted))
+}
+
+/// A firmware image: alive as long as its update is.
+fn serve_image(
+    image: Arc<Offered>,
+    name: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Answer<Response> {
+    if name != image.file_name {
+        return Err(unknown());
+    }
+    let part = match part(headers, &image.sha256, image.bytes) {
+        Ok(part) => part,
+        Err(answer) => return finish(answer, Body::empty()),
+    };
+    if method == Method::HEAD {
+        return finish(part.answer, Body::empty());
+    }
+    let bytes = part.start..part.start + part.length;
+    let piece = Piece { path: image.path.clone(), bytes };
+    let counted = chunks(vec![piece]).inspect_ok(move |chunk| image.count(chunk.len() as u64));
     finish(part.answer, Body::from_stream(counted))
 }
 

@@ -5,6 +5,7 @@ mod about;
 mod actions;
 mod artifacts;
 mod auth;
+mod firmware;
 mod health;
 mod jobs;
 mod media;
@@ -68,7 +69,9 @@ pub fn routes() -> Vec<Route> {
         route(Method::POST, "/api/v1/servers/{serial}/probe", servers::probe),
         route(Method::POST, "/api/v1/servers/{serial}/actions/power", actions::power),
         route(Method::POST, "/api/v1/servers/{serial}/actions/boot", actions::boot),
-        route(Method::GET, "/api/v1/servers/{serial}/firmware", actions::firmware),
+        route(Method::GET, "/api/v1/servers/{serial}/firmware", firmware::list),
+        route(Method::POST, "/api/v1/servers/{serial}/firmware", firmware::update).without_limit(),
+        route(Method::GET, "/api/v1/servers/{serial}/firmware/update", firmware::show),
         route(Method::GET, "/api/v1/artifacts", jobs::artifacts),
         route(Method::POST, "/api/v1/artifacts/gc", artifacts::collect).without_limit(),
         route(Method::POST, "/api/v1/artifacts/scrub", artifacts::scrub).without_limit(),

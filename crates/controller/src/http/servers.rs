@@ -292,6 +292,12 @@ pub fn closed(closed: Closed) -> Refusal {
         Closed::Busy(_) => {
             refuse(StatusCode::CONFLICT, "conflict", "the server has an open job", detail)
         }
+        Closed::Updating => refuse(
+            StatusCode::CONFLICT,
+            "conflict",
+            "the server's firmware is being updated",
+            detail,
+        ),
         Closed::Store(error) => error.into(),
         Closed::Other(error) => error.into(),
     }

@@ -7,6 +7,8 @@ mod backup;
 mod bad_input;
 pub mod bmc;
 mod disk_full;
+mod firmware;
+mod fleet;
 mod jobs;
 mod media;
 mod preflight;

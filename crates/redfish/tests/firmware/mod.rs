@@ -2,7 +2,9 @@
 //! Firmware by both ways of the UpdateService: the task is followed, also through a restart of the
 //! BMC, and the inventory tells what came of it.
 
-use redfish::Error;
+use std::io::Write;
+
+use redfish::{Error, Image};
 use serde_json::json;
 use url::Url;
 
@@ -53,8 +55,10 @@ async fn a_bmc_fetches_its_firmware_and_shows_the_new_version() {
     let before = bmc.firmware().await.unwrap();
     assert_eq!((before[0].name.as_str(), before[0].version.as_str()), ("BMC", "1.0"));
     let image = Url::parse("https://controller:8443/m/x/bmc.bin").unwrap();
-    bmc.update_from(&image, &[before[0].path.clone()]).await.unwrap();
-    assert_eq!(bmc.firmware().await.unwrap()[0].version, "2.0");
+    let accepted = bmc.update_from(&image, &[before[0].path.clone()]).await.unwrap();
+    bmc.finish_update(accepted).await.unwrap();
+    let after = bmc.firmware_when(|items| items[0].version == "2.0").await.unwrap();
+    assert_eq!(after[0].version, "2.0");
     assert_eq!(played.count("GET", TASK), 3);
     let sent = played.seen().into_iter().rfind(|seen| seen.path == UPDATE).unwrap().body;
     assert_eq!(
@@ -65,12 +69,21 @@ async fn a_bmc_fetches_its_firmware_and_shows_the_new_version() {
     );
 }
 
+fn image(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
 #[tokio::test]
 async fn firmware_is_pushed_in_two_parts_and_once() {
     let played = Played::start(updating).await;
     played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
     let bmc = connect(&played).await;
-    bmc.push_update("bmc\".bin", b"the image", &[]).await.unwrap();
+    let file = image(b"the image");
+    let image = Image { path: file.path(), file_name: "bmc\".bin" };
+    let accepted = bmc.push_update(image, &[]).await.unwrap();
+    bmc.finish_update(accepted).await.unwrap();
     assert_eq!(played.count("POST", PUSH), 1);
     let sent = played.seen().into_iter().find(|seen| seen.path == PUSH).unwrap().text;
     let boundary = sent.lines().next().unwrap().to_owned();
@@ -95,9 +108,21 @@ async fn a_failed_update_and_a_bmc_without_one_are_errors() {
     })
     .await;
     let bmc = connect(&played).await;
-    let error = bmc.push_update("x", b"x", &[]).await.unwrap_err();
+    let file = image(b"x");
+    let image = Image { path: file.path(), file_name: "x" };
+    let error = bmc.push_update(image, &[]).await.unwrap_err();
     assert!(matches!(error, Error::Unsupported("an UpdateService")), "{error}");
     played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
-    let error = bmc.push_update("x", b"x", &[]).await.unwrap_err();
+    let accepted = bmc.push_update(image, &[]).await.unwrap();
+    let error = bmc.finish_update(accepted).await.unwrap_err();
     assert_eq!(error.to_string(), format!("{TASK}: the task failed: the signature is wrong"));
+}
+
+#[tokio::test]
+async fn a_version_that_stays_is_told_as_not_effective() {
+    let played = Played::start(updating).await;
+    played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
+    let bmc = connect(&played).await;
+    let error = bmc.firmware_when(|items| items[0].version == "3.0").await.unwrap_err();
+    assert!(matches!(error, Error::NotEffective { .. }), "{error}");
 }
