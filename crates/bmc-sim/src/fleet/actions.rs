@@ -114,8 +114,23 @@ impl Bmc {
         if let Some(refusal) = state.refusal_of_etag(request) {
             return refusal;
         }
+        let url = request.body["Image"].as_str();
+        match (self.fault, url) {
+            (Fault::HangInsert, Some(_)) => return Reply::done().in_manner(Manner::Never),
+            (Fault::LieInsert, Some(_)) | (Fault::LieEject, None) => return Reply::done(),
+            (Fault::NoLicence, Some(_)) => {
+                return Reply::refused(403, "InsufficientPrivilege", "needs a licence");
+            }
+            (Fault::InsertRefused, Some(url)) => {
+                return Reply::refused(500, "InternalError", &format!("cannot mount {url}"));
+            }
+            (Fault::EjectFails, None) => {
+                return Reply::refused(500, "InternalError", "cannot eject");
+            }
+            _ => {}
+        }
         state.count += 1;
-        match request.body["Image"].as_str() {
+        match url {
             Some(url) => {
                 state.media[slot] = Some(Medium { url: url.to_owned(), copy: None });
             }
