@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::traced::{Point, Traced, What, is_killed, judge_log};
 use crate::fleet::{Fleet, Member, recipe};
 
-/// Of one life. Without a fault it takes some seconds; a claim that cannot be stored waits for five.
-const LIFE: Duration = Duration::from_secs(90);
+/// Of one life. Without a fault it takes some seconds; a claim that cannot be stored waits for five, and
+/// a BMC that looked silent on a busy machine for two minutes or more.
+const LIFE: Duration = Duration::from_secs(480);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Of one request; the controller itself answers later only if it hangs.
 const REQUEST: Duration = Duration::from_secs(10);
