@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::controller::Controller;
+use crate::controller::{Controller, agent};
 use crate::fleet::{Fleet, Member, USER_DATA_SECRET, image};
 
 const TIME_SCALE: &str = "0.01";
@@ -92,8 +92,7 @@ fn publish(controller: &Controller, places: &mut Vec<Place>) -> anyhow::Result<S
     let token = answer["token"].as_str().context("no token")?.to_owned();
     let registry = controller.base.replace("/api/v1", "/v2/os/debian/blobs/uploads/");
     // With its own agent: the other one is the admin.
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    let request = ureq::Agent::new_with_config(config).post(registry);
+    let request = agent().post(registry);
     let mut pushed = request.header("authorization", format!("Bearer {token}")).send_empty()?;
     ensure!(pushed.status() == 202, "the publisher may not push: {}", pushed.status());
     let said = pushed.body_mut().read_to_vec()?;

@@ -18,7 +18,6 @@ pub struct Controller {
     child: Child,
     /// Of its API.
     pub base: String,
-    /// Which takes a refusal for an answer.
     pub agent: ureq::Agent,
 }
 
@@ -29,10 +28,8 @@ impl Controller {
         image: &Path,
         arguments: &[&str],
     ) -> anyhow::Result<Controller> {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-        let agent = ureq::Agent::new_with_config(config);
         let arguments = [&["--dangerously-no-auth"], arguments].concat();
-        Controller::launch(programs, dir, image, &arguments, "error", agent)
+        Controller::launch(programs, dir, image, &arguments, "error", agent())
     }
 
     /// One that asks for its admin's token, and logs all that it ever would.
@@ -124,6 +121,12 @@ impl Controller {
         };
         Ok((field(14)? + field(15)?) / TICKS_PER_SEC)
     }
+}
+
+/// A client that takes a refusal for an answer.
+pub fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    ureq::Agent::new_with_config(config)
 }
 
 impl Drop for Controller {

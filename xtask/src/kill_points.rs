@@ -53,14 +53,13 @@ pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result
 /// Builds the controller and the simulated BMCs; answers where they are.
 fn programs(root: &Path) -> anyhow::Result<PathBuf> {
     crate::run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    Ok(target.join("debug"))
+    Ok(crate::target_dir(root).join("debug"))
 }
 
 fn registry(root: &Path) -> anyhow::Result<()> {
     let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
     crate::run("cargo", &build)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let target = crate::target_dir(root);
     let program = target.join("debug/examples/kill_points");
     let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { target };
     let dir = tempfile::tempdir_in(place)?;

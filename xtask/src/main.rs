@@ -206,6 +206,11 @@ fn programs(root: &Path) -> anyhow::Result<()> {
     images::images(root, images::What::Rootfs)
 }
 
+/// Where cargo puts what it builds.
+fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from)
+}
+
 /// Runs a program; its output goes where ours goes.
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     println!("$ {program} {}", args.join(" "));

@@ -99,7 +99,7 @@ const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
 pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyhow::Result<()> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let target = crate::target_dir(root);
     let program: Words = match what {
         What::Registry => {
             let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];

@@ -127,12 +127,16 @@ async fn converse(stream: &mut UnixStream, source: &mut Source) -> io::Result<()
                     stream.write_all(&bytes).await?;
                 }
                 Err(error) => {
-                    tracing::warn!(start, length, error = chain(&error), "read a medium");
+                    tell_unread(start, length, &error);
                     stream.write_all(&nbd::reply(cookie, nbd::EIO)).await?;
                 }
             },
         }
     }
+}
+
+fn tell_unread(start: u64, length: u32, error: &Error) {
+    tracing::warn!(start, length, error = error as &dyn std::error::Error, "read a medium");
 }
 
 /// What a URL holds.
@@ -220,11 +224,6 @@ impl Window {
         let to = usize::try_from(wanted.end - self.start).ok()?.min(self.bytes.len());
         (from < to).then(|| self.bytes.slice(from..to))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

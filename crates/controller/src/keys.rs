@@ -4,8 +4,7 @@
 //! none in the database: a stolen database gives no password and no token.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -13,6 +12,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
+use crate::files::write_durably;
 use crate::settings::Settings;
 
 /// Purposes of keys derived from the one root key.
@@ -160,7 +160,7 @@ impl Keys {
 /// Gives a directory a new key for attempt tokens: those of before are dead.
 pub fn write_new_attempt_key(dir: &Path) -> anyhow::Result<()> {
     let key = random_bytes::<32>(&SystemRandom::new())?;
-    write_secret(&dir.join(ATTEMPT_KEY), &key).context("write a new key for attempt tokens")
+    write_durably(&dir.join(ATTEMPT_KEY), &key).context("write a new key for attempt tokens")
 }
 
 fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -199,18 +199,8 @@ fn keep(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
     let bytes = make()?;
-    write_secret(path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    write_durably(path, &bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(bytes)
-}
-
-fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file =
-        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The CA (made once) and a server certificate for the names in use (made at every start).
@@ -242,7 +232,7 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let certificate = server.signed_by(&server_key, &issuer)?;
     let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
-    write_secret(&certificate_path, format!("{}{ca_pem}", certificate.pem()).as_bytes())?;
-    write_secret(&key_path, server_key.serialize_pem().as_bytes())?;
+    write_durably(&certificate_path, format!("{}{ca_pem}", certificate.pem()).as_bytes())?;
+    write_durably(&key_path, server_key.serialize_pem().as_bytes())?;
     Ok((ca_pem, certificate_path, key_path))
 }

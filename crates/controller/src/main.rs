@@ -13,6 +13,7 @@ mod boot_progress;
 mod boot_watch;
 mod driver;
 mod evidence;
+mod files;
 mod http;
 mod keys;
 mod lanes;

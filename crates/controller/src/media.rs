@@ -4,9 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::boot::{Asked, Layout, Request, Stage, Trace};
+use crate::files::write_whole;
 use crate::store::MediumKind;
 
 /// The maintenance ISO and the task media of the jobs.
@@ -119,17 +120,7 @@ impl Media {
 
     /// Stores a task medium: whole or not at all.
     pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> io::Result<()> {
-        let path = self.task(attempt);
-        let partial = path.with_extension("partial");
-        let mut file = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&partial)?;
-        file.write_all(iso)?;
-        file.sync_all()?;
-        fs::rename(&partial, &path)
+        write_whole(&self.task(attempt), iso)
     }
 
     /// Removes the task media of all but these attempts, and what a crash left half written.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry's own threads: files, hashes and queries run there and never on the threads that
-//! answer the API, however many pulls wait for the disk.
+//! The registry's own threads: what may wait for the disk, and hashes and queries, runs there and never
+//! on the threads that answer the API, however many pulls wait. A read that the page cache answers at
+//! once does not (`http/send.rs`).
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use anyhow::{bail, ensure};
 use serde_json::json;
 
 use super::{Row, percentile, print};
-use crate::controller::Controller;
+use crate::controller::{Controller, agent};
 
 const CONNECTIONS: usize = 8;
 const JOBS: usize = 4000;
@@ -97,11 +97,6 @@ fn each(
             .collect()
     });
     Ok(done?.concat())
-}
-
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    ureq::Agent::new_with_config(config)
 }
 
 fn expect(

@@ -19,6 +19,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Row, print};
+use crate::controller::agent;
 
 const BLOB_GIB: u64 = 2;
 const SMALL_BLOBS: usize = 1000;
@@ -61,7 +62,7 @@ struct Blob {
 }
 
 pub fn bench(root: &Path) -> anyhow::Result<()> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    let target = crate::target_dir(root);
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
     let dir = tempfile::tempdir_in(&target)?;
     let gib = match std::env::var("SHOAL_BENCH_GIB") {
@@ -307,11 +308,6 @@ fn wait_until_ready(url: &str) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    ureq::Agent::new_with_config(config)
 }
 
 fn pull(url: &str) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
+use super::client::{agent, send, serve};
 use super::traced::{Point, Traced, What, is_killed, judge_log};
 use crate::fleet::{Fleet, Member, recipe};
 
@@ -95,30 +96,17 @@ impl<'a> Life<'a> {
         point: Option<Point>,
     ) -> anyhow::Result<Life<'a>> {
         let port = free_port()?;
-        let data = dir.join("data");
-        let arguments: Vec<String> = [
-            ["serve", "--dangerously-plain-http", "--dangerously-no-auth"]
-                .map(str::to_owned)
-                .to_vec(),
-            vec!["--listen".into(), format!("127.0.0.1:{port}")],
-            vec!["--data-dir".into(), data.display().to_string()],
-            vec!["--maintenance-iso".into(), world.image.display().to_string()],
-            vec!["--test-time-scale".into(), world.time_scale.into()],
-        ]
-        .concat();
+        let listen = format!("127.0.0.1:{port}");
+        let arguments = serve(&listen, &dir.join("data"), world.image, world.time_scale);
         let program = world.programs.join("shoal-controller");
         let running = Traced::start(dir, &program, &arguments, point)?;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(REQUEST))
-            .build();
         Ok(Life {
             world,
             member,
             dir: dir.into(),
             arguments,
             base: format!("http://127.0.0.1:{port}/api/v1"),
-            agent: ureq::Agent::new_with_config(config),
+            agent: agent(REQUEST),
             running,
             point,
             is_met: false,
@@ -200,15 +188,7 @@ impl<'a> Life<'a> {
         let mut last = String::new();
         while Instant::now() < self.deadline {
             self.revive()?;
-            let mut request = ureq::http::Request::builder()
-                .method(method)
-                .uri(format!("{}{path}", self.base))
-                .header("content-type", "application/json");
-            if let Some(key) = key {
-                request = request.header("idempotency-key", key);
-            }
-            let text = body.map(Value::to_string).unwrap_or_default();
-            match self.agent.run(request.body(text)?) {
+            match send(&self.agent, method, &format!("{}{path}", self.base), body, key) {
                 Ok(mut answer) => {
                     let status = answer.status().as_u16();
                     let text = answer.body_mut().read_to_string().unwrap_or_default();

@@ -2,12 +2,14 @@
 //! The controller program at every call that changes its disk: killed there, or told that it failed.
 //!
 //! - `traced`: a program under strace, which does the killing and the failing;
+//! - `client`: how a controller is started and asked;
 //! - `life`: what a controller goes through, with a client that knows what was acknowledged;
 //! - `short`: programs that end by themselves (backup, restore) and a start that migrates;
 //! - `steps`: a life whose disk loses its power, and its judge;
 //! - `stop`: a stop while BMCs hang;
 //! - `run`: all points, several at once, and the one figure.
 
+mod client;
 mod life;
 mod run;
 mod short;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
+use super::client::{agent, send, serve};
 use super::life::free_port;
 use super::traced::{Traced, judge_log};
 use crate::fleet::recipe;
@@ -105,22 +106,14 @@ impl Serving {
         let image = home.path().join("maintenance.iso");
         std::fs::write(&image, [7; 4096])?;
         let listen = format!("127.0.0.1:{}", free_port()?);
-        let words = ["serve", "--dangerously-plain-http", "--dangerously-no-auth", "--listen"];
-        let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
-        arguments.extend([listen.clone(), "--data-dir".into(), data.display().to_string()]);
-        arguments.extend(["--maintenance-iso".into(), image.display().to_string()]);
         // A probe of a BMC that is not there ends soon.
-        arguments.extend(["--test-time-scale".into(), "0.01".into()]);
+        let arguments = serve(&listen, data, &image, "0.01");
         let program = programs.join("shoal-controller");
         let running = Traced::start(home.path(), &program, &arguments, None)?;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(START))
-            .build();
         let mut serving = Serving {
             running,
             base: format!("http://{listen}/api/v1"),
-            agent: ureq::Agent::new_with_config(config),
+            agent: agent(START),
             home: home.path().to_owned(),
             _home: home,
         };
@@ -220,15 +213,8 @@ impl Serving {
         key: Option<&str>,
         wanted: &[u16],
     ) -> anyhow::Result<Value> {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header("content-type", "application/json");
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let text = body.map(Value::to_string).unwrap_or_default();
-        let mut answer = self.agent.run(request.body(text)?)?;
+        let url = format!("{}{path}", self.base);
+        let mut answer = send(&self.agent, method, &url, body, key)?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string()?;
         ensure!(wanted.contains(&status), "{method} {path}: {status} {text}");

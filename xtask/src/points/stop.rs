@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use super::client::serve;
 use super::life::{STOP_MAX, free_port};
 use super::traced::Traced;
 use crate::fleet::{Fleet, image, recipe};
 
 /// BMCs of each fault, and a healthy one is stopped at whatever stage it has reached.
 const FAULTS: [&str; 3] = ["hang-insert", "hang", "none"];
-/// On a busy machine a sound BMC may look silent, by scaled patience, and is left alone for two to five
-/// minutes, which are not scaled.
+/// A stop in the middle of a reset is followed by three minutes in which the next controller looks for
+/// signs of that boot, and then by another boot.
 const DEADLINE: Duration = Duration::from_secs(480);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -23,23 +24,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
     let dir = tempfile::tempdir()?;
     let image = image(dir.path())?;
-    let mut arguments: Vec<String> =
+    let mut of_fleet: Vec<String> =
         ["--matrix", "--profile", "standard"].map(str::to_owned).to_vec();
-    arguments.extend(FAULTS.iter().flat_map(|fault| ["--fault".to_owned(), (*fault).to_owned()]));
-    let fleet = Fleet::start(programs, dir.path(), &image, &arguments)?;
+    of_fleet.extend(FAULTS.iter().flat_map(|fault| ["--fault".to_owned(), (*fault).to_owned()]));
+    let fleet = Fleet::start(programs, dir.path(), &image, &of_fleet)?;
     let listen = format!("127.0.0.1:{}", free_port()?);
-    let serve: Vec<String> = [
-        &["serve", "--dangerously-plain-http", "--dangerously-no-auth", "--listen", &listen],
-        ["--data-dir", &dir.path().join("data").display().to_string()].as_slice(),
-        &["--maintenance-iso", &image.display().to_string()],
-    ]
-    .concat()
-    .into_iter()
-    .map(str::to_owned)
-    .collect();
+    let arguments = serve(&listen, &dir.path().join("data"), &image, "1");
     let program = programs.join("shoal-controller");
     let api = Api { base: format!("http://{listen}/api/v1"), deadline: Instant::now() + DEADLINE };
-    let mut first = Traced::start(dir.path(), &program, &serve, None)?;
+    let mut first = Traced::start(dir.path(), &program, &arguments, None)?;
     let mut jobs = Vec::new();
     for member in &fleet.members {
         api.put(&format!("/servers/{}", member.serial), &fleet.server(member))?;
@@ -59,7 +52,7 @@ pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
     }
     let took = began.elapsed();
     ensure!(first.wait()?.success(), "a stop ended in {}", first.wait()?);
-    let _second = Traced::start(dir.path(), &program, &serve, None)?;
+    let _second = Traced::start(dir.path(), &program, &arguments, None)?;
     for (id, member) in jobs.iter().zip(&fleet.members) {
         let job = api.until(id, |_| true)?;
         let is_healthy = member.fault == "none";

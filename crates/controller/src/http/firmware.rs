@@ -2,9 +2,7 @@
 //! `/servers/{serial}/firmware`: what is installed, and updates through the BMC. An image comes as the
 //! request's body or from the embedded registry; a BMC never gets a URL that is not ours.
 
-use api::servers::{
-    Firmware, FirmwareList, FirmwareUpdate, NewFirmwareUpdate, UpdateState, UpdateStep,
-};
+use api::servers::{FirmwareList, FirmwareUpdate, NewFirmwareUpdate, UpdateState, UpdateStep};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -59,11 +57,7 @@ pub async fn list(
     let items = visit.bmc.firmware().await;
     visit.bmc.close().await;
     let items = items.map_err(|error| closed(error.into()))?;
-    let firmware = items
-        .into_iter()
-        .map(|item| Firmware { name: item.name, version: item.version, path: item.path })
-        .collect();
-    Ok(Json(FirmwareList { firmware }))
+    Ok(Json(FirmwareList { firmware: updates::shown(items) }))
 }
 
 pub async fn show(

@@ -41,11 +41,6 @@ pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<Strin
         let job = jobs::get(&transaction, id)?;
         let event = Event::Restored(Failure { step: "restore".into(), reason: why.into() });
         jobs::apply(&transaction, &job, &event, why, now)?;
-        // A complete job answers its machine with "this attempt is over" all the same.
-        transaction.execute(
-            "UPDATE media SET revoked_at = ?2 WHERE job_id = ?1 AND revoked_at IS NULL",
-            rusqlite::params![id, now],
-        )?;
     }
     transaction.commit()?;
     // Into the one file that is moved to its place.

@@ -14,4 +14,4 @@ mod run;
 
 pub use image::{ImageFile, Offered, Untaken};
 pub use records::{Unclaimed, Updates};
-pub use run::run;
+pub use run::{run, shown};

@@ -4,8 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -14,6 +13,7 @@ use api::servers::{FirmwareUpdate, UpdateState, UpdateStep};
 use jiff::Timestamp;
 
 use super::image::{ImageFile, Offered};
+use crate::files::write_durably;
 use crate::keys::sha256;
 
 /// Updates at once: each may hold an image on the disk.
@@ -95,7 +95,7 @@ impl Updates {
 
     pub fn record(&self, update: &FirmwareUpdate) -> anyhow::Result<()> {
         let path = self.file(&update.server_serial);
-        write_whole(&path, &serde_json::to_vec_pretty(update)?)
+        write_durably(&path, &serde_json::to_vec_pretty(update)?)
             .with_context(|| format!("write {}", path.display()))
     }
 
@@ -158,15 +158,6 @@ fn read(path: &Path) -> anyhow::Result<FirmwareUpdate> {
     let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
     serde_json::from_slice(&text)
         .with_context(|| format!("{} is no record of an update", path.display()))
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file =
-        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)
 }
 
 #[cfg(test)]

@@ -197,7 +197,8 @@ fn fetched(offered: Option<&Offered>) -> String {
     }
 }
 
-fn shown(items: Vec<redfish::Firmware>) -> Vec<Firmware> {
+/// The inventory, as the API tells it.
+pub fn shown(items: Vec<redfish::Firmware>) -> Vec<Firmware> {
     let shown = |item: redfish::Firmware| Firmware {
         name: item.name,
         version: item.version,
