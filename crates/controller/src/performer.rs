@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::media_plan::{self, Chosen, MediaPlan};
-use crate::store::{Claim, JobRow, MediumKind};
+use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
 use crate::{App, now_ms};
 
@@ -46,6 +46,12 @@ impl Failed {
     pub fn by_bmc(step: &str, error: &redfish::Error) -> Failed {
         let failure = Failed::new(step, chain(error), error.is_transient());
         Failed { retry_after: error.retry_after(), ..failure }
+    }
+
+    /// What the database did not do in `step`. A disk that fails once may work the next time; what is
+    /// not there will not come.
+    pub fn by_store(step: &str, error: &store::Error) -> Failed {
+        Failed::new(step, chain(error), !matches!(error, store::Error::NotFound { .. }))
     }
 
     /// The action ended by a bug of ours; its place is in the log.
@@ -190,7 +196,7 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
         urls.push(medium_url(app, &token, *kind));
     }
     let issued = app.store.issue_media(&job.id, chosen.plan.name(), hashes, now_ms()).await;
-    issued.map_err(|error| failed(error.to_string(), true))?;
+    issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
     app.media.forget_reads(&job.id);
     insert_all(bmc, &chosen, urls).await
 }

@@ -88,7 +88,7 @@ impl Closed {
                 let failed = Failed::new(step, chain(self), true);
                 Failed { retry_after: Some(*rest), ..failed }
             }
-            Closed::Store(_) => Failed::new(step, chain(self), true),
+            Closed::Store(error) => Failed::by_store(step, error),
             Closed::Refused(_) | Closed::Busy(_) | Closed::Updating | Closed::Other(_) => {
                 Failed::new(step, chain(self), false)
             }
@@ -192,7 +192,7 @@ impl Visit {
     pub async fn begin(app: &App, job: &JobRow) -> Result<Visit, Failed> {
         const STEP: &str = "redfish.discover";
         let server = app.store.server(&job.server_serial).await;
-        let server = server.map_err(|error| Failed::new(STEP, error.to_string(), false))?;
+        let server = server.map_err(|error| Failed::by_store(STEP, &error))?;
         let failed = |closed: Closed| closed.failed(app, &server, STEP);
         let turn = app.lanes.enter(&server.bmc_url).await;
         let bmc = Session::open(app, &server, Purpose::Job(&job.id)).await.map_err(failed)?;
@@ -270,4 +270,25 @@ fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
         password: Secret::new(password),
         trust,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{temp_dir, with_job};
+
+    #[tokio::test]
+    async fn a_database_that_fails_is_asked_again_and_a_server_that_is_gone_is_not() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let lost = JobRow { server_serial: "SN2".into(), ..job.clone() };
+        let failed = Visit::begin(&app, &lost).await.err().unwrap();
+        assert!(!failed.is_transient, "{failed:?}");
+        let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
+        raw.execute_batch("ALTER TABLE servers RENAME TO hidden").unwrap();
+        let failed = Visit::begin(&app, &job).await.err().unwrap();
+        assert!(failed.is_transient, "{failed:?}");
+        assert!(failed.failure.reason.starts_with("database: no such table"), "{failed:?}");
+    }
 }
