@@ -15,6 +15,7 @@ mod driver;
 mod evidence;
 mod files;
 mod http;
+mod kept;
 mod keys;
 mod lanes;
 mod media;
@@ -52,6 +53,8 @@ pub struct App {
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
     pub lanes: Arc<lanes::Lanes>,
+    /// Sessions of BMCs that a job needs again soon.
+    pub kept: Arc<kept::Kept>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -83,9 +86,10 @@ fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;
         let driver = driver::start(app.clone());
-        let logouts = app.logouts.clone();
+        let (kept, logouts) = (app.kept.clone(), app.logouts.clone());
         let served = http::serve(app).await;
         driver.stop().await;
+        kept.end(&logouts);
         logouts.close();
         if tokio::time::timeout(LOGOUTS_MAX, logouts.wait()).await.is_err() {
             tracing::warn!("a BMC did not end its session in time; it will by itself");
@@ -123,6 +127,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
         lanes: Arc::default(),
+        kept: Arc::default(),
         logouts: TaskTracker::new(),
     })
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use job::{Action, Event, Failure, Stage, State};
+use job::{Action, Event, Failure, Stage, State, transition};
 use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
@@ -94,7 +94,7 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         Action::BootMaintenance => {
             let visit = Visit::begin(app, job).await?;
             let result = boot_maintenance(app, &visit, job).await;
-            visit.end(result).await
+            visit.pause(app, result).await
         }
         Action::PowerOff => {
             let visit = Visit::begin(app, job).await?;
@@ -103,13 +103,18 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
             let shutdown = if is_ours { Shutdown::Forced } else { Shutdown::Graceful };
             let result = visit.bmc.power_off(&visit.machine, shutdown).await;
             let result = result.map(|()| "powered off".to_owned());
-            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.reset", &error))).await
+            visit.pause(app, result.map_err(|error| Failed::by_bmc("cleanup.reset", &error))).await
         }
         Action::EjectMedia => {
             let visit = Visit::begin(app, job).await?;
             visit.keep_bmc_log(app, job).await;
             let result = eject_ours(app, &visit).await;
-            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error))).await
+            let result = result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error));
+            // A machine whose power was not touched is not started.
+            match transition(&job.state, &Event::Done(claim.action)) {
+                Ok(next) if !next.is_complete() => visit.pause(app, result).await,
+                Ok(_) | Err(_) => visit.end(result).await,
+            }
         }
         Action::StartMachine => {
             let visit = Visit::begin(app, job).await?;
@@ -174,7 +179,7 @@ async fn insert_media(app: &App, job: &JobRow) -> Done {
         insert_anew(app, &visit.bmc, &visit.machine, job).await
     };
     let result = result.await;
-    visit.end(result).await
+    visit.pause(app, result).await
 }
 
 /// Inserts the media of a job under new URLs; those before are dead then.
@@ -273,12 +278,12 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
 async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> {
     let ours = app.settings.media_url.authority();
     let mut ejected = Vec::new();
-    for slot in &visit.machine.slots {
+    for slot in &visit.slots().await? {
         // Somebody else's medium is not ours to eject.
         let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(ours));
         if is_ours || (slot.inserted && slot.image.is_none()) {
             visit.bmc.eject(slot).await?;
-            ejected.push(slot.path.as_str());
+            ejected.push(slot.path.clone());
         }
     }
     visit.bmc.clear_boot_override(&visit.machine).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redfish::{Bmc, Budgets, Endpoint, Machine, Secret, Trust};
+use redfish::{Bmc, Budgets, Endpoint, Machine, Secret, Slot, Trust};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -30,6 +30,8 @@ pub struct Session {
     bmc: Arc<Bmc>,
     logouts: TaskTracker,
     job: Option<(Arc<Evidence>, String)>,
+    /// Somebody else ends it.
+    is_kept: bool,
 }
 
 /// What a visit is for.
@@ -46,7 +48,10 @@ pub enum Purpose<'a> {
 /// A session with the machine of a job.
 pub struct Visit {
     pub bmc: Session,
+    /// As it was when the visit began; its slots as they were when the session began.
     pub machine: Machine,
+    server: ServerRow,
+    is_first: bool,
     _turn: Turn,
 }
 
@@ -120,15 +125,7 @@ impl Session {
         match Bmc::connect(&endpoint, budgets).await {
             Ok(bmc) => {
                 app.lanes.answered(&server.bmc_url);
-                let job_id = match purpose {
-                    Purpose::Job(job_id) => Some(job_id),
-                    Purpose::Look | Purpose::Glance => None,
-                };
-                Ok(Session {
-                    bmc: Arc::new(bmc),
-                    logouts: app.logouts.clone(),
-                    job: job_id.map(|job_id| (app.evidence.clone(), job_id.to_owned())),
-                })
+                Ok(Session::of(app, Arc::new(bmc), purpose))
             }
             Err(error) => {
                 let is_silence = matches!(error, redfish::Error::Unreachable { .. });
@@ -138,6 +135,14 @@ impl Session {
                 Err(error.into())
             }
         }
+    }
+
+    fn of(app: &App, bmc: Arc<Bmc>, purpose: Purpose<'_>) -> Session {
+        let job = match purpose {
+            Purpose::Job(job_id) => Some((app.evidence.clone(), job_id.to_owned())),
+            Purpose::Look | Purpose::Glance => None,
+        };
+        Session { bmc, logouts: app.logouts.clone(), job, is_kept: false }
     }
 
     /// The machine, which must have the server's serial.
@@ -182,6 +187,9 @@ impl Drop for Session {
         if let Some((evidence, job_id)) = &self.job {
             evidence.append(job_id, TRANSCRIPT, self.bmc.transcript());
         }
+        if self.is_kept {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let bmc = self.bmc.clone();
         self.logouts.spawn_on(async move { bmc.close().await }, &runtime);
@@ -195,9 +203,12 @@ impl Visit {
         let server = server.map_err(|error| Failed::by_store(STEP, &error))?;
         let failed = |closed: Closed| closed.failed(app, &server, STEP);
         let turn = app.lanes.enter(&server.bmc_url).await;
+        if let Some((bmc, machine)) = go_on(app, &server, &job.id).await {
+            return Ok(Visit { bmc, machine, server, is_first: false, _turn: turn });
+        }
         let bmc = Session::open(app, &server, Purpose::Job(&job.id)).await.map_err(failed)?;
         let machine = bmc.machine(app, &server).await.map_err(failed)?;
-        Ok(Visit { bmc, machine, _turn: turn })
+        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
     }
 
     /// For no job.
@@ -209,7 +220,15 @@ impl Visit {
             Purpose::Glance => bmc.bmc.machine(Some(serial)).await?,
             Purpose::Look | Purpose::Job(_) => bmc.machine(app, &server).await?,
         };
-        Ok(Visit { bmc, machine, _turn: turn })
+        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
+    }
+
+    /// The slots as they are now.
+    pub async fn slots(&self) -> Result<Vec<Slot>, redfish::Error> {
+        if self.is_first {
+            return Ok(self.machine.slots.clone());
+        }
+        self.bmc.slots_again(&self.machine).await
     }
 
     /// Keeps what the BMC logged since a failed job began. It is evidence: not to get it is told
@@ -237,6 +256,36 @@ impl Visit {
     pub async fn end<T>(self, result: Result<T, Failed>) -> Result<T, Failed> {
         self.bmc.close().await;
         result
+    }
+
+    /// Hands on what came of the work. After work that went well the session is kept for the job's
+    /// next action; what failed may have its cause in the session, or in what is known of the BMC.
+    pub async fn pause<T>(mut self, app: &App, result: Result<T, Failed>) -> Result<T, Failed> {
+        if result.is_err() {
+            return self.end(result).await;
+        }
+        self.bmc.is_kept = true;
+        app.kept.keep(self.server, self.bmc.bmc.clone(), self.machine);
+        result
+    }
+}
+
+/// With the session of the visit before, if there is one and its machine is still the same.
+async fn go_on(app: &App, server: &ServerRow, job_id: &str) -> Option<(Session, Machine)> {
+    // Read again: it may have changed while the turn was awaited.
+    let server = app.store.server(&server.serial).await.ok()?;
+    let (bmc, machine) = app.kept.take(&server)?;
+    let session = Session::of(app, bmc, Purpose::Job(job_id));
+    if server.login_refused_at.is_some() {
+        return None;
+    }
+    match session.recognize(&machine).await {
+        Ok(machine) => Some((session, machine)),
+        Err(error) => {
+            tracing::debug!(job_id, error = chain(&error), "a session is opened anew");
+            session.close().await;
+            None
+        }
     }
 }
 
@@ -290,5 +339,38 @@ mod tests {
         let failed = Visit::begin(&app, &job).await.err().unwrap();
         assert!(failed.is_transient, "{failed:?}");
         assert!(failed.failure.reason.starts_with("database: no such table"), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_kept_for_the_next_visit_with_the_same_credentials() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let logins = || bmc.seen.lock().unwrap().logins;
+        for _ in 0..2 {
+            let visit = Visit::begin(&app, &job).await.unwrap();
+            visit.pause(&app, Ok(())).await.unwrap();
+            assert_eq!(logins(), 1);
+        }
+        let server = app.store.server("SN1").await.unwrap();
+        let other = ServerRow { bmc_username: "other".into(), ..server };
+        assert!(app.kept.take(&other).is_none());
+        let visit = Visit::begin(&app, &job).await.unwrap();
+        assert_eq!(logins(), 2, "what was taken is gone");
+        let failed = Failed::new("redfish.reset", "as a BMC might".into(), true);
+        visit.pause(&app, Err::<(), _>(failed)).await.unwrap_err();
+        Visit::begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
+        assert_eq!(logins(), 3, "after a failure a visit begins anew");
+    }
+
+    #[tokio::test]
+    async fn a_kept_session_does_not_lead_to_another_machine() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let mut visit = Visit::begin(&app, &job).await.unwrap();
+        visit.machine.serial = "SN0".into();
+        visit.pause(&app, Ok(())).await.unwrap();
+        let visit = Visit::begin(&app, &job).await.unwrap();
+        assert_eq!(visit.machine.serial, "SN1");
+        assert_eq!(bmc.seen.lock().unwrap().logins, 2);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::profile::{Profile, Quirk, STANDARD, detect};
@@ -183,9 +184,38 @@ impl Bmc {
 
     /// A machine's power and boot override as they are now.
     pub async fn read_again(&self, machine: &Machine) -> Result<Machine, Error> {
-        let system = self.get(&machine.system_path).await?.body;
-        let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
-        Ok(Machine { power: power_of(&system), boot_override: boot.into(), ..machine.clone() })
+        Ok(as_now(machine, &self.get(&machine.system_path).await?.body))
+    }
+
+    /// A machine that was met before, as it is now but for its slots. It is asked once: an error says
+    /// that what was known of its BMC may not hold any more.
+    pub async fn recognize(&self, machine: &Machine) -> Result<Machine, Error> {
+        let system = self.once(Method::GET, &machine.system_path, None, None).await?.body;
+        let now = system["SerialNumber"].as_str().unwrap_or_default().trim();
+        if now != machine.serial {
+            let wanted = machine.serial.clone();
+            return Err(Error::WrongMachine { wanted, found: now.into() });
+        }
+        Ok(as_now(machine, &system))
+    }
+
+    /// The slots of a machine that was met before. A BMC that restarted meanwhile may have them
+    /// elsewhere: then they are looked for anew.
+    pub async fn slots_again(&self, machine: &Machine) -> Result<Vec<Slot>, Error> {
+        let mut slots = Vec::new();
+        for slot in &machine.slots {
+            match self.get(&slot.path).await {
+                Ok(answer) => {
+                    let Slot { inserted, image, .. } = slot_of(&slot.path, &answer.body);
+                    slots.push(Slot { inserted, image, ..slot.clone() });
+                }
+                Err(Error::Status { status: 404 | 410, .. }) => {
+                    return Ok(self.machine(Some(&machine.serial)).await?.slots);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(slots)
     }
 
     /// The manager of a system: the first that it links, or the BMC's first one. A BMC that does not
@@ -302,6 +332,11 @@ fn suit(slots: &mut [Slot], profile: &'static Profile) {
             slot.insert_path = None;
         }
     }
+}
+
+fn as_now(machine: &Machine, system: &Value) -> Machine {
+    let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
+    Machine { power: power_of(system), boot_override: boot.into(), ..machine.clone() }
 }
 
 fn machine_of(

@@ -291,7 +291,8 @@ impl Bmc {
         self.transcript.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn once(
+    /// The request, once.
+    pub(crate) async fn once(
         &self,
         method: Method,
         path: &str,

@@ -46,6 +46,8 @@ async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
     let id = create(&controller, &bmc).await;
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
+    assert_eq!(bmc.seen.lock().unwrap().logins, 1, "one session for all that is done");
+    bmc.until(|seen| seen.sessions_open == 0).await;
     assert_eq!(job["cleanup_problem"], Value::Null);
     assert_eq!(job["recipe"]["user_data"], json!({"bytes": 30}));
     assert_eq!(

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Sessions that outlive a job's visit for a while: its next action comes within seconds, and each
+//! login and discovery costs a dozen requests, of which a BMC answers one or two a second.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redfish::{Bmc, Machine};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::App;
+use crate::store::ServerRow;
+
+/// A BMC has few sessions and other users: one that nobody needs for so long is ended.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// By the BMC's URL; taken and kept with the BMC's turn in hand.
+#[derive(Default)]
+pub struct Kept(Mutex<HashMap<String, Open>>);
+
+struct Open {
+    bmc: Arc<Bmc>,
+    machine: Machine,
+    /// What the session was opened with.
+    server: ServerRow,
+    since: Instant,
+}
+
+impl Kept {
+    pub fn keep(&self, server: ServerRow, bmc: Arc<Bmc>, machine: Machine) {
+        let open = Open { bmc, machine, server, since: Instant::now() };
+        self.open().insert(open.server.bmc_url.clone(), open);
+    }
+
+    /// The session of this server, which the next one has to itself. One that was opened with other
+    /// credentials, or in other trust, is not it.
+    pub fn take(&self, server: &ServerRow) -> Option<(Arc<Bmc>, Machine)> {
+        let open = self.open().remove(&server.bmc_url)?;
+        access(&open.server).eq(&access(server)).then_some((open.bmc, open.machine))
+    }
+
+    /// Takes out those that nobody used for so long.
+    fn idle(&self, idle_max: Duration) -> Vec<Arc<Bmc>> {
+        let is_idle = |_: &String, open: &mut Open| open.since.elapsed() >= idle_max;
+        self.open().extract_if(is_idle).map(|(_, open)| open.bmc).collect()
+    }
+
+    /// Ends them all.
+    pub fn end(&self, logouts: &TaskTracker) {
+        for bmc in self.idle(Duration::ZERO) {
+            logouts.spawn(async move { bmc.close().await });
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that a session depends on.
+fn access(server: &ServerRow) -> impl Eq {
+    (
+        server.serial.clone(),
+        server.bmc_username.clone(),
+        server.bmc_password.clone(),
+        server.bmc_pin.clone(),
+        server.bmc_ca_pem.clone(),
+        server.bmc_profile.clone(),
+    )
+}
+
+/// Ends what is idle, until it is dropped.
+pub async fn run(app: App) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for bmc in app.kept.idle(IDLE_MAX) {
+            app.logouts.spawn(async move { bmc.close().await });
+        }
+    }
+}
