@@ -171,34 +171,39 @@ async fn worker(
     slow: Arc<Semaphore>,
 ) {
     let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
-    tokio::select! {
-        () = in_place(work(&app, claim), place, slow, QUICK_MAX) => {}
+    let moved = tokio::select! {
+        moved = in_place(work(&app, claim), place, slow, QUICK_MAX) => moved,
         () = busy.stop.notified() => {
             tracing::info!(job_id = id, "action dropped: the job moved on");
+            None
         }
+    };
+    match moved {
+        Some(job) => app.moved(&job),
+        None => give_back(&app, &id, epoch).await,
     }
-    give_back(&app, &id, epoch).await;
     drop(busy);
 }
 
 /// Does the work in a quick place, and after `quick_max` in a slow one if there is any.
-async fn in_place(
-    work: impl Future<Output = ()>,
+async fn in_place<T>(
+    work: impl Future<Output = T>,
     place: OwnedSemaphorePermit,
     slow: Arc<Semaphore>,
     quick_max: Duration,
-) {
+) -> T {
     let mut work = std::pin::pin!(work);
-    if tokio::time::timeout(quick_max, &mut work).await.is_ok() {
-        return;
+    if let Ok(done) = tokio::time::timeout(quick_max, &mut work).await {
+        return done;
     }
     let slow_place = tokio::select! {
-        () = &mut work => return,
+        done = &mut work => return done,
         slow_place = slow.acquire_owned() => slow_place,
     };
     drop(place);
-    work.await;
+    let done = work.await;
     drop(slow_place);
+    done
 }
 
 async fn wait(app: &App) {
@@ -212,8 +217,8 @@ async fn wait(app: &App) {
     }
 }
 
-/// The last thing a worker does: a claim whose end could not be recorded is let go. Repeated until
-/// the store takes it, because nobody else would.
+/// The last thing a worker does whose job did not move by its work: the claim is let go. Repeated
+/// until the store takes it, because nobody else would.
 async fn give_back(app: &App, job_id: &str, epoch: i64) {
     loop {
         let due_at = later(job::pause(1, app.keys.random_byte()));
@@ -229,13 +234,20 @@ async fn give_back(app: &App, job_id: &str, epoch: i64) {
     }
 }
 
-async fn work(app: &App, claim: Claim) {
+/// The job as it moved, if it did.
+async fn work(app: &App, claim: Claim) -> Option<JobRow> {
     let Claim { job, action, .. } = &claim;
     // A change between the claim and its announcement found no worker to stop.
     match app.store.job(&job.id).await {
         Ok(now) if now.epoch == job.epoch => {}
-        Ok(_) => return tracing::info!(job_id = job.id, "the job moved on before its action"),
-        Err(error) => return log_outcome(&job.id, Err(error)),
+        Ok(_) => {
+            tracing::info!(job_id = job.id, "the job moved on before its action");
+            return None;
+        }
+        Err(error) => {
+            log_outcome(&job.id, Err(error));
+            return None;
+        }
     }
     let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
     let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
@@ -259,19 +271,24 @@ async fn work(app: &App, claim: Claim) {
                     pause.as_secs_f64()
                 );
                 let kept = app.store.retry(&job.id, job.epoch, why, later(pause), now_ms()).await;
-                return log_outcome(&job.id, kept);
+                log_outcome(&job.id, kept);
+                return None;
             }
             let message = failure.reason.clone();
             (Event::GaveUp(*action, failure), message)
         }
     };
     let applied = app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await;
-    log_outcome(
-        &job.id,
-        applied.map(|applied| {
+    match applied {
+        Ok(applied) => {
             tracing::info!(job_id = job.id, stage = applied.job.state.stage_name(), "job moved");
-        }),
-    );
+            Some(applied.job)
+        }
+        Err(error) => {
+            log_outcome(&job.id, Err(error));
+            None
+        }
+    }
 }
 
 /// Milliseconds since 1970, after a pause.
@@ -429,7 +446,7 @@ mod tests {
         let at_once = Duration::from_millis(1);
         let hang = async |slow: &Arc<Semaphore>| {
             let place = quick.clone().acquire_owned().await.unwrap();
-            let work = in_place(std::future::pending(), place, slow.clone(), at_once);
+            let work = in_place(std::future::pending::<()>(), place, slow.clone(), at_once);
             tokio::spawn(work).abort_handle()
         };
         let first = hang(&slow).await;

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use job::{Event, Failure};
-use rusqlite::Connection;
 
-use super::{FILE, connect, jobs};
+use super::{Db, FILE, connect, jobs};
 
 /// The database's version that this program writes.
 pub const VERSION: usize = connect::VERSION;
@@ -34,21 +33,21 @@ pub fn version(file: &Path) -> anyhow::Result<usize> {
 /// Brings a restored database up to this program, and ends every open job in one transaction: what
 /// became of their machines since the backup is not known. Answers the jobs' ids.
 pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<String>> {
-    let mut connection = connect::open(&data_dir.join(FILE))?;
-    let transaction = connection.transaction()?;
-    let open = open_jobs(&transaction)?;
+    let db = Db::new(connect::open(&data_dir.join(FILE))?);
+    let transaction = db.unchecked_transaction()?;
+    let open = open_jobs(&db)?;
     for id in &open {
-        let job = jobs::get(&transaction, id)?;
+        let job = jobs::get(&db, id)?;
         let event = Event::Restored(Failure { step: "restore".into(), reason: why.into() });
-        jobs::apply(&transaction, &job, &event, why, now)?;
+        jobs::apply(&db, &job, &event, why, now)?;
     }
     transaction.commit()?;
     // Into the one file that is moved to its place.
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     Ok(open)
 }
 
-fn open_jobs(db: &Connection) -> anyhow::Result<Vec<String>> {
+fn open_jobs(db: &Db) -> anyhow::Result<Vec<String>> {
     let mut query = db.prepare("SELECT id FROM jobs WHERE status <> 'complete' ORDER BY id")?;
     let ids = query.query_map([], |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)

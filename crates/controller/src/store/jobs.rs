@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use api::jobs::{JobEvent, JobStatus};
 use api::node::{PermitRequest, Progress};
 use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Error, Store, media};
+use super::{Db, Error, Store, media};
 
 /// Events of one job; a machine that logs without end stops being recorded, not served.
 const EVENTS_MAX: u64 = 20_000;
@@ -117,13 +117,13 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     })
 }
 
-pub(super) fn get(db: &Connection, id: &str) -> Result<JobRow, Error> {
+pub(super) fn get(db: &Db, id: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE id = ?1"), [id], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "job", id: id.into() })
 }
 
-pub(super) fn get_attempt(db: &Connection, attempt: &str) -> Result<JobRow, Error> {
+pub(super) fn get_attempt(db: &Db, attempt: &str) -> Result<JobRow, Error> {
     db.query_row(&format!("{SELECT} WHERE attempt = ?1"), [attempt], job_row)
         .optional()?
         .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
@@ -159,7 +159,7 @@ pub(super) struct Line<'a> {
     pub event: Option<&'a Event>,
 }
 
-pub(super) fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+pub(super) fn tell(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
     let seq: u64 = db.query_row(
         "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
         [&job.id],
@@ -187,7 +187,7 @@ pub(super) fn tell(db: &Connection, job: &JobRow, line: &Line, now: i64) -> Resu
 }
 
 /// `None` where somebody was quicker, or nothing is to be done.
-fn claim_one(db: &Connection, id: &str, now: i64) -> Result<Option<Claim>, Error> {
+fn claim_one(db: &Db, id: &str, now: i64) -> Result<Option<Claim>, Error> {
     let sql = format!("{SELECT} WHERE id = ?1 AND due_at <= ?2");
     let Some(job) = db.query_row(&sql, params![id, now], job_row).optional()? else {
         return Ok(None);
@@ -216,7 +216,7 @@ fn claim_one(db: &Connection, id: &str, now: i64) -> Result<Option<Claim>, Error
 
 /// The only way to another state.
 pub(super) fn apply(
-    db: &Connection,
+    db: &Db,
     job: &JobRow,
     event: &Event,
     message: &str,
@@ -273,7 +273,7 @@ fn kind(event: &Event) -> &'static str {
 }
 
 /// The job that was created with this `Idempotency-Key`, from a body of this hash.
-fn of_key(db: &Connection, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
+fn of_key(db: &Db, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
     let earlier: Option<(String, Vec<u8>)> = db
         .query_row(
             "SELECT id, idempotency_hash FROM jobs WHERE idempotency_key = ?1",

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Error, Store};
+use super::{Db, Error, Store};
 
 /// The media of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Store {
 }
 
 /// Kills every media token of a job.
-pub(super) fn revoke(db: &rusqlite::Connection, job_id: &str, now: i64) -> Result<(), Error> {
+pub(super) fn revoke(db: &Db, job_id: &str, now: i64) -> Result<(), Error> {
     db.execute(
         "UPDATE media SET revoked_at = ?2 WHERE job_id = ?1 AND revoked_at IS NULL",
         params![job_id, now],

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · answers
-//!         ── read(closure)  ──▶ a second connection, which sees what is committed
+//!         ── read(closure)  ──▶ one reader thread, whose connection sees what is committed
 //! ```
 //!
 //! Closures that wait while a commit is under way go into the next one together, so that many small
@@ -11,19 +11,21 @@
 
 pub mod backup;
 mod connect;
+mod db;
 mod jobs;
 mod media;
 mod reports;
 mod reserve;
 mod servers;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 
 use anyhow::Context;
-use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
@@ -55,15 +57,17 @@ pub enum Error {
     Closed,
 }
 
-type Work = Box<dyn FnOnce(&Connection) -> Finish + Send>;
+type Work = Box<dyn FnOnce(&Db) -> Finish + Send>;
 /// Sends the answer, once it is known whether the commit worked.
 type Finish = Box<dyn FnOnce(bool) + Send>;
+/// Sends its answer by itself.
+type Query = Box<dyn FnOnce(&Db) + Send>;
 
 /// Handle on the database; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     writer: mpsc::SyncSender<Work>,
-    reader: Arc<Mutex<Connection>>,
+    reader: mpsc::Sender<Query>,
     /// Counts commits: who waits for news subscribes.
     commits: Arc<watch::Sender<u64>>,
     reserve: Arc<reserve::Reserve>,
@@ -78,8 +82,8 @@ impl Store {
         // Before anything is written: the disk may be full already.
         let reserve = Arc::new(reserve::Reserve::open(dir).context("keep a reserve")?);
         let file = dir.join(FILE);
-        let connection = connect::open(&file)?;
-        let reader = connect::open_reader(&file)?;
+        let connection = Db::new(connect::open(&file)?);
+        let read_only = Db::new(connect::open_reader(&file)?);
         let (writer, queue) = mpsc::sync_channel(QUEUE_MAX);
         let commits = Arc::new(watch::Sender::new(0));
         let announce = commits.clone();
@@ -87,7 +91,10 @@ impl Store {
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || write_batches(&connection, &queue, &announce, &told))?;
-        let reader = Arc::new(Mutex::new(reader));
+        let (reader, queries) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store-reader".into())
+            .spawn(move || answer_queries(&read_only, &queries))?;
         Ok(Store { writer, reader, commits, reserve, _lock: Arc::new(lock) })
     }
 
@@ -103,7 +110,7 @@ impl Store {
 
     async fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let reserve = self.reserve.clone();
@@ -134,25 +141,26 @@ impl Store {
 
     async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        query: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let reader = self.reader.clone();
-        tokio::task::spawn_blocking(move || {
-            query(&reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-        })
-        .await
-        .map_err(|_| Error::Closed)?
+        let (answer, answered) = oneshot::channel();
+        let query: Query = Box::new(move |db| {
+            // The caller may have gone away.
+            let _gone = answer.send(query(db));
+        });
+        self.reader.send(query).map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
     }
 }
 
 fn in_savepoint<T>(
-    connection: &Connection,
-    change: impl FnOnce(&Connection) -> Result<T, Error>,
+    connection: &Db,
+    change: impl FnOnce(&Db) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    connection.execute_batch("SAVEPOINT change")?;
+    connection.execute("SAVEPOINT change", [])?;
     match change(connection) {
         Ok(value) => {
-            connection.execute_batch("RELEASE change")?;
+            connection.execute("RELEASE change", [])?;
             Ok(value)
         }
         Err(error) => {
@@ -163,13 +171,13 @@ fn in_savepoint<T>(
 }
 
 fn write_batches(
-    connection: &Connection,
+    connection: &Db,
     queue: &mpsc::Receiver<Work>,
     commits: &watch::Sender<u64>,
     reserve: &reserve::Reserve,
 ) {
     while let Ok(first) = queue.recv() {
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        if let Err(error) = connection.execute("BEGIN IMMEDIATE", []) {
             tracing::error!(%error, "database: cannot begin");
             reserve.meet(&error);
             // Its caller learns of it by the dropped answer.
@@ -182,8 +190,8 @@ fn write_batches(
         {
             finishes.push(work(connection));
         }
-        let committed = match connection.execute_batch("COMMIT") {
-            Ok(()) => true,
+        let committed = match connection.execute("COMMIT", []) {
+            Ok(_) => true,
             Err(error) => {
                 tracing::error!(%error, "database: cannot commit");
                 reserve.meet(&error);
@@ -197,5 +205,14 @@ fn write_batches(
             finish(committed);
         }
         commits.send_modify(|count| *count += 1);
+    }
+}
+
+fn answer_queries(db: &Db, queries: &mpsc::Receiver<Query>) {
+    while let Ok(query) = queries.recv() {
+        // A bug in one query must not end all others; its caller learns of it by the dropped answer.
+        if catch_unwind(AssertUnwindSafe(|| query(db))).is_err() {
+            tracing::error!("database: a query panicked");
+        }
     }
 }

@@ -4,10 +4,10 @@
 
 use api::node::{PermitRequest, Progress};
 use job::{Event, Outcome, deadline_secs};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::jobs::{JobRow, Line, SELECT, apply, get, get_attempt, job_row, tell};
-use super::{Error, Store};
+use super::{Db, Error, Store};
 
 /// What became of a webhook.
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Store {
 }
 
 /// A sign of life: the deadline of the present state begins anew.
-fn touch(db: &Connection, job: &JobRow, now: i64) -> Result<(), Error> {
+fn touch(db: &Db, job: &JobRow, now: i64) -> Result<(), Error> {
     if let Some(secs) = deadline_secs(&job.state) {
         db.execute(
             "UPDATE jobs SET deadline_at = ?2 WHERE id = ?1",

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Error, Store};
+use super::{Db, Error, Store};
 
 /// A server and how its BMC is reached. The password is sealed.
 #[derive(Debug, Clone)]
@@ -123,7 +123,7 @@ impl Store {
     }
 }
 
-fn refuse_while_busy(db: &rusqlite::Connection, serial: &str) -> Result<(), Error> {
+fn refuse_while_busy(db: &Db, serial: &str) -> Result<(), Error> {
     let open: Option<String> = db
         .query_row(
             "SELECT id FROM jobs WHERE server_serial = ?1 AND status <> 'complete'",
