@@ -55,6 +55,8 @@ enum Task {
     E2e {
         #[arg(value_enum)]
         workflow: e2e::Workflow,
+        #[command(flatten)]
+        power_offs: e2e::PowerOffs,
         /// Take programs and images as they are in target/, also when they are older than the tree.
         #[arg(long)]
         as_built: bool,
@@ -126,11 +128,11 @@ fn main() -> anyhow::Result<()> {
         Task::Validate => validate::validate(&root),
         Task::Images { what } => images::images(&root, what),
         Task::ThirdParty => third_party::write(&root),
-        Task::E2e { workflow, as_built } => {
+        Task::E2e { workflow, power_offs, as_built } => {
             if !as_built {
                 programs(&root)?;
             }
-            let passed = e2e::run(&root, workflow)?;
+            let passed = e2e::run(&root, workflow, power_offs)?;
             println!("{passed} cases passed");
             Ok(())
         }
@@ -193,7 +195,7 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("faults: told truly after {:.1} min", minutes());
     canary::canary(root, &root.join("target/release"))?;
     println!("canary: nothing leaked after {:.1} min", minutes());
-    let passed = e2e::run(root, e2e::Workflow::Linux)?;
+    let passed = e2e::run(root, e2e::Workflow::Linux, e2e::PowerOffs::default())?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())
 }

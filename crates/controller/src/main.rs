@@ -21,6 +21,7 @@ mod lanes;
 mod media;
 mod media_plan;
 mod performer;
+mod power_watch;
 mod preflight;
 mod probe_medium;
 mod settings;

@@ -8,10 +8,12 @@
 //! machine 2   a disk with data, no consent          refused, disk untouched; evidence is kept
 //!             (a CD slot and a USB stick)
 //!             a damaged artifact                    fails in image-linux.service
+//!             its power is cut                      the job says so
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
 //! ```
 
+mod power_offs;
 mod world;
 
 use std::fs;
@@ -38,11 +40,31 @@ const KILL_AFTER_BYTES: u64 = 20 << 20;
 /// What an end-to-end run installs.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Workflow {
+    /// Every case of `x test`.
     Linux,
+    /// Only machines that lose their power, as many as are asked for.
+    PowerOffs,
+}
+
+/// When machines lose their power.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct PowerOffs {
+    /// How many do, with the workflow `power-offs`.
+    #[arg(long, default_value_t = 10)]
+    count: u32,
+    /// Other moments.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Default for PowerOffs {
+    fn default() -> PowerOffs {
+        PowerOffs { count: 1, seed: 1 }
+    }
 }
 
 /// Runs every case of a workflow; answers how many passed.
-pub fn run(root: &Path, workflow: Workflow) -> anyhow::Result<u32> {
+pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
     match workflow {
         Workflow::Linux => {
             wrong_machine(root).context("a machine with another serial")?;
@@ -51,8 +73,14 @@ pub fn run(root: &Path, workflow: Workflow) -> anyhow::Result<u32> {
             without_consent(&lab).context("a disk with data and no consent")?;
             lab.machine = machine(&mut lab.world, "cd,cd")?;
             damaged_artifact(&lab).context("a damaged artifact")?;
+            power_offs::power_offs(&lab, offs.seed, 1).context("a machine without power")?;
             provision(&mut lab, true).context("provision a machine")?;
-            Ok(4)
+            Ok(5)
+        }
+        Workflow::PowerOffs => {
+            let lab = Lab::start(root, "power-offs", true)?;
+            power_offs::power_offs(&lab, offs.seed, offs.count)?;
+            Ok(offs.count)
         }
     }
 }

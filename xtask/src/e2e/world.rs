@@ -154,14 +154,25 @@ impl World {
 
     /// The machine as a Redfish client sees it, by the simulator's own endpoint.
     pub fn redfish(&self, machine: &Machine, path: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.curl(machine, path, &[])?)?)
+    }
+
+    pub fn redfish_post(&self, machine: &Machine, path: &str, body: &Value) -> anyhow::Result<()> {
+        let body = body.to_string();
+        let options = ["--header", "Content-Type: application/json", "--data", &body];
+        self.curl(machine, path, &options).map(drop)
+    }
+
+    fn curl(&self, machine: &Machine, path: &str, options: &[&str]) -> anyhow::Result<Vec<u8>> {
         let output = Command::new("curl")
             .args(["--silent", "--show-error", "--fail", "--insecure"])
             .args(["--user", &format!("admin:{BMC_PASSWORD}")])
+            .args(options)
             .arg(format!("{}{path}", machine.redfish_url.trim_end_matches('/')))
             .output()
             .context("run curl")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(serde_json::from_slice(&output.stdout)?)
+        Ok(output.stdout)
     }
 
     pub fn register(&self, machine: &Machine, serial: &str) -> anyhow::Result<()> {

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Machines that fell silent since their reset: is the power still on? One that was switched off says
+//! no more, and its job need not wait an hour to be told so.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use job::{Event, Failure, Stage, State, deadline_secs};
+use redfish::Power;
+use tokio::task::JoinSet;
+
+use crate::performer::chain;
+use crate::store::{Error, JobRow};
+use crate::visit::{Closed, Purpose, Visit};
+use crate::{App, now_ms};
+
+/// A machine at work tells of its progress each second, and steps without progress are short.
+const SILENCE_MIN: Duration = Duration::from_secs(45);
+/// Also between the two readings that it takes: a BMC may show a machine as off in passing.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
+/// Looks under way at once.
+const LOOKS_MAX: usize = 16;
+
+/// Which jobs' machines were off when they were looked at last, and in which epoch.
+type Off = HashMap<String, i64>;
+
+/// Runs until it is dropped.
+pub async fn run(app: App) {
+    let mut off = Off::new();
+    loop {
+        tokio::time::sleep(app.settings.scaled(LOOK_EVERY).max(LOOK_EVERY_MIN)).await;
+        if let Err(error) = look(&app, &mut off, app.settings.scaled(SILENCE_MIN)).await {
+            tracing::error!(error = chain(&error), "cannot look for silent machines");
+        }
+    }
+}
+
+async fn look(app: &App, off: &mut Off, silence_min: Duration) -> Result<(), Error> {
+    let silent = silent(app, silence_min).await?;
+    off.retain(|id, epoch| silent.iter().any(|job| job.id == *id && job.epoch == *epoch));
+    for jobs in silent.chunks(LOOKS_MAX) {
+        let mut looks = JoinSet::new();
+        for job in jobs.iter().cloned() {
+            let app = app.clone();
+            looks.spawn(async move {
+                let is_off = is_off(&app, &job).await;
+                (job, is_off)
+            });
+        }
+        for (job, is_off) in looks.join_all().await {
+            let was_off = off.remove(&job.id) == Some(job.epoch);
+            match is_off {
+                Ok(true) if was_off => end(app, &job).await,
+                Ok(true) => drop(off.insert(job.id, job.epoch)),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(job_id = job.id, error = chain(&error), "power unknown");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Jobs whose machine was reset and for a while neither said nor read anything.
+async fn silent(app: &App, silence_min: Duration) -> Result<Vec<JobRow>, Error> {
+    let mut silent = Vec::new();
+    for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
+        // A deadline is that long after the last sign of life.
+        let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
+        let left = usual.saturating_sub(silence_min);
+        let until = now_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+        let found = app.store.overdue(until).await?;
+        silent.extend(found.into_iter().filter(|job| {
+            let read_at = app.media.reads(&job.id).last_at;
+            job.state == state && read_at.is_none_or(|at| at.elapsed() >= silence_min)
+        }));
+    }
+    Ok(silent)
+}
+
+async fn is_off(app: &App, job: &JobRow) -> Result<bool, Closed> {
+    let visit = Visit::of_server(app, &job.server_serial, Purpose::Glance).await?;
+    visit.bmc.close().await;
+    Ok(visit.machine.power == Power::Off)
+}
+
+async fn end(app: &App, job: &JobRow) {
+    let during = match (&job.progress, job.hello_at) {
+        (Some(progress), _) => format!("during {}", progress.step),
+        (None, Some(_)) => "after it had said hello".into(),
+        (None, None) => "before it said hello".into(),
+    };
+    let what_is_left = match job.permit {
+        Some(_) => "its disk may be half written",
+        None => "nothing was written to its disk",
+    };
+    let reason =
+        format!("the machine was switched off, or lost its power, {during}; {what_is_left}");
+    let message = reason.clone();
+    let event = Event::Overdue(Failure { step: "node.powered-off".into(), reason });
+    match app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await {
+        Ok(applied) => app.moved(&applied.job),
+        // It told its end after all, or was cancelled.
+        Err(Error::Stale | Error::Refused(_)) => {}
+        Err(error) => tracing::error!(job_id = job.id, error = chain(&error), "cannot record"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use job::{Action, Outcome};
+
+    use super::*;
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{temp_dir, with_job};
+
+    #[tokio::test]
+    async fn a_silent_machine_that_is_off_twice_ends_its_job_and_one_that_is_on_does_not() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, _job) = with_job(dir.path(), &bmc).await;
+        let done =
+            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
+        for event in done.map(Event::Done) {
+            app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
+        }
+        let outcome = async || app.store.job("j1").await.unwrap().state.outcome().cloned();
+        let mut off = Off::new();
+        app.store.hello("a1", "boot".into(), "hello".into(), now_ms()).await.unwrap();
+        bmc.seen.lock().unwrap().is_on = false;
+        for _ in 0..3 {
+            look(&app, &mut off, SILENCE_MIN).await.unwrap();
+        }
+        assert_eq!(outcome().await, None, "it spoke a moment ago");
+        for is_on in [false, true, false] {
+            bmc.seen.lock().unwrap().is_on = is_on;
+            look(&app, &mut off, Duration::ZERO).await.unwrap();
+            assert_eq!(outcome().await, None, "one reading is not enough");
+        }
+        look(&app, &mut off, Duration::ZERO).await.unwrap();
+        let Some(Outcome::Failed(failure)) = outcome().await else { panic!("it goes on") };
+        assert_eq!(failure.step, "node.powered-off");
+        let told = "after it had said hello; nothing was written to its disk";
+        assert!(failure.reason.ends_with(told), "{}", failure.reason);
+    }
+}
