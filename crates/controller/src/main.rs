@@ -26,6 +26,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod updates;
 mod visit;
 
@@ -52,6 +53,7 @@ pub struct App {
     pub registry: Arc<registry::Registry>,
     pub driver: driver::Handle,
     pub lanes: Arc<lanes::Lanes>,
+    pub throttle: Arc<http::Throttle>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -123,6 +125,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         registry: Arc::new(registry),
         driver: driver::Handle::default(),
         lanes: Arc::default(),
+        throttle: Arc::default(),
         logouts: TaskTracker::new(),
     })
 }

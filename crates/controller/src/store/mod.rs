@@ -9,6 +9,7 @@
 //! Closures that wait while a commit is under way go into the next one together, so that many small
 //! changes share one fsync. An answer is given only after the commit.
 
+mod audit;
 pub mod backup;
 mod connect;
 mod jobs;
@@ -16,6 +17,7 @@ mod media;
 mod reports;
 mod reserve;
 mod servers;
+mod tokens;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
@@ -24,10 +26,12 @@ use anyhow::Context;
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+pub use audit::Deed;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
+pub use tokens::TokenRow;
 
 /// The database's file in a data directory.
 pub const FILE: &str = "shoal.sqlite";
