@@ -5,11 +5,13 @@
 //! - `node`: what a machine in the maintenance OS says under `/api/v1/node/attempts/{id}/`,
 //!   and what a tool container says to the agent beside it;
 //! - `artifacts`: what the controller's registry holds, for people;
+//! - `access`: tokens and their roles, and the audit log;
 //! - `problem`: every error answer (RFC 9457);
 //! - `openapi`: the document that describes all of it, built from these types.
 //!
 //! Wire types only: no behaviour, no HTTP library, no knowledge of how a job is stored.
 
+pub mod access;
 pub mod artifacts;
 pub mod jobs;
 pub mod node;

@@ -28,7 +28,8 @@ pub struct Connection {
     /// The controller's URL.
     #[arg(long, global = true, env = "SHOAL_CONTROLLER", default_value = "https://127.0.0.1:8443")]
     pub controller: String,
-    /// File with the token (the controller writes `admin-token` into its data directory).
+    /// File with the token: one that `token create` showed, or `admin-token` in the controller's data
+    /// directory.
     #[arg(long, global = true, env = "SHOAL_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
     /// File with the CA to trust (`tls/ca.pem` in the controller's data directory); the system's
@@ -80,6 +81,20 @@ pub enum Command {
         format: Format,
         #[command(subcommand)]
         command: Artifact,
+    },
+    /// Tokens for people and programs, each with a role.
+    Token {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Who changed what.
+    Audit {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: Audit,
     },
     /// Task media.
     #[command(subcommand)]
@@ -294,6 +309,85 @@ pub enum Token {
     Revoke {
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; it is shown once.
+    Create {
+        #[arg(long, value_enum)]
+        role: TokenRole,
+        /// Whose it is, in lists and in the audit log.
+        #[arg(long)]
+        name: String,
+        /// How long it lives.
+        #[arg(long, default_value_t = api::access::TOKEN_DAYS)]
+        days: i64,
+        /// Of a publisher: repositories below this may be pulled; * for all. Can be given several times.
+        #[arg(long, value_name = "PREFIX")]
+        pull: Vec<String>,
+        /// Of a publisher: repositories below this may be pushed and pulled. Can be given several times.
+        #[arg(long = "prefix", value_name = "PREFIX", required_if_eq("role", "publisher"))]
+        push: Vec<String>,
+    },
+    /// All tokens, newest first.
+    List,
+    /// End a token at once.
+    Revoke {
+        /// As `token list` shows it.
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TokenRole {
+    /// Everything.
+    Admin,
+    /// Jobs, and what a server's BMC does.
+    Operator,
+    /// Looking.
+    Reader,
+    /// Pushing to the registry, below prefixes.
+    Publisher,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Entries, oldest first.
+    List {
+        /// Only entries after this one.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Compute the chain of hashes again; exit status 1 if an entry was changed, taken out or put in.
+    Verify {
+        /// What an earlier `verify` told to note: shows that the log was not cut off or written anew
+        /// since. Can be given several times.
+        #[arg(long, value_name = "SEQ:HASH")]
+        expect: Vec<AuditHead>,
+    },
+}
+
+/// An entry of the audit log, and its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditHead {
+    pub seq: u64,
+    pub hash: String,
+}
+
+impl std::str::FromStr for AuditHead {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<AuditHead, &'static str> {
+        let parsed = text.split_once(':').and_then(|(seq, hash)| {
+            let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let seq = seq.parse().ok().filter(|_| is_hash)?;
+            Some(AuditHead { seq, hash: hash.to_lowercase() })
+        });
+        parsed.ok_or("write SEQ:HASH, as `shoal audit verify` shows it")
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,9 +2,10 @@
 //! `shoal`: what people and scripts type. It speaks to a controller, never to a BMC or a database.
 //!
 //! - `args`: every command and option; `client`: HTTP, with problems as errors;
-//! - `servers`, `jobs`, `artifacts`, `iso`, `lab`: one module for each noun; `watch`: a job as it goes;
+//! - `servers`, `jobs`, `artifacts`, `access`, `iso`, `lab`: one module for each noun; `watch`: a job as it goes;
 //! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
 
+mod access;
 mod args;
 mod artifacts;
 mod client;
@@ -41,6 +42,8 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Server { format, command } => servers::run(&client()?, format.output, command),
         Command::Job { format, command } => jobs::run(&client()?, format.output, command),
         Command::Artifact { format, command } => artifacts::run(&client()?, format.output, command),
+        Command::Token { format, command } => access::token(&client()?, format.output, command),
+        Command::Audit { format, command } => access::audit(&client()?, format.output, command),
         Command::Iso(command) => iso::run(command),
         Command::Lab(command) => lab::run(command),
     }

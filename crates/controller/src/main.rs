@@ -28,6 +28,7 @@ mod settings;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod updates;
 mod visit;
 
@@ -56,6 +57,7 @@ pub struct App {
     pub lanes: Arc<lanes::Lanes>,
     /// Sessions of BMCs that a job needs again soon.
     pub kept: Arc<kept::Kept>,
+    pub throttle: Arc<http::Throttle>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -129,6 +131,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         driver: driver::Handle::default(),
         lanes: Arc::default(),
         kept: Arc::default(),
+        throttle: Arc::default(),
         logouts: TaskTracker::new(),
     })
 }

@@ -35,7 +35,7 @@ fn list() -> Operation {
         tag: "artifacts",
         summary: "List what the controller's registry holds",
         description: "",
-        access: Access::Admin,
+        access: Access::Reader,
         parameters: Vec::new(),
         body: None,
         answers: vec![(200, answer("Every tag", "ArtifactList", example))],

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::operation::Operation;
-use super::{artifacts, jobs, node, other, schemas, servers};
+use super::{access, artifacts, jobs, node, other, schemas, servers};
 
 const DESCRIPTION: &str = "\
 Shoal provisions bare metal over Redfish, by virtual media only. A client makes servers known, creates a \
@@ -19,11 +19,15 @@ Answers may gain members and problems new types in later versions: ignore what y
 **Strictness.** Bodies with unknown members and unknown query parameters are refused. A body has at most \
 6 MiB; below `/api/v1/artifacts/` there is no limit.
 
+**Roles.** A token has one: `reader` looks, `operator` runs jobs and works BMCs, `admin` does everything, and \
+`publisher` uses the registry only. The `security` of an operation names the least one. A request without a \
+good token gets 401, one whose role is not enough 403.
+
 **Durability.** An answer comes after what it tells is on disk.
 
 **The registry** for OS artifacts under `/v2/` is not described here: it is the OCI distribution \
 specification 1.1 (https://github.com/opencontainers/distribution-spec), with a token as the password \
-of Basic: the admin's, a publisher's below its prefixes, or one that a machine gets to pull the artifact of \
+of Basic: an admin's, a publisher's below its prefixes, an operator's to pull, or one that a machine gets to pull the artifact of \
 its job. Its errors have that specification's own form.";
 
 /// The document, built from the types of this crate.
@@ -47,6 +51,7 @@ pub fn document() -> Value {
             {"name": "jobs", "description": "One recipe carried out once on one server"},
             {"name": "servers", "description": "Which machine is reached at which BMC"},
             {"name": "artifacts", "description": "What the controller's registry holds, its upkeep, and who else may push"},
+            {"name": "access", "description": "Who may do what, and who did what"},
             {"name": "node", "description": "What a machine in the maintenance OS says; nothing for people"},
             {"name": "media", "description": "What BMCs and firmware read"},
             {"name": "about", "description": "The controller itself"}
@@ -71,6 +76,7 @@ fn operations() -> Vec<Operation> {
         jobs::operations(),
         servers::operations(),
         artifacts::operations(),
+        access::operations(),
         node::operations(),
         other::operations(),
     ]
@@ -81,12 +87,12 @@ fn operations() -> Vec<Operation> {
 
 fn security_schemes() -> Value {
     json!({
-        "admin": {
+        "token": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The token in the file `admin-token` of the controller's data directory."
+            "description": "A token of `/api/v1/tokens`, or the one in the file `admin-token` of the controller's data directory, which is an admin's. Each operation names the least role: `reader` is included in `operator`, and that in `admin`."
         },
-        "adminBasic": {
+        "tokenBasic": {
             "type": "http",
             "scheme": "basic",
             "description": "The same token as the password, for clients that know nothing else; the user's name does not matter."

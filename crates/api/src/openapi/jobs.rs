@@ -23,7 +23,7 @@ fn create() -> Operation {
         tag: "jobs",
         summary: "Create a job",
         description: "Stores the job and answers; the work begins by itself. A server has at most one job that is not complete.",
-        access: Access::Admin,
+        access: Access::Operator,
         parameters: vec![
             header_parameter(
                 "Idempotency-Key",
@@ -92,7 +92,7 @@ fn list() -> Operation {
         tag: "jobs",
         summary: "List jobs, newest first",
         description: "",
-        access: Access::Admin,
+        access: Access::Reader,
         parameters: vec![
             query_parameter("status", "Only jobs with this status", schema("JobStatus")),
             query_parameter(
@@ -128,7 +128,7 @@ fn show() -> Operation {
         tag: "jobs",
         summary: "Show a job with its recipe",
         description: "",
-        access: Access::Admin,
+        access: Access::Reader,
         parameters: vec![job_id()],
         body: None,
         answers: vec![(200, answer("The job", "Job", shown))],
@@ -150,7 +150,7 @@ fn events() -> Operation {
         tag: "jobs",
         summary: "Read or follow a job's events",
         description: "As JSON: at most 1000 events, oldest first. With `Accept: text/event-stream`: the same events as they come, until the job is complete. The stream's `id` is `seq`, its `event` is `kind`, its `data` is one JobEvent.",
-        access: Access::Admin,
+        access: Access::Reader,
         parameters: vec![
             job_id(),
             query_parameter("after", "Only events whose `seq` is larger", after),
@@ -192,7 +192,7 @@ fn cancel() -> Operation {
         tag: "jobs",
         summary: "Cancel a job",
         description: "The job fails with the step `cancelled`, also while a disk is being written. What was touched is put back before it is complete.",
-        access: Access::Admin,
+        access: Access::Operator,
         parameters: vec![job_id()],
         body: None,
         answers: vec![(202, answer("The job as it is now", "Job", cancelled))],
@@ -213,7 +213,7 @@ fn evidence() -> Operation {
         tag: "jobs",
         summary: "Everything that is known of a job, in one tar archive",
         description: "The job, its story with the machine's journal, who read which part of the media and when, and what was said to the BMC and by it. Passwords, tokens and media URLs are left out. Kept for failed jobs; of a job that runs, what there is so far.",
-        access: Access::Admin,
+        access: Access::Reader,
         parameters: vec![job_id()],
         body: None,
         answers: vec![(

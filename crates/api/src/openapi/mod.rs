@@ -4,12 +4,13 @@
 //! ```text
 //! types of this crate ── schemars ─────────┐
 //! recipe.schema.json ──────────────────────┴─ schemas ──┐
-//! jobs, servers, artifacts, node, other ── operations ──┴─ document ── openapi.json ── DOCUMENT
+//! jobs, servers, artifacts, access, … ── operations ─────┴─ document ── openapi.json ── DOCUMENT
 //! ```
 //!
 //! The operations say what no type can: which status follows from what, who may ask, examples. The
 //! controller only knows the text, [`DOCUMENT`]; its tests hold that text against its routes.
 
+mod access;
 mod artifacts;
 mod document;
 mod jobs;

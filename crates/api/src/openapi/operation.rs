@@ -28,6 +28,9 @@ pub struct Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Everyone,
+    /// Whoever has a token of this role, or of one that includes it.
+    Reader,
+    Operator,
     Admin,
     /// The machine of one attempt.
     Attempt,
@@ -50,6 +53,13 @@ pub const STORAGE: Problem =
     (503, "storage", "the controller cannot use its storage; nothing was changed, ask again");
 pub const INTERNAL: Problem = (500, "internal", "the controller failed; its log says why");
 const UNAUTHORIZED: Problem = (401, "unauthorized", "no valid token came with the request");
+const FORBIDDEN: Problem =
+    (403, "forbidden", "the token is good, but its role does not include this");
+const THROTTLED: Problem = (
+    429,
+    "throttled",
+    "too many requests with wrong tokens came from this address; `Retry-After` says when to ask again",
+);
 
 impl Operation {
     /// The operation object of the document.
@@ -76,8 +86,14 @@ impl Operation {
     fn responses(&self) -> Value {
         let mut responses: BTreeMap<u16, Value> = self.answers.iter().cloned().collect();
         let mut problems: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
-        let unauthorized = (self.access != Access::Everyone).then_some(UNAUTHORIZED);
-        for problem in self.problems.iter().copied().chain(unauthorized) {
+        let refusals: &[Problem] = match self.access {
+            Access::Everyone => &[],
+            Access::Attempt => &[UNAUTHORIZED, THROTTLED],
+            Access::Reader | Access::Operator | Access::Admin | Access::Sender => {
+                &[UNAUTHORIZED, FORBIDDEN, THROTTLED]
+            }
+        };
+        for &problem in self.problems.iter().chain(refusals) {
             problems.entry(problem.0).or_default().push(problem);
         }
         for (status, problems) in problems {
@@ -94,9 +110,14 @@ impl Operation {
 fn security(access: Access) -> Value {
     match access {
         Access::Everyone => json!([]),
-        Access::Admin => json!([{"admin": []}, {"adminBasic": []}]),
+        // The least role, where OpenAPI 3.1 has room for it (section 4.8.30, Security Requirement).
+        Access::Reader => json!([{"token": ["reader"]}, {"tokenBasic": ["reader"]}]),
+        Access::Operator => json!([{"token": ["operator"]}, {"tokenBasic": ["operator"]}]),
+        Access::Admin => json!([{"token": ["admin"]}, {"tokenBasic": ["admin"]}]),
         Access::Attempt => json!([{"attempt": []}]),
-        Access::Sender => json!([{"admin": []}, {"adminBasic": []}, {"webhookSecret": []}]),
+        Access::Sender => {
+            json!([{"token": ["admin"]}, {"tokenBasic": ["admin"]}, {"webhookSecret": []}])
+        }
     }
 }
 
@@ -111,7 +132,7 @@ fn problem_response(status: u16, problems: &[Problem], is_bodiless: bool) -> Val
         401 => {
             response["headers"] = json!({"WWW-Authenticate": {"schema": {"const": "Bearer"}}});
         }
-        503 => {
+        429 | 503 => {
             response["headers"] =
                 json!({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}})
         }

@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use crate::{artifacts, jobs, node, problem, servers};
+use crate::{access, artifacts, jobs, node, problem, servers};
 
 /// Every schema that an operation refers to, and what those refer to, by name.
 pub fn schemas() -> Map<String, Value> {
@@ -36,6 +36,10 @@ pub fn schemas() -> Map<String, Value> {
         name::<artifacts::NewToken>,
         name::<artifacts::CreatedToken>,
         name::<artifacts::TokenList>,
+        name::<access::NewAccessToken>,
+        name::<access::CreatedAccessToken>,
+        name::<access::AccessTokenList>,
+        name::<access::AuditPage>,
         name::<node::Hello>,
         name::<node::PermitRequest>,
         name::<node::Permit>,

@@ -11,12 +11,11 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oci::Digest;
 use registry::{Attached, Error, Pace, TokenRights};
 
-use super::auth::Admin;
 use super::path::Path;
 use super::problem::{Answer, Refusal, json, refuse};
 use super::registry::needed_by_jobs;
@@ -48,7 +47,7 @@ pub async fn tend(app: App) {
     }
 }
 
-pub async fn collect(_admin: Admin, State(app): State<App>) -> Answer<Json<Collected>> {
+pub async fn collect(State(app): State<App>) -> Answer<Json<Collected>> {
     let needed = needed_by_jobs(&app).await?;
     let registry::Collected {
         uploads_removed,
@@ -72,7 +71,7 @@ pub async fn collect(_admin: Admin, State(app): State<App>) -> Answer<Json<Colle
     }))
 }
 
-pub async fn scrub(_admin: Admin, State(app): State<App>) -> Answer<Json<Scrubbed>> {
+pub async fn scrub(State(app): State<App>) -> Answer<Json<Scrubbed>> {
     let registry::Scrubbed { contents_checked, bytes_checked, rotten, missing } =
         app.registry.scrub(Pace::Full).await?;
     let texts = |digests: Vec<Digest>| digests.iter().map(Digest::to_string).collect();
@@ -81,11 +80,7 @@ pub async fn scrub(_admin: Admin, State(app): State<App>) -> Answer<Json<Scrubbe
 }
 
 /// `?name=REPOSITORY:TAG` for each artifact, or none for all; `?maintenance-iso` for that too.
-pub async fn export(
-    _admin: Admin,
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-) -> Answer<Response> {
+pub async fn export(State(app): State<App>, RawQuery(query): RawQuery) -> Answer<Response> {
     let query = query.unwrap_or_default();
     let (mut chosen, mut attached) = (Vec::new(), None);
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -105,7 +100,7 @@ pub async fn export(
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 
-pub async fn import(_admin: Admin, State(app): State<App>, body: Body) -> Answer<Json<Imported>> {
+pub async fn import(State(app): State<App>, body: Body) -> Answer<Json<Imported>> {
     let iso = app.settings.data_dir.join("maintenance-imported.iso");
     let registry::Imported { tags, manifests, blobs, bytes, maintenance_iso } =
         app.registry.import(body, iso.clone()).await?;
@@ -114,10 +109,9 @@ pub async fn import(_admin: Admin, State(app): State<App>, body: Body) -> Answer
 }
 
 pub async fn create_token(
-    _admin: Admin,
     State(app): State<App>,
     body: Result<Bytes, BytesRejection>,
-) -> Answer<(StatusCode, Json<CreatedToken>)> {
+) -> Answer<Response> {
     let new: NewToken = json(&body?)?;
     if !(1..=TOKEN_DAYS_MAX).contains(&new.days) {
         let detail = format!("a token lives 1 to {TOKEN_DAYS_MAX} days");
@@ -126,25 +120,22 @@ pub async fn create_token(
     let expires_ms = now_ms() + new.days * DAY_MS;
     let rights = TokenRights { name: new.name, pull: new.pull, push: new.push, expires_ms };
     let token = app.registry.create_token(rights.clone()).await?;
-    tracing::info!(target: "audit", who = "admin", verb = "create token", object = rights.name);
-    Ok((StatusCode::CREATED, Json(CreatedToken { rights: shown(rights), token })))
+    let location = format!("/api/v1/artifacts/tokens/{}", rights.name);
+    let location = HeaderValue::from_str(&location).map_err(anyhow::Error::from)?;
+    let created = Json(CreatedToken { rights: shown(rights), token });
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], created).into_response())
 }
 
-pub async fn tokens(_admin: Admin, State(app): State<App>) -> Answer<Json<TokenList>> {
+pub async fn tokens(State(app): State<App>) -> Answer<Json<TokenList>> {
     let tokens = app.registry.publisher_tokens().await?.into_iter().map(shown).collect();
     Ok(Json(TokenList { tokens }))
 }
 
-pub async fn revoke_token(
-    _admin: Admin,
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Answer<StatusCode> {
+pub async fn revoke_token(State(app): State<App>, Path(name): Path<String>) -> Answer<StatusCode> {
     if !app.registry.revoke_token(name.clone()).await? {
         let detail = format!("there is no token {name:?}");
         return Err(refuse(StatusCode::NOT_FOUND, "token-unknown", "not found", detail));
     }
-    tracing::info!(target: "audit", who = "admin", verb = "revoke token", object = name);
     Ok(StatusCode::NO_CONTENT)
 }
 

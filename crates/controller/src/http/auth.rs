@@ -1,70 +1,287 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who asks. Handlers take [`Admin`] or [`Node`] as an argument: a route cannot forget to.
+//! Who asks, whether they may, and the note of what they did.
+//!
+//! ```text
+//! request ─▶ guard ── wrong tokens before? 429 · no good token? 401 · role not enough? 403
+//!              └─▶ handler ─▶ note in the audit log, where the request may change something ─▶ answer
+//! ```
+//!
+//! Every entry of `http::routes` says what it [`Needs`]: a route cannot forget to. A machine's token
+//! is judged by [`Node`], which handlers take, as it comes with the job it is good for.
 
-use axum::extract::{FromRequestParts, Path};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use api::access::Role;
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use subtle::ConstantTimeEq;
 
-use super::problem::{Refusal, refuse};
-use crate::App;
+use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
-use crate::store::{self, JobRow};
+use crate::store::{self, Deed, JobRow, TokenRow};
+use crate::{App, now_ms, tokens};
 
-/// Whoever holds the admin token.
-pub struct Admin;
+/// Of a path in the audit log; ids and serials are shorter.
+const TARGET_CHARS_MAX: usize = 512;
 
-/// Who may tell how a job ended: the admin, or a foreign sender that knows the webhook's secret.
-pub struct Sender;
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Everyone may.
+    Nothing,
+    /// A token of this role, or of one that includes it.
+    Role(Role),
+    /// An admin's token, or the secret of foreign senders of the webhook.
+    AdminOrWebhook,
+    /// The token of the attempt in the path.
+    Attempt,
+}
+
+/// Somebody who is known.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// As the audit log names them.
+    pub who: String,
+    pub role: Role,
+    /// Of a publisher.
+    pub pull: Vec<String>,
+    pub push: Vec<String>,
+}
+
+/// In front of one route.
+#[derive(Clone)]
+pub struct Gate {
+    pub app: App,
+    pub needs: Needs,
+    pub path: &'static str,
+    /// Whether what is asked here goes into the audit log.
+    pub is_noted: bool,
+}
+
+pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let caller = Caller::of(request.headers(), request.extensions());
+    if let Err(refusal) = caller.wait(&gate.app) {
+        return refusal.into_response();
+    }
+    let ((who, role), denied) = match gate.admit(request.headers(), request.uri().path()).await {
+        Admitted::As(known) => (known, None),
+        Admitted::Denied(known, refusal) => (known, Some(refusal)),
+        Admitted::Unknown(refusal) => {
+            caller.judge(&gate.app, refusal.status());
+            return refusal.into_response();
+        }
+    };
+    let deed = Deed {
+        who,
+        role,
+        method: request.method().to_string(),
+        route: gate.path.to_owned(),
+        target: bounded(request.uri().path()),
+        from: caller.address(),
+        status: 0,
+    };
+    let is_noted = gate.is_noted;
+    let work = async move {
+        let answer = match denied {
+            None => next.run(request).await,
+            Some(refusal) => refusal.into_response(),
+        };
+        caller.judge(&gate.app, answer.status());
+        // A machine whose token is wrong is nobody; who is known and may not is noted.
+        if is_noted && answer.status() != StatusCode::UNAUTHORIZED {
+            let deed = answered(deed, &answer);
+            note(&gate.app, deed).await;
+        }
+        answer
+    };
+    if !is_noted {
+        return work.await;
+    }
+    // Also when nobody waits for the answer any more: what was done must be noted.
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        Refusal::from(anyhow::Error::from(error).context("carry out a request")).into_response()
+    })
+}
+
+/// A deed, as its answer tells how it ended.
+pub fn answered(mut deed: Deed, answer: &Response) -> Deed {
+    deed.status = answer.status().as_u16();
+    // Of something new: its own path.
+    let location = answer.headers().get(header::LOCATION);
+    if let Some(made) = location.and_then(|location| location.to_str().ok()) {
+        deed.target = bounded(made);
+    }
+    deed
+}
+
+/// Writes down what was done. The change stands whether or not that works, and so does its answer.
+pub async fn note(app: &App, deed: Deed) {
+    let what = (deed.who.clone(), deed.method.clone(), deed.target.clone(), deed.status);
+    if let Err(error) = app.store.record(deed, now_ms()).await {
+        let error = crate::performer::chain(&error);
+        tracing::error!(error, ?what, "this is missing in the audit log");
+    }
+}
+
+fn bounded(path: &str) -> String {
+    path.chars().take(TARGET_CHARS_MAX).collect()
+}
+
+/// Who it is, and their role.
+type Known = (String, &'static str);
+
+/// What becomes of a request.
+enum Admitted {
+    As(Known),
+    /// Known, but may not.
+    Denied(Known, Refusal),
+    Unknown(Refusal),
+}
+
+impl Gate {
+    async fn admit(&self, headers: &HeaderMap, path: &str) -> Admitted {
+        let role = match self.needs {
+            Needs::Nothing => return Admitted::As(("anyone".into(), "none")),
+            Needs::Attempt => {
+                // `/api/v1/node/attempts/{id}/…`; the handler's `Node` judges it.
+                let id = path.split('/').nth(5).unwrap_or_default();
+                return Admitted::As((format!("attempt {}", bounded(id)), "node"));
+            }
+            Needs::AdminOrWebhook => {
+                let given = headers.get("x-webhook-secret").map(HeaderValue::as_bytes);
+                if given.is_some_and(|secret| self.app.keys.is_webhook_secret(secret)) {
+                    return Admitted::As(("webhook".into(), "webhook"));
+                }
+                Role::Admin
+            }
+            Needs::Role(role) => role,
+        };
+        let principal = match principal(&self.app, headers).await {
+            Ok(principal) => principal,
+            Err(refusal) => return Admitted::Unknown(refusal),
+        };
+        let known = (principal.who, principal.role.as_str());
+        if principal.role.includes(role) {
+            return Admitted::As(known);
+        }
+        let detail = format!(
+            "this token's role is {}; ask an admin for one with the role {} (`shoal token create`)",
+            known.1,
+            role.as_str()
+        );
+        let title = "the token's role does not include this";
+        Admitted::Denied(known, refuse(StatusCode::FORBIDDEN, "forbidden", title, detail))
+    }
+}
+
+/// Where a request comes from, and whether with something that is to prove who asks.
+pub struct Caller {
+    from: Option<IpAddr>,
+    has_credential: bool,
+}
+
+impl Caller {
+    pub fn of(headers: &HeaderMap, extensions: &axum::http::Extensions) -> Caller {
+        let from =
+            extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        let has_credential =
+            headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-webhook-secret");
+        Caller { from, has_credential }
+    }
+
+    pub fn address(&self) -> Option<String> {
+        self.from.map(|from| from.to_string())
+    }
+
+    /// Refuses where too many wrong tokens came from: also good ones, or guessing would go on.
+    pub fn wait(&self, app: &App) -> Answer<()> {
+        let Some(from) = self.from.filter(|_| self.has_credential) else { return Ok(()) };
+        let Some(wait) = app.throttle.wait(from, Instant::now()) else { return Ok(()) };
+        let seconds = wait.max(Duration::from_secs(1)).as_secs();
+        let detail = format!(
+            "more than {} requests with wrong tokens came from {from} within a minute; ask again in {seconds} s with a good one",
+            super::throttle::FAILURES_MAX
+        );
+        let refusal =
+            refuse(StatusCode::TOO_MANY_REQUESTS, "throttled", "too many wrong tokens", detail);
+        Err(refusal)
+    }
+
+    /// Counts an answer that says that the token is wrong.
+    pub fn judge(&self, app: &App, status: StatusCode) {
+        if let Some(from) = self.from.filter(|_| self.has_credential)
+            && status == StatusCode::UNAUTHORIZED
+        {
+            app.throttle.failed(from, Instant::now());
+        }
+    }
+}
+
+/// Whose token came along.
+pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
+    let admin = |who: &str| {
+        let who = who.to_owned();
+        Principal { who, role: Role::Admin, pull: Vec::new(), push: Vec::new() }
+    };
+    if app.settings.no_auth {
+        return Ok(admin("anyone"));
+    }
+    let Some(text) = token(headers) else {
+        return Err(unknown(
+            "send `Authorization: Bearer TOKEN` with a token that `shoal token create` showed, or the one in the file admin-token of the controller's data directory",
+        ));
+    };
+    if app.keys.is_admin_token(&text) {
+        return Ok(admin("admin-token"));
+    }
+    let Some(row) = token_row(app, &text).await? else {
+        return Err(unknown(
+            "this is no token of this controller, or a part of one; ask an admin for one (`shoal token create`)",
+        ));
+    };
+    let now = now_ms();
+    if !row.is_good(now) {
+        let detail = format!(
+            "token {} is revoked or expired; ask an admin for a new one (`shoal token create`)",
+            row.id
+        );
+        return Err(unknown(&detail));
+    }
+    if row.is_use_news(now)
+        && let Err(error) = app.store.token_used(&row.id, now).await
+    {
+        tracing::warn!(%error, token = row.id, "the use of a token is not noted");
+    }
+    let who = format!("token {} {}", row.id, row.name);
+    Ok(Principal { who, role: row.role, pull: row.pull, push: row.push })
+}
+
+async fn token_row(app: &App, text: &str) -> Answer<Option<TokenRow>> {
+    let Some(id) = tokens::id(text) else { return Ok(None) };
+    let row = app.store.token(id).await?;
+    Ok(row.filter(|row| bool::from(sha256(text.as_bytes()).ct_eq(&row.hash))))
+}
+
+fn unknown(detail: &str) -> Refusal {
+    refuse(StatusCode::UNAUTHORIZED, "unauthorized", "a valid token is needed", detail)
+}
 
 /// The machine of one attempt, in the maintenance OS.
 pub struct Node {
     pub job: JobRow,
 }
 
-impl FromRequestParts<App> for Admin {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Admin, Refusal> {
-        if app.settings.no_auth
-            || token(&parts.headers).is_some_and(|t| app.keys.is_admin_token(&t))
-        {
-            return Ok(Admin);
-        }
-        Err(refuse(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "a valid token is needed",
-            "send `Authorization: Bearer TOKEN` with the token from the file admin-token in the controller's data directory",
-        ))
-    }
-}
-
-impl FromRequestParts<App> for Sender {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Sender, Refusal> {
-        let given = parts.headers.get("x-webhook-secret").map(HeaderValue::as_bytes);
-        if given.is_some_and(|secret| app.keys.is_webhook_secret(secret)) {
-            return Ok(Sender);
-        }
-        Admin::from_request_parts(parts, app).await.map(|_admin| Sender)
-    }
-}
-
 impl FromRequestParts<App> for Node {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Node, Refusal> {
-        let wrong = || {
-            refuse(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "a valid token is needed",
-                "send the token of this attempt, from attempt.json on the task medium",
-            )
-        };
+        let wrong =
+            || unknown("send the token of this attempt, from attempt.json on the task medium");
         let Path(attempt) =
             Path::<String>::from_request_parts(parts, app).await.map_err(|_| wrong())?;
         let token = token(&parts.headers).ok_or_else(wrong)?;
@@ -79,6 +296,11 @@ impl FromRequestParts<App> for Node {
         }
         Ok(Node { job })
     }
+}
+
+/// Whether a request with this method may change something.
+pub fn may_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// The bearer token, or the password of Basic: registry clients only know Basic.

@@ -19,7 +19,6 @@ use job::{Event, Outcome};
 use recipe::Recipe;
 use serde::Deserialize;
 
-use super::auth::Admin;
 use super::path::Path;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
@@ -55,7 +54,6 @@ enum Mode {
 }
 
 pub async fn create(
-    _admin: Admin,
     State(app): State<App>,
     query: Result<Query<CreateQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -234,7 +232,6 @@ pub struct ListQuery {
 }
 
 pub async fn list(
-    _admin: Admin,
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Answer<Json<JobList>> {
@@ -258,11 +255,7 @@ fn word(status: api::jobs::JobStatus) -> &'static str {
     }
 }
 
-pub async fn show(
-    _admin: Admin,
-    State(app): State<App>,
-    Path(id): Path<String>,
-) -> Answer<Json<Job>> {
+pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<Json<Job>> {
     Ok(Json(with_recipe(&app.store.job(&id).await?)))
 }
 
@@ -273,11 +266,7 @@ fn with_recipe(row: &JobRow) -> Job {
 }
 
 /// All that is known of a job, as a tar archive.
-pub async fn evidence(
-    _admin: Admin,
-    State(app): State<App>,
-    Path(id): Path<String>,
-) -> Answer<Response> {
+pub async fn evidence(State(app): State<App>, Path(id): Path<String>) -> Answer<Response> {
     let row = app.store.job(&id).await?;
     let archive = evidence::archive(&app, &row, &with_recipe(&row)).await?;
     let name = format!("attachment; filename=\"shoal-evidence-{}.tar\"", row.id);
@@ -295,7 +284,6 @@ pub struct EventsQuery {
 }
 
 pub async fn events(
-    _admin: Admin,
     State(app): State<App>,
     Path(id): Path<String>,
     query: Result<Query<EventsQuery>, QueryRejection>,
@@ -355,11 +343,7 @@ fn follow(
     })
 }
 
-pub async fn cancel(
-    _admin: Admin,
-    State(app): State<App>,
-    Path(id): Path<String>,
-) -> Answer<Response> {
+pub async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
     app.moved(&applied.job);
@@ -367,7 +351,7 @@ pub async fn cancel(
 }
 
 /// Repositories and tags of the embedded registry.
-pub async fn artifacts(_admin: Admin, State(app): State<App>) -> Answer<Json<ArtifactList>> {
+pub async fn artifacts(State(app): State<App>) -> Answer<Json<ArtifactList>> {
     let mut artifacts = Vec::new();
     for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
         for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {

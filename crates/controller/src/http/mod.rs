@@ -2,6 +2,7 @@
 //! Every route, and the listener.
 
 mod about;
+mod access;
 mod actions;
 mod artifacts;
 mod auth;
@@ -15,6 +16,7 @@ mod plan;
 mod problem;
 mod registry;
 mod servers;
+mod throttle;
 mod webhook;
 
 #[cfg(test)]
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::access::Role;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
@@ -36,6 +39,10 @@ use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
+
+pub use auth::Needs;
+use auth::{Gate, guard, may_change};
+pub use throttle::Throttle;
 
 use crate::App;
 
@@ -49,55 +56,74 @@ pub struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "`answer` has it too, but does not tell"))]
     pub method: Method,
     pub path: &'static str,
+    /// Who may ask.
+    pub needs: Needs,
+    is_noted: bool,
     answer: MethodRouter<App>,
 }
 
-/// Every route but the registry's, which has its own specification. Tests hold `api::openapi` against
+/// Every route but the registry's, with who may use it; the registry's are guarded in `registry`, which has its own specification. Tests hold `api::openapi` against
 /// this table: what is here is described there, and the reverse.
 pub fn routes() -> Vec<Route> {
+    use Needs::{AdminOrWebhook, Attempt, Nothing};
+    const READER: Needs = Needs::Role(Role::Reader);
+    const OPERATOR: Needs = Needs::Role(Role::Operator);
+    const ADMIN: Needs = Needs::Role(Role::Admin);
     vec![
-        route(Method::POST, "/api/v1/jobs", jobs::create),
-        route(Method::GET, "/api/v1/jobs", jobs::list),
-        route(Method::GET, "/api/v1/jobs/{id}", jobs::show),
-        route(Method::GET, "/api/v1/jobs/{id}/events", jobs::events),
-        route(Method::POST, "/api/v1/jobs/{id}/cancel", jobs::cancel),
-        route(Method::GET, "/api/v1/jobs/{id}/evidence", jobs::evidence),
-        route(Method::GET, "/api/v1/servers", servers::list),
-        route(Method::GET, "/api/v1/servers/{serial}", servers::show),
-        route(Method::PUT, "/api/v1/servers/{serial}", servers::put),
-        route(Method::DELETE, "/api/v1/servers/{serial}", servers::delete),
-        route(Method::POST, "/api/v1/servers/{serial}/probe", servers::probe),
-        route(Method::POST, "/api/v1/servers/{serial}/actions/power", actions::power),
-        route(Method::POST, "/api/v1/servers/{serial}/actions/boot", actions::boot),
-        route(Method::GET, "/api/v1/servers/{serial}/firmware", firmware::list),
-        route(Method::POST, "/api/v1/servers/{serial}/firmware", firmware::update).without_limit(),
-        route(Method::GET, "/api/v1/servers/{serial}/firmware/update", firmware::show),
-        route(Method::GET, "/api/v1/artifacts", jobs::artifacts),
-        route(Method::POST, "/api/v1/artifacts/gc", artifacts::collect).without_limit(),
-        route(Method::POST, "/api/v1/artifacts/scrub", artifacts::scrub).without_limit(),
-        route(Method::GET, "/api/v1/artifacts/export", artifacts::export).without_limit(),
-        route(Method::POST, "/api/v1/artifacts/import", artifacts::import).without_limit(),
-        route(Method::GET, "/api/v1/artifacts/tokens", artifacts::tokens).without_limit(),
-        route(Method::POST, "/api/v1/artifacts/tokens", artifacts::create_token),
-        route(Method::DELETE, "/api/v1/artifacts/tokens/{name}", artifacts::revoke_token)
+        route(Method::POST, "/api/v1/jobs", OPERATOR, jobs::create),
+        route(Method::GET, "/api/v1/jobs", READER, jobs::list),
+        route(Method::GET, "/api/v1/jobs/{id}", READER, jobs::show),
+        route(Method::GET, "/api/v1/jobs/{id}/events", READER, jobs::events),
+        route(Method::POST, "/api/v1/jobs/{id}/cancel", OPERATOR, jobs::cancel),
+        route(Method::GET, "/api/v1/jobs/{id}/evidence", READER, jobs::evidence),
+        route(Method::GET, "/api/v1/servers", READER, servers::list),
+        route(Method::GET, "/api/v1/servers/{serial}", READER, servers::show),
+        route(Method::PUT, "/api/v1/servers/{serial}", ADMIN, servers::put),
+        route(Method::DELETE, "/api/v1/servers/{serial}", ADMIN, servers::delete),
+        route(Method::POST, "/api/v1/servers/{serial}/probe", OPERATOR, servers::probe),
+        route(Method::POST, "/api/v1/servers/{serial}/actions/power", OPERATOR, actions::power),
+        route(Method::POST, "/api/v1/servers/{serial}/actions/boot", OPERATOR, actions::boot),
+        route(Method::GET, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::list),
+        route(Method::POST, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::update)
             .without_limit(),
-        route(Method::POST, "/api/v1/status-webhook/{serial}", webhook::receive),
-        route(Method::POST, "/api/v1/node/attempts/{id}/hello", node::hello),
-        route(Method::POST, "/api/v1/node/attempts/{id}/permit", node::permit),
-        route(Method::POST, "/api/v1/node/attempts/{id}/progress", node::progress),
-        route(Method::POST, "/api/v1/node/attempts/{id}/log", node::log),
-        route(Method::POST, "/api/v1/node/attempts/{id}/result", node::result),
-        route(Method::GET, "/m/{token}/{name}", media::serve),
-        route(Method::HEAD, "/m/{token}/{name}", media::serve),
-        route(Method::GET, "/healthz", health::healthz),
-        route(Method::GET, "/openapi.json", about::openapi),
-        route(Method::GET, "/about/licenses", about::licenses),
+        route(Method::GET, "/api/v1/servers/{serial}/firmware/update", READER, firmware::show),
+        route(Method::GET, "/api/v1/artifacts", READER, jobs::artifacts),
+        route(Method::POST, "/api/v1/artifacts/gc", ADMIN, artifacts::collect).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/scrub", ADMIN, artifacts::scrub).without_limit(),
+        route(Method::GET, "/api/v1/artifacts/export", ADMIN, artifacts::export).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/import", ADMIN, artifacts::import).without_limit(),
+        route(Method::GET, "/api/v1/artifacts/tokens", ADMIN, artifacts::tokens).without_limit(),
+        route(Method::POST, "/api/v1/artifacts/tokens", ADMIN, artifacts::create_token),
+        route(Method::DELETE, "/api/v1/artifacts/tokens/{name}", ADMIN, artifacts::revoke_token)
+            .without_limit(),
+        route(Method::GET, "/api/v1/tokens", ADMIN, access::list),
+        route(Method::POST, "/api/v1/tokens", ADMIN, access::create),
+        route(Method::DELETE, "/api/v1/tokens/{id}", ADMIN, access::revoke),
+        route(Method::GET, "/api/v1/audit", ADMIN, access::audit),
+        route(Method::POST, "/api/v1/status-webhook/{serial}", AdminOrWebhook, webhook::receive),
+        route(Method::POST, "/api/v1/node/attempts/{id}/hello", Attempt, node::hello),
+        route(Method::POST, "/api/v1/node/attempts/{id}/permit", Attempt, node::permit),
+        route(Method::POST, "/api/v1/node/attempts/{id}/progress", Attempt, node::progress)
+            .without_note(),
+        route(Method::POST, "/api/v1/node/attempts/{id}/log", Attempt, node::log).without_note(),
+        route(Method::POST, "/api/v1/node/attempts/{id}/result", Attempt, node::result),
+        route(Method::GET, "/m/{token}/{name}", Nothing, media::serve),
+        route(Method::HEAD, "/m/{token}/{name}", Nothing, media::serve),
+        route(Method::GET, "/healthz", Nothing, health::healthz),
+        route(Method::GET, "/openapi.json", Nothing, about::openapi),
+        route(Method::GET, "/about/licenses", Nothing, about::licenses),
     ]
 }
 
-fn route<H: Handler<T, App>, T: 'static>(method: Method, path: &'static str, handler: H) -> Route {
+fn route<H: Handler<T, App>, T: 'static>(
+    method: Method,
+    path: &'static str,
+    needs: Needs,
+    handler: H,
+) -> Route {
     let filter = MethodFilter::try_from(method.clone()).expect("the table has axum's methods only");
-    Route { method, path, answer: on(filter, handler) }
+    let is_noted = may_change(&method);
+    Route { method, path, needs, is_noted, answer: on(filter, handler) }
 }
 
 impl Route {
@@ -106,13 +132,26 @@ impl Route {
         self.answer = self.answer.route_layer(DefaultBodyLimit::disable());
         self
     }
+
+    /// Changes nothing but what is told of a job: its events have it, and there is much of it.
+    fn without_note(mut self) -> Route {
+        self.is_noted = false;
+        self
+    }
 }
 
 pub fn router(app: App) -> Router {
     let registry = ::registry::router(app.registry.clone())
         .layer(from_fn_with_state(app.clone(), registry::authorize));
     let mut router = Router::new();
-    for Route { path, answer, .. } in routes() {
+    for Route { method: _, path, needs, is_noted, answer } in routes() {
+        let gate = Gate { app: app.clone(), needs, path, is_noted };
+        let answer = match needs {
+            Needs::Nothing => answer,
+            Needs::Role(_) | Needs::AdminOrWebhook | Needs::Attempt => {
+                answer.route_layer(from_fn_with_state(gate, guard))
+            }
+        };
         router = router.route(path, answer);
     }
     router

@@ -2,40 +2,87 @@
 //! In front of `/v2/`: who asks, and what of the registry that lets them do. Rights are looked up with
 //! every request, so that one that was taken away is gone at once.
 
+use api::access::Role;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use oci::{Digest, Reference, Repository};
 use recipe::Recipe;
 use registry::{Access, Grant};
 
-use super::auth::token;
+use super::auth::{Caller, Principal, answered, note, principal, token};
+use super::throttle;
 use crate::App;
-use crate::store::{self, JobRow};
+use crate::store::{self, Deed, JobRow};
 
 pub async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let caller = Caller::of(request.headers(), request.extensions());
+    if caller.wait(&app).is_err() {
+        return throttled();
+    }
+    let access = access(&app, request.headers()).await;
+    let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
+        who: access.who.clone(),
+        role,
+        method: request.method().to_string(),
+        route: ROUTE.to_owned(),
+        target: request.uri().path().to_owned(),
+        from: caller.address(),
+        status: 0,
+    });
     // Without an access the registry itself answers, with its challenge.
-    if let Some(access) = access(&app, request.headers()).await {
+    if let Some((_, access)) = access {
         request.extensions_mut().insert(access);
     }
-    next.run(request).await
+    let answer = next.run(request).await;
+    caller.judge(&app, answer.status());
+    if let Some(deed) = deed {
+        let deed = answered(deed, &answer);
+        note(&app, deed).await;
+    }
+    answer
 }
 
-/// The admin may do everything; a publisher what its token says; a machine may pull its job's artifact
-/// while its attempt is under way.
-async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
-    let all = |who: &str| Access { who: who.to_owned(), grant: Grant::Administer };
-    if app.settings.no_auth {
-        return Some(all("anyone"));
+/// In the audit log; the registry's specification has the routes.
+const ROUTE: &str = "/v2/";
+
+/// Whether the request gives a name something, or takes something away. Uploads of blobs are none: nobody
+/// can ask for them by a name until a manifest does.
+fn publishes(request: &Request) -> bool {
+    let is_manifest = request.uri().path().contains("/manifests/");
+    request.method() == Method::DELETE || request.method() == Method::PUT && is_manifest
+}
+
+/// In the form of the registry's errors (distribution-spec, Error Codes).
+fn throttled() -> Response {
+    let error = serde_json::json!({"errors": [{
+        "code": "TOOMANYREQUESTS",
+        "message": "too many requests with wrong tokens came from this address; ask again in a minute"
+    }]});
+    let wait = [(header::RETRY_AFTER, throttle::WINDOW.as_secs().to_string())];
+    (StatusCode::TOO_MANY_REQUESTS, wait, axum::Json(error)).into_response()
+}
+
+/// An admin may do everything; a publisher what its token says; an operator, who can install every
+/// artifact, may pull them; a reader nothing; a machine may pull its job's artifact while its attempt is
+/// under way. With the role as the audit log has it.
+async fn access(app: &App, headers: &HeaderMap) -> Option<(&'static str, Access)> {
+    if let Ok(principal) = principal(app, headers).await {
+        let role = principal.role.as_str();
+        return match grant(&principal) {
+            Ok(grant) => Some((role, Access { who: principal.who, grant })),
+            Err(error) => {
+                tracing::error!(%error, who = principal.who, "a stored prefix cannot be read");
+                None
+            }
+        };
     }
     let token = token(headers)?;
-    if app.keys.is_admin_token(&token) {
-        return Some(all("admin"));
-    }
+    // Tokens that were made under /api/v1/artifacts/tokens.
     match app.registry.access_of(token.clone()).await {
         Ok(None) => {}
-        Ok(publisher) => return publisher,
+        Ok(publisher) => return publisher.map(|access| (Role::Publisher.as_str(), access)),
         Err(error) => {
             tracing::error!(error = crate::performer::chain(&error), "find whose token this is");
             return None;
@@ -46,7 +93,7 @@ async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
         Ok(job) if job.state.outcome().is_none() => {
             let grant = artifact(app, &job)
                 .unwrap_or(Grant::Prefixes { pull: Vec::new(), push: Vec::new() });
-            Some(Access { who: format!("attempt {}", job.attempt), grant })
+            Some(("node", Access { who: format!("attempt {}", job.attempt), grant }))
         }
         Ok(_) | Err(store::Error::NotFound { .. }) => None,
         Err(error) => {
@@ -54,6 +101,19 @@ async fn access(app: &App, headers: &HeaderMap) -> Option<Access> {
             None
         }
     }
+}
+
+fn grant(principal: &Principal) -> Result<Grant, registry::InvalidPrefix> {
+    let prefixes =
+        |texts: &[String]| -> Result<Vec<_>, _> { texts.iter().map(|text| text.parse()).collect() };
+    Ok(match principal.role {
+        Role::Admin => Grant::Administer,
+        Role::Operator => Grant::Prefixes { pull: vec!["*".parse()?], push: Vec::new() },
+        Role::Reader => Grant::Prefixes { pull: Vec::new(), push: Vec::new() },
+        Role::Publisher => {
+            Grant::Prefixes { pull: prefixes(&principal.pull)?, push: prefixes(&principal.push)? }
+        }
+    })
 }
 
 /// What open jobs need, whether a tag names it or not.

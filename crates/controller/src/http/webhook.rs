@@ -8,7 +8,6 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use job::{Failure, Outcome};
 
-use super::auth::Sender;
 use super::node::bounded;
 use super::path::Path;
 use super::problem::{Answer, json, refuse};
@@ -21,7 +20,6 @@ const STEP_BYTES_MAX: usize = 256;
 const DELIVERY_BYTES_MAX: usize = 255;
 
 pub async fn receive(
-    _sender: Sender,
     State(app): State<App>,
     Path(serial): Path<String>,
     body: Result<Bytes, BytesRejection>,

@@ -9,6 +9,7 @@
 //! Closures that wait while a commit is under way go into the next one together, so that many small
 //! changes share one fsync. An answer is given only after the commit.
 
+mod audit;
 pub mod backup;
 mod connect;
 mod db;
@@ -17,6 +18,7 @@ mod media;
 mod reports;
 mod reserve;
 mod servers;
+mod tokens;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -25,11 +27,13 @@ use std::sync::{Arc, mpsc};
 use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
+pub use audit::Deed;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};
 pub use reports::{Delivered, PermitAnswer};
 pub use servers::ServerRow;
+pub use tokens::TokenRow;
 
 /// The database's file in a data directory.
 pub const FILE: &str = "shoal.sqlite";

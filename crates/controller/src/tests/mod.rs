@@ -2,6 +2,7 @@
 //! The whole controller over HTTP: real router, real store, a BMC played on the wire.
 
 mod about;
+mod access;
 mod artifacts;
 mod backup;
 mod bad_input;

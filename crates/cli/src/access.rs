@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `shoal token` and `shoal audit`: who may do what, and who did what.
+
+use anyhow::{Context, anyhow};
+use api::access::{AUDIT_BEGINNING, AuditEntry, AuditPage, NewAccessToken, Role};
+use oci::Digest;
+use serde_json::Value;
+
+use crate::args::{Audit, AuditHead, Output, TokenCommand, TokenRole};
+use crate::client::{Client, encoded};
+use crate::failure::Failure;
+use crate::output::{json, show, text};
+
+const TOKEN_HEAD: [&str; 6] = ["ID", "ROLE", "NAME", "EXPIRES", "LAST USED", "STATE"];
+const AUDIT_HEAD: [&str; 7] = ["SEQ", "AT", "WHO", "FROM", "METHOD", "TARGET", "STATUS"];
+/// The most that the controller gives at once.
+const PAGE: u64 = 1000;
+
+pub fn token(client: &Client, format: Output, command: TokenCommand) -> Result<(), Failure> {
+    match command {
+        TokenCommand::Create { role, name, days, pull, push } => {
+            let role = match role {
+                TokenRole::Admin => Role::Admin,
+                TokenRole::Operator => Role::Operator,
+                TokenRole::Reader => Role::Reader,
+                TokenRole::Publisher => Role::Publisher,
+            };
+            let new = NewAccessToken { role, name, days, pull, push };
+            let created = client.post("/api/v1/tokens", &[], &new)?;
+            show(format, &created, &["TOKEN (shown once)"], |created| {
+                vec![vec![text(created, "/secret")]]
+            });
+        }
+        TokenCommand::List => {
+            let list = client.get("/api/v1/tokens")?;
+            show(format, &list, &TOKEN_HEAD, |list| {
+                list["tokens"].as_array().into_iter().flatten().map(token_row).collect()
+            });
+        }
+        TokenCommand::Revoke { id } => {
+            client.delete(&format!("/api/v1/tokens/{}", encoded(&id)))?;
+        }
+    }
+    Ok(())
+}
+
+fn token_row(token: &Value) -> Vec<String> {
+    let state = if token["revoked_at"].is_string() { "revoked" } else { "" };
+    let mut row: Vec<String> = ["/id", "/role", "/name", "/expires_at", "/last_used_at"]
+        .iter()
+        .map(|pointer| text(token, pointer))
+        .collect();
+    row.push(state.into());
+    row
+}
+
+pub fn audit(client: &Client, format: Output, command: Audit) -> Result<(), Failure> {
+    match command {
+        Audit::List { after, limit } => {
+            let page = client.get(&format!("/api/v1/audit?after={after}&limit={limit}"))?;
+            show(format, &page, &AUDIT_HEAD, |page| {
+                page["entries"].as_array().into_iter().flatten().map(audit_row).collect()
+            });
+            Ok(())
+        }
+        Audit::Verify { expect } => verify(client, format, &expect),
+    }
+}
+
+fn audit_row(entry: &Value) -> Vec<String> {
+    ["/seq", "/at", "/who", "/from", "/method", "/target", "/status"]
+        .iter()
+        .map(|pointer| text(entry, pointer))
+        .collect()
+}
+
+/// Reads the whole log and computes every hash again, here: the controller's word is not taken for it.
+fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(), Failure> {
+    let mut chain = Chain::default();
+    let mut after = 0;
+    loop {
+        let page = client.get(&format!("/api/v1/audit?after={after}&limit={PAGE}"))?;
+        let page: AuditPage = serde_json::from_value(page).context("read the audit log")?;
+        for entry in &page.entries {
+            chain
+                .follow(entry)
+                .map_err(|problem| anyhow!("the audit log is not whole: {problem}"))?;
+            if let Some(wrong) = expected
+                .iter()
+                .find(|expected| expected.seq == entry.seq && expected.hash != entry.hash)
+            {
+                let problem = format!("entry {} has another hash than you noted", wrong.seq);
+                return Err(anyhow!("the audit log was rewritten: {problem}").into());
+            }
+        }
+        match page.next {
+            Some(next) if next > after => after = next,
+            _ => break,
+        }
+    }
+    if let Some(lost) = expected.iter().find(|expected| expected.seq > chain.entries) {
+        let problem = format!("it ends at entry {}, before entry {}", chain.entries, lost.seq);
+        return Err(anyhow!("the audit log was cut off: {problem}").into());
+    }
+    let head = format!("{}:{}", chain.entries, chain.hash);
+    match format {
+        Output::Json => json(&serde_json::json!({"entries": chain.entries, "head": head})),
+        Output::Text => {
+            println!("{} entries, none changed, taken out or put in.", chain.entries);
+            println!("Note this, and give it to a later `shoal audit verify --expect`: {head}");
+        }
+    }
+    Ok(())
+}
+
+/// How far the log was followed.
+struct Chain {
+    entries: u64,
+    hash: String,
+}
+
+impl Default for Chain {
+    fn default() -> Chain {
+        Chain { entries: 0, hash: AUDIT_BEGINNING.to_owned() }
+    }
+}
+
+impl Chain {
+    /// The next entry, if it follows from those before.
+    fn follow(&mut self, entry: &AuditEntry) -> Result<(), String> {
+        let expected = self.entries + 1;
+        if entry.seq != expected {
+            return Err(format!("entry {expected} is missing, {} is in its place", entry.seq));
+        }
+        let digest = Digest::of(entry.hashed_text(&self.hash).as_bytes());
+        if digest.as_str() != format!("sha256:{}", entry.hash) {
+            return Err(format!("entry {expected}, or its hash, was changed"));
+        }
+        self.entries = expected;
+        self.hash.clone_from(&entry.hash);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> Vec<AuditEntry> {
+        let mut before = AUDIT_BEGINNING.to_owned();
+        (1..=4)
+            .map(|seq| {
+                let mut entry = AuditEntry {
+                    seq,
+                    at: "2026-01-01T12:00:00.5Z".parse().unwrap(),
+                    who: "admin-token".into(),
+                    role: "admin".into(),
+                    method: "POST".into(),
+                    route: "/api/v1/jobs".into(),
+                    target: format!("/api/v1/jobs/{seq}"),
+                    from: None,
+                    status: 202,
+                    hash: String::new(),
+                };
+                let digest = Digest::of(entry.hashed_text(&before).as_bytes());
+                entry.hash = digest.as_str().trim_start_matches("sha256:").to_owned();
+                before.clone_from(&entry.hash);
+                entry
+            })
+            .collect()
+    }
+
+    fn follow(log: &[AuditEntry]) -> Result<u64, String> {
+        let mut chain = Chain::default();
+        log.iter().try_for_each(|entry| chain.follow(entry)).map(|()| chain.entries)
+    }
+
+    #[test]
+    fn a_log_that_was_touched_does_not_verify() {
+        assert_eq!(follow(&log()), Ok(4));
+        let touch = |touch: fn(&mut Vec<AuditEntry>)| {
+            let mut log = log();
+            touch(&mut log);
+            follow(&log).unwrap_err()
+        };
+        assert!(touch(|log| log[2].who = "x".into()).contains("entry 3"));
+        assert!(touch(|log| log[1].status = 403).contains("entry 2"));
+        assert!(touch(|log| drop(log.remove(1))).contains("entry 2 is missing"));
+        assert!(touch(|log| drop(log.remove(0))).contains("entry 1 is missing"));
+        assert!(touch(|log| log.swap(1, 2)).contains("entry 2"));
+        assert!(touch(|log| log[0].from = Some("192.0.2.1".into())).contains("entry 1"));
+    }
+
+    #[test]
+    fn the_first_entry_of_the_format_has_this_hash_for_ever() {
+        // printf '["",1,1767268800500,"admin-token","admin","POST","/api/v1/jobs","/api/v1/jobs/1",null,202]' | sha256sum
+        let hash = "156a1f201e06ea012648b7772950fa3504638dff62f038d1e2aebbef48d21185";
+        assert_eq!(log()[0].hash, hash);
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/tokens` and `/audit`: who may do what, and who did what.
+
+use api::access::{
+    AccessToken, AccessTokenList, AuditPage, CreatedAccessToken, NewAccessToken, Role,
+    TOKEN_DAYS_MAX,
+};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::path::Path;
+use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use crate::keys::sha256;
+use crate::store::TokenRow;
+use crate::{App, now_ms, timestamp, tokens};
+
+const NAME_BYTES_MAX: usize = 64;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// Entries in one page of the audit log, at most and by default.
+const PAGE_MAX: u64 = 1000;
+const PAGE: u64 = 100;
+
+pub async fn create(
+    State(app): State<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Response> {
+    let new: NewAccessToken = json(&body?)?;
+    check(&new)?;
+    let minted = tokens::mint(new.role)?;
+    let now = now_ms();
+    let row = TokenRow {
+        id: minted.id,
+        role: new.role,
+        name: new.name,
+        hash: sha256(minted.text.as_bytes()),
+        pull: new.pull,
+        push: new.push,
+        created_at: now,
+        expires_at: now + new.days * DAY_MS,
+        last_used_at: None,
+        revoked_at: None,
+    };
+    app.store.create_token(row.clone()).await?;
+    let location = format!("/api/v1/tokens/{}", row.id);
+    let created = CreatedAccessToken { token: shown(row), secret: minted.text };
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)).into_response())
+}
+
+fn check(new: &NewAccessToken) -> Answer<()> {
+    let is_name = (1..=NAME_BYTES_MAX).contains(&new.name.len())
+        && new.name.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_name {
+        let detail =
+            format!("/name: write 1 to {NAME_BYTES_MAX} printable characters without spaces");
+        return Err(unusable(detail));
+    }
+    if !(1..=TOKEN_DAYS_MAX).contains(&new.days) {
+        return Err(unusable(format!("/days: write 1 to {TOKEN_DAYS_MAX}")));
+    }
+    let prefixes = || new.pull.iter().chain(&new.push);
+    if new.role != Role::Publisher && prefixes().next().is_some() {
+        let detail =
+            "/pull and /push are for publishers: leave them out, or write the role publisher";
+        return Err(unusable(detail.into()));
+    }
+    for prefix in prefixes() {
+        prefix
+            .parse::<registry::Prefix>()
+            .map_err(|error| unusable(format!("{prefix:?}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn unusable(detail: String) -> Refusal {
+    refuse(StatusCode::UNPROCESSABLE_ENTITY, "token", "not a token", detail)
+}
+
+pub async fn list(State(app): State<App>) -> Answer<Json<AccessTokenList>> {
+    let tokens = app.store.tokens().await?.into_iter().map(shown).collect();
+    Ok(Json(AccessTokenList { tokens }))
+}
+
+pub async fn revoke(State(app): State<App>, Path(id): Path<String>) -> Answer<StatusCode> {
+    app.store.revoke_token(&id, now_ms()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    after: Option<u64>,
+    limit: Option<u64>,
+}
+
+pub async fn audit(
+    State(app): State<App>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Answer<Json<AuditPage>> {
+    let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
+    let after = i64::try_from(query.after.unwrap_or(0)).unwrap_or(i64::MAX);
+    let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    // One more tells whether there is another page.
+    let mut entries = app.store.audit(after, i64::try_from(limit + 1).unwrap_or(i64::MAX)).await?;
+    let kept = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = entries.len() > kept;
+    entries.truncate(kept);
+    let next = entries.last().map(|entry| entry.seq).filter(|_| has_more);
+    Ok(Json(AuditPage { entries, next }))
+}
+
+fn shown(row: TokenRow) -> AccessToken {
+    AccessToken {
+        id: row.id,
+        role: row.role,
+        name: row.name,
+        pull: row.pull,
+        push: row.push,
+        created_at: timestamp(row.created_at),
+        expires_at: timestamp(row.expires_at),
+        last_used_at: row.last_used_at.map(timestamp),
+        revoked_at: row.revoked_at.map(timestamp),
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The table of tokens. Rows stay when a token is over: the audit log names them.
+
+use api::access::Role;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Error, Store};
+
+/// A use is noted when the last noted one is older: a request that only looks need not wait for a disk.
+const USE_NOTED_EVERY_MS: i64 = 60_000;
+
+/// A token without its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRow {
+    pub id: String,
+    pub role: Role,
+    pub name: String,
+    /// SHA-256 of the text.
+    pub hash: Vec<u8>,
+    pub pull: Vec<String>,
+    pub push: Vec<String>,
+    pub created_at: i64,
+    pub expires_at: i64,
+    pub last_used_at: Option<i64>,
+    pub revoked_at: Option<i64>,
+}
+
+impl TokenRow {
+    /// Neither revoked nor expired.
+    pub fn is_good(&self, now: i64) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at
+    }
+
+    /// Whether this use should be written down.
+    pub fn is_use_news(&self, now: i64) -> bool {
+        self.last_used_at.is_none_or(|noted| now - noted >= USE_NOTED_EVERY_MS)
+    }
+}
+
+const SELECT: &str = "SELECT id, role, name, hash, pull, push, created_at, expires_at, last_used_at, \
+    revoked_at FROM tokens";
+
+fn token(row: &Row) -> Result<TokenRow, Error> {
+    let role: String = row.get(1)?;
+    let list = |column| -> Result<Vec<String>, Error> {
+        Ok(serde_json::from_str(&row.get::<_, String>(column)?)?)
+    };
+    Ok(TokenRow {
+        id: row.get(0)?,
+        role: serde_json::from_value(role.into())?,
+        name: row.get(2)?,
+        hash: row.get(3)?,
+        pull: list(4)?,
+        push: list(5)?,
+        created_at: row.get(6)?,
+        expires_at: row.get(7)?,
+        last_used_at: row.get(8)?,
+        revoked_at: row.get(9)?,
+    })
+}
+
+impl Store {
+    pub async fn create_token(&self, new: TokenRow) -> Result<(), Error> {
+        self.write(move |db| {
+            let (pull, push) =
+                (serde_json::to_string(&new.pull)?, serde_json::to_string(&new.push)?);
+            db.execute(
+                "INSERT INTO tokens (id, role, name, hash, pull, push, created_at, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    new.id,
+                    new.role.as_str(),
+                    new.name,
+                    new.hash,
+                    pull,
+                    push,
+                    new.created_at,
+                    new.expires_at
+                ],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, Error> {
+        let id = id.to_owned();
+        self.read(move |db| {
+            let mut query = db.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
+            query.query_row([&id], |row| Ok(token(row))).optional()?.transpose()
+        })
+        .await
+    }
+
+    /// Newest first.
+    pub async fn tokens(&self) -> Result<Vec<TokenRow>, Error> {
+        self.read(|db| {
+            let mut query = db.prepare(&format!("{SELECT} ORDER BY created_at DESC, id"))?;
+            let rows = query.query_map([], |row| Ok(token(row)))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().collect()
+        })
+        .await
+    }
+
+    pub async fn token_used(&self, id: &str, now: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            db.execute("UPDATE tokens SET last_used_at = ?2 WHERE id = ?1", params![id, now])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A token that is revoked already keeps its time.
+    pub async fn revoke_token(&self, id: &str, now: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let sql = "UPDATE tokens SET revoked_at = COALESCE(revoked_at, ?2) WHERE id = ?1";
+            match db.execute(sql, params![id, now])? {
+                0 => Err(Error::NotFound { what: "token", id }),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+}

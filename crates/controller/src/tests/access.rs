@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Who may do what: every route asked by everybody, and what is written of it.
+
+use api::access::{AUDIT_BEGINNING, AuditEntry, Role};
+use serde_json::{Value, json};
+
+use super::{Controller, bmc, linux_recipe, temp_dir};
+use crate::http::{self, Needs};
+use crate::keys::sha256;
+use crate::store::{MediumKind, NewJobRow, ServerRow, TokenRow};
+use crate::{App, now_ms, tokens};
+
+/// A job on a server of its own, whose machine may speak.
+async fn job_of(app: &App, serial: &str, attempt: &str) {
+    let url = "https://127.0.0.1:1/".to_owned();
+    let server = ServerRow {
+        serial: serial.into(),
+        bmc_password: app.keys.seal(serial, &url, "p").unwrap(),
+        bmc_url: url,
+        bmc_username: "u".into(),
+        bmc_pin: Some("00".repeat(32)),
+        bmc_ca_pem: None,
+        bmc_profile: None,
+        login_refused_at: None,
+        created_at: 0,
+        updated_at: 0,
+        active_job: None,
+    };
+    app.store.put_server(server).await.unwrap();
+    let new = NewJobRow {
+        id: format!("job-{attempt}"),
+        server_serial: serial.into(),
+        attempt: attempt.into(),
+        recipe: linux_recipe().to_string(),
+        task_target: "install-linux.target".into(),
+        artifact_digest: None,
+        token_hash: sha256(app.keys.attempt_token(attempt).as_bytes()),
+        idempotency: None,
+        now: now_ms(),
+    };
+    app.store.create_job(new).await.unwrap();
+}
+
+/// A token's text; past its life if `lives` is not above 0.
+async fn token(app: &App, role: Role, lives: i64) -> String {
+    let minted = tokens::mint(role).unwrap();
+    let row = TokenRow {
+        id: minted.id,
+        role,
+        name: format!("a-{}", role.as_str()),
+        hash: sha256(minted.text.as_bytes()),
+        pull: Vec::new(),
+        push: if role == Role::Publisher { vec!["ci/".into()] } else { Vec::new() },
+        created_at: now_ms(),
+        expires_at: now_ms() + lives,
+        last_used_at: None,
+        revoked_at: None,
+    };
+    app.store.create_token(row).await.unwrap();
+    minted.text
+}
+
+/// What a reader may ask for; told here again, so that a slip in the routes' table is one against this.
+const READS: &[&str] = &[
+    "GET /api/v1/jobs",
+    "GET /api/v1/jobs/{id}",
+    "GET /api/v1/jobs/{id}/events",
+    "GET /api/v1/jobs/{id}/evidence",
+    "GET /api/v1/servers",
+    "GET /api/v1/servers/{serial}",
+    "GET /api/v1/servers/{serial}/firmware/update",
+    "GET /api/v1/artifacts",
+];
+/// What an operator may do beyond that.
+const OPERATES: &[&str] = &[
+    "POST /api/v1/jobs",
+    "POST /api/v1/jobs/{id}/cancel",
+    "POST /api/v1/servers/{serial}/probe",
+    "POST /api/v1/servers/{serial}/actions/power",
+    "POST /api/v1/servers/{serial}/actions/boot",
+    "GET /api/v1/servers/{serial}/firmware",
+    "POST /api/v1/servers/{serial}/firmware",
+];
+/// And what everyone may.
+const OPEN: &[&str] = &[
+    "GET /m/{token}/{name}",
+    "HEAD /m/{token}/{name}",
+    "GET /healthz",
+    "GET /openapi.json",
+    "GET /about/licenses",
+];
+/// What only the machine of an attempt may.
+const NODE: &[&str] = &[
+    "POST /api/v1/node/attempts/{id}/hello",
+    "POST /api/v1/node/attempts/{id}/permit",
+    "POST /api/v1/node/attempts/{id}/progress",
+    "POST /api/v1/node/attempts/{id}/log",
+    "POST /api/v1/node/attempts/{id}/result",
+];
+const WEBHOOK: &str = "POST /api/v1/status-webhook/{serial}";
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Nobody,
+    Role(Role),
+    AdminsFile,
+    /// The machine whose attempt is in the path.
+    Node,
+    OtherNode,
+    PullToken,
+    Expired,
+    Revoked,
+    MediumsToken,
+    Cut,
+    Webhook,
+}
+
+/// 200 stands for whatever comes once the guard has let them in.
+fn expected(who: Who, route: &str) -> u16 {
+    if OPEN.contains(&route) {
+        return 200;
+    }
+    let is_allowed = match who {
+        Who::Role(Role::Admin) | Who::AdminsFile => !NODE.contains(&route),
+        Who::Role(Role::Operator) => READS.contains(&route) || OPERATES.contains(&route),
+        Who::Role(Role::Reader) => READS.contains(&route),
+        Who::Node => NODE.contains(&route),
+        Who::Webhook => route == WEBHOOK,
+        Who::Role(Role::Publisher)
+        | Who::Nobody
+        | Who::OtherNode
+        | Who::PullToken
+        | Who::Expired
+        | Who::Revoked
+        | Who::MediumsToken
+        | Who::Cut => false,
+    };
+    match who {
+        _ if is_allowed => 200,
+        // To a machine's routes a person's token is none at all.
+        Who::Role(_) if !NODE.contains(&route) => 403,
+        _ => 401,
+    }
+}
+
+async fn callers(app: &App) -> Vec<(Who, Option<String>)> {
+    job_of(app, "SN1", "a1").await;
+    job_of(app, "SN2", "a2").await;
+    let mut callers = vec![(Who::Nobody, None), (Who::Webhook, None)];
+    let mut add = |who, text: String| callers.push((who, Some(text)));
+    for role in Role::ALL {
+        add(Who::Role(role), token(app, role, 60_000).await);
+    }
+    let admins = std::fs::read_to_string(app.settings.data_dir.join("admin-token")).unwrap();
+    add(Who::AdminsFile, admins);
+    add(Who::Node, app.keys.attempt_token("a1"));
+    add(Who::OtherNode, app.keys.attempt_token("a2"));
+    add(Who::PullToken, app.keys.pull_token("a1"));
+    add(Who::Expired, token(app, Role::Admin, 0).await);
+    let revoked = token(app, Role::Admin, 60_000).await;
+    app.store.revoke_token(tokens::id(&revoked).unwrap(), now_ms()).await.unwrap();
+    add(Who::Revoked, revoked);
+    let medium = app.keys.media_token().unwrap();
+    let hashed = vec![(MediumKind::Task, sha256(medium.as_bytes()))];
+    app.store.issue_media("job-a1", "cd+cd", hashed, now_ms()).await.unwrap();
+    add(Who::MediumsToken, medium);
+    let whole = token(app, Role::Admin, 60_000).await;
+    add(Who::Cut, whole[..whole.len() - 1].to_owned());
+    callers
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+#[tokio::test]
+async fn everybody_may_do_what_is_listed_and_nothing_else() {
+    let dir = temp_dir();
+    let secret_file = dir.path().join("webhook-secret");
+    std::fs::write(&secret_file, SECRET).unwrap();
+    let change = |settings: &mut crate::settings::Settings| {
+        settings.webhook_secret_file = Some(secret_file);
+    };
+    let controller = Controller::start_with(dir.path(), change).await;
+    let callers = callers(&controller.app).await;
+    let ask = async |who: Who, token: &Option<String>, method: &str, path: &str| {
+        let url = format!("{}{path}", controller.url);
+        let mut request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if who == Who::Webhook {
+            request = request.header("x-webhook-secret", SECRET);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    let mut cells = 0;
+    for route in http::routes() {
+        let name = format!("{} {}", route.method, route.path);
+        // Nothing that is there, but for the attempt: whoever is let in changes nothing.
+        let path = route.path.replace("/attempts/{id}/", "/attempts/a1/").replace(['{', '}'], "");
+        for (who, token) in &callers {
+            let status = ask(*who, token, route.method.as_str(), &path).await;
+            let seen = if [401, 403].contains(&status) { status } else { 200 };
+            assert_eq!(seen, expected(*who, &name), "{who:?} {name}: {status}");
+            cells += 1;
+        }
+    }
+    for (request, allowed) in registry_cells() {
+        let (method, path) = request.split_once(' ').unwrap();
+        for (who, token) in &callers {
+            let status = ask(*who, token, method, path).await;
+            let is_allowed = ![401, 403].contains(&status);
+            assert_eq!(is_allowed, allowed.contains(who), "{who:?} {request}: {status}");
+            cells += 1;
+        }
+    }
+    println!("authorisation: {cells} cells");
+    assert!(cells >= 39 * 14, "{cells}");
+}
+
+/// Requests to the registry, and who may ask them. A machine may pull its job's artifact only, which
+/// is elsewhere here.
+fn registry_cells() -> Vec<(&'static str, Vec<Who>)> {
+    let [publisher, reader, operator, admin] = Role::ALL.map(Who::Role);
+    let known = vec![publisher, reader, operator, admin, Who::AdminsFile, Who::PullToken];
+    let admins = vec![admin, Who::AdminsFile];
+    vec![
+        ("GET /v2/", known),
+        ("GET /v2/ci/app/tags/list", vec![publisher, operator, admin, Who::AdminsFile]),
+        ("GET /v2/os/app/tags/list", vec![operator, admin, Who::AdminsFile]),
+        ("PUT /v2/ci/app/manifests/1", vec![publisher, admin, Who::AdminsFile]),
+        ("PUT /v2/os/app/manifests/1", admins.clone()),
+        ("DELETE /v2/os/app/manifests/1", admins),
+    ]
+}
+
+#[test]
+fn the_document_tells_the_roles_of_the_routes() {
+    let document: Value = serde_json::from_str(api::openapi::DOCUMENT).unwrap();
+    for route in http::routes() {
+        let told = &document["paths"][route.path][route.method.as_str().to_lowercase()]["security"];
+        let expected = match route.needs {
+            Needs::Nothing => json!([]),
+            Needs::Attempt => json!([{"attempt": []}]),
+            Needs::Role(role) => json!([{"token": [role]}, {"tokenBasic": [role]}]),
+            Needs::AdminOrWebhook => {
+                json!([{"token": ["admin"]}, {"tokenBasic": ["admin"]}, {"webhookSecret": []}])
+            }
+        };
+        assert_eq!(*told, expected, "{} {}", route.method, route.path);
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let new = json!({"role": "reader", "name": "watcher"});
+    let made = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let location = made.headers()["location"].to_str().unwrap().to_owned();
+    let made: Value = made.json().await.unwrap();
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    let days = made["expires_at"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap()
+        .duration_since(made["created_at"].as_str().unwrap().parse().unwrap());
+    assert_eq!(days.as_hours(), 90 * 24);
+    let status = async |method: &str, path: &str| {
+        let url = format!("{}{path}", controller.url);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        let answer = request.bearer_auth(&secret).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(status("GET", "/api/v1/jobs").await.0, 200);
+    let (refused, why) = status("POST", "/api/v1/jobs").await;
+    assert_eq!(refused, 403);
+    assert!(why.contains("role is reader") && why.contains("role operator"), "{why}");
+    let listed = controller.get("/api/v1/tokens").await;
+    let listed = &listed["tokens"][0];
+    assert_eq!((&listed["id"], &listed["name"]), (&made["id"], &json!("watcher")));
+    assert!(listed["last_used_at"].is_string() && listed.get("secret").is_none(), "{listed}");
+    assert_eq!(location, format!("/api/v1/tokens/{}", made["id"].as_str().unwrap()));
+    for _ in 0..2 {
+        let revoked = controller.request("DELETE", &location).send().await.unwrap();
+        assert_eq!(revoked.status(), 204);
+    }
+    let (refused, why) = status("GET", "/api/v1/jobs").await;
+    assert_eq!(refused, 401);
+    assert!(why.contains("revoked or expired"), "{why}");
+    for bad in [
+        json!({"role": "reader", "name": ""}),
+        json!({"role": "reader", "name": "two words"}),
+        json!({"role": "reader", "name": "x", "days": 0}),
+        json!({"role": "reader", "name": "x", "days": 9_999_999}),
+        json!({"role": "reader", "name": "x", "push": ["ci/"]}),
+        json!({"role": "publisher", "name": "x", "push": ["../"]}),
+    ] {
+        let refused = controller.request("POST", "/api/v1/tokens").json(&bad).send().await.unwrap();
+        assert_eq!(refused.status(), 422, "{bad}");
+    }
+    let unknown = controller.request("DELETE", "/api/v1/tokens/none").send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    // Neither the database nor its log has the secret.
+    drop(controller);
+    for file in ["shoal.sqlite", "shoal.sqlite-wal"] {
+        let bytes = std::fs::read(dir.path().join("data").join(file)).unwrap_or_default();
+        let digits = &secret.as_bytes()[secret.len() - 64..];
+        assert!(!bytes.windows(digits.len()).any(|window| window == digits), "{file}");
+    }
+}
+
+/// The first entry that does not follow from those before it.
+fn broken(entries: &[AuditEntry]) -> Option<u64> {
+    let mut before = AUDIT_BEGINNING.to_owned();
+    for (entry, seq) in entries.iter().zip(1..) {
+        let hash = hex::encode(sha256(entry.hashed_text(&before).as_bytes()));
+        if entry.seq != seq || entry.hash != hash {
+            return Some(seq);
+        }
+        before = hash;
+    }
+    None
+}
+
+#[tokio::test]
+async fn who_changed_what_is_written_down_and_cannot_be_rewritten() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let operator = token(&controller.app, Role::Operator, 60_000).await;
+    let id = tokens::id(&operator).unwrap();
+    let bmc = bmc::Bmc::start("SN1", bmc::Play::Dead).await;
+    let job = super::jobs::create(&controller, &bmc).await;
+    let ask = async |token: &str, method: &str, path: &str| {
+        let url = format!("{}{path}", controller.url);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        request.bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(&operator, "POST", &format!("/api/v1/jobs/{job}/cancel?x=secret")).await, 202);
+    assert_eq!(ask(&operator, "DELETE", "/api/v1/servers/SN1").await, 403);
+    assert_eq!(ask(&operator, "GET", "/api/v1/jobs").await, 200);
+    assert_eq!(ask("wrong", "DELETE", "/api/v1/servers/SN1").await, 401);
+    assert_eq!(ask(&controller.admin_token(), "DELETE", "/v2/a/b/manifests/1").await, 404);
+    let attempt = controller.app.store.job(&job).await.unwrap().attempt;
+    assert_eq!(controller.say(&job, "log", &json!({"seq": 1, "lines": []})).await / 100, 4);
+    assert_eq!(controller.say(&job, "hello", &json!({})).await, 400);
+
+    let page = controller.get("/api/v1/audit?limit=2").await;
+    assert_eq!(page["next"], 2);
+    let mut entries: Vec<AuditEntry> = serde_json::from_value(page["entries"].clone()).unwrap();
+    let rest = controller.get("/api/v1/audit?after=2").await;
+    assert_eq!(rest.get("next"), None);
+    entries.extend(serde_json::from_value::<Vec<AuditEntry>>(rest["entries"].clone()).unwrap());
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.who.as_str(), entry.role.as_str(), entry.target.as_str(), entry.status))
+        .collect();
+    let name = format!("token {id} a-operator");
+    let node = format!("attempt {attempt}");
+    let (hello, job) =
+        (format!("/api/v1/node/attempts/{attempt}/hello"), format!("/api/v1/jobs/{job}"));
+    let cancel = format!("{job}/cancel");
+    let expected = [
+        ("admin-token", "admin", "/api/v1/servers/SN1", 201),
+        ("admin-token", "admin", job.as_str(), 202),
+        (&name, "operator", &cancel, 202),
+        (&name, "operator", "/api/v1/servers/SN1", 403),
+        ("admin-token", "admin", "/v2/a/b/manifests/1", 404),
+        (&node, "node", &hello, 400),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(broken(&entries), None);
+
+    let rows = async || controller.app.store.audit(0, 1000).await.unwrap();
+    let file = rusqlite::Connection::open(dir.path().join("data/shoal.sqlite")).unwrap();
+    for (tamper, found, undo) in [
+        (
+            "UPDATE audit SET who = 'x' WHERE seq = 3",
+            3,
+            format!("UPDATE audit SET who = '{name}' WHERE seq = 3"),
+        ),
+        (
+            "UPDATE audit SET at = at + 1 WHERE seq = 1",
+            1,
+            "UPDATE audit SET at = at - 1 WHERE seq = 1".into(),
+        ),
+        (
+            "UPDATE audit SET status = 200 WHERE seq = 4",
+            4,
+            "UPDATE audit SET status = 403 WHERE seq = 4".into(),
+        ),
+        ("DELETE FROM audit WHERE seq = 2", 2, String::new()),
+    ] {
+        file.execute_batch(tamper).unwrap();
+        assert_eq!(broken(&rows().await), Some(found), "{tamper}");
+        file.execute_batch(&undo).unwrap();
+        assert_eq!(broken(&rows().await).is_none(), !undo.is_empty(), "{tamper}");
+    }
+}
