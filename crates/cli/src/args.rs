@@ -327,7 +327,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "PREFIX")]
         pull: Vec<String>,
         /// Of a publisher: repositories below this may be pushed and pulled. Can be given several times.
-        #[arg(long = "prefix", value_name = "PREFIX", required_if_eq("role", "publisher"))]
+        #[arg(long = "prefix", value_name = "PREFIX")]
         push: Vec<String>,
     },
     /// All tokens, newest first.

@@ -53,7 +53,7 @@ fn create() -> Operation {
         problems: [
             BODY.as_slice(),
             &[
-                (422, "token", "the name is not usable, the days are too few or too many, a prefix is none, or another role than publisher has prefixes"),
+                (422, "token", "the name is not usable, the days are too few or too many, a prefix is none, a publisher has no prefix, or another role has one"),
                 INTERNAL,
                 STORAGE,
             ],

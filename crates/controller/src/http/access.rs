@@ -68,6 +68,10 @@ fn check(new: &NewAccessToken) -> Answer<()> {
             "/pull and /push are for publishers: leave them out, or write the role publisher";
         return Err(unusable(detail.into()));
     }
+    if new.role == Role::Publisher && prefixes().next().is_none() {
+        let detail = "/push: name at least one prefix here or in /pull, such as os-images/";
+        return Err(unusable(detail.into()));
+    }
     for prefix in prefixes() {
         prefix
             .parse::<registry::Prefix>()

@@ -198,9 +198,15 @@ impl Caller {
         self.from.map(|from| from.to_string())
     }
 
+    /// The address whose wrong tokens are counted. This host's are not: behind a proxy on it are all
+    /// clients, and one of them must not shut out the others.
+    fn counted(&self) -> Option<IpAddr> {
+        self.from.filter(|from| self.has_credential && !from.is_loopback())
+    }
+
     /// Refuses where too many wrong tokens came from: also good ones, or guessing would go on.
     pub fn wait(&self, app: &App) -> Answer<()> {
-        let Some(from) = self.from.filter(|_| self.has_credential) else { return Ok(()) };
+        let Some(from) = self.counted() else { return Ok(()) };
         let Some(wait) = app.throttle.wait(from, Instant::now()) else { return Ok(()) };
         let seconds = wait.max(Duration::from_secs(1)).as_secs();
         let detail = format!(
@@ -214,7 +220,7 @@ impl Caller {
 
     /// Counts an answer that says that the token is wrong.
     pub fn judge(&self, app: &App, status: StatusCode) {
-        if let Some(from) = self.from.filter(|_| self.has_credential)
+        if let Some(from) = self.counted()
             && status == StatusCode::UNAUTHORIZED
         {
             app.throttle.failed(from, Instant::now());

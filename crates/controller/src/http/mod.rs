@@ -9,6 +9,7 @@ mod auth;
 mod firmware;
 mod health;
 mod jobs;
+mod limits;
 mod media;
 mod node;
 mod path;
@@ -42,6 +43,7 @@ use rustls::ServerConfig;
 
 pub use auth::Needs;
 use auth::{Gate, guard, may_change};
+use limits::{Connections, Limited};
 pub use throttle::Throttle;
 
 use crate::App;
@@ -206,8 +208,10 @@ pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> 
     let settings = app.settings.clone();
     let keys = app.keys.clone();
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let connections = Connections::of_this_process();
     if settings.plain_http {
-        let mut server = axum_server::bind(settings.listen).http1_only().handle(handle);
+        let server = axum_server::bind(settings.listen).http1_only().handle(handle);
+        let mut server = server.map(|inner| Limited { inner, connections });
         bound(server.http_builder(), HEAD_MAX);
         server.serve(service).await
     } else {
@@ -217,7 +221,8 @@ pub async fn listen(app: App, handle: Handle<SocketAddr>) -> anyhow::Result<()> 
         let mut config = ServerConfig::clone(&tls.get_inner());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = RustlsConfig::from_config(Arc::new(config));
-        let mut server = axum_server::bind_rustls(settings.listen, tls).http1_only().handle(handle);
+        let server = axum_server::bind_rustls(settings.listen, tls).http1_only().handle(handle);
+        let mut server = server.map(|inner| Limited { inner, connections });
         bound(server.http_builder(), HEAD_MAX);
         server.serve(service).await
     }

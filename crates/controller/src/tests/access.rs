@@ -297,6 +297,7 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
         json!({"role": "reader", "name": "x", "days": 9_999_999}),
         json!({"role": "reader", "name": "x", "push": ["ci/"]}),
         json!({"role": "publisher", "name": "x", "push": ["../"]}),
+        json!({"role": "publisher", "name": "x"}),
     ] {
         let refused = controller.request("POST", "/api/v1/tokens").json(&bad).send().await.unwrap();
         assert_eq!(refused.status(), 422, "{bad}");
@@ -310,6 +311,39 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
         let digits = &secret.as_bytes()[secret.len() - 64..];
         assert!(!bytes.windows(digits.len()).any(|window| window == digits), "{file}");
     }
+}
+
+#[tokio::test]
+async fn an_address_with_many_wrong_tokens_waits_with_good_ones_too() {
+    use axum::body::Body;
+    use axum::extract::ConnectInfo;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let router = http::router(controller.app.clone());
+    let ask = async |from: &str, token: &str, path: &str| {
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        let from = std::net::SocketAddr::new(from.parse().unwrap(), 1);
+        request.extensions_mut().insert(ConnectInfo(from));
+        let value = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("authorization", value);
+        let answer = router.clone().oneshot(request).await.unwrap();
+        (answer.status().as_u16(), answer.headers().get("retry-after").is_some())
+    };
+    let good = controller.admin_token();
+    for number in 0..60 {
+        let path = if number % 2 == 0 { "/api/v1/jobs" } else { "/v2/" };
+        assert_eq!(ask("192.0.2.1", "wrong", path).await, (401, false));
+        assert_eq!(ask("127.0.0.1", "wrong", path).await, (401, false));
+    }
+    for path in ["/api/v1/jobs", "/v2/"] {
+        assert_eq!(ask("192.0.2.1", &good, path).await, (429, true));
+        assert_eq!(ask("192.0.2.2", &good, path).await, (200, false));
+        assert_eq!(ask("127.0.0.1", &good, path).await, (200, false));
+    }
+    assert_eq!(ask("192.0.2.1", &good, "/healthz").await.0, 200);
 }
 
 /// The first entry that does not follow from those before it.

@@ -240,6 +240,14 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         ("SN1", "https://user@127.0.0.1:1", "00"),
         ("SN1", "https://127.0.0.1:1/redfish/v1", "00"),
         ("SN1", "file:///etc/passwd", "00"),
+        ("SN1", "https://169.254.169.254", "00"),
+        ("SN1", "https://2852039166", "00"),
+        ("SN1", "https://[::ffff:169.254.169.254]", "00"),
+        ("SN1", "https://[fd00:ec2::254]", "00"),
+        ("SN1", "https://0.0.0.0", "00"),
+        ("SN1", "https://[::]:8443", "00"),
+        ("SN1", "https://224.0.0.1", "00"),
+        ("SN1", "https://[ff02::1]", "00"),
     ] {
         let answer = controller
             .request("PUT", &format!("/api/v1/servers/{serial}"))

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! How many connections there may be: over all, so that the database and the media always find a file
+//! descriptor, and of one address, so that one client cannot take them all. Who is over a limit is hung up
+//! on before a byte is read.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum_server::accept::Accept;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::TcpStream;
+use tower::Service;
+
+/// Of one address. A registry client has some ten, a BMC a few, a rack behind one address a few hundred.
+const PER_ADDRESS: usize = 512;
+/// Each holds up to half a megabyte of buffers while it is busy.
+const OVER_ALL: usize = 8192;
+
+/// The connections that are open.
+#[derive(Debug)]
+pub struct Connections {
+    over_all: usize,
+    per_address: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Connections {
+    /// Half of the descriptors that this process may have, and never more than [`OVER_ALL`].
+    pub fn of_this_process() -> Arc<Connections> {
+        let descriptors = getrlimit(Resource::Nofile).current;
+        let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
+        let half = descriptors.map_or(OVER_ALL, |count| count / 2);
+        Connections::at_most(half.clamp(1, OVER_ALL), PER_ADDRESS)
+    }
+
+    fn at_most(over_all: usize, per_address: usize) -> Arc<Connections> {
+        Arc::new(Connections { over_all, per_address, open: Mutex::default() })
+    }
+
+    /// A place for one more, if there is one. This host itself is only counted over all: simulated BMCs
+    /// and proxies in front of the controller come from it.
+    fn enter(self: &Arc<Connections>, peer: SocketAddr) -> Option<Place> {
+        let address = Some(peer.ip().to_canonical()).filter(|address| !address.is_loopback());
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_address = address.and_then(|address| open.by_address.get(&address)).copied();
+        if open.count >= self.over_all || of_address.unwrap_or(0) >= self.per_address {
+            return None;
+        }
+        open.count += 1;
+        if let Some(address) = address {
+            *open.by_address.entry(address).or_default() += 1;
+        }
+        Some(Place { connections: self.clone(), address })
+    }
+}
+
+/// Of one connection; free again when dropped.
+#[derive(Debug)]
+struct Place {
+    connections: Arc<Connections>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.count -= 1;
+        let Some(address) = self.address else { return };
+        if let Some(count) = open.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// In front of what accepts connections, TLS among it.
+#[derive(Debug, Clone)]
+pub struct Limited<A> {
+    pub inner: A,
+    pub connections: Arc<Connections>,
+}
+
+impl<A, S> Accept<TcpStream, S> for Limited<A>
+where
+    A: Accept<TcpStream, S>,
+    A::Future: Send + 'static,
+{
+    type Stream = A::Stream;
+    type Service = Held<A::Service>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(A::Stream, Held<A::Service>)>> + Send>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let place = stream.peer_addr().and_then(|peer| {
+            self.connections.enter(peer).ok_or_else(|| {
+                tracing::debug!(%peer, "too many connections");
+                io::ErrorKind::ConnectionRefused.into()
+            })
+        });
+        // Without a place the stream is dropped here, which hangs up.
+        let accepted = place.map(|place| (self.inner.accept(stream, service), place));
+        Box::pin(async move {
+            let (accepted, place) = accepted?;
+            let (stream, inner) = accepted.await?;
+            Ok((stream, Held { inner, _place: Arc::new(place) }))
+        })
+    }
+}
+
+/// A connection's service, which keeps its place.
+#[derive(Debug, Clone)]
+pub struct Held<S> {
+    inner: S,
+    _place: Arc<Place>,
+}
+
+impl<S: Service<R>, R> Service<R> for Held<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum_server::Handle;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn an_address_takes_its_share_and_gives_it_back() {
+        let connections = Connections::at_most(3, 2);
+        let peer = |text: &str| SocketAddr::new(text.parse().unwrap(), 1);
+        let first = connections.enter(peer("192.0.2.1")).unwrap();
+        let _second = connections.enter(peer("::ffff:192.0.2.1")).unwrap();
+        assert!(connections.enter(peer("192.0.2.1")).is_none());
+        let third = connections.enter(peer("192.0.2.2")).unwrap();
+        assert!(connections.enter(peer("192.0.2.3")).is_none());
+        drop((first, third));
+        let _again = connections.enter(peer("192.0.2.1")).unwrap();
+        assert!(connections.enter(peer("192.0.2.1")).is_none());
+        let _last = connections.enter(peer("127.0.0.1")).unwrap();
+        assert!(connections.enter(peer("127.0.0.1")).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_is_too_much_is_hung_up_on_and_finds_a_place_later() {
+        let connections = Connections::at_most(1, 1);
+        let handle = Handle::<SocketAddr>::new();
+        let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+            .map(|inner| Limited { inner, connections })
+            .handle(handle.clone());
+        let router = Router::new().route("/", axum::routing::get(async || "hello"));
+        let serving = tokio::spawn(server.serve(router.into_make_service()));
+        let address = handle.listening().await.unwrap();
+        let ask = async |client: &mut TcpStream| {
+            let mut heard = [0; 15];
+            let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+            client.write_all(request).await.is_ok()
+                && client.read_exact(&mut heard).await.is_ok()
+                && heard == *b"HTTP/1.1 200 OK"
+        };
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut first).await);
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert!(!ask(&mut second).await);
+        drop(first);
+        let again = async {
+            while !ask(&mut TcpStream::connect(address).await.unwrap()).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, again).await.expect("the place is free again");
+        serving.abort();
+    }
+}
