@@ -19,6 +19,7 @@ mod keys;
 mod lanes;
 mod media;
 mod media_plan;
+mod node;
 mod performer;
 mod preflight;
 mod probe_medium;
