@@ -7,27 +7,24 @@ use api::node::{
     DiskIdentity, Dmi, Hello, LOG_LINES_MAX, Log, PermitRequest, Progress, Result as Report,
     TEXT_BYTES_MAX,
 };
-use job::{Event, Failure, Outcome, Stage, State};
+use job::{Event, Failure, Outcome};
 
-use crate::store::{Error, JobRow, PermitAnswer, Store};
+use crate::store::{Boot, Error, JobRow, Speaker, Store, Unheard};
 
 /// Longest name of a machine, a disk or what is on it; SMBIOS and SCSI have 64 and 224 bytes.
 const NAME_BYTES_MAX: usize = 256;
 /// Most signatures on one disk that are kept; blkid knows some 80 kinds, a disk has a few.
 const FOUND_MAX: usize = 64;
+const SHA256_BYTES: usize = 32;
 
 /// A message that is not accepted, and why.
 #[derive(Debug)]
 pub enum Refused {
-    /// The attempt is over; the machine stops.
-    Over,
-    /// This hello told that the permit's boot is gone. The attempt is over by it: the job as it is now.
-    Restarted(Box<JobRow>),
-    WrongMachine(String),
-    /// Another boot has the permit, or it is for something else.
-    PermitTaken(String),
-    /// The reset is not recorded yet: ask again.
-    TooEarly,
+    Unheard(Unheard),
+    /// The dispatcher knows no sessions: its version. The job as it is now.
+    TooOld(String, Box<JobRow>),
+    /// `session_sha256` is none.
+    NoCommitment,
     Store(Error),
 }
 
@@ -37,9 +34,21 @@ impl From<Error> for Refused {
     }
 }
 
+impl From<Unheard> for Refused {
+    fn from(unheard: Unheard) -> Refused {
+        Refused::Unheard(unheard)
+    }
+}
+
 /// The machine of this job runs.
 pub async fn hello(store: &Store, job: &JobRow, hello: Hello, now: i64) -> Result<(), Refused> {
-    refuse_if_over(job)?;
+    if hello.session_sha256.is_empty() {
+        return Err(too_old(store, job, bounded(hello.version, NAME_BYTES_MAX), now).await);
+    }
+    let session_hash = hex::decode(&hello.session_sha256).map_err(|_| Refused::NoCommitment)?;
+    if session_hash.len() != SHA256_BYTES {
+        return Err(Refused::NoCommitment);
+    }
     let dmi = &hello.dmi;
     let message = bounded(
         format!(
@@ -48,77 +57,60 @@ pub async fn hello(store: &Store, job: &JobRow, hello: Hello, now: i64) -> Resul
         ),
         TEXT_BYTES_MAX,
     );
-    let permitted_boot = job.permit.as_ref().map(|permit| permit.boot_id.clone());
-    let boot_id = bounded(hello.boot_id, NAME_BYTES_MAX);
-    let job = store.hello(&job.attempt, boot_id, message, now).await?;
-    let restarted = permitted_boot.is_some_and(|boot| Some(boot) != job.boot_id);
-    if restarted && job.state == State::Provisioning(Stage::Writing) {
-        // Its permit died with the boot that had it; whatever it was writing is half done.
-        let failure = Failure {
-            step: "node.restarted".into(),
-            reason: "the machine restarted while its disk was being written".into(),
-        };
-        let message = failure.reason.clone();
-        let applied = store.apply(&job.id, None, Event::Overdue(failure), message, now).await?;
-        return Err(Refused::Restarted(Box::new(applied.job)));
-    }
+    let boot = Boot { boot_id: bounded(hello.boot_id, NAME_BYTES_MAX), session_hash, message };
+    store.hello(&job.attempt, boot, now).await??;
     Ok(())
+}
+
+/// A maintenance.iso of before sessions can do nothing for this controller: told at once, not by a
+/// deadline.
+async fn too_old(store: &Store, job: &JobRow, version: String, now: i64) -> Refused {
+    let reason = format!(
+        "the dispatcher of the maintenance OS (version {version:?}) is older than this controller; build \
+         maintenance.iso anew with this version"
+    );
+    let failure = Failure { step: "node.dispatcher-too-old".into(), reason: reason.clone() };
+    match store.apply(&job.id, None, Event::Overdue(failure), reason, now).await {
+        Ok(applied) => Refused::TooOld(version, Box::new(applied.job)),
+        Err(Error::Refused(_)) => Refused::Unheard(Unheard::Over),
+        Err(error) => Refused::Store(error),
+    }
 }
 
 /// May it write? Answers the job with its permit.
 pub async fn permit(
     store: &Store,
-    job: &JobRow,
+    speaker: Speaker,
     request: PermitRequest,
     now: i64,
 ) -> Result<Box<JobRow>, Refused> {
-    let request = kept(request);
-    refuse_if_over(job)?;
-    if request.dmi.serial.trim() != job.server_serial {
-        let detail = format!(
-            "this machine's serial is {:?}, the job is for {:?}",
-            request.dmi.serial, job.server_serial
-        );
-        store.note(&job.id, "permit_refused", detail.clone(), None, now).await?;
-        return Err(Refused::WrongMachine(detail));
-    }
-    match store.permit(&job.attempt, request, now).await? {
-        PermitAnswer::Granted(job) => Ok(job),
-        PermitAnswer::Over => Err(Refused::Over),
-        PermitAnswer::Taken(detail) => {
-            store.note(&job.id, "permit_refused", detail.clone(), None, now).await?;
-            Err(Refused::PermitTaken(detail))
-        }
-        PermitAnswer::TooEarly => Err(Refused::TooEarly),
-    }
+    Ok(store.permit(speaker, kept(request), now).await??)
 }
 
 /// How far a step is.
 pub async fn progress(
     store: &Store,
-    job: &JobRow,
+    speaker: Speaker,
     mut progress: Progress,
     now: i64,
 ) -> Result<(), Refused> {
-    refuse_if_over(job)?;
     progress.step = bounded(progress.step, NAME_BYTES_MAX);
     progress.message = bounded(progress.message, TEXT_BYTES_MAX);
-    Ok(store.progress(&job.attempt, progress, now).await?)
+    Ok(store.progress(speaker, progress, now).await??)
 }
 
 /// Lines of a step's journal.
-pub async fn log(store: &Store, job: &JobRow, mut log: Log, now: i64) -> Result<(), Refused> {
-    refuse_if_over(job)?;
+pub async fn log(store: &Store, speaker: Speaker, mut log: Log, now: i64) -> Result<(), Refused> {
     log.step = bounded(log.step, NAME_BYTES_MAX);
     log.lines.truncate(LOG_LINES_MAX);
     log.lines = log.lines.into_iter().map(|line| bounded(line, TEXT_BYTES_MAX)).collect();
-    Ok(store.log(&job.attempt, log, now).await?)
+    Ok(store.log(speaker, log, now).await??)
 }
 
-/// How it ended. Answers the job if this moved it.
+/// How it ended. Answers the job if this moved it, and nothing to a repetition.
 pub async fn result(
     store: &Store,
-    job: &JobRow,
+    speaker: Speaker,
     report: Report,
     now: i64,
 ) -> Result<Option<Box<JobRow>>, Refused> {
@@ -130,13 +122,7 @@ pub async fn result(
             (Outcome::Failed(Failure { step, reason: reason.clone() }), reason)
         }
     };
-    match store.apply(&job.id, None, Event::Reported(outcome.clone()), message, now).await {
-        Ok(applied) => Ok(Some(Box::new(applied.job))),
-        // A repeated delivery: the first one counted.
-        Err(Error::Refused(_)) if job.state.outcome() == Some(&outcome) => Ok(None),
-        Err(Error::Refused(_)) if job.state.outcome().is_some() => Err(Refused::Over),
-        Err(error) => Err(error.into()),
-    }
+    Ok(store.result(speaker, outcome, message, now).await??)
 }
 
 /// What is kept of a request: a name longer than these is no name.
@@ -159,13 +145,6 @@ fn kept(request: PermitRequest) -> PermitRequest {
             size_bytes: disk.size_bytes,
         },
         found: found.into_iter().take(FOUND_MAX).map(name).collect(),
-    }
-}
-
-fn refuse_if_over(job: &JobRow) -> Result<(), Refused> {
-    match job.state.outcome() {
-        None => Ok(()),
-        Some(_) => Err(Refused::Over),
     }
 }
 

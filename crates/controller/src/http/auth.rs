@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::problem::{Refusal, refuse};
 use crate::App;
 use crate::keys::sha256;
-use crate::store::{self, JobRow};
+use crate::store::{self, JobRow, Speaker};
 
 /// Whoever holds the admin token.
 pub struct Admin;
@@ -18,10 +18,14 @@ pub struct Admin;
 /// Who may tell how a job ended: the admin, or a foreign sender that knows the webhook's secret.
 pub struct Sender;
 
-/// The machine of one attempt, in the maintenance OS.
+/// Whoever has read the task medium of one attempt. It may say hello.
 pub struct Node {
     pub job: JobRow,
 }
+
+/// One boot of the machine of one attempt. Whether its session is in force is decided in the transaction
+/// of its message.
+pub struct Session(pub Speaker);
 
 impl FromRequestParts<App> for Admin {
     type Rejection = Refusal;
@@ -79,6 +83,32 @@ impl FromRequestParts<App> for Node {
         }
         Ok(Node { job })
     }
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Session, Refusal> {
+        let path = Path::<String>::from_request_parts(parts, app).await;
+        let Path(attempt) = path.map_err(|_| no_session())?;
+        let token = token(&parts.headers).ok_or_else(no_session)?;
+        let speaker = Speaker { attempt, session_hash: sha256(token.as_bytes()) };
+        if !app.store.has_session(speaker.clone()).await? {
+            return Err(no_session());
+        }
+        Ok(Session(speaker))
+    }
+}
+
+/// An unknown attempt and a wrong token look the same from outside.
+pub fn no_session() -> Refusal {
+    refuse(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "a session is needed",
+        "say hello first, with the SHA-256 of a token of this boot, and send that token; the one of the \
+         task medium opens hello only",
+    )
 }
 
 /// The bearer token, or the password of Basic: registry clients only know Basic.

@@ -8,70 +8,122 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 
-use super::auth::Node;
+use super::auth::{Node, Session};
 use super::problem::{Answer, Refusal, json, refuse};
 use crate::node::{self, Refused};
+use crate::store::{self, Unheard};
 use crate::{App, now_ms};
 
 type Body = Result<Bytes, BytesRejection>;
 
 pub async fn hello(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    match node::hello(&app.store, &node.job, json(&body?)?, now_ms()).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(refused) => {
-            if let Refused::Restarted(job) = &refused {
-                app.moved(job);
-            }
-            Err(refused.into())
-        }
-    }
+    told(&app, node::hello(&app.store, &node.job, json(&body?)?, now_ms()).await)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn permit(node: Node, State(app): State<App>, body: Body) -> Answer<Json<Permit>> {
-    let job = node::permit(&app.store, &node.job, json(&body?)?, now_ms()).await?;
+pub async fn permit(
+    Session(speaker): Session,
+    State(app): State<App>,
+    body: Body,
+) -> Answer<Json<Permit>> {
+    let job = told(&app, node::permit(&app.store, speaker, json(&body?)?, now_ms()).await)?;
     app.moved(&job);
     Ok(Json(Permit { granted: true }))
 }
 
-pub async fn progress(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    node::progress(&app.store, &node.job, json(&body?)?, now_ms()).await?;
+pub async fn progress(
+    Session(speaker): Session,
+    State(app): State<App>,
+    body: Body,
+) -> Answer<StatusCode> {
+    told(&app, node::progress(&app.store, speaker, json(&body?)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn log(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    node::log(&app.store, &node.job, json(&body?)?, now_ms()).await?;
+pub async fn log(
+    Session(speaker): Session,
+    State(app): State<App>,
+    body: Body,
+) -> Answer<StatusCode> {
+    told(&app, node::log(&app.store, speaker, json(&body?)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub async fn result(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    if let Some(job) = node::result(&app.store, &node.job, json(&body?)?, now_ms()).await? {
+pub async fn result(
+    Session(speaker): Session,
+    State(app): State<App>,
+    body: Body,
+) -> Answer<StatusCode> {
+    let moved = told(&app, node::result(&app.store, speaker, json(&body?)?, now_ms()).await)?;
+    if let Some(job) = moved {
         app.moved(&job);
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A message that is refused may have ended its job nevertheless.
+fn told<T>(app: &App, answer: Result<T, Refused>) -> Answer<T> {
+    answer.map_err(|refused| {
+        if let Refused::Unheard(Unheard::Ended(job)) | Refused::TooOld(_, job) = &refused {
+            app.moved(job);
+        }
+        refused.into()
+    })
+}
+
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         match refused {
-            Refused::Over | Refused::Restarted(_) => refuse(
+            Refused::Unheard(unheard) => unheard.into(),
+            Refused::TooOld(version, _) => refuse(
+                StatusCode::UPGRADE_REQUIRED,
+                "dispatcher-too-old",
+                "the maintenance OS is too old",
+                format!(
+                    "the dispatcher's version is {version:?}; build maintenance.iso anew with version {}",
+                    env!("CARGO_PKG_VERSION")
+                ),
+            ),
+            Refused::NoCommitment => refuse(
+                StatusCode::BAD_REQUEST,
+                "session",
+                "not a session",
+                "session_sha256 has to be the SHA-256 of this boot's session token, 64 hex digits",
+            ),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Unheard> for Refusal {
+    fn from(unheard: Unheard) -> Refusal {
+        match unheard {
+            Unheard::NoSession => super::auth::no_session(),
+            Unheard::Over | Unheard::Ended(_) => refuse(
                 StatusCode::GONE,
                 "attempt-over",
                 "this attempt is over",
                 "stop: whatever this machine does now is not part of any job",
             ),
-            Refused::WrongMachine(detail) => {
+            Unheard::SessionTaken => refuse(
+                StatusCode::CONFLICT,
+                "session-taken",
+                "this boot has another session",
+                "only the token of its first hello speaks for a boot",
+            ),
+            Unheard::WrongMachine(detail) => {
                 refuse(StatusCode::FORBIDDEN, "wrong-machine", "the wrong machine", detail)
             }
-            Refused::PermitTaken(detail) => {
+            Unheard::PermitTaken(detail) => {
                 refuse(StatusCode::CONFLICT, "permit-taken", "the permit is given", detail)
             }
-            Refused::TooEarly => refuse(
+            Unheard::TooEarly => refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-early",
                 "ask again",
                 "the controller has not recorded the reset of this machine yet",
             ),
-            Refused::Store(error) => error.into(),
+            Unheard::WrongState(refused) => store::Error::Refused(refused).into(),
         }
     }
 }

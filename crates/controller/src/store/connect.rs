@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_deliveries.sql"),
     include_str!("../../migrations/0003_media_plan.sql"),
     include_str!("../../migrations/0004_bmc.sql"),
+    include_str!("../../migrations/0006_node_sessions.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};
-pub use reports::{Delivered, PermitAnswer};
+pub use reports::{Boot, Delivered, Speaker, Unheard};
 pub use servers::ServerRow;
 
 /// The database's file in a data directory.
