@@ -6,9 +6,13 @@
 //! dispatcher, agent ── POST /api/v1/node/attempts/{id}/{hello|permit|progress|log|result} ──▶ controller
 //! ```
 //!
-//! Every POST carries `Authorization: Bearer <attempt token>`. `seq` counts the messages of one sender
-//! within an attempt, so that a repeated delivery is recognised; a repeat answers like the first.
-//! A token whose attempt is over answers 410 and the machine stops.
+//! The attempt's token, which the task medium carries, opens `hello` and nothing else: whoever reads the
+//! BMCs' network may read it. Each boot makes a session token in RAM and commits to it in its hello, by
+//! its SHA-256; every later message carries `Authorization: Bearer <session token>`. A lost answer is
+//! thereby repeatable, and nothing of an answer needs to be kept secret.
+//!
+//! `seq` counts the messages of one sender within a session, so that a repeated delivery is recognised; a
+//! repeat answers like the first. A message of an attempt that is over answers 410 and the machine stops.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +43,9 @@ pub struct Hello {
     pub dmi: Dmi,
     /// Version of the dispatcher.
     pub version: String,
+    /// SHA-256 of this boot's session token, 64 hex digits. A dispatcher that sends none is too old.
+    #[serde(default)]
+    pub session_sha256: String,
 }
 
 /// The disk that is about to be written.

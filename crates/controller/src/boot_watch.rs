@@ -106,6 +106,7 @@ mod tests {
     use job::Action;
 
     use super::*;
+    use crate::store::Boot;
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{temp_dir, with_job};
 
@@ -121,7 +122,9 @@ mod tests {
             app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
         }
         if is_heard {
-            app.store.hello("a1", "boot".into(), "hello".into(), now_ms()).await.unwrap();
+            let boot =
+                Boot { boot_id: "boot".into(), session_hash: vec![0; 32], message: "hello".into() };
+            app.store.hello("a1", boot, now_ms()).await.unwrap().unwrap();
         }
         app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
         look(&app, "j1").await.unwrap();

@@ -20,6 +20,7 @@ mod keys;
 mod lanes;
 mod media;
 mod media_plan;
+mod node;
 mod performer;
 mod power_watch;
 mod preflight;

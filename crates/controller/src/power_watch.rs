@@ -113,6 +113,7 @@ mod tests {
     use job::{Action, Outcome};
 
     use super::*;
+    use crate::store::Boot;
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{temp_dir, with_job};
 
@@ -127,7 +128,9 @@ mod tests {
         }
         let outcome = async || app.store.job("j1").await.unwrap().state.outcome().cloned();
         let mut off = Off::new();
-        app.store.hello("a1", "boot".into(), "hello".into(), now_ms()).await.unwrap();
+        let boot =
+            Boot { boot_id: "boot".into(), session_hash: vec![0; 32], message: "hello".into() };
+        app.store.hello("a1", boot, now_ms()).await.unwrap().unwrap();
         bmc.seen.lock().unwrap().is_on = false;
         for _ in 0..3 {
             look(&app, &mut off, SILENCE_MIN).await.unwrap();

@@ -68,7 +68,7 @@ pub fn run() -> anyhow::Result<()> {
 
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::new(Shared {
-        controller: Controller::new(&controller::attempt()?)?,
+        controller: Controller::of_this_boot(&controller::attempt()?)?,
         boot_id: identity::boot_id()?,
         seq: AtomicU64::new(0),
         progress: Mutex::default(),

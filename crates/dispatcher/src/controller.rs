@@ -10,7 +10,7 @@ use recipe::task_medium::Attempt;
 use serde::Serialize;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use crate::places;
+use crate::{places, session};
 
 /// One try; an outage is outlasted by repeating.
 const TRY: Duration = Duration::from_secs(30);
@@ -44,7 +44,17 @@ pub fn attempt() -> anyhow::Result<Attempt> {
 }
 
 impl Controller {
-    pub fn new(attempt: &Attempt) -> anyhow::Result<Controller> {
+    /// With the token of the task medium, for the hello.
+    pub fn before_hello(attempt: &Attempt) -> anyhow::Result<Controller> {
+        Controller::with_token(attempt, attempt.token.as_str())
+    }
+
+    /// With this boot's session, for everything after the hello.
+    pub fn of_this_boot(attempt: &Attempt) -> anyhow::Result<Controller> {
+        Controller::with_token(attempt, &session::token()?)
+    }
+
+    fn with_token(attempt: &Attempt, token: &str) -> anyhow::Result<Controller> {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(TRY))
@@ -54,7 +64,7 @@ impl Controller {
         }
         let base =
             format!("{}/api/v1/node/attempts/{}", attempt.controller_url, attempt.attempt_id);
-        let authorization = format!("Bearer {}", attempt.token.as_str());
+        let authorization = format!("Bearer {token}");
         Ok(Controller { agent: ureq::Agent::new_with_config(config.build()), base, authorization })
     }
 
@@ -164,7 +174,7 @@ mod tests {
             "controller_url": url, "token": "secret"
         }))
         .unwrap();
-        Controller::new(&attempt).unwrap()
+        Controller::before_hello(&attempt).unwrap()
     }
 
     #[test]

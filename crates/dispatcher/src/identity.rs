@@ -6,24 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use api::node::Dmi;
+use recipe::serial;
 
 use crate::places;
-
-/// What firmware says when nobody gave the machine a serial. Two machines may say the same.
-const PLACEHOLDERS: [&str; 12] = [
-    "none",
-    "n/a",
-    "not specified",
-    "not available",
-    "default string",
-    "to be filled by o.e.m.",
-    "system serial number",
-    "empty",
-    "0123456789",
-    "123456789",
-    "1234567890",
-    "xxxxxxxxxxxx",
-];
 
 /// SMBIOS type 1 of this machine.
 pub fn read() -> Dmi {
@@ -48,7 +33,7 @@ pub fn boot_id() -> anyhow::Result<String> {
 
 /// Refuses every machine but the one that the task is for.
 pub fn check(dmi: &Dmi, server_serial: &str) -> anyhow::Result<()> {
-    if is_placeholder(&dmi.serial) {
+    if serial::is_placeholder(&dmi.serial) {
         bail!(
             "the firmware's serial number is {:?}, which names no machine; the task is for {:?}",
             dmi.serial,
@@ -63,12 +48,6 @@ pub fn check(dmi: &Dmi, server_serial: &str) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn is_placeholder(serial: &str) -> bool {
-    let serial = serial.trim().to_ascii_lowercase();
-    let is_one_letter = serial.chars().all(|letter| serial.starts_with(letter));
-    is_one_letter || PLACEHOLDERS.contains(&serial.as_str())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - `medium`: finds the task medium; `identity`: who this machine is; `disks`: what disks it has;
+//! - `session`: what makes this boot the one that may speak;
 //! - `network`: the recipe's network as systemd-networkd files;
 //! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
 //! - `exit`: the exit codes that people meet in the console.
@@ -23,6 +24,7 @@ mod network;
 mod places;
 mod report;
 mod run;
+mod session;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,8 @@ pub const PRIVATE_DIR: &str = "/run/shoal";
 pub const MEDIUM_DIR: &str = "/run/shoal/task";
 /// Who this attempt is and how it reports; a copy, because the medium may be ejected.
 pub const ATTEMPT_FILE: &str = "/run/shoal/attempt.json";
+/// The token of this boot's session.
+pub const SESSION_FILE: &str = "/run/shoal/session";
 /// One file per failed unit: its own reason.
 pub const FAILURE_DIR: &str = "/run/shoal/failure";
 /// Network files of this boot; they take precedence over those of the image.

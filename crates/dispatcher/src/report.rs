@@ -12,10 +12,12 @@ use api::node::{AgentRequest, Result as Outcome, TEXT_BYTES_MAX};
 use recipe::run_dir::AGENT_SOCKET;
 
 use crate::controller::{self, Answer, Controller};
-use crate::{journal, places};
+use crate::{identity, journal, places, run, session};
 
 /// The journal's last lines stand for a reason where a unit left none.
 const LINES: usize = 10;
+/// The status for a session that no hello opened.
+const UNAUTHORIZED: u16 = 401;
 /// The agent sends what is left of the steps' journal within this time.
 const FLUSH_WAIT: Duration = Duration::from_secs(20);
 
@@ -50,8 +52,18 @@ fn tell(outcome: &Outcome) -> anyhow::Result<()> {
     if let Err(error) = flush() {
         eprintln!("the rest of the journal is not sent: {error:#}");
     }
-    let controller = Controller::new(&controller::attempt()?)?;
-    match controller.tell("result", outcome) {
+    let attempt = controller::attempt()?;
+    let controller = Controller::of_this_boot(&attempt)?;
+    let mut answer = controller.tell("result", outcome);
+    if let Answer::No { status: UNAUTHORIZED, .. } = answer {
+        // It failed before it could say hello.
+        let hello = run::hello(&identity::boot_id()?, &identity::read(), &session::token()?);
+        answer = Controller::before_hello(&attempt)?.tell("hello", &hello);
+        if answer == Answer::Yes {
+            answer = controller.tell("result", outcome);
+        }
+    }
+    match answer {
         Answer::Yes => println!("the controller knows: {outcome:?}"),
         Answer::No { reason, .. } => eprintln!("the controller does not want to know: {reason}"),
     }

@@ -15,7 +15,7 @@ use recipe::{File, Network, Recipe};
 
 use crate::controller::{Answer, Controller};
 use crate::exit::{Exit, Stopped};
-use crate::{disks, identity, journal, medium, network, places, report};
+use crate::{disks, identity, journal, medium, network, places, report, session};
 
 /// Finds the task and hands it over. A failure after the medium was read is kept for the report.
 pub fn run() -> Result<(), Stopped> {
@@ -82,7 +82,7 @@ fn keep_attempt(attempt: &Attempt) -> anyhow::Result<()> {
 }
 
 /// A file that only root reads, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file =
@@ -104,12 +104,22 @@ fn set_network(network: &Network) -> anyhow::Result<()> {
 }
 
 fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped> {
-    let controller = Controller::new(attempt).map_err(|error| Exit::Unreadable.because(error))?;
-    let version = env!("CARGO_PKG_VERSION").into();
-    let hello = Hello { boot_id: boot_id.to_owned(), dmi: dmi.clone(), version };
-    match controller.tell("hello", &hello) {
+    let controller =
+        Controller::before_hello(attempt).map_err(|error| Exit::Unreadable.because(error))?;
+    let session = session::token().map_err(|error| Exit::Write.because(error))?;
+    match controller.tell("hello", &hello(boot_id, dmi, &session)) {
         Answer::Yes => Ok(()),
         Answer::No { reason, .. } => Err(Exit::Refused.because(reason)),
+    }
+}
+
+/// Repeated, it is answered alike: it says the same.
+pub fn hello(boot_id: &str, dmi: &Dmi, session: &str) -> Hello {
+    Hello {
+        boot_id: boot_id.to_owned(),
+        dmi: dmi.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        session_sha256: session::commitment(session),
     }
 }
 

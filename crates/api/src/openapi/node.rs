@@ -20,15 +20,27 @@ fn hello() -> Operation {
         id: "sayHello",
         tag: "node",
         summary: "The maintenance OS runs and has found its task medium",
-        description: "Repeated by every boot of an attempt. A boot after the one that had the permit ends the attempt.",
+        description: "Said with the token of the task medium, which opens nothing else. It opens the session of this boot, whose token the later messages carry. Another boot before the permit replaces the session; one after the permit ends the attempt, as does a former session that still speaks.",
         access: Access::Attempt,
         parameters: vec![attempt()],
         body: body(
             "Hello",
-            json!({"boot_id": BOOT, "dmi": dmi(), "version": env!("CARGO_PKG_VERSION")}),
+            json!({
+                "boot_id": BOOT, "dmi": dmi(), "version": env!("CARGO_PKG_VERSION"),
+                "session_sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            }),
         ),
         answers: vec![(204, empty("Noted"))],
-        problems: problems(&[(409, "wrong-state", "the job moved on in this very moment")]),
+        problems: problems(&[
+            (400, "session", "session_sha256 is not a SHA-256"),
+            (409, "session-taken", "this boot has another session"),
+            (
+                426,
+                "dispatcher-too-old",
+                "the maintenance OS is older than sessions; its attempt ends",
+            ),
+            (503, "too-early", "there is no task medium yet"),
+        ]),
     }
 }
 

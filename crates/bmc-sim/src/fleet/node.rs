@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use recipe::task_medium::Attempt;
 use serde_json::{Value, json};
+use sha2::Digest;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -58,26 +59,26 @@ impl Boot {
         self.stop_if(Fault::NoNetwork)?;
         let fault = self.bmc.fault;
         let boot_id = format!("{}-{}", self.bmc.serial, self.number);
-        self.hello(&attempt, &boot_id).await?;
+        let mut speaker = self.hello(&attempt, &boot_id).await?;
         self.stop_if(Fault::CrashBeforePermit)?;
         let mut boot_id = boot_id;
         if fault == Fault::RestartBeforePermit {
             boot_id = format!("{boot_id}-again");
-            self.hello(&attempt, &boot_id).await?;
+            speaker = self.hello(&attempt, &boot_id).await?;
         }
-        self.foreign_results(&attempt).await?;
+        self.foreign_results(&speaker).await?;
         if fault == Fault::SuccessWithoutPermit {
-            self.say(&attempt, "result", &json!({"status": "success"})).await?;
+            self.say(&speaker, "result", &json!({"status": "success"})).await?;
             return Err(Stopped);
         }
-        self.ask_for_permit(&attempt, &boot_id).await?;
+        self.ask_for_permit(&speaker, &boot_id).await?;
         self.stop_if(Fault::CrashAfterPermit)?;
         if fault == Fault::RestartAfterPermit {
             let second = format!("{}-{SECOND_BOOT}", self.bmc.serial);
-            self.hello(&attempt, &second).await?;
-            return self.ask_for_permit(&attempt, &second).await;
+            let speaker = self.hello(&attempt, &second).await?;
+            return self.ask_for_permit(&speaker, &second).await;
         }
-        self.write(&attempt).await
+        self.write(&speaker).await
     }
 
     /// Firmware, boot loader, kernel, root file system, task medium.
@@ -129,10 +130,17 @@ impl Boot {
         recipe::task_medium::read_attempt(&files).map_err(|_| Stopped)
     }
 
-    async fn hello(&self, attempt: &Attempt, boot_id: &str) -> Result<(), Stopped> {
-        let hello = json!({"boot_id": boot_id, "dmi": self.dmi(), "version": "simulated"});
+    /// Answers the attempt as this boot speaks for it from now on: with the token of its session.
+    async fn hello(&self, attempt: &Attempt, boot_id: &str) -> Result<Attempt, Stopped> {
+        let session = format!("shp_session_of_{boot_id}");
+        self.shared.confide(Some(&session));
+        let digest = sha2::Sha256::digest(session.as_bytes());
+        let hello = json!({
+            "boot_id": boot_id, "dmi": self.dmi(), "version": "simulated",
+            "session_sha256": hex::encode(digest),
+        });
         match self.say(attempt, "hello", &hello).await? {
-            204 => Ok(()),
+            204 => Ok(Attempt { token: session.into(), ..attempt.clone() }),
             _ => Err(Stopped),
         }
     }

@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq;
 
 use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
-use crate::store::{self, Deed, JobRow, TokenRow};
+use crate::store::{self, Deed, JobRow, Speaker, TokenRow};
 use crate::{App, now_ms, tokens};
 
 /// Of a path in the audit log; ids and serials are shorter.
@@ -277,10 +277,14 @@ fn unknown(detail: &str) -> Refusal {
     refuse(StatusCode::UNAUTHORIZED, "unauthorized", "a valid token is needed", detail)
 }
 
-/// The machine of one attempt, in the maintenance OS.
+/// Whoever has read the task medium of one attempt. It may say hello.
 pub struct Node {
     pub job: JobRow,
 }
+
+/// One boot of the machine of one attempt. Whether its session is in force is decided in the transaction
+/// of its message.
+pub struct Session(pub Speaker);
 
 impl FromRequestParts<App> for Node {
     type Rejection = Refusal;
@@ -307,6 +311,32 @@ impl FromRequestParts<App> for Node {
 /// Whether a request with this method may change something.
 pub fn may_change(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD)
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Session, Refusal> {
+        let path = Path::<String>::from_request_parts(parts, app).await;
+        let Path(attempt) = path.map_err(|_| no_session())?;
+        let token = token(&parts.headers).ok_or_else(no_session)?;
+        let speaker = Speaker { attempt, session_hash: sha256(token.as_bytes()) };
+        if !app.store.has_session(speaker.clone()).await? {
+            return Err(no_session());
+        }
+        Ok(Session(speaker))
+    }
+}
+
+/// An unknown attempt and a wrong token look the same from outside.
+pub fn no_session() -> Refusal {
+    refuse(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "a session is needed",
+        "say hello first, with the SHA-256 of a token of this boot, and send that token; the one of the \
+         task medium opens hello only",
+    )
 }
 
 /// The bearer token, or the password of Basic: registry clients only know Basic.

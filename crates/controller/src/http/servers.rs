@@ -22,22 +22,6 @@ use crate::store::{self, ServerRow};
 use crate::visit::Closed;
 use crate::{App, now_ms, timestamp};
 
-/// Serial numbers that vendors leave in place: they name no machine.
-const PLACEHOLDER_SERIALS: &[&str] = &[
-    "to be filled by o.e.m.",
-    "default string",
-    "system serial number",
-    "not specified",
-    "not applicable",
-    "none",
-    "n/a",
-    "0123456789",
-    "123456789",
-    "00000000",
-    "0000000000",
-    "xxxxxxxxxx",
-];
-
 pub async fn put(
     State(app): State<App>,
     Path(serial): Path<String>,
@@ -123,19 +107,20 @@ fn invalid(path: &str, code: &str, message: &str) -> Refusal {
 }
 
 fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
+    if recipe::serial::is_placeholder(serial) {
+        return Err(invalid(
+            "",
+            "serial",
+            "this serial is a placeholder that vendors leave in many machines: give the machine a serial of its \
+             own with the vendor's tool, and set the server by that",
+        ));
+    }
     let is_plain = serial.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     if serial.is_empty() || serial.len() > 64 || !is_plain {
         return Err(invalid(
             "",
             "serial",
             "a serial is 1 to 64 printable characters without spaces and `/`",
-        ));
-    }
-    if PLACEHOLDER_SERIALS.contains(&serial.to_lowercase().as_str()) {
-        return Err(invalid(
-            "",
-            "serial",
-            "this serial is a vendor's placeholder and names no machine",
         ));
     }
     let url = Url::parse(&spec.bmc.url).map_err(|_| {

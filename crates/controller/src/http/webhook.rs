@@ -8,9 +8,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use job::{Failure, Outcome};
 
-use super::node::bounded;
 use super::path::Path;
 use super::problem::{Answer, json, refuse};
+use crate::node::bounded;
 use crate::store::Delivered;
 use crate::{App, now_ms};
 

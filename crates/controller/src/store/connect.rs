@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0003_media_plan.sql"),
     include_str!("../../migrations/0004_bmc.sql"),
     include_str!("../../migrations/0005_access.sql"),
+    include_str!("../../migrations/0006_node_sessions.sql"),
 ];
 
 /// What [`open`] makes of a database.

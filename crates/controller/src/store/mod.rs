@@ -31,7 +31,7 @@ pub use audit::Deed;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};
-pub use reports::{Delivered, PermitAnswer};
+pub use reports::{Boot, Delivered, Speaker, Unheard};
 pub use servers::ServerRow;
 pub use tokens::TokenRow;
 

@@ -3,7 +3,7 @@
 //! state goes through [`apply`], like everything else.
 
 use api::node::{PermitRequest, Progress};
-use job::{Event, Outcome, deadline_secs};
+use job::{Event, Failure, Outcome, Stage, State, deadline_secs};
 use rusqlite::{OptionalExtension, params};
 
 use super::jobs::{JobRow, Line, SELECT, apply, get, get_attempt, job_row, tell};
@@ -19,41 +19,98 @@ pub enum Delivered {
     NoJob,
 }
 
-/// What the machine is told about its permit.
-#[derive(Debug)]
-pub enum PermitAnswer {
-    /// The job as it is with its permit.
-    Granted(Box<JobRow>),
-    /// The attempt is over.
-    Over,
-    /// Another boot has it, or it asks for something else than it got.
-    Taken(String),
-    TooEarly,
+/// Who speaks: a boot of an attempt, by the session that its hello opened.
+#[derive(Debug, Clone)]
+pub struct Speaker {
+    pub attempt: String,
+    pub session_hash: Vec<u8>,
 }
 
+/// A boot that says hello.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    pub boot_id: String,
+    /// SHA-256 of the token of its session.
+    pub session_hash: Vec<u8>,
+    /// For the story.
+    pub message: String,
+}
+
+/// Why a machine's message changes nothing.
+#[derive(Debug)]
+pub enum Unheard {
+    /// No hello opened this session.
+    NoSession,
+    /// The attempt is over, or goes on with another boot.
+    Over,
+    /// This message ended the attempt: the job as it is now.
+    Ended(Box<JobRow>),
+    /// This boot has another session.
+    SessionTaken,
+    WrongMachine(String),
+    /// Another boot has the permit, or it was given for something else.
+    PermitTaken(String),
+    /// The machine cannot have got that far yet by what is recorded: ask again.
+    TooEarly,
+    WrongState(job::Refused),
+}
+
+/// What a message is answered with.
+type Heard<T> = Result<T, Unheard>;
+
 impl Store {
+    /// Whether a hello opened this session, be it in force or over.
+    pub async fn has_session(&self, speaker: Speaker) -> Result<bool, Error> {
+        self.read(move |db| {
+            let found = db
+                .query_row(
+                    "SELECT 1 FROM node_sessions JOIN jobs ON jobs.id = job_id
+                     WHERE attempt = ?1 AND node_sessions.token_hash = ?2",
+                    params![speaker.attempt, speaker.session_hash],
+                    |_| Ok(()),
+                )
+                .optional()?;
+            Ok(found.is_some())
+        })
+        .await
+    }
+
     /// The machine runs. A first hello, a repeated one, or one of another boot.
-    pub async fn hello(
-        &self,
-        attempt: &str,
-        boot_id: String,
-        message: String,
-        now: i64,
-    ) -> Result<JobRow, Error> {
+    pub async fn hello(&self, attempt: &str, boot: Boot, now: i64) -> Result<Heard<JobRow>, Error> {
         let attempt = attempt.to_owned();
         self.write(move |db| {
             let job = get_attempt(db, &attempt)?;
-            if job.boot_id.as_deref() != Some(&boot_id) {
-                // Another boot counts its messages from one again.
-                db.execute(
-                    "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2,
-                     progress_seq = 0, log_seq = 0 WHERE id = ?1",
-                    params![job.id, now, boot_id],
-                )?;
-                tell(db, &job, &Line { kind: "hello", message: &message, ..Line::default() }, now)?;
+            if job.state.outcome().is_some() {
+                return Ok(Err(Unheard::Over));
             }
-            touch(db, &job, now)?;
-            get(db, &job.id)
+            // There is no medium yet from which a machine could know its attempt.
+            if let State::Queued | State::Provisioning(Stage::BuildingTaskMedium) = job.state {
+                return Ok(Err(Unheard::TooEarly));
+            }
+            let known: Option<Vec<u8>> = db
+                .query_row(
+                    "SELECT token_hash FROM node_sessions WHERE job_id = ?1 AND boot_id = ?2",
+                    [&job.id, &boot.boot_id],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            match known {
+                None => start_session(db, &job, &boot, now),
+                Some(hash) if hash == boot.session_hash => {
+                    in_force(db, job, &boot.boot_id, now).and_then(|job| {
+                        if let Ok(job) = &job {
+                            touch(db, job, now)?;
+                        }
+                        Ok(job)
+                    })
+                }
+                Some(_) => {
+                    let message = "a hello of the same boot came with another session: somebody else \
+                                   knows this attempt's token";
+                    tell_once(db, &job, "hello_refused", message, now)?;
+                    Ok(Err(Unheard::SessionTaken))
+                }
+            }
         })
         .await
     }
@@ -61,52 +118,64 @@ impl Store {
     /// At most one permit per attempt: read, decide and write in one transaction.
     pub async fn permit(
         &self,
-        attempt: &str,
+        speaker: Speaker,
         request: PermitRequest,
         now: i64,
-    ) -> Result<PermitAnswer, Error> {
-        let attempt = attempt.to_owned();
+    ) -> Result<Heard<Box<JobRow>>, Error> {
         self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
-            if job.state.outcome().is_some() {
-                return Ok(PermitAnswer::Over);
+            let job = match speaking(db, &speaker, now)? {
+                Ok(job) => job,
+                Err(unheard) => return Ok(Err(unheard)),
+            };
+            let refused = if request.dmi.serial.trim() != job.server_serial {
+                Some(Unheard::WrongMachine(format!(
+                    "this machine's serial is {:?}, the job is for {:?}",
+                    request.dmi.serial, job.server_serial
+                )))
+            } else if job.boot_id.as_ref() != Some(&request.boot_id) {
+                Some(Unheard::PermitTaken("the session is of another boot than the request".into()))
+            } else {
+                match &job.permit {
+                    Some(given) if *given == request => return Ok(Ok(Box::new(job))),
+                    Some(_) => Some(Unheard::PermitTaken(
+                        "this attempt has its permit for another disk or content".into(),
+                    )),
+                    None => None,
+                }
+            };
+            if let Some(refused) = refused {
+                if let Unheard::WrongMachine(why) | Unheard::PermitTaken(why) = &refused {
+                    let line = Line { kind: "permit_refused", message: why, ..Line::default() };
+                    tell(db, &job, &line, now)?;
+                }
+                return Ok(Err(refused));
             }
-            if let Some(given) = &job.permit {
-                return Ok(if *given == request {
-                    PermitAnswer::Granted(Box::new(job))
-                } else if given.boot_id == request.boot_id {
-                    PermitAnswer::Taken("this attempt has its permit for another disk or content".into())
-                } else {
-                    PermitAnswer::Taken("an earlier boot of this attempt has the permit; its disk may be half written".into())
-                });
-            }
-            let disk = &request.disk;
-            let message = format!(
-                "may write {} (serial {}, {} bytes; found: {})",
-                disk.name,
-                disk.serial.as_deref().unwrap_or("unknown"),
-                disk.size_bytes,
-                if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
-            );
-            let moved = match apply(db, &job, &Event::Permitted, &message, now) {
+            let moved = match apply(db, &job, &Event::Permitted, &permitted(&request), now) {
                 Ok(moved) => moved,
-                Err(Error::Refused(_)) => return Ok(PermitAnswer::TooEarly),
+                Err(Error::Refused(_)) => return Ok(Err(Unheard::TooEarly)),
                 Err(error) => return Err(error),
             };
             db.execute(
                 "UPDATE jobs SET permit = ?2 WHERE id = ?1",
                 params![job.id, serde_json::to_string(&request)?],
             )?;
-            Ok(PermitAnswer::Granted(Box::new(moved)))
+            Ok(Ok(Box::new(moved)))
         })
         .await
     }
 
     /// Keeps the newest progress; a new step is a line of the story.
-    pub async fn progress(&self, attempt: &str, progress: Progress, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
+    pub async fn progress(
+        &self,
+        speaker: Speaker,
+        progress: Progress,
+        now: i64,
+    ) -> Result<Heard<()>, Error> {
         self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
+            let job = match speaking(db, &speaker, now)? {
+                Ok(job) => job,
+                Err(unheard) => return Ok(Err(unheard)),
+            };
             touch(db, &job, now)?;
             let changed = db.execute(
                 "UPDATE jobs SET progress = ?2, progress_seq = ?3 WHERE id = ?1 AND progress_seq < ?3",
@@ -122,16 +191,23 @@ impl Store {
                 };
                 tell(db, &job, &line, now)?;
             }
-            Ok(())
+            Ok(Ok(()))
         })
         .await
     }
 
     /// Lines of a step's journal; a repeated message adds nothing.
-    pub async fn log(&self, attempt: &str, log: api::node::Log, now: i64) -> Result<(), Error> {
-        let attempt = attempt.to_owned();
+    pub async fn log(
+        &self,
+        speaker: Speaker,
+        log: api::node::Log,
+        now: i64,
+    ) -> Result<Heard<()>, Error> {
         self.write(move |db| {
-            let job = get_attempt(db, &attempt)?;
+            let job = match speaking(db, &speaker, now)? {
+                Ok(job) => job,
+                Err(unheard) => return Ok(Err(unheard)),
+            };
             touch(db, &job, now)?;
             let is_new = db.execute(
                 "UPDATE jobs SET log_seq = ?2 WHERE id = ?1 AND log_seq < ?2",
@@ -143,7 +219,35 @@ impl Store {
                     tell(db, &job, &line, now)?;
                 }
             }
-            Ok(())
+            Ok(Ok(()))
+        })
+        .await
+    }
+
+    /// How it ended, by the machine. Answers the job if this moved it, and nothing to a repetition.
+    pub async fn result(
+        &self,
+        speaker: Speaker,
+        outcome: Outcome,
+        message: String,
+        now: i64,
+    ) -> Result<Heard<Option<Box<JobRow>>>, Error> {
+        self.write(move |db| {
+            let Some((job, boot_id)) = session(db, &speaker)? else {
+                return Ok(Err(Unheard::NoSession));
+            };
+            if job.state.outcome() == Some(&outcome) && job.boot_id.as_ref() == Some(&boot_id) {
+                return Ok(Ok(None));
+            }
+            let job = match in_force(db, job, &boot_id, now)? {
+                Ok(job) => job,
+                Err(unheard) => return Ok(Err(unheard)),
+            };
+            match apply(db, &job, &Event::Reported(outcome), &message, now) {
+                Ok(moved) => Ok(Ok(Some(Box::new(moved)))),
+                Err(Error::Refused(refused)) => Ok(Err(Unheard::WrongState(refused))),
+                Err(error) => Err(error),
+            }
         })
         .await
     }
@@ -190,6 +294,115 @@ impl Store {
         })
         .await
     }
+}
+
+/// The first hello of a boot. After the permit it tells that the boot which had that is gone.
+fn start_session(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<Heard<JobRow>, Error> {
+    if job.permit.is_some() {
+        // The permit died with its boot; whatever that was writing is half done.
+        let reason =
+            "another boot said hello while the disk was being written: the machine restarted";
+        return end(db, job, "node.restarted", reason, now);
+    }
+    db.execute(
+        "INSERT INTO node_sessions VALUES (?1, ?2, ?3, ?4)",
+        params![job.id, boot.boot_id, boot.session_hash, now],
+    )?;
+    // Another boot counts its messages from one again.
+    db.execute(
+        "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2,
+         progress_seq = 0, log_seq = 0 WHERE id = ?1",
+        params![job.id, now, boot.boot_id],
+    )?;
+    tell(db, job, &Line { kind: "hello", message: &boot.message, ..Line::default() }, now)?;
+    if job.boot_id.is_some() {
+        let message = "this is another boot: the session of the boot before is over";
+        tell(db, job, &Line { kind: "session_replaced", message, ..Line::default() }, now)?;
+    }
+    touch(db, job, now)?;
+    Ok(Ok(get(db, &job.id)?))
+}
+
+/// The job of a session, and the boot that opened that.
+fn session(db: &Db, speaker: &Speaker) -> Result<Option<(JobRow, String)>, Error> {
+    let job = match get_attempt(db, &speaker.attempt) {
+        Ok(job) => job,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let boot_id = db
+        .query_row(
+            "SELECT boot_id FROM node_sessions WHERE job_id = ?1 AND token_hash = ?2",
+            params![job.id, speaker.session_hash],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(boot_id.map(|boot_id| (job, boot_id)))
+}
+
+/// The open job whose machine speaks, if its session is in force.
+fn speaking(db: &Db, speaker: &Speaker, now: i64) -> Result<Heard<JobRow>, Error> {
+    match session(db, speaker)? {
+        Some((job, boot_id)) => in_force(db, job, &boot_id, now),
+        None => Ok(Err(Unheard::NoSession)),
+    }
+}
+
+/// Passes the job if the session of this boot is in force. A boot that speaks after another one has
+/// replaced it did not restart: two hold the token of this attempt, and which of them is the machine
+/// nobody can tell.
+fn in_force(db: &Db, job: JobRow, boot_id: &str, now: i64) -> Result<Heard<JobRow>, Error> {
+    if job.state.outcome().is_some() {
+        let is_restarted = job.state.outcome().is_some_and(
+            |outcome| matches!(outcome, Outcome::Failed(why) if why.step == "node.restarted"),
+        );
+        if is_restarted && job.boot_id.as_deref() == Some(boot_id) {
+            let message = "the boot that had the permit still speaks: it did not restart, the other \
+                           hello came from somebody else who knows this attempt's token";
+            tell_once(db, &job, "session_refused", message, now)?;
+        }
+        return Ok(Err(Unheard::Over));
+    }
+    match job.boot_id.as_deref() {
+        Some(current) if current == boot_id => Ok(Ok(job)),
+        Some(_) => {
+            let reason = "two speak with the token of this attempt at the same time: a boot went on \
+                          after another one had said hello; look who can read the BMCs' network";
+            end(db, &job, "node.two-sessions", reason, now)
+        }
+        // New media were inserted since, for a new boot.
+        None => Ok(Err(Unheard::Over)),
+    }
+}
+
+fn end<T>(db: &Db, job: &JobRow, step: &str, reason: &str, now: i64) -> Result<Heard<T>, Error> {
+    let failure = Failure { step: step.into(), reason: reason.into() };
+    let moved = apply(db, job, &Event::Overdue(failure), reason, now)?;
+    Ok(Err(Unheard::Ended(Box::new(moved))))
+}
+
+/// A line of the story that a stranger can cause: the first one says it all.
+fn tell_once(db: &Db, job: &JobRow, kind: &str, message: &str, now: i64) -> Result<(), Error> {
+    let is_told: bool = db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM job_events WHERE job_id = ?1 AND kind = ?2)",
+        [job.id.as_str(), kind],
+        |row| row.get(0),
+    )?;
+    if is_told {
+        return Ok(());
+    }
+    tell(db, job, &Line { kind, message, ..Line::default() }, now)
+}
+
+fn permitted(request: &PermitRequest) -> String {
+    let disk = &request.disk;
+    format!(
+        "may write {} (serial {}, {} bytes; found: {})",
+        disk.name,
+        disk.serial.as_deref().unwrap_or("unknown"),
+        disk.size_bytes,
+        if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
+    )
 }
 
 /// A sign of life: the deadline of the present state begins anew.

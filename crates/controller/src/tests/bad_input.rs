@@ -236,6 +236,9 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
         ("To%20Be%20Filled%20By%20O.E.M.", "https://127.0.0.1:1", "00"),
         ("Default%20string", "https://127.0.0.1:1", "00"),
         ("0123456789", "https://127.0.0.1:1", "00"),
+        ("System%20Serial%20Number", "https://127.0.0.1:1", "00"),
+        ("Not%20Specified", "https://127.0.0.1:1", "00"),
+        ("00000000", "https://127.0.0.1:1", "00"),
         ("SN1", "http://127.0.0.1:1", "00"),
         ("SN1", "https://user@127.0.0.1:1", "00"),
         ("SN1", "https://127.0.0.1:1/redfish/v1", "00"),
@@ -258,6 +261,9 @@ async fn a_server_with_a_placeholder_serial_or_a_plain_url_is_refused() {
             .await
             .unwrap();
         assert_eq!(answer.status(), 400, "{serial} {url} {pin}");
+        let problem: Value = answer.json().await.unwrap();
+        let is_told = problem["detail"].as_str().unwrap().contains("placeholder");
+        assert_eq!(is_told, serial != "SN1", "{serial} {url}: {problem}");
     }
     assert_eq!(controller.get("/api/v1/servers").await["servers"], json!([]));
 }

@@ -324,7 +324,8 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
             attempt["controller_url"].as_str().unwrap(),
             attempt["attempt_id"].as_str().unwrap()
         );
-        let token = attempt["token"].as_str().unwrap();
+        let session = super::session_token("b1");
+        let token = if what == "hello" { attempt["token"].as_str().unwrap() } else { &session };
         loop {
             let answer = client.post(&url).bearer_auth(token).json(&body).send().await;
             match answer.map(|answer| answer.status().as_u16()) {
@@ -335,7 +336,11 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
     };
     let serial = if bmc.play == Play::WrongSerial { "OTHER" } else { &bmc.serial };
     let dmi = json!({"serial": serial, "uuid": "00000000-0000-4000-8000-000000000001"});
-    assert_eq!(say("hello", json!({"boot_id": "b1", "dmi": dmi, "version": "test"})).await, 204);
+    let hello = json!({
+        "boot_id": "b1", "dmi": dmi, "version": "test",
+        "session_sha256": super::session_sha256("b1"),
+    });
+    assert_eq!(say("hello", hello).await, 204);
     let permit = json!({
         "boot_id": "b1", "dmi": dmi, "found": [],
         "disk": {"name": "vda", "serial": "DISK1", "size_bytes": 1 << 30}

@@ -227,6 +227,10 @@ async fn what_a_machine_says_with_its_permit_is_kept_within_bounds() {
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
     let long = "x".repeat(10_000);
+    let hello = json!({
+        "boot_id": long, "dmi": {"serial": "SN1", "uuid": long}, "version": long,
+    });
+    assert_eq!(controller.say(&id, "hello", &hello).await, 204);
     let permit = json!({
         "boot_id": long, "dmi": {"serial": "SN1", "uuid": long},
         "disk": {"name": long, "serial": long, "size_bytes": 1 << 30},

@@ -12,6 +12,7 @@ mod firmware;
 mod fleet;
 mod jobs;
 mod media;
+mod node_messages;
 mod preflight;
 mod tls;
 
@@ -80,13 +81,23 @@ impl Controller {
         self.request("GET", path).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Says something as the machine of a job would; answers the status.
+    /// Says something as the machine of a job would; answers the status. A hello is of the boot that it
+    /// names, the rest of the boot that said hello last.
     pub async fn say(&self, job_id: &str, what: &str, body: &Value) -> u16 {
-        let attempt = self.app.store.job(job_id).await.unwrap().attempt;
+        let job = self.app.store.job(job_id).await.unwrap();
+        let mut body = body.clone();
+        let token = if what == "hello" {
+            // A longer one is cut, also where the session is looked up from.
+            let boot = crate::node::bounded(body["boot_id"].as_str().unwrap().to_owned(), 256);
+            body["session_sha256"] = session_sha256(&boot).into();
+            self.app.keys.attempt_token(&job.attempt)
+        } else {
+            session_token(job.boot_id.as_deref().unwrap_or_default())
+        };
         let request = reqwest::Client::new()
-            .post(format!("{}/api/v1/node/attempts/{attempt}/{what}", self.url))
-            .bearer_auth(self.app.keys.attempt_token(&attempt));
-        request.json(body).send().await.unwrap().status().as_u16()
+            .post(format!("{}/api/v1/node/attempts/{}/{what}", self.url, job.attempt))
+            .bearer_auth(token);
+        request.json(&body).send().await.unwrap().status().as_u16()
     }
 
     /// The job, once `wanted` holds of it.
@@ -112,6 +123,15 @@ impl Controller {
             }
         }
     }
+}
+
+/// The token of the session of a boot, and what its hello says of that.
+pub fn session_token(boot_id: &str) -> String {
+    format!("shp_session_{boot_id}")
+}
+
+pub fn session_sha256(boot_id: &str) -> String {
+    hex::encode(crate::keys::sha256(session_token(boot_id).as_bytes()))
 }
 
 /// A controller in `dir`, with a small maintenance ISO.

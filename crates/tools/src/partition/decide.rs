@@ -29,6 +29,13 @@ const SHARED_TYPES: &[(&str, &str)] = &[
     ("37affc90-ef7d-4e96-91c3-2d7ae055b174", "an IBM GPFS partition"),
 ];
 
+/// Members of arrays (libblkid's words for MD, DDF, IMSM and the firmwares of RAID controllers): an array
+/// that is not assembled here may be another machine's, or this one's with its data on the other disks.
+/// Nobody can consent to half of it in a recipe: the array is taken apart first, by who knows it.
+fn is_of_array(name: &str) -> bool {
+    name.ends_with("_raid_member")
+}
+
 /// A part of something larger, whose other parts may be on disks that are not this job's: only a
 /// recipe that names it consents. libblkid's words for the others end in `_member`.
 const MEMBERS: &[&str] = &["bcache", "ceph_bluestore", "stratis"];
@@ -51,6 +58,11 @@ pub enum Refusal {
     Held(String),
     #[error("the disk holds {0}, which other machines may use; no recipe can allow to wipe it")]
     Shared(String),
+    #[error(
+        "the disk holds {0}, a part of an array; no recipe can allow to wipe it: take the array apart \
+         first (mdadm --zero-superblock, or the RAID controller's setup)"
+    )]
+    Array(String),
     #[error(
         "the disk holds {0}, a member of something larger; name it in wipe.expect to destroy it"
     )]
@@ -81,6 +93,11 @@ pub fn decide(
     }));
     if !shared.is_empty() {
         return Err(Refusal::Shared(shared.join(", ")));
+    }
+    let arrays: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| is_of_array(name)).collect();
+    if !arrays.is_empty() {
+        return Err(Refusal::Array(arrays.join(", ")));
     }
     if is_as_asked(found, placed, guid) {
         return Ok(Decision::AlreadyDone);
@@ -190,9 +207,19 @@ mod tests {
             (Wipe::Never, &["LVM2_member"], "NotBlank"),
             (Wipe::Any, &["gpt", "PMBR", "ext4", "swap", "crypto_LUKS"], "Write"),
             (Wipe::Any, &["gpt", "LVM2_member"], "Member"),
-            (Wipe::Any, &["linux_raid_member"], "Member"),
+            (Wipe::Any, &["linux_raid_member"], "Array"),
+            (Wipe::Never, &["isw_raid_member"], "Array"),
+            (expect(&["gpt", "linux_raid_member"]), &["gpt", "linux_raid_member"], "Array"),
+            (expect(&["ddf_raid_member"]), &["ddf_raid_member"], "Array"),
+            (expect(&["zfs_member"]), &["zfs_member"], "Write"),
+            (expect(&["mpath_member"]), &["mpath_member"], "Shared"),
+            (expect(&["gfs2"]), &["gfs2"], "Shared"),
+            (expect(&["ocfs2"]), &["ocfs2"], "Shared"),
+            (Wipe::Any, &["ceph_bluestore"], "Member"),
+            (Wipe::Any, &["bcache"], "Member"),
+            (Wipe::Any, &["BitLocker"], "Write"),
             (Wipe::Any, &["zfs_member"], "Member"),
-            (Wipe::Any, &["hpt37x_raid_member"], "Member"),
+            (Wipe::Any, &["hpt37x_raid_member"], "Array"),
             (Wipe::Any, &["stratis"], "Member"),
             (Wipe::Any, &["mpath_member"], "Shared"),
             (Wipe::Any, &["VMFS_volume_member"], "Shared"),

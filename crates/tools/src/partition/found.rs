@@ -93,4 +93,73 @@ mod tests {
         assert_eq!(parse("").unwrap(), []);
         assert!(parse("DEVICE OFFSET").is_err());
     }
+
+    /// Bytes at places of an otherwise blank disk.
+    type Bytes = Vec<(u64, Vec<u8>)>;
+
+    const DISK_BYTES: u64 = 96 << 20;
+
+    fn le32(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn be32(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    /// MD's superblock of version 1 (md_p.h): its magic and version, and in which sector it lies itself.
+    fn md1(at: u64) -> Bytes {
+        let sector = u32::try_from(at / 512).unwrap();
+        vec![(at, le32(&[0xa92b_4efc, 1])), (at + 144, le32(&[sector, 0]))]
+    }
+
+    /// What may be on a disk that was in use before, by the first bytes of its superblock as its own
+    /// documents or headers give them, and libblkid's word for it: the rules go by these words, so a
+    /// libblkid that knows one of them no more has to fail here and not on somebody's disk.
+    fn disks() -> Vec<(&'static str, Bytes)> {
+        // A pool writes a ring of uberblocks into each of its labels; one alone is taken for chance.
+        let uberblocks =
+            (0..8).map(|slot| ((128 << 10) + slot * 1024, le32(&[0x00ba_b10c, 0, 5000, 0])));
+        let mut lvm = b"LABELONE".to_vec();
+        lvm.extend(le32(&[1, 0, 0, 32]));
+        lvm.extend(b"LVM2 001");
+        let mut gfs2 = be32(&[0x0116_1970, 1, 0, 0, 100, 0]);
+        gfs2.extend(be32(&[1801, 1900]));
+        vec![
+            ("linux_raid_member", md1(0)),
+            ("linux_raid_member", md1(4096)),
+            ("linux_raid_member", md1(DISK_BYTES - 8192)),
+            ("linux_raid_member", vec![(DISK_BYTES - (64 << 10), le32(&[0xa92b_4efc, 0, 90, 0]))]),
+            ("LVM2_member", vec![(512, lvm)]),
+            ("zfs_member", uberblocks.collect()),
+            ("ceph_bluestore", vec![(0, b"bluestore block device\n".to_vec())]),
+            ("VMFS_volume_member", vec![(1 << 20, le32(&[0xc001_d00d]))]),
+            ("VMFS", vec![(2 << 20, le32(&[0x2fab_f15e]))]),
+            ("gfs2", vec![(64 << 10, gfs2)]),
+            ("ocfs2", vec![(2048, b"OCFSV2".to_vec())]),
+            ("oracleasm", vec![(32, b"ORCLDISK".to_vec())]),
+            ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x01".to_vec())]),
+            ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x02".to_vec())]),
+            ("swap", vec![(1024, le32(&[1, 100])), (4086, b"SWAPSPACE2".to_vec())]),
+            ("btrfs", vec![((64 << 10) + 64, b"_BHRfS_M".to_vec())]),
+        ]
+    }
+
+    #[test]
+    fn what_disks_held_before_is_recognised_by_the_words_that_the_rules_go_by() {
+        use std::os::unix::fs::FileExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (number, (expected, bytes)) in disks().into_iter().enumerate() {
+            let path = dir.path().join(format!("disk{number}"));
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(DISK_BYTES).unwrap();
+            assert_eq!(signatures(&path).unwrap(), [], "a blank disk");
+            for (at, bytes) in bytes {
+                file.write_all_at(&bytes, at).unwrap();
+            }
+            let found = signatures(&path).unwrap();
+            let kinds: Vec<&str> = found.iter().map(|found| found.kind.as_str()).collect();
+            assert_eq!(kinds, [expected], "disk {number}");
+        }
+    }
 }

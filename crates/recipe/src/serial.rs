@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Which serial numbers name a machine. Two machines may show the same placeholder, so that a job by such
+//! a number could write the wrong one: refused where a server is set, and by the machine itself.
+
+/// What firmware says in SMBIOS type 1 where nobody gave a serial, in small letters and without what is
+/// neither letter nor digit. From the fields:
+/// - AMI's reference code, as boards of ASRock, Gigabyte, Supermicro and others ship: "To be filled by
+///   O.E.M.", "Default string", "System Serial Number", "0123456789";
+/// - dmidecode(8), for an absent string: "Not Specified"; Dell, HPE and Lenovo for an unset one: "Not
+///   Available", "Not Applicable", "None", "N/A", "Unknown";
+/// - systemd's hwdb of useless DMI strings (hwdb.d/20-dmi-id.hwdb): "Default string", "N/A", "O.E.M.",
+///   "OEM", "To be filled by O.E.M.";
+/// - Intel's and Quanta's server boards before provisioning: "Empty", "INVALID", "Chassis Serial Number",
+///   "Base Board Serial Number", dots only.
+const PLACEHOLDERS: [&str; 21] = [
+    "tobefilledbyoem",
+    "tobefilled",
+    "defaultstring",
+    "default",
+    "systemserialnumber",
+    "serialnumber",
+    "chassisserialnumber",
+    "baseboardserialnumber",
+    "notspecified",
+    "notavailable",
+    "notapplicable",
+    "notset",
+    "none",
+    "null",
+    "na",
+    "unknown",
+    "empty",
+    "invalid",
+    "oem",
+    "undefined",
+    "unspecified",
+];
+
+/// Counting up from 0 or 1, as far as one likes: "0123456789", "12345678", "123456789012345".
+const COUNTED: &str = "01234567890123456789012345678901234567890123456789012345678901234567";
+/// Shorter than this, a row of digits may be a number that somebody gave.
+const COUNTED_CHARS_MIN: usize = 5;
+
+/// Whether this serial number names no machine.
+pub fn is_placeholder(serial: &str) -> bool {
+    let plain: String = serial
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
+    let mut letters = plain.chars();
+    let first = letters.next();
+    // Nothing, dots, "0000000", "xxxxxxxx", "FFFFFFFF".
+    let is_one_letter = letters.all(|letter| Some(letter) == first);
+    let is_counted = plain.len() >= COUNTED_CHARS_MIN
+        && (COUNTED.starts_with(&plain) || COUNTED[1..].starts_with(&plain));
+    is_one_letter || is_counted || PLACEHOLDERS.contains(&plain.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_name_no_machine_however_they_are_written() {
+        for serial in [
+            "",
+            " ",
+            "...",
+            "0",
+            "0000000",
+            "00000000-0000",
+            "XXXXXXXXXXXX",
+            "FFFFFFFF",
+            "To Be Filled By O.E.M.",
+            "To be filled by O.E.M",
+            "TO_BE_FILLED_BY_OEM",
+            "Default string",
+            "Default-String",
+            "System Serial Number",
+            "Not Specified",
+            "Not  Available",
+            "N/A",
+            "none",
+            "0123456789",
+            "123456789",
+            "1234567890",
+            "12345678901234567890",
+            "O.E.M.",
+        ] {
+            assert!(is_placeholder(serial), "{serial:?} passes");
+        }
+    }
+
+    #[test]
+    fn serials_of_real_machines_pass() {
+        // Shapes of Dell, HPE, Lenovo, Supermicro, Fujitsu, Cisco, QEMU by hand, and short ones.
+        for serial in [
+            "7XK2MN3",
+            "CZJ0123456",
+            "J300A1B2",
+            "S12345678901234",
+            "YM2R001234",
+            "WZP21330ABC",
+            "SN1",
+            "SN123",
+            "42",
+            "1234",
+            "0000001",
+            "00000000000123",
+            "ANOTHER-BOARD",
+            "NONE-1",
+        ] {
+            assert!(!is_placeholder(serial), "{serial:?} is refused");
+        }
+    }
+}
