@@ -353,7 +353,9 @@ mod tests {
         let others_too = task("others-too", "j3", "j3", "SN3");
         let mixed = task("mixed", "j4", "j1", "SN1");
         let broken = Place::Within(dir.path().join("absent"), 0, 1 << 20);
-        let cases: Vec<(Vec<&Place>, Result<&str, (Exit, &str)>)> = vec![
+        /// The job whose medium is taken, or how it stops and which words say why.
+        type Expected<'a> = Result<&'a str, (Exit, &'a str)>;
+        let cases: Vec<(Vec<&Place>, Expected)> = vec![
             (vec![&mine], Ok("j1")),
             // By itself it is read: the identity check tells better what is wrong with it.
             (vec![&others], Ok("j2")),
