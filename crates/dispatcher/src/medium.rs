@@ -164,6 +164,11 @@ fn volume_id(device: &Path, at: u64) -> io::Result<String> {
 fn read(place: &Place) -> Result<Medium, Stopped> {
     let unreadable =
         |error: &dyn fmt::Display| Exit::Unreadable.because(format!("read {place}: {error}"));
+    let (node, at) = match place {
+        Place::Drive(node) => (node, 0),
+        Place::Within(node, at, _) => (node, *at),
+    };
+    let volume = volume_id(node, at).map_err(|error| unreadable(&error))?;
     let files = match place {
         Place::Drive(node) => {
             let _mounted = Mounted::mount(node)
@@ -175,6 +180,12 @@ fn read(place: &Place) -> Result<Medium, Stopped> {
         }
     };
     let attempt = task_medium::read_attempt(&files).map_err(stopped)?;
+    // A drive whose medium was changed may answer from a cache: parts of two media are none.
+    let wanted = task_medium::volume_id(&attempt.job_id);
+    if volume != wanted {
+        let mixed = format!("its volume is {volume}, but attempt.json is of {wanted}");
+        return Err(unreadable(&mixed));
+    }
     let recipe = task_medium::read_recipe(&files).map_err(stopped);
     Ok(Medium { device: place.to_string(), attempt, recipe })
 }
@@ -312,5 +323,63 @@ mod tests {
         assert_eq!(*length, 1 << 20);
         // A medium of its own counts before one within another.
         assert_eq!(drives(&["full", "own"]), [Place::Drive(dir.path().join("own"))]);
+    }
+
+    /// A file that is a task medium, for this job and this serial.
+    fn task(dir: &Path, name: &str, volume_of: &str, job: &str, serial: &str) -> Place {
+        let attempt = serde_json::json!({
+            "job_id": job, "attempt_id": format!("attempt of {job}"), "server_serial": serial,
+            "controller_url": "http://127.0.0.1:1", "token": "secret"
+        });
+        let recipe = serde_json::json!({"task_target": "none.target"});
+        let files = [("attempt.json", attempt), ("recipe.json", recipe)].map(|(name, value)| {
+            iso9660::File { name: name.into(), bytes: value.to_string().into_bytes() }
+        });
+        let volume = iso9660::Volume { id: task_medium::volume_id(volume_of), epoch_secs: 0 };
+        let bytes = iso9660::to_vec(&files, &volume).unwrap();
+        fs::write(dir.join(name), &bytes).unwrap();
+        Place::Within(dir.join(name), 0, bytes.len() as u64)
+    }
+
+    #[test]
+    fn of_several_media_the_one_for_this_machine_is_taken_and_none_is_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let task = |name: &str, volume_of: &str, job: &str, serial: &str| {
+            task(dir.path(), name, volume_of, job, serial)
+        };
+        let mine = task("mine", "j1", "j1", "SN1");
+        let stale = task("stale", "j0", "j0", "SN1");
+        let others = task("others", "j2", "j2", "SN2");
+        let others_too = task("others-too", "j3", "j3", "SN3");
+        let mixed = task("mixed", "j4", "j1", "SN1");
+        let broken = Place::Within(dir.path().join("absent"), 0, 1 << 20);
+        /// The job whose medium is taken, or how it stops and which words say why.
+        type Expected<'a> = Result<&'a str, (Exit, &'a str)>;
+        let cases: Vec<(Vec<&Place>, Expected)> = vec![
+            (vec![&mine], Ok("j1")),
+            // By itself it is read: the identity check tells better what is wrong with it.
+            (vec![&others], Ok("j2")),
+            (vec![&others, &mine], Ok("j1")),
+            (vec![&broken, &mine], Ok("j1")),
+            (vec![&mixed, &mine], Ok("j1")),
+            (vec![&mine, &stale], Err((Exit::NoMedium, "eject the stale ones"))),
+            (vec![&others, &others_too], Err((Exit::NoMedium, "is for serial \"SN1\""))),
+            (vec![&mixed], Err((Exit::Unreadable, "its volume is TASK_J4"))),
+            (vec![&broken], Err((Exit::Unreadable, "absent"))),
+        ];
+        for (places, expected) in cases {
+            let places: Vec<Place> = places.into_iter().cloned().collect();
+            match (choose(&places, "SN1"), expected) {
+                (Ok(medium), Ok(job)) => assert_eq!(medium.attempt.job_id, job),
+                (Err(stopped), Err((exit, words))) => {
+                    assert_eq!(stopped.exit, exit, "{stopped}");
+                    assert!(stopped.reason.contains(words), "{stopped}");
+                }
+                (Ok(medium), Err(expected)) => {
+                    panic!("{places:?}: {} is taken, not {expected:?}", medium.attempt.job_id)
+                }
+                (Err(stopped), Ok(job)) => panic!("{places:?}: {stopped}, not {job}"),
+            }
+        }
     }
 }

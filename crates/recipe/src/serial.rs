@@ -4,14 +4,12 @@
 
 /// What firmware says in SMBIOS type 1 where nobody gave a serial, in small letters and without what is
 /// neither letter nor digit. From the fields:
-/// - AMI's reference code, as boards of ASRock, Gigabyte, Supermicro and others ship: "To be filled by
-///   O.E.M.", "Default string", "System Serial Number", "0123456789";
-/// - dmidecode(8), for an absent string: "Not Specified"; Dell, HPE and Lenovo for an unset one: "Not
-///   Available", "Not Applicable", "None", "N/A", "Unknown";
-/// - systemd's hwdb of useless DMI strings (hwdb.d/20-dmi-id.hwdb): "Default string", "N/A", "O.E.M.",
-///   "OEM", "To be filled by O.E.M.";
-/// - Intel's and Quanta's server boards before provisioning: "Empty", "INVALID", "Chassis Serial Number",
-///   "Base Board Serial Number", dots only.
+/// - ASRock's boards ship with "To Be Filled By O.E.M.", other boards with AMI's firmware with "Default
+///   string", "System Serial Number" or "0123456789";
+/// - dmidecode(8) says "Not Specified" for an absent string;
+/// - systemd's hwdb has a list of useless DMI names: "Default string", "N/A", "O.E.M.", "OEM", "To be filled
+///   by O.E.M.";
+/// - the rest are words that no vendor gives as a serial; of which board each is was not looked up.
 const PLACEHOLDERS: [&str; 21] = [
     "tobefilledbyoem",
     "tobefilled",
