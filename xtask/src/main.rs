@@ -7,11 +7,12 @@
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
 //! - `kill-points`: a program killed at each of its steps, and judged after each; `power-cuts`: its
 //!   disk as a loss of power leaves it;
-//! - `fuzz`: parsers of foreign bytes;
+//! - `fuzz`: parsers of foreign bytes; `api-fuzz`: the API, by its document;
 //! - `faults`: the controller against simulated BMCs that are broken in every way we know;
 //! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
 
+mod api_fuzz;
 mod bench;
 mod canary;
 mod controller;
@@ -86,6 +87,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Ask the API whatever its document allows, and more, as nobody and as each role.
+    ApiFuzz {
+        /// For each of the four.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Cut the power of a disk at each of its flushes, and judge what is found. Needs root.
     PowerCuts {
         #[arg(value_enum)]
@@ -144,6 +151,10 @@ fn main() -> anyhow::Result<()> {
         Task::KillPoints { what, arguments } => kill_points::kill_points(&root, what, arguments),
         Task::ErrorPoints { arguments } => kill_points::error_points(&root, arguments),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
+        Task::ApiFuzz { seconds } => {
+            run("cargo", &["build", "--locked", "-p", "controller"])?;
+            api_fuzz::api_fuzz(&root, &root.join("target/debug"), seconds)
+        }
         Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
         Task::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Task::Faults(arguments) => {
@@ -166,6 +177,9 @@ fn main() -> anyhow::Result<()> {
 
 /// Of each fuzz target in `test`: what broke recently breaks soon.
 const FUZZ_SECS: u32 = 5;
+
+/// Of each caller of the API in `test`: what the document's own examples and limits lead to takes half.
+const API_FUZZ_SECS: u32 = 25;
 
 /// Of the controller's kill and error points in `test`: a minute or two of each.
 const SAMPLE: usize = 20;
@@ -193,6 +207,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("images: built again, the same, after {:.1} min", minutes());
     fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
     println!("faults: told truly after {:.1} min", minutes());
+    api_fuzz::api_fuzz(root, &root.join("target/release"), API_FUZZ_SECS)?;
+    println!("api-fuzz: all as documented after {:.1} min", minutes());
     canary::canary(root, &root.join("target/release"))?;
     println!("canary: nothing leaked after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux, e2e::PowerOffs::default())?;

@@ -364,6 +364,19 @@ async fn an_address_with_many_wrong_tokens_waits_with_good_ones_too() {
     assert_eq!(ask("192.0.2.1", &good, "/healthz").await.0, 200);
 }
 
+#[tokio::test]
+async fn who_sends_much_reads_why_it_was_refused() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let reader = token(&controller.app, Role::Reader, 60_000).await;
+    for (token, expected) in [(reader.as_str(), 403), ("wrong", 401)] {
+        // More than what the buffers of two sockets take.
+        let request = reqwest::Client::new().post(format!("{}/api/v1/jobs", controller.url));
+        let sent = request.bearer_auth(token).body(vec![b' '; 5 << 20]).send().await;
+        assert_eq!(sent.unwrap().status(), expected);
+    }
+}
+
 /// The first entry that does not follow from those before it.
 fn broken(entries: &[AuditEntry]) -> Option<u64> {
     let mut before = AUDIT_BEGINNING.to_owned();
