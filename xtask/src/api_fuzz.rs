@@ -42,7 +42,8 @@ pub fn api_fuzz(root: &Path, programs: &Path, seconds: u32) -> anyhow::Result<()
 
 fn token(controller: &Controller, role: &str) -> anyhow::Result<String> {
     let new = json!({"role": role, "name": format!("fuzz-{role}")});
-    let mut answer = controller.agent.post(format!("{}/tokens", controller.base)).send_json(&new)?;
+    let mut answer =
+        controller.agent.post(format!("{}/tokens", controller.base)).send_json(&new)?;
     let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
     Ok(answer["secret"].as_str().with_context(|| format!("no token: {answer}"))?.to_owned())
 }
