@@ -68,7 +68,10 @@ pub struct Store {
     commits: Arc<watch::Sender<u64>>,
     reserve: Arc<reserve::Reserve>,
     /// Held as long as this process may write; released by the kernel when it dies.
-    _lock: Arc<std::fs::File>,
+    _lock: Option<Arc<std::fs::File>>,
+    /// One connection for all, and each closure runs at once on its caller's thread.
+    #[cfg(test)]
+    is_at_once: bool,
 }
 
 impl Store {
@@ -88,7 +91,34 @@ impl Store {
             .name("store".into())
             .spawn(move || write_batches(&connection, &queue, &announce, &told))?;
         let reader = Arc::new(Mutex::new(reader));
-        Ok(Store { writer, reader, commits, reserve, _lock: Arc::new(lock) })
+        Ok(Store {
+            writer,
+            reader,
+            commits,
+            reserve,
+            _lock: Some(Arc::new(lock)),
+            #[cfg(test)]
+            is_at_once: false,
+        })
+    }
+
+    /// A database of its own without a file, a thread or a wait: what is asked of it is ready at the
+    /// first poll. For tests that are to go the same way each time.
+    #[cfg(test)]
+    pub fn in_memory() -> anyhow::Result<Store> {
+        Ok(Store {
+            writer: mpsc::sync_channel(0).0,
+            reader: Arc::new(Mutex::new(connect::open_in_memory()?)),
+            commits: Arc::new(watch::Sender::new(0)),
+            reserve: Arc::new(reserve::Reserve::none()),
+            _lock: None,
+            is_at_once: true,
+        })
+    }
+
+    #[cfg(test)]
+    fn connection(&self) -> std::sync::MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Whether the disk has room for new jobs.
@@ -105,6 +135,10 @@ impl Store {
         &self,
         change: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        #[cfg(test)]
+        if self.is_at_once {
+            return in_savepoint(&self.connection(), change);
+        }
         let (answer, answered) = oneshot::channel();
         let reserve = self.reserve.clone();
         let work: Work = Box::new(move |connection| {
@@ -136,6 +170,10 @@ impl Store {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        #[cfg(test)]
+        if self.is_at_once {
+            return query(&self.connection());
+        }
         let reader = self.reader.clone();
         tokio::task::spawn_blocking(move || {
             query(&reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
