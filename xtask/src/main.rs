@@ -113,6 +113,15 @@ enum Task {
     },
     /// Every fault on every simulated BMC: does the controller tell the truth about it?
     Faults(fleet::FaultsArguments),
+    /// Worlds in which everything goes wrong, by seed: no wrongful write, no job without a true end.
+    Sim {
+        /// How many worlds.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// With `--seeds 1` this one's story is told.
+        #[arg(long, default_value_t = 0)]
+        first_seed: u64,
+    },
     /// Secrets that take part in jobs, looked for in every place where they must not be.
     Canary,
     /// Figures of ours beside a peer's from the same run.
@@ -161,6 +170,7 @@ fn main() -> anyhow::Result<()> {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
+        Task::Sim { seeds, first_seed } => sim(seeds, first_seed),
         Task::Canary => {
             run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
             canary::canary(&root, &root.join("target/debug"))
@@ -173,6 +183,19 @@ fn main() -> anyhow::Result<()> {
             bench::bench(&root, what, count)
         }
     }
+}
+
+/// The controller is a program: its simulation is a test of its own.
+fn sim(seeds: u64, first_seed: u64) -> anyhow::Result<()> {
+    let status = Command::new("cargo")
+        .args(["test", "--release", "--locked", "-p", "controller", "--"])
+        .args(["--nocapture", "sim::nothing_that_must_never_happen_happens"])
+        .env("SHOAL_SIM_SEEDS", seeds.to_string())
+        .env("SHOAL_SIM_FIRST", first_seed.to_string())
+        .status()
+        .context("start cargo")?;
+    anyhow::ensure!(status.success(), "the simulation ended with {status}");
+    Ok(())
 }
 
 /// Of each fuzz target in `test`: what broke recently breaks soon.

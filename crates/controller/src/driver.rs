@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use job::{Event, Stage, State, deadline_secs};
+use job::{Action, Event, Stage, State, deadline_secs};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -253,30 +253,25 @@ async fn work(app: &App, claim: Claim) -> Option<JobRow> {
     let performed = AssertUnwindSafe(performer::perform(app, &claim)).catch_unwind().await;
     let (event, message) = match performed.unwrap_or_else(|_| Err(Failed::by_panic())) {
         Ok(what_came) => what_came,
-        Err(Failed { failure, is_transient, retry_after }) => {
-            let tries = job.tries + 1;
+        Err(failed) => {
             tracing::warn!(
                 job_id = job.id,
-                step = failure.step,
-                reason = failure.reason,
-                tries,
+                step = failed.failure.step,
+                reason = failed.failure.reason,
+                tries = job.tries + 1,
                 "failed"
             );
-            if is_transient && tries < job::tries_max(*action) {
-                let pause = job::pause(tries, app.keys.random_byte());
-                let pause = app.settings.scaled(pause.max(retry_after.unwrap_or_default()));
-                let why = format!(
-                    "{}: {}; again in {:.0} s",
-                    failure.step,
-                    failure.reason,
-                    pause.as_secs_f64()
-                );
-                let kept = app.store.retry(&job.id, job.epoch, why, later(pause), now_ms()).await;
-                log_outcome(&job.id, kept);
-                return None;
+            match after_failure(job, *action, failed, app.keys.random_byte()) {
+                Next::Again { why, pause } => {
+                    let pause = app.settings.scaled(pause);
+                    let why = format!("{why}; again in {:.0} s", pause.as_secs_f64());
+                    let due_at = later(pause);
+                    let kept = app.store.retry(&job.id, job.epoch, why, due_at, now_ms()).await;
+                    log_outcome(&job.id, kept);
+                    return None;
+                }
+                Next::GiveUp { event, message } => (event, message),
             }
-            let message = failure.reason.clone();
-            (Event::GaveUp(*action, failure), message)
         }
     };
     let applied = app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await;
@@ -290,6 +285,25 @@ async fn work(app: &App, claim: Claim) -> Option<JobRow> {
             None
         }
     }
+}
+
+/// What follows a try that failed.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Next {
+    Again { why: String, pause: Duration },
+    GiveUp { event: Event, message: String },
+}
+
+/// Another try where that may help, tries are left and the BMC is left alone as long as it wants.
+pub(crate) fn after_failure(job: &JobRow, action: Action, failed: Failed, random: u8) -> Next {
+    let Failed { failure, is_transient, retry_after } = failed;
+    let tries = job.tries + 1;
+    if is_transient && tries < job::tries_max(action) {
+        let pause = job::pause(tries, random).max(retry_after.unwrap_or_default());
+        return Next::Again { why: format!("{}: {}", failure.step, failure.reason), pause };
+    }
+    let message = failure.reason.clone();
+    Next::GiveUp { event: Event::GaveUp(action, failure), message }
 }
 
 /// Milliseconds since 1970, after a pause.
@@ -389,87 +403,4 @@ async fn find_lost_boots(app: App) {
 }
 
 #[cfg(test)]
-mod tests {
-    use job::Action;
-
-    use super::*;
-    use crate::tests::bmc::{Bmc, Play};
-    use crate::tests::{temp_dir, with_job};
-
-    #[tokio::test]
-    async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
-        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
-        let (_app, job) = with_job(dir.path(), &bmc).await;
-        for (epoch_of_worker, is_stopped) in [(4, true), (5, false), (6, false)] {
-            let handle = Handle::default();
-            let busy = handle.begin("j1", epoch_of_worker);
-            handle.changed(&JobRow { epoch: 5, ..job.clone() });
-            let stopped = busy.stop.notified().now_or_never().is_some();
-            assert_eq!(stopped, is_stopped, "a worker of epoch {epoch_of_worker}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_worker_whose_job_moved_before_it_began_touches_nothing() {
-        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
-        let (app, _job) = with_job(dir.path(), &bmc).await;
-        for done in [Action::Start, Action::BuildTaskMedium] {
-            app.store.apply("j1", None, Event::Done(done), String::new(), now_ms()).await.unwrap();
-        }
-        let claim = app.store.claim(now_ms(), |_id| false, 1).await.unwrap().remove(0);
-        assert_eq!(claim.action, Action::InsertMedia);
-        app.store.apply("j1", None, Event::Cancelled, String::new(), now_ms()).await.unwrap();
-        work(&app, claim).await;
-        assert_eq!(bmc.story(), Vec::<String>::new());
-        assert_eq!(app.store.job("j1").await.unwrap().state.stage_name(), "ejecting_media");
-    }
-
-    #[tokio::test]
-    async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothing() {
-        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
-        let (app, _job) = with_job(dir.path(), &bmc).await;
-        let claim = app.store.claim(now_ms(), |_id| false, 1).await.unwrap().remove(0);
-        let epoch = claim.job.epoch;
-        assert_eq!(app.store.next_due().await.unwrap(), None);
-        app.store.give_back("j1", epoch - 1, 7).await.unwrap();
-        assert_eq!(app.store.next_due().await.unwrap(), None);
-        app.store.give_back("j1", epoch, 7).await.unwrap();
-        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
-        // A time that is set already stays.
-        app.store.give_back("j1", epoch, 9).await.unwrap();
-        assert_eq!(app.store.next_due().await.unwrap(), Some(7));
-    }
-
-    #[tokio::test]
-    async fn an_action_that_takes_long_gives_its_place_to_others() {
-        let places = || Arc::new(Semaphore::new(1));
-        let (quick, slow) = (places(), places());
-        let at_once = Duration::from_millis(1);
-        let hang = async |slow: &Arc<Semaphore>| {
-            let place = quick.clone().acquire_owned().await.unwrap();
-            let work = in_place(std::future::pending::<()>(), place, slow.clone(), at_once);
-            tokio::spawn(work).abort_handle()
-        };
-        let first = hang(&slow).await;
-        let second = tokio::time::timeout(crate::tests::DEADLINE, hang(&slow)).await.unwrap();
-        assert_eq!(slow.available_permits(), 0);
-        // There is no second slow place until the first one is left.
-        assert_eq!(quick.available_permits(), 0);
-        first.abort();
-        let free = tokio::time::timeout(crate::tests::DEADLINE, quick.acquire()).await;
-        assert!(free.unwrap().is_ok());
-        second.abort();
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_panics_leaves_its_job_free() {
-        let handle = Handle::default();
-        let busy = handle.begin("j1", 1);
-        let worker = tokio::spawn(async move {
-            let _busy = busy;
-            panic!("as a worker might");
-        });
-        assert!(worker.await.unwrap_err().is_panic());
-        assert!(!handle.is_busy("j1"));
-    }
-}
+mod tests;

@@ -26,6 +26,8 @@ mod power_watch;
 mod preflight;
 mod probe_medium;
 mod settings;
+#[cfg(test)]
+mod sim;
 mod store;
 #[cfg(test)]
 mod tests;

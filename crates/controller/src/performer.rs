@@ -80,22 +80,18 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         Action::Start => Ok("started".into()),
         Action::BuildTaskMedium => build_task_medium(app, job).await,
         Action::InsertMedia => insert_media(app, job).await,
-        // A hello is of the boot that this action began, in an earlier try.
-        Action::BootMaintenance if job.hello_at.is_some() => {
-            Ok("the machine had been reset before: it said hello".into())
-        }
-        Action::BootMaintenance if claim.is_resumed => match booting_already(app, &job.id).await {
-            Some(evidence) => Ok(evidence),
-            None => {
-                let story = "no sign that the machine boots since its boot was interrupted";
-                return Ok((Event::BootLost, format!("{story}: inserting the media anew")));
+        Action::BootMaintenance => match how_to_boot(claim) {
+            Boot::SaidHello => Ok("the machine had been reset before: it said hello".into()),
+            Boot::Maybe => match booting_already(app, &job.id).await {
+                Some(evidence) => Ok(evidence),
+                None => return Ok((Event::BootLost, no_sign())),
+            },
+            Boot::Now => {
+                let visit = Visit::begin(app, job).await?;
+                let result = boot_maintenance(app, &visit, job).await;
+                visit.pause(app, result).await
             }
         },
-        Action::BootMaintenance => {
-            let visit = Visit::begin(app, job).await?;
-            let result = boot_maintenance(app, &visit, job).await;
-            visit.pause(app, result).await
-        }
         Action::PowerOff => {
             let visit = Visit::begin(app, job).await?;
             // The maintenance OS has nothing to lose; what ran before it may have.
@@ -124,6 +120,29 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         }
     };
     done.map(|story| (Event::Done(claim.action), story))
+}
+
+/// What is known of the boot that is to be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// A hello is of the boot that this action began, in an earlier try.
+    SaidHello,
+    /// It was interrupted: evidence comes before another reset.
+    Maybe,
+    Now,
+}
+
+pub(crate) fn how_to_boot(claim: &Claim) -> Boot {
+    match claim.job.hello_at {
+        Some(_) => Boot::SaidHello,
+        None if claim.is_resumed => Boot::Maybe,
+        None => Boot::Now,
+    }
+}
+
+fn no_sign() -> String {
+    let story = "no sign that the machine boots since its boot was interrupted";
+    format!("{story}: inserting the media anew")
 }
 
 async fn build_task_medium(app: &App, job: &JobRow) -> Done {

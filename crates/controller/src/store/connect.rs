@@ -71,6 +71,15 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
+/// A migrated database that lives as long as its connection.
+#[cfg(test)]
+pub fn open_in_memory() -> anyhow::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.execute_batch("PRAGMA foreign_keys = ON;")?;
+    migrate(&connection)?;
+    Ok(connection)
+}
+
 /// A disk that fails while the journal changes leaves the old one in use, and SQLite tells that by its
 /// answer only. Readers then find a journal that they may not roll back, and fail until the next start.
 fn use_wal(connection: &Connection) -> anyhow::Result<()> {

@@ -76,7 +76,10 @@ pub struct Store {
     commits: Arc<watch::Sender<u64>>,
     reserve: Arc<reserve::Reserve>,
     /// Held as long as this process may write; released by the kernel when it dies.
-    _lock: Arc<std::fs::File>,
+    _lock: Option<Arc<std::fs::File>>,
+    /// Of a test: its closures run where they are asked for.
+    #[cfg(test)]
+    at_once: Option<Arc<std::sync::Mutex<Db>>>,
 }
 
 impl Store {
@@ -99,7 +102,30 @@ impl Store {
         std::thread::Builder::new()
             .name("store-reader".into())
             .spawn(move || answer_queries(&read_only, &queries))?;
-        Ok(Store { writer, reader, commits, reserve, _lock: Arc::new(lock) })
+        Ok(Store {
+            writer,
+            reader,
+            commits,
+            reserve,
+            _lock: Some(Arc::new(lock)),
+            #[cfg(test)]
+            at_once: None,
+        })
+    }
+
+    /// A database of its own without a file, a thread or a wait: what is asked of it is ready at the
+    /// first poll. For tests that are to go the same way each time.
+    #[cfg(test)]
+    pub fn in_memory() -> anyhow::Result<Store> {
+        let db = Db::new(connect::open_in_memory()?);
+        Ok(Store {
+            writer: mpsc::sync_channel(0).0,
+            reader: mpsc::channel().0,
+            commits: Arc::new(watch::Sender::new(0)),
+            reserve: Arc::new(reserve::Reserve::none()),
+            _lock: None,
+            at_once: Some(Arc::new(std::sync::Mutex::new(db))),
+        })
     }
 
     /// Whether the disk has room for new jobs.
@@ -116,6 +142,13 @@ impl Store {
         &self,
         change: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        #[cfg(test)]
+        if let Some(db) = &self.at_once {
+            let db = db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let result = in_savepoint(&db, change);
+            self.commits.send_modify(|count| *count += 1);
+            return result;
+        }
         let (answer, answered) = oneshot::channel();
         let reserve = self.reserve.clone();
         let work: Work = Box::new(move |connection| {
@@ -147,6 +180,10 @@ impl Store {
         &self,
         query: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        #[cfg(test)]
+        if let Some(db) = &self.at_once {
+            return query(&db.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        }
         let (answer, answered) = oneshot::channel();
         let query: Query = Box::new(move |db| {
             // The caller may have gone away.

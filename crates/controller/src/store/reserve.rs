@@ -40,6 +40,12 @@ impl Reserve {
         Ok(reserve)
     }
 
+    /// Of a database that has no disk.
+    #[cfg(test)]
+    pub fn none() -> Reserve {
+        Reserve { path: PathBuf::new(), dir: PathBuf::new(), is_kept: Mutex::new(true) }
+    }
+
     /// Whether there is room for new work; makes the reserve again if there is.
     pub fn is_kept(&self) -> bool {
         let mut is_kept = self.is_kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The driver's turns and workers: what `driver::work` and `performer::perform` do, with the same
+//! decisions, in steps between which anything may happen.
+
+use std::collections::VecDeque;
+
+use job::{Action, Event, Failure, Stage, State};
+use redfish::Power;
+
+use super::Mutant;
+use super::bmc::{Effect, Told, Verb};
+use super::world::{Happening, World};
+use crate::driver::{Next, after_failure};
+use crate::performer::{Boot, Failed, how_to_boot};
+use crate::store::{Claim, Error, MediumKind};
+
+/// What a controller waits for a sign of a boot.
+pub const SILENCE: i64 = 180_000;
+/// A verb and its reading back.
+const VERB: std::ops::Range<i64> = 200..5_000;
+
+/// Somebody who works on a claim.
+pub struct Worker {
+    pub claim: Claim,
+    verbs: VecDeque<Verb>,
+    begun: i64,
+    /// Its job has moved on; only a mutant lets it work.
+    is_ghost: bool,
+}
+
+impl World {
+    /// Jobs whose time is over, and those that are due.
+    pub fn turn(&mut self) {
+        self.planned_turn = None;
+        if !self.is_up {
+            return;
+        }
+        if self.mutant != Some(Mutant::NoDeadlines) {
+            for job in self.ask(self.store.overdue(self.now)) {
+                let why =
+                    Failure { step: "webhook.wait".into(), reason: "its time is over".into() };
+                let event = Event::Overdue(why);
+                self.record(&job.id, Some(job.epoch), event);
+            }
+        }
+        let busy: Vec<String> = self
+            .workers
+            .values()
+            .filter(|worker| !worker.is_ghost)
+            .map(|worker| worker.claim.job.id.clone())
+            .collect();
+        let is_busy = |id: &str| busy.iter().any(|busy| busy == id);
+        for claim in self.ask(self.store.claim(self.now, is_busy, 64)) {
+            let known = self.ledger.known.entry(claim.job.id.clone()).or_default();
+            known.claimed = claim.job.epoch;
+            let verbs = verbs(&claim);
+            self.tell(format!("{}: {:?} by {verbs:?}", claim.job.id, claim.action));
+            let worker = Worker { claim, verbs, begun: self.now, is_ghost: false };
+            self.begin(worker);
+        }
+    }
+
+    fn begin(&mut self, worker: Worker) {
+        let id = self.next_number();
+        self.workers.insert(id, worker);
+        let after = self.random.i64(VERB);
+        self.later(after, Happening::Step { worker: id });
+    }
+
+    /// The next thing that a worker does.
+    pub fn step(&mut self, id: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let claim = worker.claim.clone();
+        let Some(verb) = worker.verbs.pop_front() else {
+            return self.finish(id, Event::Done(claim.action));
+        };
+        let Some(machine) = self.machine_of(&claim.job) else { return };
+        if verb == Verb::AwaitEvidence {
+            return self.later(SILENCE, Happening::Evidence { worker: id });
+        }
+        if verb == Verb::Issue {
+            self.issue(&claim.job.id);
+            return self.later(1, Happening::Step { worker: id });
+        }
+        if verb == Verb::PowerOn
+            && claim.action == Action::BootMaintenance
+            && !self.machines[machine].holds_medium_of(&claim.job.id)
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            // `insert_lost`: looked for before the power goes on.
+            for verb in [verb, Verb::InsertTask, Verb::InsertMaintenance, Verb::Issue] {
+                worker.verbs.push_front(verb);
+            }
+            return self.later(1, Happening::Step { worker: id });
+        }
+        let effects = self.effects(&verb, &claim.job.id);
+        match self.request(machine, &verb, effects) {
+            Told::Done => {
+                let after = self.random.i64(VERB);
+                self.later(after, Happening::Step { worker: id });
+            }
+            Told::Failed(failed) => self.failed(id, failed),
+            Told::Hangs(takes) => self.later(takes, Happening::Silent { worker: id }),
+        }
+    }
+
+    /// A BMC did not answer a request in time.
+    pub fn silent(&mut self, id: u64) {
+        self.failed(id, Failed::new("redfish.discover", "the BMC does not answer".into(), true));
+    }
+
+    /// The wait for a sign of a boot is over.
+    pub fn evidence(&mut self, id: u64) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let job_id = worker.claim.job.id.clone();
+        let is_read = self.read_at.get(&job_id).is_some_and(|at| *at >= worker.begun);
+        let is_heard = self.ask(self.store.job(&job_id)).hello_at.is_some();
+        let event = if is_read || is_heard {
+            Event::Done(Action::BootMaintenance)
+        } else {
+            Event::BootLost
+        };
+        self.finish(id, event);
+    }
+
+    fn failed(&mut self, id: u64, failed: Failed) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let Claim { job, action, .. } = worker.claim.clone();
+        let random = self.random.u8(..);
+        match after_failure(&job, action, failed, random) {
+            Next::Again { why, pause } => {
+                self.workers.remove(&id);
+                let due_at = self.now + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                self.tell(format!("{}: {why}; again", job.id));
+                self.settle(self.store.retry(&job.id, job.epoch, why, due_at, self.now));
+            }
+            Next::GiveUp { event, .. } => {
+                let is_cleanup = matches!(job.state, State::Closing { .. });
+                let forget = is_cleanup && self.mutant == Some(Mutant::CleanupForgotten);
+                self.finish(id, if forget { Event::Done(action) } else { event });
+            }
+        }
+    }
+
+    fn finish(&mut self, id: u64, event: Event) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        let job = worker.claim.job;
+        if self.random.u32(0..100) < 2 {
+            self.fault("the end of an action is not recorded");
+            let due_at = self.now + 5_000;
+            self.settle(self.store.give_back(&job.id, job.epoch, due_at));
+            return;
+        }
+        self.record(&job.id, Some(job.epoch), event);
+    }
+
+    /// Tells the store what happened; answers whether that moved the job.
+    pub fn record(&mut self, id: &str, epoch: Option<i64>, event: Event) -> bool {
+        self.tell(format!("{id}: {event:?}"));
+        let applied = self.store.apply(id, epoch, event, "sim".into(), self.now);
+        let is_moved = self.settle(applied).is_some();
+        if is_moved {
+            self.moved(id);
+        }
+        is_moved
+    }
+
+    /// `None` where somebody was quicker.
+    fn settle<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Option<T> {
+        match futures_util::FutureExt::now_or_never(answer).expect("the store never waits") {
+            Ok(value) => Some(value),
+            Err(Error::Stale | Error::Refused(_) | Error::Conflict(_)) => None,
+            Err(error) => panic!("the database in memory fails: {error}"),
+        }
+    }
+
+    /// A job may have moved: workers of the state before are stopped where they stand, but what they asked
+    /// a BMC for may still come.
+    pub fn moved(&mut self, job_id: &str) {
+        let epoch = self.ask(self.store.job(job_id)).epoch;
+        let old: Vec<u64> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.claim.job.id == job_id && worker.claim.job.epoch < epoch)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in old {
+            if self.mutant == Some(Mutant::WorkersGoOn) {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.is_ghost = true;
+                }
+                continue;
+            }
+            self.stop(id);
+        }
+    }
+
+    /// Drops a worker; a request that is under way may still be carried out.
+    fn stop(&mut self, id: u64) -> Option<Worker> {
+        let worker = self.workers.remove(&id)?;
+        let machine = self.machine_of(&worker.claim.job)?;
+        if let Some(verb) = worker.verbs.front()
+            && self.random.u32(0..100) < 30
+        {
+            let effects = self.effects(verb, &worker.claim.job.id);
+            if !effects.is_empty() {
+                self.fault("a request of a stopped worker is carried out late");
+                let after = self.random.i64(0..60_000);
+                self.later(after, Happening::Landed { machine, effects });
+            }
+        }
+        Some(worker)
+    }
+
+    /// `kill -9`, or a pause so long that another process took over.
+    pub fn crash(&mut self) {
+        if !self.is_up {
+            return;
+        }
+        self.fault("the controller is gone");
+        self.is_up = false;
+        let away = self.random.i64(1_000..600_000);
+        let ids: Vec<u64> = self.workers.keys().copied().collect();
+        for id in ids {
+            let Some(worker) = self.stop(id) else { continue };
+            if self.random.bool() {
+                let Claim { job, action, .. } = worker.claim;
+                let after = away + self.random.i64(1..120_000);
+                let event = Event::Done(action);
+                self.later(after, Happening::Late { job_id: job.id, epoch: job.epoch, event });
+            }
+        }
+        self.later(away, Happening::Restart);
+    }
+
+    pub fn restart(&mut self) {
+        self.is_up = true;
+        self.tell("the controller is back".into());
+        self.ask(self.store.resume_all(self.now));
+        for job in self.ask(self.store.jobs_awaiting_machine()) {
+            let since = self.now;
+            self.later(SILENCE, Happening::LostBoot { job_id: job.id, epoch: job.epoch, since });
+        }
+    }
+
+    /// A boot that was silent since the controller came back.
+    pub fn lost_boot(&mut self, job_id: &str, epoch: i64, since: i64) {
+        let job = self.ask(self.store.job(job_id));
+        let is_read = self.read_at.get(job_id).is_some_and(|at| *at >= since);
+        if self.is_up && job.epoch == epoch && job.hello_at.is_none() && !is_read {
+            self.record(job_id, Some(epoch), Event::BootLost);
+        }
+    }
+
+    /// What a former life still had to tell.
+    pub fn late(&mut self, job_id: &str, epoch: i64, event: Event) {
+        let is_ignored = self.mutant == Some(Mutant::EpochIgnored);
+        let is_moved = self.record(job_id, (!is_ignored).then_some(epoch), event);
+        let claimed = self.ledger.known.get(job_id).map_or(0, |known| known.claimed);
+        if is_moved && epoch < claimed {
+            self.violation(format!(
+                "{job_id} moved by a record of {epoch} in the time of {claimed}"
+            ));
+        }
+    }
+
+    fn issue(&mut self, job_id: &str) {
+        let number = self.next_number();
+        let token = |kind: &str| format!("{job_id}#{number}{kind}").into_bytes();
+        let tokens = vec![
+            (MediumKind::Maintenance, token("maintenance")),
+            (MediumKind::Task, token("task")),
+        ];
+        self.ask(self.store.issue_media(job_id, "cd+cd", tokens, self.now));
+        self.tokens.insert(job_id.into(), [token("maintenance"), token("task")]);
+        self.read_at.remove(job_id);
+    }
+
+    fn effects(&self, verb: &Verb, job_id: &str) -> Vec<Effect> {
+        let token = |index: usize| self.tokens.get(job_id).map(|tokens| tokens[index].clone());
+        match verb {
+            Verb::PowerOff => vec![Effect::Power(Power::Off)],
+            Verb::PowerOn => vec![Effect::Power(Power::On)],
+            Verb::Override => vec![Effect::BootsCdOnce(true)],
+            Verb::ClearOverride => vec![Effect::BootsCdOnce(false)],
+            Verb::Eject => vec![Effect::Maintenance(None)],
+            Verb::InsertMaintenance => {
+                token(0).map(|token| Effect::Maintenance(Some(token))).into_iter().collect()
+            }
+            Verb::InsertTask => token(1).map(Effect::Task).into_iter().collect(),
+            Verb::Issue | Verb::AwaitEvidence => Vec::new(),
+        }
+    }
+}
+
+/// What `performer::perform` asks of the BMC for an action.
+fn verbs(claim: &Claim) -> VecDeque<Verb> {
+    let inserts = [Verb::Issue, Verb::InsertMaintenance, Verb::InsertTask];
+    match claim.action {
+        Action::Start | Action::BuildTaskMedium => VecDeque::new(),
+        Action::InsertMedia if claim.job.state == State::Provisioning(Stage::ReinsertingMedia) => {
+            [Verb::PowerOff].into_iter().chain(inserts).collect()
+        }
+        Action::InsertMedia => inserts.into(),
+        Action::BootMaintenance => match how_to_boot(claim) {
+            Boot::SaidHello => VecDeque::new(),
+            Boot::Maybe => [Verb::AwaitEvidence].into(),
+            Boot::Now => [Verb::PowerOff, Verb::Override, Verb::PowerOn].into(),
+        },
+        Action::PowerOff => [Verb::PowerOff].into(),
+        Action::EjectMedia => [Verb::Eject, Verb::ClearOverride].into(),
+        Action::StartMachine => [Verb::PowerOn].into(),
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The world's own record of what happened, and what must never happen in it. It believes nothing that
+//! the code under test says of itself.
+
+use std::collections::HashMap;
+
+use job::{Outcome, State, transition};
+
+use super::world::World;
+use crate::store::JobRow;
+
+/// What the world knows of one job.
+#[derive(Default)]
+pub struct Known {
+    /// The epoch of its newest claim.
+    pub claimed: i64,
+    outcome: Option<Outcome>,
+    /// When its outcome was known.
+    ended_at: i64,
+    complete: Option<State>,
+    /// The boot that has its permit.
+    permitted: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Ledger {
+    pub known: HashMap<String, Known>,
+    pub violations: Vec<String>,
+    pub writes: u32,
+    /// Jobs whose machine may be changed by a request that a worker left behind.
+    pub unsure: u32,
+}
+
+impl World {
+    pub fn violation(&mut self, what: String) {
+        self.tell(format!("VIOLATION {what}"));
+        self.ledger.violations.push(what);
+    }
+
+    /// A machine took an answer for its permit and writes now.
+    pub fn writes(&mut self, machine: usize, attempt: &str) {
+        self.ledger.writes += 1;
+        let Some(job) = self.jobs_now().into_iter().find(|job| job.attempt == attempt) else {
+            return self.violation(format!("machine {machine} writes for unknown {attempt}"));
+        };
+        let boot = self.machines[machine].boot_id();
+        let board = self.machines[machine].board.clone();
+        if board != job.server_serial {
+            self.violation(format!("{board} is written for the job of {}", job.server_serial));
+        }
+        let known = self.ledger.known.entry(job.id.clone()).or_default();
+        let before = known.permitted.get_or_insert_with(|| boot.clone()).clone();
+        if before != boot {
+            self.violation(format!("{} is written by {boot} after {before}", job.id));
+        }
+        let newest = self.newest_job_of(&job.server_serial);
+        if newest.as_deref() != Some(&job.id) {
+            self.violation(format!("{} is written after {newest:?} took over", job.id));
+        }
+        let is_permitted = job.permit.as_ref().is_some_and(|permit| permit.boot_id == boot);
+        if !is_permitted {
+            self.violation(format!("{boot} writes without the permit of {}", job.id));
+        }
+    }
+
+    /// Looks at every job after something happened.
+    pub fn judge(&mut self) {
+        for job in self.jobs_now() {
+            self.judge_job(&job);
+        }
+    }
+
+    fn judge_job(&mut self, job: &JobRow) {
+        let now = self.now;
+        let known = self.ledger.known.entry(job.id.clone()).or_default();
+        let outcome = job.state.outcome().cloned();
+        let mut wrong = Vec::new();
+        if known.outcome.is_some() && known.outcome != outcome {
+            wrong.push(format!("its outcome {:?} became {outcome:?}", known.outcome));
+        }
+        if known.complete.as_ref().is_some_and(|complete| *complete != job.state) {
+            wrong.push(format!("it was complete and became {:?}", job.state));
+        }
+        let is_news = known.outcome.is_none() && outcome.is_some();
+        let is_at_rest = known.complete.is_none() && job.state.is_complete();
+        known.outcome.clone_from(&outcome);
+        if is_news {
+            known.ended_at = now;
+        }
+        let ended_at = known.ended_at;
+        if job.state.is_complete() {
+            known.complete = Some(job.state.clone());
+        }
+        if is_news {
+            match &outcome {
+                Some(Outcome::Succeeded) if !self.is_installed(job) => {
+                    wrong.push("it succeeded, and its disk is not written".into());
+                }
+                Some(Outcome::Failed(why)) if why.step.is_empty() || why.reason.is_empty() => {
+                    wrong.push("it failed without a name or a reason".into());
+                }
+                _ => {}
+            }
+        }
+        if is_at_rest {
+            wrong.extend(self.not_at_rest(job, ended_at));
+        }
+        for what in wrong {
+            self.violation(format!("{}: {what}", job.id));
+        }
+    }
+
+    fn is_installed(&self, job: &JobRow) -> bool {
+        self.machines.iter().any(|machine| machine.installed.as_deref() == Some(&job.attempt))
+    }
+
+    /// A job that ends without a problem leaves no medium and no override of its own behind.
+    fn not_at_rest(&mut self, job: &JobRow, ended_at: i64) -> Option<String> {
+        let index = self.machine_of(job)?;
+        if job.state.problem().is_some() {
+            return None;
+        }
+        // What a request that was left behind still does, or did after the cleanup, nobody can know.
+        let is_late = self.machines[index].late_at.is_some_and(|at| at >= ended_at);
+        if is_late || self.has_late_effects(index) {
+            self.ledger.unsure += 1;
+            return None;
+        }
+        let machine = &self.machines[index];
+        if machine.holds_medium_of(&job.id) {
+            return Some("it is complete, and its medium is in the machine".into());
+        }
+        machine.boots_cd_once.then(|| "it is complete, and the boot override is left".into())
+    }
+
+    /// At the end of time.
+    pub fn judge_at_last(&mut self) {
+        for job in self.jobs_now() {
+            if !job.state.is_complete() {
+                self.violation(format!("{} never ends: {:?}", job.id, job.state));
+            }
+            let moves = self.ask(self.store.moves(&job.id));
+            let folded =
+                moves.iter().try_fold(State::Queued, |state, event| transition(&state, event));
+            if folded.as_ref().ok() != Some(&job.state) {
+                self.violation(format!("{}: its story gives {folded:?}", job.id));
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A machine with its disk, and the maintenance OS in it that speaks by the node protocol.
+
+use api::node::{DiskIdentity, Dmi, Hello, PermitRequest, Progress, Result as Report};
+use redfish::Power;
+
+use super::Mutant;
+use super::world::{Happening, World};
+use crate::keys::sha256;
+use crate::node::{self, Refused};
+use crate::store::{Speaker, Unheard};
+
+const SECOND: i64 = 1000;
+/// A machine without an answer asks again, and for so long.
+const AGAIN_AFTER: i64 = 10 * SECOND;
+const TRIES_MAX: u32 = 180;
+
+pub struct Machine {
+    /// What it is enrolled as.
+    pub serial: String,
+    /// What its board says.
+    pub board: String,
+    pub power: Power,
+    pub boots_cd_once: bool,
+    /// When a request took effect that nobody waited for any more.
+    pub late_at: Option<i64>,
+    /// Hashes of the tokens of what is inserted.
+    pub maintenance: Option<Vec<u8>>,
+    pub task: Option<Vec<u8>>,
+    /// Counts power-ons.
+    pub boot: u64,
+    /// The maintenance OS, if that runs.
+    pub node: Option<Node>,
+    /// The attempt that wrote its disk whole.
+    pub installed: Option<String>,
+}
+
+/// Where the dispatcher is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Hello,
+    Permit,
+    Writing,
+    Report { is_success: bool },
+    Stopped,
+}
+
+pub struct Node {
+    pub attempt: String,
+    pub phase: Phase,
+    tries: u32,
+    seq: u64,
+}
+
+/// What the controller answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Yes,
+    Later,
+    No,
+}
+
+impl Machine {
+    pub fn boot_id(&self) -> String {
+        format!("{}-boot-{}", self.serial, self.boot)
+    }
+
+    pub fn power_off(&mut self) {
+        self.power = Power::Off;
+        self.node = None;
+    }
+
+    pub fn holds_medium_of(&self, job_id: &str) -> bool {
+        let mark = format!("{job_id}#").into_bytes();
+        [&self.maintenance, &self.task].into_iter().flatten().any(|token| token.starts_with(&mark))
+    }
+
+    fn speaker(&self, attempt: &str) -> Speaker {
+        let session_hash = sha256(self.boot_id().as_bytes());
+        Speaker { attempt: attempt.into(), session_hash }
+    }
+}
+
+impl World {
+    pub fn power_on(&mut self, index: usize) {
+        let prefers_cd = self.random.u32(0..100) < 3;
+        let machine = &mut self.machines[index];
+        if machine.power == Power::On {
+            return;
+        }
+        machine.power = Power::On;
+        machine.boot += 1;
+        let from_cd = machine.boots_cd_once || prefers_cd;
+        machine.boots_cd_once = false;
+        let boot = machine.boot;
+        let after = self.random.i64(20 * SECOND..90 * SECOND);
+        self.later(after, Happening::Booted { machine: index, boot, from_cd });
+    }
+
+    /// Firmware is done: it reads a medium, as far as that can be read, or the disk.
+    pub fn booted(&mut self, index: usize, boot: u64, from_cd: bool) {
+        if !self.is_boot(index, boot) || !from_cd || !self.is_up {
+            return;
+        }
+        let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
+        let [Some(maintenance), Some(task)] = media else { return };
+        let [Some(_), Some(task)] = [maintenance, task].map(|token| self.readable(token)) else {
+            return;
+        };
+        self.read_at.insert(task.job_id, self.now);
+        self.tell(format!("machine {index} runs the maintenance OS of {}", task.attempt));
+        if self.random.u32(0..100) < 3 {
+            return self.fault("its kernel panics");
+        }
+        let node = Node { attempt: task.attempt, phase: Phase::Hello, tries: 0, seq: 0 };
+        self.machines[index].node = Some(node);
+        let after = self.random.i64(5 * SECOND..20 * SECOND);
+        self.later(after, Happening::Speak { machine: index, boot, phase: Phase::Hello });
+    }
+
+    /// The dispatcher says what its phase is about, and again until it hears something.
+    pub fn speak(&mut self, index: usize, boot: u64, phase: Phase) {
+        if !self.is_boot(index, boot) {
+            return;
+        }
+        let Some(node) = self.machines[index].node.as_mut().filter(|node| node.phase == phase)
+        else {
+            return;
+        };
+        node.tries += 1;
+        node.seq += 1;
+        let (seq, is_over) = (node.seq, node.tries > TRIES_MAX);
+        if is_over {
+            node.phase = Phase::Stopped;
+            return;
+        }
+        let again =
+            if phase == Phase::Writing { self.random.i64(60_000..300_000) } else { AGAIN_AFTER };
+        self.later(again, Happening::Speak { machine: index, boot, phase });
+        for _ in 0..self.copies() {
+            let after = self.random.i64(0..5 * SECOND);
+            self.later(after, Happening::Message { machine: index, boot, phase, seq });
+        }
+    }
+
+    /// A message arrives at the controller. What it says was settled when it was sent: the machine may be
+    /// off by now.
+    pub fn message(&mut self, index: usize, boot: u64, phase: Phase, seq: u64) {
+        // A message outlives its sender by the network's seconds at most.
+        if !self.is_up || self.machines[index].boot != boot {
+            return;
+        }
+        let Some(attempt) = self.machines[index].node.as_ref().map(|node| node.attempt.clone())
+        else {
+            return;
+        };
+        let reply = self.heard(index, &attempt, phase, seq);
+        self.tell(format!("machine {index} says {phase:?} for {attempt}: {reply:?}"));
+        for _ in 0..self.copies() {
+            let after = self.random.i64(0..5 * SECOND);
+            self.later(after, Happening::Answer { machine: index, boot, phase, reply });
+        }
+    }
+
+    fn heard(&mut self, index: usize, attempt: &str, phase: Phase, seq: u64) -> Reply {
+        let (store, now) = (self.store.clone(), self.now);
+        let machine = &self.machines[index];
+        let speaker = machine.speaker(attempt);
+        let Some(job) = self.jobs_now().into_iter().find(|job| job.attempt == attempt) else {
+            return Reply::No;
+        };
+        let mut dmi = Dmi { serial: machine.board.clone(), ..Dmi::default() };
+        if self.mutant == Some(Mutant::SerialForged) {
+            dmi.serial.clone_from(&job.server_serial);
+        }
+        let boot_id = machine.boot_id();
+        let heard = match phase {
+            Phase::Hello => {
+                let session_sha256 = hex::encode(&speaker.session_hash);
+                let hello = Hello { boot_id, dmi, version: "sim".into(), session_sha256 };
+                now_or_bug(node::hello(&store, &job, hello, now))
+            }
+            Phase::Permit => {
+                let disk = DiskIdentity {
+                    name: "vda".into(),
+                    serial: Some(format!("disk of {}", machine.serial)),
+                    wwn: None,
+                    model: None,
+                    size_bytes: 1 << 30,
+                };
+                let request = PermitRequest { boot_id, dmi, disk, found: Vec::new() };
+                now_or_bug(node::permit(&store, speaker, request, now)).map(|_job| ())
+            }
+            Phase::Writing => {
+                let progress = Progress {
+                    seq,
+                    step: "image-linux.service".into(),
+                    message: String::new(),
+                    bytes_done: 0,
+                    bytes_total: 0,
+                    bytes_per_sec: 0,
+                };
+                now_or_bug(node::progress(&store, speaker, progress, now))
+            }
+            Phase::Report { is_success: true } => {
+                now_or_bug(node::result(&store, speaker, Report::Success, now)).map(|_job| ())
+            }
+            Phase::Report { is_success: false } => {
+                let report = Report::Failed {
+                    failed_step: "image-linux.service".into(),
+                    reason: "digest mismatch".into(),
+                };
+                now_or_bug(node::result(&store, speaker, report, now)).map(|_job| ())
+            }
+            Phase::Stopped => return Reply::No,
+        };
+        self.moved(&job.id);
+        match heard {
+            Ok(()) => Reply::Yes,
+            Err(Refused::Unheard(Unheard::TooEarly)) => Reply::Later,
+            Err(Refused::Store(error)) => panic!("the database in memory fails: {error}"),
+            Err(_) => Reply::No,
+        }
+    }
+
+    /// An answer reaches the machine.
+    pub fn answer(&mut self, index: usize, boot: u64, phase: Phase, mut reply: Reply) {
+        if !self.is_boot(index, boot) {
+            return;
+        }
+        if self.mutant == Some(Mutant::EveryAnswerPermits) && phase == Phase::Permit {
+            reply = Reply::Yes;
+        }
+        let Some(node) = self.machines[index].node.as_mut().filter(|node| node.phase == phase)
+        else {
+            return;
+        };
+        let attempt = node.attempt.clone();
+        match (phase, reply) {
+            // What is being written goes on until the controller takes the power away.
+            (Phase::Writing, _) | (_, Reply::Later) => {}
+            (Phase::Hello, Reply::Yes) => {
+                (node.phase, node.tries) = (Phase::Permit, 0);
+                let after = self.random.i64(SECOND..60 * SECOND);
+                let phase = Phase::Permit;
+                self.later(after, Happening::Speak { machine: index, boot, phase });
+            }
+            (Phase::Permit, Reply::Yes) => {
+                (node.phase, node.tries) = (Phase::Writing, 0);
+                self.machines[index].installed = None;
+                self.writes(index, &attempt);
+                let after = self.random.i64(30 * SECOND..900 * SECOND);
+                self.later(after, Happening::Written { machine: index, boot });
+                let phase = Phase::Writing;
+                self.later(SECOND, Happening::Speak { machine: index, boot, phase });
+            }
+            (Phase::Report { .. } | Phase::Stopped, _) | (_, Reply::No) => {
+                node.phase = Phase::Stopped;
+            }
+        }
+    }
+
+    /// The last step is over.
+    pub fn written(&mut self, index: usize, boot: u64) {
+        if !self.is_boot(index, boot) {
+            return;
+        }
+        let is_success = self.random.u32(0..100) < 85;
+        let machine = &mut self.machines[index];
+        let Some(node) = machine.node.as_mut() else { return };
+        let phase = Phase::Report { is_success };
+        (node.phase, node.tries) = (phase, 0);
+        if is_success {
+            machine.installed = Some(node.attempt.clone());
+        }
+        self.speak(index, boot, phase);
+    }
+
+    fn is_boot(&self, index: usize, boot: u64) -> bool {
+        let machine = &self.machines[index];
+        machine.power == Power::On && machine.boot == boot
+    }
+
+    /// How often something arrives that is sent once.
+    fn copies(&mut self) -> u32 {
+        match self.random.u32(0..100) {
+            0..3 => {
+                self.fault("a message is lost");
+                0
+            }
+            3..6 => {
+                self.fault("a message comes twice");
+                2
+            }
+            _ => 1,
+        }
+    }
+}
+
+fn now_or_bug<T>(answer: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(answer).expect("the store in memory never waits")
+}

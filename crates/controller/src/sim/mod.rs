@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! A world in which everything goes wrong, by seed: the real store, the real transitions, the real rules
+//! for machines' messages and the real decisions after a failed try, with a clock, BMCs, machines and a
+//! network that are played here. Nothing waits and nothing runs beside anything else, so a seed goes the
+//! same way each time.
+//!
+//! ```text
+//! heap of happenings ─▶ driver's turn · verb of a worker · effect at a BMC · message · user · crash
+//!                          └─▶ after each: what must never happen is looked for in the world's own record
+//! ```
+//!
+//! `cargo xtask sim --seeds N` runs as many; `--first-seed S --seeds 1` tells one seed's story.
+
+mod bmc;
+mod driver;
+mod ledger;
+mod machine;
+mod world;
+
+use std::time::Instant;
+
+use world::World;
+
+/// Rules broken on purpose, here and never in the product: a simulation that does not see them is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mutant {
+    /// A machine takes every answer for a permit.
+    EveryAnswerPermits,
+    /// A machine tells the serial that is wanted instead of its own.
+    SerialForged,
+    /// Workers of a state that is gone go on.
+    WorkersGoOn,
+    /// What a former life of the controller had to tell is recorded.
+    EpochIgnored,
+    /// A cleanup that failed is recorded as done.
+    CleanupForgotten,
+    /// Nobody looks for jobs whose time is over.
+    NoDeadlines,
+}
+
+/// How one world went.
+struct Ended {
+    violations: Vec<String>,
+    writes: u32,
+    unsure: u32,
+    faults: u32,
+    happenings: u64,
+    trace: Vec<String>,
+}
+
+fn run(seed: u64, mutant: Option<Mutant>) -> Ended {
+    let mut world = World::new(seed, mutant);
+    world.run();
+    world.ended()
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Of `cargo test`; `cargo xtask sim` runs more, in release.
+const SEEDS: u64 = 300;
+
+#[derive(Default)]
+struct Sums {
+    writes: u64,
+    unsure: u64,
+    faults: u64,
+    happenings: u64,
+}
+
+/// Runs these seeds; the first violation ends it.
+fn survive(seeds: impl Iterator<Item = u64>, is_told: bool) -> Sums {
+    let mut sums = Sums::default();
+    for seed in seeds {
+        let ended = run(seed, None);
+        if is_told {
+            ended.trace.iter().for_each(|line| println!("{line}"));
+        }
+        assert!(
+            ended.violations.is_empty(),
+            "seed {seed}: {:#?}\nits story: cargo xtask sim --first-seed {seed} --seeds 1",
+            ended.violations
+        );
+        sums.writes += u64::from(ended.writes);
+        sums.unsure += u64::from(ended.unsure);
+        sums.faults += u64::from(ended.faults);
+        sums.happenings += ended.happenings;
+    }
+    sums
+}
+
+#[test]
+fn nothing_that_must_never_happen_happens() {
+    let (first, count) = (number("SHOAL_SIM_FIRST", 0), number("SHOAL_SIM_SEEDS", SEEDS));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let began = Instant::now();
+    let parts: Vec<Sums> = std::thread::scope(|scope| {
+        let part = |core: usize| {
+            let seeds = (first..first + count).skip(core).step_by(cores);
+            scope.spawn(move || survive(seeds, count == 1))
+        };
+        let parts: Vec<_> = (0..cores).map(part).collect();
+        parts.into_iter().map(|part| part.join().expect("no violation")).collect()
+    });
+    let sum = |of: fn(&Sums) -> u64| parts.iter().map(of).sum::<u64>();
+    let (writes, faults) = (sum(|part| part.writes), sum(|part| part.faults));
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = count as f64 / began.elapsed().as_secs_f64();
+    println!(
+        "sim: survived {count}/{count} seeds ({rate:.0} seeds/s on {cores} cores); {writes} writes, \
+         0 wrongful; {faults} faults in {} happenings; {} jobs with a request left behind",
+        sum(|part| part.happenings),
+        sum(|part| part.unsure)
+    );
+    assert!(count < 100 || (writes > count / 2 && faults > count), "too little happens");
+}
+
+/// Within so many seeds each mutant must be seen.
+const SEEDS_TO_CATCH: u64 = 300;
+
+#[test]
+fn every_rule_that_is_broken_on_purpose_is_seen() {
+    for mutant in [
+        Mutant::EveryAnswerPermits,
+        Mutant::SerialForged,
+        Mutant::WorkersGoOn,
+        Mutant::EpochIgnored,
+        Mutant::CleanupForgotten,
+        Mutant::NoDeadlines,
+    ] {
+        let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
+            let first = run(seed, Some(mutant)).violations.into_iter().next()?;
+            Some((seed, first))
+        });
+        println!("sim: {mutant:?} is seen: {caught:?}");
+        assert!(caught.is_some(), "{mutant:?} is not seen within {SEEDS_TO_CATCH} seeds");
+    }
+}
+
+#[test]
+fn a_seed_goes_the_same_way_each_time() {
+    assert_eq!(run(7, None).trace, run(7, None).trace);
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The world of one seed: time, chance, what is about to happen, and who asks for jobs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use job::{Event, Failure, Outcome};
+
+use super::bmc::Effect;
+use super::driver::Worker;
+use super::ledger::Ledger;
+use super::machine::{Machine, Phase, Reply};
+use super::{Ended, Mutant};
+use crate::store::{Error, JobRow, MediumRow, NewJobRow, ServerRow, Store};
+
+const HOUR: i64 = 3_600_000;
+/// Users and glitches rest after this; jobs must end by themselves then.
+const BUSY: i64 = 3 * HOUR;
+/// More would be a world that never comes to rest.
+const HAPPENINGS_MAX: u64 = 50_000;
+
+pub enum Happening {
+    Turn,
+    Step { worker: u64 },
+    Silent { worker: u64 },
+    Evidence { worker: u64 },
+    Landed { machine: usize, effects: Vec<Effect> },
+    Late { job_id: String, epoch: i64, event: Event },
+    LostBoot { job_id: String, epoch: i64, since: i64 },
+    Booted { machine: usize, boot: u64, from_cd: bool },
+    Speak { machine: usize, boot: u64, phase: Phase },
+    Message { machine: usize, boot: u64, phase: Phase, seq: u64 },
+    Answer { machine: usize, boot: u64, phase: Phase, reply: Reply },
+    Written { machine: usize, boot: u64 },
+    Create { machine: usize },
+    Cancel { job_id: String },
+    Webhook { machine: usize },
+    Glitch { machine: usize },
+    Crash,
+    Restart,
+}
+
+pub struct World {
+    pub mutant: Option<Mutant>,
+    pub random: fastrand::Rng,
+    /// Milliseconds.
+    pub now: i64,
+    pub store: Store,
+    pub machines: Vec<Machine>,
+    pub workers: BTreeMap<u64, Worker>,
+    /// Whether a controller runs.
+    pub is_up: bool,
+    /// When media of a job were read last.
+    pub read_at: HashMap<String, i64>,
+    /// The newest tokens of a job's media.
+    pub tokens: HashMap<String, [Vec<u8>; 2]>,
+    pub ledger: Ledger,
+    pub planned_turn: Option<i64>,
+    /// Whether the store has news.
+    commits: tokio::sync::watch::Receiver<u64>,
+    /// By time, then by chance, then by age.
+    queue: BTreeMap<(i64, u32, u64), Happening>,
+    numbers: u64,
+    happenings: u64,
+    faults: u32,
+    trace: Vec<String>,
+}
+
+impl World {
+    pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = random.usize(1..3);
+        let is_miswired = count == 2 && random.u32(0..100) < 20;
+        let store = Store::in_memory().expect("a database in memory");
+        let machine = |index: usize| {
+            let board = if is_miswired { count - 1 - index } else { index };
+            Machine {
+                serial: format!("SN{index}"),
+                board: format!("SN{board}"),
+                power: redfish::Power::On,
+                boots_cd_once: false,
+                late_at: None,
+                maintenance: None,
+                task: None,
+                boot: 0,
+                node: None,
+                installed: None,
+            }
+        };
+        let commits = store.commits();
+        let mut world = World {
+            mutant,
+            random,
+            now: 0,
+            store,
+            machines: (0..count).map(machine).collect(),
+            workers: BTreeMap::new(),
+            is_up: true,
+            read_at: HashMap::new(),
+            tokens: HashMap::new(),
+            ledger: Ledger::default(),
+            planned_turn: None,
+            commits,
+            queue: BTreeMap::new(),
+            numbers: 0,
+            happenings: 0,
+            faults: 0,
+            trace: Vec::new(),
+        };
+        world.populate();
+        world
+    }
+
+    /// What users, networks and power companies are going to do.
+    fn populate(&mut self) {
+        for index in 0..self.machines.len() {
+            let server = ServerRow {
+                serial: self.machines[index].serial.clone(),
+                bmc_url: String::new(),
+                bmc_username: String::new(),
+                bmc_password: Vec::new(),
+                bmc_pin: None,
+                bmc_ca_pem: None,
+                bmc_profile: None,
+                login_refused_at: None,
+                created_at: 0,
+                updated_at: 0,
+                active_job: None,
+            };
+            self.ask(self.store.put_server(server));
+            for _ in 0..self.random.u32(1..4) {
+                let at = self.random.i64(0..BUSY);
+                self.later(at, Happening::Create { machine: index });
+            }
+            for _ in 0..self.random.u32(0..3) {
+                let at = self.random.i64(0..BUSY);
+                self.later(at, Happening::Glitch { machine: index });
+            }
+            if self.random.u32(0..100) < 10 {
+                let at = self.random.i64(0..BUSY);
+                self.later(at, Happening::Webhook { machine: index });
+            }
+        }
+        for _ in 0..self.random.u32(0..3) {
+            let at = self.random.i64(0..BUSY);
+            self.later(at, Happening::Crash);
+        }
+    }
+
+    pub fn run(&mut self) {
+        while let Some((key, happening)) = self.queue.pop_first() {
+            self.now = key.0;
+            self.happenings += 1;
+            if self.happenings > HAPPENINGS_MAX {
+                self.violation("the world never comes to rest".into());
+                break;
+            }
+            let may_plan = matches!(happening, Happening::Turn | Happening::Restart);
+            self.happen(happening);
+            let has_news = self.commits.has_changed().unwrap_or(true);
+            if has_news {
+                self.commits.mark_unchanged();
+                self.judge();
+            }
+            if has_news || may_plan {
+                self.plan_turn();
+            }
+        }
+        self.judge_at_last();
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Turn => self.turn(),
+            Happening::Step { worker } => self.step(worker),
+            Happening::Silent { worker } => self.silent(worker),
+            Happening::Evidence { worker } => self.evidence(worker),
+            Happening::Landed { machine, effects } => {
+                self.machines[machine].late_at = Some(self.now);
+                self.land(machine, effects);
+            }
+            Happening::Late { job_id, epoch, event } => self.late(&job_id, epoch, event),
+            Happening::LostBoot { job_id, epoch, since } => self.lost_boot(&job_id, epoch, since),
+            Happening::Booted { machine, boot, from_cd } => self.booted(machine, boot, from_cd),
+            Happening::Speak { machine, boot, phase } => self.speak(machine, boot, phase),
+            Happening::Message { machine, boot, phase, seq } => {
+                self.message(machine, boot, phase, seq);
+            }
+            Happening::Answer { machine, boot, phase, reply } => {
+                self.answer(machine, boot, phase, reply);
+            }
+            Happening::Written { machine, boot } => self.written(machine, boot),
+            Happening::Create { machine } => self.create(machine),
+            Happening::Cancel { job_id } => self.cancel(&job_id),
+            Happening::Webhook { machine } => self.webhook(machine),
+            Happening::Glitch { machine } => self.glitch(machine),
+            Happening::Crash => self.crash(),
+            Happening::Restart => self.restart(),
+        }
+    }
+
+    /// A user asks for a job; while another one is active, again later.
+    fn create(&mut self, machine: usize) {
+        let number = self.next_number();
+        let serial = self.machines[machine].serial.clone();
+        let id = format!("job-{number}");
+        let new = NewJobRow {
+            id: id.clone(),
+            server_serial: serial,
+            attempt: format!("attempt-{number}"),
+            recipe: "{}".into(),
+            task_target: "install-linux.target".into(),
+            artifact_digest: None,
+            token_hash: Vec::new(),
+            idempotency: None,
+            now: self.now,
+        };
+        if !self.is_up || now_or_bug(self.store.create_job(new)).is_err() {
+            return self.later(HOUR / 6, Happening::Create { machine });
+        }
+        self.tell(format!("{id} is created for machine {machine}"));
+        // Most of what a controller does for a job it does in its first and last minutes.
+        if self.random.u32(0..100) < 40 {
+            let most = if self.random.bool() { HOUR / 3 } else { HOUR / 60 };
+            let after = self.random.i64(0..most);
+            self.later(after, Happening::Cancel { job_id: id });
+        }
+        if self.random.u32(0..100) < 20 {
+            let after = self.random.i64(0..HOUR / 30);
+            self.later(after, Happening::Crash);
+        }
+    }
+
+    fn cancel(&mut self, job_id: &str) {
+        if self.is_up {
+            self.record(job_id, None, Event::Cancelled);
+        }
+    }
+
+    /// A foreign sender says that it failed.
+    fn webhook(&mut self, machine: usize) {
+        if !self.is_up {
+            return;
+        }
+        let failure = Failure { step: "esxi".into(), reason: "as told from outside".into() };
+        let serial = self.machines[machine].serial.clone();
+        let delivery = Some("once".to_owned());
+        let outcome = Outcome::Failed(failure);
+        let told = self.store.deliver(&serial, delivery, outcome, "sim".into(), self.now);
+        if let Ok(crate::store::Delivered::Now(job)) = now_or_bug(told) {
+            self.moved(&job.id);
+        }
+    }
+
+    /// The driver wakes when the store says that something is due, as `driver::wait` does.
+    fn plan_turn(&mut self) {
+        let due = self.ask(self.store.next_due());
+        let Some(due) = due.filter(|_| self.is_up) else { return };
+        // Not while all that is due is being worked on: its end plans the next turn.
+        let at = due.max(self.now + 50);
+        if self.planned_turn.is_none_or(|planned| planned > at) {
+            self.planned_turn = Some(at);
+            self.later(at - self.now, Happening::Turn);
+        }
+    }
+
+    pub fn later(&mut self, after: i64, happening: Happening) {
+        let number = self.next_number();
+        let key = (self.now + after, self.random.u32(..), number);
+        self.queue.insert(key, happening);
+    }
+
+    pub fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> T {
+        now_or_bug(answer).expect("the database in memory does not fail")
+    }
+
+    /// Every job.
+    pub fn jobs_now(&self) -> Vec<JobRow> {
+        self.ask(self.store.jobs(None, None, None, 1000))
+    }
+
+    pub fn newest_job_of(&self, serial: &str) -> Option<String> {
+        let jobs = self.ask(self.store.jobs(None, Some(serial.into()), None, 1));
+        jobs.into_iter().next().map(|job| job.id)
+    }
+
+    pub fn machine_of(&self, job: &JobRow) -> Option<usize> {
+        self.machines.iter().position(|machine| machine.serial == job.server_serial)
+    }
+
+    pub fn has_late_effects(&self, index: usize) -> bool {
+        self.queue.values().any(
+            |happening| matches!(happening, Happening::Landed { machine, .. } if *machine == index),
+        )
+    }
+
+    /// A medium, as long as its token is good.
+    pub fn readable(&self, token: Vec<u8>) -> Option<MediumRow> {
+        self.ask(self.store.medium(token)).filter(|medium| !medium.revoked)
+    }
+
+    pub fn fault(&mut self, what: &str) {
+        self.faults += 1;
+        self.tell(format!("fault: {what}"));
+    }
+
+    pub fn tell(&mut self, line: String) {
+        self.trace.push(format!("[{:>8.1} s] {line}", seconds(self.now)));
+    }
+
+    pub fn ended(self) -> Ended {
+        Ended {
+            violations: self.ledger.violations,
+            writes: self.ledger.writes,
+            unsure: self.ledger.unsure,
+            faults: self.faults,
+            happenings: self.happenings,
+            trace: self.trace,
+        }
+    }
+}
+
+fn now_or_bug<T>(answer: impl Future<Output = T>) -> T {
+    futures_util::FutureExt::now_or_never(answer).expect("the store in memory never waits")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "hours")]
+fn seconds(millis: i64) -> f64 {
+    millis as f64 / 1000.0
+}
