@@ -130,7 +130,9 @@ impl World {
         if machine.holds_medium_of(&job.id) {
             return Some("it is complete, and its medium is in the machine".into());
         }
-        machine.boots_cd_once.then(|| "it is complete, and the boot override is left".into())
+        // A job that got as far as its media clears the override, whoever left it.
+        let is_left = machine.boots_cd_once && self.tokens.contains_key(&job.id);
+        is_left.then(|| "it is complete, and the boot override is left".into())
     }
 
     /// At the end of time.
