@@ -21,12 +21,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct Kept(Mutex<HashMap<String, Open>>);
 
-struct Open {
-    bmc: Arc<Bmc>,
-    machine: Machine,
+pub struct Open {
+    pub bmc: Arc<Bmc>,
+    pub machine: Machine,
     /// What the session was opened with.
     server: ServerRow,
     since: Instant,
+}
+
+impl Open {
+    /// Whether the session is this server's: not one with other credentials, or in other trust.
+    pub fn is_of(&self, server: &ServerRow) -> bool {
+        access(&self.server).eq(&access(server))
+    }
 }
 
 impl Kept {
@@ -35,11 +42,9 @@ impl Kept {
         self.open().insert(open.server.bmc_url.clone(), open);
     }
 
-    /// The session of this server, which the next one has to itself. One that was opened with other
-    /// credentials, or in other trust, is not it.
-    pub fn take(&self, server: &ServerRow) -> Option<(Arc<Bmc>, Machine)> {
-        let open = self.open().remove(&server.bmc_url)?;
-        access(&open.server).eq(&access(server)).then_some((open.bmc, open.machine))
+    /// The session with this BMC, for its taker alone, who has to keep or to end it.
+    pub fn take(&self, bmc_url: &str) -> Option<Open> {
+        self.open().remove(bmc_url)
     }
 
     /// Takes out those that nobody used for so long.

@@ -274,12 +274,14 @@ impl Visit {
 async fn go_on(app: &App, server: &ServerRow, job_id: &str) -> Option<(Session, Machine)> {
     // Read again: it may have changed while the turn was awaited.
     let server = app.store.server(&server.serial).await.ok()?;
-    let (bmc, machine) = app.kept.take(&server)?;
-    let session = Session::of(app, bmc, Purpose::Job(job_id));
-    if server.login_refused_at.is_some() {
+    let open = app.kept.take(&server.bmc_url)?;
+    let is_good = open.is_of(&server) && server.login_refused_at.is_none();
+    let session = Session::of(app, open.bmc, Purpose::Job(job_id));
+    if !is_good {
+        session.close().await;
         return None;
     }
-    match session.recognize(&machine).await {
+    match session.recognize(&open.machine).await {
         Ok(machine) => Some((session, machine)),
         Err(error) => {
             tracing::debug!(job_id, error = chain(&error), "a session is opened anew");
@@ -351,11 +353,12 @@ mod tests {
             visit.pause(&app, Ok(())).await.unwrap();
             assert_eq!(logins(), 1);
         }
-        let server = app.store.server("SN1").await.unwrap();
-        let other = ServerRow { bmc_username: "other".into(), ..server };
-        assert!(app.kept.take(&other).is_none());
+        // The store itself refuses this while a job is open.
+        let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
+        raw.execute_batch("UPDATE servers SET bmc_username = 'other'").unwrap();
         let visit = Visit::begin(&app, &job).await.unwrap();
-        assert_eq!(logins(), 2, "what was taken is gone");
+        assert_eq!(logins(), 2, "other credentials");
+        assert_eq!(bmc.seen.lock().unwrap().sessions_open, 1, "the former session is ended");
         let failed = Failed::new("redfish.reset", "as a BMC might".into(), true);
         visit.pause(&app, Err::<(), _>(failed)).await.unwrap_err();
         Visit::begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
