@@ -247,6 +247,23 @@ impl Bmc {
         }
     }
 
+    /// A POST that must not happen twice: repeated only where the BMC says that it did not take it.
+    pub(crate) async fn post_at_most_once(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer, Error> {
+        let mut patience = self.patience();
+        loop {
+            match self.once(Method::POST, path, Some(body), None).await {
+                Err(error @ Error::Status { status: 429 | 503, .. }) => {
+                    patience.spend_on(error).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// One POST of a body of this length, which is not repeated. It has the time of an insert.
     pub(crate) async fn post_stream(
         &self,

@@ -218,7 +218,10 @@ fn failed(error: Error) -> Ended {
 /// The image did not get to the BMC, or the BMC's answer did not get here.
 fn not_taken(error: Error) -> Ended {
     match &error {
-        Error::Unreachable { .. } | Error::BadAnswer { .. } => Ended::Unknown(chain(&error)),
+        // 502 and 504 are of a proxy in the BMC, which does not know either.
+        Error::Unreachable { .. }
+        | Error::BadAnswer { .. }
+        | Error::Status { status: 502 | 504, .. } => Ended::Unknown(chain(&error)),
         _ => Ended::Failed(chain(&error)),
     }
 }

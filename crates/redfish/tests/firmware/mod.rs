@@ -69,6 +69,25 @@ async fn a_bmc_fetches_its_firmware_and_shows_the_new_version() {
     );
 }
 
+#[tokio::test]
+async fn an_update_whose_answer_is_lost_is_not_asked_for_again() {
+    for (status, count) in [(504, 1), (503, 2)] {
+        let played =
+            Played::start(move |seen, nth| match (seen.method.as_str(), &*seen.path, nth) {
+                ("POST", UPDATE, 1) => Some(reply(status, json!({})).header("retry-after", "0")),
+                _ => updating(seen, nth),
+            })
+            .await;
+        played.state().said.insert("/redfish/v1", json!({"UpdateService": {"@odata.id": SERVICE}}));
+        let bmc = connect(&played).await;
+        let image = Url::parse("https://controller:8443/m/x/bmc.bin").unwrap();
+        let taken = bmc.update_from(&image, &[]).await;
+        let with_protocol = usize::from(status == 503);
+        assert_eq!(taken.is_ok(), status == 503, "{status}");
+        assert_eq!(played.count("POST", UPDATE), count + with_protocol, "{status}");
+    }
+}
+
 fn image(bytes: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
