@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::patience::Repeat;
 use crate::transport::{Answer, foreign};
 use crate::{Bmc, Error};
 
@@ -48,10 +49,11 @@ impl Bmc {
         &self,
         path: &str,
         bodies: &[Option<Value>],
+        repeat: Repeat,
     ) -> Result<Answer, Error> {
         let mut last = Error::Unsupported("this action");
         for body in bodies {
-            match self.call(Method::POST, path, body.as_ref(), None).await {
+            match self.repeat(repeat, Method::POST, path, body.as_ref(), None).await {
                 Ok(answer) => return Ok(answer),
                 Err(error @ Error::Status { status: 400 | 411 | 415 | 422, .. }) => last = error,
                 Err(error) => return Err(error),

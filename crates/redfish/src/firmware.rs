@@ -13,6 +13,7 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use crate::machine::link;
+use crate::patience::Repeat;
 use crate::transport::{Answer, foreign};
 use crate::{Bmc, Error};
 
@@ -73,14 +74,10 @@ impl Bmc {
         }
         let mut with_protocol = plain.clone();
         with_protocol["TransferProtocol"] = protocol.into();
+        let bodies = [Some(plain), Some(with_protocol)];
         // A BMC whose answer was lost may be installing already.
-        let taken = match self.while_busy(|| self.post_at_most_once(path, &plain)).await {
-            Err(Error::Status { status: 400 | 415 | 422, .. }) => {
-                self.while_busy(|| self.post_at_most_once(path, &with_protocol)).await?
-            }
-            taken => taken?,
-        };
-        Ok(Accepted(taken))
+        let post = || self.post_variants(path, &bodies, Repeat::IfNotTaken);
+        Ok(Accepted(self.while_busy(post).await?))
     }
 
     /// Pushes an image to the BMC and has it installed; answers as soon as the BMC has it. The image

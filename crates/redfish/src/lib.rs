@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
 //!
-//! - `transport`: TLS with a pin or a CA, sessions, bounded answers, retries;
+//! - `transport`: TLS with a pin or a CA, sessions, bounded answers; `patience`: retries;
 //! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
@@ -19,6 +19,7 @@ mod error;
 mod firmware;
 mod logs;
 mod machine;
+mod patience;
 mod power;
 mod profile;
 mod tls;

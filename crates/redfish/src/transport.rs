@@ -2,7 +2,7 @@
 //! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::error::without_secrets;
+use crate::patience::{Patience, Repeat};
 use crate::tls::{self, Shown, Trust, hex};
 use crate::transcript::{Exchange, Transcript};
 use crate::{Error, Profile};
@@ -21,8 +22,6 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const RATE_MIN: f64 = 256.0;
 /// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
-/// Longest pause of our own choice between two repetitions.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 /// Most of a BMC's own message that is repeated.
@@ -166,7 +165,7 @@ impl Bmc {
 
     async fn log_in(&self) -> Result<(), Error> {
         *self.auth.lock().await = Auth::None;
-        let mut patience = self.patience();
+        let mut patience = Patience::new(Repeat::Freely, &self.budgets);
         let auth = loop {
             match self.log_in_once().await {
                 Ok(auth) => break auth,
@@ -230,7 +229,18 @@ impl Bmc {
         body: Option<&Value>,
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
-        let mut patience = self.patience();
+        self.repeat(Repeat::Freely, method, path, body, etag).await
+    }
+
+    pub(crate) async fn repeat(
+        &self,
+        repeat: Repeat,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        etag: Option<&str>,
+    ) -> Result<Answer, Error> {
+        let mut patience = Patience::new(repeat, &self.budgets);
         let mut may_log_in = true;
         loop {
             let error = match self.once(method.clone(), path, body, etag).await {
@@ -244,23 +254,6 @@ impl Bmc {
                 continue;
             }
             patience.spend_on(error).await?;
-        }
-    }
-
-    /// A POST that must not happen twice: repeated only where the BMC says that it did not take it.
-    pub(crate) async fn post_at_most_once(
-        &self,
-        path: &str,
-        body: &Value,
-    ) -> Result<Answer, Error> {
-        let mut patience = self.patience();
-        loop {
-            match self.once(Method::POST, path, Some(body), None).await {
-                Err(error @ Error::Status { status: 429 | 503, .. }) => {
-                    patience.spend_on(error).await?;
-                }
-                result => return result,
-            }
         }
     }
 
@@ -292,11 +285,6 @@ impl Bmc {
         let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
         self.recording().end(&begun, seen);
         result
-    }
-
-    fn patience(&self) -> Patience {
-        let poll = self.budgets.poll;
-        Patience { deadline: Instant::now() + self.budgets.retries, pause: poll, pause_min: poll }
     }
 
     /// What was asked and answered since the last time, without secrets.
@@ -385,34 +373,6 @@ impl Bmc {
     }
 }
 
-/// What is left of the time that a request may be repeated in.
-struct Patience {
-    deadline: Instant,
-    pause: Duration,
-    /// Shortest pause, also where the BMC asks for none.
-    pause_min: Duration,
-}
-
-impl Patience {
-    /// Waits until the request may be repeated, or gives the error back where that is no use.
-    async fn spend_on(&mut self, error: Error) -> Result<(), Error> {
-        // A repeated POST must be harmless; ours are, except where a status says "done already".
-        let is_worth_it = match &error {
-            Error::Unreachable { .. } => true,
-            Error::Status { status, .. } => matches!(status, 429 | 502..=504),
-            _ => false,
-        };
-        let asked = error.retry_after().map(|asked| asked.max(self.pause_min));
-        let wait = asked.unwrap_or_else(|| jittered(self.pause));
-        if !is_worth_it || Instant::now() + wait > self.deadline {
-            return Err(error);
-        }
-        tokio::time::sleep(wait).await;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
-    }
-}
-
 /// The first cause: for a certificate, what is wrong with it.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
@@ -427,17 +387,6 @@ fn retry_after(response: &Response) -> Option<Duration> {
     // The date form needs a calendar; the normal pause serves for it.
     let secs: u64 = value.trim().parse().ok()?;
     Some(Duration::from_secs(secs).min(RETRY_AFTER_MAX))
-}
-
-/// A pause of 50 to 150 %, so that many jobs do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0; 1];
-    let part = match getrandom::fill(&mut byte) {
-        Ok(()) => u32::from(byte[0]),
-        // Any pause will do.
-        Err(_) => SystemTime::now().elapsed().map_or(128, |elapsed| elapsed.subsec_nanos() % 256),
-    };
-    pause / 2 + pause * part / 255
 }
 
 async fn answer(what: &str, response: Response, grace: Duration) -> Result<Answer, Error> {

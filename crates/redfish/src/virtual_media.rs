@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::machine::slot_of;
+use crate::patience::Repeat;
 use crate::profile::Quirk;
 use crate::transport::Answer;
 use crate::{Bmc, Error, Slot};
@@ -66,7 +67,7 @@ impl Bmc {
             let body = json!({"Image": url.as_str(), "Inserted": true, "WriteProtected": true});
             return self.patch(path, &body).await;
         }
-        self.post_variants(path, &insert_bodies(slot, url)).await
+        self.post_variants(path, &insert_bodies(slot, url), Repeat::Freely).await
     }
 
     /// Empties a slot; an empty one is left alone.
@@ -99,7 +100,7 @@ impl Bmc {
         if slot.profile.has(Quirk::EjectWithObject) {
             bodies.reverse();
         }
-        self.while_busy(|| self.post_variants(eject, &bodies)).await
+        self.while_busy(|| self.post_variants(eject, &bodies, Repeat::Freely)).await
     }
 
     /// Whether something is in the slot now. `None`: the BMC has no such slot any more.
