@@ -59,14 +59,19 @@ async fn look(app: &App, job_id: &str) -> Result<(), Error> {
     let Failure { step, reason } = failure(app, stage);
     let failure =
         Failure { step, reason: format!("{reason}; silent for {} min", silence.as_secs() / 60) };
+    end_overdue(app, &job, failure).await
+}
+
+/// Ends the wait for a machine from which no more is expected.
+pub async fn end_overdue(app: &App, job: &JobRow, failure: Failure) -> Result<(), Error> {
     let message = failure.reason.clone();
     let event = Event::Overdue(failure);
-    match app.store.apply(job_id, Some(job.epoch), event, message, now_ms()).await {
+    match app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await {
         Ok(applied) => {
             app.moved(&applied.job);
             Ok(())
         }
-        // A hello came in between.
+        // It spoke in between, or was cancelled.
         Err(Error::Stale | Error::Refused(_)) => Ok(()),
         Err(error) => Err(error),
     }

@@ -343,10 +343,7 @@ async fn overdue(app: &App) -> Result<Vec<JobRow>, Error> {
     let mut jobs = Vec::new();
     for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
         let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
-        let saved = usual.saturating_sub(app.settings.scaled(usual));
-        let early = i64::try_from(saved.as_millis()).unwrap_or(0);
-        let found = app.store.overdue(now.saturating_add(early)).await?;
-        jobs.extend(found.into_iter().filter(|job| job.state == state));
+        jobs.extend(app.store.silent(state, app.settings.scaled(usual), now).await?);
     }
     Ok(jobs)
 }

@@ -32,7 +32,7 @@ pub struct Open {
 impl Open {
     /// Whether the session is this server's: not one with other credentials, or in other trust.
     pub fn is_of(&self, server: &ServerRow) -> bool {
-        access(&self.server).eq(&access(server))
+        access(&self.server) == access(server)
     }
 }
 
@@ -47,15 +47,15 @@ impl Kept {
         self.open().remove(bmc_url)
     }
 
-    /// Takes out those that nobody used for so long.
-    fn idle(&self, idle_max: Duration) -> Vec<Arc<Bmc>> {
-        let is_idle = |_: &String, open: &mut Open| open.since.elapsed() >= idle_max;
-        self.open().extract_if(is_idle).map(|(_, open)| open.bmc).collect()
-    }
-
     /// Ends them all.
     pub fn end(&self, logouts: &TaskTracker) {
-        for bmc in self.idle(Duration::ZERO) {
+        self.end_idle(Duration::ZERO, logouts);
+    }
+
+    /// Ends those that nobody used for so long.
+    fn end_idle(&self, idle_max: Duration, logouts: &TaskTracker) {
+        let is_idle = |_: &String, open: &mut Open| open.since.elapsed() >= idle_max;
+        for (_, Open { bmc, .. }) in self.open().extract_if(is_idle) {
             logouts.spawn(async move { bmc.close().await });
         }
     }
@@ -67,22 +67,15 @@ impl Kept {
 
 /// All that a session depends on.
 fn access(server: &ServerRow) -> impl Eq {
-    (
-        server.serial.clone(),
-        server.bmc_username.clone(),
-        server.bmc_password.clone(),
-        server.bmc_pin.clone(),
-        server.bmc_ca_pem.clone(),
-        server.bmc_profile.clone(),
-    )
+    let ServerRow { serial, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, bmc_profile, .. } =
+        server;
+    (serial, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, bmc_profile)
 }
 
 /// Ends what is idle, until it is dropped.
 pub async fn run(app: App) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        for bmc in app.kept.idle(IDLE_MAX) {
-            app.logouts.spawn(async move { bmc.close().await });
-        }
+        app.kept.end_idle(IDLE_MAX, &app.logouts);
     }
 }

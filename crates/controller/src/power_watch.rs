@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use job::{Event, Failure, Stage, State, deadline_secs};
+use job::{Failure, Stage, State};
 use redfish::Power;
 use tokio::task::JoinSet;
 
+use crate::boot_watch::end_overdue;
 use crate::performer::chain;
 use crate::store::{Error, JobRow};
 use crate::visit::{Closed, Purpose, Visit};
@@ -51,7 +52,11 @@ async fn look(app: &App, off: &mut Off, silence_min: Duration) -> Result<(), Err
         for (job, is_off) in looks.join_all().await {
             let was_off = off.remove(&job.id) == Some(job.epoch);
             match is_off {
-                Ok(true) if was_off => end(app, &job).await,
+                Ok(true) if was_off => {
+                    if let Err(error) = end_overdue(app, &job, why_off(&job)).await {
+                        tracing::error!(job_id = job.id, error = chain(&error), "cannot record");
+                    }
+                }
                 Ok(true) => drop(off.insert(job.id, job.epoch)),
                 Ok(false) => {}
                 Err(error) => {
@@ -67,14 +72,10 @@ async fn look(app: &App, off: &mut Off, silence_min: Duration) -> Result<(), Err
 async fn silent(app: &App, silence_min: Duration) -> Result<Vec<JobRow>, Error> {
     let mut silent = Vec::new();
     for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
-        // A deadline is that long after the last sign of life.
-        let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
-        let left = usual.saturating_sub(silence_min);
-        let until = now_ms().saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
-        let found = app.store.overdue(until).await?;
+        let found = app.store.silent(state, silence_min, now_ms()).await?;
         silent.extend(found.into_iter().filter(|job| {
             let read_at = app.media.reads(&job.id).last_at;
-            job.state == state && read_at.is_none_or(|at| at.elapsed() >= silence_min)
+            read_at.is_none_or(|at| at.elapsed() >= silence_min)
         }));
     }
     Ok(silent)
@@ -86,7 +87,7 @@ async fn is_off(app: &App, job: &JobRow) -> Result<bool, Closed> {
     Ok(visit.machine.power == Power::Off)
 }
 
-async fn end(app: &App, job: &JobRow) {
+fn why_off(job: &JobRow) -> Failure {
     let during = match (&job.progress, job.hello_at) {
         (Some(progress), _) => format!("during {}", progress.step),
         (None, Some(_)) => "after it had said hello".into(),
@@ -98,19 +99,12 @@ async fn end(app: &App, job: &JobRow) {
     };
     let reason =
         format!("the machine was switched off, or lost its power, {during}; {what_is_left}");
-    let message = reason.clone();
-    let event = Event::Overdue(Failure { step: "node.powered-off".into(), reason });
-    match app.store.apply(&job.id, Some(job.epoch), event, message, now_ms()).await {
-        Ok(applied) => app.moved(&applied.job),
-        // It told its end after all, or was cancelled.
-        Err(Error::Stale | Error::Refused(_)) => {}
-        Err(error) => tracing::error!(job_id = job.id, error = chain(&error), "cannot record"),
-    }
+    Failure { step: "node.powered-off".into(), reason }
 }
 
 #[cfg(test)]
 mod tests {
-    use job::{Action, Outcome};
+    use job::{Action, Event, Outcome};
 
     use super::*;
     use crate::store::Boot;

@@ -64,8 +64,9 @@ pub struct Route {
     answer: MethodRouter<App>,
 }
 
-/// Every route but the registry's, with who may use it; the registry's are guarded in `registry`, which has its own specification. Tests hold `api::openapi` against
-/// this table: what is here is described there, and the reverse.
+/// Every route but the registry's, with who may use it; the registry's are guarded in `registry`, which
+/// has its own specification. Tests hold `api::openapi` against this table: what is here is described
+/// there, and the reverse.
 pub fn routes() -> Vec<Route> {
     use Needs::{AdminOrWebhook, Attempt, Nothing};
     const READER: Needs = Needs::Role(Role::Reader);

@@ -3,6 +3,7 @@
 //! it is written in the same transaction.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use api::jobs::{JobEvent, JobStatus};
 use api::node::{PermitRequest, Progress};
@@ -382,7 +383,7 @@ impl Store {
                  AND (?3 IS NULL OR (created_at, id) < (SELECT created_at, id FROM jobs WHERE id = ?3))
                  ORDER BY created_at DESC, id DESC LIMIT ?4"
             );
-            let mut query = db.prepare_cached(&sql)?;
+            let mut query = db.prepare(&sql)?;
             let rows = query.query_map(params![status, serial, before, limit], job_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -392,7 +393,7 @@ impl Store {
     /// How long the last jobs with this target took that succeeded, in milliseconds.
     pub async fn durations(&self, task_target: String, limit: usize) -> Result<Vec<i64>, Error> {
         self.read(move |db| {
-            let mut query = db.prepare_cached(
+            let mut query = db.prepare(
                 "SELECT updated_at - created_at FROM jobs
                  WHERE task_target = ?1 AND status = 'complete'
                  AND json_extract(state, '$.complete.outcome') = 'succeeded'
@@ -408,7 +409,7 @@ impl Store {
         let id = id.to_owned();
         self.read(move |db| {
             get(db, &id)?;
-            let mut query = db.prepare_cached(
+            let mut query = db.prepare(
                 "SELECT seq, at, kind, message, status, step FROM job_events
                  WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             )?;
@@ -492,7 +493,7 @@ impl Store {
     ) -> Result<Vec<Claim>, Error> {
         let due: Vec<String> = self
             .read(move |db| {
-                let mut query = db.prepare_cached(
+                let mut query = db.prepare(
                     "SELECT id FROM jobs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT 512",
                 )?;
                 let ids = query.query_map([now], |row| row.get(0))?;
@@ -534,6 +535,20 @@ impl Store {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    /// Jobs in this state, which has a deadline, that gave no sign of life for so long: a deadline is
+    /// counted anew from each.
+    pub async fn silent(
+        &self,
+        state: State,
+        silence: Duration,
+        now: i64,
+    ) -> Result<Vec<JobRow>, Error> {
+        let usual = Duration::from_secs(deadline_secs(&state).unwrap_or_default());
+        let left = i64::try_from(usual.saturating_sub(silence).as_millis()).unwrap_or(i64::MAX);
+        let found = self.overdue(now.saturating_add(left)).await?;
+        Ok(found.into_iter().filter(|job| job.state == state).collect())
     }
 
     /// Applies an event; with `epoch`, only if nobody took over since.

@@ -86,7 +86,7 @@ impl Store {
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, Error> {
         let id = id.to_owned();
         self.read(move |db| {
-            let mut query = db.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
+            let mut query = db.prepare(&format!("{SELECT} WHERE id = ?1"))?;
             query.query_row([&id], |row| Ok(token(row))).optional()?.transpose()
         })
         .await
