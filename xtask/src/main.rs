@@ -234,7 +234,7 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("api-fuzz: all as documented after {:.1} min", minutes());
     canary::canary(root, &root.join("target/release"))?;
     println!("canary: nothing leaked after {:.1} min", minutes());
-    let passed = e2e::run(root, e2e::Workflow::Linux, e2e::PowerOffs::default())?;
+    let passed = e2e::run(root, e2e::Workflow::Linux, e2e::POWER_OFFS)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())
 }

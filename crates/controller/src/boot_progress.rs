@@ -112,24 +112,17 @@ async fn tell(app: &App, job_id: &str, progress: &BootProgress) -> Result<(), Er
 
 #[cfg(test)]
 mod tests {
-    use job::{Action, Event};
-
     use super::*;
     use crate::tests::bmc::{Bmc, Play};
-    use crate::tests::{temp_dir, with_job};
+    use crate::tests::{rows, temp_dir, with_job};
 
     #[tokio::test]
     async fn a_change_is_told_once_and_a_bmc_that_tells_nothing_is_not_asked_again() {
         let dir = temp_dir();
         let bmc = Bmc::start("SN1", Play::Dead).await;
         let (app, _job) = with_job(dir.path(), &bmc).await;
-        let done =
-            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
-        for action in done {
-            app.store
-                .apply("j1", None, Event::Done(action), String::new(), now_ms())
-                .await
-                .unwrap();
+        for event in rows::until_awaited() {
+            app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
         }
         assert_eq!(look(&app, "j1", None).await, Some(Known::Nothing));
         bmc.seen.lock().unwrap().boot_progress = Some("OSBootStarted");

@@ -108,28 +108,20 @@ fn stage_without_boot(app: &App, job_id: &str) -> Stage {
 
 #[cfg(test)]
 mod tests {
-    use job::Action;
-
     use super::*;
-    use crate::store::Boot;
     use crate::tests::bmc::{Bmc, Play};
-    use crate::tests::{temp_dir, with_job};
+    use crate::tests::{rows, temp_dir, with_job};
 
     /// A controller whose machine was reset so long ago, and shows nothing.
     async fn after(minutes: u64, is_heard: bool) -> JobRow {
         let dir = temp_dir();
         let bmc = Bmc::start("SN1", Play::Dead).await;
         let (app, _job) = with_job(dir.path(), &bmc).await;
-        let done =
-            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
-        for action in done {
-            let event = Event::Done(action);
+        for event in rows::until_awaited() {
             app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
         }
         if is_heard {
-            let boot =
-                Boot { boot_id: "boot".into(), session_hash: vec![0; 32], message: "hello".into() };
-            app.store.hello("a1", boot, now_ms()).await.unwrap().unwrap();
+            app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         }
         app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
         look(&app, "j1").await.unwrap();

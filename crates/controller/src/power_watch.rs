@@ -104,27 +104,22 @@ fn why_off(job: &JobRow) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use job::{Action, Event, Outcome};
+    use job::Outcome;
 
     use super::*;
-    use crate::store::Boot;
     use crate::tests::bmc::{Bmc, Play};
-    use crate::tests::{temp_dir, with_job};
+    use crate::tests::{rows, temp_dir, with_job};
 
     #[tokio::test]
     async fn a_silent_machine_that_is_off_twice_ends_its_job_and_one_that_is_on_does_not() {
         let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
         let (app, _job) = with_job(dir.path(), &bmc).await;
-        let done =
-            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
-        for event in done.map(Event::Done) {
+        for event in rows::until_awaited() {
             app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
         }
         let outcome = async || app.store.job("j1").await.unwrap().state.outcome().cloned();
         let mut off = Off::new();
-        let boot =
-            Boot { boot_id: "boot".into(), session_hash: vec![0; 32], message: "hello".into() };
-        app.store.hello("a1", boot, now_ms()).await.unwrap().unwrap();
+        app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         bmc.seen.lock().unwrap().is_on = false;
         for _ in 0..3 {
             look(&app, &mut off, SILENCE_MIN).await.unwrap();

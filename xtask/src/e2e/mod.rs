@@ -53,15 +53,12 @@ pub struct PowerOffs {
     #[arg(long, default_value_t = 10)]
     count: u32,
     /// Other moments.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = POWER_OFFS.seed)]
     seed: u64,
 }
 
-impl Default for PowerOffs {
-    fn default() -> PowerOffs {
-        PowerOffs { count: 1, seed: 1 }
-    }
-}
+/// Those of `x test`.
+pub const POWER_OFFS: PowerOffs = PowerOffs { count: 1, seed: 1 };
 
 /// Runs every case of a workflow; answers how many passed.
 pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
@@ -73,7 +70,8 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             without_consent(&lab).context("a disk with data and no consent")?;
             lab.machine = machine(&mut lab.world, "cd,cd")?;
             damaged_artifact(&lab).context("a damaged artifact")?;
-            power_offs::power_offs(&lab, offs.seed, 1).context("a machine without power")?;
+            power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
+                .context("a machine without power")?;
             provision(&mut lab, true).context("provision a machine")?;
             Ok(5)
         }

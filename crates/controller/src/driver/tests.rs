@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 use super::*;
 use crate::tests::bmc::{Bmc, Play};
+use crate::tests::rows::{self, at_once};
 use crate::tests::{temp_dir, with_job};
 
 #[tokio::test]
@@ -16,40 +17,12 @@ async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
     }
 }
 
-/// In a database in memory everything is ready at the first poll.
-fn at_once<T>(answer: impl Future<Output = T>) -> T {
-    answer.now_or_never().unwrap()
-}
-
 #[test]
 fn a_failed_try_is_repeated_as_long_as_that_may_help_and_then_given_up() {
     let store = crate::store::Store::in_memory().unwrap();
-    at_once(store.put_server(crate::store::ServerRow {
-        serial: "SN1".into(),
-        bmc_url: String::new(),
-        bmc_username: String::new(),
-        bmc_password: Vec::new(),
-        bmc_pin: None,
-        bmc_ca_pem: None,
-        bmc_profile: None,
-        login_refused_at: None,
-        created_at: 0,
-        updated_at: 0,
-        active_job: None,
-    }))
-    .unwrap();
-    at_once(store.create_job(crate::store::NewJobRow {
-        id: "j1".into(),
-        server_serial: "SN1".into(),
-        attempt: "a1".into(),
-        recipe: "{}".into(),
-        task_target: "t".into(),
-        artifact_digest: None,
-        token_hash: Vec::new(),
-        idempotency: None,
-        now: 0,
-    }))
-    .unwrap();
+    at_once(store.put_server(rows::server("SN1"))).unwrap();
+    let new = crate::store::NewJobRow { now: 0, ..rows::job("j1", "SN1", "a1") };
+    at_once(store.create_job(new)).unwrap();
     let failed = |is_transient| Failed::new("some.step", "why".into(), is_transient);
     let (mut now, mut tries) = (0, 0);
     let given_up = loop {

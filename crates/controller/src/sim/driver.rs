@@ -13,6 +13,7 @@ use super::world::{Happening, World};
 use crate::driver::{Next, after_failure};
 use crate::performer::{Boot, Failed, how_to_boot};
 use crate::store::{Claim, Error, MediumKind};
+use crate::tests::rows::at_once;
 
 /// What a controller waits for a sign of a boot.
 pub const SILENCE: i64 = 180_000;
@@ -167,7 +168,7 @@ impl World {
 
     /// `None` where somebody was quicker.
     fn settle<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Option<T> {
-        match futures_util::FutureExt::now_or_never(answer).expect("the store never waits") {
+        match at_once(answer) {
             Ok(value) => Some(value),
             Err(Error::Stale | Error::Refused(_) | Error::Conflict(_)) => None,
             Err(error) => panic!("the database in memory fails: {error}"),

@@ -9,6 +9,7 @@ use super::world::{Happening, World};
 use crate::keys::sha256;
 use crate::node::{self, Refused};
 use crate::store::{Speaker, Unheard};
+use crate::tests::rows::at_once;
 
 const SECOND: i64 = 1000;
 /// A machine without an answer asks again, and for so long.
@@ -178,7 +179,7 @@ impl World {
             Phase::Hello => {
                 let session_sha256 = hex::encode(&speaker.session_hash);
                 let hello = Hello { boot_id, dmi, version: "sim".into(), session_sha256 };
-                now_or_bug(node::hello(&store, &job, hello, now))
+                at_once(node::hello(&store, &job, hello, now))
             }
             Phase::Permit => {
                 let disk = DiskIdentity {
@@ -189,7 +190,7 @@ impl World {
                     size_bytes: 1 << 30,
                 };
                 let request = PermitRequest { boot_id, dmi, disk, found: Vec::new() };
-                now_or_bug(node::permit(&store, speaker, request, now)).map(|_job| ())
+                at_once(node::permit(&store, speaker, request, now)).map(|_job| ())
             }
             Phase::Writing => {
                 let progress = Progress {
@@ -200,17 +201,17 @@ impl World {
                     bytes_total: 0,
                     bytes_per_sec: 0,
                 };
-                now_or_bug(node::progress(&store, speaker, progress, now))
+                at_once(node::progress(&store, speaker, progress, now))
             }
             Phase::Report { is_success: true } => {
-                now_or_bug(node::result(&store, speaker, Report::Success, now)).map(|_job| ())
+                at_once(node::result(&store, speaker, Report::Success, now)).map(|_job| ())
             }
             Phase::Report { is_success: false } => {
                 let report = Report::Failed {
                     failed_step: "image-linux.service".into(),
                     reason: "digest mismatch".into(),
                 };
-                now_or_bug(node::result(&store, speaker, report, now)).map(|_job| ())
+                at_once(node::result(&store, speaker, report, now)).map(|_job| ())
             }
             Phase::Stopped => return Reply::No,
         };
@@ -295,8 +296,4 @@ impl World {
             _ => 1,
         }
     }
-}
-
-fn now_or_bug<T>(answer: impl Future<Output = T>) -> T {
-    futures_util::FutureExt::now_or_never(answer).expect("the store in memory never waits")
 }

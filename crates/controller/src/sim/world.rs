@@ -10,7 +10,8 @@ use super::driver::Worker;
 use super::ledger::Ledger;
 use super::machine::{Machine, Phase, Reply};
 use super::{Ended, Mutant};
-use crate::store::{Error, JobRow, MediumRow, NewJobRow, ServerRow, Store};
+use crate::store::{Error, JobRow, MediumRow, NewJobRow, Store};
+use crate::tests::rows::{self, at_once};
 
 const HOUR: i64 = 3_600_000;
 /// Users and glitches rest after this; jobs must end by themselves then.
@@ -113,19 +114,7 @@ impl World {
     /// What users, networks and power companies are going to do.
     fn populate(&mut self) {
         for index in 0..self.machines.len() {
-            let server = ServerRow {
-                serial: self.machines[index].serial.clone(),
-                bmc_url: String::new(),
-                bmc_username: String::new(),
-                bmc_password: Vec::new(),
-                bmc_pin: None,
-                bmc_ca_pem: None,
-                bmc_profile: None,
-                login_refused_at: None,
-                created_at: 0,
-                updated_at: 0,
-                active_job: None,
-            };
+            let server = rows::server(&self.machines[index].serial);
             self.ask(self.store.put_server(server));
             for _ in 0..self.random.u32(1..4) {
                 let at = self.random.i64(0..BUSY);
@@ -203,18 +192,10 @@ impl World {
         let number = self.next_number();
         let serial = self.machines[machine].serial.clone();
         let id = format!("job-{number}");
-        let new = NewJobRow {
-            id: id.clone(),
-            server_serial: serial,
-            attempt: format!("attempt-{number}"),
-            recipe: "{}".into(),
-            task_target: "install-linux.target".into(),
-            artifact_digest: None,
-            token_hash: Vec::new(),
-            idempotency: None,
-            now: self.now,
-        };
-        if !self.is_up || now_or_bug(self.store.create_job(new)).is_err() {
+        let attempt = format!("attempt-{number}");
+        let new =
+            NewJobRow { recipe: "{}".into(), now: self.now, ..rows::job(&id, &serial, &attempt) };
+        if !self.is_up || at_once(self.store.create_job(new)).is_err() {
             return self.later(HOUR / 6, Happening::Create { machine });
         }
         self.tell(format!("{id} is created for machine {machine}"));
@@ -246,7 +227,7 @@ impl World {
         let delivery = Some("once".to_owned());
         let outcome = Outcome::Failed(failure);
         let told = self.store.deliver(&serial, delivery, outcome, "sim".into(), self.now);
-        if let Ok(crate::store::Delivered::Now(job)) = now_or_bug(told) {
+        if let Ok(crate::store::Delivered::Now(job)) = at_once(told) {
             self.moved(&job.id);
         }
     }
@@ -275,7 +256,7 @@ impl World {
     }
 
     pub fn ask<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> T {
-        now_or_bug(answer).expect("the database in memory does not fail")
+        at_once(answer).expect("the database in memory does not fail")
     }
 
     /// Every job.
@@ -322,10 +303,6 @@ impl World {
             trace: self.trace,
         }
     }
-}
-
-fn now_or_bug<T>(answer: impl Future<Output = T>) -> T {
-    futures_util::FutureExt::now_or_never(answer).expect("the store in memory never waits")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "hours")]

@@ -2,42 +2,27 @@
 //! Who may do what: every route asked by everybody, and what is written of it.
 
 use api::access::{AUDIT_BEGINNING, AuditEntry, Role};
-use job::{Action, Event};
 use serde_json::{Value, json};
 
-use super::{Controller, bmc, linux_recipe, session_token, temp_dir};
+use super::{Controller, bmc, rows, session_token, temp_dir};
 use crate::http::{self, Needs};
 use crate::keys::sha256;
-use crate::store::{Boot, MediumKind, NewJobRow, ServerRow, TokenRow};
+use crate::store::{MediumKind, NewJobRow, ServerRow, TokenRow};
 use crate::{App, now_ms, tokens};
 
 /// A job on a server of its own, whose machine may speak.
 async fn job_of(app: &App, serial: &str, attempt: &str) {
     let url = "https://127.0.0.1:1/".to_owned();
     let server = ServerRow {
-        serial: serial.into(),
         bmc_password: app.keys.seal(serial, &url, "p").unwrap(),
         bmc_url: url,
-        bmc_username: "u".into(),
         bmc_pin: Some("00".repeat(32)),
-        bmc_ca_pem: None,
-        bmc_profile: None,
-        login_refused_at: None,
-        created_at: 0,
-        updated_at: 0,
-        active_job: None,
+        ..rows::server(serial)
     };
     app.store.put_server(server).await.unwrap();
     let new = NewJobRow {
-        id: format!("job-{attempt}"),
-        server_serial: serial.into(),
-        attempt: attempt.into(),
-        recipe: linux_recipe().to_string(),
-        task_target: "install-linux.target".into(),
-        artifact_digest: None,
         token_hash: sha256(app.keys.attempt_token(attempt).as_bytes()),
-        idempotency: None,
-        now: now_ms(),
+        ..rows::job(&format!("job-{attempt}"), serial, attempt)
     };
     app.store.create_job(new).await.unwrap();
 }
@@ -161,18 +146,11 @@ async fn callers(app: &App) -> Vec<(Who, Option<String>)> {
     add(Who::AdminsFile, admins);
     add(Who::Medium, app.keys.attempt_token("a1"));
     add(Who::OtherMedium, app.keys.attempt_token("a2"));
-    let boot = Boot {
-        boot_id: "b1".into(),
-        session_hash: sha256(session_token("b1").as_bytes()),
-        message: "hello".into(),
-    };
-    let done =
-        [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
-    for event in done.map(Event::Done) {
+    for event in rows::until_awaited() {
         // The driver may have been quicker.
         let _moved = app.store.apply("job-a1", None, event, String::new(), now_ms()).await;
     }
-    app.store.hello("a1", boot, now_ms()).await.unwrap().unwrap();
+    app.store.hello("a1", rows::boot("b1"), now_ms()).await.unwrap().unwrap();
     add(Who::Boot, session_token("b1"));
     add(Who::PullToken, app.keys.pull_token("a1"));
     add(Who::Expired, token(app, Role::Admin, 0).await);

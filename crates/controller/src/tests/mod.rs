@@ -14,6 +14,7 @@ mod jobs;
 mod media;
 mod node_messages;
 mod preflight;
+pub mod rows;
 mod tls;
 
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::settings::{ServeArgs, Settings};
-use crate::store::{JobRow, NewJobRow, ServerRow};
-use crate::{App, build, driver, http, install_crypto, now_ms};
+use crate::store::{JobRow, ServerRow};
+use crate::{App, build, driver, http, install_crypto};
 
 /// Longest wait for something that a test expects.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -174,31 +175,13 @@ pub fn linux_recipe() -> Value {
 pub async fn with_job(dir: &std::path::Path, bmc: &bmc::Bmc) -> (App, JobRow) {
     let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
     let server = ServerRow {
-        serial: "SN1".into(),
         bmc_url: bmc.url.clone(),
-        bmc_username: "u".into(),
         bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
         bmc_pin: Some(bmc.pin.clone()),
-        bmc_ca_pem: None,
-        bmc_profile: None,
-        login_refused_at: None,
-        created_at: 0,
-        updated_at: 0,
-        active_job: None,
+        ..rows::server("SN1")
     };
     app.store.put_server(server).await.unwrap();
-    let new = NewJobRow {
-        id: "j1".into(),
-        server_serial: "SN1".into(),
-        attempt: "a1".into(),
-        recipe: linux_recipe().to_string(),
-        task_target: "install-linux.target".into(),
-        artifact_digest: None,
-        token_hash: Vec::new(),
-        idempotency: None,
-        now: now_ms(),
-    };
-    app.store.create_job(new).await.unwrap();
+    app.store.create_job(rows::job("j1", "SN1", "a1")).await.unwrap();
     let job = app.store.job("j1").await.unwrap();
     (app, job)
 }

@@ -10,8 +10,8 @@ use job::{Action, Event, Outcome, Stage, State};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{about, bmc, session_sha256, session_token, temp_dir, with_job};
-use crate::store::{NewJobRow, ServerRow};
+use super::{about, bmc, rows, session_sha256, session_token, temp_dir, with_job};
+use crate::store::NewJobRow;
 use crate::{App, http, keys, now_ms};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,31 +246,11 @@ impl World {
             attempt: format!("attempt{number}"),
             serial: format!("SERIAL{number}"),
         };
-        let server = ServerRow {
-            serial: machine.serial.clone(),
-            bmc_url: "https://127.0.0.1:1".into(),
-            bmc_username: "u".into(),
-            bmc_password: Vec::new(),
-            bmc_pin: None,
-            bmc_ca_pem: None,
-            bmc_profile: None,
-            login_refused_at: None,
-            created_at: 0,
-            updated_at: 0,
-            active_job: None,
-        };
-        self.app.store.put_server(server).await.unwrap();
+        self.app.store.put_server(rows::server(&machine.serial)).await.unwrap();
         let token = self.app.keys.attempt_token(&machine.attempt);
         let new = NewJobRow {
-            id: machine.job.clone(),
-            server_serial: machine.serial.clone(),
-            attempt: machine.attempt.clone(),
-            recipe: super::linux_recipe().to_string(),
-            task_target: "install-linux.target".into(),
-            artifact_digest: None,
             token_hash: keys::sha256(token.as_bytes()),
-            idempotency: None,
-            now: now_ms(),
+            ..rows::job(&machine.job, &machine.serial, &machine.attempt)
         };
         self.app.store.create_job(new).await.unwrap();
         machine
@@ -299,9 +279,7 @@ impl World {
             | Phase::Starting
             | Phase::Complete => 4,
         };
-        let way =
-            [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance];
-        events.extend(way.into_iter().take(depth).map(done));
+        events.extend(rows::until_awaited().into_iter().take(depth));
         match phase {
             Phase::Reinserting => events.push(Event::BootLost),
             Phase::EjectingUnused => events.push(Event::Cancelled),

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What tests put into a store: a server, a job and its way to a machine that boots.
+
+use futures_util::FutureExt;
+use job::{Action, Event};
+
+use super::{linux_recipe, session_token};
+use crate::now_ms;
+use crate::store::{Boot, NewJobRow, ServerRow};
+
+/// A server with a BMC at which nobody answers.
+pub fn server(serial: &str) -> ServerRow {
+    ServerRow {
+        serial: serial.into(),
+        bmc_url: "https://127.0.0.1:1".into(),
+        bmc_username: "u".into(),
+        bmc_password: Vec::new(),
+        bmc_pin: None,
+        bmc_ca_pem: None,
+        bmc_profile: None,
+        login_refused_at: None,
+        created_at: 0,
+        updated_at: 0,
+        active_job: None,
+    }
+}
+
+/// A job whose attempt has no token.
+pub fn job(id: &str, server_serial: &str, attempt: &str) -> NewJobRow {
+    NewJobRow {
+        id: id.into(),
+        server_serial: server_serial.into(),
+        attempt: attempt.into(),
+        recipe: linux_recipe().to_string(),
+        task_target: "install-linux.target".into(),
+        artifact_digest: None,
+        token_hash: Vec::new(),
+        idempotency: None,
+        now: now_ms(),
+    }
+}
+
+/// What happens to a job until its machine is awaited.
+pub fn until_awaited() -> [Event; 4] {
+    [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance]
+        .map(Event::Done)
+}
+
+/// A boot that says hello, with the session of [`session_token`].
+pub fn boot(boot_id: &str) -> Boot {
+    Boot {
+        boot_id: boot_id.into(),
+        session_hash: crate::keys::sha256(session_token(boot_id).as_bytes()),
+        message: "hello".into(),
+    }
+}
+
+/// In a database in memory everything is ready at the first poll.
+pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
+    answer.now_or_never().expect("the store in memory never waits")
+}
