@@ -13,24 +13,28 @@ pub fn validate(root: &Path) -> anyhow::Result<()> {
     run("cargo", &["fmt", "--all", "--check"])?;
     tidy::check(root)?;
     run("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
-    deny()?;
+    deny(root)?;
     run("cargo", &["test", "--workspace", "--locked"])
 }
 
 /// Licences, bans and sources. Advisories need their database from the network: they are checked
 /// where it can be had, and said to be left out where not.
-fn deny() -> anyhow::Result<()> {
-    let known = std::process::Command::new("cargo").args(["deny", "--version"]).output();
+fn deny(root: &Path) -> anyhow::Result<()> {
+    // As `./x test` fetches it, or else what is installed.
+    let fetched = root.join("target/cargo-deny/bin/cargo-deny");
+    let deny = if fetched.exists() { fetched } else { "cargo-deny".into() };
+    let deny = deny.to_str().context("this tree's path is not UTF-8")?;
+    let known = std::process::Command::new(deny).arg("--version").output();
     if !known.is_ok_and(|output| output.status.success()) {
         bail!("cargo-deny is missing; install it with `cargo install --locked cargo-deny`");
     }
-    run("cargo", &["deny", "--all-features", "check", "bans", "licenses", "sources"])?;
-    let advisories = std::process::Command::new("cargo")
-        .args(["deny", "fetch", "db"])
+    run(deny, &["--all-features", "check", "bans", "licenses", "sources"])?;
+    let advisories = std::process::Command::new(deny)
+        .args(["fetch", "db"])
         .output()
         .context("run cargo deny fetch")?;
     if advisories.status.success() {
-        run("cargo", &["deny", "check", "advisories"])
+        run(deny, &["check", "advisories"])
     } else {
         println!("advisories: left out, their database cannot be fetched here");
         Ok(())
