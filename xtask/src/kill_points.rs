@@ -52,13 +52,12 @@ pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result
 
 /// Builds the controller and the simulated BMCs; answers where they are.
 fn programs(root: &Path) -> anyhow::Result<PathBuf> {
-    crate::run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+    crate::debug_programs()?;
     Ok(crate::target_dir(root).join("debug"))
 }
 
 fn registry(root: &Path) -> anyhow::Result<()> {
-    let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
-    crate::run("cargo", &build)?;
+    crate::debug_programs()?;
     let target = crate::target_dir(root);
     let program = target.join("debug/examples/kill_points");
     let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { target };

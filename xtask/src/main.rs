@@ -161,18 +161,18 @@ fn main() -> anyhow::Result<()> {
         Task::ErrorPoints { arguments } => kill_points::error_points(&root, arguments),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Task::ApiFuzz { seconds } => {
-            run("cargo", &["build", "--locked", "-p", "controller"])?;
+            debug_programs()?;
             api_fuzz::api_fuzz(&root, &root.join("target/debug"), seconds)
         }
         Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
         Task::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Task::Faults(arguments) => {
-            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            debug_programs()?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
         Task::Sim { seeds, first_seed } => sim(seeds, first_seed),
         Task::Canary => {
-            run("cargo", &["build", "--locked", "-p", "controller", "-p", "bmc-sim"])?;
+            debug_programs()?;
             canary::canary(&root, &root.join("target/debug"))
         }
         Task::Bench { what, count, as_built } => {
@@ -245,6 +245,12 @@ fn programs(root: &Path) -> anyhow::Result<()> {
     run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat())?;
     images::images(root, images::What::Maintenance)?;
     images::images(root, images::What::Rootfs)
+}
+
+/// Everything in `target/debug`, by the selection that `cargo test --workspace` has built already: with
+/// fewer packages their common dependencies have other features, and are built once more.
+fn debug_programs() -> anyhow::Result<()> {
+    run("cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])
 }
 
 /// Where cargo puts what it builds.

@@ -99,17 +99,13 @@ const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
 pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyhow::Result<()> {
-    let target = crate::target_dir(root);
+    crate::debug_programs()?;
+    let built = crate::target_dir(root).join("debug");
     let program: Words = match what {
-        What::Registry => {
-            let build = ["build", "--locked", "-p", "registry", "--example", "kill_points"];
-            crate::run("cargo", &build)?;
-            vec![target.join("debug/examples/kill_points").into()]
-        }
+        What::Registry => vec![built.join("examples/kill_points").into()],
+        // This program, by its name: the build may just have replaced it.
         What::Controller => {
-            crate::run("cargo", &["build", "--locked", "-p", "controller"])?;
-            let own = std::env::current_exe().context("find this program")?;
-            vec![own.into(), "controller-steps".into(), target.join("debug").into()]
+            vec![built.join("xtask").into(), "controller-steps".into(), built.into()]
         }
     };
     let dir = tempfile::tempdir_in("/dev/shm")?;

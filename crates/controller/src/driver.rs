@@ -35,6 +35,9 @@ const CLAIMS_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// Deadlines are of minutes; looking for them before each claim would cost more than the claim.
 const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a BMC may take to carry out a request whose sender went away. It still downloads a medium
+/// then, or waits for a machine to power off.
+const LATE_MAX: Duration = Duration::from_secs(180);
 /// Looks for a sign of life within the silence that makes a boot a lost one.
 const LOST_BOOT_LOOKS: u32 = 36;
 
@@ -49,6 +52,8 @@ pub struct Handle {
 struct Worker {
     epoch: i64,
     stop: Arc<Notify>,
+    /// It asked a BMC for something whose effect it did not see.
+    is_unsettled: bool,
 }
 
 /// As long as this lives, its job is busy.
@@ -72,9 +77,16 @@ impl Handle {
 
     fn begin(&self, job_id: &str, epoch: i64) -> Busy {
         let stop = Arc::new(Notify::new());
-        let worker = Worker { epoch, stop: stop.clone() };
+        let worker = Worker { epoch, stop: stop.clone(), is_unsettled: false };
         self.workers().insert(job_id.to_owned(), worker);
         Busy { handle: self.clone(), job_id: job_id.to_owned(), stop }
+    }
+
+    /// The worker of this job leaves its BMC with a change that may yet come.
+    pub fn left_unsettled(&self, job_id: &str) {
+        if let Some(worker) = self.workers().get_mut(job_id) {
+            worker.is_unsettled = true;
+        }
     }
 
     fn is_busy(&self, job_id: &str) -> bool {
@@ -83,6 +95,12 @@ impl Handle {
 
     fn workers(&self) -> MutexGuard<'_, HashMap<String, Worker>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Busy {
+    fn is_unsettled(&self) -> bool {
+        self.handle.workers().get(&self.job_id).is_some_and(|worker| worker.is_unsettled)
     }
 }
 
@@ -171,7 +189,8 @@ async fn worker(
     place: OwnedSemaphorePermit,
     slow: Arc<Semaphore>,
 ) {
-    let (id, epoch) = (claim.job.id.clone(), claim.job.epoch);
+    let (id, epoch, harms_late) =
+        (claim.job.id.clone(), claim.job.epoch, claim.action.harms_late());
     let moved = tokio::select! {
         moved = in_place(work(&app, claim), place, slow, QUICK_MAX) => moved,
         () = busy.stop.notified() => {
@@ -179,11 +198,21 @@ async fn worker(
             None
         }
     };
+    // Before the job can be claimed again.
+    if harms_late && busy.is_unsettled() {
+        let (now, until) = (now_ms(), unsettled_until(&app));
+        log_outcome(&id, app.store.unsettled(&id, epoch, until, now).await);
+    }
     match moved {
         Some(job) => app.moved(&job),
         None => give_back(&app, &id, epoch).await,
     }
     drop(busy);
+}
+
+/// When nothing can come any more of what a BMC is asked for now.
+pub fn unsettled_until(app: &App) -> i64 {
+    later(app.settings.scaled(LATE_MAX))
 }
 
 /// Does the work in a quick place, and after `quick_max` in a slow one if there is any.

@@ -155,7 +155,7 @@ impl App {
 
 /// Takes up what an earlier process left, and makes ready what BMCs will ask for.
 async fn resume(app: &App) -> anyhow::Result<()> {
-    let resumed = app.store.resume_all(now_ms()).await?;
+    let resumed = app.store.resume_all(now_ms(), driver::unsettled_until(app)).await?;
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");
     }

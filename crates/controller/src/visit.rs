@@ -15,7 +15,7 @@ use crate::evidence::Evidence;
 use crate::lanes::{Turn, Visiting};
 use crate::performer::{Failed, chain};
 use crate::store::{self, JobRow, ServerRow};
-use crate::{App, now_ms, timestamp};
+use crate::{App, driver, now_ms, timestamp};
 
 /// Of a failed job's evidence: what was said to its BMC.
 const TRANSCRIPT: &str = "redfish.jsonl";
@@ -29,9 +29,16 @@ const BMC_LOG_MAX: Duration = Duration::from_secs(60);
 pub struct Session {
     bmc: Arc<Bmc>,
     logouts: TaskTracker,
-    job: Option<(Arc<Evidence>, String)>,
+    job: Option<ForJob>,
     /// Somebody else ends it.
     is_kept: bool,
+}
+
+/// The job that a session is for.
+struct ForJob {
+    id: String,
+    evidence: Arc<Evidence>,
+    driver: driver::Handle,
 }
 
 /// What a visit is for.
@@ -139,7 +146,11 @@ impl Session {
 
     fn of(app: &App, bmc: Arc<Bmc>, purpose: Purpose<'_>) -> Session {
         let job = match purpose {
-            Purpose::Job(job_id) => Some((app.evidence.clone(), job_id.to_owned())),
+            Purpose::Job(job_id) => Some(ForJob {
+                id: job_id.to_owned(),
+                evidence: app.evidence.clone(),
+                driver: app.driver.clone(),
+            }),
             Purpose::Look | Purpose::Glance => None,
         };
         Session { bmc, logouts: app.logouts.clone(), job, is_kept: false }
@@ -184,8 +195,11 @@ impl Deref for Session {
 impl Drop for Session {
     /// A worker that is stopped is dropped where it waits. A second close does nothing.
     fn drop(&mut self) {
-        if let Some((evidence, job_id)) = &self.job {
-            evidence.append(job_id, TRANSCRIPT, self.bmc.transcript());
+        if let Some(ForJob { id, evidence, driver }) = &self.job {
+            evidence.append(id, TRANSCRIPT, self.bmc.transcript());
+            if self.bmc.is_unsettled() {
+                driver.left_unsettled(id);
+            }
         }
         if self.is_kept {
             return;
@@ -254,8 +268,16 @@ impl Visit {
 
     /// Ends the session and hands on what came of the work.
     pub async fn end<T>(self, result: Result<T, Failed>) -> Result<T, Failed> {
+        self.went(&result);
         self.bmc.close().await;
         result
+    }
+
+    /// Work that went well has read back all that it asked for.
+    fn went<T>(&self, result: &Result<T, Failed>) {
+        if result.is_ok() {
+            self.bmc.settled();
+        }
     }
 
     /// Hands on what came of the work. After work that went well the session is kept for the job's
@@ -264,6 +286,7 @@ impl Visit {
         if result.is_err() {
             return self.end(result).await;
         }
+        self.went(&result);
         self.bmc.is_kept = true;
         app.kept.keep(self.server, self.bmc.bmc.clone(), self.machine);
         result

@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Child;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ const REQUEST_BYTES_MAX: u64 = 64 << 10;
 /// journalctl hands over what is in the journal within this time.
 const FLUSH_DELAY: Duration = Duration::from_millis(800);
 const FLUSH_MAX: Duration = Duration::from_secs(15);
+/// What every message is answered with once the attempt is over.
+const GONE: u16 = 410;
 
 /// What all threads share.
 struct Shared {
@@ -47,6 +49,30 @@ struct Shared {
     /// The newest of each step that is not sent yet.
     progress: Mutex<BTreeMap<String, Progress>>,
     flush: Mutex<Sender<Message>>,
+    steps: Steps,
+}
+
+/// The units of this attempt, until that is over.
+struct Steps {
+    units: Vec<String>,
+    are_ended: AtomicBool,
+    end: fn(&[String]) -> anyhow::Result<()>,
+}
+
+impl Steps {
+    /// An attempt that is over, because it was cancelled or another boot goes on with it, has no
+    /// business on this machine any more: its steps end before they write another block.
+    fn heed(&self, answer: &Answer) {
+        let Answer::No { status: GONE, reason } = answer else { return };
+        if self.are_ended.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        eprintln!("{reason}; ending {}", self.units.join(", "));
+        if let Err(error) = (self.end)(&self.units) {
+            eprintln!("end the steps: {error:#}; trying again after the next message");
+            self.are_ended.store(false, Ordering::SeqCst);
+        }
+    }
 }
 
 /// What the log thread receives.
@@ -64,6 +90,8 @@ pub fn run() -> anyhow::Result<()> {
     let recipe = recipe::Recipe::parse(&bytes)
         .map_err(|_| anyhow::anyhow!("{} is not valid", recipe_file.display()))?;
     let mut units = journal::units_of(recipe.task_target.as_str())?;
+    let steps =
+        Steps { units: units.clone(), are_ended: AtomicBool::new(false), end: journal::kill };
     units.push(places::DISPATCHER_UNIT.into());
 
     let (sender, receiver) = mpsc::channel();
@@ -73,6 +101,7 @@ pub fn run() -> anyhow::Result<()> {
         seq: AtomicU64::new(0),
         progress: Mutex::default(),
         flush: Mutex::new(sender.clone()),
+        steps,
     });
     let journal = journal::follow(&units)?;
     std::thread::spawn(move || read_journal(journal, &sender));
@@ -189,7 +218,9 @@ fn send_newest(shared: &Shared) {
     for (_, mut progress) in newest {
         progress.seq = next_seq(shared);
         // The next one says more: a lost one is no loss.
-        let _ = shared.controller.once("progress", &progress);
+        if let Ok(answer) = shared.controller.once("progress", &progress) {
+            shared.steps.heed(&answer);
+        }
     }
 }
 
@@ -256,9 +287,11 @@ fn send_logs(shared: &Shared, receiver: &Receiver<Message>) {
 fn send_batches(shared: &Shared, waiting: &mut Vec<Line>) {
     for (step, lines) in batches(std::mem::take(waiting)) {
         let log = Log { seq: next_seq(shared), step, lines };
-        if let Answer::No { reason, .. } = shared.controller.tell("log", &log) {
+        let answer = shared.controller.tell("log", &log);
+        if let Answer::No { reason, .. } = &answer {
             eprintln!("log lines are not wanted: {reason}");
         }
+        shared.steps.heed(&answer);
     }
 }
 
@@ -277,6 +310,28 @@ fn batches(lines: Vec<Line>) -> Vec<(String, Vec<String>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_end_once_when_the_attempt_is_over_and_not_before() {
+        static TRIES: AtomicU64 = AtomicU64::new(0);
+        fn end(units: &[String]) -> anyhow::Result<()> {
+            assert_eq!(units, ["partition.service"]);
+            match TRIES.fetch_add(1, Ordering::SeqCst) {
+                0 => bail!("systemctl is not to be had"),
+                _ => Ok(()),
+            }
+        }
+        let units = vec!["partition.service".to_owned()];
+        let steps = Steps { units, are_ended: AtomicBool::new(false), end };
+        let no = |status| Answer::No { status, reason: "as a controller might".into() };
+        let heeded = |answer| {
+            steps.heed(&answer);
+            TRIES.load(Ordering::SeqCst)
+        };
+        assert_eq!([heeded(Answer::Yes), heeded(no(401)), heeded(no(409))], [0, 0, 0]);
+        assert_eq!(heeded(no(GONE)), 1, "the first try fails");
+        assert_eq!([heeded(no(GONE)), heeded(no(GONE))], [2, 2], "the second does not");
+    }
 
     #[test]
     fn lines_stay_in_order_and_go_by_unit() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! systemd's journal and dependencies, by its own tools.
+//! systemd's journal, dependencies and an end to units, by its own tools.
 
 use std::process::{Child, Command, Stdio};
 
@@ -22,6 +22,21 @@ pub fn units_of(target: &str) -> anyhow::Result<Vec<String>> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Ends these units now, and lets none of them start: a tool that still runs is killed in the middle of
+/// whatever it does, its container with it.
+pub fn kill(units: &[String]) -> anyhow::Result<()> {
+    let systemctl = |args: &[&str]| {
+        let mut command = Command::new("systemctl");
+        command.args(args).arg("--").args(units).output().context("run systemctl")
+    };
+    // In one transaction, so that none starts because another one is gone.
+    let stopped = systemctl(&["stop", "--no-block"])?;
+    // A stop alone waits until the tool obeys. Units without a process are an error that says nothing.
+    systemctl(&["kill", "--kill-whom=all", "--signal=SIGKILL"])?;
+    ensure!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr).trim());
+    Ok(())
 }
 
 /// Follows the journal of these units, from the beginning of this boot.

@@ -89,6 +89,19 @@ pub enum Status {
     Complete,
 }
 
+impl Action {
+    /// What a BMC carries out of it late, after the job has moved on, is wrong then: a medium in a slot
+    /// that was emptied, a machine that is off. To empty a slot or to switch on once more is harmless.
+    pub fn harms_late(self) -> bool {
+        match self {
+            Action::InsertMedia | Action::BootMaintenance | Action::PowerOff => true,
+            Action::Start | Action::BuildTaskMedium | Action::EjectMedia | Action::StartMachine => {
+                false
+            }
+        }
+    }
+}
+
 impl State {
     /// What the driver is to do now; `None` where only time or the machine can move the job.
     pub fn action(&self) -> Option<Action> {

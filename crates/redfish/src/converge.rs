@@ -108,6 +108,7 @@ impl Bmc {
             };
             match task["TaskState"].as_str() {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
+                    self.settled();
                     let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
                     return Err(Error::TaskFailed { task: path, why: foreign(why) });
                 }
@@ -139,6 +140,7 @@ impl Bmc {
             }
             tokio::time::sleep(self.budgets.poll).await;
         }
+        self.settled();
         Ok(())
     }
 }

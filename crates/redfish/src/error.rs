@@ -40,6 +40,19 @@ fn message(detail: &str) -> String {
 }
 
 impl Error {
+    /// The BMC says that it did not take the request, or never got it.
+    pub(crate) fn is_not_taken(&self) -> bool {
+        match self {
+            // 502 and 504 are of a proxy in the BMC, which does not know either.
+            Error::Status { status, .. } => !matches!(status, 502 | 504),
+            Error::Unreachable { source, .. } => source.is_connect(),
+            Error::Unauthorized
+            | Error::CertificateChanged { .. }
+            | Error::CertificateUntrusted { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Another try later may help.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -2,6 +2,7 @@
 //! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode, header};
@@ -107,6 +108,8 @@ pub struct Bmc {
     password: Secret,
     shown: Shown,
     transcript: std::sync::Mutex<Transcript>,
+    /// A change was asked for whose effect was not read back yet.
+    unsettled: AtomicBool,
     pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
 }
@@ -145,6 +148,7 @@ impl Bmc {
             password: endpoint.password.clone(),
             shown,
             transcript: std::sync::Mutex::default(),
+            unsettled: AtomicBool::new(false),
             profile: endpoint.profile,
             budgets,
         };
@@ -287,6 +291,17 @@ impl Bmc {
         result
     }
 
+    /// Whether the BMC may yet do something that it was asked for: nobody has seen its effect, be it
+    /// that the answer did not come in time, that the effect did not, or that nobody looked.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::SeqCst)
+    }
+
+    /// The effect of what was asked for was seen.
+    pub fn settled(&self) {
+        self.unsettled.store(false, Ordering::SeqCst);
+    }
+
     /// What was asked and answered since the last time, without secrets.
     pub fn transcript(&self) -> Vec<Exchange> {
         self.recording().take()
@@ -305,7 +320,13 @@ impl Bmc {
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
         let begun = self.recording().begin(method.as_str(), path, body);
+        // Before the request: whoever waits for its answer may be dropped there.
+        let is_change = method != Method::GET;
+        let was_unsettled = is_change && self.unsettled.swap(true, Ordering::SeqCst);
         let result = self.once_now(method, path, body, etag).await;
+        if is_change && result.as_ref().is_err_and(Error::is_not_taken) {
+            self.unsettled.store(was_unsettled, Ordering::SeqCst);
+        }
         let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
         self.recording().end(&begun, seen);
         result

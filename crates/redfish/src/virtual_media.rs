@@ -34,6 +34,7 @@ impl Bmc {
                     // refused because the slot is taken: by us.
                     let now = self.slot(slot).await?;
                     if now.inserted && now.image.as_deref() == Some(url.as_str()) {
+                        self.settled();
                         return Ok(());
                     }
                     let is_busy = match error {

@@ -269,6 +269,37 @@ async fn a_failed_task_and_an_insert_without_effect_are_errors() {
 }
 
 #[tokio::test]
+async fn what_a_bmc_may_still_do_is_known() {
+    let refused =
+        |status| move |seen: &Seen, _nth| (seen.path == INSERT).then(|| reply(status, json!({})));
+    let hangs = |seen: &Seen, _nth| (seen.path == INSERT).then(played::drip);
+    let unseen = |seen: &Seen, _nth| (seen.path == INSERT).then(|| reply(204, Value::Null));
+    let cases = [
+        ("done and read back", Played::start(well_behaved).await, false),
+        ("refused", Played::start(refused(422)).await, false),
+        ("a proxy knows nothing", Played::start(refused(504)).await, true),
+        ("no answer to its end", Played::start(hangs).await, true),
+        ("no effect", Played::start(unseen).await, true),
+    ];
+    for (what, played, is_unsettled) in cases {
+        let insert = Duration::from_millis(200);
+        let short = Budgets { insert, retries: Duration::ZERO, ..budgets() };
+        let bmc = Bmc::connect(&endpoint(&played), short).await.unwrap();
+        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        assert!(!bmc.is_unsettled(), "{what}: nothing was asked for yet");
+        let inserted = bmc.insert(&machine.slots[0], &medium()).await;
+        assert_eq!(bmc.is_unsettled(), is_unsettled, "{what}: {inserted:?}");
+    }
+    let played = Played::start(hangs).await;
+    let bmc = connect(&played).await;
+    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let medium = medium();
+    let dropped = bmc.insert(&machine.slots[0], &medium);
+    tokio::time::timeout(Duration::from_millis(200), dropped).await.unwrap_err();
+    assert!(bmc.is_unsettled(), "whoever asked did not wait for the answer");
+}
+
+#[tokio::test]
 async fn an_insert_whose_answer_was_lost_is_seen_in_the_slot() {
     let played = Played::start(|seen, nth| match (seen.method.as_str(), seen.path.as_str(), nth) {
         ("POST", INSERT, 1) => Some(reply(503, json!({})).header("retry-after", "0")),

@@ -17,6 +17,8 @@ use crate::tests::rows::at_once;
 
 /// What a controller waits for a sign of a boot.
 pub const SILENCE: i64 = 180_000;
+/// What a BMC may take for a request that nobody waits for.
+const LATE_MAX: i64 = 180_000;
 /// A verb and its reading back.
 const VERB: std::ops::Range<i64> = 200..5_000;
 
@@ -107,7 +109,18 @@ impl World {
 
     /// A BMC did not answer a request in time.
     pub fn silent(&mut self, id: u64) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let claim = worker.claim.clone();
         self.failed(id, Failed::new("redfish.discover", "the BMC does not answer".into(), true));
+        self.unsettled(&claim);
+    }
+
+    /// As `driver::worker` does at its end.
+    fn unsettled(&self, claim: &Claim) {
+        if claim.action.harms_late() && self.mutant != Some(Mutant::CleanupInHaste) {
+            let until = self.now + LATE_MAX;
+            self.settle(self.store.unsettled(&claim.job.id, claim.job.epoch, until, self.now));
+        }
     }
 
     /// The wait for a sign of a boot is over.
@@ -192,7 +205,9 @@ impl World {
                 }
                 continue;
             }
-            self.stop(id);
+            if let Some(worker) = self.stop(id) {
+                self.unsettled(&worker.claim);
+            }
         }
     }
 
@@ -237,7 +252,9 @@ impl World {
     pub fn restart(&mut self) {
         self.is_up = true;
         self.tell("the controller is back".into());
-        self.ask(self.store.resume_all(self.now));
+        let is_hasty = self.mutant == Some(Mutant::CleanupInHaste);
+        let until = if is_hasty { 0 } else { self.now + LATE_MAX };
+        self.ask(self.store.resume_all(self.now, until));
         for job in self.ask(self.store.jobs_awaiting_machine()) {
             let since = self.now;
             self.later(SILENCE, Happening::LostBoot { job_id: job.id, epoch: job.epoch, since });

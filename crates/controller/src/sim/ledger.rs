@@ -15,8 +15,6 @@ pub struct Known {
     /// The epoch of its newest claim.
     pub claimed: i64,
     outcome: Option<Outcome>,
-    /// When its outcome was known.
-    ended_at: i64,
     complete: Option<State>,
     /// The boot that has its permit.
     permitted: Option<String>,
@@ -27,8 +25,6 @@ pub struct Ledger {
     pub known: HashMap<String, Known>,
     pub violations: Vec<String>,
     pub writes: u32,
-    /// Jobs whose machine may be changed by a request that a worker left behind.
-    pub unsure: u32,
 }
 
 impl World {
@@ -71,7 +67,6 @@ impl World {
     }
 
     fn judge_job(&mut self, job: &JobRow) {
-        let now = self.now;
         let known = self.ledger.known.entry(job.id.clone()).or_default();
         let outcome = job.state.outcome().cloned();
         let mut wrong = Vec::new();
@@ -84,10 +79,6 @@ impl World {
         let is_news = known.outcome.is_none() && outcome.is_some();
         let is_at_rest = known.complete.is_none() && job.state.is_complete();
         known.outcome.clone_from(&outcome);
-        if is_news {
-            known.ended_at = now;
-        }
-        let ended_at = known.ended_at;
         if job.state.is_complete() {
             known.complete = Some(job.state.clone());
         }
@@ -103,7 +94,7 @@ impl World {
             }
         }
         if is_at_rest {
-            wrong.extend(self.not_at_rest(job, ended_at));
+            wrong.extend(self.not_at_rest(job));
         }
         for what in wrong {
             self.violation(format!("{}: {what}", job.id));
@@ -114,16 +105,21 @@ impl World {
         self.machines.iter().any(|machine| machine.installed.as_deref() == Some(&job.attempt))
     }
 
+    /// A machine at rest stays so, whatever its BMC was asked for before.
+    pub fn judge_rest(&mut self, machine: usize) {
+        let serial = self.machines[machine].serial.clone();
+        let jobs = self.ask(self.store.jobs(None, Some(serial), None, 1));
+        for job in jobs.into_iter().filter(|job| job.state.is_complete()) {
+            if let Some(what) = self.not_at_rest(&job) {
+                self.violation(format!("{}: {what}, since a request came late", job.id));
+            }
+        }
+    }
+
     /// A job that ends without a problem leaves no medium and no override of its own behind.
-    fn not_at_rest(&mut self, job: &JobRow, ended_at: i64) -> Option<String> {
+    fn not_at_rest(&self, job: &JobRow) -> Option<String> {
         let index = self.machine_of(job)?;
         if job.state.problem().is_some() {
-            return None;
-        }
-        // What a request that was left behind still does, or did after the cleanup, nobody can know.
-        let is_late = self.machines[index].late_at.is_some_and(|at| at >= ended_at);
-        if is_late || self.has_late_effects(index) {
-            self.ledger.unsure += 1;
             return None;
         }
         let machine = &self.machines[index];

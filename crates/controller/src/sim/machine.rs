@@ -23,8 +23,6 @@ pub struct Machine {
     pub board: String,
     pub power: Power,
     pub boots_cd_once: bool,
-    /// When a request took effect that nobody waited for any more.
-    pub late_at: Option<i64>,
     /// Hashes of the tokens of what is inserted.
     pub maintenance: Option<Vec<u8>>,
     pub task: Option<Vec<u8>>,

@@ -79,7 +79,6 @@ impl World {
                 board: format!("SN{board}"),
                 power: redfish::Power::On,
                 boots_cd_once: false,
-                late_at: None,
                 maintenance: None,
                 task: None,
                 boot: 0,
@@ -164,8 +163,8 @@ impl World {
             Happening::Silent { worker } => self.silent(worker),
             Happening::Evidence { worker } => self.evidence(worker),
             Happening::Landed { machine, effects } => {
-                self.machines[machine].late_at = Some(self.now);
                 self.land(machine, effects);
+                self.judge_rest(machine);
             }
             Happening::Late { job_id, epoch, event } => self.late(&job_id, epoch, event),
             Happening::LostBoot { job_id, epoch, since } => self.lost_boot(&job_id, epoch, since),
@@ -273,12 +272,6 @@ impl World {
         self.machines.iter().position(|machine| machine.serial == job.server_serial)
     }
 
-    pub fn has_late_effects(&self, index: usize) -> bool {
-        self.queue.values().any(
-            |happening| matches!(happening, Happening::Landed { machine, .. } if *machine == index),
-        )
-    }
-
     /// A medium, as long as its token is good.
     pub fn readable(&self, token: Vec<u8>) -> Option<MediumRow> {
         self.ask(self.store.medium(token)).filter(|medium| !medium.revoked)
@@ -297,7 +290,6 @@ impl World {
         Ended {
             violations: self.ledger.violations,
             writes: self.ledger.writes,
-            unsure: self.ledger.unsure,
             faults: self.faults,
             happenings: self.happenings,
             trace: self.trace,

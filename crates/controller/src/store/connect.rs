@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0004_bmc.sql"),
     include_str!("../../migrations/0005_access.sql"),
     include_str!("../../migrations/0006_node_sessions.sql"),
+    include_str!("../../migrations/0007_unsettled.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -35,6 +35,8 @@ pub struct JobRow {
     pub created_at: i64,
     pub updated_at: i64,
     pub media_plan: Option<String>,
+    /// See [`Store::unsettled`].
+    pub unsettled_until: i64,
 }
 
 /// What `POST /jobs` stores.
@@ -76,7 +78,7 @@ pub struct Applied {
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
-    media_plan FROM jobs";
+    media_plan, unsettled_until FROM jobs";
 
 fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {
@@ -115,6 +117,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         created_at: row.get(14)?,
         updated_at: row.get(15)?,
         media_plan: row.get(16)?,
+        unsettled_until: row.get(17)?,
     })
 }
 
@@ -224,7 +227,11 @@ pub(super) fn apply(
     now: i64,
 ) -> Result<JobRow, Error> {
     let state = transition(&job.state, event)?;
-    let due_at = state.action().map(|_| now);
+    let due_at = state.action().map(|_| match state {
+        // What the BMC does late is put back only by what comes after it.
+        State::Closing { .. } => now.max(job.unsettled_until),
+        State::Queued | State::Provisioning(_) | State::Complete { .. } => now,
+    });
     let deadline_at = deadline_secs(&state).map(|secs| now + secs.cast_signed() * 1000);
     // The epoch moves with the state: a worker of the former state can write nothing more.
     db.execute(
@@ -271,6 +278,14 @@ fn kind(event: &Event) -> &'static str {
         Event::Cancelled => "cancelled",
         Event::Restored(_) => "restored",
     }
+}
+
+fn keep_unsettled(db: &Db, id: &str, until: i64) -> Result<(), Error> {
+    db.execute(
+        "UPDATE jobs SET unsettled_until = max(unsettled_until, ?2) WHERE id = ?1",
+        params![id, until],
+    )?;
+    Ok(())
 }
 
 /// The job that was created with this `Idempotency-Key`, from a body of this hash.
@@ -447,15 +462,48 @@ impl Store {
         .await
     }
 
-    /// After a start nobody works on anything: every open job is due at once.
-    pub async fn resume_all(&self, now: i64) -> Result<usize, Error> {
+    /// After a start nobody works on anything: every open job is due at once. What the workers of the
+    /// life before asked a BMC for may come until `unsettled_until`.
+    pub async fn resume_all(&self, now: i64, unsettled_until: i64) -> Result<usize, Error> {
         self.write(move |db| {
-            Ok(db.execute(
-                "UPDATE jobs SET due_at = ?1, epoch = epoch + 1 WHERE status <> 'complete'
-                 AND due_at IS NULL AND json_extract(state, '$.provisioning') IS NOT 'awaiting_machine'
-                 AND json_extract(state, '$.provisioning') IS NOT 'writing'",
-                [now],
-            )?)
+            let mut query =
+                db.prepare(&format!("{SELECT} WHERE status <> 'complete' AND due_at IS NULL"))?;
+            let jobs: Vec<JobRow> = query.query_map([], job_row)?.collect::<Result<_, _>>()?;
+            let mut resumed = 0;
+            for job in jobs {
+                let Some(action) = job.state.action() else { continue };
+                resumed += db.execute(
+                    "UPDATE jobs SET due_at = ?2, epoch = epoch + 1 WHERE id = ?1",
+                    params![job.id, now],
+                )?;
+                if action.harms_late() {
+                    keep_unsettled(db, &job.id, unsettled_until)?;
+                }
+            }
+            Ok(resumed)
+        })
+        .await
+    }
+
+    /// The BMC may carry out until `until` what the worker of `epoch` asked it for, without having seen
+    /// the effect. A clean-up that has begun meanwhile waits for that.
+    pub async fn unsettled(&self, id: &str, epoch: i64, until: i64, now: i64) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write(move |db| {
+            let job = get(db, &id)?;
+            if job.state.is_complete() {
+                return Ok(());
+            }
+            keep_unsettled(db, &id, until)?;
+            if matches!(job.state, State::Closing { .. }) && job.epoch != epoch {
+                db.execute(
+                    "UPDATE jobs SET due_at = max(due_at, ?2) WHERE id = ?1 AND due_at IS NOT NULL",
+                    params![id, until],
+                )?;
+            }
+            let message =
+                "the BMC may still do what it was asked for last; a clean-up waits for that";
+            tell(db, &job, &Line { kind: "unsettled", message, ..Line::default() }, now)
         })
         .await
     }

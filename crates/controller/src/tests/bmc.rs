@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -26,9 +27,14 @@ pub enum Play {
     NoInsert,
     /// Its BMC never answers an insert.
     HangInsert,
+    /// Its BMC carries an insert out after a while, and answers none.
+    LateInsert,
     /// Its BMC calls as many inserts bad requests.
     RefuseInserts(usize),
 }
+
+/// After which a late insert is carried out.
+const LATE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -127,7 +133,14 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     if !is_open && parts.headers.get("x-auth-token").is_none_or(|token| token != "session-1") {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    if path.ends_with("InsertMedia") && bmc.play == Play::HangInsert {
+    if path.ends_with("InsertMedia") && bmc.play == Play::LateInsert {
+        let (bmc, path, body) = (bmc.clone(), path.clone(), body.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            post(&bmc, &path, &body)
+        });
+    }
+    if path.ends_with("InsertMedia") && matches!(bmc.play, Play::HangInsert | Play::LateInsert) {
         bmc.seen.lock().unwrap().story.push("insert hangs".into());
         std::future::pending::<()>().await;
     }

@@ -329,15 +329,19 @@ async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_stopped_leaves_no_session_behind() {
+async fn a_worker_that_is_stopped_leaves_no_session_and_no_late_medium_behind() {
     let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
-    let bmc = Bmc::start("SN1", Play::HangInsert).await;
+    let controller =
+        Controller::start_with(dir.path(), |settings| settings.time_scale = 0.02).await;
+    let bmc = Bmc::start("SN1", Play::LateInsert).await;
     let id = create(&controller, &bmc).await;
     bmc.until(|seen| seen.story == ["insert hangs"]).await;
     let path = format!("/api/v1/jobs/{id}/cancel");
     assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
-    controller.job_when(&id, is_complete).await;
+    let job = controller.job_when(&id, is_complete).await;
+    assert_eq!(job["cleanup_problem"], Value::Null);
+    assert_eq!(bmc.story(), ["insert hangs", "insert 0", "eject 0"]);
+    controller.events_when(&id, |events| events.to_string().contains("unsettled")).await;
     bmc.until(|seen| seen.sessions_open == 0).await;
 }
 
