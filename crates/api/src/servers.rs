@@ -14,6 +14,10 @@ pub struct ServerSpec {
     /// it wrong. Left out, it is what the BMC says; a probe shows which that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc_profile: Option<String>,
+    /// The BMC tells another UUID than the machine's firmware has, and always has: only the serial number
+    /// tells then whether a job writes the right machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dangerously_ignore_uuid: bool,
 }
 
 /// How to reach a BMC.
@@ -45,6 +49,9 @@ pub struct Server {
     /// As a person set it; absent where the BMC's own word counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc_profile: Option<String>,
+    /// As a person set it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dangerously_ignore_uuid: bool,
     /// When the BMC refused these credentials. They are not sent again until they are set anew, so
     /// that no account is locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]

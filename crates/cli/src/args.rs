@@ -128,6 +128,10 @@ pub enum Server {
         /// shows what it tells.
         #[arg(long)]
         bmc_profile: Option<String>,
+        /// Let a machine be written whose UUID is not the one that its BMC tells: for BMCs that tell a
+        /// wrong one. Two machines of one serial number are not told apart then.
+        #[arg(long)]
+        dangerously_ignore_uuid: bool,
     },
     /// All servers.
     List,

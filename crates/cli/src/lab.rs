@@ -61,7 +61,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         certificate_sha256: Some(text("certificate_sha256")),
         ca_pem: None,
     };
-    let spec = ServerSpec { bmc: bmc_spec, bmc_profile: None };
+    let spec = ServerSpec { bmc: bmc_spec, bmc_profile: None, dangerously_ignore_uuid: false };
     client.put(&format!("/api/v1/servers/{}", encoded(&serial)), &spec)?;
     tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
     let ended = supervise(&mut controller.0, &mut bmc.0);

@@ -19,7 +19,16 @@ const STATE_HEAD: [&str; 2] = ["POWER", "BOOT OVERRIDE"];
 
 pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
     match command {
-        Server::Set { serial, bmc_url, username, password_file, pin, bmc_ca, bmc_profile } => {
+        Server::Set {
+            serial,
+            bmc_url,
+            username,
+            password_file,
+            pin,
+            bmc_ca,
+            bmc_profile,
+            dangerously_ignore_uuid,
+        } => {
             let ca_pem = match bmc_ca {
                 Some(file) => Some(
                     fs::read_to_string(&file)
@@ -36,6 +45,7 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
                     ca_pem,
                 },
                 bmc_profile,
+                dangerously_ignore_uuid,
             };
             let server = client.put(&path(&serial), &spec)?;
             show(format, &server, &HEAD, |server| vec![row(server)]);

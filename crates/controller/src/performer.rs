@@ -219,7 +219,8 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
         hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
         urls.push(medium_url(app, &token, *kind));
     }
-    let issued = app.store.issue_media(&job.id, chosen.plan.name(), hashes, now_ms()).await;
+    let (plan, uuid) = (chosen.plan.name(), machine.uuid.clone());
+    let issued = app.store.issue_media(&job.id, plan, uuid, hashes, now_ms()).await;
     issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
     app.media.forget_reads(&job.id);
     insert_all(bmc, &chosen, urls).await

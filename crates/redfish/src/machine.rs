@@ -17,6 +17,8 @@ const MEMBERS_MAX: usize = 64;
 pub struct Machine {
     pub system_path: String,
     pub serial: String,
+    /// SMBIOS UUID, as the BMC writes it; empty where it tells none.
+    pub uuid: String,
     pub manufacturer: String,
     pub model: String,
     /// What kind of BMC it has.
@@ -355,6 +357,7 @@ fn machine_of(
         bmc_firmware: firmware.unwrap_or_default().trim().to_owned(),
         settings_path: link(&system["@Redfish.Settings"]["SettingsObject"]),
         serial: text("SerialNumber"),
+        uuid: text("UUID"),
         manufacturer: text("Manufacturer"),
         model: text("Model"),
         power: power_of(system),

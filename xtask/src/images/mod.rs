@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
@@ -54,6 +55,11 @@ impl What {
     }
 }
 
+fn static_programs() -> anyhow::Result<()> {
+    let target = ["--target", STATIC_TARGET, "-p", "dispatcher", "-p", "tools"];
+    run("cargo", &[["build", "--release", "--locked"].as_slice(), &target].concat())
+}
+
 /// Makes an image, or finds that it was made of the same inputs before.
 pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     if what == What::Os {
@@ -62,8 +68,7 @@ pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     }
     let mut inputs = files(&root.join("maintenance-os"))?;
     if what.has_programs() {
-        let target = ["--target", STATIC_TARGET, "-p", "dispatcher", "-p", "tools"];
-        run("cargo", &[["build", "--release", "--locked"].as_slice(), &target].concat())?;
+        static_programs()?;
         let release = root.join("target").join(STATIC_TARGET).join("release");
         inputs.extend(STATIC_PROGRAMS.map(|name| release.join(name)));
     }
@@ -81,30 +86,59 @@ pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     fs::write(&record, digest).with_context(|| format!("write {}", record.display()))
 }
 
-/// Builds maintenance.iso once more, from the packages on, and compares: the same inputs give the same
-/// medium.
-pub fn twice(root: &Path) -> anyhow::Result<()> {
-    let again = root.join("target/images-again");
-    let script = root.join("maintenance-os/build");
-    let status = std::process::Command::new(&script)
-        .env("SHOAL_IMAGES_DIR", &again)
-        .status()
-        .with_context(|| format!("start {}", script.display()))?;
-    ensure!(status.success(), "{} ended with {status}", script.display());
-    let hash = |dir: PathBuf| -> anyhow::Result<String> {
-        let path = dir.join("maintenance.iso");
-        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(hex::encode(Sha256::digest(&bytes)))
-    };
-    let (first, second) = (hash(root.join("target/images"))?, hash(again.clone())?);
-    ensure!(
-        first == second,
-        "two builds of maintenance.iso differ: {first} in target/images, {second} in {}; \
-         `diffoscope` tells where",
-        again.display()
-    );
-    println!("maintenance.iso: two builds, one hash: {first}");
-    fs::remove_dir_all(&again).with_context(|| format!("remove {}", again.display()))
+/// maintenance.iso built beside other work, from the packages on and in a place of its own.
+pub struct Again {
+    build: Child,
+    dir: PathBuf,
+    log: PathBuf,
+}
+
+impl Again {
+    pub fn begin(root: &Path) -> anyhow::Result<Again> {
+        static_programs()?;
+        let dir = root.join("target/images-again");
+        let log = root.join("target/images-again.log");
+        let script = root.join("maintenance-os/build");
+        println!("$ {} for target/images-again, in the background", script.display());
+        let file = fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let build = Command::new(&script)
+            .env("SHOAL_IMAGES_DIR", &dir)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start {}", script.display()))?;
+        Ok(Again { build, dir, log })
+    }
+
+    /// The same inputs give the same medium.
+    pub fn compare(mut self, root: &Path) -> anyhow::Result<()> {
+        let status = self.build.wait().context("wait for the build in the background")?;
+        ensure!(status.success(), "it ended with {status}; see {}", self.log.display());
+        let hash = |dir: &Path| -> anyhow::Result<String> {
+            let path = dir.join("maintenance.iso");
+            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok(hex::encode(Sha256::digest(&bytes)))
+        };
+        let (first, second) = (hash(&root.join("target/images"))?, hash(&self.dir)?);
+        ensure!(
+            first == second,
+            "two builds of maintenance.iso differ: {first} in target/images, {second} in {}; \
+             `diffoscope` tells where",
+            self.dir.display()
+        );
+        println!("maintenance.iso: two builds, one hash: {first}");
+        fs::remove_dir_all(&self.dir).with_context(|| format!("remove {}", self.dir.display()))
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        // Where something else failed first; an ended one takes no signal.
+        if let Err(error) = self.build.kill().and_then(|()| self.build.wait()) {
+            eprintln!("end the build in the background: {error}");
+        }
+    }
 }
 
 /// Every file below a directory, in a fixed order.

@@ -289,7 +289,7 @@ impl World {
             (MediumKind::Maintenance, token("maintenance")),
             (MediumKind::Task, token("task")),
         ];
-        self.ask(self.store.issue_media(job_id, "cd+cd", tokens, self.now));
+        self.ask(self.store.issue_media(job_id, "cd+cd", String::new(), tokens, self.now));
         self.tokens.insert(job_id.into(), [token("maintenance"), token("task")]);
         self.read_at.remove(job_id);
     }

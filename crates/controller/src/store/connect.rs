@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0005_access.sql"),
     include_str!("../../migrations/0006_node_sessions.sql"),
     include_str!("../../migrations/0007_unsettled.sql"),
+    include_str!("../../migrations/0008_machine_uuid.sql"),
 ];
 
 /// What [`open`] makes of a database.

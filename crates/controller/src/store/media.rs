@@ -55,18 +55,22 @@ pub struct MediumRow {
 }
 
 impl Store {
-    /// New tokens for a new insert by this plan; the job's earlier ones are dead from now on.
+    /// New tokens for a new insert by this plan, into the machine of this UUID; the job's earlier ones are dead from now on.
     pub async fn issue_media(
         &self,
         job_id: &str,
         media_plan: &'static str,
+        machine_uuid: String,
         tokens: Vec<(MediumKind, Vec<u8>)>,
         now: i64,
     ) -> Result<(), Error> {
         let job_id = job_id.to_owned();
         self.write(move |db| {
             revoke(db, &job_id, now)?;
-            db.execute("UPDATE jobs SET media_plan = ?2 WHERE id = ?1", [&job_id, media_plan])?;
+            db.execute(
+                "UPDATE jobs SET media_plan = ?2, machine_uuid = ?3 WHERE id = ?1",
+                [&job_id, media_plan, &machine_uuid],
+            )?;
             for (kind, hash) in tokens {
                 db.execute(
                     "INSERT INTO media (token_hash, job_id, kind, created_at) VALUES (?1, ?2, ?3, ?4)",

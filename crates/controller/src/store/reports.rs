@@ -132,6 +132,13 @@ impl Store {
                     "this machine's serial is {:?}, the job is for {:?}",
                     request.dmi.serial, job.server_serial
                 )))
+            } else if let Some(uuid) = other_uuid(db, &job, &request)? {
+                Some(Unheard::WrongMachine(format!(
+                    "this machine's UUID is {}, its BMC says {uuid}: the BMC is another machine's, or two \
+                     have serial {:?}; if the BMC is known to tell a wrong UUID, set the server with \
+                     --dangerously-ignore-uuid",
+                    request.dmi.uuid, job.server_serial
+                )))
             } else if job.boot_id.as_ref() != Some(&request.boot_id) {
                 Some(Unheard::PermitTaken("the session is of another boot than the request".into()))
             } else {
@@ -294,6 +301,18 @@ impl Store {
         })
         .await
     }
+}
+
+/// What the BMC tells as the machine's UUID, if that cannot be the one of the machine that asks.
+fn other_uuid(db: &Db, job: &JobRow, request: &PermitRequest) -> Result<Option<String>, Error> {
+    let (told, is_ignored): (String, bool) = db.query_row(
+        "SELECT machine_uuid, ignores_uuid FROM jobs JOIN servers ON serial = server_serial
+         WHERE jobs.id = ?1",
+        [&job.id],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let is_other = !is_ignored && recipe::uuid::contradict(&told, &request.dmi.uuid);
+    Ok(is_other.then_some(told))
 }
 
 /// The first hello of a boot. After the permit it tells that the boot which had that is gone.

@@ -16,6 +16,8 @@ pub struct ServerRow {
     pub bmc_ca_pem: Option<String>,
     /// As a person set it.
     pub bmc_profile: Option<String>,
+    /// The BMC is known to tell another UUID than the machine.
+    pub ignores_uuid: bool,
     /// When the BMC refused these credentials.
     pub login_refused_at: Option<i64>,
     pub created_at: i64,
@@ -24,8 +26,8 @@ pub struct ServerRow {
 }
 
 const SELECT: &str = "SELECT serial, bmc_url, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, \
-    bmc_profile, login_refused_at, created_at, updated_at, (SELECT id FROM jobs WHERE server_serial = serial AND status <> 'complete') \
-    FROM servers";
+    bmc_profile, login_refused_at, created_at, updated_at, (SELECT id FROM jobs WHERE server_serial = serial AND status <> 'complete'), \
+    ignores_uuid FROM servers";
 
 fn server(row: &Row) -> rusqlite::Result<ServerRow> {
     Ok(ServerRow {
@@ -40,6 +42,7 @@ fn server(row: &Row) -> rusqlite::Result<ServerRow> {
         created_at: row.get(8)?,
         updated_at: row.get(9)?,
         active_job: row.get(10)?,
+        ignores_uuid: row.get(11)?,
     })
 }
 
@@ -75,11 +78,11 @@ impl Store {
             )?;
             db.execute(
                 "INSERT INTO servers (serial, bmc_url, bmc_username, bmc_password, bmc_pin,
-                 bmc_ca_pem, created_at, updated_at, bmc_profile)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 bmc_ca_pem, created_at, updated_at, bmc_profile, ignores_uuid)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
                  ON CONFLICT (serial) DO UPDATE SET bmc_url = ?2, bmc_username = ?3,
                  bmc_password = ?4, bmc_pin = ?5, bmc_ca_pem = ?6, updated_at = ?8,
-                 bmc_profile = ?9, login_refused_at = NULL",
+                 bmc_profile = ?9, ignores_uuid = ?10, login_refused_at = NULL",
                 params![
                     new.serial,
                     new.bmc_url,
@@ -89,7 +92,8 @@ impl Store {
                     new.bmc_ca_pem,
                     new.created_at,
                     new.updated_at,
-                    new.bmc_profile
+                    new.bmc_profile,
+                    new.ignores_uuid
                 ],
             )?;
             Ok(!known)

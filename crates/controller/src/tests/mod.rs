@@ -10,6 +10,7 @@ pub mod bmc;
 mod disk_full;
 mod firmware;
 mod fleet;
+mod identity;
 mod jobs;
 mod media;
 mod node_messages;

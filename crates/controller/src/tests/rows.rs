@@ -18,6 +18,7 @@ pub fn server(serial: &str) -> ServerRow {
         bmc_pin: None,
         bmc_ca_pem: None,
         bmc_profile: None,
+        ignores_uuid: false,
         login_refused_at: None,
         created_at: 0,
         updated_at: 0,
