@@ -13,6 +13,7 @@
 //!             the controller killed twice           SSH login on the installed system
 //! ```
 
+mod cancel;
 mod power_offs;
 mod world;
 
@@ -42,6 +43,8 @@ const KILL_AFTER_BYTES: u64 = 20 << 20;
 pub enum Workflow {
     /// Every case of `x test`.
     Linux,
+    /// A machine whose job is cancelled while it writes, and whose BMC is away.
+    Cancel,
     /// Only machines that lose their power, as many as are asked for.
     PowerOffs,
 }
@@ -74,6 +77,11 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 .context("a machine without power")?;
             provision(&mut lab, true).context("provision a machine")?;
             Ok(5)
+        }
+        Workflow::Cancel => {
+            let lab = Lab::start(root, "cancel", true)?;
+            cancel::cancel(&lab)?;
+            Ok(1)
         }
         Workflow::PowerOffs => {
             let lab = Lab::start(root, "power-offs", true)?;

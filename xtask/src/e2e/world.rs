@@ -175,6 +175,15 @@ impl World {
         Ok(output.stdout)
     }
 
+    /// Stops the BMC's program, or lets it go on; the machine itself runs on.
+    pub fn signal_bmc(&self, signal: &str) -> anyhow::Result<()> {
+        let pid = self.bmc.as_ref().context("no machine runs")?.id().to_string();
+        let status =
+            Command::new("kill").args(["-s", signal, &pid]).status().context("run kill")?;
+        ensure!(status.success(), "kill -s {signal} {pid} ended with {status}");
+        Ok(())
+    }
+
     pub fn register(&self, machine: &Machine, serial: &str) -> anyhow::Result<()> {
         let password = self.dir.join("bmc-password");
         fs::write(&password, BMC_PASSWORD)?;

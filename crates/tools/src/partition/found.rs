@@ -123,6 +123,12 @@ mod tests {
         let mut lvm = b"LABELONE".to_vec();
         lvm.extend(le32(&[1, 0, 0, 32]));
         lvm.extend(b"LVM2 001");
+        // BitLocker's volume header of Windows 7 and later leads to its metadata (libbde's documentation).
+        let bitlocker = vec![
+            (0, b"\xeb\x58\x90-FVE-FS-".to_vec()),
+            (176, (1u64 << 20).to_le_bytes().to_vec()),
+            (1 << 20, b"-FVE-FS-".to_vec()),
+        ];
         let mut gfs2 = be32(&[0x0116_1970, 1, 0, 0, 100, 0]);
         gfs2.extend(be32(&[1801, 1900]));
         vec![
@@ -140,6 +146,7 @@ mod tests {
             ("oracleasm", vec![(32, b"ORCLDISK".to_vec())]),
             ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x01".to_vec())]),
             ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x02".to_vec())]),
+            ("BitLocker", bitlocker),
             ("swap", vec![(1024, le32(&[1, 100])), (4086, b"SWAPSPACE2".to_vec())]),
             ("btrfs", vec![((64 << 10) + 64, b"_BHRfS_M".to_vec())]),
         ]
