@@ -160,6 +160,7 @@ async fn resume(app: &App) -> anyhow::Result<()> {
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");
     }
+    tokens::take_former(app).await?;
     app.media.sweep(&app.store.attempts_with_media().await?)?;
     let media = app.media.clone();
     Ok(tokio::task::spawn_blocking(move || media.prepare()).await?)

@@ -295,8 +295,9 @@ pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
 }
 
 async fn token_row(app: &App, text: &str) -> Answer<Option<TokenRow>> {
-    let Some(id) = tokens::id(text) else { return Ok(None) };
-    let row = app.store.token(id).await?;
+    let id = tokens::id(text).map(str::to_owned).or_else(|| tokens::former_id(text));
+    let Some(id) = id else { return Ok(None) };
+    let row = app.store.token(&id).await?;
     Ok(row.filter(|row| bool::from(sha256(text.as_bytes()).ct_eq(&row.hash))))
 }
 

@@ -93,10 +93,6 @@ pub fn routes() -> Vec<Route> {
         admin(Method::POST, "/api/v1/artifacts/scrub", ADMIN, artifacts::scrub).without_limit(),
         admin(Method::GET, "/api/v1/artifacts/export", ADMIN, artifacts::export).without_limit(),
         admin(Method::POST, "/api/v1/artifacts/import", ADMIN, artifacts::import).without_limit(),
-        admin(Method::GET, "/api/v1/artifacts/tokens", ADMIN, artifacts::tokens).without_limit(),
-        admin(Method::POST, "/api/v1/artifacts/tokens", ADMIN, artifacts::create_token),
-        admin(Method::DELETE, "/api/v1/artifacts/tokens/{name}", ADMIN, artifacts::revoke_token)
-            .without_limit(),
         admin(Method::GET, "/api/v1/tokens", ADMIN, access::list),
         admin(Method::POST, "/api/v1/tokens", ADMIN, access::create),
         admin(Method::DELETE, "/api/v1/tokens/{id}", ADMIN, access::revoke),

@@ -124,41 +124,79 @@ async fn pulled(controller: &Controller) {
     assert_eq!((&done["manifests_marked"], &done["blobs_removed"]), (&json!(0), &json!(0)));
 }
 
-#[tokio::test]
-async fn a_publishers_token_is_for_its_prefix_until_it_is_revoked() {
-    let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
-    let new = json!({"name": "ci", "push": ["os-images/"], "days": 1});
-    let path = "/api/v1/artifacts/tokens";
-    let created = controller.request("POST", path).json(&new).send().await.unwrap();
-    assert_eq!(created.status(), 201);
-    let created: Value = created.json().await.unwrap();
-    let token = created["token"].as_str().unwrap();
-    push(&controller, token, "os-images/debian:13", b"debian").await;
-    assert_eq!(push_blob(&controller, token, "tools/x", b"x").await, 403);
+/// What a token for `os-images/` opens, and what it does not.
+async fn is_for_os_images(controller: &Controller, token: &str) {
+    push(controller, token, "os-images/debian:13", b"debian").await;
+    assert_eq!(push_blob(controller, token, "tools/x", b"x").await, 403);
     for (path, expected) in [
         ("/v2/", 200),
         ("/v2/os-images/debian/tags/list", 200),
         ("/v2/tools/x/tags/list", 403),
-        ("/api/v1/artifacts/tokens", 401),
-        ("/api/v1/jobs", 401),
+        ("/api/v1/tokens", 403),
+        ("/api/v1/jobs", 403),
     ] {
-        assert_eq!(status(&controller, token, path).await, expected, "{path}");
+        assert_eq!(status(controller, token, path).await, expected, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_publishers_token_is_for_its_prefix_until_it_is_revoked() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let new = json!({"role": "publisher", "name": "ci", "push": ["os-images/"], "days": 1});
+    let path = "/api/v1/tokens";
+    let created = controller.request("POST", path).json(&new).send().await.unwrap();
+    assert_eq!(created.status(), 201);
+    let created: Value = created.json().await.unwrap();
+    let token = created["secret"].as_str().unwrap();
+    is_for_os_images(&controller, token).await;
     let listed = controller.get(path).await;
-    assert_eq!(listed["tokens"][0]["name"], "ci");
-    assert_eq!(listed["tokens"][0]["token"], Value::Null);
-    for bad in [
-        json!({"name": "ci", "days": 1}),
-        json!({"name": "x", "push": ["../"], "days": 1}),
-        json!({"name": "x", "days": 0}),
-    ] {
-        let refused = controller.request("POST", path).json(&bad).send().await.unwrap();
-        assert_eq!(refused.status(), 422, "{bad}");
-    }
-    let revoked = controller.request("DELETE", &format!("{path}/ci")).send().await.unwrap();
+    assert_eq!(listed["tokens"][0]["push"], json!(["os-images/"]));
+    let path = format!("{path}/{}", created["id"].as_str().unwrap());
+    let revoked = controller.request("DELETE", &path).send().await.unwrap();
     assert_eq!(revoked.status(), 204);
     assert_eq!(status(&controller, token, "/v2/").await, 401);
+}
+
+/// Of the registry's format 1, with a token for `os-images/` that it made.
+fn make_former(dir: &std::path::Path, token: &str) {
+    let rights = json!({
+        "name": "ci", "pull": [], "push": ["os-images/"], "expires_ms": i64::MAX >> 1
+    });
+    let index = rusqlite::Connection::open(dir.join("data/registry/registry.sqlite")).unwrap();
+    index
+        .execute_batch(
+            "CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL)
+                STRICT, WITHOUT ROWID;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    let row = ["ci".into(), Digest::of(token.as_bytes()).to_string(), rights.to_string()];
+    index.execute("INSERT INTO tokens VALUES (?1, ?2, ?3)", row).unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_the_registry_once_made_stays_good_and_can_be_revoked() {
+    let dir = temp_dir();
+    let token = format!("shp_publisher_{}", "5e".repeat(32));
+    Controller::start(dir.path()).await.kill().await;
+    make_former(dir.path(), &token);
+    let controller = Controller::start(dir.path()).await;
+    is_for_os_images(&controller, &token).await;
+    for wrong in [&token[..token.len() - 1], &token.replace("5e", "6e"), &format!("{token}0")] {
+        assert_eq!(status(&controller, wrong, "/v2/").await, 401, "{wrong}");
+    }
+    let listed = controller.get("/api/v1/tokens").await;
+    let listed = &listed["tokens"][0];
+    assert_eq!((&listed["role"], &listed["name"]), (&json!("publisher"), &json!("ci")));
+    let path = format!("/api/v1/tokens/{}", listed["id"].as_str().unwrap());
+    assert_eq!(controller.request("DELETE", &path).send().await.unwrap().status(), 204);
+    controller.kill().await;
+    // A start that died before the registry forgot its own takes them again.
+    make_former(dir.path(), &token);
+    let controller = Controller::start(dir.path()).await;
+    assert_eq!(status(&controller, &token, "/v2/").await, 401, "revoked is revoked");
+    assert_eq!(controller.app.registry.former_tokens().await.unwrap(), []);
 }
 
 #[tokio::test]
