@@ -85,11 +85,11 @@ fn fleet_arguments() -> Vec<String> {
 
 /// A publisher's token, used once; answers the token.
 fn publish(controller: &Controller, places: &mut Vec<Place>) -> anyhow::Result<String> {
-    let new = json!({"name": "canary", "push": ["os/"], "days": 1});
-    let url = format!("{}/artifacts/tokens", controller.base);
+    let new = json!({"role": "publisher", "name": "canary", "push": ["os/"], "days": 1});
+    let url = format!("{}/tokens", controller.base);
     let mut answer = controller.agent.post(&url).send_json(&new)?;
     let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
-    let token = answer["token"].as_str().context("no token")?.to_owned();
+    let token = answer["secret"].as_str().context("no token")?.to_owned();
     let registry = controller.base.replace("/api/v1", "/v2/os/debian/blobs/uploads/");
     // With its own agent: the other one is the admin.
     let request = agent().post(registry);
@@ -151,7 +151,7 @@ fn answers(
         get("events", format!("/jobs/{id}/events"))?;
         get("evidence", format!("/jobs/{id}/evidence"))?;
     }
-    for path in ["/servers", "/artifacts", "/artifacts/tokens"] {
+    for path in ["/servers", "/artifacts", "/tokens"] {
         get("API answers", path.into())?;
     }
     for member in members {

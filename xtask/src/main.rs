@@ -9,6 +9,7 @@
 //!   disk as a loss of power leaves it;
 //! - `fuzz`: parsers of foreign bytes; `api-fuzz`: the API, by its document;
 //! - `faults`: the controller against simulated BMCs that are broken in every way we know;
+//! - `first-run`: a controller without configuration, probed from another network namespace;
 //! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
 
@@ -17,6 +18,7 @@ mod bench;
 mod canary;
 mod controller;
 mod e2e;
+mod first_run;
 mod fleet;
 mod fuzz;
 mod images;
@@ -122,6 +124,11 @@ enum Task {
         #[arg(long, default_value_t = 0)]
         first_seed: u64,
     },
+    /// Probe a controller without configuration from another network namespace. Needs root.
+    FirstRun,
+    /// What `first-run` runs in a network namespace of its own.
+    #[command(hide = true)]
+    FirstRunProbes { programs: PathBuf },
     /// Secrets that take part in jobs, looked for in every place where they must not be.
     Canary,
     /// Figures of ours beside a peer's from the same run.
@@ -171,6 +178,11 @@ fn main() -> anyhow::Result<()> {
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
         Task::Sim { seeds, first_seed } => sim(seeds, first_seed),
+        Task::FirstRun => {
+            debug_programs()?;
+            first_run::first_run(&root, &root.join("target/debug"))
+        }
+        Task::FirstRunProbes { programs } => first_run::probes(&root, &programs),
         Task::Canary => {
             debug_programs()?;
             canary::canary(&root, &root.join("target/debug"))
@@ -236,6 +248,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("api-fuzz: all as documented after {:.1} min", minutes());
     canary::canary(root, &root.join("target/release"))?;
     println!("canary: nothing leaked after {:.1} min", minutes());
+    first_run::first_run(root, &root.join("target/release"))?;
+    println!("first run: as it should be after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux, e2e::POWER_OFFS)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())
@@ -258,6 +272,11 @@ fn debug_programs() -> anyhow::Result<()> {
 /// Where cargo puts what it builds.
 fn target_dir(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from)
+}
+
+/// This program, by its name: a build may have replaced the file that it was started from.
+fn own_program(root: &Path) -> PathBuf {
+    target_dir(root).join("debug/xtask")
 }
 
 /// Runs a program; its output goes where ours goes.

@@ -103,9 +103,8 @@ pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyh
     let built = crate::target_dir(root).join("debug");
     let program: Words = match what {
         What::Registry => vec![built.join("examples/kill_points").into()],
-        // This program, by its name: the build may just have replaced it.
         What::Controller => {
-            vec![built.join("xtask").into(), "controller-steps".into(), built.into()]
+            vec![crate::own_program(root).into(), "controller-steps".into(), built.into()]
         }
     };
     let dir = tempfile::tempdir_in("/dev/shm")?;

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! OS artifacts in the controller's own registry: what there is, its upkeep, and who else may push.
+//! OS artifacts in the controller's own registry: what there is, and its upkeep.
 //! `/api/v1/artifacts`. Pushing and pulling is the registry's own API under `/v2/` (OCI distribution-spec), not this.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// Longest life of a publisher's token.
-pub const TOKEN_DAYS_MAX: i64 = 3650;
 
 /// What the controller's registry holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,45 +61,4 @@ pub struct Imported {
     /// Where the controller put the maintenance OS that came along; null if none did. It boots it after
     /// a start with `--maintenance-iso`.
     pub maintenance_iso: Option<String>,
-}
-
-/// A publisher's token to make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewToken {
-    /// What it is called in lists: 1 to 64 printable characters without spaces. There is one of a name.
-    pub name: String,
-    /// Prefixes of the repositories that it may read, such as `os-images/`; `*` for all.
-    #[serde(default)]
-    pub pull: Vec<String>,
-    /// Prefixes of the repositories that it may read and write.
-    #[serde(default)]
-    pub push: Vec<String>,
-    /// After so many days it is dead.
-    #[schemars(range(min = 1, max = TOKEN_DAYS_MAX))]
-    pub days: i64,
-}
-
-/// A publisher's token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Token {
-    pub name: String,
-    pub pull: Vec<String>,
-    pub push: Vec<String>,
-    pub expires_at: Timestamp,
-}
-
-/// A token that was made just now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CreatedToken {
-    #[serde(flatten)]
-    pub rights: Token,
-    /// The secret: the password of any user at `/v2/`. It is told this once.
-    pub token: String,
-}
-
-/// Every publisher's token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct TokenList {
-    pub tokens: Vec<Token>,
 }

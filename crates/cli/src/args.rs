@@ -288,31 +288,6 @@ pub enum Artifact {
     },
     /// Take in a file that `export` wrote.
     Import { bundle: PathBuf },
-    /// Tokens for those who push or pull without being the admin.
-    #[command(subcommand)]
-    Token(Token),
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Token {
-    /// Make a token; it is shown once.
-    Create {
-        name: String,
-        /// Repositories below this may be pulled; * for all. Can be given several times.
-        #[arg(long)]
-        pull: Vec<String>,
-        /// Repositories below this may be pushed and pulled. Can be given several times.
-        #[arg(long)]
-        push: Vec<String>,
-        /// How long it lives.
-        #[arg(long, default_value_t = 90)]
-        days: u32,
-    },
-    List,
-    /// End a token at once.
-    Revoke {
-        name: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]

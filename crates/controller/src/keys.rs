@@ -217,9 +217,8 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     let ca_pem = String::from_utf8(ca_pem)?;
 
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !settings.listen.ip().is_unspecified() {
-        names.push(settings.listen.ip().to_string());
-    }
+    let addresses = settings.sockets.iter().map(|socket| socket.address.ip());
+    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
     for url in [&settings.node_url, &settings.media_url] {
         names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
     }

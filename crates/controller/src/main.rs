@@ -18,6 +18,7 @@ mod http;
 mod kept;
 mod keys;
 mod lanes;
+mod listeners;
 mod media;
 mod media_plan;
 mod node;
@@ -66,7 +67,7 @@ pub struct App {
 }
 
 /// How long the end of this process waits for BMCs to end their sessions. With what requests may take
-/// to end (`http::serve`) a stop takes less than 20 s, after which service managers begin to kill.
+/// to end (`http::sockets`) a stop takes less than 20 s, after which service managers begin to kill.
 const LOGOUTS_MAX: Duration = Duration::from_secs(5);
 /// And for files that are being written; what is cut off is written again at the next start.
 const BLOCKING_MAX: Duration = Duration::from_secs(3);
@@ -159,6 +160,7 @@ async fn resume(app: &App) -> anyhow::Result<()> {
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");
     }
+    tokens::take_former(app).await?;
     app.media.sweep(&app.store.attempts_with_media().await?)?;
     let media = app.media.clone();
     Ok(tokio::task::spawn_blocking(move || media.prepare()).await?)

@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use url::Url;
 
+use crate::listeners::{self, Addresses, Socket};
+
 /// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
 const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
 
@@ -64,13 +66,23 @@ pub struct ServeArgs {
     /// Where everything is kept; created when it is absent.
     #[arg(long, env = "SHOAL_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// Address and port to listen on.
+    /// Address and port for people and programs: the API and the registry. And for everyone who has no
+    /// address of their own by the next two options.
     #[arg(long, env = "SHOAL_LISTEN", default_value = "0.0.0.0:8443")]
     pub listen: SocketAddr,
-    /// This controller as a provisioned machine reaches it, such as https://192.0.2.5:8443.
+    /// Address and port for machines that are being installed, and for nobody else: what they tell, and
+    /// pulls of their job's artifact.
+    #[arg(long, env = "SHOAL_NODE_LISTEN")]
+    pub node_listen: Option<SocketAddr>,
+    /// Address and port for BMCs, and for nobody else: the media that machines boot from.
+    #[arg(long, env = "SHOAL_MEDIA_LISTEN")]
+    pub media_listen: Option<SocketAddr>,
+    /// This controller as a provisioned machine reaches it, such as https://192.0.2.5:8443; by default
+    /// the address that serves machines, or loopback where that is every address.
     #[arg(long, env = "SHOAL_NODE_URL")]
     pub node_url: Option<Url>,
-    /// This controller as a BMC reaches it; the node URL if absent.
+    /// This controller as a BMC reaches it; by default the address that serves BMCs, with the node URL's
+    /// host where that is every address.
     #[arg(long, env = "SHOAL_MEDIA_URL")]
     pub media_url: Option<Url>,
     /// The maintenance OS that machines are booted with.
@@ -85,6 +97,10 @@ pub struct ServeArgs {
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
     pub dangerously_plain_http: bool,
+    /// Serve --media-listen without TLS, for BMCs that cannot do it: who is on that network can read
+    /// recipes and their secrets, and change what machines boot.
+    #[arg(long)]
+    pub dangerously_plain_media: bool,
     /// Accept every API and registry request without a token.
     #[arg(long)]
     pub dangerously_no_auth: bool,
@@ -133,7 +149,8 @@ fn keep_last(text: &str) -> Result<(registry::Prefix, usize), String> {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub data_dir: PathBuf,
-    pub listen: SocketAddr,
+    /// At least one; the admin's first.
+    pub sockets: Vec<Socket>,
     pub node_url: Url,
     pub media_url: Url,
     pub maintenance_iso: Option<PathBuf>,
@@ -149,19 +166,17 @@ pub struct Settings {
 
 impl Settings {
     pub fn check(args: ServeArgs) -> anyhow::Result<Settings> {
-        let scheme = if args.dangerously_plain_http { "http" } else { "https" };
-        let node_url = match args.node_url {
-            Some(url) => base(url, "--node-url")?,
-            None if args.listen.ip().is_unspecified() => {
-                // Machines cannot be told "0.0.0.0"; loopback is right for a first try on one host.
-                Url::parse(&format!("{scheme}://127.0.0.1:{}", args.listen.port()))?
-            }
-            None => Url::parse(&format!("{scheme}://{}", args.listen))?,
-        };
-        let media_url = match args.media_url {
-            Some(url) => base(url, "--media-url")?,
-            None => node_url.clone(),
-        };
+        let sockets = listeners::sockets(Addresses {
+            admin: args.listen,
+            node: args.node_listen,
+            media: args.media_listen,
+            is_plain_http: args.dangerously_plain_http,
+            is_plain_media: args.dangerously_plain_media,
+        })?;
+        let given = |url: Option<Url>, option| url.map(|url| base(url, option)).transpose();
+        let node_url = given(args.node_url, "--node-url")?;
+        let media_url = given(args.media_url, "--media-url")?;
+        let (node_url, media_url) = listeners::urls(&sockets, node_url, media_url)?;
         let maintenance_iso = args
             .maintenance_iso
             .map(|path| path.canonicalize().with_context(|| format!("find {}", path.display())))
@@ -170,7 +185,7 @@ impl Settings {
             .with_context(|| format!("create {}", args.data_dir.display()))?;
         Ok(Settings {
             data_dir: args.data_dir,
-            listen: args.listen,
+            sockets,
             node_url,
             media_url,
             maintenance_iso,

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The text of a token: `shp_ROLE_ID_SECRET`. Its beginning lets scanners find one that was published by
 //! mistake, its id is what lists and logs call it, and its last digits are a checksum: a cut or mistyped
-//! one is told from a real one without the database.
+//! one is told from a real one without the database. Tokens that the registry once made by itself are taken
+//! over as they are.
 
 use anyhow::anyhow;
 use api::access::Role;
+use registry::FormerToken;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::keys::sha256;
+use crate::store::TokenRow;
+use crate::{App, now_ms};
 
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
@@ -41,6 +45,49 @@ pub fn id(text: &str) -> Option<&str> {
     let (_role, rest) = body.strip_prefix("shp_")?.split_once('_')?;
     let (id, secret) = rest.split_once('_')?;
     (id.len() == 2 * ID_BYTES && secret.len() == 2 * SECRET_BYTES).then_some(id)
+}
+
+/// What the registry's own tokens of publishers began with; 64 hex digits follow.
+const FORMER: &str = "shp_publisher_";
+
+/// The id of a token that the registry made before all were made here: its text names none.
+pub fn former_id(text: &str) -> Option<String> {
+    let secret = text.strip_prefix(FORMER)?;
+    let is_secret =
+        secret.len() == 2 * SECRET_BYTES && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_secret.then(|| id_of_hash(&hex::encode(sha256(text.as_bytes()))))
+}
+
+fn id_of_hash(sha256: &str) -> String {
+    sha256.chars().take(2 * ID_BYTES).collect()
+}
+
+/// Takes over the tokens that the registry made. Done again after a crash it changes nothing: ids are
+/// what they were, and a token that was revoked meanwhile stays so.
+pub async fn take_former(app: &App) -> anyhow::Result<()> {
+    let former = app.registry.former_tokens().await?;
+    if !former.is_empty() {
+        tracing::info!(tokens = former.len(), "taking over publishers' tokens");
+        let rows = former.into_iter().map(row_of).collect::<Result<_, _>>()?;
+        app.store.take_tokens(rows).await?;
+    }
+    Ok(app.registry.forget_former_tokens().await?)
+}
+
+fn row_of(former: FormerToken) -> Result<TokenRow, hex::FromHexError> {
+    let FormerToken { sha256, rights } = former;
+    Ok(TokenRow {
+        id: id_of_hash(&sha256),
+        role: Role::Publisher,
+        name: rights.name,
+        hash: hex::decode(&sha256)?,
+        pull: rights.pull,
+        push: rights.push,
+        created_at: now_ms(),
+        expires_at: rights.expires_ms,
+        last_used_at: None,
+        revoked_at: None,
+    })
 }
 
 fn checksum(text: &str) -> String {

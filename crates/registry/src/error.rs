@@ -47,8 +47,6 @@ pub enum Error {
     Precondition(String),
     #[error("the disk has no room for {0} more bytes")]
     Full(u64),
-    #[error("{0}")]
-    Token(String),
     #[error("a bundle is refused: {0}")]
     Bundle(String),
     #[error("a collection, an export or an import is under way; try again later")]

@@ -14,7 +14,8 @@
 //! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
 //!   site without a network;
 //! - `backup`: what a copy of a served directory needs;
-//! - `access`: who may do what; `tokens`: publishers; `policy`: what is kept, and what nobody may change.
+//! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
+//! - `former_tokens`: publishers' tokens of older directories, until the host has them.
 
 mod access;
 pub mod backup;
@@ -22,6 +23,7 @@ mod bundle;
 mod cache;
 mod collect;
 mod error;
+mod former_tokens;
 mod http;
 mod io;
 mod policy;
@@ -30,18 +32,17 @@ mod scrub;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod tokens;
 
 pub use access::{Access, Grant};
 pub use bundle::{Attached, Chosen, Imported};
 pub use collect::Collected;
 pub use error::{Error, OpenError};
+pub use former_tokens::{FormerRights, FormerToken};
 pub use http::router;
 pub use policy::{InvalidPrefix, Policy, Prefix};
 pub use registry::Registry;
 pub use scrub::{Pace, Scrubbed};
 pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload};
-pub use tokens::TokenRights;
 
 /// Milliseconds since 1970 (UTC).
 fn now_ms() -> i64 {

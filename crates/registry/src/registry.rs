@@ -8,18 +8,17 @@ use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
 use tokio::sync::Semaphore;
 
-use crate::access::Access;
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::cache::ManifestCache;
 use crate::collect::Collected;
 use crate::error::{Error, OpenError};
+use crate::former_tokens::FormerToken;
 use crate::http::Refusal;
 use crate::io::Io;
 use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
 use crate::storage::{Page, Storage};
-use crate::tokens::TokenRights;
 
 /// Bodies that are received at once: each may hold two batches in memory.
 const RECEIVING_MAX: usize = 512;
@@ -125,23 +124,14 @@ impl Registry {
         tokio::join!(importing, feed).0
     }
 
-    /// Makes a publisher's token; this is the only time that it is told.
-    pub async fn create_token(&self, rights: TokenRights) -> Result<String, Error> {
-        self.use_storage(move |storage| storage.create_token(&rights)).await
+    /// Publishers' tokens that this directory still has from before they were the host's.
+    pub async fn former_tokens(&self) -> Result<Vec<FormerToken>, Error> {
+        self.use_storage(Storage::former_tokens).await
     }
 
-    pub async fn publisher_tokens(&self) -> Result<Vec<TokenRights>, Error> {
-        self.use_storage(Storage::tokens).await
-    }
-
-    /// Whether there was such a token.
-    pub async fn revoke_token(&self, name: String) -> Result<bool, Error> {
-        self.use_storage(move |storage| storage.revoke_token(&name)).await
-    }
-
-    /// Whose token this is, and what that lets them do now.
-    pub async fn access_of(&self, token: String) -> Result<Option<Access>, Error> {
-        self.use_storage(move |storage| storage.access_of(&token)).await
+    /// Once the host has them.
+    pub async fn forget_former_tokens(&self) -> Result<(), Error> {
+        self.use_storage(Storage::forget_former_tokens).await
     }
 
     async fn use_storage<T: Send + 'static>(

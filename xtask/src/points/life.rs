@@ -120,9 +120,9 @@ impl<'a> Life<'a> {
         let server = self.world.fleet.server(self.member);
         let serial = &self.member.serial;
         self.ask("PUT", &format!("/servers/{serial}"), Some(&server), None, &[200, 201])?;
-        let token = json!({"name": "publisher", "pull": ["*"], "days": 1});
-        // 422: it was made by a request whose answer was lost.
-        self.ask("POST", "/artifacts/tokens", Some(&token), None, &[201, 422])?;
+        let token = json!({"role": "publisher", "name": "publisher", "pull": ["*"], "days": 1});
+        // Where an answer was lost there are two.
+        self.ask("POST", "/tokens", Some(&token), None, &[201])?;
         let first = self.job("first")?;
         let ended = self.complete(&first)?;
         let is_true = match self.point.map(|point| point.what) {
@@ -147,7 +147,7 @@ impl<'a> Life<'a> {
     fn judge(&mut self, first: &str, second: &str, ended: &Value) -> anyhow::Result<()> {
         let serial = &self.member.serial;
         self.ask("GET", &format!("/servers/{serial}"), None, None, &[200])?;
-        let tokens = self.ask("GET", "/artifacts/tokens", None, None, &[200])?;
+        let tokens = self.ask("GET", "/tokens", None, None, &[200])?;
         ensure!(tokens["tokens"][0]["name"] == "publisher", "the token is lost: {tokens}");
         for (id, key) in [(first, "first"), (second, "second")] {
             let job = self.ask("GET", &format!("/jobs/{id}"), None, None, &[200])?;

@@ -140,6 +140,8 @@ fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize>
             "--dangerously-no-auth",
             "--listen",
             "127.0.0.1:0",
+            "--node-url",
+            "http://127.0.0.1:1",
             "--data-dir",
         ],
         &[&dir],

@@ -141,9 +141,8 @@ impl Serving {
                 self.ask("PUT", &path, Some(&server), None, &[200, 201]).map(drop)
             }
             Step::Token(name) => {
-                let token = json!({"name": name, "pull": ["*"], "days": 1});
-                // 422: the step under way was done, and its answer lost.
-                self.ask("POST", "/artifacts/tokens", Some(&token), None, &[201, 422]).map(drop)
+                let token = json!({"role": "publisher", "name": name, "pull": ["*"], "days": 1});
+                self.ask("POST", "/tokens", Some(&token), None, &[201]).map(drop)
             }
             Step::Job { key, serial } => self.job(key, serial).map(drop),
             Step::Cancel { key, serial } => {
@@ -167,7 +166,7 @@ impl Serving {
                 Ok(())
             }
             Step::Token(name) => {
-                let list = self.ask("GET", "/artifacts/tokens", None, None, &[200])?;
+                let list = self.ask("GET", "/tokens", None, None, &[200])?;
                 let tokens = list["tokens"].as_array().cloned().unwrap_or_default();
                 ensure!(tokens.iter().any(|token| token["name"] == *name), "no token {name}");
                 Ok(())

@@ -1,27 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the registry holds, its upkeep, and its publishers' tokens.
+//! What the registry holds, and its upkeep.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::operation::{
-    Access, BODY, INTERNAL, Operation, PATH, Problem, STORAGE, answer, body, empty, path_parameter,
-    query_parameter,
-};
+use super::operation::{Access, INTERNAL, Operation, STORAGE, answer, query_parameter};
 
 const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 const NAME: &str = "os-images/debian:13";
 
 pub fn operations() -> Vec<Operation> {
-    vec![
-        list(),
-        collect(),
-        scrub(),
-        export(),
-        import(),
-        list_tokens(),
-        create_token(),
-        revoke_token(),
-    ]
+    vec![list(), collect(), scrub(), export(), import()]
 }
 
 fn list() -> Operation {
@@ -151,71 +139,4 @@ fn import() -> Operation {
             (507, "disk-full", "the disk has no room for it"),
         ],
     }
-}
-
-fn list_tokens() -> Operation {
-    Operation {
-        method: "get",
-        path: "/api/v1/artifacts/tokens",
-        id: "listTokens",
-        tag: "artifacts",
-        summary: "List the tokens of publishers",
-        description: "Without their secrets; also those whose time is over.",
-        access: Access::Admin,
-        parameters: Vec::new(),
-        body: None,
-        answers: vec![(
-            200,
-            answer("All tokens by name", "TokenList", json!({"tokens": [token_example()]})),
-        )],
-        problems: vec![INTERNAL],
-    }
-}
-
-fn create_token() -> Operation {
-    let mut created = token_example();
-    created["token"] = "shp_publisher_SECRET".into();
-    let problems: [Problem; 2] = [
-        (
-            422,
-            "token",
-            "the name is not usable or taken, a prefix is none, or the days are too many",
-        ),
-        INTERNAL,
-    ];
-    Operation {
-        method: "post",
-        path: "/api/v1/artifacts/tokens",
-        id: "createToken",
-        tag: "artifacts",
-        summary: "Make a token for somebody who pushes or pulls",
-        description: "It is good at `/v2/` only, below its prefixes, until its day or its revocation.",
-        access: Access::Admin,
-        parameters: Vec::new(),
-        body: body("NewToken", json!({"name": "ci", "push": ["os-images/"], "days": 90})),
-        answers: vec![(201, answer("The token, this once", "CreatedToken", created))],
-        problems: [BODY.as_slice(), &problems].concat(),
-    }
-}
-
-fn revoke_token() -> Operation {
-    Operation {
-        method: "delete",
-        path: "/api/v1/artifacts/tokens/{name}",
-        id: "revokeToken",
-        tag: "artifacts",
-        summary: "Revoke a publisher's token",
-        description: "It is dead with the next request.",
-        access: Access::Admin,
-        parameters: vec![path_parameter("name", "The token's name", "ci")],
-        body: None,
-        answers: vec![(204, empty("Revoked"))],
-        problems: vec![PATH, (404, "token-unknown", "there is no such token"), INTERNAL],
-    }
-}
-
-fn token_example() -> Value {
-    json!({
-        "name": "ci", "pull": [], "push": ["os-images/"], "expires_at": "2026-04-01T12:00:00Z"
-    })
 }

@@ -41,7 +41,6 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
             upkeep::export(client, &names, maintenance_iso, &bundle)?;
         }
         Artifact::Import { bundle } => upkeep::import(client, format, &bundle)?,
-        Artifact::Token(command) => upkeep::token(client, format, command)?,
     }
     Ok(())
 }

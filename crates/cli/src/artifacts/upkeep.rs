@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry's upkeep: what goes, what has rotted, what travels, who may push.
+//! The registry's upkeep: what goes, what has rotted, what travels.
 
 use std::fs::File;
 use std::io;
@@ -9,12 +9,10 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use super::{bar, push};
-use crate::args::{Output, Token};
+use crate::args::Output;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{show, text};
-
-const TOKEN_HEAD: [&str; 4] = ["NAME", "PULL", "PUSH", "EXPIRES"];
 
 pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
     let (repository, tag) = push::parse(name)?;
@@ -87,36 +85,6 @@ pub fn import(client: &Client, format: Output, bundle: &Path) -> Result<(), Fail
         tags.chain(iso).map(|line| vec![line]).collect()
     });
     Ok(())
-}
-
-pub fn token(client: &Client, format: Output, command: Token) -> Result<(), Failure> {
-    match command {
-        Token::Create { name, pull, push, days } => {
-            let new = json!({"name": name, "pull": pull, "push": push, "days": days});
-            let created = client.post("/api/v1/artifacts/tokens", &[], &new)?;
-            show(format, &created, &["TOKEN (shown once)"], |created| {
-                vec![vec![text(created, "/token")]]
-            });
-        }
-        Token::List => {
-            let list = client.get("/api/v1/artifacts/tokens")?;
-            show(format, &list, &TOKEN_HEAD, |list| {
-                list["tokens"].as_array().into_iter().flatten().map(token_row).collect()
-            });
-        }
-        Token::Revoke { name } => {
-            client.delete(&format!("/api/v1/artifacts/tokens/{name}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn token_row(token: &Value) -> Vec<String> {
-    let list = |key: &str| -> String {
-        let items = token[key].as_array().into_iter().flatten().map(|item| text(item, ""));
-        items.collect::<Vec<_>>().join(" ")
-    };
-    vec![text(token, "/name"), list("pull"), list("push"), text(token, "/expires_at")]
 }
 
 /// An answer's numbers and lists, one in each row.

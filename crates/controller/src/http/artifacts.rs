@@ -1,32 +1,26 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/artifacts/…`: the registry's upkeep and its publishers' tokens, for the admin. Artifacts
-//! themselves come and go through `/v2/`.
+//! `/artifacts/…`: the registry's upkeep, for the admin. Artifacts themselves come and go through `/v2/`.
 
 use std::time::Duration;
 
-use api::artifacts::{
-    Collected, CreatedToken, Imported, NewToken, Scrubbed, TOKEN_DAYS_MAX, Token, TokenList,
-};
+use api::artifacts::{Collected, Imported, Scrubbed};
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oci::Digest;
-use registry::{Attached, Error, Pace, TokenRights};
+use registry::{Attached, Error, Pace};
 
-use super::path::Path;
-use super::problem::{Answer, Refusal, json, refuse};
+use super::problem::{Answer, Refusal, refuse};
 use super::registry::needed_by_jobs;
-use crate::{App, now_ms, timestamp};
+use crate::App;
 
 /// After a start others have more urgent work for the disk.
 const TEND_FIRST: Duration = Duration::from_secs(600);
 const TEND_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// A scrub that nobody waits for leaves the disk to others.
 const SCRUB_PACE: Pace = Pace::BytesPerSec(16 << 20);
-const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// Collects and scrubs once a day, for ever.
 pub async fn tend(app: App) {
@@ -108,42 +102,6 @@ pub async fn import(State(app): State<App>, body: Body) -> Answer<Json<Imported>
     Ok(Json(Imported { tags, manifests, blobs, bytes, maintenance_iso }))
 }
 
-pub async fn create_token(
-    State(app): State<App>,
-    body: Result<Bytes, BytesRejection>,
-) -> Answer<Response> {
-    let new: NewToken = json(&body?)?;
-    if !(1..=TOKEN_DAYS_MAX).contains(&new.days) {
-        let detail = format!("a token lives 1 to {TOKEN_DAYS_MAX} days");
-        return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "token", "not a token", detail));
-    }
-    let expires_ms = now_ms() + new.days * DAY_MS;
-    let rights = TokenRights { name: new.name, pull: new.pull, push: new.push, expires_ms };
-    let token = app.registry.create_token(rights.clone()).await?;
-    let location = format!("/api/v1/artifacts/tokens/{}", rights.name);
-    let location = HeaderValue::from_str(&location).map_err(anyhow::Error::from)?;
-    let created = Json(CreatedToken { rights: shown(rights), token });
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], created).into_response())
-}
-
-pub async fn tokens(State(app): State<App>) -> Answer<Json<TokenList>> {
-    let tokens = app.registry.publisher_tokens().await?.into_iter().map(shown).collect();
-    Ok(Json(TokenList { tokens }))
-}
-
-pub async fn revoke_token(State(app): State<App>, Path(name): Path<String>) -> Answer<StatusCode> {
-    if !app.registry.revoke_token(name.clone()).await? {
-        let detail = format!("there is no token {name:?}");
-        return Err(refuse(StatusCode::NOT_FOUND, "token-unknown", "not found", detail));
-    }
-    Ok(StatusCode::NO_CONTENT)
-}
-
-fn shown(rights: TokenRights) -> Token {
-    let TokenRights { name, pull, push, expires_ms } = rights;
-    Token { name, pull, push, expires_at: timestamp(expires_ms) }
-}
-
 /// `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
 fn artifact_name(text: &str) -> Option<registry::Chosen> {
     let (repository, reference) = text.split_once('@').or_else(|| text.rsplit_once(':'))?;
@@ -165,7 +123,6 @@ impl From<Error> for Refusal {
                 (StatusCode::CONFLICT, "conflict", "in the way of something else")
             }
             Error::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the disk is full"),
-            Error::Token(_) => (StatusCode::UNPROCESSABLE_ENTITY, "token", "not a token"),
             Error::Bundle(_)
             | Error::Digest { .. }
             | Error::ManifestInvalid(_)

@@ -295,8 +295,9 @@ pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
 }
 
 async fn token_row(app: &App, text: &str) -> Answer<Option<TokenRow>> {
-    let Some(id) = tokens::id(text) else { return Ok(None) };
-    let row = app.store.token(id).await?;
+    let id = tokens::id(text).map(str::to_owned).or_else(|| tokens::former_id(text));
+    let Some(id) = id else { return Ok(None) };
+    let row = app.store.token(&id).await?;
     Ok(row.filter(|row| bool::from(sha256(text.as_bytes()).ct_eq(&row.hash))))
 }
 
@@ -373,10 +374,17 @@ pub fn token(headers: &HeaderMap) -> Option<String> {
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());
     }
-    if !scheme.eq_ignore_ascii_case("basic") {
+    if !scheme.eq_ignore_ascii_case("basic") || is_of_another_sites_page(headers) {
         return None;
     }
     let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     Some(text.split_once(':')?.1.to_owned())
+}
+
+/// Whether a browser asks because a page of another site wants it to (Fetch Metadata, section 2.4). A
+/// password that it was once told goes along with that by itself, a bearer token never does.
+fn is_of_another_sites_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    matches!(site, Some(site) if site != b"same-origin" && site != b"none")
 }

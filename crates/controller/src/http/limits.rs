@@ -36,12 +36,13 @@ struct Open {
 }
 
 impl Connections {
-    /// Half of the descriptors that this process may have, and never more than [`OVER_ALL`].
-    pub fn of_this_process() -> Arc<Connections> {
+    /// One of so many shares of half of the descriptors that this process may have, and never more than
+    /// of [`OVER_ALL`].
+    pub fn of_this_process(shares: usize) -> Arc<Connections> {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
         let half = descriptors.map_or(OVER_ALL, |count| count / 2);
-        Connections::at_most(half.clamp(1, OVER_ALL), PER_ADDRESS)
+        Connections::at_most(half.clamp(1, OVER_ALL).div_ceil(shares.max(1)), PER_ADDRESS)
     }
 
     fn at_most(over_all: usize, per_address: usize) -> Arc<Connections> {

@@ -11,17 +11,63 @@ use oci::{Digest, Reference, Repository};
 use recipe::Recipe;
 use registry::{Access, Grant};
 
-use super::auth::{Caller, Principal, answered, note, principal, token};
-use super::throttle;
+use super::auth::{Caller, Principal, answered, may_change, note, principal, token};
+use super::{no_such_path, throttle};
 use crate::App;
+use crate::listeners::Listener;
 use crate::store::{self, Deed, JobRow};
 
-pub async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
+/// Whose tokens count at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visitors {
+    All,
+    People,
+    /// Who pull only, each its job's artifact.
+    Machines,
+}
+
+impl Visitors {
+    pub fn of(serves: &[Listener]) -> Option<Visitors> {
+        match (serves.contains(&Listener::Admin), serves.contains(&Listener::Node)) {
+            (true, true) => Some(Visitors::All),
+            (true, false) => Some(Visitors::People),
+            (false, true) => Some(Visitors::Machines),
+            (false, false) => None,
+        }
+    }
+
+    fn have_people(self) -> bool {
+        match self {
+            Visitors::All | Visitors::People => true,
+            Visitors::Machines => false,
+        }
+    }
+
+    fn have_machines(self) -> bool {
+        match self {
+            Visitors::All | Visitors::Machines => true,
+            Visitors::People => false,
+        }
+    }
+}
+
+/// In front of the registry, at one listener.
+#[derive(Clone)]
+pub struct Desk {
+    pub app: App,
+    pub visitors: Visitors,
+}
+
+pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Next) -> Response {
+    let Desk { app, visitors } = desk;
+    if !visitors.have_people() && may_change(request.method()) {
+        return no_such_path().into_response();
+    }
     let caller = Caller::of(request.headers(), request.extensions());
     if caller.wait(&app).is_err() {
         return throttled();
     }
-    let access = access(&app, request.headers()).await;
+    let access = access(&app, visitors, request.headers()).await;
     let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
         who: access.who.clone(),
         role,
@@ -64,36 +110,42 @@ fn throttled() -> Response {
     (StatusCode::TOO_MANY_REQUESTS, wait, axum::Json(error)).into_response()
 }
 
-/// An admin may do everything; a publisher what its token says; an operator, who can install every
-/// artifact, may pull them; a reader nothing; a machine may pull its job's artifact while its attempt is
-/// under way. With the role as the audit log has it.
-async fn access(app: &App, headers: &HeaderMap) -> Option<(&'static str, Access)> {
-    if let Ok(principal) = principal(app, headers).await {
-        let role = principal.role.as_str();
-        return match grant(&principal) {
-            Ok(grant) => Some((role, Access { who: principal.who, grant })),
-            Err(error) => {
-                tracing::error!(%error, who = principal.who, "a stored prefix cannot be read");
-                None
-            }
-        };
+/// Who asks, as far as this listener's visitors go, with the role as the audit log has it.
+async fn access(
+    app: &App,
+    visitors: Visitors,
+    headers: &HeaderMap,
+) -> Option<(&'static str, Access)> {
+    if visitors.have_people()
+        && let Some(known) = access_of_person(app, headers).await
+    {
+        return Some(known);
     }
-    let token = token(headers)?;
-    // Tokens that were made under /api/v1/artifacts/tokens.
-    match app.registry.access_of(token.clone()).await {
-        Ok(None) => {}
-        Ok(publisher) => return publisher.map(|access| (Role::Publisher.as_str(), access)),
+    let token = token(headers).filter(|_| visitors.have_machines())?;
+    access_of_machine(app, &token).await.map(|access| ("node", access))
+}
+
+/// An admin may do everything; a publisher what its token says; an operator, who can install every
+/// artifact, may pull them; a reader nothing.
+async fn access_of_person(app: &App, headers: &HeaderMap) -> Option<(&'static str, Access)> {
+    let principal = principal(app, headers).await.ok()?;
+    match grant(&principal) {
+        Ok(grant) => Some((principal.role.as_str(), Access { who: principal.who, grant })),
         Err(error) => {
-            tracing::error!(error = crate::performer::chain(&error), "find whose token this is");
-            return None;
+            tracing::error!(%error, who = principal.who, "a stored prefix cannot be read");
+            None
         }
     }
-    let attempt = app.keys.attempt_of_pull_token(&token)?;
+}
+
+/// A machine may pull its job's artifact while its attempt is under way.
+async fn access_of_machine(app: &App, token: &str) -> Option<Access> {
+    let attempt = app.keys.attempt_of_pull_token(token)?;
     match app.store.attempt(&attempt).await {
         Ok(job) if job.state.outcome().is_none() => {
             let grant = artifact(app, &job)
                 .unwrap_or(Grant::Prefixes { pull: Vec::new(), push: Vec::new() });
-            Some(("node", Access { who: format!("attempt {}", job.attempt), grant }))
+            Some(Access { who: format!("attempt {}", job.attempt), grant })
         }
         Ok(_) | Err(store::Error::NotFound { .. }) => None,
         Err(error) => {

@@ -4,7 +4,7 @@
 use api::access::Role;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Error, Store};
+use super::{Db, Error, Store};
 
 /// A use is noted when the last noted one is older: a request that only looks need not wait for a disk.
 const USE_NOTED_EVERY_MS: i64 = 60_000;
@@ -59,28 +59,36 @@ fn token(row: &Row) -> Result<TokenRow, Error> {
     })
 }
 
+fn insert(db: &Db, verb: &str, new: &TokenRow) -> Result<(), Error> {
+    let (pull, push) = (serde_json::to_string(&new.pull)?, serde_json::to_string(&new.push)?);
+    let columns = "id, role, name, hash, pull, push, created_at, expires_at";
+    db.execute(
+        &format!("{verb} INTO tokens ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+        params![
+            new.id,
+            new.role.as_str(),
+            new.name,
+            new.hash,
+            pull,
+            push,
+            new.created_at,
+            new.expires_at
+        ],
+    )?;
+    Ok(())
+}
+
 impl Store {
     pub async fn create_token(&self, new: TokenRow) -> Result<(), Error> {
-        self.write(move |db| {
-            let (pull, push) =
-                (serde_json::to_string(&new.pull)?, serde_json::to_string(&new.push)?);
-            db.execute(
-                "INSERT INTO tokens (id, role, name, hash, pull, push, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![
-                    new.id,
-                    new.role.as_str(),
-                    new.name,
-                    new.hash,
-                    pull,
-                    push,
-                    new.created_at,
-                    new.expires_at
-                ],
-            )?;
-            Ok(())
-        })
-        .await
+        self.write(move |db| insert(db, "INSERT", &new)).await
+    }
+
+    /// All or none; those that are here already stay as they are.
+    pub async fn take_tokens(&self, tokens: Vec<TokenRow>) -> Result<(), Error> {
+        let take = move |db: &Db| {
+            tokens.iter().try_for_each(|token| insert(db, "INSERT OR IGNORE", token))
+        };
+        self.write(take).await
     }
 
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, Error> {

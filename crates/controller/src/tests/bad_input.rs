@@ -95,7 +95,7 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
         ("2 MiB of user_data", JOBS, long, 400, "recipe-invalid"),
         ("path escape", JOBS, escape, 400, "recipe-invalid"),
         ("body of 7 MiB", JOBS, "x".repeat(7 << 20), 413, "body"),
-        ("a token's", "POST /api/v1/artifacts/tokens", "x".repeat(7 << 20), 413, "body"),
+        ("a token's", "POST /api/v1/tokens", "x".repeat(7 << 20), 413, "body"),
         ("unknown server", JOBS, job("SN9", &linux_recipe()), 404, "server-unknown"),
         ("a target of a later version", JOBS, job("SN1", &esxi), 422, "target-unsupported"),
         ("missing artifact", JOBS, absent, 422, "artifact-unknown"),

@@ -12,6 +12,7 @@ mod firmware;
 mod fleet;
 mod identity;
 mod jobs;
+mod listeners;
 mod media;
 mod node_messages;
 mod preflight;
@@ -35,7 +36,7 @@ pub struct Controller {
     pub app: App,
     pub url: String,
     driver: driver::Driver,
-    server: tokio::task::JoinHandle<()>,
+    servers: tokio::task::JoinSet<()>,
 }
 
 impl Controller {
@@ -48,22 +49,41 @@ impl Controller {
         dir: &std::path::Path,
         change: impl FnOnce(&mut Settings),
     ) -> Controller {
+        Controller::start_on(dir, &[listen().await], change).await
+    }
+
+    /// With a listener for people, one for machines and one for BMCs.
+    pub async fn start_apart(dir: &std::path::Path) -> Controller {
+        let listeners = [listen().await, listen().await, listen().await];
+        Controller::start_on(dir, &listeners, |_settings| {}).await
+    }
+
+    async fn start_on(
+        dir: &std::path::Path,
+        listeners: &[std::net::TcpListener],
+        change: impl FnOnce(&mut Settings),
+    ) -> Controller {
         install_crypto();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = listener.local_addr().unwrap();
-        let mut settings = settings(dir, listen);
+        let addresses: Vec<_> = listeners.iter().map(|own| own.local_addr().unwrap()).collect();
+        let mut settings = settings_at(dir, &addresses);
         change(&mut settings);
         let app = build(settings).unwrap();
         crate::resume(&app).await.unwrap();
-        let router = http::router(app.clone()).layer(axum::middleware::from_fn(about::as_told));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let mut servers = tokio::task::JoinSet::new();
+        for (listener, socket) in listeners.iter().zip(&app.settings.sockets) {
+            let listener = listener.try_clone().unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let router = http::router(app.clone(), &socket.serves)
+                .layer(axum::middleware::from_fn(about::as_told));
+            servers.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        }
         let driver = driver::start(app.clone());
-        Controller { app, url: format!("http://{listen}"), driver, server }
+        Controller { url: format!("http://{}", addresses[0]), app, driver, servers }
     }
 
     /// As if by `kill -9`: nothing is told, nothing is finished.
-    pub async fn kill(self) {
-        self.server.abort();
+    pub async fn kill(mut self) {
+        self.servers.shutdown().await;
         self.driver.stop().await;
         drop(self.app);
     }
@@ -136,21 +156,34 @@ pub fn session_sha256(boot_id: &str) -> String {
     hex::encode(crate::keys::sha256(session_token(boot_id).as_bytes()))
 }
 
+/// A port of one's own.
+async fn listen() -> std::net::TcpListener {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().into_std().unwrap()
+}
+
 /// A controller in `dir`, with a small maintenance ISO.
 pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings {
+    settings_at(dir, &[listen])
+}
+
+/// Of people, machines and BMCs, or of all of them.
+fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Settings {
     let iso = dir.join("maintenance.iso");
     if !iso.exists() {
         std::fs::write(&iso, vec![7; 100_000]).unwrap();
     }
     Settings::check(ServeArgs {
         data_dir: dir.join("data"),
-        listen,
+        listen: addresses[0],
+        node_listen: addresses.get(1).copied(),
+        media_listen: addresses.get(2).copied(),
         node_url: None,
         media_url: None,
         maintenance_iso: Some(iso),
         webhook_secret_file: None,
         registry: Default::default(),
         dangerously_plain_http: true,
+        dangerously_plain_media: false,
         dangerously_no_auth: false,
         test_time_scale: 1.0,
     })

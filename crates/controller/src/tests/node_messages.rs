@@ -544,7 +544,8 @@ async fn no_message_has_a_wrong_effect_in_any_state_however_it_comes() {
 async fn world(dir: &std::path::Path) -> World {
     let bmc = bmc::Bmc::start("SN1", bmc::Play::Dead).await;
     let (app, _job) = with_job(dir, &bmc).await;
-    let router = http::router(app.clone()).layer(axum::middleware::from_fn(about::as_told));
+    let router = http::router(app.clone(), &crate::listeners::Listener::ALL)
+        .layer(axum::middleware::from_fn(about::as_told));
     World { app, router, jobs: 0 }
 }
 

@@ -112,7 +112,7 @@ impl From<Error> for Refusal {
             Error::UploadBusy => Code::Conflict,
             Error::TooManyUploads | Error::Maintained => Code::TooManyRequests,
             Error::Digest { .. } => Code::DigestInvalid,
-            Error::ManifestInvalid(_) | Error::Bundle(_) | Error::Token(_) => Code::ManifestInvalid,
+            Error::ManifestInvalid(_) | Error::Bundle(_) => Code::ManifestInvalid,
             Error::ReferenceUnknown(..) => Code::ManifestBlobUnknown,
             Error::ReferenceSize { .. } => Code::SizeInvalid,
             Error::InUse { .. } => Code::InUse,

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::OpenError;
 
 /// Raised with every change of the schema; an older one is migrated, a newer one refused.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// As many as there may be readers at once without waiting.
 const READERS: usize = 4;
 /// A checkpoint by another connection is short.
@@ -50,11 +50,13 @@ const SCHEMA: &str = "
         PRIMARY KEY (repository, tag)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tags_by_digest ON tags (repository, digest);
-    -- Publishers' tokens; `rights` is JSON.
-    CREATE TABLE tokens (
-        name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// From format 1: publishers' tokens are the host's, which takes them from here (`former_tokens`).
+const FROM_1: &str = "
+    ALTER TABLE tokens RENAME TO former_tokens;
+    PRAGMA user_version = 2;
 ";
 
 pub struct Index {
@@ -136,6 +138,7 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (found, tables) {
         (FORMAT, _) => {}
+        (1, _) => transaction.execute_batch(FROM_1)?,
         (0, 0) => transaction.execute_batch(SCHEMA)?,
         // Format 0 with tables was made before the first release.
         _ => return Err(OpenError::Format { found, known: FORMAT }),

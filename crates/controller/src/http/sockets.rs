@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The sockets: opened together, served each with what is its own, ended together.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{Connections, Limited};
+use super::{artifacts, router};
+use crate::App;
+use crate::keys::Keys;
+use crate::listeners::{Listener, Socket};
+
+/// How long requests under way may take to end after a signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A client that has not sent the head of its next request by then is gone, or holds connections open
+/// for no good reason. Machines that boot read in bursts: they connect again.
+const HEAD_MAX: Duration = Duration::from_secs(120);
+
+/// A socket that is bound: its address is the one that clients find.
+pub struct Open {
+    pub socket: Socket,
+    listener: TcpListener,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(app: App) -> anyhow::Result<()> {
+    let open = bind(&app.settings.sockets).await?;
+    announce(&app, &open);
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        stop_signal().await;
+        stopper.cancel();
+    });
+    let tending = tokio::spawn(artifacts::tend(app.clone()));
+    let served = serve_on(app, open, stop).await;
+    tending.abort();
+    served
+}
+
+/// All of them, or an error before anybody is served.
+pub async fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
+    let mut open = Vec::new();
+    for socket in sockets {
+        let bound = async {
+            // Not the standard library's, whose backlog is 128: a rack comes at once.
+            let listener = tokio::net::TcpListener::bind(socket.address).await?.into_std()?;
+            Ok::<_, std::io::Error>((listener.local_addr()?, listener))
+        };
+        let (address, listener) =
+            bound.await.with_context(|| format!("listen on {}", socket.address))?;
+        open.push(Open { socket: Socket { address, ..socket.clone() }, listener });
+    }
+    Ok(open)
+}
+
+/// Serves until `stop`, or until one cannot go on: half a controller would look like a whole one.
+pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> anyhow::Result<()> {
+    let tls = tls(&app.keys).await?;
+    let shares = open.len();
+    let mut handles = Vec::new();
+    let mut serving = JoinSet::new();
+    for Open { socket, listener } in open {
+        let handle = Handle::new();
+        handles.push(handle.clone());
+        // Each its own: machines that connect too often must not keep people out.
+        let connections = Connections::of_this_process(shares);
+        let tls = (!socket.is_plain_http).then(|| tls.clone());
+        let (app, address) = (app.clone(), socket.address);
+        serving.spawn(async move {
+            let served = serve_one(app, &socket.serves, listener, tls, connections, handle).await;
+            served.with_context(|| format!("serve on {address}"))
+        });
+    }
+    let first = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = serving.join_next() => ended,
+    };
+    for handle in &handles {
+        handle.graceful_shutdown(Some(DRAIN));
+    }
+    let mut served = first.map_or(Ok(()), |ended| ended?);
+    while let Some(ended) = serving.join_next().await {
+        served = served.and(ended?);
+    }
+    served
+}
+
+/// Speaks HTTP/1.1 only, as BMCs and nodes do: axum-server would offer HTTP/2 too, a second parser in front
+/// of everyone that nobody needs.
+async fn serve_one(
+    app: App,
+    serves: &[Listener],
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    connections: Arc<Connections>,
+    handle: Handle<SocketAddr>,
+) -> anyhow::Result<()> {
+    let service = router(app, serves).into_make_service_with_connect_info::<SocketAddr>();
+    match tls {
+        None => {
+            let server = axum_server::from_tcp(listener)?.http1_only().handle(handle);
+            let mut server = server.map(|inner| Limited { inner, connections });
+            bound(server.http_builder(), HEAD_MAX);
+            Ok(server.serve(service).await?)
+        }
+        Some(tls) => {
+            let server = axum_server::from_tcp_rustls(listener, tls)?.http1_only().handle(handle);
+            let mut server = server.map(|inner| Limited { inner, connections });
+            bound(server.http_builder(), HEAD_MAX);
+            Ok(server.serve(service).await?)
+        }
+    }
+}
+
+/// How long a connection may say nothing.
+fn bound(server: &mut Builder<TokioExecutor>, head_max: Duration) {
+    server.http1().timer(TokioTimer::new()).header_read_timeout(head_max);
+}
+
+async fn tls(keys: &Keys) -> anyhow::Result<RustlsConfig> {
+    let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
+        .await
+        .context("load the server certificate")?;
+    let mut config = ServerConfig::clone(&tls.get_inner());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(RustlsConfig::from_config(Arc::new(config)))
+}
+
+/// Says where the controller listens and where its secrets are: what a first user needs to know.
+fn announce(app: &App, open: &[Open]) {
+    let settings = &app.settings;
+    for Open { socket, .. } in open {
+        let Socket { address, serves, is_plain_http } = socket;
+        tracing::info!(%address, ?serves, tls = !is_plain_http, "listening");
+    }
+    let dir = settings.data_dir.display();
+    tracing::info!(node_url = %settings.node_url, media_url = %settings.media_url, "others are sent to");
+    tracing::info!("CA: {dir}/tls/ca.pem; admin token: {dir}/admin-token");
+    if settings.no_auth || open.iter().any(|open| open.socket.is_plain_http) {
+        tracing::warn!(
+            "INSECURE options are on: keep this controller off every network but a lab's"
+        );
+    }
+    if settings.maintenance_iso.is_none() {
+        tracing::warn!("no --maintenance-iso was given: jobs are refused until there is one");
+    }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no SIGTERM handler; only Ctrl-C stops gracefully");
+            if let Err(error) = tokio::signal::ctrl_c().await {
+                tracing::warn!(%error, "no Ctrl-C handler either");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_on_which_nobody_asks_ends() {
+        let handle = Handle::<SocketAddr>::new();
+        let mut server =
+            axum_server::bind("127.0.0.1:0".parse().unwrap()).http1_only().handle(handle.clone());
+        bound(server.http_builder(), Duration::from_millis(300));
+        let router = Router::new().route("/", axum::routing::get(async || "hello"));
+        let serving = tokio::spawn(server.serve(router.into_make_service()));
+        let address = handle.listening().await.unwrap();
+        for said in ["", "GET / HTTP/1.1\r\nhost:", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let mut heard = Vec::new();
+            let end = client.read_to_end(&mut heard);
+            tokio::time::timeout(Duration::from_secs(30), end).await.expect("it ends").unwrap();
+            let is_answered = heard.starts_with(b"HTTP/1.1 200 OK");
+            assert_eq!(is_answered, said.ends_with("\r\n\r\n"), "{said:?}");
+        }
+        serving.abort();
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Whom the controller serves where, as the settings say it:
+//!
+//! ```text
+//! people, programs ─▶ admin: API, registry    machines ─▶ node: attempts, pulls    BMCs ─▶ media: /m/…
+//! ```
+//!
+//! A listener without an address of its own shares the admin's. What each serves is in `http::routes`, how
+//! it is served in `http::sockets`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::bail;
+use url::Url;
+
+/// Who is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// People and their programs.
+    Admin,
+    /// Machines in the maintenance OS.
+    Node,
+    /// BMCs, and firmware that boots from their media.
+    Media,
+}
+
+impl Listener {
+    pub const ALL: [Listener; 3] = [Listener::Admin, Listener::Node, Listener::Media];
+
+    fn option(self) -> &'static str {
+        match self {
+            Listener::Admin => "--listen",
+            Listener::Node => "--node-listen",
+            Listener::Media => "--media-listen",
+        }
+    }
+}
+
+/// One address, and who is served there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    pub address: SocketAddr,
+    pub serves: Vec<Listener>,
+    pub is_plain_http: bool,
+}
+
+/// What the options say of addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub admin: SocketAddr,
+    pub node: Option<SocketAddr>,
+    pub media: Option<SocketAddr>,
+    pub is_plain_http: bool,
+    /// Plain HTTP for media only.
+    pub is_plain_media: bool,
+}
+
+/// The sockets to open, the admin's first.
+pub fn sockets(addresses: Addresses) -> anyhow::Result<Vec<Socket>> {
+    let Addresses { admin, node, media, is_plain_http, is_plain_media } = addresses;
+    let mut sockets = vec![Socket { address: admin, serves: vec![Listener::Admin], is_plain_http }];
+    for (listener, own) in [(Listener::Node, node), (Listener::Media, media)] {
+        let Some(address) = own else {
+            sockets[0].serves.push(listener);
+            continue;
+        };
+        if let Some(other) = sockets.iter().find(|other| is_same(other.address, address)) {
+            let (option, other_option) = (listener.option(), other.serves[0].option());
+            bail!(
+                "{option} {address} and {other_option} {} are one address: give {option} another port, \
+                 or leave it out to serve both on {}",
+                other.address,
+                Listener::Admin.option(),
+            );
+        }
+        let is_plain_http = is_plain_http || (listener == Listener::Media && is_plain_media);
+        sockets.push(Socket { address, serves: vec![listener], is_plain_http });
+    }
+    if is_plain_media && media.is_none() {
+        bail!("--dangerously-plain-media needs --media-listen: one port speaks TLS or does not");
+    }
+    Ok(sockets)
+}
+
+/// Whether the kernel would refuse the second: the unspecified address is every address. Port 0 is another
+/// port each time.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_every = |address: SocketAddr| address.ip().is_unspecified();
+    let hosts_meet =
+        one.ip().to_canonical() == other.ip().to_canonical() || is_every(one) || is_every(other);
+    one.port() == other.port() && one.port() != 0 && hosts_meet
+}
+
+/// Where machines and BMCs are sent when `--node-url` and `--media-url` do not say it.
+pub fn urls(
+    sockets: &[Socket],
+    node_url: Option<Url>,
+    media_url: Option<Url>,
+) -> anyhow::Result<(Url, Url)> {
+    let (node, media) = (of(sockets, Listener::Node), of(sockets, Listener::Media));
+    let node_url = match node_url {
+        Some(url) => url,
+        // Machines cannot be told "0.0.0.0"; loopback is right for a first try on one host.
+        None => node.url(&Ipv4Addr::LOCALHOST.to_string(), "--node-url")?,
+    };
+    let media_url = match media_url {
+        Some(url) => url,
+        None if media == node => node_url.clone(),
+        None => media.url(node_url.host_str().unwrap_or_default(), "--media-url")?,
+    };
+    Ok((node_url, media_url))
+}
+
+/// The socket where this listener is served.
+fn of(sockets: &[Socket], listener: Listener) -> &Socket {
+    let its = sockets.iter().find(|socket| socket.serves.contains(&listener));
+    its.unwrap_or(&sockets[0])
+}
+
+impl Socket {
+    /// This socket as others reach it; `host` stands for every address of this host.
+    fn url(&self, host: &str, option: &str) -> anyhow::Result<Url> {
+        let (address, port) = (self.address, self.address.port());
+        if port == 0 {
+            let listener = self.serves[0].option();
+            bail!(
+                "{listener} {address} is a port that the system picks: say the URL with {option}"
+            );
+        }
+        let scheme = if self.is_plain_http { "http" } else { "https" };
+        let authority = match address.ip().is_unspecified() {
+            true => format!("{host}:{port}"),
+            false => address.to_string(),
+        };
+        Ok(Url::parse(&format!("{scheme}://{authority}"))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sockets and URLs of these options, or what is wrong.
+    fn planned(options: &str) -> Result<String, String> {
+        let value = |name: &str| {
+            let mut words = options.split(' ').skip_while(|word| *word != name);
+            words.nth(1)
+        };
+        let address = |name| value(name).map(|text| text.parse().unwrap());
+        let url = |name| value(name).map(|text| text.parse().unwrap());
+        let plan = || {
+            let sockets = sockets(Addresses {
+                admin: address("admin").unwrap(),
+                node: address("node"),
+                media: address("media"),
+                is_plain_http: options.contains("plain-http"),
+                is_plain_media: options.contains("plain-media"),
+            })?;
+            let (node_url, media_url) = urls(&sockets, url("node-url"), url("media-url"))?;
+            let mut told = String::new();
+            for Socket { address, serves, is_plain_http } in sockets {
+                let scheme = if is_plain_http { "http" } else { "https" };
+                told += &format!("{scheme} {address} {serves:?}; ");
+            }
+            Ok(format!("{told}{node_url} {media_url}"))
+        };
+        plan().map_err(|error: anyhow::Error| error.to_string())
+    }
+
+    #[test]
+    fn each_listener_has_its_address_or_shares_the_admins() {
+        for (options, expected) in [
+            (
+                "admin 0.0.0.0:8443",
+                "https 0.0.0.0:8443 [Admin, Node, Media]; \
+                 https://127.0.0.1:8443/ https://127.0.0.1:8443/",
+            ),
+            (
+                "admin 192.0.2.1:1 node 192.0.2.2:2 media 192.0.2.3:3",
+                "https 192.0.2.1:1 [Admin]; https 192.0.2.2:2 [Node]; https 192.0.2.3:3 [Media]; \
+                 https://192.0.2.2:2/ https://192.0.2.3:3/",
+            ),
+            (
+                "admin 192.0.2.1:1 node 192.0.2.2:2",
+                "https 192.0.2.1:1 [Admin, Media]; https 192.0.2.2:2 [Node]; \
+                 https://192.0.2.2:2/ https://192.0.2.1:1/",
+            ),
+            (
+                "admin 192.0.2.1:1 media [::]:3 node-url https://[2001:db8::1]:9 plain-media",
+                "https 192.0.2.1:1 [Admin, Node]; http [::]:3 [Media]; \
+                 https://[2001:db8::1]:9/ http://[2001:db8::1]:3/",
+            ),
+            (
+                "admin 192.0.2.1:1 node 192.0.2.1:2 plain-http media-url https://proxy.example",
+                "http 192.0.2.1:1 [Admin, Media]; http 192.0.2.1:2 [Node]; \
+                 http://192.0.2.1:2/ https://proxy.example/",
+            ),
+            (
+                "admin 127.0.0.1:0 node 127.0.0.1:0 node-url http://a:1 media-url http://a:2",
+                "https 127.0.0.1:0 [Admin, Media]; https 127.0.0.1:0 [Node]; http://a:1/ http://a:2/",
+            ),
+        ] {
+            assert_eq!(planned(options).as_deref(), Ok(expected), "{options}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_told_with_the_way_out() {
+        for (options, expected) in [
+            (
+                "admin 192.0.2.1:1 node 192.0.2.1:1",
+                "--node-listen 192.0.2.1:1 and --listen 192.0.2.1:1 are one address: give \
+                 --node-listen another port, or leave it out to serve both on --listen",
+            ),
+            ("admin 0.0.0.0:1 media 192.0.2.1:1", "--media-listen 192.0.2.1:1 and --listen 0.0.0"),
+            (
+                "admin 192.0.2.1:1 node [::]:2 media 192.0.2.1:2",
+                "--media-listen 192.0.2.1:2 and --node-listen [::]:2 are one address",
+            ),
+            (
+                "admin 127.0.0.1:0",
+                "--listen 127.0.0.1:0 is a port that the system picks: say the URL with --node-url",
+            ),
+            (
+                "admin 127.0.0.1:1 media 127.0.0.1:0",
+                "--media-listen 127.0.0.1:0 is a port that the system picks: say the URL with --media-url",
+            ),
+            ("admin 127.0.0.1:1 plain-media", "--dangerously-plain-media needs --media-listen"),
+        ] {
+            let told = planned(options).expect_err(options);
+            assert!(told.starts_with(expected), "{options}: {told}");
+        }
+    }
+}
