@@ -333,6 +333,9 @@ fn suit(slots: &mut [Slot], profile: &'static Profile) {
         } else if profile.has(Quirk::SlotsShareOneMedium) {
             slot.insert_path = None;
         }
+        if profile.has(Quirk::StickIsFloppyDrive) && !slot.takes_cd() {
+            slot.insert_path = None;
+        }
     }
 }
 

@@ -47,6 +47,10 @@ pub(crate) enum Quirk {
     /// The slots share one connection: a second medium pushes the first one out.
     /// Source: Dell's InsertEjectVirtualMediaREDFISH (iDRAC before 6.00: CD or RemovableDisk).
     SlotsShareOneMedium,
+    /// A slot for sticks is a floppy drive of the machine: it holds 2.88 MB at most, and a system
+    /// without the driver has no such drive. Source: sushy-tools 2.2, `libvirtdriver.py`
+    /// (`DEVICE_TARGET_MAP`: `fda` on the bus `fdc`).
+    StickIsFloppyDrive,
 }
 
 /// A family of BMCs.
@@ -71,7 +75,7 @@ static PROFILES: &[Profile] = &[
     Profile {
         name: "sushy-tools",
         is_it: |said| said.root_id == "redvirtservice" || said.maker.starts_with("sushy"),
-        quirks: &[Quirk::TellsNoSerial, Quirk::BootOverrideStays],
+        quirks: &[Quirk::TellsNoSerial, Quirk::BootOverrideStays, Quirk::StickIsFloppyDrive],
     },
     Profile {
         name: "nvidia-dgx",

@@ -12,9 +12,13 @@
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
 //! ```
+//!
+//! `cargo xtask e2e sushy`: the same job through a Redfish service that others wrote, sushy-tools with
+//! its libvirt driver.
 
 mod cancel;
 mod power_offs;
+mod sushy;
 mod world;
 
 use std::fs;
@@ -27,7 +31,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use world::{Machine, Shape, World};
+use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
 const BOOT: Duration = Duration::from_secs(15 * 60);
@@ -47,6 +51,8 @@ pub enum Workflow {
     Cancel,
     /// Only machines that lose their power, as many as are asked for.
     PowerOffs,
+    /// A machine behind sushy-tools and libvirt.
+    Sushy,
 }
 
 /// When machines lose their power.
@@ -68,10 +74,10 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
     match workflow {
         Workflow::Linux => {
             wrong_machine(root).context("a machine with another serial")?;
-            let mut lab = Lab::start(root, "provision", true)?;
+            let mut lab = Lab::start(root, "provision", true, two_cds)?;
             lab.machine = machine(&mut lab.world, "cd,usb")?;
             without_consent(&lab).context("a disk with data and no consent")?;
-            lab.machine = machine(&mut lab.world, "cd,cd")?;
+            lab.machine = two_cds(&mut lab.world)?;
             damaged_artifact(&lab).context("a damaged artifact")?;
             power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
                 .context("a machine without power")?;
@@ -84,16 +90,21 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             Ok(1)
         }
         Workflow::PowerOffs => {
-            let lab = Lab::start(root, "power-offs", true)?;
+            let lab = Lab::start(root, "power-offs", true, two_cds)?;
             power_offs::power_offs(&lab, offs.seed, offs.count)?;
             Ok(offs.count)
+        }
+        Workflow::Sushy => {
+            let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;
+            by_plan(&provision(&mut lab, false)?, "cd")?;
+            Ok(1)
         }
     }
 }
 
 /// `./x demo`: the provisioning run alone, with the story on the screen.
 pub fn demo(root: &Path) -> anyhow::Result<()> {
-    let mut lab = Lab::start(root, "demo", false)?;
+    let mut lab = Lab::start(root, "demo", false, two_cds)?;
     provision(&mut lab, false)?;
     println!("\nThe machine ends with this program. `shoal lab up` gives you one to keep.");
     Ok(())
@@ -109,7 +120,12 @@ struct Lab {
 
 impl Lab {
     /// With `has_data` there is a filesystem on the machine's disk.
-    fn start(root: &Path, name: &str, has_data: bool) -> anyhow::Result<Lab> {
+    fn start(
+        root: &Path,
+        name: &str,
+        has_data: bool,
+        machine: fn(&mut World) -> anyhow::Result<Machine>,
+    ) -> anyhow::Result<Lab> {
         let mut world = World::new(root, name)?;
         if has_data {
             let disk = world.disk();
@@ -119,7 +135,7 @@ impl Lab {
         }
         world.start_controller()?;
         world.tell("the controller is up");
-        let machine = machine(&mut world, "cd,cd")?;
+        let machine = machine(&mut world)?;
         let probe = world.shoal(&["server", "probe", SERIAL])?;
         ensure!(probe["fetch"]["result"] == "read", "the BMC cannot read from us: {probe:#}");
         world.tell("a machine with a Redfish BMC is registered; the BMC can read from here");
@@ -127,6 +143,10 @@ impl Lab {
         let (key, public_key) = ssh_key(&world.dir)?;
         Ok(Lab { world, machine, key, public_key })
     }
+}
+
+fn two_cds(world: &mut World) -> anyhow::Result<Machine> {
+    machine(world, "cd,cd")
 }
 
 /// The machine that every job is for, with other slots at its BMC.
@@ -242,7 +262,8 @@ fn evidence(world: &World, id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<()> {
+/// Answers the job, which succeeded.
+fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<Value> {
     let Lab { world, machine, key, public_key } = lab;
     let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
     if kill_controller {
@@ -269,23 +290,26 @@ fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<()> {
     world.wait_until("SSH answers", BOOT, |world| Ok(world.ssh(machine, key, "true").is_ok()))?;
     world.tell("SSH answers");
     world.wait_until("a login prompt on the console", BOOT, |world| {
-        Ok(world.console()?.contains("shoal-e2e login:"))
+        Ok(world.console(machine)?.contains("shoal-e2e login:"))
     })?;
     world.tell("login prompt on the serial console: shoal-e2e login:");
     inside(world, machine, key)?;
     world.tell("the installed system is what the recipe asked for");
-    Ok(())
+    Ok(job)
 }
 
 /// The machine's media and override after a job.
 fn at_rest(world: &World, machine: &Machine) -> anyhow::Result<()> {
-    let system = world.redfish(machine, "/redfish/v1/Systems/1")?;
-    ensure!(
-        system["Boot"]["BootSourceOverrideEnabled"] == "Disabled",
-        "the boot override is left: {}",
-        system["Boot"]
-    );
-    let media = world.redfish(machine, "/redfish/v1/Systems/1/VirtualMedia")?;
+    let system = world.system(machine)?;
+    let boot = &system["Boot"];
+    let is_at_rest = match machine.service {
+        Service::Simulator => boot["BootSourceOverrideEnabled"] == "Disabled",
+        // It has no override, only an order that stays, and shows it as `Continuous`.
+        Service::SushyTools => boot["BootSourceOverrideTarget"] == "Hdd",
+    };
+    ensure!(is_at_rest, "the boot override is left: {boot}");
+    let media = system["VirtualMedia"]["@odata.id"].as_str().context("there are no media")?;
+    let media = world.redfish(machine, media)?;
     for member in media["Members"].as_array().context("no slots")? {
         let path = member["@odata.id"].as_str().context("a slot has no id")?;
         let slot = world.redfish(machine, path)?;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -63,8 +63,9 @@ fn power_off(lab: &Lab, moment: &Moment) -> anyhow::Result<()> {
         return Ok(());
     }
     let off = json!({"ResetType": "ForceOff"});
-    let system = "/redfish/v1/Systems/1";
-    world.redfish_post(machine, &format!("{system}/Actions/ComputerSystem.Reset"), &off)?;
+    let system = world.system(machine)?;
+    let reset = system["Actions"]["#ComputerSystem.Reset"]["target"].as_str();
+    world.redfish_post(machine, reset.context("the system has no reset")?, &off)?;
     let since = if moment.is_heard { "hello" } else { "reset" };
     world.tell(&format!("power cut {:.0} s after the {since}", moment.after.as_secs_f64()));
     let job = world.follow(&id, NOTICED_AFTER, is_complete)?;

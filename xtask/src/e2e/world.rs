@@ -26,20 +26,47 @@ pub struct World {
     pub dir: PathBuf,
     bin: PathBuf,
     images: PathBuf,
+    target: PathBuf,
     port: u16,
     controller: Option<Child>,
-    bmc: Option<Child>,
+    /// What the machine and its Redfish service are made of.
+    machine: Vec<Program>,
     began: Instant,
     /// The last event that was told of a job.
     told: RefCell<HashMap<String, u64>>,
 }
 
-/// The machine as its simulator announced it.
+/// A machine, and where its Redfish service is.
 pub struct Machine {
+    pub service: Service,
     pub redfish_url: String,
     pub pin: String,
     pub ssh_port: u16,
     pub disk: PathBuf,
+    /// What it writes on its serial line.
+    pub console: PathBuf,
+}
+
+/// Whose Redfish service a machine is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    Simulator,
+    SushyTools,
+}
+
+/// A program that ends with the world.
+pub struct Program {
+    pub child: Child,
+    pub end: End,
+}
+
+/// How a program is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By SIGTERM: it ends what it started.
+    Asked,
+    /// By SIGKILL, for one that lets no SIGTERM through.
+    Killed,
 }
 
 /// What a machine is made of.
@@ -64,9 +91,10 @@ impl World {
             dir,
             bin: root.join("target/release"),
             images: root.join("target/images"),
+            target: root.join("target"),
             port: free_port()?,
             controller: None,
-            bmc: None,
+            machine: Vec::new(),
             began: Instant::now(),
             told: RefCell::default(),
         })
@@ -112,16 +140,14 @@ impl World {
 
     /// A machine that runs already is stopped first; the disk stays.
     pub fn start_machine(&mut self, shape: &Shape) -> anyhow::Result<Machine> {
-        if let Some(bmc) = self.bmc.take() {
-            stop(bmc);
-        }
+        self.stop_machine();
         let dir = self.dir.join("bmc");
         fs::create_dir_all(&dir)?;
         let disk = self.disk();
         let ssh_port = free_port()?;
         let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
             .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "4G"])
-            .args(["--username", "admin", "--password", BMC_PASSWORD])
+            .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             .args(["--mac", MAC, "--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
@@ -136,7 +162,7 @@ impl World {
             .spawn()
             .context("start shoal-bmc-sim")?;
         let stdout = child.stdout.take().context("the simulator has no stdout")?;
-        self.bmc = Some(child);
+        self.belongs_to_machine(Program { child, end: End::Asked });
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)
@@ -145,14 +171,34 @@ impl World {
             ready[key].as_str().map(str::to_owned).with_context(|| format!("{key} in {line}"))
         };
         Ok(Machine {
+            service: Service::Simulator,
             redfish_url: text("redfish_url")?,
             pin: text("certificate_sha256")?,
             ssh_port,
             disk,
+            console: dir.join("console.log"),
         })
     }
 
-    /// The machine as a Redfish client sees it, by the simulator's own endpoint.
+    /// It ends with the machine, and before what was started before it.
+    pub fn belongs_to_machine(&mut self, program: Program) {
+        self.machine.push(program);
+    }
+
+    fn stop_machine(&mut self) {
+        while let Some(program) = self.machine.pop() {
+            stop(program);
+        }
+    }
+
+    /// The system of a machine: its service has one.
+    pub fn system(&self, machine: &Machine) -> anyhow::Result<Value> {
+        let systems = self.redfish(machine, "/redfish/v1/Systems")?;
+        let path = systems["Members"][0]["@odata.id"].as_str().context("there is no system")?;
+        self.redfish(machine, path)
+    }
+
+    /// A resource as a Redfish client sees it.
     pub fn redfish(&self, machine: &Machine, path: &str) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&self.curl(machine, path, &[])?)?)
     }
@@ -166,7 +212,7 @@ impl World {
     fn curl(&self, machine: &Machine, path: &str, options: &[&str]) -> anyhow::Result<Vec<u8>> {
         let output = Command::new("curl")
             .args(["--silent", "--show-error", "--fail", "--insecure"])
-            .args(["--user", &format!("admin:{BMC_PASSWORD}")])
+            .args(["--user", &format!("{BMC_USER}:{BMC_PASSWORD}")])
             .args(options)
             .arg(format!("{}{path}", machine.redfish_url.trim_end_matches('/')))
             .output()
@@ -195,7 +241,7 @@ impl World {
             "--bmc-url",
             &machine.redfish_url,
             "--username",
-            "admin",
+            BMC_USER,
             "--password-file",
             &password,
             "--pin",
@@ -315,6 +361,11 @@ impl World {
         Ok(())
     }
 
+    /// Where programs are that `./x` fetched, each in its own directory.
+    pub fn fetched(&self) -> &Path {
+        &self.target
+    }
+
     pub fn images(&self) -> &Path {
         &self.images
     }
@@ -325,9 +376,9 @@ impl World {
     }
 
     /// What the machine wrote on its serial line.
-    pub fn console(&self) -> anyhow::Result<String> {
-        let path = self.dir.join("bmc/console.log");
-        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    pub fn console(&self, machine: &Machine) -> anyhow::Result<String> {
+        let path = &machine.console;
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -337,28 +388,33 @@ impl World {
 }
 
 /// Of the lab's BMC; it listens on loopback only.
-const BMC_PASSWORD: &str = "lab-password";
+pub const BMC_USER: &str = "admin";
+pub const BMC_PASSWORD: &str = "lab-password";
 
 impl Drop for World {
     fn drop(&mut self) {
-        for child in [self.bmc.take(), self.controller.take()].into_iter().flatten() {
-            stop(child);
+        self.stop_machine();
+        if let Some(child) = self.controller.take() {
+            stop(Program { child, end: End::Asked });
         }
     }
 }
 
-/// SIGTERM, so that the simulator ends its QEMU too.
-fn stop(mut child: Child) {
-    let pid = child.id().to_string();
-    if let Err(error) = Command::new("kill").arg(&pid).status() {
+fn stop(mut program: Program) {
+    let pid = program.child.id().to_string();
+    let stopped = match program.end {
+        End::Asked => Command::new("kill").arg(&pid).status().map(drop),
+        End::Killed => program.child.kill(),
+    };
+    if let Err(error) = stopped {
         eprintln!("cannot stop process {pid}: {error}");
     }
-    if let Err(error) = child.wait() {
+    if let Err(error) = program.child.wait() {
         eprintln!("cannot wait for process {pid}: {error}");
     }
 }
 
 /// A port that nobody listens on now.
-fn free_port() -> anyhow::Result<u16> {
+pub fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -188,6 +188,22 @@ async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
 }
 
 #[tokio::test]
+async fn the_stick_of_sushy_tools_is_a_floppy_drive_and_takes_no_task() {
+    const FLOPPY: &str = "/redfish/v1/Managers/1/VirtualMedia/2";
+    for (id, name, takes_image) in
+        [("RootService", "standard", true), ("RedvirtService", "sushy-tools", false)]
+    {
+        let played = Played::start(|_seen, _nth| None).await;
+        played.state().said.insert(ROOT, json!({"Id": id}));
+        played.state().said.insert(FLOPPY, json!({"MediaTypes": ["Floppy", "USBStick"]}));
+        let machine = machine_of(&connect(&played).await, name).await;
+        let taken: Vec<_> =
+            machine.slots.iter().map(|slot| (slot.takes_cd(), slot.takes_image())).collect();
+        assert_eq!(taken, [(true, false), (false, takes_image)], "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_person_knows_better_than_the_bmc() {
     let played = of("Dell", well_behaved).await;
     played.state().said.insert(MANAGER, json!({"Model": "14G", "FirmwareVersion": "5.10"}));
