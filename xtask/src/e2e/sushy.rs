@@ -102,13 +102,9 @@ impl Lab {
         world.wait_until("libvirtd listens", START, |_| Ok(self.socket().exists()))
     }
 
-    /// The pool for the media, and the machine itself.
+    /// The pool for the media, and the machine itself, whose disk is there already.
     fn define(&self, world: &World) -> anyhow::Result<()> {
-        let disk = world.disk();
-        if !disk.exists() {
-            File::create(&disk)?.set_len(DISK_BYTES)?;
-        }
-        let domain = domain(&self.dir, &disk, self.ssh_port);
+        let domain = domain(&self.dir, &world.disk(), self.ssh_port);
         let pool = pool(&self.dir.join("pool"));
         self.python(&[DEFINE, &self.uri(), &pool, &domain])
             .context("define the machine by Debian's python3-libvirt")?;
@@ -187,8 +183,6 @@ fn said(output: io::Result<Output>, program: &Path) -> anyhow::Result<String> {
     ensure!(output.status.success(), "{} said: {}", program.display(), complaint.trim());
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
-
-const DISK_BYTES: u64 = 4 << 30;
 
 /// The first process of a PID namespace is parent of all that lose theirs. libvirtd would not wait for
 /// them, and so see each QEMU that it ended live on for 40 s.
