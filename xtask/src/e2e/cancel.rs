@@ -49,7 +49,7 @@ fn stops(lab: &Lab, id: &str) -> anyhow::Result<()> {
     })?;
     let after = written_at()?.duration_since(cancelled).unwrap_or_default();
     // Where it went on to its end, it would say that nobody wants to know of a success.
-    ensure!(!world.console()?.contains("Success"), "the machine went on to its end");
+    ensure!(!world.console(machine)?.contains("Success"), "the machine went on to its end");
     world.tell(&format!("the machine wrote for {} s more, and then no more", after.as_secs()));
     Ok(())
 }

@@ -85,7 +85,7 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             Ok(5)
         }
         Workflow::Cancel => {
-            let lab = Lab::start(root, "cancel", true)?;
+            let lab = Lab::start(root, "cancel", true, two_cds)?;
             cancel::cancel(&lab)?;
             Ok(1)
         }

@@ -223,7 +223,8 @@ impl World {
 
     /// Stops the BMC's program, or lets it go on; the machine itself runs on.
     pub fn signal_bmc(&self, signal: &str) -> anyhow::Result<()> {
-        let pid = self.bmc.as_ref().context("no machine runs")?.id().to_string();
+        let program = self.machine.last().context("no machine runs")?;
+        let pid = program.child.id().to_string();
         let status =
             Command::new("kill").args(["-s", signal, &pid]).status().context("run kill")?;
         ensure!(status.success(), "kill -s {signal} {pid} ended with {status}");
