@@ -30,6 +30,11 @@ pub fn failed(unit: &str) -> anyhow::Result<()> {
         Ok(reason) => reason,
         Err(_) => journal::last_lines(unit, LINES),
     };
+    // Only a task medium says whose this machine is. What is on the console then is all that there is.
+    if !Path::new(places::ATTEMPT_FILE).exists() {
+        println!("{unit} failed, and there is no controller to tell: {reason}");
+        return Ok(());
+    }
     tell(&Outcome::Failed { failed_step: unit.to_owned(), reason: bounded(reason) })
 }
 
