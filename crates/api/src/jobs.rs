@@ -126,8 +126,9 @@ pub struct JobEvent {
     /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
     pub seq: u64,
     pub at: Timestamp,
-    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`, `unsettled`,
-    /// `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`, `cancelled`.
+    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
+    /// `unsettled`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
+    /// `cancelled`.
     pub kind: String,
     /// For people.
     pub message: String,

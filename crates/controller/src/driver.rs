@@ -37,7 +37,7 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a BMC may take to carry out a request whose sender went away. It still downloads a medium
 /// then, or waits for a machine to power off.
-const LATE_MAX: Duration = Duration::from_secs(180);
+pub const LATE_MAX: Duration = Duration::from_secs(180);
 /// Looks for a sign of life within the silence that makes a boot a lost one.
 const LOST_BOOT_LOOKS: u32 = 36;
 

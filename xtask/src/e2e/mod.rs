@@ -14,7 +14,8 @@
 //! ```
 //!
 //! `cargo xtask e2e sushy`: the same job through a Redfish service that others wrote, sushy-tools with
-//! its libvirt driver.
+//! its libvirt driver. `e2e cancel`: a job that is cancelled while its BMC is away; `e2e power-offs`: as many
+//! power cuts as one likes.
 
 mod cancel;
 mod power_offs;

@@ -21,7 +21,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::SERIAL;
-use super::world::{BMC_PASSWORD, BMC_USER, End, MAC, Machine, Program, Service, World, free_port};
+use super::world::{
+    BMC_PASSWORD, BMC_USER, End, MAC, Machine, Program, Service, UUID, World, free_port,
+};
 
 /// Debian's, as sushy-tools must know it: it writes the firmware into the domain whenever a boot mode is
 /// set, by default that of another distribution.
@@ -256,8 +258,6 @@ fn domain(dir: &Path, disk: &Path, ssh_port: u16) -> String {
 </domain>"
     )
 }
-
-const UUID: &str = "5b0a1d4e-0000-4000-8000-000000000001";
 
 /// A path in an attribute or a text of XML.
 fn escaped(path: &Path) -> String {

@@ -18,6 +18,8 @@ use serde_json::Value;
 const POLL: Duration = Duration::from_millis(500);
 /// Of the machine's network card.
 pub const MAC: &str = "52:54:00:5a:0a:01";
+/// Of the machine, by SMBIOS.
+pub const UUID: &str = "5b0a1d4e-0000-4000-8000-000000000001";
 /// The controller's and the BMC's time to come up.
 const START: Duration = Duration::from_secs(30);
 
@@ -150,7 +152,7 @@ impl World {
             .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
-            .args(["--mac", MAC, "--uuid", "5b0a1d4e-0000-4000-8000-000000000001"])
+            .args(["--mac", MAC, "--uuid", UUID])
             .args(["--ssh-port", &ssh_port.to_string()])
             .arg("--disk")
             .arg(&disk)

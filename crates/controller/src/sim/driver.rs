@@ -10,7 +10,7 @@ use redfish::Power;
 use super::Mutant;
 use super::bmc::{Effect, Told, Verb};
 use super::world::{Happening, World};
-use crate::driver::{Next, after_failure};
+use crate::driver::{self, Next, after_failure};
 use crate::performer::{Boot, Failed, how_to_boot};
 use crate::store::{Claim, Error, MediumKind};
 use crate::tests::rows::at_once;
@@ -18,7 +18,7 @@ use crate::tests::rows::at_once;
 /// What a controller waits for a sign of a boot.
 pub const SILENCE: i64 = 180_000;
 /// What a BMC may take for a request that nobody waits for.
-const LATE_MAX: i64 = 180_000;
+const LATE_MAX: i64 = driver::LATE_MAX.as_secs().cast_signed() * 1000;
 /// A verb and its reading back.
 const VERB: std::ops::Range<i64> = 200..5_000;
 

@@ -55,7 +55,8 @@ pub struct MediumRow {
 }
 
 impl Store {
-    /// New tokens for a new insert by this plan, into the machine of this UUID; the job's earlier ones are dead from now on.
+    /// New tokens for a new insert by this plan, into the machine of this UUID; the job's earlier ones are
+    /// dead from now on.
     pub async fn issue_media(
         &self,
         job_id: &str,
