@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dispatcher", &["api", "iso9660", "recipe"]),
     ("tools", &["api", "iso9660", "oci", "recipe"]),
     ("cli", &["api", "iso9660", "oci", "recipe"]),
-    ("bmc-sim", &["iso9660", "recipe"]),
+    ("bmc-sim", &["api", "iso9660", "recipe"]),
     ("xtask", &["iso9660"]),
 ];
 

@@ -127,7 +127,8 @@ pub struct AuditEntry {
     /// The address that the request came from, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The status of the answer.
+    /// The status of the answer; 0: the controller ended before there was one, and what was asked for is done
+    /// or not.
     pub status: u16,
     /// SHA-256 over this entry and the hash of the one before, in hex.
     pub hash: String,

@@ -4,6 +4,7 @@
 //! - `jobs`, `servers`: what people and the CLI read and write under `/api/v1`;
 //! - `node`: what a machine in the maintenance OS says under `/api/v1/node/attempts/{id}/`,
 //!   and what a tool container says to the agent beside it;
+//! - `signal`: what it tells where it cannot say anything;
 //! - `artifacts`: what the controller's registry holds, for people;
 //! - `access`: tokens and their roles, and the audit log;
 //! - `problem`: every error answer (RFC 9457);
@@ -18,3 +19,4 @@ pub mod node;
 pub mod openapi;
 pub mod problem;
 pub mod servers;
+pub mod signal;

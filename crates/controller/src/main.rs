@@ -160,6 +160,13 @@ async fn resume(app: &App) -> anyhow::Result<()> {
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");
     }
+    let interrupted = app.store.record_interrupted().await?;
+    if interrupted > 0 {
+        tracing::warn!(
+            interrupted,
+            "requests were interrupted; the audit log has them with status 0"
+        );
+    }
     tokens::take_former(app).await?;
     app.media.sweep(&app.store.attempts_with_media().await?)?;
     let media = app.media.clone();

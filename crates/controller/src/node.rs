@@ -77,6 +77,11 @@ async fn too_old(store: &Store, job: &JobRow, version: String, now: i64) -> Refu
     }
 }
 
+/// What it has to do, with what its medium does not say.
+pub async fn recipe(store: &Store, speaker: Speaker, now: i64) -> Result<String, Refused> {
+    Ok(store.recipe_for(speaker, now).await??)
+}
+
 /// May it write? Answers the job with its permit.
 pub async fn permit(
     store: &Store,

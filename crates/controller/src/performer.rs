@@ -164,6 +164,8 @@ async fn build_task_medium(app: &App, job: &JobRow) -> Done {
             token: app.keys.pull_token(&job.attempt).into(),
         }),
         artifact_digest: job.artifact_digest.clone(),
+        // Over plain HTTP others could read the answer as well as the medium.
+        withholds_secrets: !app.settings.plain_http && recipe.without_secrets() != recipe,
     };
     let iso = task_iso(&recipe, &attempt, &job.id).map_err(&failed)?;
     app.media

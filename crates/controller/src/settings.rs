@@ -103,7 +103,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub dangerously_plain_http: bool,
     /// Serve --media-listen without TLS, for BMCs that cannot do it: who is on that network can read
-    /// recipes and their secrets, and change what machines boot.
+    /// recipes and kickstarts, and change what machines boot.
     #[arg(long)]
     pub dangerously_plain_media: bool,
     /// Accept every API and registry request without a token.

@@ -2,10 +2,12 @@
 //! The node messages over HTTP(S): patient with an absent controller, obedient to an answer.
 
 use std::fs;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use api::signal::Signal;
 use recipe::task_medium::Attempt;
 use serde::Serialize;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
@@ -34,6 +36,13 @@ pub enum Answer {
         status: u16,
         reason: String,
     },
+}
+
+/// A try that has to be repeated.
+#[derive(Debug)]
+pub struct Unanswered {
+    reason: String,
+    signal: Signal,
 }
 
 /// The attempt whose medium was read at this boot.
@@ -70,31 +79,53 @@ impl Controller {
 
     /// Sends until there is an answer; the reason of each wait is said once.
     pub fn tell(&self, message: &str, body: &impl Serialize) -> Answer {
-        let mut pause = PAUSE_MIN;
-        let mut said = String::new();
-        loop {
-            let reason = match self.once(message, body) {
-                Ok(answer) => return answer,
-                Err(reason) => reason,
-            };
-            if reason != said {
-                eprintln!("{message}: {reason}; trying until it is answered");
-                said = reason;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(PAUSE_MAX);
+        self.tell_watched(message, body, |_| {})
+    }
+
+    /// Likewise; each try without an answer is watched.
+    pub fn tell_watched(
+        &self,
+        message: &str,
+        body: &impl Serialize,
+        mut watch: impl FnMut(Signal),
+    ) -> Answer {
+        persist(message, || self.once(message, body), &mut watch)
+    }
+
+    /// What the controller has for this attempt, at most so long. An error is an answer that a repetition
+    /// would not change.
+    pub fn fetch(&self, what: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
+        persist(what, || self.fetch_once(what, bytes_max), &mut |_| {})
+    }
+
+    fn fetch_once(
+        &self,
+        what: &str,
+        bytes_max: u64,
+    ) -> Result<Result<Vec<u8>, String>, Unanswered> {
+        let url = format!("{}/{what}", self.base);
+        let got = self.agent.get(&url).header("authorization", &self.authorization).call();
+        let answer = got.map_err(|error| unanswered(&url, &error))?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().into_with_config().limit(bytes_max).read_to_vec();
+        let body = body.map_err(|error| unanswered(&url, &error))?;
+        let said = || detail(&String::from_utf8_lossy(&body));
+        match status {
+            200 => Ok(Ok(body)),
+            _ if is_passing(status) => Err(not_well(&url, status, &said())),
+            _ => Ok(Err(format!("{} ({status})", said()))),
         }
     }
 
     /// One try: an answer, or why it has to be repeated.
-    pub fn once(&self, message: &str, body: &impl Serialize) -> Result<Answer, String> {
+    pub fn once(&self, message: &str, body: &impl Serialize) -> Result<Answer, Unanswered> {
         let url = format!("{}/{message}", self.base);
         let sent = self
             .agent
             .post(&url)
             .header("authorization", &self.authorization)
             .send_json(body)
-            .map_err(|error| format!("{url}: {error}"))?;
+            .map_err(|error| unanswered(&url, &error))?;
         let status = sent.status().as_u16();
         let text = sent
             .into_body()
@@ -104,10 +135,69 @@ impl Controller {
             .unwrap_or_default();
         match status {
             200..=299 => Ok(Answer::Yes),
-            // Too early, too many, or a server that is not well: 5xx and these pass.
-            408 | 425 | 429 | 500.. => Err(format!("{url} answers {status}: {}", detail(&text))),
+            _ if is_passing(status) => Err(not_well(&url, status, &detail(&text))),
             _ => Ok(Answer::No { status, reason: format!("{} ({status})", detail(&text)) }),
         }
+    }
+}
+
+/// Tries until there is an answer; the reason of each wait is said once.
+fn persist<T>(
+    message: &str,
+    mut once: impl FnMut() -> Result<T, Unanswered>,
+    watch: &mut impl FnMut(Signal),
+) -> T {
+    let mut pause = PAUSE_MIN;
+    let mut said = String::new();
+    loop {
+        let Unanswered { reason, signal } = match once() {
+            Ok(answer) => return answer,
+            Err(unanswered) => unanswered,
+        };
+        watch(signal);
+        if reason != said {
+            eprintln!("{message}: {reason}; trying until it is answered");
+            said = reason;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Too early, too many, or a server that is not well: 5xx and these pass.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..)
+}
+
+fn not_well(url: &str, status: u16, detail: &str) -> Unanswered {
+    let reason = format!("{url} answers {status}: {detail}");
+    Unanswered { reason, signal: Signal::OtherAnswer }
+}
+
+fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
+    Unanswered { reason: format!("{url}: {error}"), signal: signal_of(error) }
+}
+
+/// As far as an error tells: below it there may be no link, or no address.
+fn signal_of(error: &ureq::Error) -> Signal {
+    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    match error {
+        ureq::Error::HostNotFound => Signal::UnknownName,
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => Signal::UnknownName,
+        ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => Signal::NoAnswer,
+        ureq::Error::Rustls(rustls::Error::InvalidCertificate(_)) => Signal::CertificateRefused,
+        ureq::Error::Io(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Signal::ConnectionRefused,
+            HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable => {
+                Signal::NoRoute
+            }
+            io::ErrorKind::TimedOut => Signal::NoAnswer,
+            _ => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                Some(rustls::Error::InvalidCertificate(_)) => Signal::CertificateRefused,
+                _ => Signal::OtherAnswer,
+            },
+        },
+        _ => Signal::OtherAnswer,
     }
 }
 
@@ -194,6 +284,38 @@ mod tests {
             assert_eq!(body, serde_json::json!({"n": 1}));
         }
         assert_eq!(asked.len(), 3);
+    }
+
+    #[test]
+    fn what_is_fetched_comes_whole_after_an_outage_and_a_refusal_is_told() {
+        let (url, thread) = serve(vec![
+            "",
+            "HTTP/1.1 503 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 200 x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+            "HTTP/1.1 410 x\r\ncontent-length: 23\r\nconnection: close\r\n\r\n{\"detail\":\"it is over\"}",
+        ]);
+        let controller = controller(&url);
+        assert_eq!(controller.fetch("recipe", 2), Ok(b"{}".to_vec()));
+        assert_eq!(controller.fetch("recipe", 100), Err("it is over (410)".into()));
+        let asked = thread.join().unwrap();
+        assert!(asked[2].starts_with("GET /api/v1/node/attempts/a1/recipe "), "{}", asked[2]);
+    }
+
+    #[test]
+    fn an_error_tells_what_to_look_at() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let once =
+            |url: &str| controller(url).once("hello", &serde_json::json!({})).unwrap_err().signal;
+        assert_eq!(once(&format!("http://{closed}")), Signal::ConnectionRefused);
+        let (url, thread) = serve(vec!["HTTP/1.1 502 x\r\ncontent-length: 0\r\n\r\n"]);
+        assert_eq!(once(&url), Signal::OtherAnswer);
+        thread.join().unwrap();
+        let io = |error| signal_of(&ureq::Error::Io(error));
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert_eq!(io(io::Error::other(unknown)), Signal::CertificateRefused);
+        assert_eq!(io(io::ErrorKind::NetworkUnreachable.into()), Signal::NoRoute);
+        assert_eq!(signal_of(&ureq::Error::HostNotFound), Signal::UnknownName);
+        assert_eq!(signal_of(&ureq::Error::Timeout(ureq::Timeout::Global)), Signal::NoAnswer);
     }
 
     #[test]

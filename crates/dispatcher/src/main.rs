@@ -11,6 +11,7 @@
 //! - `session`: what makes this boot the one that may speak;
 //! - `network`: the recipe's network as systemd-networkd files;
 //! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
+//! - `reach`: why it is not reached, told without a network;
 //! - `exit`: the exit codes that people meet in the console.
 
 mod agent;
@@ -22,6 +23,7 @@ mod journal;
 mod medium;
 mod network;
 mod places;
+mod reach;
 mod report;
 mod run;
 mod session;

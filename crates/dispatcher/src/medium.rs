@@ -125,7 +125,7 @@ fn places(dev: &Path, drives: &[String]) -> Vec<Place> {
 }
 
 /// Names of all drives that could hold one.
-fn drives(sys: &Path) -> Vec<String> {
+pub fn drives(sys: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(sys)
         .into_iter()
         .flatten()

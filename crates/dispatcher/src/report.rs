@@ -62,8 +62,8 @@ fn tell(outcome: &Outcome) -> anyhow::Result<()> {
     let mut answer = controller.tell("result", outcome);
     if let Answer::No { status: UNAUTHORIZED, .. } = answer {
         // It failed before it could say hello.
-        let hello = run::hello(&identity::boot_id()?, &identity::read(), &session::token()?);
-        answer = Controller::before_hello(&attempt)?.tell("hello", &hello);
+        let (boot_id, dmi, session) = (identity::boot_id()?, identity::read(), session::token()?);
+        answer = run::hello(&Controller::before_hello(&attempt)?, &boot_id, &dmi, &session);
         if answer == Answer::Yes {
             answer = controller.tell("result", outcome);
         }

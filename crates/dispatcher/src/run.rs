@@ -9,13 +9,14 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use api::node::{Dmi, Hello};
+use api::signal::Signal;
 use recipe::run_dir::{self, Identity};
-use recipe::task_medium::Attempt;
+use recipe::task_medium::{Attempt, ReadError};
 use recipe::{File, Network, Recipe};
 
 use crate::controller::{Answer, Controller};
 use crate::exit::{Exit, Stopped};
-use crate::{disks, identity, journal, medium, network, places, report, session};
+use crate::{disks, identity, journal, medium, network, places, reach, report, session};
 
 /// Finds the task and hands it over. A failure after the medium was read is kept for the report.
 pub fn run() -> Result<(), Stopped> {
@@ -36,22 +37,27 @@ pub fn run() -> Result<(), Stopped> {
 
 fn find_and_hand_over() -> Result<(), Stopped> {
     let dmi = identity::read();
-    let medium = medium::find(&dmi.serial)?;
+    // Without a task nobody knows whom to call.
+    let medium = medium::find(&dmi.serial).inspect_err(|stopped| match stopped.exit {
+        Exit::NoMedium => reach::send(Signal::NoTaskMedium),
+        _ => reach::send(Signal::TaskMediumUnreadable),
+    })?;
     println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);
     // From here on the controller can be told what is wrong, also with the recipe.
     keep_attempt(&medium.attempt).map_err(|error| Exit::Write.because(error))?;
     hand_over(&medium.recipe?, &medium.attempt, dmi)
 }
 
-fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
+fn hand_over(on_medium: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
     // Before anything that can fail is reported: without a network nobody would hear of it.
-    if let Some(network) = &recipe.network {
+    if let Some(network) = &on_medium.network {
         set_network(network).map_err(|error| Exit::Write.because(error))?;
     }
     let boot_id = identity::boot_id().map_err(|error| Exit::Internal.because(error))?;
     // Also from a wrong machine: the controller then knows that it runs this system, not its own.
     say_hello(attempt, &boot_id, &dmi)?;
     identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
+    let recipe = &whole(on_medium, attempt)?;
 
     let disk = match recipe.target_disk() {
         Some(hints) => Some(disks::choose(hints).map_err(|error| Exit::TargetDisk.because(error))?),
@@ -107,20 +113,49 @@ fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped>
     let controller =
         Controller::before_hello(attempt).map_err(|error| Exit::Unreadable.because(error))?;
     let session = session::token().map_err(|error| Exit::Write.because(error))?;
-    match controller.tell("hello", &hello(boot_id, dmi, &session)) {
+    match hello(&controller, boot_id, dmi, &session) {
         Answer::Yes => Ok(()),
         Answer::No { reason, .. } => Err(Exit::Refused.because(reason)),
     }
 }
 
+/// The recipe with what was not put on the medium.
+fn whole(on_medium: &Recipe, attempt: &Attempt) -> Result<Recipe, Stopped> {
+    if !attempt.withholds_secrets {
+        return Ok(on_medium.clone());
+    }
+    let controller =
+        Controller::of_this_boot(attempt).map_err(|error| Exit::Internal.because(error))?;
+    let bytes = controller
+        .fetch("recipe", recipe::BODY_BYTES_MAX as u64)
+        .map_err(|reason| Exit::Refused.because(reason))?;
+    joined(on_medium, &bytes)
+}
+
+/// What came from the controller must be what is on the medium, but for the stand-ins.
+fn joined(on_medium: &Recipe, bytes: &[u8]) -> Result<Recipe, Stopped> {
+    let whole = Recipe::parse(bytes).map_err(|problems| {
+        Exit::Invalid.because(anyhow::Error::from(ReadError::Recipe(problems)))
+    })?;
+    if whole.without_secrets() != *on_medium {
+        return Err(Exit::Invalid.because(
+            "the controller has another recipe for this attempt than the task medium; is the medium an \
+             old one?",
+        ));
+    }
+    Ok(whole)
+}
+
 /// Repeated, it is answered alike: it says the same.
-pub fn hello(boot_id: &str, dmi: &Dmi, session: &str) -> Hello {
-    Hello {
+pub fn hello(controller: &Controller, boot_id: &str, dmi: &Dmi, session: &str) -> Answer {
+    let hello = Hello {
         boot_id: boot_id.to_owned(),
         dmi: dmi.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         session_sha256: session::commitment(session),
-    }
+    };
+    let mut watch = reach::Watch::new();
+    controller.tell_watched("hello", &hello, |signal| watch.unanswered(signal))
 }
 
 /// All files appear at once: a tool sees the whole directory or none.
@@ -161,4 +196,36 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {}", output.status, said.trim());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(disk: &str, user_data: &str) -> Recipe {
+        let json = serde_json::json!({
+            "task_target": "install-linux.target",
+            "target_disk": {"serial": disk},
+            "oci_url": "controller/os-images/debian:13",
+            "partition_layout": [
+                {"size": "512M", "type_guid": "ef00", "format": "vfat"},
+                {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "cidata"},
+                {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
+            ],
+            "user_data": user_data,
+        });
+        Recipe::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_was_withheld_is_put_back_and_nothing_else_may_differ() {
+        let whole = recipe("D1", "#cloud-config\npassword: secret\n");
+        let on_medium = whole.without_secrets();
+        assert_eq!(joined(&on_medium, &whole.to_json()).unwrap(), whole);
+        let other_disk = recipe("D2", "#cloud-config\npassword: secret\n");
+        let stopped = joined(&on_medium, &other_disk.to_json()).unwrap_err();
+        assert_eq!(stopped.exit, Exit::Invalid);
+        assert!(stopped.reason.contains("another recipe"), "{stopped}");
+        assert_eq!(joined(&on_medium, b"{}").unwrap_err().exit, Exit::Invalid);
+    }
 }

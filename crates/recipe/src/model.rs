@@ -15,6 +15,9 @@ use crate::wire::Wire;
 /// The host in `oci_url` that means the controller's own registry, wherever that is.
 pub const CONTROLLER_HOST: &str = "controller";
 
+/// What stands on a task medium for what is not to be read there.
+const STAND_IN: &str = "withheld: the controller gives it to the machine that said hello";
+
 /// What to install on one server.
 #[derive(Clone, PartialEq)]
 pub struct Recipe {
@@ -172,6 +175,39 @@ impl Recipe {
             }
         }
         value
+    }
+
+    /// The recipe as it may lie on a medium that others can read: what the user wrote for the installed
+    /// system, and the values of `env`, are stand-ins. All but a kickstart, which ESXi's own installer reads
+    /// from the medium.
+    pub fn without_secrets(&self) -> Recipe {
+        let mut open = self.clone();
+        let hide = |payload: &mut Option<Payload>| {
+            if let Some(payload) = payload {
+                *payload = STAND_IN.to_owned().into();
+            }
+        };
+        let wire = &mut open.wire;
+        [
+            &mut wire.user_data,
+            &mut wire.meta_data,
+            &mut wire.network_config,
+            &mut wire.unattend_xml,
+        ]
+        .into_iter()
+        .for_each(hide);
+        wire.env.values_mut().for_each(|text| STAND_IN.clone_into(text));
+        open.env.clone_from(&wire.env);
+        match &mut open.workflow {
+            Workflow::Linux(linux) => {
+                [&mut linux.user_data, &mut linux.meta_data, &mut linux.network_config]
+                    .into_iter()
+                    .for_each(hide);
+            }
+            Workflow::Windows(windows) => windows.unattend_xml = STAND_IN.to_owned().into(),
+            Workflow::Esxi(_) | Workflow::Firmware(_) | Workflow::Custom => {}
+        }
+        open
     }
 
     pub fn target_disk(&self) -> Option<&DiskHints> {

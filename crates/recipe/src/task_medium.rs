@@ -34,6 +34,10 @@ pub struct Attempt {
     /// What `oci_url` meant when the job was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_digest: Option<String>,
+    /// The recipe on the medium has stand-ins ([`Recipe::without_secrets`]): the controller gives the whole
+    /// one to the boot that said hello.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withholds_secrets: bool,
 }
 
 /// The controller's own registry, as the machine reaches it.
@@ -75,7 +79,10 @@ pub fn volume_id(job_id: &str) -> String {
 
 /// The files of a job's medium.
 pub fn files(recipe: &Recipe, attempt: &Attempt) -> Vec<File> {
-    let mut files = files_offline(recipe);
+    let mut files = match attempt.withholds_secrets {
+        true => files_offline(&recipe.without_secrets()),
+        false => files_offline(recipe),
+    };
     let bytes = serde_json::to_vec_pretty(attempt).expect("an attempt is plain data");
     files.push(File { name: "attempt.json".into(), bytes });
     files

@@ -39,6 +39,9 @@ fn valid() -> Vec<Value> {
         "addresses": ["192.0.2.10/24", "2001:db8::10/64"], "gateways": ["192.0.2.1"],
         "nameservers": ["2001:db8::53"]
     }]});
+    let mut all_payloads = linux();
+    all_payloads["meta_data"] = "instance-id: 1\n".into();
+    all_payloads["network_config"] = "version: 2\n".into();
     vec![
         linux(),
         old,
@@ -55,6 +58,7 @@ fn valid() -> Vec<Value> {
             "firmware_url": "https://files.example/bios.bin", "firmware_sha256": "0".repeat(64)
         }),
         json!({"task_target": "burn-in.target"}),
+        all_payloads,
     ]
 }
 
@@ -109,7 +113,37 @@ fn attempt() -> Attempt {
             token: "secret-to-pull".to_owned().into(),
         }),
         artifact_digest: None,
+        withholds_secrets: false,
     }
+}
+
+#[test]
+fn a_medium_that_others_can_read_has_no_secret_and_is_a_recipe_nevertheless() {
+    let mut seen = 0;
+    for mut value in valid() {
+        for key in ["user_data", "meta_data", "network_config", "unattend_xml"] {
+            if let Some(payload) = value.get_mut(key) {
+                *payload = format!("CANARY of {key}").into();
+                seen += 1;
+            }
+        }
+        if let Some(env) = value.get_mut("env") {
+            *env = json!({"TOKEN": "CANARY"});
+            seen += 1;
+        }
+        let recipe = parse(&value).unwrap();
+        let open = recipe.without_secrets();
+        assert_eq!(Recipe::parse(&open.to_json()).unwrap(), open);
+        assert_eq!(open.without_secrets(), open);
+        assert_eq!((open.target_disk(), open.layout()), (recipe.target_disk(), recipe.layout()));
+        let withholding = Attempt { withholds_secrets: true, ..attempt() };
+        let files = task_medium::files(&recipe, &withholding);
+        let bytes: Vec<u8> = files.iter().flat_map(|file| file.bytes.clone()).collect();
+        assert!(!String::from_utf8(bytes).unwrap().contains("CANARY"), "{value}");
+        assert_eq!(task_medium::read_recipe(&files).unwrap(), open);
+        assert!(task_medium::read_attempt(&files).unwrap().withholds_secrets);
+    }
+    assert_eq!(seen, 8);
 }
 
 #[test]

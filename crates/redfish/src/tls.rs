@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -106,7 +107,12 @@ fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> 
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::Setup(error.to_string()))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    let mut config =
+        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    // A client is for one BMC. The default has room for 256 servers from the start: a quarter of a megabyte
+    // for each BMC that hangs.
+    config.resumption = Resumption::in_memory_sessions(1);
+    Ok(config)
 }
 
 fn client(config: ClientConfig) -> Result<reqwest::Client, Error> {

@@ -17,11 +17,12 @@
 //! boots it from memory.
 //!
 //! `cargo xtask e2e sushy`: the same job through a Redfish service that others wrote, sushy-tools with
-//! its libvirt driver. `e2e cancel`: a job that is cancelled while its BMC is away; `e2e power-offs`: as many
-//! power cuts as one likes.
+//! its libvirt driver. `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that
+//! cannot speak; `e2e power-offs`: as many power cuts as one likes.
 
 mod cancel;
 mod power_offs;
+mod silent;
 mod sushy;
 mod world;
 
@@ -55,6 +56,8 @@ pub enum Workflow {
     Cancel,
     /// Only machines that lose their power, as many as are asked for.
     PowerOffs,
+    /// A machine whose cable is out, and one whose task medium is gone.
+    Silent,
     /// A machine behind sushy-tools and libvirt.
     Sushy,
     /// A machine without virtual media, by UEFI HTTP boot.
@@ -100,6 +103,10 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             let lab = Lab::start(root, "power-offs", true, two_cds)?;
             power_offs::power_offs(&lab, offs.seed, offs.count)?;
             Ok(offs.count)
+        }
+        Workflow::Silent => {
+            let lab = Lab::start(root, "silent", true, two_cds)?;
+            silent::silent(&lab)
         }
         Workflow::Sushy => {
             let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;

@@ -129,6 +129,9 @@ fn judge<'a>(member: &'a Member, ended: &'a HashMap<String, Ended>) -> Verdict<'
     let is_outcome_true = ended.is_some_and(|job| job.outcome == member.expected_outcome);
     let is_cause_true = ended.is_some_and(|job| {
         begins(&job.failed_step, &member.expected_step)
+            && member.expected_words.as_ref().is_none_or(|words| {
+                job.reason.as_ref().is_some_and(|reason| reason.contains(words.as_str()))
+            })
             && (member.expected_outcome == "failed"
                 || begins(&job.cleanup_problem, &member.expected_problem))
     });
@@ -136,9 +139,13 @@ fn judge<'a>(member: &'a Member, ended: &'a HashMap<String, Ended>) -> Verdict<'
 }
 
 fn untruth(verdict: &Verdict) -> String {
-    let Member { profile, fault, expected_outcome, expected_step, expected_problem, .. } =
-        verdict.member;
-    let expected = [Some(expected_outcome), expected_step.as_ref(), expected_problem.as_ref()];
+    let Member { profile, fault, .. } = verdict.member;
+    let expected = [
+        Some(&verdict.member.expected_outcome),
+        verdict.member.expected_step.as_ref(),
+        verdict.member.expected_problem.as_ref(),
+        verdict.member.expected_words.as_ref(),
+    ];
     let expected: Vec<&str> = expected.into_iter().flatten().map(String::as_str).collect();
     let said = match verdict.ended {
         None => "it did not end in time".to_owned(),

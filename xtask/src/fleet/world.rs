@@ -36,6 +36,8 @@ pub struct Member {
     pub expected_outcome: String,
     pub expected_step: Option<String>,
     pub expected_problem: Option<String>,
+    /// What the reason must say.
+    pub expected_words: Option<String>,
     /// What the controller does not do yet that this BMC needs.
     pub gap: Option<String>,
 }
@@ -245,6 +247,7 @@ pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
         ("boot/vmlinuz", FILE_BYTES),
         ("boot/initrd.img", FILE_BYTES),
         ("live/rootfs.squashfs", FILE_BYTES),
+        ("shoal/signals", 4 << 20),
         ("shoal/task.img", 256 << 10),
     ] {
         let path = tree.join(name);

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::jobs::recipe_example;
 use super::operation::{
     Access, BODY, Operation, Problem, STORAGE, answer, body, empty, path_parameter,
 };
@@ -10,7 +11,7 @@ use super::operation::{
 const OVER: Problem = (410, "attempt-over", "the attempt is over; the machine must stop");
 
 pub fn operations() -> Vec<Operation> {
-    vec![hello(), permit(), progress(), log(), result()]
+    vec![hello(), recipe(), permit(), progress(), log(), result()]
 }
 
 fn hello() -> Operation {
@@ -41,6 +42,22 @@ fn hello() -> Operation {
             ),
             (503, "too-early", "there is no task medium yet"),
         ]),
+    }
+}
+
+fn recipe() -> Operation {
+    Operation {
+        method: "get",
+        path: "/api/v1/node/attempts/{id}/recipe",
+        id: "getWholeRecipe",
+        tag: "node",
+        summary: "The recipe, with what its task medium does not say",
+        description: "Where machines are spoken to over TLS, `user_data`, `meta_data`, `network_config`, `unattend_xml` and the values of `env` are not on the task medium, which BMCs copy: it has stand-ins, and says so in `withholds_secrets`. For the session that a hello opened, while the attempt lasts.",
+        access: Access::Attempt,
+        parameters: vec![attempt()],
+        body: None,
+        answers: vec![(200, answer("The recipe", "Recipe", recipe_example()))],
+        problems: vec![OVER, STORAGE],
     }
 }
 

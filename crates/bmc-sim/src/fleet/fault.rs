@@ -131,6 +131,10 @@ faults! {
     StopsAtInitrd, "stops-at-initrd", Boot, NO_KERNEL;
     NoTaskMedium, "no-task-medium", Boot, Expected::Fails("boot.no-task-medium");
     NoNetwork, "no-network", Boot, Expected::Fails("boot.no-network");
+    /// Looks for its task, finds none, and tells so by what it reads.
+    TaskNotFound, "task-not-found", Boot, Expected::Fails("boot.no-task-medium");
+    /// Has no link, and tells so likewise.
+    NoLink, "no-link", Boot, Expected::Fails("boot.no-network");
     SlowMedia, "slow-media", Boot, Expected::Succeeds;
 
     /// The board is another one than the BMC says.
@@ -172,6 +176,15 @@ impl Fault {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
     }
 
+    /// What the reason must say, where the step alone is not the cause.
+    pub fn expected_words(self) -> Option<&'static str> {
+        match self {
+            Fault::TaskNotFound => Some("no drive that it sees holds its task"),
+            Fault::NoLink => Some("no network interface has a link"),
+            _ => None,
+        }
+    }
+
     /// Whether a job can see this fault on this BMC.
     pub fn makes_sense_on(self, profile: &Profile) -> bool {
         if self.step() == Step::Update {
@@ -199,6 +212,8 @@ impl Fault {
                 | Fault::StopsAtKernel
                 | Fault::StopsAtInitrd
                 | Fault::NoTaskMedium
+                | Fault::TaskNotFound
+                | Fault::NoLink
         );
         let is_foreign = profile.plan() == Plan::Http && (is_of_slots || is_of_parts);
         (is_usable || is_before_media) && !is_hidden && has_tasks && !is_foreign

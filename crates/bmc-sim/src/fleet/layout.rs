@@ -16,6 +16,8 @@ pub struct Layout {
     pub root: Vec<Range<u64>>,
     /// Where a task medium can lie.
     pub task: Vec<Range<u64>>,
+    /// What a machine reads to tell something.
+    pub signals: Vec<Range<u64>>,
 }
 
 impl Layout {
@@ -31,6 +33,8 @@ impl Layout {
             let is_boot_image = index.boot_images.iter().any(|image| image.start == extent.start);
             let part = if extent.path == recipe::task_medium::RESERVED_FILE {
                 &mut layout.task
+            } else if extent.path == api::signal::FILE {
+                &mut layout.signals
             } else if is_boot_image {
                 &mut layout.boot_image
             } else if name.starts_with("vmlinuz") {

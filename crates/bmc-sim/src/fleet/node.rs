@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::signal::Signal;
 use recipe::task_medium::Attempt;
 use serde_json::{Value, json};
 use sha2::Digest;
@@ -65,6 +66,7 @@ impl Boot {
             self.shared.confide(std::str::from_utf8(token.as_bytes()).ok());
         }
         self.stop_if(Fault::NoNetwork)?;
+        self.signal_if(Fault::NoLink, Signal::NoLink).await?;
         let fault = self.bmc.fault;
         let boot_id = format!("{}-{}", self.bmc.serial, self.number);
         let mut speaker = self.hello(&attempt, &boot_id).await?;
@@ -120,6 +122,7 @@ impl Boot {
         }
         self.read_all(maintenance, &layout.root).await?;
         self.stop_if(Fault::NoTaskMedium)?;
+        self.signal_if(Fault::TaskNotFound, Signal::NoTaskMedium).await?;
         self.read_task(media).await
     }
 
@@ -294,6 +297,18 @@ impl Boot {
             return Ok(copy[start..end].to_vec());
         }
         self.shared.read(&medium.url, bytes).await.ok_or(Stopped)
+    }
+
+    /// Stops likewise, and tells by a read.
+    async fn signal_if(&self, fault: Fault, signal: Signal) -> Result<(), Stopped> {
+        if let Loads::Media(media) = &self.loads
+            && self.bmc.fault == fault
+        {
+            let file = self.shared.layout.signals.first().ok_or(Stopped)?;
+            let place = file.start + signal.offset();
+            self.read(medium(media, "maintenance")?, place..place + 2048).await?;
+        }
+        self.stop_if(fault)
     }
 
     fn stop_if(&self, fault: Fault) -> Result<(), Stopped> {

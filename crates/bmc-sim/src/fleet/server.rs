@@ -86,6 +86,8 @@ pub struct Member {
     pub expected_step: Option<&'static str>,
     /// How `cleanup_problem` must begin.
     pub expected_problem: Option<&'static str>,
+    /// What the reason must say.
+    pub expected_words: Option<&'static str>,
     /// Why the controller is not expected to get that far yet.
     pub gap: Option<&'static str>,
 }
@@ -201,6 +203,7 @@ impl Fleet {
                 expected_outcome: outcome,
                 expected_step: step,
                 expected_problem: problem,
+                expected_words: bmc.fault.expected_words(),
                 gap: bmc.profile.gap,
             }
         });

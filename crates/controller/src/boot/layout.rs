@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use api::signal::{self, Signal};
 use iso9660::Index;
 
 /// What a boot reads, in the order in which it does.
@@ -20,10 +21,12 @@ pub enum Part {
     Root,
     /// Where a task medium can lie, read by the running maintenance OS.
     Task,
+    /// What it reads to tell something.
+    Signals,
 }
 
 impl Part {
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 /// A piece of the image.
@@ -83,6 +86,12 @@ impl Layout {
         self.from(offset).next().map(|region| region.part)
     }
 
+    /// What a read that begins here tells.
+    pub fn signal_at(&self, offset: u64) -> Option<Signal> {
+        let region = self.from(offset).next().filter(|region| region.part == Part::Signals)?;
+        Signal::at(offset - region.bytes.start)
+    }
+
     /// All of one kind, in bytes.
     pub fn length(&self, part: Part) -> u64 {
         let of_part = self.regions.iter().filter(|region| region.part == part);
@@ -100,6 +109,9 @@ impl Layout {
 fn part_of(path: &str) -> Part {
     if path == recipe::task_medium::RESERVED_FILE {
         return Part::Task;
+    }
+    if path == signal::FILE {
+        return Part::Signals;
     }
     let path = path.to_ascii_lowercase();
     let name = path.rsplit('/').next().unwrap_or_default();
@@ -121,8 +133,10 @@ pub mod tests {
     use super::*;
 
     pub const MIB: u64 = 1 << 20;
+    pub const SIGNALS_MIB: u64 = 61;
 
-    /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel, root and task, 10 MiB each.
+    /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel, root, task and signals, 10
+    /// MiB each.
     pub fn layout() -> Layout {
         let file =
             |path: &str, mib: u64| Extent { path: path.into(), start: mib * MIB, length: 10 * MIB };
@@ -135,10 +149,11 @@ pub mod tests {
                 file("boot/vmlinuz", 31),
                 file("LiveOS/squashfs.img", 41),
                 file(recipe::task_medium::RESERVED_FILE, 51),
+                file(signal::FILE, SIGNALS_MIB),
             ],
             boot_images: vec![BootImage { platform: 0xef, start: MIB }],
         };
-        Layout::of(&index, 70 * MIB)
+        Layout::of(&index, 80 * MIB)
     }
 
     #[test]
@@ -152,14 +167,24 @@ pub mod tests {
             (31, Part::Kernel),
             (41, Part::Root),
             (51, Part::Task),
-            (61, Part::Volume),
+            (61, Part::Signals),
+            (71, Part::Volume),
         ] {
             assert_eq!(layout.part_at(mib * MIB), Some(part), "{mib} MiB");
         }
-        assert_eq!(layout.part_at(70 * MIB), None);
+        assert_eq!(layout.part_at(80 * MIB), None);
         assert_eq!(layout.length(Part::Volume), 10 * MIB);
         assert!(layout.is_known());
         assert!(!Layout::of(&Index::default(), MIB).is_known());
+    }
+
+    #[test]
+    fn a_place_of_the_signals_is_found_and_nothing_else_is_one() {
+        let layout = layout();
+        let at = SIGNALS_MIB * MIB;
+        assert_eq!(layout.signal_at(at + Signal::NoLink.offset()), Some(Signal::NoLink));
+        assert_eq!(layout.signal_at(at), None);
+        assert_eq!(layout.signal_at(at - 10 * MIB + Signal::NoLink.offset()), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use api::signal::Signal;
 use job::Failure;
 
 /// Between the reset and the machine's hello.
@@ -26,6 +27,8 @@ pub enum Stage {
     Userspace,
     /// The maintenance OS runs and has read what it has to do.
     TaskMedium,
+    /// The maintenance OS runs, and tells by what it reads why it is not heard.
+    Told(Signal),
     /// The BMC copied the whole image: what the machine reads of the copy is not to be seen here.
     Copied,
     /// Firmware fetches the whole image into memory (UEFI HTTP boot).
@@ -57,6 +60,7 @@ impl Stage {
             Stage::Initrd { percent } => format!("initrd {percent} %"),
             Stage::Userspace => "the kernel runs and reads the root file system".into(),
             Stage::TaskMedium => "the maintenance OS read its task medium".into(),
+            Stage::Told(signal) => format!("the maintenance OS tells: {}", told(signal)),
             Stage::Copied => "the BMC copied the whole medium".into(),
             Stage::Downloading { percent } => {
                 format!("firmware downloads the medium: {percent} %")
@@ -92,6 +96,10 @@ impl Stage {
             | Stage::Downloading { .. } => minutes(12),
             // Drivers and network links come up without a read.
             Stage::Userspace | Stage::TaskMedium => minutes(20),
+            // It has waited for its drives already.
+            Stage::Told(signal) if signal.is_last() => minutes(1),
+            // It goes on trying: somebody may plug in the cable.
+            Stage::Told(_) => minutes(5),
             Stage::Copied | Stage::Downloaded | Stage::Unknown => None,
         }
     }
@@ -151,6 +159,16 @@ impl Stage {
                 "boot.no-network",
                 format!("the maintenance OS read its task medium, but did not reach {node_url}"),
             ),
+            Stage::Told(signal) if signal.is_last() => {
+                ("boot.no-task-medium", format!("the maintenance OS runs, but {}", told(signal)))
+            }
+            Stage::Told(signal) => (
+                "boot.no-network",
+                format!(
+                    "the maintenance OS runs, but does not reach {node_url}: {}",
+                    told(signal)
+                ),
+            ),
             Stage::Copied => (
                 "boot.no-network",
                 format!(
@@ -201,6 +219,44 @@ fn never_asked(url: &str) -> Failure {
     }
 }
 
+/// For people, with what to look at.
+fn told(signal: Signal) -> &'static str {
+    match signal {
+        Signal::NoTaskMedium => {
+            "no drive that it sees holds its task: the BMC shows the second medium not at all, or as \
+             a device that has no driver here"
+        }
+        Signal::TaskMediumUnreadable => {
+            "it cannot read its task medium, or several are inserted for this machine; the console \
+             tells which"
+        }
+        Signal::NoInterface => "it has no network interface: a driver is missing",
+        Signal::NoLink => {
+            "no network interface has a link: look at the cables and at the switch's ports"
+        }
+        Signal::NoAddress => {
+            "a network interface has a link, but no address: no DHCP server answers, or the recipe's \
+             `network` names other MAC addresses"
+        }
+        Signal::NoRoute => {
+            "it has an address, but no way there: a gateway is missing, or a router says that there \
+             is none"
+        }
+        Signal::UnknownName => "the name in that URL cannot be resolved",
+        Signal::NoAnswer => {
+            "nothing answers there within 30 s: wrong VLAN or address, or a firewall"
+        }
+        Signal::ConnectionRefused => {
+            "the connection is refused: no controller listens there, or a firewall answers"
+        }
+        Signal::CertificateRefused => {
+            "what answers there has no certificate of this controller's CA: a proxy, another host, or \
+             this machine's clock is far off"
+        }
+        Signal::OtherAnswer => "what answers there does not answer as a controller does",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +296,8 @@ mod tests {
             Stage::Downloaded,
             Stage::Unknown,
         ];
+        let all: Vec<Stage> =
+            all.into_iter().chain(Signal::ALL.into_iter().map(Stage::Told)).collect();
         let reasons: std::collections::BTreeSet<_> = all
             .iter()
             .map(|stage| stage.failure(Reader::Bmc("http://m"), "http://n").reason)

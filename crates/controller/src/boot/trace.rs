@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use api::signal::Signal;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -83,6 +84,8 @@ struct Boot {
     is_copied: bool,
     /// Firmware asked, which reads the whole image and no part of it.
     is_download: bool,
+    /// What the maintenance OS told last by what it read.
+    signal: Option<Signal>,
     /// The last one, and those that nobody has asked for yet.
     stage: Stage,
     news: Vec<Stage>,
@@ -96,6 +99,7 @@ impl Trace {
         if let Some(boot) = &mut self.boot {
             boot.is_download |= asked.kind == MediumKind::HttpBoot;
         }
+        let is_followed = self.requests.back().is_some_and(|last| last.is_followed_by(asked));
         if is_get && is_maintenance {
             let length = asked.bytes.end.saturating_sub(asked.bytes.start);
             let is_copy = length.saturating_mul(100) >= layout.size().saturating_mul(COPY_PERCENT)
@@ -106,14 +110,17 @@ impl Trace {
                     if let Some(part) = layout.part_at(asked.bytes.start) {
                         boot.touched[part as usize] = true;
                     }
+                    // What goes on with the request before it is read ahead, or a copy.
+                    let signal = layout.signal_at(asked.bytes.start).filter(|_| !is_followed);
+                    if signal.is_some() && boot.runs(layout) {
+                        boot.signal = signal;
+                    }
                 }
                 None => self.is_copied |= is_copy,
             }
         }
         self.look(layout);
-        if let Some(last) = self.requests.back_mut()
-            && last.is_followed_by(asked)
-        {
+        if let Some(last) = self.requests.back_mut().filter(|_| is_followed) {
             last.end = asked.bytes.end;
             last.count += 1;
             return;
@@ -179,6 +186,7 @@ impl Trace {
             is_task_read: false,
             is_copied: self.is_copied || was_read,
             is_download: false,
+            signal: None,
             stage: Stage::Silent,
             news: Vec::new(),
         });
@@ -240,17 +248,27 @@ impl Boot {
         }
     }
 
+    fn percent(&self, layout: &Layout, part: Part) -> u8 {
+        let of_all = self.read[part as usize].saturating_mul(100) / layout.length(part).max(1);
+        u8::try_from(of_all.min(100)).unwrap_or(100)
+    }
+
+    /// Whether the kernel does.
+    fn runs(&self, layout: &Layout) -> bool {
+        self.touched[Part::Root as usize] && self.percent(layout, Part::Initrd) >= LOADED_PERCENT
+    }
+
     fn stage(&self, layout: &Layout, bytes_since_insert: u64) -> Stage {
-        let percent = |part: Part| {
-            let of_all = self.read[part as usize].saturating_mul(100) / layout.length(part).max(1);
-            u8::try_from(of_all.min(100)).unwrap_or(100)
-        };
+        let percent = |part: Part| self.percent(layout, part);
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
+        let runs = self.runs(layout);
         if self.is_download && layout.size() > 0 {
             return self.download(layout.size());
         }
-        let runs = has(Part::Root) && percent(Part::Initrd) >= LOADED_PERCENT;
+        if let Some(signal) = self.signal {
+            return Stage::Told(signal);
+        }
         // Firmware looks at every stick, too: only a running system reads its task.
         if self.is_task_read && (runs || self.is_copied || !layout.is_known()) {
             Stage::TaskMedium
@@ -283,7 +301,7 @@ impl Boot {
 mod tests {
     use std::time::Duration;
 
-    use super::super::layout::tests::{MIB, layout};
+    use super::super::layout::tests::{MIB, SIGNALS_MIB, layout};
     use super::*;
 
     /// What a boot that reads these MiB, each in one request, shows.
@@ -327,7 +345,7 @@ mod tests {
             (&[(31, 41), (21, 31), (41, 42)], Stage::Userspace),
             (&[(31, 41), (21, 31), (41, 42), (51, 53)], Stage::Userspace),
             (&[(31, 41), (21, 31), (41, 42), (51, 61)], Stage::TaskMedium),
-            (&[(0, 64)], Stage::Copied),
+            (&[(0, 74)], Stage::Copied),
         ] {
             assert_eq!(stage_after(reads), stage, "{reads:?}");
         }
@@ -411,10 +429,32 @@ mod tests {
     }
 
     #[test]
+    fn a_running_system_is_heard_by_what_it_reads_and_what_is_read_ahead_says_nothing() {
+        let (layout, mut trace, now) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, now);
+        let mut stage_after = |bytes: Range<u64>| {
+            get(&mut trace, &layout, MediumKind::Maintenance, bytes);
+            trace.stage(&layout, now).unwrap().0
+        };
+        let place = |signal: Signal| SIGNALS_MIB * MIB + signal.offset();
+        let sector = |signal: Signal| place(signal)..place(signal) + 2048;
+        assert_eq!(stage_after(sector(Signal::NoLink)), Stage::Probed, "no system runs yet");
+        stage_after(31 * MIB..41 * MIB);
+        stage_after(21 * MIB..31 * MIB);
+        assert_eq!(stage_after(41 * MIB..42 * MIB), Stage::Userspace);
+        assert_eq!(stage_after(sector(Signal::NoLink)), Stage::Told(Signal::NoLink));
+        // With so much read ahead, in several requests.
+        let ahead = place(Signal::NoAnswer) + MIB;
+        assert_eq!(stage_after(place(Signal::NoAnswer)..ahead), Stage::Told(Signal::NoAnswer));
+        assert_eq!(stage_after(ahead..ahead + MIB), Stage::Told(Signal::NoAnswer));
+        assert_eq!(trace.news().last(), Some(&Stage::Told(Signal::NoAnswer)));
+    }
+
+    #[test]
     fn a_copy_before_the_reset_hides_the_boot_and_a_probe_before_it_is_one() {
         let layout = layout();
         for (read, stage, with_task) in [
-            (0..64 * MIB, Stage::Copied, Stage::TaskMedium),
+            (0..74 * MIB, Stage::Copied, Stage::TaskMedium),
             (0..MIB, Stage::Probed, Stage::Probed),
         ] {
             let (mut trace, now) = (Trace::default(), Instant::now());

@@ -90,7 +90,10 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
         from: caller.address(),
         status: 0,
     };
+    let app = gate.app.clone();
+    // What a machine says is in its job's story, in the transaction of what it changes.
     let is_noted = gate.is_noted;
+    let is_begun = is_noted && denied.is_none() && role != NODE;
     let work = async move {
         let answer = match denied {
             None => next.run(request).await,
@@ -100,18 +103,38 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
             }
         };
         caller.judge(&gate.app, answer.status());
+        answer
+    };
+    match is_noted {
+        true => carry_out(app, deed, is_begun, work).await,
+        false => work.await,
+    }
+}
+
+/// Does what is noted. Also when nobody waits for the answer any more, and if the process ends in between
+/// the next one notes that.
+pub async fn carry_out(
+    app: App,
+    deed: Deed,
+    is_begun: bool,
+    work: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let begun = match is_begun {
+        false => None,
+        true => match app.store.begin_deed(deed.clone(), now_ms()).await {
+            Ok(id) => Some(id),
+            Err(error) => return Refusal::from(error).into_response(),
+        },
+    };
+    let noted = async move {
+        let answer = work.await;
         // A machine whose token is wrong is nobody; who is known and may not is noted.
-        if is_noted && answer.status() != StatusCode::UNAUTHORIZED {
-            let deed = answered(deed, &answer);
-            note(&gate.app, deed).await;
+        if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {
+            note(&app, answered(deed, &answer), begun).await;
         }
         answer
     };
-    if !is_noted {
-        return work.await;
-    }
-    // Also when nobody waits for the answer any more: what was done must be noted.
-    tokio::spawn(work).await.unwrap_or_else(|error| {
+    tokio::spawn(noted).await.unwrap_or_else(|error| {
         Refusal::from(anyhow::Error::from(error).context("carry out a request")).into_response()
     })
 }
@@ -136,7 +159,7 @@ async fn drain(request: Request) {
 }
 
 /// A deed, as its answer tells how it ended.
-pub fn answered(mut deed: Deed, answer: &Response) -> Deed {
+fn answered(mut deed: Deed, answer: &Response) -> Deed {
     deed.status = answer.status().as_u16();
     // Of something new: its own path.
     let location = answer.headers().get(header::LOCATION);
@@ -147,9 +170,9 @@ pub fn answered(mut deed: Deed, answer: &Response) -> Deed {
 }
 
 /// Writes down what was done. The change stands whether or not that works, and so does its answer.
-pub async fn note(app: &App, deed: Deed) {
+async fn note(app: &App, deed: Deed, begun: Option<i64>) {
     let what = (deed.who.clone(), deed.method.clone(), deed.target.clone(), deed.status);
-    if let Err(error) = app.store.record(deed, now_ms()).await {
+    if let Err(error) = app.store.record(deed, begun, now_ms()).await {
         let error = crate::performer::chain(&error);
         tracing::error!(error, ?what, "this is missing in the audit log");
     }
@@ -158,6 +181,9 @@ pub async fn note(app: &App, deed: Deed) {
 fn bounded(path: &str) -> String {
     path.chars().take(TARGET_CHARS_MAX).collect()
 }
+
+/// The role of machines, in the audit log.
+pub const NODE: &str = "node";
 
 /// Who it is, and their role.
 type Known = (String, &'static str);
@@ -177,7 +203,7 @@ impl Gate {
             Needs::Attempt => {
                 // `/api/v1/node/attempts/{id}/…`; the handler's `Node` judges it.
                 let id = path.split('/').nth(5).unwrap_or_default();
-                return Admitted::As((format!("attempt {}", bounded(id)), "node"));
+                return Admitted::As((format!("attempt {}", bounded(id)), NODE));
             }
             Needs::AdminOrWebhook => {
                 let given = headers.get("x-webhook-secret").map(HeaderValue::as_bytes);

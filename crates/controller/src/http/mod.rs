@@ -54,7 +54,7 @@ pub struct Route {
     pub method: Method,
     pub path: &'static str,
     /// Where it is served, and nowhere else.
-    pub listener: Listener,
+    pub listeners: &'static [Listener],
     /// Who may ask.
     pub needs: Needs,
     is_noted: bool,
@@ -97,8 +97,10 @@ pub fn routes() -> Vec<Route> {
         admin(Method::POST, "/api/v1/tokens", ADMIN, access::create),
         admin(Method::DELETE, "/api/v1/tokens/{id}", ADMIN, access::revoke),
         admin(Method::GET, "/api/v1/audit", ADMIN, access::audit),
-        admin(Method::POST, "/api/v1/status-webhook/{serial}", AdminOrWebhook, webhook::receive),
+        admin(Method::POST, "/api/v1/status-webhook/{serial}", AdminOrWebhook, webhook::receive)
+            .also_for_machines(),
         node(Method::POST, "/api/v1/node/attempts/{id}/hello", Attempt, node::hello),
+        node(Method::GET, "/api/v1/node/attempts/{id}/recipe", Attempt, node::recipe),
         node(Method::POST, "/api/v1/node/attempts/{id}/permit", Attempt, node::permit),
         node(Method::POST, "/api/v1/node/attempts/{id}/progress", Attempt, node::progress)
             .without_note(),
@@ -119,7 +121,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    route(Listener::Admin, method, path, needs, handler)
+    route(&[Listener::Admin], method, path, needs, handler)
 }
 
 fn node<H, T>(method: Method, path: &'static str, needs: Needs, handler: H) -> Route
@@ -127,7 +129,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    route(Listener::Node, method, path, needs, handler)
+    route(&[Listener::Node], method, path, needs, handler)
 }
 
 fn media<H, T>(method: Method, path: &'static str, needs: Needs, handler: H) -> Route
@@ -135,11 +137,11 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    route(Listener::Media, method, path, needs, handler)
+    route(&[Listener::Media], method, path, needs, handler)
 }
 
 fn route<H: Handler<T, App>, T: 'static>(
-    listener: Listener,
+    listeners: &'static [Listener],
     method: Method,
     path: &'static str,
     needs: Needs,
@@ -147,10 +149,16 @@ fn route<H: Handler<T, App>, T: 'static>(
 ) -> Route {
     let filter = MethodFilter::try_from(method.clone()).expect("the table has axum's methods only");
     let is_noted = may_change(&method);
-    Route { method, path, listener, needs, is_noted, answer: on(filter, handler) }
+    Route { method, path, listeners, needs, is_noted, answer: on(filter, handler) }
 }
 
 impl Route {
+    /// Installers that call back, such as ESXi's, are in the machines' network.
+    fn also_for_machines(mut self) -> Route {
+        self.listeners = &[Listener::Admin, Listener::Node];
+        self
+    }
+
     /// Takes bodies larger than [`BODY_BYTES_MAX`].
     fn without_limit(mut self) -> Route {
         self.answer = self.answer.route_layer(DefaultBodyLimit::disable());
@@ -167,8 +175,8 @@ impl Route {
 /// What these listeners serve, and nothing else.
 pub fn router(app: App, serves: &[Listener]) -> Router {
     let mut router = Router::new();
-    let here = |route: &Route| serves.contains(&route.listener);
-    for Route { method: _, path, listener, needs, is_noted, answer } in
+    let here = |route: &Route| route.listeners.iter().any(|one| serves.contains(one));
+    for Route { method: _, path, listeners, needs, is_noted, answer } in
         routes().into_iter().filter(here)
     {
         let gate = Gate { app: app.clone(), needs, path, is_noted };
@@ -178,9 +186,10 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
                 answer.route_layer(from_fn_with_state(gate, guard))
             }
         };
-        let answer = match listener {
-            Listener::Admin | Listener::Node => answer.layer(map_response(headers::not_stored)),
-            Listener::Media => answer,
+        let answer = match listeners {
+            // A BMC may keep what it reads of a medium.
+            [Listener::Media] => answer,
+            _ => answer.layer(map_response(headers::not_stored)),
         };
         router = router.route(path, answer);
     }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, StatusCode, header};
 
 use super::auth::{Node, Session};
 use super::problem::{Answer, Refusal, json, refuse};
@@ -19,6 +19,14 @@ type Body = Result<Bytes, BytesRejection>;
 pub async fn hello(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
     told(&app, node::hello(&app.store, &node.job, json(&body?)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub async fn recipe(
+    Session(speaker): Session,
+    State(app): State<App>,
+) -> Answer<([(HeaderName, &'static str); 1], String)> {
+    let recipe = told(&app, node::recipe(&app.store, speaker, now_ms()).await)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], recipe))
 }
 
 pub async fn permit(

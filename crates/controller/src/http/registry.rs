@@ -11,7 +11,7 @@ use oci::{Digest, Reference, Repository};
 use recipe::Recipe;
 use registry::{Access, Grant};
 
-use super::auth::{Caller, Principal, answered, may_change, note, principal, token};
+use super::auth::{Caller, NODE, Principal, carry_out, may_change, principal, token};
 use super::{no_such_path, throttle};
 use crate::App;
 use crate::listeners::Listener;
@@ -81,13 +81,16 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
     if let Some((_, access)) = access {
         request.extensions_mut().insert(access);
     }
-    let answer = next.run(request).await;
-    caller.judge(&app, answer.status());
-    if let Some(deed) = deed {
-        let deed = answered(deed, &answer);
-        note(&app, deed).await;
+    let judge = app.clone();
+    let work = async move {
+        let answer = next.run(request).await;
+        caller.judge(&judge, answer.status());
+        answer
+    };
+    match deed {
+        Some(deed) => carry_out(app, deed, true, work).await,
+        None => work.await,
     }
-    answer
 }
 
 /// In the audit log; the registry's specification has the routes.
@@ -122,7 +125,7 @@ async fn access(
         return Some(known);
     }
     let token = token(headers).filter(|_| visitors.have_machines())?;
-    access_of_machine(app, &token).await.map(|access| ("node", access))
+    access_of_machine(app, &token).await.map(|access| (NODE, access))
 }
 
 /// An admin may do everything; a publisher what its token says; an operator, who can install every

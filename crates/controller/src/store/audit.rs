@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The audit log: rows are added, never changed, and each one's hash covers the one before.
 //! `api::access::AuditEntry` says what is hashed; whoever reads the log can verify it without this.
+//!
+//! ```text
+//! begin_deed ─▶ (the change) ─▶ record          one entry, with the answer's status
+//!            ─▶ the process ends ─▶ record_interrupted, at the next start: one entry, with status 0
+//! ```
 
 use api::access::{AUDIT_BEGINNING, AuditEntry};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Error, Store};
+use super::{Db, Error, Store};
 use crate::keys::sha256;
 use crate::timestamp;
 
@@ -37,17 +42,27 @@ fn entry(row: &Row) -> rusqlite::Result<AuditEntry> {
 }
 
 impl Store {
-    /// Adds one entry; it is on the disk when this answers.
-    pub async fn record(&self, deed: Deed, now: i64) -> Result<(), Error> {
+    /// Notes that somebody may change something now; answers what `record` is to be told.
+    pub async fn begin_deed(&self, deed: Deed, now: i64) -> Result<i64, Error> {
         self.write(move |db| {
-            let last = db
-                .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
-                    Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))
-                })
-                .optional()?;
-            let (seq, before) = last.unwrap_or((0, AUDIT_BEGINNING.to_owned()));
-            let mut entry = AuditEntry {
-                seq: seq + 1,
+            db.execute(
+                "INSERT INTO begun_deeds (at, who, role, method, route, target, origin)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![now, deed.who, deed.role, deed.method, deed.route, deed.target, deed.from],
+            )?;
+            Ok(db.last_insert_rowid())
+        })
+        .await
+    }
+
+    /// Adds one entry, in place of what had begun; it is on the disk when this answers.
+    pub async fn record(&self, deed: Deed, begun: Option<i64>, now: i64) -> Result<(), Error> {
+        self.write(move |db| {
+            if let Some(id) = begun {
+                db.execute("DELETE FROM begun_deeds WHERE id = ?1", [id])?;
+            }
+            let entry = AuditEntry {
+                seq: 0,
                 at: timestamp(now),
                 who: deed.who,
                 role: deed.role.to_owned(),
@@ -58,24 +73,25 @@ impl Store {
                 status: deed.status,
                 hash: String::new(),
             };
-            entry.hash = hex::encode(sha256(entry.hashed_text(&before).as_bytes()));
-            db.execute(
-                "INSERT INTO audit (seq, at, who, role, method, route, target, origin, status, hash)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                params![
-                    entry.seq,
-                    now,
-                    entry.who,
-                    entry.role,
-                    entry.method,
-                    entry.route,
-                    entry.target,
-                    entry.from,
-                    entry.status,
-                    entry.hash
-                ],
+            append(db, entry)
+        })
+        .await
+    }
+
+    /// Adds an entry for each request that the end of the process interrupted; answers how many.
+    pub async fn record_interrupted(&self) -> Result<usize, Error> {
+        self.write(|db| {
+            let mut query = db.prepare(
+                "SELECT 0, at, who, role, method, route, target, origin, 0, ''
+                 FROM begun_deeds ORDER BY id",
             )?;
-            Ok(())
+            let begun: Vec<AuditEntry> = query.query_map([], entry)?.collect::<Result<_, _>>()?;
+            let count = begun.len();
+            for entry in begun {
+                append(db, entry)?;
+            }
+            db.execute("DELETE FROM begun_deeds", [])?;
+            Ok(count)
         })
         .await
     }
@@ -92,4 +108,33 @@ impl Store {
         })
         .await
     }
+}
+
+/// With the next number, and the hash that follows from it.
+fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
+    let last = db
+        .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
+            Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))
+        })
+        .optional()?;
+    let (seq, before) = last.unwrap_or((0, AUDIT_BEGINNING.to_owned()));
+    entry.seq = seq + 1;
+    entry.hash = hex::encode(sha256(entry.hashed_text(&before).as_bytes()));
+    db.execute(
+        "INSERT INTO audit (seq, at, who, role, method, route, target, origin, status, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            entry.seq,
+            entry.at.as_millisecond(),
+            entry.who,
+            entry.role,
+            entry.method,
+            entry.route,
+            entry.target,
+            entry.from,
+            entry.status,
+            entry.hash
+        ],
+    )?;
+    Ok(())
 }

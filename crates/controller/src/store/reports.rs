@@ -115,6 +115,19 @@ impl Store {
         .await
     }
 
+    /// The whole recipe, for the machine whose medium has a part of it.
+    pub async fn recipe_for(&self, speaker: Speaker, now: i64) -> Result<Heard<String>, Error> {
+        self.write(move |db| {
+            let job = match speaking(db, &speaker, now)? {
+                Ok(job) => job,
+                Err(unheard) => return Ok(Err(unheard)),
+            };
+            touch(db, &job, now)?;
+            Ok(Ok(job.recipe))
+        })
+        .await
+    }
+
     /// At most one permit per attempt: read, decide and write in one transaction.
     pub async fn permit(
         &self,

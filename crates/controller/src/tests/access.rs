@@ -80,6 +80,7 @@ const OPEN: &[&str] = &[
 const HELLO: &str = "POST /api/v1/node/attempts/{id}/hello";
 /// What only the boot may that said hello.
 const NODE: &[&str] = &[
+    "GET /api/v1/node/attempts/{id}/recipe",
     "POST /api/v1/node/attempts/{id}/permit",
     "POST /api/v1/node/attempts/{id}/progress",
     "POST /api/v1/node/attempts/{id}/log",
@@ -441,5 +442,37 @@ async fn who_changed_what_is_written_down_and_cannot_be_rewritten() {
         assert_eq!(broken(&rows().await), Some(found), "{tamper}");
         file.execute_batch(&undo).unwrap();
         assert_eq!(broken(&rows().await).is_none(), !undo.is_empty(), "{tamper}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_end_of_the_process_interrupts_is_in_the_audit_log_after_the_next_start() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let deed = crate::store::Deed {
+        who: "token 7 ci".into(),
+        role: "operator",
+        method: "POST".into(),
+        route: "/api/v1/jobs".into(),
+        target: "/api/v1/jobs".into(),
+        from: Some("192.0.2.9".into()),
+        status: 0,
+    };
+    controller.app.store.begin_deed(deed, now_ms()).await.unwrap();
+    let path = "/api/v1/servers/NONE";
+    assert_eq!(controller.request("DELETE", path).send().await.unwrap().status(), 404);
+    controller.kill().await;
+    for _start in 0..2 {
+        let controller = Controller::start(dir.path()).await;
+        let entries = controller.app.store.audit(0, 10).await.unwrap();
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.who.as_str(), entry.target.as_str(), entry.status))
+            .collect();
+        // Once, and what was answered is not among it.
+        let expected = [("admin-token", path, 404), ("token 7 ci", "/api/v1/jobs", 0)];
+        assert_eq!(seen, expected);
+        assert_eq!(broken(&entries), None);
+        controller.kill().await;
     }
 }

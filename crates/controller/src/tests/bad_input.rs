@@ -184,6 +184,7 @@ async fn without_the_right_token_nothing_is_answered() {
         ("GET", "/api/v1/artifacts"),
         ("POST", "/api/v1/status-webhook/x"),
         ("POST", "/api/v1/node/attempts/x/hello"),
+        ("GET", "/api/v1/node/attempts/x/recipe"),
         ("POST", "/api/v1/node/attempts/x/permit"),
         ("POST", "/api/v1/node/attempts/x/progress"),
         ("POST", "/api/v1/node/attempts/x/log"),

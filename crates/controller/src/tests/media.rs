@@ -63,3 +63,51 @@ async fn many_small_ranges_at_once_are_each_answered_exactly() {
     let read = controller.app.media.reads(&id).maintenance_bytes;
     assert_eq!(read, (READERS * READS * 2048) as u64);
 }
+
+/// The task medium of a job whose machine was reset, as whoever has its URL reads it.
+async fn task_medium(bmc: &Bmc) -> Vec<recipe::File> {
+    let url = bmc.seen.lock().unwrap().slots[1].clone().unwrap();
+    let bytes = reqwest::get(&url).await.unwrap().bytes().await.unwrap();
+    let files = iso9660::read(&bytes).unwrap().files.into_iter();
+    files.map(|file| recipe::File { name: file.name, bytes: file.bytes }).collect()
+}
+
+#[tokio::test]
+async fn secrets_are_not_on_the_medium_and_the_boot_that_said_hello_gets_them() {
+    for is_plain in [false, true] {
+        let dir = temp_dir();
+        let controller =
+            Controller::start_with(dir.path(), |settings| settings.plain_http = is_plain).await;
+        let bmc = Bmc::start("SN1", Play::Dead).await;
+        let id = create(&controller, &bmc).await;
+        controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+        let files = task_medium(&bmc).await;
+        let has_secret = files
+            .iter()
+            .any(|file| String::from_utf8_lossy(&file.bytes).contains("hostname: first"));
+        assert_eq!(has_secret, is_plain);
+        let attempt = recipe::task_medium::read_attempt(&files).unwrap();
+        assert_eq!(attempt.withholds_secrets, !is_plain);
+
+        let ask = async |token: &str| {
+            let path = format!("/api/v1/node/attempts/{}/recipe", attempt.attempt_id);
+            let request = reqwest::Client::new().get(format!("{}{path}", controller.url));
+            let answer = request.bearer_auth(token).send().await.unwrap();
+            (answer.status().as_u16(), answer.bytes().await.unwrap())
+        };
+        // Who has the medium has no more than that.
+        assert_eq!(ask(attempt.token.as_str()).await.0, 401);
+        let dmi = serde_json::json!({"serial": "SN1", "uuid": ""});
+        let hello = serde_json::json!({"boot_id": "b1", "dmi": dmi, "version": "test"});
+        assert_eq!(controller.say(&id, "hello", &hello).await, 204);
+        let (status, whole) = ask(&super::session_token("b1")).await;
+        assert_eq!(status, 200);
+        let whole = recipe::Recipe::parse(&whole).unwrap();
+        let on_medium = recipe::task_medium::read_recipe(&files).unwrap();
+        assert_eq!(on_medium, if is_plain { whole.clone() } else { whole.without_secrets() });
+        assert!(String::from_utf8(whole.to_json()).unwrap().contains("hostname: first"));
+        controller.request("POST", &format!("/api/v1/jobs/{id}/cancel")).send().await.unwrap();
+        controller.job_when(&id, is_complete).await;
+        assert_eq!(ask(&super::session_token("b1")).await.0, 410);
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What a machine tells that cannot speak: it reads a place in the medium that it booted from, and the
+//! controller, which serves that medium, sees which one. No network and no agent of the BMC is needed.
+//!
+//! The places are bytes of one file of zeros, [`FILE`]:
+//!
+//! ```text
+//! 0            LEAD_BYTES                               FILE_BYTES
+//! │ nobody reads │ place 15 │ place 14 │ … │ place 1 │ place 0 │
+//! ```
+//!
+//! A BMC reads ahead, so that what was asked for before hides what lies behind it. Therefore nothing is
+//! told at the file's begin, and what a machine finds out later is told further in front.
+
+/// Where the places are, in the maintenance medium.
+pub const FILE: &str = "shoal/signals";
+/// Longer than what is read ahead of the file before this one.
+const LEAD_BYTES: u64 = 2 << 20;
+/// What is asked for lies in the middle of it: some BMCs read whole blocks of 64 KiB.
+const PLACE_BYTES: u64 = 128 << 10;
+const PLACES: u64 = 16;
+/// How long the file is.
+pub const FILE_BYTES: u64 = LEAD_BYTES + PLACES * PLACE_BYTES;
+
+/// Why a maintenance OS that runs is not heard. Their order is that in which a machine finds out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    NoTaskMedium,
+    TaskMediumUnreadable,
+    NoInterface,
+    NoLink,
+    NoAddress,
+    NoRoute,
+    UnknownName,
+    NoAnswer,
+    ConnectionRefused,
+    CertificateRefused,
+    OtherAnswer,
+}
+
+impl Signal {
+    pub const ALL: [Signal; 11] = [
+        Signal::NoTaskMedium,
+        Signal::TaskMediumUnreadable,
+        Signal::NoInterface,
+        Signal::NoLink,
+        Signal::NoAddress,
+        Signal::NoRoute,
+        Signal::UnknownName,
+        Signal::NoAnswer,
+        Signal::ConnectionRefused,
+        Signal::CertificateRefused,
+        Signal::OtherAnswer,
+    ];
+
+    /// Its number is its place; media and controllers of several versions agree on it.
+    fn number(self) -> u64 {
+        match self {
+            Signal::NoTaskMedium => 0,
+            Signal::TaskMediumUnreadable => 1,
+            Signal::NoInterface => 2,
+            Signal::NoLink => 3,
+            Signal::NoAddress => 4,
+            Signal::NoRoute => 5,
+            Signal::UnknownName => 6,
+            Signal::NoAnswer => 7,
+            Signal::ConnectionRefused => 8,
+            Signal::CertificateRefused => 9,
+            Signal::OtherAnswer => 10,
+        }
+    }
+
+    /// Which byte of the file is read to tell it.
+    pub fn offset(self) -> u64 {
+        LEAD_BYTES + (PLACES - 1 - self.number()) * PLACE_BYTES + PLACE_BYTES / 2
+    }
+
+    /// What a read tells that begins at this byte of the file.
+    pub fn at(offset: u64) -> Option<Signal> {
+        let place = offset.checked_sub(LEAD_BYTES)? / PLACE_BYTES;
+        let number = (PLACES - 1).checked_sub(place)?;
+        Signal::ALL.into_iter().find(|signal| signal.number() == number)
+    }
+
+    /// Whether the machine tries no more after it.
+    pub fn is_last(self) -> bool {
+        matches!(self, Signal::NoTaskMedium | Signal::TaskMediumUnreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_tells_one_thing_and_a_read_ahead_hides_nothing_that_comes_later() {
+        for (signal, later) in Signal::ALL.iter().zip(&Signal::ALL[1..]) {
+            assert!(later.offset() < signal.offset(), "{later:?}");
+        }
+        for signal in Signal::ALL {
+            assert_eq!(Signal::at(signal.offset()), Some(signal));
+            let block = signal.offset() / 65536 * 65536;
+            assert_eq!(Signal::at(block), Some(signal), "blocks of 64 KiB");
+            assert!(signal.offset() + 2048 <= FILE_BYTES);
+        }
+        for nothing in [0, LEAD_BYTES - 1, LEAD_BYTES, FILE_BYTES, u64::MAX] {
+            assert_eq!(Signal::at(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_place_never_gets_another_meaning() {
+        assert_eq!(Signal::NoTaskMedium.offset(), FILE_BYTES - 65536);
+        assert_eq!(Signal::NoLink.offset(), FILE_BYTES - 65536 - 3 * 131_072);
+        assert_eq!(Signal::OtherAnswer.offset(), FILE_BYTES - 65536 - 10 * 131_072);
+    }
+}
