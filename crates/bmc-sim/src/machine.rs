@@ -177,7 +177,7 @@ impl Boot {
     }
 
     /// What the firmware is to download and boot.
-    fn from_http(&self) -> Option<&Url> {
+    fn http_url(&self) -> Option<&Url> {
         let is_http = self.enabled == Enabled::Once && self.target == Target::UefiHttp;
         self.http_uri.as_ref().filter(|_| is_http)
     }
@@ -268,7 +268,7 @@ impl Machine {
     }
 
     async fn power_on(&mut self) -> Result<(), Error> {
-        if let Some(url) = self.boot.from_http() {
+        if let Some(url) = self.boot.http_url() {
             qemu::boot_next_from(&self.settings, url)?;
         }
         let mut qemu = qemu::start(&self.settings, self.boot.order()).await?;

@@ -115,9 +115,10 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
         }
         Workflow::Http => {
             let world = World::new(root, "http")?.with_plain_media()?;
-            let lab = Lab::of(world, true, |world| machine(world, "http"))?;
-            without_consent(&lab, "http", DOWNLOADED)?;
-            Ok(1)
+            let mut lab = Lab::of(world, true, |world| machine(world, "http"))?;
+            without_consent(&lab, "http", DOWNLOADED).context("a disk with data and no consent")?;
+            by_plan(&provision(&mut lab, false)?, "http")?;
+            Ok(2)
         }
     }
 }
