@@ -20,7 +20,7 @@ pub enum What {
 }
 
 /// Calls that change the disk, or end a change; `write` also tells of a step that is done.
-const CALLS: [&str; 11] = [
+const CALLS: [&str; 12] = [
     "fsync",
     "fdatasync",
     "rename",
@@ -29,6 +29,7 @@ const CALLS: [&str; 11] = [
     "unlink",
     "unlinkat",
     "write",
+    "writev",
     "pwrite64",
     "ftruncate",
     "mkdir",

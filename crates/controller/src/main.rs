@@ -22,6 +22,7 @@ mod listeners;
 mod media;
 mod media_plan;
 mod node;
+mod oidc;
 mod performer;
 mod power_watch;
 mod preflight;
@@ -62,6 +63,8 @@ pub struct App {
     /// Sessions of BMCs that a job needs again soon.
     pub kept: Arc<kept::Kept>,
     pub throttle: Arc<http::Throttle>,
+    /// The identity provider, if there is one.
+    pub oidc: Option<Arc<oidc::Oidc>>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -111,6 +114,7 @@ fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
 fn install_crypto() {
     // A second call, as in tests, finds the same provider installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
+    oidc::install();
 }
 
 fn build(settings: Settings) -> anyhow::Result<App> {
@@ -123,6 +127,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let updates = updates::Updates::open(&dir)?;
     let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())
         .context("open the registry")?;
+    let oidc = settings.oidc.clone().map(oidc::Oidc::new).transpose()?.map(Arc::new);
     Ok(App {
         settings: Arc::new(settings),
         store,
@@ -136,6 +141,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         lanes: Arc::default(),
         kept: Arc::default(),
         throttle: Arc::default(),
+        oidc,
         logouts: TaskTracker::new(),
     })
 }

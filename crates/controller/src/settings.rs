@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use api::access::Role;
 use clap::{Parser, Subcommand};
 use url::Url;
 
 use crate::listeners::{self, Addresses, Socket, Urls};
+use crate::oidc;
 
 /// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
 const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
@@ -98,6 +100,8 @@ pub struct ServeArgs {
     #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
     pub webhook_secret_file: Option<PathBuf>,
     #[command(flatten)]
+    pub oidc: OidcArgs,
+    #[command(flatten)]
     pub registry: RegistryArgs,
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
@@ -118,6 +122,53 @@ fn time_scale(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
         _ => Err(format!("{text:?} is not above 0 and at most 1")),
+    }
+}
+
+/// Tokens of an identity provider, taken beside our own.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct OidcArgs {
+    /// The OpenID Connect issuer whose tokens are taken, exactly as they name it, such as
+    /// https://login.example.org/realms/infra.
+    #[arg(long, env = "SHOAL_OIDC_ISSUER", value_name = "URL", value_parser = oidc::check_issuer,
+          requires_all = ["oidc_audience", "oidc_roles"])]
+    pub oidc_issuer: Option<String>,
+    /// Which tokens are for this controller: their `aud`.
+    #[arg(long, env = "SHOAL_OIDC_AUDIENCE", value_name = "AUDIENCE", requires = "oidc_issuer")]
+    pub oidc_audience: Option<String>,
+    /// The role (reader, operator or admin) of those in whose claim VALUE is; can be given several times.
+    #[arg(long = "oidc-role", value_name = "ROLE=VALUE", value_parser = oidc::parse_role,
+          requires = "oidc_issuer")]
+    pub oidc_roles: Vec<(Role, String)>,
+    /// The claim that roles hang on; with dots for a claim within another, such as realm_access.roles.
+    #[arg(long, env = "SHOAL_OIDC_CLAIM", value_name = "CLAIM", default_value = "groups")]
+    pub oidc_claim: String,
+    /// The issuer's keys as a JSON Web Key Set, where the issuer itself cannot be asked for them.
+    #[arg(long, env = "SHOAL_OIDC_JWKS_FILE", value_name = "FILE", requires = "oidc_issuer")]
+    pub oidc_jwks_file: Option<PathBuf>,
+    /// CAs of the issuer's certificate, as PEM; by default those of this system.
+    #[arg(
+        long,
+        env = "SHOAL_OIDC_CA_FILE",
+        value_name = "FILE",
+        requires = "oidc_issuer",
+        conflicts_with = "oidc_jwks_file"
+    )]
+    pub oidc_ca_file: Option<PathBuf>,
+}
+
+impl OidcArgs {
+    fn settings(self) -> Option<oidc::Settings> {
+        Some(oidc::Settings {
+            issuer: self.oidc_issuer?,
+            audience: self.oidc_audience?,
+            claim: self.oidc_claim,
+            roles: self.oidc_roles,
+            keys: match self.oidc_jwks_file {
+                Some(path) => oidc::Source::File(path),
+                None => oidc::Source::Discovery { ca_file: self.oidc_ca_file },
+            },
+        })
     }
 }
 
@@ -162,6 +213,8 @@ pub struct Settings {
     pub http_boot_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
+    /// Whose tokens are taken beside our own.
+    pub oidc: Option<oidc::Settings>,
     pub registry: RegistryArgs,
     pub plain_http: bool,
     pub no_auth: bool,
@@ -200,6 +253,7 @@ impl Settings {
             http_boot_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
+            oidc: args.oidc.settings(),
             registry: args.registry,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
@@ -268,6 +322,35 @@ fn base(url: Url, flag: &str) -> anyhow::Result<Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_provider_is_told_whole_or_not_at_all() {
+        let parse = |line: &str| {
+            let all = ["shoal-controller", "serve", "--data-dir", "d"];
+            Args::try_parse_from(all.into_iter().chain(line.split_whitespace())).map(|args| {
+                let Command::Serve(args) = args.command else { panic!("it says serve") };
+                args.oidc.settings()
+            })
+        };
+        assert!(parse("").unwrap().is_none());
+        let given = "--oidc-issuer https://id.example/x --oidc-audience shoal \
+                     --oidc-role admin=root --oidc-role reader=all";
+        let settings = parse(given).unwrap().unwrap();
+        assert_eq!(settings.issuer, "https://id.example/x");
+        assert_eq!(settings.roles, [(Role::Admin, "root".into()), (Role::Reader, "all".into())]);
+        assert_eq!(settings.claim, "groups");
+        for bad in [
+            "--oidc-issuer https://id.example",
+            "--oidc-issuer https://id.example --oidc-audience shoal",
+            "--oidc-audience shoal",
+            "--oidc-role admin=root",
+            "--oidc-issuer http://id.example --oidc-audience shoal --oidc-role admin=root",
+            "--oidc-issuer https://id.example --oidc-audience shoal --oidc-role publisher=ci",
+            "--oidc-issuer https://id.example --oidc-audience shoal --oidc-role admin=",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn what_the_registry_keeps_is_told_by_prefix() {

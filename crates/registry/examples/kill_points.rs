@@ -192,6 +192,7 @@ fn check(dir: &Path) -> Done {
     // An open without the lock's patience: the killed process is gone.
     let storage = open(dir)?;
     judge(&storage, done)?;
+    judge_uploads(dir)?;
     let scrubbed = storage.scrub(Pace::Full)?;
     if !scrubbed.rotten.is_empty() || !scrubbed.missing.is_empty() {
         return Err(format!("torn or lost: {scrubbed:?}").into());
@@ -261,6 +262,30 @@ fn judge(storage: &Storage, done: usize) -> Done {
     // A blob that was acknowledged is there as long as it is on its way into a manifest.
     for (repository, digest) in before.blobs.iter().filter(|blob| after.blobs.contains(blob)) {
         read_blob(storage, &repository.parse()?, digest)?;
+    }
+    Ok(())
+}
+
+/// How long the file of an upload is says where it goes on: it has what was sent, and nothing else.
+fn judge_uploads(dir: &Path) -> Done {
+    for entry in std::fs::read_dir(dir.join("uploads"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // An import begins anew.
+        if name.ends_with(".partial") {
+            continue;
+        }
+        let found = std::fs::read(entry.path())?;
+        let is_sent = steps().iter().any(|step| match step {
+            Step::Blob { bytes, .. }
+            | Step::Chunks { bytes, .. }
+            | Step::LongDigest { bytes, .. } => bytes.starts_with(&found),
+            _ => false,
+        });
+        if !is_sent {
+            let count = found.len();
+            return Err(format!("the upload {name} has {count} bytes that nobody sent").into());
+        }
     }
     Ok(())
 }

@@ -55,6 +55,11 @@ pub const INTERNAL: Problem = (500, "internal", "the controller failed; its log 
 const UNAUTHORIZED: Problem = (401, "unauthorized", "no valid token came with the request");
 const FORBIDDEN: Problem =
     (403, "forbidden", "the token is good, but its role does not include this");
+const IDENTITY: Problem = (
+    503,
+    "identity-provider",
+    "the keys of the identity provider, whose token came along, cannot be had; ask again",
+);
 const THROTTLED: Problem = (
     429,
     "throttled",
@@ -90,7 +95,7 @@ impl Operation {
             Access::Everyone => &[],
             Access::Attempt => &[UNAUTHORIZED, THROTTLED],
             Access::Reader | Access::Operator | Access::Admin | Access::Sender => {
-                &[UNAUTHORIZED, FORBIDDEN, THROTTLED]
+                &[UNAUTHORIZED, FORBIDDEN, THROTTLED, IDENTITY]
             }
         };
         for &problem in self.problems.iter().chain(refusals) {

@@ -25,7 +25,7 @@ use subtle::ConstantTimeEq;
 use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
 use crate::store::{self, Deed, JobRow, Speaker, TokenRow};
-use crate::{App, now_ms, tokens};
+use crate::{App, now_ms, oidc, tokens};
 
 /// Of a path in the audit log; ids and serials are shorter.
 const TARGET_CHARS_MAX: usize = 512;
@@ -298,6 +298,10 @@ pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
     if app.keys.is_admin_token(&text) {
         return Ok(admin("admin-token"));
     }
+    if let Some(oidc) = app.oidc.as_ref().filter(|_| oidc::is_one(&text)) {
+        let oidc::Person { who, role } = oidc.identify(&text).await?;
+        return Ok(Principal { who, role, pull: Vec::new(), push: Vec::new() });
+    }
     let Some(row) = token_row(app, &text).await? else {
         return Err(unknown(
             "this is no token of this controller, or a part of one; ask an admin for one (`shoal token create`)",
@@ -325,6 +329,24 @@ async fn token_row(app: &App, text: &str) -> Answer<Option<TokenRow>> {
     let Some(id) = id else { return Ok(None) };
     let row = app.store.token(&id).await?;
     Ok(row.filter(|row| bool::from(sha256(text.as_bytes()).ct_eq(&row.hash))))
+}
+
+impl From<oidc::Refused> for Refusal {
+    fn from(refused: oidc::Refused) -> Refusal {
+        let detail = refused.to_string();
+        match refused {
+            oidc::Refused::Wrong(_) => unknown(&detail),
+            oidc::Refused::NoRole { .. } => {
+                refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail)
+            }
+            oidc::Refused::NoKeys(_) => refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "identity-provider",
+                "the identity provider does not answer",
+                detail,
+            ),
+        }
+    }
 }
 
 fn unknown(detail: &str) -> Refusal {

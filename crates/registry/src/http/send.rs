@@ -54,36 +54,53 @@ impl Drop for Filled {
 /// The bytes of a file from `start` to before `end`.
 pub fn body(io: &Io, file: File, start: u64, end: u64) -> Body {
     let (io, file) = (io.clone(), Arc::new(file));
-    Body::from_stream(stream::try_unfold(start, move |offset| {
+    Body::from_stream(stream::try_unfold((start, start), move |(offset, advised)| {
         let (io, file) = (io.clone(), file.clone());
         async move {
             if offset == end {
                 return Ok(None);
             }
-            let chunk = next(&io, file, offset, end).await?;
+            let (chunk, advised) = next(&io, file, (offset, end), advised).await?;
             let next = offset + chunk.len() as u64;
-            Ok::<_, std::io::Error>(Some((chunk, next)))
+            Ok::<_, std::io::Error>(Some((chunk, (next, advised))))
         }
     }))
 }
 
-/// The next bytes, at least one.
-async fn next(io: &Io, file: Arc<File>, offset: u64, end: u64) -> std::io::Result<Bytes> {
+/// The next bytes, at least one, and how far the disk was told to bring them.
+async fn next(
+    io: &Io,
+    file: Arc<File>,
+    (offset, end): (u64, u64),
+    advised: u64,
+) -> std::io::Result<(Bytes, u64)> {
     let count = CHUNK_BYTES.min(usize::try_from(end - offset).unwrap_or(CHUNK_BYTES));
     let spare = io.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let bytes = spare.unwrap_or_else(|| vec![0; CHUNK_BYTES]);
     let mut filled = Filled { buffers: io.buffers.clone(), bytes, count };
     if let Some(count) = read_cached(&file, offset, &mut filled.bytes[..count])? {
         filled.count = count;
-        return Ok(Bytes::from_owner(filled));
+        return Ok((Bytes::from_owner(filled), advised));
     }
     let read = io.run(move || {
-        // Advice that is not taken costs speed only.
-        let _advised = fadvise(&*file, offset, NonZeroU64::new(AHEAD_BYTES), Advice::WillNeed);
+        let advised = advise(&file, offset, advised);
         file.read_exact_at(&mut filled.bytes[..count], offset)?;
-        Ok(Bytes::from_owner(filled))
+        Ok((Bytes::from_owner(filled), advised))
     });
     read.await.map_err(std::io::Error::other)?
+}
+
+/// Tells the disk what comes next, once half of what it was told before is read: the kernel looks at
+/// each page that it is told of, so telling the same again costs more than reading it. Answers how far
+/// it is told now.
+fn advise(file: &File, offset: u64, advised: u64) -> u64 {
+    if offset + AHEAD_BYTES / 2 < advised {
+        return advised;
+    }
+    let from = offset.max(advised);
+    // Advice that is not taken costs speed only.
+    let _advised = fadvise(file, from, NonZeroU64::new(AHEAD_BYTES), Advice::WillNeed);
+    from + AHEAD_BYTES
 }
 
 /// How many bytes the page cache had at once; none: the disk must be waited for.

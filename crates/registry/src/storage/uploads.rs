@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +35,7 @@ enum State {
     /// A request has it.
     Busy,
     /// How far it is, and the hash so far.
-    Waiting { size: u64, hasher: Hasher },
+    Waiting { size: u64, hasher: Hasher, is_lossy: Arc<AtomicBool> },
 }
 
 /// An upload in the hands of one request. Dropped, it waits to be continued.
@@ -46,6 +47,8 @@ pub struct Upload {
     size: u64,
     /// Absent only while the upload ends.
     hasher: Option<Hasher>,
+    /// The disk has lost some of its bytes.
+    is_lossy: Arc<AtomicBool>,
     room: Reservation,
 }
 
@@ -63,7 +66,8 @@ impl Storage {
         known.insert(id, State::Busy);
         drop(known);
         let hasher = Some(Hasher::sha256());
-        Ok(Upload { id, uploads: self.uploads.clone(), path, file, size: 0, hasher, room })
+        let (uploads, is_lossy) = (self.uploads.clone(), Arc::default());
+        Ok(Upload { id, uploads, path, file, size: 0, hasher, is_lossy, room })
     }
 
     /// Goes on with an upload of this repository, which `size` more bytes are declared for.
@@ -80,7 +84,7 @@ impl Storage {
             std::collections::hash_map::Entry::Occupied(mut entry) => {
                 match std::mem::replace(entry.get_mut(), State::Busy) {
                     State::Busy => return Err(Error::UploadBusy),
-                    State::Waiting { size, hasher } => Some((size, hasher)),
+                    State::Waiting { size, hasher, is_lossy } => Some((size, hasher, is_lossy)),
                 }
             }
             std::collections::hash_map::Entry::Vacant(entry) => {
@@ -88,12 +92,12 @@ impl Storage {
                 None
             }
         };
-        let (size, hasher) = match before {
-            Some((size, hasher)) => (size, Some(hasher)),
-            None => (0, None),
+        let (size, hasher, is_lossy) = match before {
+            Some((size, hasher, is_lossy)) => (size, Some(hasher), is_lossy),
+            None => (0, None, Arc::default()),
         };
-        let mut upload =
-            Upload { id, uploads: self.uploads.clone(), path, file, size, hasher, room };
+        let uploads = self.uploads.clone();
+        let mut upload = Upload { id, uploads, path, file, size, hasher, is_lossy, room };
         if upload.hasher.is_none() {
             let mut hasher = Hasher::sha256();
             upload.size = hash(&upload.file, &mut hasher)?;
@@ -127,7 +131,7 @@ impl Storage {
             upload.remove()?;
             return Err(Error::Digest { wanted: wanted.clone(), found });
         }
-        if let Err(error) = upload.file.sync_all() {
+        if let Err(error) = upload.file.sync_all().and_then(|()| upload.check_loss()) {
             // A second fsync would succeed although the bytes are lost: this upload cannot be saved.
             upload.remove()?;
             return Err(error.into());
@@ -211,8 +215,25 @@ impl Upload {
     /// duplicated: the kernel tells of a failed write once for each open file, and the one that the last
     /// fsync asks must not have been told before.
     pub fn flush(&self) -> impl FnOnce() -> io::Result<()> + Send + use<> {
-        let path = self.path.clone();
-        move || File::open(path)?.sync_data()
+        let (path, is_lossy) = (self.path.clone(), self.is_lossy.clone());
+        move || {
+            let flushed = File::open(path).and_then(|file| file.sync_data());
+            if flushed.is_err() {
+                is_lossy.store(true, Ordering::Release);
+            }
+            flushed
+        }
+    }
+
+    /// A later request opens the file anew, when the kernel has told of the failed write already: its own
+    /// fsync succeeds.
+    fn check_loss(&self) -> io::Result<()> {
+        if self.is_lossy.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "the disk lost bytes of an earlier request of this upload",
+            ));
+        }
+        Ok(())
     }
 
     fn digest(&mut self, wanted: &Digest) -> Result<Digest, Error> {
@@ -246,7 +267,8 @@ impl Drop for Upload {
         // Without the hash, the file tells how far it is when it is continued.
         match self.hasher.take() {
             Some(hasher) if known.contains_key(&self.id) => {
-                known.insert(self.id, State::Waiting { size: self.size, hasher });
+                let is_lossy = self.is_lossy.clone();
+                known.insert(self.id, State::Waiting { size: self.size, hasher, is_lossy });
             }
             _ => drop(known.remove(&self.id)),
         }

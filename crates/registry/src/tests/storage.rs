@@ -172,3 +172,32 @@ fn stale_uploads_are_swept_and_live_ones_are_not() {
     drop(busy);
     assert_eq!(storage.upload_size(&repository, id).unwrap(), 0);
 }
+
+#[test]
+fn bytes_that_the_disk_lost_are_not_acknowledged_by_a_later_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy { keep_free_bytes: 0, ..Policy::default() };
+    let storage = crate::Storage::open(dir.path(), policy).unwrap();
+    let name = "a".parse().unwrap();
+    for is_lossy in [true, false] {
+        let mut upload = storage.begin_upload(&name, 0).unwrap();
+        let id = upload.id;
+        upload.append(b"0123").unwrap();
+        let flush = upload.flush();
+        let uploads = dir.path().join("uploads");
+        if is_lossy {
+            // A flush that fails, and tells of it before the next request opens the file.
+            std::fs::rename(&uploads, dir.path().join("away")).unwrap();
+            assert!(flush().is_err());
+            std::fs::rename(dir.path().join("away"), &uploads).unwrap();
+        } else {
+            flush().unwrap();
+        }
+        drop(upload);
+        let upload = storage.continue_upload(&name, id, 0).unwrap();
+        let finished = storage.finish_upload(upload, &name, &Digest::of(b"0123"), 0);
+        assert_eq!(finished.is_err(), is_lossy, "{finished:?}");
+        let gone = storage.continue_upload(&name, id, 0);
+        assert!(matches!(gone, Err(crate::Error::UploadUnknown)));
+    }
+}

@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! An identity provider on this host, tokens that are good, and tokens that are not.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+};
+use serde_json::{Value, json};
+
+use super::*;
+
+const AUDIENCE: &str = "shoal";
+
+fn text(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What an issuer signs with.
+enum Signer {
+    P256(EcdsaKeyPair),
+    Ed(Ed25519KeyPair),
+    Rsa(Box<RsaKeyPair>),
+}
+
+impl Signer {
+    fn p256() -> Signer {
+        let random = SystemRandom::new();
+        let scheme = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = EcdsaKeyPair::generate_pkcs8(scheme, &random).unwrap();
+        Signer::P256(EcdsaKeyPair::from_pkcs8(scheme, document.as_ref(), &random).unwrap())
+    }
+
+    fn ed() -> Signer {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Signer::Ed(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap())
+    }
+
+    /// ring makes no RSA keys.
+    fn rsa() -> Signer {
+        let made = std::process::Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+            .args(["-outform", "DER"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // OpenSSL 3.0 writes PKCS #1 as DER, later ones PKCS #8.
+        let der = &made.stdout;
+        let pair = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der));
+        Signer::Rsa(Box::new(pair.unwrap()))
+    }
+
+    fn jwk(&self, kid: &str) -> Value {
+        match self {
+            Signer::P256(pair) => {
+                let point = &pair.public_key().as_ref()[1..];
+                json!({
+                    "kty": "EC", "crv": "P-256", "kid": kid, "use": "sig",
+                    "x": text(&point[..32]), "y": text(&point[32..]),
+                })
+            }
+            Signer::Ed(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": text(pair.public_key())})
+            }
+            Signer::Rsa(pair) => {
+                let RsaPublicKeyComponents::<Vec<u8>> { n, e } = pair.public().into();
+                json!({
+                    "kty": "RSA", "kid": kid, "use": "sig",
+                    "n": text(n), "e": text(e),
+                })
+            }
+        }
+    }
+
+    fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Signer::P256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Signer::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            Signer::Rsa(pair) => {
+                let mut signature = vec![0; pair.public().modulus_len()];
+                let scheme: &dyn ring::signature::RsaEncoding =
+                    if algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                pair.sign(scheme, &random, message, &mut signature).unwrap();
+                signature
+            }
+        }
+    }
+
+    fn token(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", text(header.to_string()), text(claims.to_string()));
+        let algorithm = header["alg"].as_str().unwrap();
+        format!("{message}.{}", text(self.sign(algorithm, message.as_bytes())))
+    }
+}
+
+/// What the provider answers, and how often its keys were asked for.
+#[derive(Default)]
+struct Answers {
+    keys: Vec<Value>,
+    /// In place of the issuer's own name.
+    issuer: Option<String>,
+    asked: u32,
+}
+
+struct Provider {
+    url: String,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl Provider {
+    async fn start(keys: Vec<Value>) -> Provider {
+        crate::install_crypto();
+        let answers = Arc::new(Mutex::new(Answers { keys, ..Answers::default() }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/realm", listener.local_addr().unwrap());
+        let (own, told, shown) = (url.clone(), answers.clone(), answers.clone());
+        let router = Router::new()
+            .route(
+                "/realm/.well-known/openid-configuration",
+                get(move || async move {
+                    let issuer = told.lock().unwrap().issuer.clone().unwrap_or(own.clone());
+                    Json(json!({"issuer": issuer, "jwks_uri": format!("{own}/keys")}))
+                }),
+            )
+            .route(
+                "/realm/keys",
+                get(move || async move {
+                    let mut answers = shown.lock().unwrap();
+                    answers.asked += 1;
+                    Json(json!({"keys": answers.keys}))
+                }),
+            );
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Provider { url, answers }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            issuer: self.url.clone(),
+            audience: AUDIENCE.into(),
+            claim: "groups".into(),
+            roles: vec![
+                (Role::Reader, "all".into()),
+                (Role::Admin, "root".into()),
+                (Role::Operator, "sre".into()),
+            ],
+            keys: Source::Discovery { ca_file: None },
+        }
+    }
+
+    fn oidc(&self) -> Oidc {
+        Oidc::new(self.settings()).unwrap()
+    }
+
+    /// Of a person in these groups.
+    fn claims(&self, groups: &[&str]) -> Value {
+        let now = now();
+        json!({
+            "iss": self.url, "aud": AUDIENCE, "sub": "1234", "exp": now + 300, "nbf": now - 5,
+            "preferred_username": "ada", "groups": groups,
+        })
+    }
+}
+
+fn now() -> i64 {
+    crate::now_ms() / 1000
+}
+
+/// Claims with one of them other than it was.
+fn with(claims: &Value, name: &str, value: Value) -> Value {
+    let mut other = claims.clone();
+    if value.is_null() {
+        other.as_object_mut().unwrap().remove(name);
+    } else {
+        other[name] = value;
+    }
+    other
+}
+
+#[tokio::test]
+async fn a_good_token_of_every_kind_of_key_names_a_person_with_the_highest_role() {
+    let (p256, ed, rsa) = (Signer::p256(), Signer::ed(), Signer::rsa());
+    let provider = Provider::start(vec![p256.jwk("a"), ed.jwk("b"), rsa.jwk("c")]).await;
+    let oidc = provider.oidc();
+    let ada = Person { who: "oidc 1234 ada".into(), role: Role::Admin };
+    let claims = provider.claims(&["all", "root", "sre"]);
+    for (signer, algorithm, kid) in
+        [(&p256, "ES256", "a"), (&ed, "EdDSA", "b"), (&rsa, "RS256", "c"), (&rsa, "PS256", "c")]
+    {
+        let token = signer.token(&json!({"alg": algorithm, "kid": kid}), &claims);
+        assert!(is_one(&token));
+        assert_eq!(oidc.identify(&token).await.as_ref(), Ok(&ada), "{algorithm}");
+    }
+    // The only key of its kind needs no name; an audience may be one of several; nor needs a role a list.
+    let header = json!({"alg": "ES256"});
+    for other in [
+        with(&claims, "aud", json!(["x", AUDIENCE])),
+        with(&claims, "groups", json!("root")),
+        claims.clone(),
+    ] {
+        assert_eq!(oidc.identify(&p256.token(&header, &other)).await.as_ref(), Ok(&ada));
+    }
+    assert_eq!(provider.answers.lock().unwrap().asked, 1, "keys are kept");
+}
+
+#[tokio::test]
+async fn what_is_not_signed_for_us_now_by_the_issuer_is_refused() {
+    let (own, others, rsa) = (Signer::p256(), Signer::p256(), Signer::rsa());
+    let mut encrypts = Signer::p256().jwk("enc");
+    encrypts["use"] = "enc".into();
+    let secret = json!({"kty": "oct", "kid": "secret", "k": text("secret")});
+    let keys = vec![own.jwk("a"), rsa.jwk("c"), encrypts, secret];
+    let provider = Provider::start(keys).await;
+    let oidc = provider.oidc();
+    let good = provider.claims(&["root"]);
+    let es256 = json!({"alg": "ES256", "kid": "a"});
+    let unsigned = format!("{}.{}.", text(r#"{"alg":"none"}"#), text(good.to_string()));
+    let by_secret = |kid: &str| {
+        let header = json!({"alg": "HS256", "kid": kid});
+        let message = format!("{}.{}", text(header.to_string()), text(good.to_string()));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret");
+        let tag = ring::hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", text(tag))
+    };
+    let changed = {
+        let token = own.token(&es256, &provider.claims(&["all"]));
+        let parts: Vec<&str> = token.split('.').collect();
+        format!("{}.{}.{}", parts[0], text(good.to_string()), parts[2])
+    };
+    for (what, token) in [
+        ("unsigned", unsigned),
+        ("signed with a secret that the issuer's keys name", by_secret("secret")),
+        ("signed with a public key as a secret", by_secret("a")),
+        ("of somebody else", others.token(&es256, &good)),
+        ("of an unknown key", own.token(&json!({"alg": "ES256", "kid": "x"}), &good)),
+        ("of a key that encrypts", own.token(&json!({"alg": "ES256", "kid": "enc"}), &good)),
+        ("of another kind of key", rsa.token(&json!({"alg": "RS256", "kid": "a"}), &good)),
+        ("with other claims than were signed", changed),
+        ("of another issuer", own.token(&es256, &with(&good, "iss", "https://x".into()))),
+        ("for others", own.token(&es256, &with(&good, "aud", "x".into()))),
+        ("for nobody", own.token(&es256, &with(&good, "aud", Value::Null))),
+        ("expired", own.token(&es256, &with(&good, "exp", (now() - 120).into()))),
+        ("without an end", own.token(&es256, &with(&good, "exp", Value::Null))),
+        ("with an end that is no number", own.token(&es256, &with(&good, "exp", "9e9".into()))),
+        ("not good yet", own.token(&es256, &with(&good, "nbf", (now() + 120).into()))),
+        ("of nobody", own.token(&es256, &with(&good, "sub", Value::Null))),
+        ("cut", own.token(&es256, &good)[..40].to_owned()),
+        ("long", own.token(&es256, &with(&good, "x", "x".repeat(20_000).into()))),
+    ] {
+        let refused = oidc.identify(&token).await.expect_err(what);
+        assert!(matches!(refused, Refused::Wrong(_)), "{what}: {refused}");
+    }
+    assert!(oidc.identify(&own.token(&es256, &good)).await.is_ok(), "the base of all of them");
+}
+
+#[tokio::test]
+async fn a_person_without_a_role_is_told_what_would_give_one() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let token = |claims: &Value| signer.token(&json!({"alg": "EdDSA", "kid": "a"}), claims);
+    let oidc = provider.oidc();
+    for claims in [
+        provider.claims(&["cooks"]),
+        with(&provider.claims(&[]), "groups", json!(7)),
+        with(&provider.claims(&[]), "groups", Value::Null),
+    ] {
+        let refused = oidc.identify(&token(&claims)).await.unwrap_err().to_string();
+        assert!(refused.contains("none of \"groups\" is one of all, root, sre"), "{refused}");
+    }
+    // Roles within another claim, and a claim with dots in its name.
+    let settings = |claim: &str| Settings { claim: claim.into(), ..provider.settings() };
+    let deep = with(&provider.claims(&[]), "realm_access", json!({"roles": ["sre"]}));
+    let dotted = with(&provider.claims(&[]), "https://x.example/roles", json!(["sre"]));
+    for (claim, claims) in [("realm_access.roles", deep), ("https://x.example/roles", dotted)] {
+        let oidc = Oidc::new(settings(claim)).unwrap();
+        assert_eq!(oidc.identify(&token(&claims)).await.unwrap().role, Role::Operator, "{claim}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_and_tokens_with_made_up_keys_do_not_flood_the_issuer() {
+    let (old, new) = (Signer::ed(), Signer::ed());
+    let provider = Provider::start(vec![old.jwk("old")]).await;
+    let oidc = provider.oidc();
+    let claims = provider.claims(&["all"]);
+    let token =
+        |signer: &Signer, kid: &str| signer.token(&json!({"alg": "EdDSA", "kid": kid}), &claims);
+    let asked = || provider.answers.lock().unwrap().asked;
+    assert!(oidc.identify(&token(&old, "old")).await.is_ok());
+    provider.answers.lock().unwrap().keys = vec![new.jwk("new")];
+    for made_up in 0..50 {
+        assert!(oidc.identify(&token(&new, &format!("x{made_up}"))).await.is_err());
+    }
+    assert_eq!(asked(), 1, "the last look was just now");
+    let later = |secs| Instant::now() + Duration::from_secs(secs);
+    assert!(oidc.identify_at(&token(&new, "new"), later(31)).await.is_ok());
+    assert!(oidc.identify_at(&token(&old, "old"), later(32)).await.is_err(), "it was withdrawn");
+    assert_eq!(asked(), 2);
+    // An issuer that does not answer does no harm at once, and not for ever.
+    provider.answers.lock().unwrap().issuer = Some("https://somebody.else".into());
+    assert!(oidc.identify_at(&token(&new, "new"), later(2 * 3600)).await.is_ok());
+    let refused = oidc.identify_at(&token(&new, "new"), later(25 * 3600)).await.unwrap_err();
+    assert!(matches!(refused, Refused::NoKeys(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn without_keys_it_is_not_the_token_that_is_wrong() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let token = signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &provider.claims(&["all"]));
+    provider.answers.lock().unwrap().issuer = Some("https://somebody.else".into());
+    let refused = provider.oidc().identify(&token).await.unwrap_err();
+    assert!(matches!(&refused, Refused::NoKeys(why) if why.contains("somebody.else")), "{refused}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("jwks.json");
+    let oidc = Oidc::new(Settings { keys: Source::File(file.clone()), ..provider.settings() });
+    std::fs::write(&file, json!({"keys": [signer.jwk("a")]}).to_string()).unwrap();
+    assert_eq!(oidc.unwrap().identify(&token).await.unwrap().role, Role::Reader);
+}
+
+#[tokio::test]
+async fn tokens_of_the_provider_open_what_their_role_may_and_are_in_the_audit_log() {
+    let signer = Signer::p256();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let dir = crate::tests::temp_dir();
+    let settings = provider.settings();
+    let controller = crate::tests::Controller::start_with(dir.path(), |own| {
+        own.oidc = Some(settings);
+    })
+    .await;
+    let ask = async |groups: &[&str], method: &str, path: &str| {
+        let token = signer.token(&json!({"alg": "ES256", "kid": "a"}), &provider.claims(groups));
+        let url = format!("{}{path}", controller.url);
+        let request = reqwest::Client::new().request(method.parse().unwrap(), url);
+        request.bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(&["all"], "GET", "/api/v1/jobs").await, 200);
+    assert_eq!(ask(&["all"], "DELETE", "/api/v1/servers/SN1").await, 403);
+    assert_eq!(ask(&["root"], "DELETE", "/api/v1/servers/SN1").await, 404);
+    assert_eq!(ask(&["cooks"], "GET", "/api/v1/jobs").await, 403);
+    assert_eq!(ask(&["sre"], "GET", "/v2/").await, 200);
+    let audit = controller.get("/api/v1/audit").await;
+    let seen: Vec<_> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            (
+                entry["who"].as_str().unwrap(),
+                entry["role"].as_str().unwrap(),
+                entry["status"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let who = "oidc 1234 ada";
+    assert_eq!(seen, [(who, "reader", 403), (who, "admin", 404)]);
+}
