@@ -32,6 +32,12 @@ pub struct Connection {
     /// directory.
     #[arg(long, global = true, env = "SHOAL_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with a client's certificate (PEM) in place of a token, where the controller takes such.
+    #[arg(long, global = true, env = "SHOAL_CLIENT_CERT", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// File with the key (PEM) of the client's certificate.
+    #[arg(long, global = true, env = "SHOAL_CLIENT_KEY")]
+    pub client_key: Option<PathBuf>,
     /// File with the CA to trust (`tls/ca.pem` in the controller's data directory); the system's
     /// authorities where it is absent.
     #[arg(long, global = true, env = "SHOAL_CA")]

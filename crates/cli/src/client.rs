@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! HTTP to the controller: JSON in and out, problem documents as errors.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use api::problem::Problem;
 use serde::Serialize;
 use serde_json::Value;
 use ureq::http::Response;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Body, SendBody};
 
 use crate::args::Connection;
@@ -37,7 +37,7 @@ impl Client {
             .max_redirects(0);
         if connection.controller.starts_with("https://") {
             let file = connection.ca.as_deref().unwrap_or(Path::new(SYSTEM_CA_FILE));
-            config = config.https_only(true).tls_config(tls(file)?);
+            config = config.https_only(true).tls_config(tls(file, client_cert(connection)?)?);
         }
         let authorization = match &connection.token_file {
             None => None,
@@ -243,21 +243,33 @@ fn value(sent: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
     Ok(serde_json::from_str(&text).context("the controller's answer is not JSON")?)
 }
 
-fn tls(file: &Path) -> anyhow::Result<TlsConfig> {
-    let mut pem = Vec::new();
-    File::open(file)
-        .and_then(|mut file| file.read_to_end(&mut pem))
-        .with_context(|| format!("read the CA in {}", file.display()))?;
-    let mut roots: Vec<Certificate<'static>> = Vec::new();
+/// The certificate that this client shows, if it was given one.
+fn client_cert(connection: &Connection) -> anyhow::Result<Option<ClientCert>> {
+    let (Some(cert), Some(key)) = (&connection.client_cert, &connection.client_key) else {
+        return Ok(None);
+    };
+    let read = || format!("read the key in {}", key.display());
+    let private = PrivateKey::from_pem(&fs::read(key).with_context(read)?).with_context(read)?;
+    Ok(Some(ClientCert::new_with_certs(&certificates(cert)?, private)))
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate<'static>>> {
+    let read = || format!("read the certificates in {}", file.display());
+    let pem = fs::read(file).with_context(read)?;
+    let mut certificates = Vec::new();
     for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) =
-            item.with_context(|| format!("read the CA in {}", file.display()))?
-        {
-            roots.push(certificate);
+        if let PemItem::Certificate(certificate) = item.with_context(read)? {
+            certificates.push(certificate);
         }
     }
-    ensure!(!roots.is_empty(), "{} holds no certificate", file.display());
+    ensure!(!certificates.is_empty(), "{} holds no certificate", file.display());
+    Ok(certificates)
+}
+
+fn tls(ca: &Path, client_cert: Option<ClientCert>) -> anyhow::Result<TlsConfig> {
+    let roots = certificates(ca)?;
     Ok(TlsConfig::builder()
+        .client_cert(client_cert)
         .root_certs(RootCerts::Specific(Arc::new(roots)))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .build())

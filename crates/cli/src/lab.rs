@@ -49,6 +49,8 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
 
     let connection = Connection {
         controller: format!("https://127.0.0.1:{port}"),
+        client_cert: None,
+        client_key: None,
         token_file: Some(dir.join("data/admin-token")),
         ca: Some(dir.join("data/tls/ca.pem")),
     };

@@ -11,6 +11,7 @@ mod backup;
 mod boot;
 mod boot_progress;
 mod boot_watch;
+mod clients;
 mod driver;
 mod evidence;
 mod files;

@@ -12,6 +12,7 @@ use api::access::Role;
 use clap::{Parser, Subcommand};
 use url::Url;
 
+use crate::clients;
 use crate::listeners::{self, Addresses, Socket, Urls};
 use crate::oidc;
 
@@ -100,6 +101,8 @@ pub struct ServeArgs {
     #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
     pub webhook_secret_file: Option<PathBuf>,
     #[command(flatten)]
+    pub clients: ClientArgs,
+    #[command(flatten)]
     pub oidc: OidcArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -122,6 +125,31 @@ fn time_scale(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(part) if part > 0.0 && part <= 1.0 => Ok(part),
         _ => Err(format!("{text:?} is not above 0 and at most 1")),
+    }
+}
+
+/// Certificates of clients, taken beside tokens.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ClientArgs {
+    /// CAs, as PEM, whose certificates --listen takes in place of a token.
+    #[arg(
+        long,
+        env = "SHOAL_CLIENT_CA_FILE",
+        value_name = "FILE",
+        requires = "client_roles",
+        conflicts_with = "dangerously_plain_http"
+    )]
+    pub client_ca_file: Option<PathBuf>,
+    /// The role (reader, operator or admin) of a certificate with this DNS name or URI; one * may stand at its
+    /// end or beginning; can be given several times.
+    #[arg(long = "client-role", value_name = "ROLE=NAME", value_parser = clients::parse_role,
+          requires = "client_ca_file")]
+    pub client_roles: Vec<(Role, clients::Pattern)>,
+}
+
+impl ClientArgs {
+    fn settings(self) -> Option<clients::Settings> {
+        Some(clients::Settings { ca_file: self.client_ca_file?, roles: self.client_roles })
     }
 }
 
@@ -213,6 +241,8 @@ pub struct Settings {
     pub http_boot_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
+    /// Whose certificates are taken in place of a token.
+    pub clients: Option<clients::Settings>,
     /// Whose tokens are taken beside our own.
     pub oidc: Option<oidc::Settings>,
     pub registry: RegistryArgs,
@@ -253,6 +283,7 @@ impl Settings {
             http_boot_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
+            clients: args.clients.settings(),
             oidc: args.oidc.settings(),
             registry: args.registry,
             plain_http: args.dangerously_plain_http,

@@ -10,14 +10,16 @@
 //! is judged by [`Node`], which handlers take, as it comes with the job it is good for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::access::Role;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum_server::tls::TlsInfo;
 use base64::Engine;
 use futures_util::StreamExt;
 use subtle::ConstantTimeEq;
@@ -25,7 +27,7 @@ use subtle::ConstantTimeEq;
 use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
 use crate::store::{self, Deed, JobRow, Speaker, TokenRow};
-use crate::{App, now_ms, oidc, tokens};
+use crate::{App, clients, now_ms, oidc, tokens};
 
 /// Of a path in the audit log; ids and serials are shorter.
 const TARGET_CHARS_MAX: usize = 512;
@@ -72,15 +74,16 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
     if let Err(refusal) = caller.wait(&gate.app) {
         return refusal.into_response();
     }
-    let ((who, role), denied) = match gate.admit(request.headers(), request.uri().path()).await {
-        Admitted::As(known) => (known, None),
-        Admitted::Denied(known, refusal) => (known, Some(refusal)),
-        Admitted::Unknown(refusal) => {
-            caller.judge(&gate.app, refusal.status());
-            drain(request).await;
-            return refusal.into_response();
-        }
-    };
+    let ((who, role), denied) =
+        match gate.admit(request.headers(), request.uri().path(), request.extensions()).await {
+            Admitted::As(known) => (known, None),
+            Admitted::Denied(known, refusal) => (known, Some(refusal)),
+            Admitted::Unknown(refusal) => {
+                caller.judge(&gate.app, refusal.status());
+                drain(request).await;
+                return refusal.into_response();
+            }
+        };
     let deed = Deed {
         who,
         role,
@@ -197,7 +200,7 @@ enum Admitted {
 }
 
 impl Gate {
-    async fn admit(&self, headers: &HeaderMap, path: &str) -> Admitted {
+    async fn admit(&self, headers: &HeaderMap, path: &str, extensions: &Extensions) -> Admitted {
         let role = match self.needs {
             Needs::Nothing => return Admitted::As(("anyone".into(), "none")),
             Needs::Attempt => {
@@ -214,7 +217,7 @@ impl Gate {
             }
             Needs::Role(role) => role,
         };
-        let principal = match principal(&self.app, headers).await {
+        let principal = match principal(&self.app, headers, extensions).await {
             Ok(principal) => principal,
             Err(refusal) => return Admitted::Unknown(refusal),
         };
@@ -239,7 +242,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub fn of(headers: &HeaderMap, extensions: &axum::http::Extensions) -> Caller {
+    pub fn of(headers: &HeaderMap, extensions: &Extensions) -> Caller {
         let from =
             extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
         let has_credential =
@@ -282,7 +285,11 @@ impl Caller {
 }
 
 /// Whose token came along.
-pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
+pub async fn principal(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Answer<Principal> {
     let admin = |who: &str| {
         let who = who.to_owned();
         Principal { who, role: Role::Admin, pull: Vec::new(), push: Vec::new() }
@@ -291,6 +298,9 @@ pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
         return Ok(admin("anyone"));
     }
     let Some(text) = token(headers) else {
+        if let Some(known) = by_certificate(app, headers, extensions) {
+            return known;
+        }
         return Err(unknown(
             "send `Authorization: Bearer TOKEN` with a token that `shoal token create` showed, or the one in the file admin-token of the controller's data directory",
         ));
@@ -322,6 +332,26 @@ pub async fn principal(app: &App, headers: &HeaderMap) -> Answer<Principal> {
     }
     let who = format!("token {} {}", row.id, row.name);
     Ok(Principal { who, role: row.role, pull: row.pull, push: row.push })
+}
+
+/// Who showed a certificate when the connection began. A browser does that by itself, as with a password.
+fn by_certificate(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Option<Answer<Principal>> {
+    let settings = app.settings.clients.as_ref()?;
+    let shown = extensions.get::<Arc<TlsInfo>>()?.peer_certificates.first()?;
+    if is_of_another_sites_page(headers) {
+        return None;
+    }
+    Some(match clients::identify(settings, shown) {
+        (who, Some(role)) => Ok(Principal { who, role, pull: Vec::new(), push: Vec::new() }),
+        (who, None) => {
+            let detail = format!("{who}: none of its names has a role (--client-role)");
+            Err(refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail))
+        }
+    })
 }
 
 async fn token_row(app: &App, text: &str) -> Answer<Option<TokenRow>> {

@@ -4,7 +4,7 @@
 
 use api::access::Role;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, Reference, Repository};
@@ -67,7 +67,7 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
     if caller.wait(&app).is_err() {
         return throttled();
     }
-    let access = access(&app, visitors, request.headers()).await;
+    let access = access(&app, visitors, request.headers(), request.extensions()).await;
     let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
         who: access.who.clone(),
         role,
@@ -118,9 +118,10 @@ async fn access(
     app: &App,
     visitors: Visitors,
     headers: &HeaderMap,
+    extensions: &Extensions,
 ) -> Option<(&'static str, Access)> {
     if visitors.have_people()
-        && let Some(known) = access_of_person(app, headers).await
+        && let Some(known) = access_of_person(app, headers, extensions).await
     {
         return Some(known);
     }
@@ -130,8 +131,12 @@ async fn access(
 
 /// An admin may do everything; a publisher what its token says; an operator, who can install every
 /// artifact, may pull them; a reader nothing.
-async fn access_of_person(app: &App, headers: &HeaderMap) -> Option<(&'static str, Access)> {
-    let principal = principal(app, headers).await.ok()?;
+async fn access_of_person(
+    app: &App,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Option<(&'static str, Access)> {
+    let principal = principal(app, headers, extensions).await.ok()?;
     match grant(&principal) {
         Ok(grant) => Some((principal.role.as_str(), Access { who: principal.who, grant })),
         Err(error) => {

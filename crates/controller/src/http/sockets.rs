@@ -11,12 +11,16 @@ use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{Connections, Limited};
 use super::{artifacts, router};
 use crate::App;
+use crate::clients;
 use crate::keys::Keys;
 use crate::listeners::{Listener, Socket};
 
@@ -66,7 +70,7 @@ pub async fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
 
 /// Serves until `stop`, or until one cannot go on: half a controller would look like a whole one.
 pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> anyhow::Result<()> {
-    let tls = tls(&app.keys).await?;
+    let tls = Tls::new(&app).await?;
     let shares = open.len();
     let mut handles = Vec::new();
     let mut serving = JoinSet::new();
@@ -75,7 +79,7 @@ pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> any
         handles.push(handle.clone());
         // Each its own: machines that connect too often must not keep people out.
         let connections = Connections::of_this_process(shares);
-        let tls = (!socket.is_plain_http).then(|| tls.clone());
+        let tls = (!socket.is_plain_http).then(|| tls.of(&socket).clone());
         let (app, address) = (app.clone(), socket.address);
         serving.spawn(async move {
             let served = serve_one(app, &socket.serves, listener, tls, connections, handle).await;
@@ -128,13 +132,40 @@ fn bound(server: &mut Builder<TokioExecutor>, head_max: Duration) {
     server.http1().timer(TokioTimer::new()).header_read_timeout(head_max);
 }
 
-async fn tls(keys: &Keys) -> anyhow::Result<RustlsConfig> {
-    let tls = RustlsConfig::from_pem_file(&keys.certificate, &keys.private_key)
-        .await
-        .context("load the server certificate")?;
-    let mut config = ServerConfig::clone(&tls.get_inner());
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(RustlsConfig::from_config(Arc::new(config)))
+/// What clients are shown, and asked for.
+struct Tls {
+    of_people: RustlsConfig,
+    of_others: RustlsConfig,
+}
+
+impl Tls {
+    async fn new(app: &App) -> anyhow::Result<Tls> {
+        let Keys { certificate, private_key, .. } = app.keys.as_ref();
+        let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect)
+            .context("load the server certificate")?;
+        let key = PrivateKeyDer::from_pem_file(private_key).context("load the server's key")?;
+        let config = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
+            let builder = ServerConfig::builder();
+            let builder = match verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_single_cert(chain.clone(), key.clone_key())?;
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            anyhow::Ok(RustlsConfig::from_config(Arc::new(config)))
+        };
+        let of_others = config(None)?;
+        let of_people = match &app.settings.clients {
+            Some(clients) => config(Some(clients::verifier(clients)?))?,
+            None => of_others.clone(),
+        };
+        Ok(Tls { of_people, of_others })
+    }
+
+    fn of(&self, socket: &Socket) -> &RustlsConfig {
+        if socket.serves.contains(&Listener::Admin) { &self.of_people } else { &self.of_others }
+    }
 }
 
 /// Says where the controller listens and where its secrets are: what a first user needs to know.

@@ -182,6 +182,7 @@ fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Set
         http_boot_url: None,
         maintenance_iso: Some(iso),
         webhook_secret_file: None,
+        clients: Default::default(),
         oidc: Default::default(),
         registry: Default::default(),
         dangerously_plain_http: true,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
 use crate::listeners::{Listener, Socket};
-use crate::{build, http, install_crypto};
+use crate::{build, clients, http, install_crypto};
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const HEALTH_KEPT: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -62,9 +62,19 @@ async fn serve(
     dir: &std::path::Path,
     sockets: Vec<Socket>,
 ) -> (Vec<SocketAddr>, String, CancellationToken, tokio::task::JoinHandle<anyhow::Result<()>>) {
+    serve_with(dir, sockets, None).await
+}
+
+/// Likewise, with clients whose certificates are taken.
+async fn serve_with(
+    dir: &std::path::Path,
+    sockets: Vec<Socket>,
+    clients: Option<clients::Settings>,
+) -> (Vec<SocketAddr>, String, CancellationToken, tokio::task::JoinHandle<anyhow::Result<()>>) {
     install_crypto();
     let mut settings = settings(dir, "127.0.0.1:1".parse().unwrap());
     settings.sockets = sockets;
+    settings.clients = clients;
     let open = http::bind(&settings.sockets).await.unwrap();
     let addresses = open.iter().map(|open| open.socket.address).collect();
     let app = build(settings).unwrap();
@@ -148,4 +158,87 @@ async fn an_address_that_is_taken_is_told_before_anybody_is_served() {
     let refused = http::bind(&[socket(&[Listener::Admin], false), second.clone()]).await;
     let told = format!("{:#}", refused.err().unwrap());
     assert!(told.starts_with(&format!("listen on {}: ", second.address)), "{told}");
+}
+
+/// A CA of clients.
+struct Ca(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Ca {
+    fn new() -> Ca {
+        let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        Ca(rcgen::CertifiedIssuer::self_signed(own, key).unwrap())
+    }
+
+    /// A client with a certificate for this name, who trusts the controller.
+    fn client(&self, name: &str, controller_ca: &str) -> reqwest::Client {
+        let mut own = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        own.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let signed = own.signed_by(&key, &self.0).unwrap();
+        let pem = format!("{}{}", signed.pem(), key.serialize_pem());
+        builder(controller_ca)
+            .identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap())
+            .build()
+            .unwrap()
+    }
+}
+
+fn builder(controller_ca: &str) -> reqwest::ClientBuilder {
+    let ca = reqwest::Certificate::from_pem(controller_ca.as_bytes()).unwrap();
+    reqwest::Client::builder().no_proxy().tls_certs_only([ca])
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_are_served() {
+    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, ca.0.pem()).unwrap();
+    let roles = ["reader=*.ci.example.org", "admin=root.example.org"];
+    let roles = roles.into_iter().map(|role| clients::parse_role(role).unwrap()).collect();
+    let sockets =
+        vec![socket(&[Listener::Admin, Listener::Media], false), socket(&[Listener::Node], false)];
+    let settings = clients::Settings { ca_file, roles };
+    let (addresses, pem, stop, server) = serve_with(dir.path(), sockets, Some(settings)).await;
+    let ask = async |client: &reqwest::Client, method: &str, path: &str| {
+        let url = format!("https://{}{path}", addresses[0]);
+        let sent = client.request(method.parse().unwrap(), url).send().await;
+        sent.map(|answer| answer.status().as_u16())
+    };
+    let (jobs, server_path) = ("/api/v1/jobs", "/api/v1/servers/SN1");
+    let nobody = builder(&pem).build().unwrap();
+    assert_eq!(ask(&nobody, "GET", jobs).await.unwrap(), 401);
+    assert_eq!(ask(&nobody, "GET", "/healthz").await.unwrap(), 200);
+    let ci = ca.client("a.ci.example.org", &pem);
+    assert_eq!(ask(&ci, "GET", jobs).await.unwrap(), 200);
+    assert_eq!(ask(&ci, "DELETE", server_path).await.unwrap(), 403);
+    let root = ca.client("root.example.org", &pem);
+    assert_eq!(ask(&root, "DELETE", server_path).await.unwrap(), 404);
+    assert_eq!(ask(&root, "GET", "/v2/").await.unwrap(), 200);
+    assert_eq!(ask(&ca.client("x.example.org", &pem), "GET", jobs).await.unwrap(), 403);
+    assert!(ask(&other.client("root.example.org", &pem), "GET", jobs).await.is_err());
+
+    // Where a token came along, it counts; and a browser shows a certificate for any page.
+    let url = format!("https://{}{jobs}", addresses[0]);
+    let wrong = root.get(&url).bearer_auth("wrong").send().await.unwrap();
+    assert_eq!(wrong.status(), 401);
+    let by_page = root.get(&url).header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(by_page.status(), 401);
+    // Machines are not asked for one.
+    let stranger = other.client("root.example.org", &pem);
+    let node = format!("https://{}/healthz", addresses[1]);
+    assert_eq!(stranger.get(&node).send().await.unwrap().status(), 404);
+
+    let audit = root.get(format!("https://{}/api/v1/audit", addresses[0])).send().await.unwrap();
+    let audit: serde_json::Value = audit.json().await.unwrap();
+    let names: Vec<_> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["who"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["certificate a.ci.example.org", "certificate root.example.org"]);
+    stop.cancel();
+    server.await.unwrap().unwrap();
 }
