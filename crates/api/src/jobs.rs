@@ -61,8 +61,9 @@ pub struct Job {
     pub progress: Option<crate::node::Progress>,
     /// The recipe's systemd target.
     pub task_target: String,
-    /// How the media were inserted: `cd+cd`, `cd+usb`, or `cd` where the task lies in the maintenance
-    /// medium. Chosen by the slots that the BMC shows; absent before the first insert.
+    /// How the media were inserted: `cd+cd`, `cd+usb`, `cd` where the task lies in the maintenance
+    /// medium, or `http` where the machine's firmware downloads that. Chosen by what the BMC shows; absent
+    /// before the first insert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_plan: Option<String>,
     /// The recipe with `user_data` and other payloads replaced by their size; only in `GET /jobs/{id}`.

@@ -50,6 +50,8 @@ pub enum Slots {
     /// As HPE's iLO.
     CdAndUsb,
     OneCd,
+    /// None: the firmware boots from a URL, by itself (UEFI HTTP boot).
+    Http,
 }
 
 impl Slots {
@@ -59,6 +61,7 @@ impl Slots {
             Slots::TwoCds => &[Slot::Cd1, Slot::Cd2],
             Slots::CdAndUsb => &[Slot::Cd1, Slot::Usb1],
             Slots::OneCd => &[Slot::Cd1],
+            Slots::Http => &[],
         }
     }
 }
@@ -241,7 +244,7 @@ fn netdev(ssh_port: Option<u16>) -> String {
 }
 
 fn network_device(mac: Option<&str>) -> String {
-    // No option ROM: nothing boots from the network here, and OVMF has its own driver.
+    // No option ROM: OVMF has its own driver, also for HTTP boot.
     let device = "virtio-net-pci,netdev=net,romfile=";
     match mac {
         Some(mac) => format!("{device},mac={}", escaped(mac)),
@@ -319,5 +322,7 @@ mod tests {
         let one = Settings { slots: Slots::CdAndUsb, ..settings() };
         check(&one, BootOrder::CdsFirst, "-device", "qemu-xhci,id=usb");
         assert!(!arguments(&one, BootOrder::CdsFirst).concat().contains("cd2"));
+        let none = Settings { slots: Slots::Http, ..settings() };
+        assert!(!arguments(&none, BootOrder::DiskFirst).concat().contains("ide-cd"));
     }
 }

@@ -7,6 +7,9 @@
 //!                                                                   medium ──ranges──▶ media server
 //! ```
 //!
+//! A BMC without slots writes the URL of UEFI HTTP boot into the machine's `nvram` instead, and the firmware
+//! fetches it.
+//!
 //! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
 //!
 //! It is a test double and a toy for users: never shipped with the controller, knows no job.
@@ -17,6 +20,7 @@ pub mod fleet;
 mod machine;
 mod medium;
 mod nbd;
+mod nvram;
 mod qemu;
 pub mod qmp;
 mod redfish;

@@ -10,7 +10,7 @@
 //! An override that holds once is consumed when the machine starts or is reset, by whomever: from
 //! then on the next reset boots in the normal order.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -34,10 +34,12 @@ pub(crate) struct View {
     pub(crate) media: [Option<Url>; Slot::COUNT],
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Boot {
     pub(crate) enabled: Enabled,
     pub(crate) target: Target,
+    /// Stays when the override is over.
+    pub(crate) http_uri: Option<Url>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -54,6 +56,7 @@ pub(crate) enum Target {
     None,
     Cd,
     Hdd,
+    UefiHttp,
 }
 
 /// ResetType of Redfish.
@@ -156,12 +159,27 @@ impl Handle {
     }
 }
 
+impl fmt::Debug for Boot {
+    /// Without the URL, which has a secret.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?} {:?}", self.enabled, self.target)
+    }
+}
+
 impl Boot {
-    fn order(self) -> BootOrder {
+    fn order(&self) -> BootOrder {
         match (self.enabled, self.target) {
             (Enabled::Once | Enabled::Continuous, Target::Cd) => BootOrder::CdsFirst,
-            (Enabled::Disabled, _) | (_, Target::None | Target::Hdd) => BootOrder::DiskFirst,
+            (Enabled::Disabled, _) | (_, Target::None | Target::Hdd | Target::UefiHttp) => {
+                BootOrder::DiskFirst
+            }
         }
+    }
+
+    /// What the firmware is to download and boot.
+    fn http_url(&self) -> Option<&Url> {
+        let is_http = self.enabled == Enabled::Once && self.target == Target::UefiHttp;
+        self.http_uri.as_ref().filter(|_| is_http)
     }
 }
 
@@ -250,6 +268,9 @@ impl Machine {
     }
 
     async fn power_on(&mut self) -> Result<(), Error> {
+        if let Some(url) = self.boot.http_url() {
+            qemu::boot_next_from(&self.settings, url)?;
+        }
         let mut qemu = qemu::start(&self.settings, self.boot.order()).await?;
         for slot in self.settings.slots.all().iter().copied() {
             let Some(url) = self.media[slot as usize].clone() else { continue };
@@ -303,8 +324,9 @@ impl Machine {
 
     /// The firmware has got its order: what held once is over.
     async fn consume_override(&mut self) {
+        let over = Boot { http_uri: self.boot.http_uri.clone(), ..Boot::default() };
         if self.boot.enabled == Enabled::Once
-            && let Err(error) = self.set_boot(Boot::default()).await
+            && let Err(error) = self.set_boot(over).await
         {
             tracing::warn!(%error, "the boot override stays for one more reset");
         }
@@ -312,6 +334,8 @@ impl Machine {
 
     async fn heed(&mut self, event: Option<Event>) {
         match event {
+            // The variables of a machine that runs are not ours to write: this one waits for a power-on.
+            Some(Event::Reset) if self.boot.target == Target::UefiHttp => {}
             Some(Event::Reset) => self.consume_override().await,
             Some(Event::ReadFailed { node }) => self.wait_for_medium(&node),
             Some(Event::Other { name }) => tracing::debug!(name, "event"),
@@ -361,7 +385,8 @@ impl Machine {
     }
 
     fn show(&self) {
-        let view = View { is_on: self.qemu.is_some(), boot: self.boot, media: self.media.clone() };
+        let view =
+            View { is_on: self.qemu.is_some(), boot: self.boot.clone(), media: self.media.clone() };
         self.shown.send_replace(view);
     }
 }

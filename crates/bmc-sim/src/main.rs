@@ -95,6 +95,9 @@ enum SlotLayout {
     CdAndUsb,
     #[value(name = "cd")]
     OneCd,
+    /// No virtual media, but UEFI HTTP boot.
+    #[value(name = "http")]
+    Http,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -137,6 +140,7 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
             SlotLayout::TwoCds => Slots::TwoCds,
             SlotLayout::CdAndUsb => Slots::CdAndUsb,
             SlotLayout::OneCd => Slots::OneCd,
+            SlotLayout::Http => Slots::Http,
         },
         redfish_serial: arguments.redfish_serial.unwrap_or_else(|| arguments.serial.clone()),
         serial: arguments.serial,

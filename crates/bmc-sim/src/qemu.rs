@@ -18,6 +18,7 @@ use url::Url;
 use crate::{
     arguments::{self, BootOrder, NVRAM, Settings, Slot, medium_node},
     medium::{self, Medium},
+    nvram,
     qmp::{self, Event, Qmp},
 };
 
@@ -33,6 +34,8 @@ pub(crate) enum Error {
     Qmp(#[from] qmp::Error),
     #[error("open the medium")]
     Medium(#[from] medium::Error),
+    #[error("set the next boot in {}", path.display())]
+    Nvram { path: PathBuf, source: nvram::Error },
 }
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -75,6 +78,17 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(at(&settings.disk)(error)),
     }
+}
+
+/// Writes into the variables of a machine without power that its next boot is from this URL, and only that
+/// one.
+pub(crate) fn boot_next_from(settings: &Settings, url: &Url) -> Result<(), Error> {
+    let path = settings.work_dir.join(NVRAM);
+    let mut store =
+        fs::read(&path).map_err(|source| Error::Prepare { path: path.clone(), source })?;
+    nvram::boot_next_from(&mut store, url)
+        .map_err(|source| Error::Nvram { path: path.clone(), source })?;
+    fs::write(&path, store).map_err(|source| Error::Prepare { path, source })
 }
 
 /// A machine with power, empty drives, and not yet running: `resume` it.

@@ -12,9 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use url::Url;
 use uuid::Uuid;
 
 use crate::{
@@ -199,6 +200,14 @@ struct BootChange {
     target: Option<Target>,
     #[serde(rename = "BootSourceOverrideMode")]
     _mode: Option<BootMode>,
+    /// `null` and an empty one take it away.
+    #[serde(rename = "HttpBootUri", default, deserialize_with = "present")]
+    http_uri: Option<Option<String>>,
+}
+
+/// What is there, also where it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// The machine has no legacy BIOS.
@@ -218,13 +227,36 @@ async fn system_change(State(app): State<App>, headers: HeaderMap, body: Bytes) 
         });
     }
     let change = parse::<SystemChange>(&body)?.boot;
-    let now = app.machine.view().boot;
+    let boot = changed(app.slots, app.machine.view().boot, change)?;
+    app.machine.set_boot(boot).await?;
+    Ok(system(State(app)).await)
+}
+
+/// The override as it is asked for, if this BMC knows it.
+fn changed(slots: Slots, now: Boot, change: BootChange) -> Result<Boot, Refusal> {
+    let wrong = |why: &str| Err(Refusal::bad_request("PropertyValueNotInList", why));
+    let has_http = slots == Slots::Http;
+    if !has_http && (change.http_uri.is_some() || change.target == Some(Target::UefiHttp)) {
+        return wrong("this machine boots from virtual media, not by HTTP");
+    }
+    let http_uri = match change.http_uri {
+        None => now.http_uri,
+        Some(None) => None,
+        Some(Some(text)) if text.is_empty() => None,
+        Some(Some(text)) => match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Some(url),
+            Ok(_) | Err(_) => return wrong("HttpBootUri is neither an http nor an https URL"),
+        },
+    };
     let boot = Boot {
         enabled: change.enabled.unwrap_or(now.enabled),
         target: change.target.unwrap_or(now.target),
+        http_uri,
     };
-    app.machine.set_boot(boot).await?;
-    Ok(system(State(app)).await)
+    if boot.target == Target::UefiHttp && boot.enabled == Enabled::Continuous {
+        return wrong("UefiHttp holds for one boot only");
+    }
+    Ok(boot)
 }
 
 #[derive(Deserialize)]
@@ -242,8 +274,8 @@ async fn manager_list() -> Json<Value> {
     Json(collection("/redfish/v1/Managers", "ManagerCollection", [MANAGER.to_owned()]))
 }
 
-async fn manager() -> Json<Value> {
-    Json(json!({
+async fn manager(State(app): State<App>) -> Json<Value> {
+    let mut manager = json!({
         "@odata.id": MANAGER,
         "@odata.type": "#Manager.v1_19_0.Manager",
         "Id": "1",
@@ -253,9 +285,12 @@ async fn manager() -> Json<Value> {
         "Model": "Lab BMC",
         "FirmwareVersion": env!("CARGO_PKG_VERSION"),
         "Status": { "State": "Enabled", "Health": "OK" },
-        "VirtualMedia": link(MEDIA),
         "Links": { "ManagerForServers": [link(SYSTEM)] },
-    }))
+    });
+    if !app.slots.all().is_empty() {
+        manager["VirtualMedia"] = link(MEDIA);
+    }
+    Json(manager)
 }
 
 async fn nothing_here(uri: Uri) -> Refusal {
@@ -272,7 +307,7 @@ async fn not_this_way(method: Method, uri: Uri) -> Refusal {
 
 fn system_body(app: &App) -> Value {
     let view = app.machine.view();
-    json!({
+    let mut system = json!({
         "@odata.id": SYSTEM,
         "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
         "Id": "1",
@@ -295,7 +330,6 @@ fn system_body(app: &App) -> Value {
             "BootSourceOverrideMode": "UEFI",
             "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI"],
         },
-        "VirtualMedia": link(MEDIA),
         "Links": { "ManagedBy": [link(MANAGER)] },
         "Actions": {
             "#ComputerSystem.Reset": {
@@ -310,7 +344,17 @@ fn system_body(app: &App) -> Value {
                 ],
             },
         },
-    })
+    });
+    match app.slots {
+        Slots::TwoCds | Slots::CdAndUsb | Slots::OneCd => system["VirtualMedia"] = link(MEDIA),
+        Slots::Http => {
+            let boot = &mut system["Boot"];
+            boot["BootSourceOverrideTarget@Redfish.AllowableValues"] =
+                json!(["None", "Hdd", "UefiHttp"]);
+            boot["HttpBootUri"] = json!(view.boot.http_uri.as_ref().map_or("", Url::as_str));
+        }
+    }
+    system
 }
 
 fn session_body(app: &App, id: &str) -> Json<Value> {

@@ -80,6 +80,8 @@ async fn each_vendor_shows_its_slots_where_it_has_them() {
         let ([Some(media), None] | [None, Some(media)]) = media else { panic!("{media:?}") };
         let media = world.get(&member.url, &token, media).await;
         assert_eq!(media["Members"].as_array().unwrap().len(), profile.slots.len());
+        let uri = system["Boot"].get("HttpBootUri");
+        assert_eq!(uri.is_some(), profile.has_http_boot, "{}", profile.name);
     }
     assert_eq!(world.fleet.report().sessions_left, PROFILES.len());
 }

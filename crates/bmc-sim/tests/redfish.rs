@@ -179,3 +179,51 @@ async fn a_stick_is_plugged_in_and_pulled_with_its_medium() {
     }
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn a_machine_without_media_has_its_firmware_download_the_url_once() {
+    let lab = Lab::start_with(Slots::Http).await;
+    let system = lab.get(SYSTEM).await;
+    assert!(system.get("VirtualMedia").is_none(), "{system}");
+    assert_eq!(system["Boot"]["HttpBootUri"], "");
+    // As the machine sees the host's loopback.
+    let url = lab.media.url("first.iso").replace("127.0.0.1", "10.0.2.2");
+    let boot = |enabled: &str, uri: Value| {
+        json!({ "Boot": {
+            "BootSourceOverrideEnabled": enabled,
+            "BootSourceOverrideTarget": "UefiHttp",
+            "HttpBootUri": uri,
+        }})
+    };
+    for (body, status) in [
+        (boot("Continuous", json!(url)), StatusCode::BAD_REQUEST),
+        (boot("Once", json!("ftp://10.0.2.2/a.iso")), StatusCode::BAD_REQUEST),
+        (boot("Once", json!(7)), StatusCode::BAD_REQUEST),
+        (boot("Once", json!(url)), StatusCode::OK),
+    ] {
+        lab.expect(Method::PATCH, SYSTEM, body, status).await;
+    }
+    lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), StatusCode::NO_CONTENT).await;
+    let on = lab.get(SYSTEM).await;
+    assert_eq!(on["Boot"]["BootSourceOverrideEnabled"], "Disabled");
+    assert_eq!(on["Boot"]["HttpBootUri"], url);
+    eventually("the firmware downloads it", || lab.media.whole_reads() > 0).await;
+    let empty = json!({ "Boot": { "HttpBootUri": null } });
+    let patched = lab.expect(Method::PATCH, SYSTEM, empty, StatusCode::OK).await;
+    assert_eq!(patched["Boot"]["HttpBootUri"], "");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_with_media_does_not_offer_to_download() {
+    let lab = Lab::start().await;
+    for boot in [
+        json!({ "BootSourceOverrideTarget": "UefiHttp" }),
+        json!({ "HttpBootUri": lab.media.url("first.iso") }),
+    ] {
+        let body = json!({ "Boot": boot });
+        lab.expect(Method::PATCH, SYSTEM, body, StatusCode::BAD_REQUEST).await;
+    }
+    assert!(lab.get(SYSTEM).await["Boot"].get("HttpBootUri").is_none());
+    lab.stop().await;
+}

@@ -67,7 +67,7 @@ pub async fn run(app: App) {
 
 fn tells_nothing(app: &App, job_id: &str) -> bool {
     let stage = app.media.boot_stage(job_id, Instant::now()).map(|(stage, _)| stage);
-    matches!(stage, Some(Stage::Silent | Stage::Probed | Stage::Copied))
+    matches!(stage, Some(Stage::Silent | Stage::Probed | Stage::Copied | Stage::Downloaded))
 }
 
 /// Asks once; `None` where nothing came of it.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use job::{Event, Failure, Stage as JobStage, State};
 use tokio::time::Instant;
 
-use crate::boot::Stage;
+use crate::boot::{Reader, Stage};
+use crate::media_plan::MediaPlan;
 use crate::performer::chain;
 use crate::store::{Error, JobRow};
 use crate::{App, now_ms};
@@ -56,7 +57,7 @@ async fn look(app: &App, job_id: &str) -> Result<(), Error> {
     if !is_over || job.state != State::Provisioning(JobStage::AwaitingMachine) {
         return Ok(());
     }
-    let Failure { step, reason } = failure(app, stage);
+    let Failure { step, reason } = failure(app, &job, stage);
     let failure =
         Failure { step, reason: format!("{reason}; silent for {} min", silence.as_secs() / 60) };
     end_overdue(app, &job, failure).await
@@ -85,12 +86,17 @@ pub fn why_overdue(app: &App, job: &JobRow) -> Failure {
             fixed("the machine got its permit and then fell silent; its disk may be half written")
         }
         (_, Some(_)) => fixed("the maintenance OS said hello and then asked for no permit"),
-        (_, None) => failure(app, stage_without_boot(app, &job.id)),
+        (_, None) => failure(app, job, stage_without_boot(app, &job.id)),
     }
 }
 
-fn failure(app: &App, stage: Stage) -> Failure {
-    stage.failure(app.settings.media_url.as_str(), app.settings.node_url.as_str())
+fn failure(app: &App, job: &JobRow, stage: Stage) -> Failure {
+    let settings = &app.settings;
+    let reader = match job.media_plan.as_deref() == Some(MediaPlan::Http.name()) {
+        true => Reader::Firmware(settings.http_boot_url.as_str()),
+        false => Reader::Bmc(settings.media_url.as_str()),
+    };
+    stage.failure(reader, settings.node_url.as_str())
 }
 
 /// The stage, also where another process began the boot: then only sums are known.
@@ -126,6 +132,19 @@ mod tests {
         app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
         look(&app, "j1").await.unwrap();
         app.store.job("j1").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn firmware_that_should_have_downloaded_is_told_by_its_own_reason() {
+        let dir = temp_dir();
+        let bmc = Bmc::start("SN1", Play::Dead).await;
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let http = JobRow { media_plan: Some(MediaPlan::Http.name().into()), ..job.clone() };
+        let [by_bmc, by_firmware] =
+            [job, http].map(|job| failure(&app, &job, Stage::Silent).reason);
+        assert!(by_bmc.contains("nobody ever connected to"), "{by_bmc}");
+        let asked = format!("its firmware never asked {}", app.settings.http_boot_url);
+        assert!(by_firmware.contains(&asked), "{by_firmware}");
     }
 
     #[tokio::test]

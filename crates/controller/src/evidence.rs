@@ -225,6 +225,7 @@ fn setting(app: &App, server: Option<&ServerRow>) -> serde_json::Value {
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "media_url": app.settings.media_url,
+        "http_boot_url": app.settings.http_boot_url,
         "node_url": app.settings.node_url,
         "bmc_url": server.map(|server| &server.bmc_url),
         "bmc_username": server.map(|server| &server.bmc_username),

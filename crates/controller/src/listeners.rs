@@ -2,7 +2,7 @@
 //! Whom the controller serves where, as the settings say it:
 //!
 //! ```text
-//! people, programs ─▶ admin: API, registry    machines ─▶ node: attempts, pulls    BMCs ─▶ media: /m/…
+//! people, programs ─▶ admin: API, registry    machines ─▶ node: attempts, pulls    BMCs, firmware ─▶ media: /m/…
 //! ```
 //!
 //! A listener without an address of its own shares the admin's. What each serves is in `http::routes`, how
@@ -91,12 +91,22 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && hosts_meet
 }
 
-/// Where machines and BMCs are sent when `--node-url` and `--media-url` do not say it.
+/// Where others are sent.
+#[derive(Debug, Clone)]
+pub struct Urls {
+    pub node: Url,
+    pub media: Url,
+    /// Firmware that downloads its medium: it has a machine's address, and asks for what a BMC asks for.
+    pub http_boot: Url,
+}
+
+/// Where machines, BMCs and firmware are sent when the options of these names do not say it.
 pub fn urls(
     sockets: &[Socket],
     node_url: Option<Url>,
     media_url: Option<Url>,
-) -> anyhow::Result<(Url, Url)> {
+    http_boot_url: Option<Url>,
+) -> anyhow::Result<Urls> {
     let (node, media) = (of(sockets, Listener::Node), of(sockets, Listener::Media));
     let node_url = match node_url {
         Some(url) => url,
@@ -108,7 +118,9 @@ pub fn urls(
         None if media == node => node_url.clone(),
         None => media.url(node_url.host_str().unwrap_or_default(), "--media-url")?,
     };
-    Ok((node_url, media_url))
+    let http_boot_url = http_boot_url
+        .unwrap_or_else(|| if media == node { node_url.clone() } else { media_url.clone() });
+    Ok(Urls { node: node_url, media: media_url, http_boot: http_boot_url })
 }
 
 /// The socket where this listener is served.
@@ -156,13 +168,14 @@ mod tests {
                 is_plain_http: options.contains("plain-http"),
                 is_plain_media: options.contains("plain-media"),
             })?;
-            let (node_url, media_url) = urls(&sockets, url("node-url"), url("media-url"))?;
+            let urls = urls(&sockets, url("node-url"), url("media-url"), url("http-boot-url"))?;
+            let Urls { node, media, http_boot } = urls;
             let mut told = String::new();
             for Socket { address, serves, is_plain_http } in sockets {
                 let scheme = if is_plain_http { "http" } else { "https" };
                 told += &format!("{scheme} {address} {serves:?}; ");
             }
-            Ok(format!("{told}{node_url} {media_url}"))
+            Ok(format!("{told}{node} {media} {http_boot}"))
         };
         plan().map_err(|error: anyhow::Error| error.to_string())
     }
@@ -173,31 +186,42 @@ mod tests {
             (
                 "admin 0.0.0.0:8443",
                 "https 0.0.0.0:8443 [Admin, Node, Media]; \
-                 https://127.0.0.1:8443/ https://127.0.0.1:8443/",
+                 https://127.0.0.1:8443/ https://127.0.0.1:8443/ https://127.0.0.1:8443/",
             ),
             (
                 "admin 192.0.2.1:1 node 192.0.2.2:2 media 192.0.2.3:3",
                 "https 192.0.2.1:1 [Admin]; https 192.0.2.2:2 [Node]; https 192.0.2.3:3 [Media]; \
-                 https://192.0.2.2:2/ https://192.0.2.3:3/",
+                 https://192.0.2.2:2/ https://192.0.2.3:3/ https://192.0.2.3:3/",
             ),
             (
                 "admin 192.0.2.1:1 node 192.0.2.2:2",
                 "https 192.0.2.1:1 [Admin, Media]; https 192.0.2.2:2 [Node]; \
-                 https://192.0.2.2:2/ https://192.0.2.1:1/",
+                 https://192.0.2.2:2/ https://192.0.2.1:1/ https://192.0.2.1:1/",
             ),
             (
                 "admin 192.0.2.1:1 media [::]:3 node-url https://[2001:db8::1]:9 plain-media",
                 "https 192.0.2.1:1 [Admin, Node]; http [::]:3 [Media]; \
-                 https://[2001:db8::1]:9/ http://[2001:db8::1]:3/",
+                 https://[2001:db8::1]:9/ http://[2001:db8::1]:3/ http://[2001:db8::1]:3/",
             ),
             (
                 "admin 192.0.2.1:1 node 192.0.2.1:2 plain-http media-url https://proxy.example",
                 "http 192.0.2.1:1 [Admin, Media]; http 192.0.2.1:2 [Node]; \
-                 http://192.0.2.1:2/ https://proxy.example/",
+                 http://192.0.2.1:2/ https://proxy.example/ https://proxy.example/",
             ),
             (
                 "admin 127.0.0.1:0 node 127.0.0.1:0 node-url http://a:1 media-url http://a:2",
-                "https 127.0.0.1:0 [Admin, Media]; https 127.0.0.1:0 [Node]; http://a:1/ http://a:2/",
+                "https 127.0.0.1:0 [Admin, Media]; https 127.0.0.1:0 [Node]; \
+                 http://a:1/ http://a:2/ http://a:2/",
+            ),
+            (
+                "admin 0.0.0.0:1 node-url https://192.0.2.1:1 media-url https://203.0.113.1:1",
+                "https 0.0.0.0:1 [Admin, Node, Media]; \
+                 https://192.0.2.1:1/ https://203.0.113.1:1/ https://192.0.2.1:1/",
+            ),
+            (
+                "admin 192.0.2.1:1 media 0.0.0.0:3 http-boot-url http://198.51.100.1:3 plain-media",
+                "https 192.0.2.1:1 [Admin, Node]; http 0.0.0.0:3 [Media]; \
+                 https://192.0.2.1:1/ http://192.0.2.1:3/ http://198.51.100.1:3/",
             ),
         ] {
             assert_eq!(planned(options).as_deref(), Ok(expected), "{options}");

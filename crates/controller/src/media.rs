@@ -77,7 +77,9 @@ impl Media {
     pub fn path(&self, attempt: &str, kind: MediumKind) -> Option<PathBuf> {
         match kind {
             // A combined one is this file with an overlay.
-            MediumKind::Maintenance | MediumKind::Combined => self.maintenance.clone(),
+            MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot => {
+                self.maintenance.clone()
+            }
             MediumKind::Task | MediumKind::TaskStick => Some(self.task(attempt)),
         }
     }
@@ -91,7 +93,7 @@ impl Media {
         let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
         self.layout().reserved().with_context(|| {
             format!(
-                "{} has no {}: this BMC has one slot, which takes a maintenance ISO with that file",
+                "{} has no {}: this BMC takes one medium, a maintenance ISO with that file",
                 path.display(),
                 recipe::task_medium::RESERVED_FILE
             )
@@ -107,7 +109,7 @@ impl Media {
         let room = reserved.end - reserved.start;
         anyhow::ensure!(
             length <= room,
-            "the task medium has {length} bytes; for a BMC with one slot it can have {room}"
+            "the task medium has {length} bytes; for a BMC that takes one medium it can have {room}"
         );
         let etags = format!("{} {}", self.etag(path)?, self.etag(&task)?);
         let etag = hex::encode(crate::keys::sha256(etags.as_bytes()));

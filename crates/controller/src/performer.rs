@@ -13,7 +13,7 @@ use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::media_plan::{self, Chosen, MediaPlan};
+use crate::media_plan::{self, Chosen, MediaPlan, Place};
 use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
 use crate::{App, now_ms};
@@ -210,7 +210,7 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
     };
     let chosen = media_plan::choose(machine)
         .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
-    if chosen.plan == MediaPlan::OneCd {
+    if chosen.plan.is_combined() {
         // Told before the BMC is touched.
         let overlay = app.media.overlay(&job.attempt);
         overlay.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
@@ -225,13 +225,17 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
     let issued = app.store.issue_media(&job.id, plan, uuid, hashes, now_ms()).await;
     issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
     app.media.forget_reads(&job.id);
-    insert_all(bmc, &chosen, urls).await
+    insert_all(bmc, machine, &chosen, urls).await
 }
 
-async fn insert_all(bmc: &Bmc, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
-    for ((kind, slot), url) in chosen.media.iter().zip(urls) {
+async fn insert_all(bmc: &Bmc, machine: &Machine, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
+    for ((kind, place), url) in chosen.media.iter().zip(urls) {
         let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
-        bmc.insert(slot, &url).await.map_err(|error| {
+        let inserted = match place {
+            Place::Slot(slot) => bmc.insert(slot, &url).await,
+            Place::HttpBootUri => bmc.set_boot_once_http(machine, url.as_str()).await,
+        };
+        inserted.map_err(|error| {
             let failed = Failed::by_bmc(step, &error);
             // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
             // still work on the insert before. One that restarted may have its slots elsewhere now:
@@ -248,13 +252,27 @@ async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
     bmc.power_off(machine, Shutdown::Graceful).await.map_err(failed("redfish.reset"))?;
     // The override comes after power-off: some BMCs drop it while the power state changes.
-    bmc.set_boot_once_cd(machine).await.map_err(failed("redfish.boot-override"))?;
+    let is_by_http = job.media_plan.as_deref() == Some(MediaPlan::Http.name());
+    let set = match is_by_http {
+        true => again_by_http(bmc, machine).await,
+        false => bmc.set_boot_once_cd(machine).await,
+    };
+    set.map_err(failed("redfish.boot-override"))?;
     let inserted = insert_lost(app, visit, job).await?;
     app.media.begin_boot(&job.id, Instant::now());
     bmc.power_on(machine).await.map_err(failed("redfish.reset"))?;
     let inserted = inserted.map(|what| format!("; the BMC had lost its media: {what}"));
     let inserted = inserted.unwrap_or_default();
-    Ok(format!("boot once from CD is set and the machine is on{inserted}"))
+    let from = if is_by_http { "by UEFI HTTP" } else { "from CD" };
+    Ok(format!("boot once {from} is set and the machine is on{inserted}"))
+}
+
+/// Sets the override with the URL that the BMC has. One that lost it is found to have lost its medium.
+async fn again_by_http(bmc: &Bmc, machine: &Machine) -> Result<(), redfish::Error> {
+    match bmc.http_boot_uri(machine).await? {
+        Some(uri) => bmc.set_boot_once_http(machine, &uri).await,
+        None => Ok(()),
+    }
 }
 
 /// A BMC that restarted since the insert has lost its media, and may have its slots elsewhere; others
@@ -265,8 +283,14 @@ async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<St
     let by_bmc = |error| Failed::by_bmc("redfish.mount.maintenance", &error);
     let chosen = media_plan::choose(&visit.machine).map_err(by_bmc)?;
     let mut is_lost = false;
-    for (_, slot) in &chosen.media {
-        is_lost |= bmc.is_inserted(slot).await.map_err(by_bmc)? != Some(true);
+    for (_, place) in &chosen.media {
+        is_lost |= match place {
+            Place::Slot(slot) => bmc.is_inserted(slot).await.map_err(by_bmc)? != Some(true),
+            Place::HttpBootUri => {
+                let uri = bmc.http_boot_uri(&visit.machine).await.map_err(by_bmc)?;
+                !uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url))
+            }
+        };
     }
     if !is_lost {
         return Ok(None);
@@ -298,15 +322,23 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
 }
 
 async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> {
-    let ours = app.settings.media_url.authority();
     let mut ejected = Vec::new();
     for slot in &visit.slots().await? {
         // Somebody else's medium is not ours to eject.
-        let is_ours = slot.image.as_ref().is_some_and(|image| image.contains(ours));
+        let from_here = |image: &String| is_ours(image, &app.settings.media_url);
+        let is_ours = slot.image.as_ref().is_some_and(from_here);
         if is_ours || (slot.inserted && slot.image.is_none()) {
             visit.bmc.eject(slot).await?;
             ejected.push(slot.path.clone());
         }
+    }
+    let uri = match visit.machine.has_http_boot {
+        true => visit.bmc.http_boot_uri(&visit.machine).await?,
+        false => None,
+    };
+    if uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url)) {
+        visit.bmc.clear_http_boot_uri(&visit.machine).await?;
+        ejected.push("HttpBootUri".to_owned());
     }
     visit.bmc.clear_boot_override(&visit.machine).await?;
     Ok(match ejected.as_slice() {
@@ -315,8 +347,19 @@ async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> 
     })
 }
 
+/// What a BMC shows is a URL of this controller.
+fn is_ours(shown: &str, base: &Url) -> bool {
+    shown.contains(base.authority())
+}
+
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
-    let mut url = app.settings.media_url.clone();
+    let mut url = match kind {
+        MediumKind::HttpBoot => app.settings.http_boot_url.clone(),
+        MediumKind::Maintenance
+        | MediumKind::Task
+        | MediumKind::TaskStick
+        | MediumKind::Combined => app.settings.media_url.clone(),
+    };
     url.set_path(&format!("/m/{token}/{}", kind.file_name()));
     url
 }

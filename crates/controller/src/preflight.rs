@@ -29,7 +29,7 @@ pub struct Seen {
 /// The media plan that a job would use, or why it could not.
 pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Chosen<'a>, String> {
     let chosen = media_plan::choose(machine).map_err(|error| chain(&error))?;
-    if chosen.plan == MediaPlan::OneCd {
+    if chosen.plan.is_combined() {
         app.media.reserved().map_err(|error| format!("{error:#}"))?;
     }
     Ok(chosen)
@@ -55,7 +55,7 @@ async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<S
             Some(job) => skipped(format!("job {job} uses the virtual media")),
             None => match free_slot(&machine) {
                 Some(slot) => fetch(app, &bmc, slot).await?,
-                None => skipped("no CD slot is empty, and what is in them is not ours".into()),
+                None => skipped(no_slot(&machine).into()),
             },
         };
         Ok(Seen { machine, fetch: Some(fetch) })
@@ -67,6 +67,16 @@ async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<S
 
 fn free_slot(machine: &Machine) -> Option<&Slot> {
     machine.slots.iter().find(|slot| slot.takes_cd() && !slot.inserted)
+}
+
+/// Why there is nothing to insert into.
+fn no_slot(machine: &Machine) -> &'static str {
+    match media_plan::choose(machine) {
+        Ok(Chosen { plan: MediaPlan::Http, .. }) => {
+            "not the BMC reads, but the machine's firmware when it boots (UEFI HTTP boot)"
+        }
+        Ok(_) | Err(_) => "no CD slot is empty, and what is in them is not ours",
+    }
 }
 
 fn skipped(why: String) -> Fetch {

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use url::Url;
 
 use crate::clients;
-use crate::listeners::{self, Addresses, Socket};
+use crate::listeners::{self, Addresses, Socket, Urls};
 use crate::oidc;
 
 /// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
@@ -88,6 +88,11 @@ pub struct ServeArgs {
     /// host where that is every address.
     #[arg(long, env = "SHOAL_MEDIA_URL")]
     pub media_url: Option<Url>,
+    /// This controller as a machine's firmware reaches it, where a BMC has no virtual CD and the firmware
+    /// downloads the medium (UEFI HTTP boot); by default the node URL where BMCs are served at the same
+    /// address, and else the media URL.
+    #[arg(long, env = "SHOAL_HTTP_BOOT_URL")]
+    pub http_boot_url: Option<Url>,
     /// The maintenance OS that machines are booted with.
     #[arg(long, env = "SHOAL_MAINTENANCE_ISO")]
     pub maintenance_iso: Option<PathBuf>,
@@ -232,6 +237,8 @@ pub struct Settings {
     pub sockets: Vec<Socket>,
     pub node_url: Url,
     pub media_url: Url,
+    /// Where firmware downloads a medium.
+    pub http_boot_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
     /// Whose certificates are taken in place of a token.
@@ -259,7 +266,9 @@ impl Settings {
         let given = |url: Option<Url>, option| url.map(|url| base(url, option)).transpose();
         let node_url = given(args.node_url, "--node-url")?;
         let media_url = given(args.media_url, "--media-url")?;
-        let (node_url, media_url) = listeners::urls(&sockets, node_url, media_url)?;
+        let http_boot_url = given(args.http_boot_url, "--http-boot-url")?;
+        let Urls { node: node_url, media: media_url, http_boot: http_boot_url } =
+            listeners::urls(&sockets, node_url, media_url, http_boot_url)?;
         let maintenance_iso = args
             .maintenance_iso
             .map(|path| path.canonicalize().with_context(|| format!("find {}", path.display())))
@@ -271,6 +280,7 @@ impl Settings {
             sockets,
             node_url,
             media_url,
+            http_boot_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
             clients: args.clients.settings(),

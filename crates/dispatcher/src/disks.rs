@@ -14,8 +14,9 @@ use crate::places::SYS_BLOCK;
 /// RAID controllers may show their disks this long after the system is up.
 const WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
-/// Not disks, whatever their size: they lead to files, memory or other disks.
-const NOT_DISKS: [&str; 7] = ["loop", "ram", "zram", "dm-", "nbd", "fd", "sr"];
+/// Not disks, whatever their size: they lead to files, memory or other disks. `pmem` is what firmware
+/// downloaded and this system runs from.
+const NOT_DISKS: [&str; 8] = ["loop", "ram", "zram", "pmem", "dm-", "nbd", "fd", "sr"];
 
 /// The one disk that is meant; waits for it to appear.
 pub fn choose(hints: &DiskHints) -> Result<DiskFacts, NoDisk> {
@@ -127,6 +128,7 @@ mod tests {
         put("vda/queue/rotational", "1\n");
         put("vda1/partition", "1\n");
         put("loop0/size", "100\n");
+        put("pmem0/size", "300000\n");
         put("nvme0c0n1/hidden", "1\n");
         fs::create_dir_all(dir.path().join("devices/0:0:1:0")).unwrap();
         put("sda/removable", "1\n");

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The task medium: found by what it is, never by a device's name.
 //!
-//! Only an optical drive or a small USB disk can hold it, never a partition: stale file systems on
-//! old disks carry any label. Of several the one for this machine counts. A BMC with one slot has it
-//! inside of the medium that this system booted from, in a file that is zeros elsewhere.
+//! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a
+//! partition: stale file systems on old disks carry any label. Of several the one for this machine
+//! counts. A BMC with one slot has it inside of the medium that this system booted from, in a file that
+//! is zeros elsewhere; so has firmware that downloads that medium (UEFI HTTP boot).
 
 use std::fmt;
 use std::fs::{self, File};
@@ -22,8 +23,8 @@ use crate::places::{MEDIUM_DIR, SYS_BLOCK};
 /// A BMC may need this long to show its second medium after the first.
 const WAIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(500);
-/// A virtual USB stick is at most this large.
-const USB_BYTES_MAX: u64 = 4 << 30;
+/// A virtual USB stick is at most this large, and so is a RAM disk with a medium.
+const STICK_BYTES_MAX: u64 = 4 << 30;
 /// A task medium's files are small; more is not one of ours.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 64;
@@ -44,7 +45,7 @@ pub fn find(serial: &str) -> Result<Medium, Stopped> {
         let found = places(Path::new("/dev"), &drives);
         let stopped = if found.is_empty() {
             Exit::NoMedium.because(format!(
-                "no optical drive or USB stick holds a volume {VOLUME_PREFIX}*, none by itself and \
+                "no optical drive, USB stick or RAM disk holds a volume {VOLUME_PREFIX}*, none by itself and \
                  none in {RESERVED_FILE}; drives seen: {}",
                 drives.join(", ")
             ))
@@ -145,9 +146,11 @@ fn is_candidate(sys: &Path, name: &str) -> bool {
         return true;
     }
     let is_usb = fs::canonicalize(&dir).is_ok_and(|path| path.to_string_lossy().contains("/usb"));
+    // What firmware downloaded is memory that ACPI's table NFIT tells of, and a device of this class.
+    let is_ram_disk = name.starts_with("pmem");
     let sectors = fs::read_to_string(dir.join("size")).unwrap_or_default();
     let bytes = sectors.trim().parse::<u64>().unwrap_or(0).saturating_mul(512);
-    is_usb && (1..=USB_BYTES_MAX).contains(&bytes)
+    (is_usb || is_ram_disk) && (1..=STICK_BYTES_MAX).contains(&bytes)
 }
 
 /// The volume id of an ISO 9660 file system that begins at this byte (ECMA-119, 8.4): sector 16,
@@ -250,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_optical_drives_and_small_usb_disks_are_looked_at() {
+    fn only_optical_drives_small_usb_disks_and_ram_disks_are_looked_at() {
         let dir = tempfile::tempdir().unwrap();
         let sys = dir.path().join("class");
         fs::create_dir_all(&sys).unwrap();
@@ -270,7 +273,11 @@ mod tests {
         device("sda1", "pci/usb1/1-1/sda", 50, true);
         device("sdb", "pci/usb1/1-2", (5 << 30) / 512, false);
         device("sdc", "pci/ata2", 100, false);
-        assert_eq!(drives(&sys), ["sda", "sr0", "sr1"]);
+        device("pmem0", "LNXSYSTM:00/ndbus0/region0/namespace0.0/block", 100, false);
+        device("pmem0p1", "LNXSYSTM:00/ndbus0/region0/namespace0.0/block/pmem0", 50, true);
+        device("pmem1", "LNXSYSTM:00/ndbus0/region1/namespace1.0/block", (5 << 30) / 512, false);
+        device("ram0", "virtual/block", 100, false);
+        assert_eq!(drives(&sys), ["pmem0", "sda", "sr0", "sr1"]);
     }
 
     #[test]

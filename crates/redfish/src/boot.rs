@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::machine::http_boot_uri;
 use crate::profile::Quirk;
 use crate::{Bmc, Error, Machine};
 
@@ -18,27 +19,78 @@ impl Bmc {
         if machine.profile.has(Quirk::BootByIdracAttributes) {
             return self.set_idrac_boot_once_cd(machine).await;
         }
-        let target = cd_target(machine);
-        let whole = json!({"Boot": {
+        self.set_boot_once(machine, cd_target(machine), None, "set boot once from CD").await
+    }
+
+    /// The next boot, and only that one, is from what the firmware downloads there. Target and URL go
+    /// together, as OpenStack's sushy sends them: sushy-tools 2.2 takes either alone and does something else.
+    pub async fn set_boot_once_http(&self, machine: &Machine, uri: &str) -> Result<(), Error> {
+        self.set_boot_once(machine, "UefiHttp", Some(uri), "set boot once by UEFI HTTP").await
+    }
+
+    async fn set_boot_once(
+        &self,
+        machine: &Machine,
+        target: &str,
+        uri: Option<&str>,
+        what: &str,
+    ) -> Result<(), Error> {
+        let mut whole = json!({"Boot": {
             "BootSourceOverrideEnabled": "Once",
             "BootSourceOverrideTarget": target,
             "BootSourceOverrideMode": "UEFI"
         }});
-        let without_mode = json!({"Boot": {
-            "BootSourceOverrideEnabled": "Once",
-            "BootSourceOverrideTarget": target
-        }});
+        if let Some(uri) = uri {
+            whole["Boot"]["HttpBootUri"] = uri.into();
+        }
+        let mut without_mode = whole.clone();
+        if let Some(boot) = without_mode["Boot"].as_object_mut() {
+            boot.remove("BootSourceOverrideMode");
+        }
         let taken = self.patch_boot(machine, &[whole, without_mode]).await?;
         let has_mode = taken.form == 0;
         let stays = machine.profile.has(Quirk::BootOverrideStays);
         let shown: &[&str] = if stays { &["Once", "Continuous"] } else { &["Once"] };
-        self.until("set boot once from CD", self.budgets.effect, taken.path, |resource| {
+        self.until(what, self.budgets.effect, taken.path, |resource| {
             let boot = &resource["Boot"];
             // Not every BMC shows the mode.
             let mode = boot["BootSourceOverrideMode"].as_str();
             boot["BootSourceOverrideEnabled"].as_str().is_some_and(|word| shown.contains(&word))
                 && boot["BootSourceOverrideTarget"] == target
+                && uri.is_none_or(|uri| http_boot_uri(resource) == Some(uri))
                 && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
+        })
+        .await
+    }
+
+    /// What the firmware downloads when it is told to.
+    pub async fn http_boot_uri(&self, machine: &Machine) -> Result<Option<String>, Error> {
+        let now = Some(machine.system_path.as_str());
+        // What is set for the next boot is not shown by the system itself before that.
+        let pending = future(machine).filter(|_| machine.profile.has(Quirk::BootInSettings));
+        for path in [pending, now].into_iter().flatten() {
+            if let Some(uri) = http_boot_uri(&self.get(path).await?.body) {
+                return Ok(Some(uri.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The firmware has no URL to download from any more.
+    pub async fn clear_http_boot_uri(&self, machine: &Machine) -> Result<(), Error> {
+        let empty = json!({"Boot": {"HttpBootUri": ""}});
+        let null = json!({"Boot": {"HttpBootUri": null}});
+        let whole = json!({"Boot": {
+            "BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None",
+            "BootSourceOverrideMode": "UEFI", "HttpBootUri": ""
+        }});
+        let forms = match machine.profile.has(Quirk::BootWhole) {
+            true => [whole, empty, null],
+            false => [empty, null, whole],
+        };
+        let taken = self.patch_boot(machine, &forms).await?;
+        self.until("clear HttpBootUri", self.budgets.effect, taken.path, |resource| {
+            http_boot_uri(resource).is_none()
         })
         .await
     }

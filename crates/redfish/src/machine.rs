@@ -30,6 +30,8 @@ pub struct Machine {
     pub boot_override: String,
     /// In the BMC's order.
     pub slots: Vec<Slot>,
+    /// Its firmware downloads and boots what a URL says that the BMC takes (UEFI HTTP boot).
+    pub has_http_boot: bool,
     pub(crate) manager_path: Option<String>,
     /// `@Redfish.Settings`: where settings of the next boot are written.
     pub(crate) settings_path: Option<String>,
@@ -109,6 +111,21 @@ pub(crate) fn slot_of(path: &str, body: &Value) -> Slot {
         is_patched: false,
         profile: &STANDARD,
     }
+}
+
+/// The URL that firmware boots from (ComputerSystem 1.9.0), where there is one.
+pub(crate) fn http_boot_uri(system: &Value) -> Option<&str> {
+    system["Boot"]["HttpBootUri"].as_str().filter(|uri| !uri.is_empty())
+}
+
+/// Both the target and a place for the URL must be shown: without the latter firmware asks DHCP for it,
+/// which is not ours.
+fn has_http_boot(system: &Value, profile: &Profile) -> bool {
+    let boot = &system["Boot"];
+    let targets = texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]);
+    targets.iter().any(|target| target == "UefiHttp")
+        && boot.get("HttpBootUri").is_some()
+        && !profile.has(Quirk::HttpBootUriIsShownOnly)
 }
 
 fn texts(list: &Value) -> Vec<String> {
@@ -366,6 +383,7 @@ fn machine_of(
         power: power_of(system),
         boot_override: boot["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled").into(),
         slots,
+        has_http_boot: has_http_boot(system, profile),
         reset_path: reset["target"].as_str().map(str::to_owned),
         reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
         boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),

@@ -51,6 +51,9 @@ pub(crate) enum Quirk {
     /// without the driver has no such drive. Source: sushy-tools 2.2, `libvirtdriver.py`
     /// (`DEVICE_TARGET_MAP`: `fda` on the bus `fdc`).
     StickIsFloppyDrive,
+    /// `HttpBootUri` is shown and cannot be written: the URL is a BIOS attribute (`UrlBootFile`).
+    /// Source: NVIDIA libredfish, pull request 76 (seen on iLO 6 1.58 and 1.72).
+    HttpBootUriIsShownOnly,
 }
 
 /// A family of BMCs.
@@ -110,12 +113,12 @@ static PROFILES: &[Profile] = &[
     Profile {
         name: "hpe-ilo5",
         is_it: |said| said.is_of("hpe") && said.is_ilo("5"),
-        quirks: &[Quirk::EjectWithObject],
+        quirks: &[Quirk::EjectWithObject, Quirk::HttpBootUriIsShownOnly],
     },
     Profile {
         name: "hpe-ilo6",
         is_it: |said| said.is_of("hpe"),
-        quirks: &[Quirk::EjectWithObject],
+        quirks: &[Quirk::EjectWithObject, Quirk::HttpBootUriIsShownOnly],
     },
     Profile {
         name: "lenovo-xcc",

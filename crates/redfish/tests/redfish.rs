@@ -4,6 +4,7 @@
 
 mod firmware;
 mod hostile;
+mod http_boot;
 mod logs;
 mod played;
 mod profiles;

@@ -13,6 +13,9 @@
 //!             the controller killed twice           SSH login on the installed system
 //! ```
 //!
+//! `cargo xtask e2e http`: a machine whose BMC has no virtual media; its firmware downloads the medium, and
+//! boots it from memory.
+//!
 //! `cargo xtask e2e sushy`: the same job through a Redfish service that others wrote, sushy-tools with
 //! its libvirt driver. `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that
 //! cannot speak; `e2e power-offs`: as many power cuts as one likes.
@@ -57,6 +60,8 @@ pub enum Workflow {
     Silent,
     /// A machine behind sushy-tools and libvirt.
     Sushy,
+    /// A machine without virtual media, by UEFI HTTP boot.
+    Http,
 }
 
 /// When machines lose their power.
@@ -80,7 +85,8 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             wrong_machine(root).context("a machine with another serial")?;
             let mut lab = Lab::start(root, "provision", true, two_cds)?;
             lab.machine = machine(&mut lab.world, "cd,usb")?;
-            without_consent(&lab).context("a disk with data and no consent")?;
+            without_consent(&lab, "cd+usb", READ_BY_BMC)
+                .context("a disk with data and no consent")?;
             lab.machine = two_cds(&mut lab.world)?;
             damaged_artifact(&lab).context("a damaged artifact")?;
             power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
@@ -106,6 +112,13 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;
             by_plan(&provision(&mut lab, false)?, "cd")?;
             Ok(1)
+        }
+        Workflow::Http => {
+            let world = World::new(root, "http")?.with_plain_media()?;
+            let mut lab = Lab::of(world, true, |world| machine(world, "http"))?;
+            without_consent(&lab, "http", DOWNLOADED).context("a disk with data and no consent")?;
+            by_plan(&provision(&mut lab, false)?, "http")?;
+            Ok(2)
         }
     }
 }
@@ -134,7 +147,14 @@ impl Lab {
         has_data: bool,
         machine: fn(&mut World) -> anyhow::Result<Machine>,
     ) -> anyhow::Result<Lab> {
-        let mut world = World::new(root, name)?;
+        Lab::of(World::new(root, name)?, has_data, machine)
+    }
+
+    fn of(
+        mut world: World,
+        has_data: bool,
+        machine: fn(&mut World) -> anyhow::Result<Machine>,
+    ) -> anyhow::Result<Lab> {
         if has_data {
             let disk = world.disk();
             fs::File::create(&disk)?.set_len(4 << 30)?;
@@ -145,8 +165,15 @@ impl Lab {
         world.tell("the controller is up");
         let machine = machine(&mut world)?;
         let probe = world.shoal(&["server", "probe", SERIAL])?;
-        ensure!(probe["fetch"]["result"] == "read", "the BMC cannot read from us: {probe:#}");
-        world.tell("a machine with a Redfish BMC is registered; the BMC can read from here");
+        if probe["media_plan"] == "http" {
+            // Its firmware reads, and only when it boots.
+            ensure!(probe["fetch"]["result"] == "skipped", "something was inserted: {probe:#}");
+            world.tell("a machine with a Redfish BMC without virtual media is registered");
+        } else {
+            let is_read = probe["fetch"]["result"] == "read";
+            ensure!(is_read, "the BMC cannot read from us: {probe:#}");
+            world.tell("a machine with a Redfish BMC is registered; the BMC can read from here");
+        }
         push(&world)?;
         let (key, public_key) = ssh_key(&world.dir)?;
         Ok(Lab { world, machine, key, public_key })
@@ -206,15 +233,20 @@ fn is_complete(job: &Value) -> bool {
     job["status"] == "complete"
 }
 
+/// Stages that must be told of a boot from a virtual CD, and of one that firmware downloads.
+const READ_BY_BMC: &[&str] =
+    &["firmware reads the boot image", "kernel ", "initrd ", "read its task medium"];
+const DOWNLOADED: &[&str] = &["firmware downloads the medium", "downloaded the whole medium"];
+
 /// Refused by `partition`, before a byte of the disk changes.
-fn without_consent(lab: &Lab) -> anyhow::Result<()> {
+fn without_consent(lab: &Lab, plan: &str, stages: &[&str]) -> anyhow::Result<()> {
     let Lab { world, machine, public_key, .. } = lab;
     let before = hash(&machine.disk)?;
     let id = world.create_job(SERIAL, &recipe(public_key, None))?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     failed_at(&job, "partition.service", "ext4")?;
-    by_plan(&job, "cd+usb")?;
-    evidence(world, &id)?;
+    by_plan(&job, plan)?;
+    evidence(world, &id, stages)?;
     ensure!(hash(&machine.disk)? == before, "the disk changed");
     at_rest(world, machine)?;
     world.tell("refused; the disk is unchanged");
@@ -251,9 +283,9 @@ fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
 }
 
 /// How far the boot came is told, and a failed job leaves an archive.
-fn evidence(world: &World, id: &str) -> anyhow::Result<()> {
+fn evidence(world: &World, id: &str, stages: &[&str]) -> anyhow::Result<()> {
     let events = world.events(id, 0)?;
-    for stage in ["firmware reads the boot image", "kernel ", "initrd ", "read its task medium"] {
+    for stage in stages {
         let is_told = |event: &Value| {
             event["kind"] == "boot" && event["message"].as_str().unwrap_or("").contains(stage)
         };
@@ -316,6 +348,10 @@ fn at_rest(world: &World, machine: &Machine) -> anyhow::Result<()> {
         Service::SushyTools => boot["BootSourceOverrideTarget"] == "Hdd",
     };
     ensure!(is_at_rest, "the boot override is left: {boot}");
+    if let Some(uri) = boot.get("HttpBootUri").filter(|_| machine.service == Service::Simulator) {
+        ensure!(uri == "", "a URL is left: {boot}");
+        return Ok(());
+    }
     let media = system["VirtualMedia"]["@odata.id"].as_str().context("there are no media")?;
     let media = world.redfish(machine, media)?;
     for member in media["Members"].as_array().context("no slots")? {

@@ -30,6 +30,8 @@ pub struct World {
     images: PathBuf,
     target: PathBuf,
     port: u16,
+    /// Where media are served without TLS, if they are.
+    plain_media_port: Option<u16>,
     controller: Option<Child>,
     /// What the machine and its Redfish service are made of.
     machine: Vec<Program>,
@@ -78,7 +80,7 @@ pub struct Shape<'a> {
     /// The serial number that its BMC tells.
     pub redfish_serial: &'a str,
     pub disk_bus: &'a str,
-    /// Virtual media of its BMC: `cd,cd`, `cd,usb` or `cd`.
+    /// Virtual media of its BMC: `cd,cd`, `cd,usb`, `cd`, or `http` for none and UEFI HTTP boot.
     pub slots: &'a str,
 }
 
@@ -95,11 +97,18 @@ impl World {
             images: root.join("target/images"),
             target: root.join("target"),
             port: free_port()?,
+            plain_media_port: None,
             controller: None,
             machine: Vec::new(),
             began: Instant::now(),
             told: RefCell::default(),
         })
+    }
+
+    /// Media without TLS: Debian's OVMF offers no cipher that the controller has.
+    pub fn with_plain_media(mut self) -> anyhow::Result<World> {
+        self.plain_media_port = Some(free_port()?);
+        Ok(self)
     }
 
     /// A line of the story, with the time since the beginning.
@@ -118,7 +127,7 @@ impl World {
             .args(["--listen", &format!("127.0.0.1:{port}")])
             // QEMU's user network shows the host's loopback as 10.0.2.2.
             .args(["--node-url", &format!("https://10.0.2.2:{port}")])
-            .args(["--media-url", &format!("https://127.0.0.1:{port}")])
+            .args(self.media())
             .arg("--maintenance-iso")
             .arg(self.images.join("maintenance.iso"))
             .stdin(Stdio::null())
@@ -130,6 +139,19 @@ impl World {
         self.wait_until("the controller answers", START, |world| {
             Ok(world.shoal(&["server", "list"]).is_ok())
         })
+    }
+
+    fn media(&self) -> Vec<String> {
+        let options = match self.plain_media_port {
+            None => vec![("--media-url", format!("https://127.0.0.1:{}", self.port))],
+            Some(port) => vec![
+                ("--media-listen", format!("127.0.0.1:{port}")),
+                ("--http-boot-url", format!("http://10.0.2.2:{port}")),
+            ],
+        };
+        let plain = self.plain_media_port.map(|_| "--dangerously-plain-media".to_owned());
+        let options = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        options.chain(plain).collect()
     }
 
     /// As `kill -9` does it.

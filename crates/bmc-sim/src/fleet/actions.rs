@@ -11,6 +11,7 @@ use super::bmc::{Bmc, Medium, State, none};
 use super::fault::Fault;
 use super::profile::{Eject, Insert};
 use super::reply::{Manner, Reply, Request};
+use super::resources::Boot;
 use super::{Shared, node, resources};
 
 /// A BMC's restart, in the time of real ones.
@@ -166,6 +167,13 @@ impl Bmc {
         if target.is_some_and(|target| !is_offered(target)) {
             return Reply::refused(400, "PropertyValueNotInList", "BootSourceOverrideTarget");
         }
+        let uri = asked.get("HttpBootUri").map(|uri| uri.as_str().unwrap_or_default());
+        if uri.is_some() && !self.profile.has_http_boot {
+            return Reply::refused(400, "PropertyUnknown", "HttpBootUri");
+        }
+        if let Some(reply) = uri.and_then(|uri| self.fault_of_uri(state, shared, uri)) {
+            return reply;
+        }
         match self.fault {
             Fault::LieBoot => return Reply::done(),
             Fault::BootRefused => return Reply::refused(500, "InternalError", "cannot set"),
@@ -179,11 +187,35 @@ impl Bmc {
         set(&mut state.boot.enabled, enabled);
         set(&mut state.boot.target, target);
         set(&mut state.boot.mode, mode);
+        set(&mut state.boot.http_uri, uri);
         state.count += 1;
         if self.fault == Fault::RebootAtOverride && state.strikes(1) {
             return self.restart(state, shared);
         }
         Reply::done()
+    }
+
+    /// What is wrong with a URL for the firmware, which is this BMC's medium; an empty one ejects.
+    fn fault_of_uri(&self, state: &mut State, shared: &Shared, uri: &str) -> Option<Reply> {
+        shared.confide(uri.split('/').rev().nth(1));
+        Some(match (self.fault, uri.is_empty()) {
+            (Fault::HangInsert, false) => Reply::done().in_manner(Manner::Never),
+            (Fault::LieInsert, false) | (Fault::LieEject, true) => Reply::done(),
+            (Fault::NoLicence, false) => {
+                Reply::refused(403, "InsufficientPrivilege", "needs a licence")
+            }
+            (Fault::InsertRefused, false) => {
+                Reply::refused(500, "InternalError", &format!("cannot use {uri}"))
+            }
+            (Fault::EjectFails, true) => Reply::refused(500, "InternalError", "cannot change"),
+            (Fault::EjectRefusedWhileOn, true) if state.is_on => {
+                Reply::refused(409, "ResourceInUse", "the machine is on")
+            }
+            (Fault::RebootAtInsert, false) | (Fault::RebootAtEject, true) if state.strikes(1) => {
+                self.restart(state, shared)
+            }
+            _ => return None,
+        })
     }
 
     pub(super) fn reset(
@@ -228,14 +260,15 @@ impl Bmc {
 
     fn power_on(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>) {
         state.is_on = true;
-        let is_from_cd = state.boot.enabled != "Disabled"
-            && matches!(state.boot.target.as_str(), "Cd" | "UsbCd")
-            && self.fault != Fault::OverrideIgnored;
+        let is_heeded = state.boot.enabled != "Disabled" && self.fault != Fault::OverrideIgnored;
+        let is_from_cd = is_heeded && matches!(state.boot.target.as_str(), "Cd" | "UsbCd");
+        let is_from_http = is_heeded && state.boot.target == "UefiHttp";
         if state.boot.enabled == "Once" && self.fault != Fault::OverrideNotConsumed {
-            state.boot = none();
+            state.boot = Boot { http_uri: std::mem::take(&mut state.boot.http_uri), ..none() };
         }
         if self.fault == Fault::DropsMediaAtReset {
             state.media.fill(None);
+            state.boot.http_uri.clear();
         }
         let is_bootable = |medium: &Option<Medium>| {
             medium.as_ref().is_some_and(|m| m.url.contains("maintenance"))
@@ -244,16 +277,17 @@ impl Bmc {
             true => state.media.first().is_some_and(is_bootable),
             false => state.media.iter().any(is_bootable),
         };
-        if is_from_cd && bootable {
-            state.boots += 1;
-            let boot = node::Boot {
-                bmc: self.clone(),
-                shared: shared.clone(),
-                media: state.media.iter().flatten().cloned().collect(),
-                number: state.boots,
-            };
-            state.node = Some(tokio::spawn(node::live(boot)).abort_handle());
-        }
+        let loads = if is_from_cd && bootable {
+            node::Loads::Media(state.media.iter().flatten().cloned().collect())
+        } else if is_from_http && !state.boot.http_uri.is_empty() {
+            node::Loads::Url(state.boot.http_uri.clone())
+        } else {
+            return;
+        };
+        state.boots += 1;
+        let (bmc, shared, number) = (self.clone(), shared.clone(), state.boots);
+        let boot = node::Boot { bmc, shared, loads, number };
+        state.node = Some(tokio::spawn(node::live(boot)).abort_handle());
     }
 
     /// Is gone for a while; what was in its memory is lost, settings are kept.

@@ -74,10 +74,12 @@ impl Bmc {
     pub fn new(serial: String, uuid: String, profile: &'static Profile, fault: Fault) -> Bmc {
         let stale = Medium { url: "http://192.0.2.9/gone.iso".into(), copy: None };
         let medium = (fault == Fault::StaleInserted).then_some(stale);
+        let stale = medium.as_ref().filter(|_| profile.has_http_boot);
+        let http_uri = stale.map(|medium| medium.url.clone()).unwrap_or_default();
         let state = State {
             is_on: true,
-            boot: none(),
-            media: vec![medium; profile.slots.len()],
+            boot: Boot { http_uri, ..none() },
+            media: vec![medium.filter(|_| !profile.has_http_boot); profile.slots.len()],
             sessions: BTreeSet::new(),
             count: 0,
             logins_refused: 0,
@@ -98,7 +100,8 @@ impl Bmc {
         Left {
             sessions: state.sessions.len(),
             logins_refused: state.logins_refused,
-            media: state.media.iter().flatten().count(),
+            media: state.media.iter().flatten().count()
+                + usize::from(!state.boot.http_uri.is_empty()),
         }
     }
 
@@ -317,7 +320,12 @@ impl State {
 }
 
 pub(super) fn none() -> Boot {
-    Boot { enabled: "Disabled".into(), target: "None".into(), mode: "UEFI".into() }
+    Boot {
+        enabled: "Disabled".into(),
+        target: "None".into(),
+        mode: "UEFI".into(),
+        http_uri: String::new(),
+    }
 }
 
 fn unavailable() -> Reply {

@@ -2,7 +2,7 @@
 //! What a BMC or its machine does wrong: each fault with its name, where it strikes, and what a
 //! controller that tells the truth reports.
 
-use super::profile::{Insert, PLANS_DONE, Profile};
+use super::profile::{Insert, PLANS_DONE, Plan, Profile};
 
 /// Where in a job's life a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,13 +203,30 @@ impl Fault {
             }
             _ => true,
         };
-        (is_usable || is_before_media) && !is_hidden && has_tasks
+        let is_of_slots = matches!(self, Fault::NoSlots | Fault::InsertBusy | Fault::IdsChange);
+        // Firmware that downloads reads no parts of a medium.
+        let is_of_parts = matches!(
+            self,
+            Fault::StopsAtFirmware
+                | Fault::StopsAtBootLoader
+                | Fault::StopsAtKernel
+                | Fault::StopsAtInitrd
+                | Fault::NoTaskMedium
+                | Fault::TaskNotFound
+                | Fault::NoLink
+        );
+        let is_foreign = profile.plan() == Plan::Http && (is_of_slots || is_of_parts);
+        (is_usable || is_before_media) && !is_hidden && has_tasks && !is_foreign
     }
 
     /// What a job, or an update, must come to on this BMC.
     pub fn expected_on(self, profile: &Profile) -> Expected {
         let is_usable = PLANS_DONE.contains(&profile.plan());
         match self.expected() {
+            // Target and URL are one request, which stands for the insert.
+            Expected::Fails(_) if profile.plan() == Plan::Http && self.step() == Step::Override => {
+                MOUNT
+            }
             Expected::Fails(step) => Expected::Fails(step),
             other if self.step() == Step::Update => other,
             _ if !is_usable => MOUNT,

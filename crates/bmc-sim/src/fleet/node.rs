@@ -31,13 +31,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Of a restart within one boot entry.
 const SECOND_BOOT: u32 = 2;
 
-/// A machine that has just been switched on, with its boot from CD.
+/// A machine that has just been switched on, with its boot from a medium.
 pub struct Boot {
     pub bmc: Arc<Bmc>,
     pub shared: Arc<Shared>,
-    pub media: Vec<Medium>,
+    pub loads: Loads,
     /// Counts the boots of this machine.
     pub number: u32,
+}
+
+/// What a machine boots from.
+pub enum Loads {
+    /// Virtual drives with these media.
+    Media(Vec<Medium>),
+    /// What its firmware downloads there.
+    Url(String),
 }
 
 /// Why a machine got no further; nobody is told.
@@ -86,7 +94,11 @@ impl Boot {
     /// Firmware, boot loader, kernel, root file system, task medium.
     async fn load(&self) -> Result<Attempt, Stopped> {
         self.stop_if(Fault::NeverReadsMedia)?;
-        let maintenance = self.medium("maintenance")?;
+        let media = match &self.loads {
+            Loads::Media(media) => media,
+            Loads::Url(url) => return self.read_task(&[self.download(url).await?]).await,
+        };
+        let maintenance = medium(media, "maintenance")?;
         let layout = &self.shared.layout;
         self.read(maintenance, DESCRIPTORS).await?;
         self.stop_if(Fault::OnlyProbes)?;
@@ -111,16 +123,27 @@ impl Boot {
         self.read_all(maintenance, &layout.root).await?;
         self.stop_if(Fault::NoTaskMedium)?;
         self.signal_if(Fault::TaskNotFound, Signal::NoTaskMedium).await?;
-        self.read_task().await
+        self.read_task(media).await
     }
 
-    async fn read_task(&self) -> Result<Attempt, Stopped> {
-        let iso = match self.medium("task") {
+    /// As edk2's HttpBootDxe: it asks for the size, and then for the whole.
+    async fn download(&self, url: &str) -> Result<Medium, Stopped> {
+        self.shared.size(url).await.ok_or(Stopped)?;
+        self.stop_if(Fault::OnlyProbes)?;
+        if self.bmc.fault == Fault::SlowMedia {
+            tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
+        }
+        let copy = Some(Arc::new(self.shared.download(url).await.ok_or(Stopped)?));
+        Ok(Medium { url: url.to_owned(), copy })
+    }
+
+    async fn read_task(&self, media: &[Medium]) -> Result<Attempt, Stopped> {
+        let iso = match medium(media, "task") {
             Ok(medium) => self.read_file(medium, 0..TASK_BYTES_MAX).await?,
-            // A BMC with one slot: it lies within the other medium.
+            // A BMC that takes one medium: it lies within that.
             Err(Stopped) => {
                 let place = self.shared.layout.task.first().ok_or(Stopped)?;
-                self.read_file(self.medium("maintenance")?, place.clone()).await?
+                self.read_file(medium(media, "maintenance")?, place.clone()).await?
             }
         };
         let image = iso9660::read(&iso).map_err(|_| Stopped)?;
@@ -235,10 +258,6 @@ impl Boot {
         Err(Stopped)
     }
 
-    fn medium(&self, name: &str) -> Result<&Medium, Stopped> {
-        self.media.iter().find(|medium| medium.url.contains(name)).ok_or(Stopped)
-    }
-
     async fn read_all(&self, medium: &Medium, parts: &[Range<u64>]) -> Result<(), Stopped> {
         for part in parts {
             let mut start = part.start;
@@ -282,10 +301,12 @@ impl Boot {
 
     /// Stops likewise, and tells by a read.
     async fn signal_if(&self, fault: Fault, signal: Signal) -> Result<(), Stopped> {
-        if self.bmc.fault == fault {
+        if let Loads::Media(media) = &self.loads
+            && self.bmc.fault == fault
+        {
             let file = self.shared.layout.signals.first().ok_or(Stopped)?;
             let place = file.start + signal.offset();
-            self.read(self.medium("maintenance")?, place..place + 2048).await?;
+            self.read(medium(media, "maintenance")?, place..place + 2048).await?;
         }
         self.stop_if(fault)
     }
@@ -304,4 +325,8 @@ impl Boot {
             "manufacturer": self.bmc.profile.manufacturer, "product": self.bmc.profile.model,
         })
     }
+}
+
+fn medium<'a>(media: &'a [Medium], name: &str) -> Result<&'a Medium, Stopped> {
+    media.iter().find(|medium| medium.url.contains(name)).ok_or(Stopped)
 }

@@ -23,6 +23,8 @@ pub struct Profile {
     pub is_prefetching: bool,
     /// Firmware can be pushed (`MultipartHttpPushUri`).
     pub takes_push: bool,
+    /// Its machine's firmware downloads what `HttpBootUri` says (UEFI HTTP boot).
+    pub has_http_boot: bool,
     /// Boots from its first slot only.
     pub is_first_slot_only: bool,
     /// What the controller does not do yet that this BMC needs.
@@ -83,12 +85,14 @@ pub enum Plan {
     TwoCds,
     CdAndDisk,
     OneCd,
+    /// Within what the firmware downloads.
+    Http,
     /// Nothing can be inserted.
     None,
 }
 
 /// What the controller can do today; what it cannot ends at the insert, and says so.
-pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd];
+pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd, Plan::Http];
 
 impl Profile {
     pub fn plan(&self) -> Plan {
@@ -98,6 +102,7 @@ impl Profile {
             (2.., _) => Plan::TwoCds,
             (1, 1..) => Plan::CdAndDisk,
             (1, 0) => Plan::OneCd,
+            (0, _) if self.has_http_boot => Plan::Http,
             (0, _) => Plan::None,
         }
     }
@@ -151,6 +156,7 @@ const STANDARD: Profile = Profile {
     resets: RESETS,
     is_prefetching: false,
     takes_push: true,
+    has_http_boot: false,
     is_first_slot_only: false,
     gap: None,
 };
@@ -369,6 +375,16 @@ pub const PROFILES: &[Profile] = &[
         is_prefetching: true,
         ..STANDARD
     },
+    Profile {
+        name: "uefi-http",
+        model: "Standard, without virtual media",
+        source: "ComputerSystem 1.9.0, HttpBootUri; bmclib #463, tinkerbell #973: seen on a \
+                 Supermicro H12SSW-NTR; sushy: target and URL in one PATCH",
+        slots: &[local("Kvm1", CD)],
+        boot: Boot { targets: &["None", "Pxe", "Hdd", "UefiHttp", "BiosSetup"], ..STANDARD_BOOT },
+        has_http_boot: true,
+        ..STANDARD
+    },
 ];
 
 #[cfg(test)]
@@ -387,6 +403,7 @@ mod tests {
             ("ilo5", Plan::CdAndDisk),
             ("sushy-tools", Plan::CdAndDisk),
             ("supermicro-x11", Plan::OneCd),
+            ("uefi-http", Plan::Http),
         ] {
             assert_eq!(Profile::named(name).unwrap().plan(), plan, "{name}");
         }

@@ -29,6 +29,8 @@ pub struct Boot {
     pub enabled: String,
     pub target: String,
     pub mode: String,
+    /// Empty: none.
+    pub http_uri: String,
 }
 
 impl Paths {
@@ -113,6 +115,9 @@ pub fn boot_object(profile: &Profile, boot: &Boot) -> Value {
     });
     if profile.boot.is_mode_known {
         object["BootSourceOverrideMode"] = json!(boot.mode);
+    }
+    if profile.has_http_boot {
+        object["HttpBootUri"] = json!(boot.http_uri);
     }
     object
 }

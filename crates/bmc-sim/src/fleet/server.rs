@@ -133,6 +133,20 @@ impl Shared {
         let answer = sent.ok().filter(|answer| answer.status().as_u16() == 206)?;
         Some(answer.bytes().await.ok()?.to_vec())
     }
+
+    /// How large a file is; `None` where it is not to be had.
+    pub async fn size(&self, url: &str) -> Option<u64> {
+        let sent = self.client.head(url).timeout(READ_MAX).send().await;
+        let answer = sent.ok().filter(|answer| answer.status().as_u16() == 200)?;
+        answer.headers().get("content-length")?.to_str().ok()?.parse().ok()
+    }
+
+    /// The whole file, in one request.
+    pub async fn download(&self, url: &str) -> Option<Vec<u8>> {
+        let sent = self.client.get(url).timeout(READ_MAX).send().await;
+        let answer = sent.ok().filter(|answer| answer.status().as_u16() == 200)?;
+        Some(answer.bytes().await.ok()?.to_vec())
+    }
 }
 
 impl Fleet {

@@ -12,5 +12,5 @@ mod stage;
 mod trace;
 
 pub use layout::Layout;
-pub use stage::Stage;
+pub use stage::{Reader, Stage};
 pub use trace::{Asked, Request, Trace};

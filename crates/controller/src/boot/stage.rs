@@ -31,8 +31,21 @@ pub enum Stage {
     Told(Signal),
     /// The BMC copied the whole image: what the machine reads of the copy is not to be seen here.
     Copied,
+    /// Firmware fetches the whole image into memory (UEFI HTTP boot).
+    Downloading {
+        percent: u8,
+    },
+    /// It has it: what follows is read from there.
+    Downloaded,
     /// The image's layout is not known: only that it is read.
     Unknown,
+}
+
+/// Who reads the maintenance medium, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader<'a> {
+    Bmc(&'a str),
+    Firmware(&'a str),
 }
 
 impl Stage {
@@ -49,6 +62,10 @@ impl Stage {
             Stage::TaskMedium => "the maintenance OS read its task medium".into(),
             Stage::Told(signal) => format!("the maintenance OS tells: {}", told(signal)),
             Stage::Copied => "the BMC copied the whole medium".into(),
+            Stage::Downloading { percent } => {
+                format!("firmware downloads the medium: {percent} %")
+            }
+            Stage::Downloaded => "firmware downloaded the whole medium".into(),
             Stage::Unknown => "the medium is read".into(),
         }
     }
@@ -57,7 +74,8 @@ impl Stage {
     pub fn is_news_after(self, told: Stage) -> bool {
         match (told, self) {
             (Stage::Kernel { percent: before }, Stage::Kernel { percent: now })
-            | (Stage::Initrd { percent: before }, Stage::Initrd { percent: now }) => {
+            | (Stage::Initrd { percent: before }, Stage::Initrd { percent: now })
+            | (Stage::Downloading { percent: before }, Stage::Downloading { percent: now }) => {
                 before / 25 < now / 25
             }
             _ => self != told,
@@ -71,22 +89,27 @@ impl Stage {
             // Large servers test their memory for ten minutes and start option ROMs after that.
             Stage::Silent | Stage::Probed => minutes(25),
             // Within one stage each next read follows at once; a BMC that restarts takes ten minutes.
-            Stage::Firmware | Stage::BootLoader | Stage::Kernel { .. } | Stage::Initrd { .. } => {
-                minutes(12)
-            }
+            Stage::Firmware
+            | Stage::BootLoader
+            | Stage::Kernel { .. }
+            | Stage::Initrd { .. }
+            | Stage::Downloading { .. } => minutes(12),
             // Drivers and network links come up without a read.
             Stage::Userspace | Stage::TaskMedium => minutes(20),
             // It has waited for its drives already.
             Stage::Told(signal) if signal.is_last() => minutes(1),
             // It goes on trying: somebody may plug in the cable.
             Stage::Told(_) => minutes(5),
-            Stage::Copied | Stage::Unknown => None,
+            Stage::Copied | Stage::Downloaded | Stage::Unknown => None,
         }
     }
 
-    /// Why no hello came, as far as the reads tell. `media_url` is where a BMC reads from, `node_url`
-    /// where the machine speaks to.
-    pub fn failure(self, media_url: &str, node_url: &str) -> Failure {
+    /// Why no hello came, as far as the reads tell. `node_url` is where the machine speaks to.
+    pub fn failure(self, reader: Reader, node_url: &str) -> Failure {
+        if let (Stage::Silent, Reader::Firmware(url)) = (self, reader) {
+            return never_asked(url);
+        }
+        let (Reader::Bmc(media_url) | Reader::Firmware(media_url)) = reader;
         let (step, reason) = match self {
             Stage::Silent => (
                 "boot.no-media-read",
@@ -153,12 +176,46 @@ impl Stage {
                      it did not boot the copy, or has no network"
                 ),
             ),
+            Stage::Downloading { percent: 0 } => (
+                "boot.no-media-read",
+                format!(
+                    "firmware asked {media_url} for maintenance.iso and did not download it: it has \
+                     no memory for a RAM disk of that size, or lost its network"
+                ),
+            ),
+            Stage::Downloading { percent } => (
+                "boot.no-kernel",
+                format!(
+                    "firmware's download of maintenance.iso stopped at {percent} %: it lost its \
+                     network, or the machine stopped"
+                ),
+            ),
+            Stage::Downloaded => (
+                "boot.no-network",
+                format!(
+                    "firmware downloaded the medium, and the machine did not say hello at \
+                     {node_url}: it did not boot its RAM disk (Secure Boot refused it, or firmware \
+                     cannot), or has no network"
+                ),
+            ),
             Stage::Unknown => (
                 "boot.no-kernel",
                 format!("the medium was read, but the machine did not say hello at {node_url}"),
             ),
         };
         Failure { step: step.into(), reason }
+    }
+}
+
+/// Of firmware that was to download the medium, and did not even ask.
+fn never_asked(url: &str) -> Failure {
+    Failure {
+        step: "boot.no-media-read".into(),
+        reason: format!(
+            "the machine was reset, but its firmware never asked {url} for maintenance.iso: it got \
+             no address (DHCP, or one set in the firmware), cannot reach that one, does not accept \
+             its certificate or plain HTTP, or ignored the boot override"
+        ),
     }
 }
 
@@ -213,6 +270,8 @@ mod tests {
             (kernel(99), kernel(100), true),
             (kernel(100), kernel(100), false),
             (kernel(100), Stage::Initrd { percent: 0 }, true),
+            (Stage::Downloading { percent: 1 }, Stage::Downloading { percent: 24 }, false),
+            (Stage::Downloading { percent: 24 }, Stage::Downloading { percent: 25 }, true),
             (Stage::Silent, Stage::Silent, false),
         ] {
             assert_eq!(now.is_news_after(told), is_news, "{told:?} {now:?}");
@@ -232,12 +291,19 @@ mod tests {
             Stage::Userspace,
             Stage::TaskMedium,
             Stage::Copied,
+            Stage::Downloading { percent: 0 },
+            Stage::Downloading { percent: 43 },
+            Stage::Downloaded,
             Stage::Unknown,
         ];
         let all: Vec<Stage> =
             all.into_iter().chain(Signal::ALL.into_iter().map(Stage::Told)).collect();
-        let reasons: std::collections::BTreeSet<_> =
-            all.iter().map(|stage| stage.failure("http://m", "http://n").reason).collect();
+        let reasons: std::collections::BTreeSet<_> = all
+            .iter()
+            .map(|stage| stage.failure(Reader::Bmc("http://m"), "http://n").reason)
+            .collect();
         assert_eq!(reasons.len(), all.len());
+        let unasked = Stage::Silent.failure(Reader::Firmware("http://f"), "http://n").reason;
+        assert!(unasked.contains("never asked http://f") && !reasons.contains(&unasked));
     }
 }

@@ -82,6 +82,8 @@ struct Boot {
     touched: [bool; Part::COUNT],
     is_task_read: bool,
     is_copied: bool,
+    /// Firmware asked, which reads the whole image and no part of it.
+    is_download: bool,
     /// What the maintenance OS told last by what it read.
     signal: Option<Signal>,
     /// The last one, and those that nobody has asked for yet.
@@ -94,6 +96,9 @@ impl Trace {
     pub fn ask(&mut self, layout: &Layout, asked: &Asked, at: Timestamp) {
         let is_get = asked.method == "GET";
         let is_maintenance = asked.kind.boots();
+        if let Some(boot) = &mut self.boot {
+            boot.is_download |= asked.kind == MediumKind::HttpBoot;
+        }
         let is_followed = self.requests.back().is_some_and(|last| last.is_followed_by(asked));
         if is_get && is_maintenance {
             let length = asked.bytes.end.saturating_sub(asked.bytes.start);
@@ -180,6 +185,7 @@ impl Trace {
             touched: [false; Part::COUNT],
             is_task_read: false,
             is_copied: self.is_copied || was_read,
+            is_download: false,
             signal: None,
             stage: Stage::Silent,
             news: Vec::new(),
@@ -233,6 +239,15 @@ impl Boot {
         }
     }
 
+    /// How much of the image firmware has.
+    fn download(&self, size: u64) -> Stage {
+        let read: u64 = self.read.iter().sum();
+        match u8::try_from(read.saturating_mul(100) / size) {
+            Ok(percent @ 0..100) => Stage::Downloading { percent },
+            Ok(_) | Err(_) => Stage::Downloaded,
+        }
+    }
+
     fn percent(&self, layout: &Layout, part: Part) -> u8 {
         let of_all = self.read[part as usize].saturating_mul(100) / layout.length(part).max(1);
         u8::try_from(of_all.min(100)).unwrap_or(100)
@@ -248,6 +263,9 @@ impl Boot {
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
         let runs = self.runs(layout);
+        if self.is_download && layout.size() > 0 {
+            return self.download(layout.size());
+        }
         if let Some(signal) = self.signal {
             return Stage::Told(signal);
         }
@@ -376,6 +394,38 @@ mod tests {
         stage_after(MediumKind::Maintenance, 31..41);
         stage_after(MediumKind::Maintenance, 21..31);
         assert_eq!(stage_after(MediumKind::Maintenance, 41..42), Stage::TaskMedium);
+    }
+
+    #[test]
+    fn firmware_that_downloads_is_no_bmc_that_copies() {
+        let (layout, mut trace, now) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, now);
+        let ask = |trace: &mut Trace, method: &str| {
+            let asked = Asked {
+                peer: None,
+                agent: String::new(),
+                method: method.into(),
+                kind: MediumKind::HttpBoot,
+                bytes: 0..layout.size(),
+            };
+            trace.ask(&layout, &asked, Timestamp::UNIX_EPOCH);
+            trace.stage(&layout, now).unwrap().0
+        };
+        let downloading = |percent| Stage::Downloading { percent };
+        assert_eq!(trace.stage(&layout, now).unwrap().0, Stage::Silent);
+        assert_eq!(ask(&mut trace, "HEAD"), downloading(0));
+        assert_eq!(ask(&mut trace, "GET"), downloading(0));
+        let (half, last) = (layout.size() / 2, layout.size() - MIB);
+        for (bytes, stage) in [
+            (0..half, downloading(50)),
+            (half..last, downloading(98)),
+            (last..layout.size(), Stage::Downloaded),
+        ] {
+            trace.read(&layout, MediumKind::HttpBoot, bytes, now);
+            assert_eq!(trace.stage(&layout, now).unwrap().0, stage);
+        }
+        let all = [downloading(0), downloading(50), downloading(98), Stage::Downloaded];
+        assert_eq!(trace.news(), all);
     }
 
     #[test]

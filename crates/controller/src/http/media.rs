@@ -29,7 +29,7 @@ use super::problem::{Answer, Refusal, refuse};
 use crate::boot::Asked;
 use crate::keys::sha256;
 use crate::media::Overlay;
-use crate::store::{MediumKind, MediumRow};
+use crate::store::MediumRow;
 use crate::updates::Offered;
 use crate::{App, probe_medium};
 
@@ -102,7 +102,7 @@ async fn look(
     path: PathBuf,
 ) -> anyhow::Result<(String, Option<Overlay>)> {
     let (media, attempt) = (app.media.clone(), medium.attempt.clone());
-    let is_combined = medium.kind == MediumKind::Combined;
+    let is_combined = medium.kind.is_combined();
     let looking = tokio::task::spawn_blocking(move || {
         if is_combined {
             let overlay = media.overlay(&attempt)?;

@@ -176,7 +176,9 @@ fn announce(app: &App, open: &[Open]) {
         tracing::info!(%address, ?serves, tls = !is_plain_http, "listening");
     }
     let dir = settings.data_dir.display();
-    tracing::info!(node_url = %settings.node_url, media_url = %settings.media_url, "others are sent to");
+    let (node_url, media_url) = (&settings.node_url, &settings.media_url);
+    let http_boot_url = &settings.http_boot_url;
+    tracing::info!(%node_url, %media_url, %http_boot_url, "others are sent to");
     tracing::info!("CA: {dir}/tls/ca.pem; admin token: {dir}/admin-token");
     if settings.no_auth || open.iter().any(|open| open.socket.is_plain_http) {
         tracing::warn!(

@@ -14,11 +14,18 @@ pub enum MediumKind {
     TaskStick,
     /// Both in one.
     Combined,
+    /// Both in one, for the machine's firmware to download.
+    HttpBoot,
 }
 
 impl MediumKind {
-    const ALL: [MediumKind; 4] =
-        [MediumKind::Maintenance, MediumKind::Task, MediumKind::TaskStick, MediumKind::Combined];
+    const ALL: [MediumKind; 5] = [
+        MediumKind::Maintenance,
+        MediumKind::Task,
+        MediumKind::TaskStick,
+        MediumKind::Combined,
+        MediumKind::HttpBoot,
+    ];
 
     /// As it is stored.
     pub fn name(self) -> &'static str {
@@ -27,13 +34,16 @@ impl MediumKind {
             MediumKind::Task => "task",
             MediumKind::TaskStick => "task-stick",
             MediumKind::Combined => "combined",
+            MediumKind::HttpBoot => "http-boot",
         }
     }
 
     /// Last part of its URL.
     pub fn file_name(self) -> &'static str {
         match self {
-            MediumKind::Maintenance | MediumKind::Combined => "maintenance.iso",
+            MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot => {
+                "maintenance.iso"
+            }
             MediumKind::Task => "task.iso",
             MediumKind::TaskStick => "task.img",
         }
@@ -41,7 +51,12 @@ impl MediumKind {
 
     /// The machine boots from it.
     pub fn boots(self) -> bool {
-        matches!(self, MediumKind::Maintenance | MediumKind::Combined)
+        matches!(self, MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot)
+    }
+
+    /// The task lies within it.
+    pub fn is_combined(self) -> bool {
+        matches!(self, MediumKind::Combined | MediumKind::HttpBoot)
     }
 }
 

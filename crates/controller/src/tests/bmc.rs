@@ -41,6 +41,9 @@ pub struct Seen {
     pub is_on: bool,
     pub boot: String,
     pub slots: [Option<String>; 2],
+    /// `UefiHttp`, `Cd` or `None`.
+    pub target: String,
+    pub http_uri: String,
     /// Of every medium that was inserted.
     pub urls: Vec<String>,
     pub boots_from_cd: u32,
@@ -59,6 +62,8 @@ const CD: &[&str] = &["CD", "DVD"];
 pub const TWO_CDS: Slots = &[CD, CD];
 pub const CD_AND_STICK: Slots = &[&["Floppy", "USBStick"], CD];
 pub const ONE_CD: Slots = &[CD];
+/// Its firmware downloads.
+pub const NONE: Slots = &[];
 
 #[derive(Clone)]
 pub struct Bmc {
@@ -148,8 +153,7 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
         Method::GET => get(&bmc, &path),
         Method::POST => post(&bmc, &path, &body),
         Method::PATCH => {
-            let boot = &body["Boot"]["BootSourceOverrideEnabled"];
-            bmc.seen.lock().unwrap().boot = boot.as_str().unwrap_or_default().to_owned();
+            patch(&bmc, &body["Boot"]);
             StatusCode::NO_CONTENT.into_response()
         }
         Method::DELETE => {
@@ -157,6 +161,19 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
             StatusCode::NO_CONTENT.into_response()
         }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}
+
+fn patch(bmc: &Bmc, boot: &Value) {
+    let mut seen = bmc.seen.lock().unwrap();
+    let text = |name: &str| boot[name].as_str().map(str::to_owned);
+    seen.boot = text("BootSourceOverrideEnabled").unwrap_or(seen.boot.clone());
+    seen.target = text("BootSourceOverrideTarget").unwrap_or(seen.target.clone());
+    let Some(uri) = text("HttpBootUri").filter(|_| bmc.slots.is_empty()) else { return };
+    if uri != seen.http_uri {
+        seen.story.push(if uri.is_empty() { "no url" } else { "url" }.into());
+        seen.urls.extend(Some(uri.clone()).filter(|uri| !uri.is_empty()));
+        seen.http_uri = uri;
     }
 }
 
@@ -177,26 +194,30 @@ fn get(bmc: &Bmc, path: &str) -> Response {
         }),
         "/SessionService" => json!({"Sessions": link("/redfish/v1/SessionService/Sessions")}),
         "/Systems" => json!({"Members": [link("/redfish/v1/Systems/1")]}),
-        "/Systems/1" => json!({
-            "@odata.id": path, "Id": "1", "SerialNumber": bmc.serial,
-            "UUID": "00000000-0000-4000-8000-000000000001",
-            "Manufacturer": "Test", "Model": "Played",
-            "PowerState": if seen.is_on { "On" } else { "Off" },
-            "BootProgress": {"LastState": seen.boot_progress},
-            "LogServices": link("/redfish/v1/Systems/1/LogServices"),
-            "Boot": {
-                "BootSourceOverrideEnabled": seen.boot,
-                "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { "Cd" },
-                "BootSourceOverrideMode": "UEFI",
-                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"]
-            },
-            "VirtualMedia": link("/redfish/v1/Systems/1/VirtualMedia"),
-            "Links": {"ManagedBy": [link("/redfish/v1/Managers/1")]},
-            "Actions": {"#ComputerSystem.Reset": {
-                "target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
-                "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"]
-            }}
-        }),
+        "/Systems/1" => with_http(
+            bmc,
+            &seen,
+            json!({
+                "@odata.id": path, "Id": "1", "SerialNumber": bmc.serial,
+                "UUID": "00000000-0000-4000-8000-000000000001",
+                "Manufacturer": "Test", "Model": "Played",
+                "PowerState": if seen.is_on { "On" } else { "Off" },
+                "BootProgress": {"LastState": seen.boot_progress},
+                "LogServices": link("/redfish/v1/Systems/1/LogServices"),
+                "Boot": {
+                    "BootSourceOverrideEnabled": seen.boot,
+                    "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { "Cd" },
+                    "BootSourceOverrideMode": "UEFI",
+                    "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"]
+                },
+                "VirtualMedia": link("/redfish/v1/Systems/1/VirtualMedia"),
+                "Links": {"ManagedBy": [link("/redfish/v1/Managers/1")]},
+                "Actions": {"#ComputerSystem.Reset": {
+                    "target": "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
+                    "ResetType@Redfish.AllowableValues": ["On", "ForceOff", "GracefulShutdown"]
+                }}
+            }),
+        ),
         "/Systems/1/LogServices" => {
             json!({"Members": [link("/redfish/v1/Systems/1/LogServices/Sel")]})
         }
@@ -233,6 +254,19 @@ fn get(bmc: &Bmc, path: &str) -> Response {
     Json(body).into_response()
 }
 
+/// A system as a BMC shows it that has no slots.
+fn with_http(bmc: &Bmc, seen: &Seen, mut system: Value) -> Value {
+    if bmc.slots.is_empty() {
+        let boot = &mut system["Boot"];
+        boot["BootSourceOverrideTarget@Redfish.AllowableValues"] = json!(["None", "UefiHttp"]);
+        boot["HttpBootUri"] = json!(seen.http_uri);
+        if seen.boot != "Disabled" {
+            boot["BootSourceOverrideTarget"] = json!(seen.target);
+        }
+    }
+    system
+}
+
 fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     if path.ends_with("/Sessions") {
         bmc.seen.lock().unwrap().logins += 1;
@@ -267,14 +301,24 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         seen.slots[slot] = None;
         seen.story.push(format!("eject {slot}"));
     } else if body["ResetType"] == "On" {
-        let is_full = seen.slots.iter().take(bmc.slots.len()).all(Option::is_some);
-        let from_cd = seen.boot == "Once" && is_full;
-        seen.story.push(if from_cd { "on cd" } else { "on disk" }.into());
+        let by_http = bmc.slots.is_empty();
+        let is_full = match by_http {
+            true => seen.target == "UefiHttp" && !seen.http_uri.is_empty(),
+            false => seen.slots.iter().take(bmc.slots.len()).all(Option::is_some),
+        };
+        let from_medium = seen.boot == "Once" && is_full;
+        let story = match (from_medium, by_http) {
+            (true, true) => "on http",
+            (true, false) => "on cd",
+            (false, _) => "on disk",
+        };
+        seen.story.push(story.into());
         seen.is_on = true;
-        if from_cd {
+        if from_medium {
             seen.boot = "Disabled".into();
             seen.boots_from_cd += 1;
             let mut urls: Vec<String> = seen.slots.iter().flatten().cloned().collect();
+            urls.extend(Some(seen.http_uri.clone()).filter(|_| by_http));
             // The maintenance medium first, wherever it is.
             urls.sort_by_key(|url| !url.ends_with("/maintenance.iso"));
             tokio::spawn(live(bmc.clone(), urls));
@@ -322,8 +366,12 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
     if bmc.play == Play::Reads {
         return read_on(&client, maintenance).await;
     }
-    let part = client.get(maintenance).header("range", "bytes=0-2047").send().await.unwrap();
-    assert_eq!(part.status(), 206);
+    if bmc.slots.is_empty() {
+        assert_eq!(client.head(maintenance).send().await.unwrap().status(), 200);
+    } else {
+        let part = client.get(maintenance).header("range", "bytes=0-2047").send().await.unwrap();
+        assert_eq!(part.status(), 206);
+    }
     let iso = match urls.get(1) {
         Some(task) => client.get(task).send().await.unwrap().bytes().await.unwrap(),
         None => task_within(&client, maintenance).await,

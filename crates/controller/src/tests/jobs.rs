@@ -6,7 +6,7 @@ use std::io::Read;
 use job::{State, transition};
 use serde_json::{Value, json};
 
-use super::bmc::{Bmc, CD_AND_STICK, ONE_CD, Play, TWO_CDS};
+use super::bmc::{Bmc, CD_AND_STICK, NONE, ONE_CD, Play, TWO_CDS};
 use super::{Controller, linux_recipe, temp_dir};
 
 pub async fn put_server(controller: &Controller, bmc: &Bmc) {
@@ -76,7 +76,7 @@ async fn a_job_goes_from_post_to_complete_and_leaves_the_machine_at_rest() {
 }
 
 /// A maintenance ISO with a kernel, and a place for a task.
-fn iso_with_room(dir: &std::path::Path, bytes: usize) -> Vec<u8> {
+pub fn iso_with_room(dir: &std::path::Path, bytes: usize) -> Vec<u8> {
     let tree = dir.join("tree");
     std::fs::create_dir_all(tree.join("shoal")).unwrap();
     std::fs::write(tree.join("vmlinuz"), vec![1; 50_000]).unwrap();
@@ -91,11 +91,12 @@ fn iso_with_room(dir: &std::path::Path, bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_layout_of_slots_gets_a_job_done() {
+async fn every_layout_of_slots_and_none_gets_a_job_done() {
     for (slots, plan, story) in [
         (TWO_CDS, "cd+cd", &["insert 0", "insert 1", "on cd"][..]),
         (CD_AND_STICK, "cd+usb", &["insert 1", "insert 0", "on cd"]),
         (ONE_CD, "cd", &["insert 0", "on cd"]),
+        (NONE, "http", &["url", "on http", "off", "no url"]),
     ] {
         let dir = temp_dir();
         let before = iso_with_room(dir.path(), 2 << 20);
@@ -106,7 +107,9 @@ async fn every_layout_of_slots_gets_a_job_done() {
         assert_eq!(job["outcome"], "succeeded", "{plan}: {job:#}");
         assert_eq!(job["media_plan"], plan);
         assert_eq!(&bmc.story()[..story.len()], story, "{plan}");
-        assert_eq!(bmc.seen.lock().unwrap().slots, [None, None], "{plan}");
+        let seen = bmc.seen.lock().unwrap();
+        assert_eq!((&seen.slots, seen.http_uri.as_str()), (&[None, None], ""), "{plan}");
+        assert_eq!(seen.boot, "Disabled", "{plan}");
         let after = std::fs::read(dir.path().join("maintenance.iso")).unwrap();
         assert!(before == after, "the file itself stays as it is");
     }

@@ -179,6 +179,7 @@ fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Set
         media_listen: addresses.get(2).copied(),
         node_url: None,
         media_url: None,
+        http_boot_url: None,
         maintenance_iso: Some(iso),
         webhook_secret_file: None,
         clients: Default::default(),

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::bmc::{Bmc, ONE_CD, Play};
+use super::bmc::{Bmc, NONE, ONE_CD, Play};
 use super::jobs::{create, put_server};
 use super::{Controller, linux_recipe, temp_dir};
 
@@ -79,6 +79,28 @@ async fn one_slot_needs_a_maintenance_iso_with_room_for_the_task() {
     let probe = controller.request("POST", "/api/v1/servers/SN1/probe").send().await.unwrap();
     let probe: Value = probe.json().await.unwrap();
     assert!(probe["problems"][0].as_str().unwrap().contains("shoal/task.img"), "{probe:#}");
+}
+
+#[tokio::test]
+async fn a_bmc_whose_firmware_downloads_reads_nothing_itself() {
+    let dir = temp_dir();
+    super::jobs::iso_with_room(dir.path(), 2 << 20);
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start_with("SN1", Play::Succeed, NONE).await;
+    put_server(&controller, &bmc).await;
+    let seen = plan(&controller).await;
+    assert_eq!(
+        (&seen["is_ready"], &seen["media_plan"]),
+        (&json!(true), &json!("http")),
+        "{seen:#}"
+    );
+    assert_eq!(
+        (result(&seen, "media-plan"), result(&seen, "fetch")),
+        (&json!("pass"), &json!("warn"))
+    );
+    let checks = seen["checks"].to_string();
+    assert!(checks.contains("the machine's firmware when it boots"), "{checks}");
+    assert_eq!(bmc.story(), Vec::<String>::new());
 }
 
 #[tokio::test]
