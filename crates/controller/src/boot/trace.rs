@@ -80,6 +80,8 @@ struct Boot {
     /// A request began in this part. What is read ahead of a request touches parts that nobody
     /// asked for.
     touched: [bool; Part::COUNT],
+    /// After the initrd was: firmware that looks for a UDF volume may meet the root file system, too.
+    is_root_read: bool,
     is_task_read: bool,
     is_copied: bool,
     /// Firmware asked, which reads the whole image and no part of it.
@@ -109,10 +111,12 @@ impl Trace {
                     boot.is_copied |= is_copy;
                     if let Some(part) = layout.part_at(asked.bytes.start) {
                         boot.touched[part as usize] = true;
+                        let is_loaded = boot.percent(layout, Part::Initrd) >= LOADED_PERCENT;
+                        boot.is_root_read |= part == Part::Root && is_loaded;
                     }
                     // What goes on with the request before it is read ahead, or a copy.
                     let signal = layout.signal_at(asked.bytes.start).filter(|_| !is_followed);
-                    if signal.is_some() && boot.runs(layout) {
+                    if signal.is_some() && boot.is_root_read {
                         boot.signal = signal;
                     }
                 }
@@ -183,6 +187,7 @@ impl Trace {
             sectors: vec![0; sectors],
             read: [0; Part::COUNT],
             touched: [false; Part::COUNT],
+            is_root_read: false,
             is_task_read: false,
             is_copied: self.is_copied || was_read,
             is_download: false,
@@ -253,16 +258,10 @@ impl Boot {
         u8::try_from(of_all.min(100)).unwrap_or(100)
     }
 
-    /// Whether the kernel does.
-    fn runs(&self, layout: &Layout) -> bool {
-        self.touched[Part::Root as usize] && self.percent(layout, Part::Initrd) >= LOADED_PERCENT
-    }
-
     fn stage(&self, layout: &Layout, bytes_since_insert: u64) -> Stage {
         let percent = |part: Part| self.percent(layout, part);
         let has = |part: Part| self.touched[part as usize];
         let is_read = self.read.iter().any(|bytes| *bytes > 0);
-        let runs = self.runs(layout);
         if self.is_download && layout.size() > 0 {
             return self.download(layout.size());
         }
@@ -270,7 +269,7 @@ impl Boot {
             return Stage::Told(signal);
         }
         // Firmware looks at every stick, too: only a running system reads its task.
-        if self.is_task_read && (runs || self.is_copied || !layout.is_known()) {
+        if self.is_task_read && (self.is_root_read || self.is_copied || !layout.is_known()) {
             Stage::TaskMedium
         } else if self.is_copied {
             Stage::Copied
@@ -279,7 +278,7 @@ impl Boot {
         } else if percent(Part::Task) >= LOADED_PERCENT {
             // Within this medium the task is read whole; probes for file systems read parts of it.
             Stage::TaskMedium
-        } else if runs {
+        } else if self.is_root_read {
             Stage::Userspace
         } else if has(Part::Initrd) && percent(Part::Kernel) >= LOADED_PERCENT {
             Stage::Initrd { percent: percent(Part::Initrd) }
@@ -343,6 +342,8 @@ mod tests {
             (&[(31, 36), (31, 36)], Stage::Kernel { percent: 50 }),
             (&[(31, 41), (21, 22)], Stage::Initrd { percent: 10 }),
             (&[(31, 41), (21, 31), (41, 42)], Stage::Userspace),
+            // Firmware looked there before: no kernel has.
+            (&[(50, 51), (31, 41), (21, 31)], Stage::Initrd { percent: 100 }),
             (&[(31, 41), (21, 31), (41, 42), (51, 53)], Stage::Userspace),
             (&[(31, 41), (21, 31), (41, 42), (51, 61)], Stage::TaskMedium),
             (&[(0, 74)], Stage::Copied),
