@@ -3,7 +3,7 @@
 //! Discovery 1.0, section 4) or read from a file. Providers change keys without notice: an unknown one is
 //! looked for anew, but not at each token that somebody makes up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,10 +26,14 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 pub struct Keys {
     issuer: String,
-    source: Source,
-    client: reqwest::Client,
+    way: Way,
     known: Mutex<Known>,
     looking: tokio::sync::Mutex<()>,
+}
+
+enum Way {
+    Ask(reqwest::Client),
+    Read(PathBuf),
 }
 
 #[derive(Default)]
@@ -49,21 +53,15 @@ struct Discovery {
 
 impl Keys {
     pub fn new(settings: &Settings) -> anyhow::Result<Keys> {
-        let mut client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .https_only(settings.issuer.starts_with("https:"))
-            .timeout(REQUEST_MAX);
-        if let Source::Discovery { ca_file: Some(path) } = &settings.keys {
-            let read = || format!("read the CA of the identity provider in {}", path.display());
-            let pem = std::fs::read(path).with_context(read)?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).with_context(read)?;
-            ensure!(!roots.is_empty(), "{} holds no certificate", path.display());
-            client = client.tls_certs_only(roots);
-        }
+        let way = match &settings.keys {
+            Source::File(path) => Way::Read(path.clone()),
+            Source::Discovery { ca_file } => {
+                Way::Ask(client(&settings.issuer, ca_file.as_deref())?)
+            }
+        };
         Ok(Keys {
             issuer: settings.issuer.clone(),
-            source: settings.keys.clone(),
-            client: client.build()?,
+            way,
             known: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
         })
@@ -97,26 +95,15 @@ impl Keys {
     }
 
     async fn fetch(&self) -> anyhow::Result<JwkSet> {
-        if let Source::File(path) = &self.source {
-            return read(path).await;
-        }
+        let client = match &self.way {
+            Way::Ask(client) => client,
+            Way::Read(path) => return read(path).await,
+        };
         let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let discovery: Discovery = self.get(&url).await?;
+        let discovery: Discovery = get(client, &url).await?;
         // Section 4.3: whoever answers for another issuer is not this one.
         ensure!(discovery.issuer == self.issuer, "{url} is of the issuer {:?}", discovery.issuer);
-        self.get(&discovery.jwks_uri).await
-    }
-
-    async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
-        let asked = || format!("ask {url}");
-        let answer = self.client.get(url).send().await.with_context(asked)?;
-        let mut answer = answer.error_for_status().with_context(asked)?;
-        let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.with_context(asked)? {
-            ensure!(bytes.len() + part.len() <= ANSWER_BYTES_MAX, "{url}: the answer is too long");
-            bytes.extend_from_slice(&part);
-        }
-        serde_json::from_slice(&bytes).with_context(|| format!("understand {url}"))
+        get(client, &discovery.jwks_uri).await
     }
 }
 
@@ -161,6 +148,37 @@ impl Known {
         };
         DecodingKey::from_jwk(jwk).map_err(|error| Refused::NoKeys(error.to_string()))
     }
+}
+
+/// A client for the issuer alone.
+fn client(issuer: &str, ca_file: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    let mut client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(issuer.starts_with("https:"))
+        .timeout(REQUEST_MAX);
+    if let Some(path) = ca_file {
+        let read = || format!("read the CA of the identity provider in {}", path.display());
+        let pem = std::fs::read(path).with_context(read)?;
+        let roots = reqwest::Certificate::from_pem_bundle(&pem).with_context(read)?;
+        ensure!(!roots.is_empty(), "{} holds no certificate", path.display());
+        client = client.tls_certs_only(roots);
+    }
+    client.build().context("make a client for the identity provider")
+}
+
+async fn get<T: serde::de::DeserializeOwned>(
+    client: &reqwest::Client,
+    url: &str,
+) -> anyhow::Result<T> {
+    let asked = || format!("ask {url}");
+    let answer = client.get(url).send().await.with_context(asked)?;
+    let mut answer = answer.error_for_status().with_context(asked)?;
+    let mut bytes = Vec::new();
+    while let Some(part) = answer.chunk().await.with_context(asked)? {
+        ensure!(bytes.len() + part.len() <= ANSWER_BYTES_MAX, "{url}: the answer is too long");
+        bytes.extend_from_slice(&part);
+    }
+    serde_json::from_slice(&bytes).with_context(|| format!("understand {url}"))
 }
 
 async fn read(path: &Path) -> anyhow::Result<JwkSet> {
