@@ -14,6 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
+use crate::settings::role_given;
+
 /// Of a certificate's names in the audit log.
 const NAME_CHARS_MAX: usize = 128;
 
@@ -45,14 +47,8 @@ impl Pattern {
 
 /// `ROLE=NAME`.
 pub fn parse_role(text: &str) -> Result<(Role, Pattern), String> {
-    let (role, name) =
-        text.split_once('=').ok_or("write ROLE=NAME, such as operator=ci.example.org")?;
-    let role = [Role::Reader, Role::Operator, Role::Admin]
-        .into_iter()
-        .find(|known| known.as_str() == role)
-        .ok_or(
-            "the role is reader, operator or admin; publishers get tokens (`shoal token create`)",
-        )?;
+    let form = "write ROLE=NAME, such as operator=ci.example.org";
+    let (role, name) = role_given(text, form)?;
     let pattern = match (name.strip_prefix('*'), name.strip_suffix('*')) {
         (None, None) => Pattern::Is(name.to_owned()),
         (None, Some(begin)) => Pattern::BeginsWith(begin.to_owned()),

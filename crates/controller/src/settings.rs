@@ -128,6 +128,18 @@ fn time_scale(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `ROLE=…` of those whom others vouch for; `form` says how all of it is written.
+pub fn role_given<'a>(text: &'a str, form: &str) -> Result<(Role, &'a str), String> {
+    let (role, rest) = text.split_once('=').ok_or(form)?;
+    let role = [Role::Reader, Role::Operator, Role::Admin]
+        .into_iter()
+        .find(|known| known.as_str() == role)
+        .ok_or(
+            "the role is reader, operator or admin; publishers get tokens (`shoal token create`)",
+        )?;
+    Ok((role, rest))
+}
+
 /// Certificates of clients, taken beside tokens.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ClientArgs {

@@ -59,6 +59,13 @@ pub struct Principal {
     pub push: Vec<String>,
 }
 
+impl Principal {
+    /// Who pushes and pulls nothing but by their role.
+    fn of(who: String, role: Role) -> Principal {
+        Principal { who, role, pull: Vec::new(), push: Vec::new() }
+    }
+}
+
 /// In front of one route.
 #[derive(Clone)]
 pub struct Gate {
@@ -290,10 +297,7 @@ pub async fn principal(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Answer<Principal> {
-    let admin = |who: &str| {
-        let who = who.to_owned();
-        Principal { who, role: Role::Admin, pull: Vec::new(), push: Vec::new() }
-    };
+    let admin = |who: &str| Principal::of(who.to_owned(), Role::Admin);
     if app.settings.no_auth {
         return Ok(admin("anyone"));
     }
@@ -310,7 +314,7 @@ pub async fn principal(
     }
     if let Some(oidc) = app.oidc.as_ref().filter(|_| oidc::is_one(&text)) {
         let oidc::Person { who, role } = oidc.identify(&text).await?;
-        return Ok(Principal { who, role, pull: Vec::new(), push: Vec::new() });
+        return Ok(Principal::of(who, role));
     }
     let Some(row) = token_row(app, &text).await? else {
         return Err(unknown(
@@ -346,10 +350,10 @@ fn by_certificate(
         return None;
     }
     Some(match clients::identify(settings, shown) {
-        (who, Some(role)) => Ok(Principal { who, role, pull: Vec::new(), push: Vec::new() }),
+        (who, Some(role)) => Ok(Principal::of(who, role)),
         (who, None) => {
             let detail = format!("{who}: none of its names has a role (--client-role)");
-            Err(refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail))
+            Err(no_role(detail))
         }
     })
 }
@@ -366,9 +370,7 @@ impl From<oidc::Refused> for Refusal {
         let detail = refused.to_string();
         match refused {
             oidc::Refused::Wrong(_) => unknown(&detail),
-            oidc::Refused::NoRole { .. } => {
-                refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail)
-            }
+            oidc::Refused::NoRole { .. } => no_role(detail),
             oidc::Refused::NoKeys(_) => refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "identity-provider",
@@ -377,6 +379,11 @@ impl From<oidc::Refused> for Refusal {
             ),
         }
     }
+}
+
+/// Somebody vouches for who asks, and here they may nothing.
+fn no_role(detail: String) -> Refusal {
+    refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail)
 }
 
 fn unknown(detail: &str) -> Refusal {

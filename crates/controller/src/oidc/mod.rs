@@ -23,6 +23,8 @@ use url::Url;
 
 use keys::Keys;
 
+use crate::settings::role_given;
+
 /// What an issuer may sign with. Neither `none` nor a secret that both sides know (RFC 8725, section 3.1).
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
@@ -181,13 +183,7 @@ pub fn check_issuer(text: &str) -> Result<String, String> {
 
 /// `ROLE=VALUE`.
 pub fn parse_role(text: &str) -> Result<(Role, String), String> {
-    let (role, value) = text.split_once('=').ok_or("write ROLE=VALUE, such as operator=sre")?;
-    let role = [Role::Reader, Role::Operator, Role::Admin]
-        .into_iter()
-        .find(|known| known.as_str() == role)
-        .ok_or(
-            "the role is reader, operator or admin; publishers get tokens (`shoal token create`)",
-        )?;
+    let (role, value) = role_given(text, "write ROLE=VALUE, such as operator=sre")?;
     if value.is_empty() {
         return Err("a value is missing".into());
     }
