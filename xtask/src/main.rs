@@ -96,15 +96,10 @@ enum Task {
         seconds: u32,
     },
     /// Cut the power of a disk at each of its flushes, and judge what is found. Needs root.
-    PowerCuts {
-        #[arg(value_enum)]
-        what: power_cuts::What,
-        #[arg(long, value_enum, default_value_t = power_cuts::FileSystem::Ext4)]
-        on: power_cuts::FileSystem,
-        /// Only at every so-many-th flush.
-        #[arg(long, default_value_t = 1)]
-        every: usize,
-    },
+    PowerCuts(power_cuts::Arguments),
+    /// What `power-cuts` does in a mount namespace of its own.
+    #[command(hide = true)]
+    PowerCutsApart(power_cuts::Arguments),
     /// What `power-cuts controller` runs and judges with.
     #[command(hide = true)]
     ControllerSteps {
@@ -171,7 +166,8 @@ fn main() -> anyhow::Result<()> {
             debug_programs()?;
             api_fuzz::api_fuzz(&root, &root.join("target/debug"), seconds)
         }
-        Task::PowerCuts { what, on, every } => power_cuts::power_cuts(&root, what, on, every),
+        Task::PowerCuts(arguments) => power_cuts::power_cuts(&root, arguments),
+        Task::PowerCutsApart(arguments) => power_cuts::apart(&root, arguments),
         Task::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Task::Faults(arguments) => {
             debug_programs()?;
@@ -233,9 +229,12 @@ fn test(root: &Path) -> anyhow::Result<()> {
     kill_points::kill_points(root, kill_points::What::Registry, sample)?;
     kill_points::kill_points(root, kill_points::What::Controller, sample)?;
     kill_points::error_points(root, sample)?;
-    let ext4 = power_cuts::FileSystem::Ext4;
-    power_cuts::power_cuts(root, power_cuts::What::Registry, ext4, 1)?;
-    power_cuts::power_cuts(root, power_cuts::What::Controller, ext4, CUTS_SAMPLE)?;
+    let on = power_cuts::FileSystem::Ext4;
+    for (what, every) in
+        [(power_cuts::What::Registry, 1), (power_cuts::What::Controller, CUTS_SAMPLE)]
+    {
+        power_cuts::power_cuts(root, power_cuts::Arguments { what, on, every })?;
+    }
     fuzz::fuzz(root, None, FUZZ_SECS)?;
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
     programs(root)?;

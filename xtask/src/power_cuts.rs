@@ -30,6 +30,13 @@ pub enum What {
 }
 
 impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Registry => "registry",
+            What::Controller => "controller",
+        }
+    }
+
     /// Disks that forget what they promised, to see that the judge notices. A controller is a program
     /// to start for each.
     fn liars(self) -> usize {
@@ -98,8 +105,36 @@ const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 
-pub fn power_cuts(root: &Path, what: What, on: FileSystem, every: usize) -> anyhow::Result<()> {
+/// What is cut, and how often.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Arguments {
+    #[arg(value_enum)]
+    pub what: What,
+    #[arg(long, value_enum, default_value_t = FileSystem::Ext4)]
+    pub on: FileSystem,
+    /// Only at every so-many-th flush.
+    #[arg(long, default_value_t = 1)]
+    pub every: usize,
+}
+
+/// In a mount namespace of its own: one that another program makes meanwhile, as a build of images
+/// does, has a copy of each of our mounts, and a disk that is still mounted there is written to while
+/// the next one is made of it.
+pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
     crate::debug_programs()?;
+    let status = Command::new("unshare")
+        .args(["--mount", "--"])
+        .arg(crate::own_program(root))
+        .args(["power-cuts-apart", arguments.what.name(), "--on", arguments.on.name()])
+        .args(["--every", &arguments.every.to_string()])
+        .status()
+        .context("start unshare")?;
+    ensure!(status.success(), "power-cuts ended with {status}");
+    Ok(())
+}
+
+/// What `power-cuts` does in a mount namespace of its own.
+pub fn apart(root: &Path, Arguments { what, on, every }: Arguments) -> anyhow::Result<()> {
     let built = crate::target_dir(root).join("debug");
     let program: Words = match what {
         What::Registry => vec![built.join("examples/kill_points").into()],
@@ -373,6 +408,9 @@ struct Loop(String);
 
 impl Loop {
     fn attach(file: &Path) -> anyhow::Result<Loop> {
+        let others = Command::new("losetup").arg("--associated").arg(file).output()?.stdout;
+        let others = String::from_utf8_lossy(&others);
+        ensure!(others.is_empty(), "somebody still has the disk before: {}", others.trim());
         let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(Loop(String::from_utf8(output.stdout)?.trim().to_owned()))
