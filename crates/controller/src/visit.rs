@@ -14,7 +14,7 @@ use url::Url;
 use crate::evidence::Evidence;
 use crate::lanes::{Turn, Visiting};
 use crate::performer::{Failed, chain};
-use crate::store::{self, JobRow, ServerRow};
+use crate::store::{self, JobRow, ServerRow, Store};
 use crate::{App, driver, now_ms, timestamp};
 
 /// Of a failed job's evidence: what was said to its BMC.
@@ -25,9 +25,12 @@ const BMC_LOG: &str = "bmc-log.jsonl";
 const BMC_LOG_MAX: Duration = Duration::from_secs(60);
 
 /// A login that is ended however its holder ends: a BMC has few sessions. What was said goes into the
-/// evidence of the job, if it is for one.
+/// evidence of the job, if it is for one. That the credentials were refused is kept in mind.
 pub struct Session {
     bmc: Arc<Bmc>,
+    /// As it was when the session began.
+    server: ServerRow,
+    store: Store,
     logouts: TaskTracker,
     job: Option<ForJob>,
     /// Somebody else ends it.
@@ -132,7 +135,7 @@ impl Session {
         match Bmc::connect(&endpoint, budgets).await {
             Ok(bmc) => {
                 app.lanes.answered(&server.bmc_url);
-                Ok(Session::of(app, Arc::new(bmc), purpose))
+                Ok(Session::of(app, server, Arc::new(bmc), purpose))
             }
             Err(error) => {
                 let is_silence = matches!(error, redfish::Error::Unreachable { .. });
@@ -144,7 +147,7 @@ impl Session {
         }
     }
 
-    fn of(app: &App, bmc: Arc<Bmc>, purpose: Purpose<'_>) -> Session {
+    fn of(app: &App, server: ServerRow, bmc: Arc<Bmc>, purpose: Purpose<'_>) -> Session {
         let job = match purpose {
             Purpose::Job(job_id) => Some(ForJob {
                 id: job_id.to_owned(),
@@ -153,7 +156,13 @@ impl Session {
             }),
             Purpose::Look | Purpose::Glance => None,
         };
-        Session { bmc, logouts: app.logouts.clone(), job, is_kept: false }
+        let (store, logouts) = (app.store.clone(), app.logouts.clone());
+        Session { bmc, server, store, logouts, job, is_kept: false }
+    }
+
+    /// Ends it. The next visit knows of a refusal in this one.
+    pub async fn close(&self) {
+        end(&self.bmc, &self.server, &self.store).await;
     }
 
     /// The machine, which must have the server's serial.
@@ -205,9 +214,19 @@ impl Drop for Session {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let bmc = self.bmc.clone();
-        self.logouts.spawn_on(async move { bmc.close().await }, &runtime);
+        let (bmc, server, store) = (self.bmc.clone(), self.server.clone(), self.store.clone());
+        self.logouts.spawn_on(async move { end(&bmc, &server, &store).await }, &runtime);
     }
+}
+
+async fn end(bmc: &Bmc, server: &ServerRow, store: &Store) {
+    if bmc.is_refused()
+        && let Err(error) = store.login_refused(server, now_ms()).await
+    {
+        let serial = &server.serial;
+        tracing::error!(serial, error = chain(&error), "cannot note that a BMC refused its login");
+    }
+    bmc.close().await;
 }
 
 impl Visit {
@@ -299,7 +318,7 @@ async fn go_on(app: &App, server: &ServerRow, job_id: &str) -> Option<(Session, 
     let server = app.store.server(&server.serial).await.ok()?;
     let open = app.kept.take(&server.bmc_url)?;
     let is_good = open.is_of(&server) && server.login_refused_at.is_none();
-    let session = Session::of(app, open.bmc, Purpose::Job(job_id));
+    let session = Session::of(app, server, open.bmc, Purpose::Job(job_id));
     if !is_good {
         session.close().await;
         return None;
@@ -386,6 +405,32 @@ mod tests {
         visit.pause(&app, Err::<(), _>(failed)).await.unwrap_err();
         Visit::begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
         assert_eq!(logins(), 3, "after a failure a visit begins anew");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_refused_in_the_middle_of_a_visit_is_the_last() {
+        for is_kept in [false, true] {
+            let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+            let (app, job) = with_job(dir.path(), &bmc).await;
+            let visit = Visit::begin(&app, &job).await.unwrap();
+            let visit = if is_kept {
+                visit.pause(&app, Ok(())).await.unwrap();
+                None
+            } else {
+                Some(visit)
+            };
+            bmc.seen.lock().unwrap().has_other_password = true;
+            if let Some(visit) = visit {
+                visit.bmc.firmware().await.unwrap_err();
+                visit.bmc.firmware().await.unwrap_err();
+                visit.bmc.close().await;
+            }
+            for _ in 0..2 {
+                let failed = Visit::begin(&app, &job).await.err().unwrap();
+                assert!(failed.failure.reason.contains("refused the credentials"), "{failed:?}");
+                assert_eq!(bmc.seen.lock().unwrap().logins, 2, "kept: {is_kept}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -110,6 +110,8 @@ pub struct Bmc {
     transcript: std::sync::Mutex<Transcript>,
     /// A change was asked for whose effect was not read back yet.
     unsettled: AtomicBool,
+    /// The credentials were refused: they are not sent again.
+    refused: AtomicBool,
     pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
 }
@@ -149,6 +151,7 @@ impl Bmc {
             shown,
             transcript: std::sync::Mutex::default(),
             unsettled: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             profile: endpoint.profile,
             budgets,
         };
@@ -181,6 +184,9 @@ impl Bmc {
     }
 
     async fn log_in_once(&self) -> Result<Auth, Error> {
+        if self.is_refused() {
+            return Err(Error::Unauthorized);
+        }
         let what = format!("POST {}", self.sessions);
         let body = json!({"UserName": self.username, "Password": self.password.0});
         let request = self.request(Method::POST, &self.sessions).await?.json(&body);
@@ -193,7 +199,10 @@ impl Bmc {
                 Some(token) => Auth::Session { token, location: text("location") },
                 None => Auth::Basic,
             }),
-            401 | 403 => Err(Error::Unauthorized),
+            401 | 403 => {
+                self.refused.store(true, Ordering::SeqCst);
+                Err(Error::Unauthorized)
+            }
             404 | 405 | 501 => Ok(Auth::Basic),
             _ => Err(refused(&what, response, self.budgets.grace).await),
         }
@@ -280,7 +289,7 @@ impl Bmc {
                 .body(body);
             let response = self.send(request, &what).await?;
             match response.status() {
-                StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
+                StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
                 status if status.is_success() => answer(&what, response, self.budgets.grace).await,
                 _ => Err(refused(&what, response, self.budgets.grace).await),
             }
@@ -300,6 +309,12 @@ impl Bmc {
     /// The effect of what was asked for was seen.
     pub fn settled(&self) {
         self.unsettled.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the BMC refused the credentials, at the login or since: accounts are locked after a few
+    /// such tries, so this sends them no more.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// What was asked and answered since the last time, without secrets.
@@ -354,10 +369,18 @@ impl Bmc {
         }
         let response = self.send(request, &what).await?;
         match response.status() {
-            StatusCode::UNAUTHORIZED => Err(Error::Unauthorized),
+            StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
             status if status.is_success() => answer(&what, response, self.budgets.grace).await,
             _ => Err(refused(&what, response, self.budgets.grace).await),
         }
+    }
+
+    /// What a 401 means: of a session that it has ended, of Basic that the credentials are refused.
+    async fn unauthorized(&self) -> Error {
+        if matches!(&*self.auth.lock().await, Auth::Basic) {
+            self.refused.store(true, Ordering::SeqCst);
+        }
+        Error::Unauthorized
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
@@ -365,6 +388,7 @@ impl Bmc {
         let request = self.client.request(method, url).timeout(self.budgets.request);
         Ok(match &*self.auth.lock().await {
             Auth::Session { token, .. } => request.header("x-auth-token", token),
+            Auth::Basic if self.is_refused() => return Err(Error::Unauthorized),
             Auth::Basic => request.basic_auth(&self.username, Some(&self.password.0)),
             Auth::None => request,
         })

@@ -128,6 +128,37 @@ async fn a_dropped_session_is_opened_anew_once() {
 }
 
 #[tokio::test]
+async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
+    // The first session ends, and then its password is another one.
+    let played = Played::start(|seen, nth| {
+        let is_bad = seen.path == "/redfish/v1/Systems" || seen.path == SESSIONS && nth > 1;
+        is_bad.then(|| reply(401, json!({})))
+    })
+    .await;
+    let bmc = connect(&played).await;
+    for _ in 0..3 {
+        let error = bmc.machine(Some("SN1")).await.unwrap_err();
+        assert!(matches!(error, Error::Unauthorized), "{error}");
+    }
+    assert!(bmc.is_refused());
+    assert_eq!(played.count("POST", SESSIONS), 2);
+
+    // Basic credentials go with each request.
+    let played = Played::start(|seen, _nth| {
+        (seen.path == "/redfish/v1/Systems").then(|| reply(401, json!({})))
+    })
+    .await;
+    played.state().said.insert("/redfish/v1", json!({"Links": {}}));
+    let bmc = connect(&played).await;
+    assert!(!bmc.is_refused());
+    for _ in 0..3 {
+        bmc.machine(Some("SN1")).await.unwrap_err();
+    }
+    assert!(bmc.is_refused());
+    assert_eq!(played.count("GET", "/redfish/v1/Systems"), 1);
+}
+
+#[tokio::test]
 async fn nobody_but_the_trusted_bmc_sees_a_request() {
     let played = Played::start(well_behaved).await;
     let other = Played::start(well_behaved).await;

@@ -50,6 +50,8 @@ pub struct Seen {
     pub sessions_open: i32,
     /// Also those that were refused.
     pub logins: u32,
+    /// Somebody has changed the password, and ended all sessions.
+    pub has_other_password: bool,
     pub boot_progress: Option<&'static str>,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
@@ -135,7 +137,9 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     let path = parts.uri.path().trim_end_matches('/').to_owned();
     let is_open = path == "/redfish/v1"
         || (parts.method == Method::POST && path.ends_with("/SessionService/Sessions"));
-    if !is_open && parts.headers.get("x-auth-token").is_none_or(|token| token != "session-1") {
+    let is_known = parts.headers.get("x-auth-token").is_some_and(|token| token == "session-1")
+        && !bmc.seen.lock().unwrap().has_other_password;
+    if !is_open && !is_known {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     if path.ends_with("InsertMedia") && bmc.play == Play::LateInsert {
@@ -269,11 +273,12 @@ fn with_http(bmc: &Bmc, seen: &Seen, mut system: Value) -> Value {
 
 fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     if path.ends_with("/Sessions") {
-        bmc.seen.lock().unwrap().logins += 1;
-        if body["Password"] != "p" {
+        let mut seen = bmc.seen.lock().unwrap();
+        seen.logins += 1;
+        if body["Password"] != "p" || seen.has_other_password {
             return StatusCode::UNAUTHORIZED.into_response();
         }
-        bmc.seen.lock().unwrap().sessions_open += 1;
+        seen.sessions_open += 1;
         let headers = [
             ("x-auth-token", "session-1"),
             (header::LOCATION.as_str(), "/redfish/v1/SessionService/Sessions/1"),
