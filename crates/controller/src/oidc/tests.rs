@@ -117,10 +117,39 @@ struct Provider {
 
 impl Provider {
     async fn start(keys: Vec<Value>) -> Provider {
+        let (provider, listener, router) = Provider::at("http", keys);
+        tokio::spawn(async move {
+            axum_server::from_tcp(listener)
+                .unwrap()
+                .serve(router.into_make_service())
+                .await
+                .unwrap()
+        });
+        provider
+    }
+
+    /// Its certificate is its own CA.
+    async fn start_with_tls(keys: Vec<Value>) -> (Provider, String) {
+        let (provider, listener, router) = Provider::at("https", keys);
+        let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        let pem = key.cert.pem();
+        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(
+            pem.clone().into_bytes(),
+            key.signing_key.serialize_pem().into_bytes(),
+        )
+        .await
+        .unwrap();
+        let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
+        tokio::spawn(async move { server.serve(router.into_make_service()).await.unwrap() });
+        (provider, pem)
+    }
+
+    fn at(scheme: &str, keys: Vec<Value>) -> (Provider, std::net::TcpListener, Router) {
         crate::install_crypto();
         let answers = Arc::new(Mutex::new(Answers { keys, ..Answers::default() }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/realm", listener.local_addr().unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("{scheme}://{}/realm", listener.local_addr().unwrap());
         let (own, told, shown) = (url.clone(), answers.clone(), answers.clone());
         let router = Router::new()
             .route(
@@ -138,8 +167,7 @@ impl Provider {
                     Json(json!({"keys": answers.keys}))
                 }),
             );
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Provider { url, answers }
+        (Provider { url, answers }, listener, router)
     }
 
     fn settings(&self) -> Settings {
@@ -325,6 +353,31 @@ async fn without_keys_it_is_not_the_token_that_is_wrong() {
     let oidc = Oidc::new(Settings { keys: Source::File(file.clone()), ..provider.settings() });
     std::fs::write(&file, json!({"keys": [signer.jwk("a")]}).to_string()).unwrap();
     assert_eq!(oidc.unwrap().identify(&token).await.unwrap().role, Role::Reader);
+}
+
+#[tokio::test]
+async fn only_a_provider_with_the_right_certificate_is_asked_for_its_keys() {
+    let signer = Signer::ed();
+    let (provider, pem) = Provider::start_with_tls(vec![signer.jwk("a")]).await;
+    let token = signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &provider.claims(&["all"]));
+    let dir = tempfile::tempdir().unwrap();
+    let trusting = |name: &str, pem: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        let keys = Source::Discovery { ca_file: Some(file) };
+        Oidc::new(Settings { keys, ..provider.settings() })
+    };
+    let (_, other) = Provider::start_with_tls(vec![]).await;
+    for strange in [trusting("other.pem", &other).unwrap(), provider.oidc()] {
+        let refused = strange.identify(&token).await.unwrap_err();
+        let is_told = matches!(&refused, Refused::NoKeys(why) if why.contains("certificate"));
+        assert!(is_told, "{refused}");
+    }
+    assert_eq!(provider.answers.lock().unwrap().asked, 0);
+    let oidc = trusting("ca.pem", &pem).unwrap();
+    assert_eq!(oidc.identify(&token).await.unwrap().role, Role::Reader);
+    let error = format!("{:#}", trusting("empty.pem", "").err().unwrap());
+    assert!(error.contains("empty.pem"), "{error}");
 }
 
 #[tokio::test]
