@@ -2,7 +2,6 @@
 //! A controller without TLS and tokens, for measurements and for simulated BMCs.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,7 +65,7 @@ impl Controller {
         log: &str,
         agent: ureq::Agent,
     ) -> anyhow::Result<Controller> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = crate::ports::free_port()?;
         let child = Command::new(programs.join("shoal-controller"))
             .args(["serve", "--dangerously-plain-http"])
             .args(["--listen", &format!("127.0.0.1:{port}")])

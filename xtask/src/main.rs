@@ -24,6 +24,7 @@ mod fuzz;
 mod images;
 mod kill_points;
 mod points;
+mod ports;
 mod power_cuts;
 mod third_party;
 mod tidy;

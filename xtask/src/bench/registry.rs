@@ -199,7 +199,7 @@ fn measure(
     start: impl FnOnce(&Path, u16) -> anyhow::Result<Child>,
 ) -> anyhow::Result<Figures> {
     fs::create_dir(dir)?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = crate::ports::free_port()?;
     let server = Server(start(dir, port)?);
     let base = format!("http://127.0.0.1:{port}/v2");
     wait_until_ready(&format!("{base}/"))?;

@@ -3,15 +3,17 @@
 //! through a real Redfish endpoint, the job installs Debian, and we look inside what was installed.
 //!
 //! ```text
-//! machine 1   its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
+//! refusals    its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
 //!             (one CD slot: the task is spliced in)
-//! machine 2   a disk with data, no consent          refused, disk untouched; evidence is kept
+//!             its power is cut                      the job says so
+//! provision   a disk with data, no consent          refused, disk untouched; evidence is kept
 //!             (a CD slot and a USB stick)
 //!             a damaged artifact                    fails in image-linux.service
-//!             its power is cut                      the job says so
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
 //! ```
+//!
+//! The two go on side by side: most of a boot under TCG is one processor's.
 //!
 //! `cargo xtask e2e http`: a machine whose BMC has no virtual media; its firmware downloads the medium, and
 //! boots it from memory.
@@ -21,21 +23,21 @@
 //! cannot speak; `e2e power-offs`: as many power cuts as one likes.
 
 mod cancel;
+mod files;
 mod power_offs;
 mod silent;
 mod sushy;
 mod world;
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use files::{flip_a_bit, hash, largest_file, tempting};
 use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
@@ -81,19 +83,25 @@ pub const POWER_OFFS: PowerOffs = PowerOffs { count: 1, seed: 1 };
 /// Runs every case of a workflow; answers how many passed.
 pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
     match workflow {
-        Workflow::Linux => {
-            wrong_machine(root).context("a machine with another serial")?;
-            let mut lab = Lab::start(root, "provision", true, two_cds)?;
-            lab.machine = machine(&mut lab.world, "cd,usb")?;
-            without_consent(&lab, "cd+usb", READ_BY_BMC)
-                .context("a disk with data and no consent")?;
-            lab.machine = two_cds(&mut lab.world)?;
-            damaged_artifact(&lab).context("a damaged artifact")?;
-            power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
-                .context("a machine without power")?;
-            provision(&mut lab, true).context("provision a machine")?;
-            Ok(5)
-        }
+        Workflow::Linux => side_by_side(&[
+            ("refusals", &|| {
+                wrong_machine(root).context("a machine with another serial")?;
+                let lab = Lab::start(root, "power-offs", true, two_cds)?;
+                power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
+                    .context("a machine without power")?;
+                Ok(2)
+            }),
+            ("provision", &|| {
+                let mut lab =
+                    Lab::start(root, "provision", true, |world| machine(world, "cd,usb"))?;
+                without_consent(&lab, "cd+usb", READ_BY_BMC)
+                    .context("a disk with data and no consent")?;
+                lab.machine = two_cds(&mut lab.world)?;
+                damaged_artifact(&lab).context("a damaged artifact")?;
+                provision(&mut lab, true).context("provision a machine")?;
+                Ok(3)
+            }),
+        ]),
         Workflow::Cancel => {
             let lab = Lab::start(root, "cancel", true, two_cds)?;
             cancel::cancel(&lab)?;
@@ -121,6 +129,25 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             Ok(2)
         }
     }
+}
+
+/// Runs worlds that know nothing of each other at the same time; answers how many cases passed.
+fn side_by_side(
+    lanes: &[(&str, &(dyn Fn() -> anyhow::Result<u32> + Sync))],
+) -> anyhow::Result<u32> {
+    std::thread::scope(|scope| {
+        let begun = lanes.iter().map(|(name, lane)| {
+            std::thread::Builder::new().name((*name).to_owned()).spawn_scoped(scope, lane)
+        });
+        // All of them, before the first is waited for.
+        let begun: Vec<_> = begun.collect();
+        let mut passed = 0;
+        for lane in begun {
+            let lane = lane.context("start a thread")?.join();
+            passed += lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(passed)
+    })
 }
 
 /// `./x demo`: the provisioning run alone, with the story on the screen.
@@ -413,64 +440,6 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     at_rest(&world, &machine)?;
     world.tell("refused; the disk is unchanged");
     Ok(())
-}
-
-/// A disk that an ordinary system would check, mount and swap on.
-fn tempting(disk: &Path) -> anyhow::Result<()> {
-    let run = |command: &mut Command| {
-        let output = command.output().with_context(|| format!("run {command:?}"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{command:?} failed: {said}");
-        anyhow::Ok(())
-    };
-    let sgdisk = ["--new=1:2048:+512M", "--new=2:0:+64M", "--typecode=2:8200"];
-    run(Command::new("sgdisk").args(sgdisk).arg(disk))?;
-    // Partition 1 begins at sector 2048.
-    let ext4 = ["-q", "-L", "root", "-E", "offset=1048576"];
-    run(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
-    // mkswap knows no offset: its header is made elsewhere.
-    let swap = disk.with_extension("swap");
-    fs::File::create(&swap)?.set_len(64 << 20)?;
-    run(Command::new("mkswap").arg(&swap))?;
-    let header = fs::read(&swap)?;
-    fs::remove_file(&swap)?;
-    fs::File::options().write(true).open(disk)?.write_all_at(&header, 513 << 20)?;
-    Ok(())
-}
-
-fn largest_file(dir: &Path) -> anyhow::Result<PathBuf> {
-    let mut open = vec![dir.to_owned()];
-    let mut largest = None;
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            let data = entry.metadata()?;
-            if data.is_dir() {
-                open.push(entry.path());
-            } else if data.is_file() {
-                largest = largest.max(Some((data.len(), entry.path())));
-            }
-        }
-    }
-    largest.map(|(_, path)| path).context("there is no file")
-}
-
-/// In the middle of the file.
-fn flip_a_bit(path: &Path) -> anyhow::Result<()> {
-    let file = fs::File::options().read(true).write(true).open(path)?;
-    let middle = file.metadata()?.len() / 2;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, middle)?;
-    file.write_all_at(&[byte[0] ^ 1], middle)?;
-    Ok(())
-}
-
-/// SHA-256 of a disk image.
-fn hash(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut file = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher)?;
-    Ok(hasher.finalize().to_vec())
 }
 
 /// A key pair for this run: the private key's file, the public key's line.

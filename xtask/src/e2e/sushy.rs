@@ -21,9 +21,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::SERIAL;
-use super::world::{
-    BMC_PASSWORD, BMC_USER, End, MAC, Machine, Program, Service, UUID, World, free_port,
-};
+use super::world::{BMC_PASSWORD, BMC_USER, End, MAC, Machine, Program, Service, UUID, World};
+use crate::ports::free_port;
 
 /// Debian's, as sushy-tools must know it: it writes the firmware into the domain whenever a boot mode is
 /// set, by default that of another distribution.

@@ -6,13 +6,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+
+use crate::ports::free_port;
 
 /// How often a state is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(500);
@@ -111,9 +112,12 @@ impl World {
         Ok(self)
     }
 
-    /// A line of the story, with the time since the beginning.
+    /// A line of the story, with the time since the beginning, and whose it is where there are several.
     pub fn tell(&self, line: &str) {
-        println!("[{:6.1} s] {line}", self.began.elapsed().as_secs_f32());
+        let thread = std::thread::current();
+        let lane = thread.name().filter(|name| *name != "main");
+        let lane = lane.map(|name| format!("{name:<10} ")).unwrap_or_default();
+        println!("[{:6.1} s] {lane}{line}", self.began.elapsed().as_secs_f32());
     }
 
     pub fn start_controller(&mut self) -> anyhow::Result<()> {
@@ -437,9 +441,4 @@ fn stop(mut program: Program) {
     if let Err(error) = program.child.wait() {
         eprintln!("cannot wait for process {pid}: {error}");
     }
-}
-
-/// A port that nobody listens on now.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

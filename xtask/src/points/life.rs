@@ -3,10 +3,8 @@
 //! cancelled. Its client asks again until it has an answer, starts the controller again when that is
 //! gone, and at the end wants everything that was acknowledged.
 
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -26,7 +24,6 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// the controller is started again without the fault.
 const REPAIR: Duration = Duration::from_secs(3);
 
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// What a stop may take (SIGTERM to the end of the process).
 pub const STOP_MAX: Duration = Duration::from_secs(20);
 
@@ -71,23 +68,6 @@ pub fn live(
     Ok(life.is_met)
 }
 
-/// A port that no client's end takes while the controller is down: below those that Linux gives by
-/// itself (ip(7), ip_local_port_range).
-pub fn free_port() -> anyhow::Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Runs beside this one begin elsewhere.
-    let own = u16::try_from(std::process::id() * 64 % u32::from(PORTS.end - PORTS.start))?;
-    for _ in 0..PORTS.len() {
-        let count = NEXT.fetch_add(1, Ordering::Relaxed);
-        let step = own.wrapping_add(count) % (PORTS.end - PORTS.start);
-        let port = PORTS.start + step;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no port of {PORTS:?} is free")
-}
-
 impl<'a> Life<'a> {
     fn begin(
         world: &'a World,
@@ -95,7 +75,7 @@ impl<'a> Life<'a> {
         dir: &Path,
         point: Option<Point>,
     ) -> anyhow::Result<Life<'a>> {
-        let port = free_port()?;
+        let port = crate::ports::free_port()?;
         let listen = format!("127.0.0.1:{port}");
         let arguments = serve(&listen, &dir.join("data"), world.image, world.time_scale);
         let program = world.programs.join("shoal-controller");

@@ -11,9 +11,9 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use super::client::{agent, send, serve};
-use super::life::free_port;
 use super::traced::{Traced, judge_log};
 use crate::fleet::recipe;
+use crate::ports::free_port;
 
 const START: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(10);

@@ -9,9 +9,10 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::client::serve;
-use super::life::{STOP_MAX, free_port};
+use super::life::STOP_MAX;
 use super::traced::Traced;
 use crate::fleet::{Fleet, image, recipe};
+use crate::ports::free_port;
 
 /// BMCs of each fault, and a healthy one is stopped at whatever stage it has reached.
 const FAULTS: [&str; 3] = ["hang-insert", "hang", "none"];

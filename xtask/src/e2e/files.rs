@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Disk images and blobs as the cases want them, and what tells whether they changed.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+
+/// A disk that an ordinary system would check, mount and swap on.
+pub fn tempting(disk: &Path) -> anyhow::Result<()> {
+    let run = |command: &mut Command| {
+        let output = command.output().with_context(|| format!("run {command:?}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command:?} failed: {said}");
+        anyhow::Ok(())
+    };
+    let sgdisk = ["--new=1:2048:+512M", "--new=2:0:+64M", "--typecode=2:8200"];
+    run(Command::new("sgdisk").args(sgdisk).arg(disk))?;
+    // Partition 1 begins at sector 2048.
+    let ext4 = ["-q", "-L", "root", "-E", "offset=1048576"];
+    run(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
+    // mkswap knows no offset: its header is made elsewhere.
+    let swap = disk.with_extension("swap");
+    fs::File::create(&swap)?.set_len(64 << 20)?;
+    run(Command::new("mkswap").arg(&swap))?;
+    let header = fs::read(&swap)?;
+    fs::remove_file(&swap)?;
+    fs::File::options().write(true).open(disk)?.write_all_at(&header, 513 << 20)?;
+    Ok(())
+}
+
+pub fn largest_file(dir: &Path) -> anyhow::Result<PathBuf> {
+    let mut open = vec![dir.to_owned()];
+    let mut largest = None;
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let data = entry.metadata()?;
+            if data.is_dir() {
+                open.push(entry.path());
+            } else if data.is_file() {
+                largest = largest.max(Some((data.len(), entry.path())));
+            }
+        }
+    }
+    largest.map(|(_, path)| path).context("there is no file")
+}
+
+/// In the middle of the file.
+pub fn flip_a_bit(path: &Path) -> anyhow::Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let middle = file.metadata()?.len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, middle)?;
+    file.write_all_at(&[byte[0] ^ 1], middle)?;
+    Ok(())
+}
+
+/// SHA-256 of a disk image.
+pub fn hash(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut file = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher)?;
+    Ok(hasher.finalize().to_vec())
+}
