@@ -255,12 +255,20 @@ fn test(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The programs and images that a run on a virtual machine takes.
+/// The programs and images that a run on a virtual machine takes. Images are one process after the
+/// other, so both go on beside the compiler.
 fn programs(root: &Path) -> anyhow::Result<()> {
-    let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
-    run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat())?;
-    images::images(root, images::What::Maintenance)?;
-    images::images(root, images::What::Rootfs)
+    std::thread::scope(|scope| {
+        let maintenance = scope.spawn(|| images::images(root, images::What::Maintenance));
+        let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
+        let programs =
+            run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat());
+        let rootfs = images::images(root, images::What::Rootfs);
+        let maintenance = maintenance.join();
+        programs
+            .and(rootfs)
+            .and(maintenance.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Everything in `target/debug`, by the selection that `cargo test --workspace` has built already: with

@@ -34,6 +34,7 @@ pub struct Settings {
     pub redfish_serial: String,
     pub uuid: Uuid,
     pub memory_mib: u32,
+    pub cpus: u32,
     /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
     pub ssh_port: Option<u16>,
     pub mac: Option<String>,
@@ -157,13 +158,12 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
         "tcg,thread=multi",
         "-cpu",
         "max",
-        "-smp",
-        "2",
     ]
     .map(String::from)
     .to_vec();
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
 
+    add("-smp", settings.cpus.to_string());
     add("-m", settings.memory_mib.to_string());
     add("-smbios", smbios(settings));
     add("-blockdev", file_node("firmware", &settings.firmware_code, true).to_string());
@@ -271,6 +271,7 @@ mod tests {
             redfish_serial: "SN1".into(),
             uuid: Uuid::nil(),
             memory_mib: 3072,
+            cpus: 2,
             ssh_port: None,
             mac: None,
             firmware_code: "/fw/code.fd".into(),

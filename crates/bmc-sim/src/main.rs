@@ -69,6 +69,9 @@ struct Qemu {
     /// Memory in MiB.
     #[arg(long, default_value_t = 3072)]
     memory: u32,
+    /// Processors of the machine.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    cpus: u32,
     /// UEFI firmware.
     #[arg(long, default_value = "/usr/share/OVMF/OVMF_CODE_4M.fd")]
     firmware: PathBuf,
@@ -146,6 +149,7 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
         serial: arguments.serial,
         uuid: arguments.uuid,
         memory_mib: arguments.memory,
+        cpus: arguments.cpus,
         ssh_port: arguments.ssh_port,
         mac: arguments.mac,
         firmware_code: arguments.firmware,

@@ -3,24 +3,26 @@
 //! through a real Redfish endpoint, the job installs Debian, and we look inside what was installed.
 //!
 //! ```text
-//! refusals    its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
-//!             (one CD slot: the task is spliced in)
-//!             its power is cut                      the job says so
 //! provision   a disk with data, no consent          refused, disk untouched; evidence is kept
 //!             (a CD slot and a USB stick)
 //!             a damaged artifact                    fails in image-linux.service
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
+//! others      its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
+//!             (one CD slot: the task is spliced in)
+//!             behind sushy-tools, a Redfish service
+//!             that others wrote, and libvirt        SSH login on the installed system
+//! power-off   power cuts in every phase             the jobs say so
 //! ```
 //!
-//! The two go on side by side: most of a boot under TCG is one processor's.
+//! All of these go on side by side: most of a boot under TCG is one processor's, and most of the rest is
+//! waiting.
 //!
 //! `cargo xtask e2e http`: a machine whose BMC has no virtual media; its firmware downloads the medium, and
 //! boots it from memory.
 //!
-//! `cargo xtask e2e sushy`: the same job through a Redfish service that others wrote, sushy-tools with
-//! its libvirt driver. `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that
-//! cannot speak; `e2e power-offs`: as many power cuts as one likes.
+//! `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that cannot speak;
+//! `e2e sushy` and `e2e power-offs`: those alone.
 
 mod cancel;
 mod files;
@@ -69,8 +71,8 @@ pub enum Workflow {
 /// When machines lose their power.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct PowerOffs {
-    /// How many do, with the workflow `power-offs`.
-    #[arg(long, default_value_t = 10)]
+    /// How many do, with the workflows `linux` and `power-offs`.
+    #[arg(long, default_value_t = POWER_OFFS.count)]
     count: u32,
     /// Other moments.
     #[arg(long, default_value_t = POWER_OFFS.seed)]
@@ -78,20 +80,17 @@ pub struct PowerOffs {
 }
 
 /// Those of `x test`.
-pub const POWER_OFFS: PowerOffs = PowerOffs { count: 1, seed: 1 };
+pub const POWER_OFFS: PowerOffs = PowerOffs { count: 6, seed: 1 };
 
 /// Runs every case of a workflow; answers how many passed.
 pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
     match workflow {
-        Workflow::Linux => side_by_side(&[
-            ("refusals", &|| {
+        Workflow::Linux => {
+            let others = lane("others", || {
                 wrong_machine(root).context("a machine with another serial")?;
-                let lab = Lab::start(root, "power-offs", true, two_cds)?;
-                power_offs::power_offs(&lab, offs.seed, POWER_OFFS.count)
-                    .context("a machine without power")?;
-                Ok(2)
-            }),
-            ("provision", &|| {
+                sushy(root).context("a machine behind sushy-tools")
+            });
+            let provision = lane("provision", || {
                 let mut lab =
                     Lab::start(root, "provision", true, |world| machine(world, "cd,usb"))?;
                 without_consent(&lab, "cd+usb", READ_BY_BMC)
@@ -100,27 +99,22 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 damaged_artifact(&lab).context("a damaged artifact")?;
                 provision(&mut lab, true).context("provision a machine")?;
                 Ok(3)
-            }),
-        ]),
+            });
+            let mut lanes = vec![provision, others];
+            lanes.extend(power_offs::lanes(root, offs));
+            side_by_side(&lanes)
+        }
         Workflow::Cancel => {
             let lab = Lab::start(root, "cancel", true, two_cds)?;
             cancel::cancel(&lab)?;
             Ok(1)
         }
-        Workflow::PowerOffs => {
-            let lab = Lab::start(root, "power-offs", true, two_cds)?;
-            power_offs::power_offs(&lab, offs.seed, offs.count)?;
-            Ok(offs.count)
-        }
+        Workflow::PowerOffs => side_by_side(&power_offs::lanes(root, offs)),
         Workflow::Silent => {
             let lab = Lab::start(root, "silent", true, two_cds)?;
             silent::silent(&lab)
         }
-        Workflow::Sushy => {
-            let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;
-            by_plan(&provision(&mut lab, false)?, "cd")?;
-            Ok(1)
-        }
+        Workflow::Sushy => sushy(root),
         Workflow::Http => {
             let world = World::new(root, "http")?.with_plain_media()?;
             let mut lab = Lab::of(world, true, |world| machine(world, "http"))?;
@@ -131,22 +125,36 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
     }
 }
 
-/// Runs worlds that know nothing of each other at the same time; answers how many cases passed.
-fn side_by_side(
-    lanes: &[(&str, &(dyn Fn() -> anyhow::Result<u32> + Sync))],
-) -> anyhow::Result<u32> {
+fn sushy(root: &Path) -> anyhow::Result<u32> {
+    let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;
+    by_plan(&provision(&mut lab, false)?, "cd")?;
+    Ok(1)
+}
+
+/// Cases one after the other, in worlds of their own; answers how many passed.
+struct Lane<'a> {
+    name: String,
+    run: Box<dyn Fn() -> anyhow::Result<u32> + Send + Sync + 'a>,
+}
+
+fn lane<'a>(name: &str, run: impl Fn() -> anyhow::Result<u32> + Send + Sync + 'a) -> Lane<'a> {
+    Lane { name: name.to_owned(), run: Box::new(run) }
+}
+
+/// Runs them all at once, each to its end.
+fn side_by_side(lanes: &[Lane]) -> anyhow::Result<u32> {
     std::thread::scope(|scope| {
-        let begun = lanes.iter().map(|(name, lane)| {
-            std::thread::Builder::new().name((*name).to_owned()).spawn_scoped(scope, lane)
+        let begun = lanes.iter().map(|Lane { name, run }| {
+            std::thread::Builder::new().name(name.clone()).spawn_scoped(scope, run)
         });
         // All of them, before the first is waited for.
         let begun: Vec<_> = begun.collect();
-        let mut passed = 0;
-        for lane in begun {
-            let lane = lane.context("start a thread")?.join();
-            passed += lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
-        Ok(passed)
+        let ended = begun.into_iter().map(|thread| {
+            let ended = thread.context("start a thread")?.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let ended: Vec<_> = ended.collect();
+        ended.into_iter().sum()
     })
 }
 

@@ -2,58 +2,103 @@
 //! The machine loses its power at a moment that nobody chose: its job ends soon and truly, and what
 //! was not permitted is not written.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{BOOT, INSTALL, Lab, SERIAL, at_rest, hash, is_complete, recipe};
+use super::{
+    BOOT, INSTALL, Lab, Lane, PowerOffs, SERIAL, at_rest, hash, is_complete, recipe, two_cds,
+};
 
-/// From the reset until the maintenance OS speaks, and from there until a machine is installed; under TCG
-/// on two cores that do nothing else.
-const HELLO_AFTER: Duration = Duration::from_secs(80);
-const INSTALLED_AFTER: Duration = Duration::from_secs(120);
+/// Machines at once: most of a case is waiting until the controller has noticed.
+const LANES: u32 = 2;
 /// What a controller may take to notice and to put the machine to rest.
 const NOTICED_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// When the power is cut.
+/// What is going on when the power is cut, and how long that may take under TCG on two cores.
+const PHASES: [(Phase, Duration); 6] = [
+    (Phase::Step("image-linux.service"), Duration::from_secs(30)),
+    (Phase::Heard("permitted"), Duration::from_secs(5)),
+    (Phase::Boot, Duration::from_secs(35)),
+    (Phase::Step("bootloader-linux.service"), Duration::from_secs(3)),
+    (Phase::Heard("hello"), Duration::from_secs(6)),
+    (Phase::Step("config-drive.service"), Duration::from_secs(2)),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The maintenance OS boots.
+    Boot,
+    /// The story has an event of this kind.
+    Heard(&'static str),
+    /// This unit is at work.
+    Step(&'static str),
+}
+
+impl Phase {
+    fn has_begun(self, job: &Value, events: &[Value]) -> bool {
+        match self {
+            Phase::Boot => job["stage"] == "awaiting_machine",
+            Phase::Heard(kind) => events.iter().any(|event| event["kind"] == kind),
+            Phase::Step(unit) => {
+                events.iter().any(|event| event["kind"] == "step" && event["step"] == unit)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Phase::Boot => write!(f, "the reset"),
+            Phase::Heard(kind) => write!(f, "{kind:?}"),
+            Phase::Step(unit) => write!(f, "the first word of {unit}"),
+        }
+    }
+}
+
+/// When the power is cut: so long after a phase began.
 struct Moment {
-    /// Counted from the machine's hello, or else from its reset.
-    is_heard: bool,
+    phase: Phase,
     after: Duration,
 }
 
 impl Moment {
-    /// Another one for each number of a seed, the same one each time. One of four is before the hello.
+    /// Another one for each number of a seed, the same one each time; the phases take turns.
     fn of(seed: u64, number: u32) -> Moment {
         let hash = Sha256::digest([&seed.to_le_bytes()[..], &number.to_le_bytes()].concat());
         let share = u32::from(u16::from_le_bytes([hash[0], hash[1]]));
-        let is_heard = number % 4 != 3;
-        let most = if is_heard { INSTALLED_AFTER } else { HELLO_AFTER };
-        Moment { is_heard, after: most * share / u32::from(u16::MAX) }
+        let (phase, most) = PHASES[number as usize % PHASES.len()];
+        Moment { phase, after: most * share / u32::from(u16::MAX) }
     }
 }
 
-/// Cuts the power of as many jobs; the next one finds the machine as the last one left it.
-pub fn power_offs(lab: &Lab, seed: u64, count: u32) -> anyhow::Result<()> {
-    for number in 0..count {
-        power_off(lab, &Moment::of(seed, number))?;
-    }
-    lab.world.tell(&format!("power-offs: true ends {count}/{count} (seed {seed})"));
-    Ok(())
+/// Cuts the power of as many jobs on several machines; answers how many. On each the next job finds what
+/// the last one left.
+pub fn lanes(root: &Path, PowerOffs { seed, count }: PowerOffs) -> Vec<Lane<'_>> {
+    let lane = |first: u32| Lane {
+        name: format!("power-off{first}"),
+        run: Box::new(move || {
+            let lab = Lab::start(root, &format!("power-offs-{first}"), true, two_cds)?;
+            let numbers = (first..count).step_by(LANES as usize);
+            numbers.clone().try_for_each(|number| power_off(&lab, &Moment::of(seed, number)))?;
+            Ok(u32::try_from(numbers.len())?)
+        }),
+    };
+    (0..LANES.min(count)).map(lane).collect()
 }
 
 fn power_off(lab: &Lab, moment: &Moment) -> anyhow::Result<()> {
     let Lab { world, machine, public_key, .. } = lab;
     let before = hash(&machine.disk)?;
     let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
-    world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
-    if moment.is_heard {
-        world.wait_until("a hello", BOOT, |world| {
-            Ok(world.events(&id, 0)?.iter().any(|event| event["kind"] == "hello"))
-        })?;
-    }
+    world.follow(&id, BOOT + INSTALL, |job| {
+        let events = world.events(&id, 0).unwrap_or_default();
+        moment.phase.has_begun(job, &events) || is_complete(job)
+    })?;
     std::thread::sleep(moment.after);
     let job = world.follow(&id, INSTALL, |_| true)?;
     if job["status"] != "provisioning" {
@@ -62,18 +107,23 @@ fn power_off(lab: &Lab, moment: &Moment) -> anyhow::Result<()> {
         ensure!(job["outcome"] == "succeeded", "nothing was done to it: {job:#}");
         return Ok(());
     }
-    let off = json!({"ResetType": "ForceOff"});
-    let system = world.system(machine)?;
-    let reset = system["Actions"]["#ComputerSystem.Reset"]["target"].as_str();
-    world.redfish_post(machine, reset.context("the system has no reset")?, &off)?;
-    let since = if moment.is_heard { "hello" } else { "reset" };
-    world.tell(&format!("power cut {:.0} s after the {since}", moment.after.as_secs_f64()));
+    force_off(lab)?;
+    world.tell(&format!("power cut {:.1} s after {}", moment.after.as_secs_f64(), moment.phase));
     let job = world.follow(&id, NOTICED_AFTER, is_complete)?;
     judge(&job)?;
     if !world.events(&id, 0)?.iter().any(|event| event["kind"] == "permitted") {
         ensure!(hash(&machine.disk)? == before, "the disk changed without a permit");
     }
-    at_rest(world, machine)
+    at_rest(world, machine)?;
+    // Its system on the disk is none, and would not heed the next job's request to shut down.
+    force_off(lab)
+}
+
+fn force_off(Lab { world, machine, .. }: &Lab) -> anyhow::Result<()> {
+    let system = world.system(machine)?;
+    let reset = system["Actions"]["#ComputerSystem.Reset"]["target"].as_str();
+    let reset = reset.context("the system has no reset")?;
+    world.redfish_post(machine, reset, &json!({"ResetType": "ForceOff"}))
 }
 
 /// A success that was told before the cut stays one.

@@ -218,7 +218,7 @@ fn domain(dir: &Path, disk: &Path, ssh_port: u16) -> String {
   <name>m</name>
   <uuid>{UUID}</uuid>
   <memory unit='MiB'>3072</memory>
-  <vcpu>2</vcpu>
+  <vcpu>1</vcpu>
   <sysinfo type='smbios'>
     <system>
       <entry name='manufacturer'>Shoal</entry>

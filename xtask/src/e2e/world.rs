@@ -178,6 +178,8 @@ impl World {
             .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
+            // Two of one machine that wait for each other would keep others from a processor.
+            .args(["--cpus", "1"])
             .args(["--mac", MAC, "--uuid", UUID])
             .args(["--ssh-port", &ssh_port.to_string()])
             .arg("--disk")

@@ -45,6 +45,7 @@ impl Lab {
             redfish_serial: "SN1".into(),
             uuid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
             memory_mib: 256,
+            cpus: 1,
             ssh_port: None,
             mac: None,
             firmware_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
