@@ -14,26 +14,58 @@ use crate::places::SYS_BLOCK;
 /// RAID controllers may show their disks this long after the system is up.
 const WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
+/// Controllers show their disks one after the other. Of several that fit only the first may be there yet:
+/// when no disk has come for so long, all are.
+const STEADY: Duration = Duration::from_secs(5);
 /// Not disks, whatever their size: they lead to files, memory or other disks. `pmem` is what firmware
 /// downloaded and this system runs from.
 const NOT_DISKS: [&str; 8] = ["loop", "ram", "zram", "pmem", "dm-", "nbd", "fd", "sr"];
 
-/// The one disk that is meant; waits for it to appear.
+/// A disk, and when udev met it, in time since the boot.
+struct Seen {
+    disk: DiskFacts,
+    since: Option<Duration>,
+}
+
+/// The one disk that is meant; waits for it, and for others that might be meant as well, to appear.
 pub fn choose(hints: &DiskHints) -> Result<DiskFacts, NoDisk> {
-    let deadline = Instant::now() + WAIT;
+    let began = Instant::now();
     loop {
-        let disks = all(Path::new(SYS_BLOCK));
-        match target_disk::select(hints, &disks) {
-            Ok(disk) => return Ok(disk.clone()),
-            // Waiting cannot make several into one.
-            Err(error) if error.matching > 1 || Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(POLL),
+        let seen = all(Path::new(SYS_BLOCK), &udev);
+        match decide(hints, &seen, uptime(), began.elapsed()) {
+            Some(chosen) => return chosen,
+            None => std::thread::sleep(POLL),
         }
     }
 }
 
-fn all(sys: &Path) -> Vec<DiskFacts> {
-    let mut disks: Vec<DiskFacts> = fs::read_dir(sys)
+/// `None` while another look may show something else.
+fn decide(
+    hints: &DiskHints,
+    seen: &[Seen],
+    uptime: Duration,
+    waited: Duration,
+) -> Option<Result<DiskFacts, NoDisk>> {
+    let is_old = |since: Duration| uptime.saturating_sub(since) >= STEADY;
+    let is_steady = seen.iter().all(|seen| seen.since.is_some_and(is_old));
+    let is_over = waited >= WAIT;
+    let disks: Vec<DiskFacts> = seen.iter().map(|seen| seen.disk.clone()).collect();
+    match target_disk::select(hints, &disks) {
+        Ok(disk) if is_steady || is_over => Some(Ok(disk.clone())),
+        // Waiting cannot make several into one.
+        Err(error) if error.matching > 1 || is_over => Some(Err(error)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Time since the boot, which is how udev counts.
+fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+fn all(sys: &Path, udev: &dyn Fn(&str) -> BTreeMap<String, String>) -> Vec<Seen> {
+    let mut disks: Vec<Seen> = fs::read_dir(sys)
         .into_iter()
         .flatten()
         .flatten()
@@ -42,9 +74,13 @@ fn all(sys: &Path) -> Vec<DiskFacts> {
         .filter(|name| !sys.join(name).join("partition").exists())
         // One path of a multipath NVMe namespace: the namespace itself is listed too.
         .filter(|name| !sys.join(name).join("hidden").exists() || text(sys, name, "hidden") == "0")
-        .map(|name| facts(sys, &name, &udev(&name)))
+        .map(|name| {
+            let known = udev(&name);
+            let since = known.get("USEC_INITIALIZED").and_then(|micros| micros.parse().ok());
+            Seen { disk: facts(sys, &name, &known), since: since.map(Duration::from_micros) }
+        })
         .collect();
-    disks.sort_by(|one, other| one.name.cmp(&other.name));
+    disks.sort_by(|one, other| one.disk.name.cmp(&other.disk.name));
     disks
 }
 
@@ -126,22 +162,71 @@ mod tests {
         put("vda/size", "16777216\n");
         put("vda/serial", "DISK1\n");
         put("vda/queue/rotational", "1\n");
+        put("vda/ro", "0\n");
         put("vda1/partition", "1\n");
         put("loop0/size", "100\n");
         put("pmem0/size", "300000\n");
         put("nvme0c0n1/hidden", "1\n");
         fs::create_dir_all(dir.path().join("devices/0:0:1:0")).unwrap();
         put("sda/removable", "1\n");
+        put("sda/ro", "1\n");
         std::os::unix::fs::symlink(dir.path().join("devices/0:0:1:0"), sys.join("sda/device"))
             .unwrap();
 
-        let disks = all(&sys);
-        let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+        let udev = |name: &str| {
+            properties(if name == "vda" { "USEC_INITIALIZED=1500000\nID_MODEL=M\n" } else { "" })
+        };
+        let seen = all(&sys, &udev);
+        let names: Vec<&str> = seen.iter().map(|seen| seen.disk.name.as_str()).collect();
         assert_eq!(names, ["sda", "vda"]);
-        assert_eq!((disks[0].removable, disks[0].hctl.as_deref()), (true, Some("0:0:1:0")));
-        let vda = &disks[1];
-        assert_eq!(vda.size_bytes, 8 << 30);
-        assert_eq!((vda.serial.as_deref(), vda.rotational), (Some("DISK1"), true));
+        let [Seen { disk: sda, since: None }, Seen { disk: vda, since: Some(since) }] = &seen[..]
+        else {
+            panic!("udev knows vda, and not sda")
+        };
+        assert_eq!(*since, Duration::from_millis(1500));
+        assert_eq!((sda.removable, sda.read_only, sda.rotational), (true, true, false));
+        assert_eq!((sda.hctl.as_deref(), sda.size_bytes), (Some("0:0:1:0"), 0));
+        assert_eq!((vda.removable, vda.read_only, vda.rotational), (false, false, true));
+        assert_eq!((vda.hctl.as_deref(), vda.size_bytes), (None, 8 << 30));
+        assert_eq!((vda.serial.as_deref(), vda.model.as_deref()), (Some("DISK1"), Some("M")));
+    }
+
+    #[test]
+    fn one_of_several_is_not_taken_while_others_may_be_on_their_way() {
+        let secs = Duration::from_secs;
+        let disk = |name: &str, since: Option<u64>| {
+            let (name, size_bytes) = (name.to_owned(), 8 << 30);
+            let disk = DiskFacts { name, size_bytes, ..DiskFacts::default() };
+            Seen { disk, since: since.map(secs) }
+        };
+        let large = DiskHints {
+            size: Some(target_disk::SizeHint::AtLeast(1 << 30)),
+            ..DiskHints::default()
+        };
+        // Disks, time since the boot, time that was waited, and what comes of it.
+        let later = None;
+        for (seen, uptime, waited, chosen) in [
+            (&[("a", Some(20))][..], 24, 0, later),
+            (&[("a", Some(20))], 25, 0, Some(Ok("a"))),
+            (&[("a", None)], 25, 0, later),
+            (&[("a", None)], 25, 29, later),
+            (&[("a", None)], 25, 30, Some(Ok("a"))),
+            (&[("a", Some(20)), ("b", Some(24))], 25, 0, Some(Err(2))),
+            (&[], 25, 29, later),
+            (&[], 25, 30, Some(Err(0))),
+        ] {
+            let told = format!("{seen:?} at {uptime}, waited {waited}");
+            let seen: Vec<Seen> = seen.iter().map(|(name, since)| disk(name, *since)).collect();
+            let decided = decide(&large, &seen, secs(uptime), secs(waited));
+            let decided = decided.map(|chosen| chosen.map(|disk| disk.name));
+            let decided = decided.map(|chosen| chosen.map_err(|error| error.matching));
+            assert_eq!(decided, chosen.map(|chosen| chosen.map(str::to_owned)), "{told}");
+        }
+        // One that is not meant may still be followed by one that is.
+        let named = DiskHints { name: Some("a".into()), ..DiskHints::default() };
+        let seen = [disk("a", Some(1)), disk("b", Some(24))];
+        assert!(decide(&named, &seen, secs(25), secs(0)).is_none());
+        assert!(decide(&named, &seen, secs(29), secs(4)).is_some());
     }
 
     #[test]
