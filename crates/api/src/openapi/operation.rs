@@ -54,7 +54,7 @@ pub const STORAGE: Problem =
 pub const INTERNAL: Problem = (500, "internal", "the controller failed; its log says why");
 const UNAUTHORIZED: Problem = (401, "unauthorized", "no valid token came with the request");
 const FORBIDDEN: Problem =
-    (403, "forbidden", "the token is good, but its role does not include this");
+    (403, "forbidden", "who asks is known, but the role does not include this");
 const IDENTITY: Problem = (
     503,
     "identity-provider",

@@ -232,12 +232,12 @@ impl Gate {
         if principal.role.includes(role) {
             return Admitted::As(known);
         }
+        let (who, has, needed) = (&known.0, known.1, role.as_str());
         let detail = format!(
-            "this token's role is {}; ask an admin for one with the role {} (`shoal token create`)",
-            known.1,
-            role.as_str()
+            "{who} has the role {has}; ask an admin for a token with the role {needed} \
+             (`shoal token create`), or for that role"
         );
-        let title = "the token's role does not include this";
+        let title = "your role does not include this";
         Admitted::Denied(known, refuse(StatusCode::FORBIDDEN, "forbidden", title, detail))
     }
 }

@@ -275,7 +275,7 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     assert_eq!(status("GET", "/api/v1/jobs").await.0, 200);
     let (refused, why) = status("POST", "/api/v1/jobs").await;
     assert_eq!(refused, 403);
-    assert!(why.contains("role is reader") && why.contains("role operator"), "{why}");
+    assert!(why.contains("has the role reader") && why.contains("the role operator"), "{why}");
     let listed = controller.get("/api/v1/tokens").await;
     let listed = &listed["tokens"][0];
     assert_eq!((&listed["id"], &listed["name"]), (&made["id"], &json!("watcher")));
