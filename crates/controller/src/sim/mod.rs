@@ -21,6 +21,8 @@ use std::time::Instant;
 
 use world::World;
 
+use crate::store::Store;
+
 /// Rules broken on purpose, here and never in the product: a simulation that does not see them is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutant {
@@ -49,8 +51,8 @@ struct Ended {
     trace: Vec<String>,
 }
 
-fn run(seed: u64, mutant: Option<Mutant>) -> Ended {
-    let mut world = World::new(seed, mutant);
+fn run(seed: u64, mutant: Option<Mutant>, store: &Store) -> Ended {
+    let mut world = World::new(seed, mutant, store.clone());
     world.run();
     world.ended()
 }
@@ -72,8 +74,9 @@ struct Sums {
 /// Runs these seeds; the first violation ends it.
 fn survive(seeds: impl Iterator<Item = u64>, is_told: bool) -> Sums {
     let mut sums = Sums::default();
+    let store = Store::in_memory().expect("a database in memory");
     for seed in seeds {
-        let ended = run(seed, None);
+        let ended = run(seed, None, &store);
         if is_told {
             ended.trace.iter().for_each(|line| println!("{line}"));
         }
@@ -119,6 +122,7 @@ const SEEDS_TO_CATCH: u64 = 300;
 
 #[test]
 fn every_rule_that_is_broken_on_purpose_is_seen() {
+    let store = Store::in_memory().unwrap();
     for mutant in [
         Mutant::EveryAnswerPermits,
         Mutant::SerialForged,
@@ -129,7 +133,7 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
         Mutant::NoDeadlines,
     ] {
         let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
-            let first = run(seed, Some(mutant)).violations.into_iter().next()?;
+            let first = run(seed, Some(mutant), &store).violations.into_iter().next()?;
             Some((seed, first))
         });
         println!("sim: {mutant:?} is seen: {caught:?}");
@@ -139,5 +143,8 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
 
 #[test]
 fn a_seed_goes_the_same_way_each_time() {
-    assert_eq!(run(7, None).trace, run(7, None).trace);
+    // In a fresh database as in one that had other seeds.
+    let [store, other] = [(); 2].map(|()| Store::in_memory().unwrap());
+    run(8, None, &other);
+    assert_eq!(run(7, None, &store).trace, run(7, None, &other).trace);
 }

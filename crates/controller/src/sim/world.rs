@@ -67,11 +67,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
+    /// With a store in memory, whatever is in it.
+    pub fn new(seed: u64, mutant: Option<Mutant>, store: Store) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
         let count = random.usize(1..3);
         let is_miswired = count == 2 && random.u32(0..100) < 20;
-        let store = Store::in_memory().expect("a database in memory");
+        store.empty().expect("a database in memory");
         let machine = |index: usize| {
             let board = if is_miswired { count - 1 - index } else { index };
             Machine {
