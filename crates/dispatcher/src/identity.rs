@@ -55,6 +55,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_kernel_has_an_id_for_this_boot() {
+        let id = boot_id().unwrap();
+        assert_eq!(id.len(), 36, "{id:?}");
+        let other = "4c4c4544-004b-4d10-8032-b7c04f463533";
+        assert!(recipe::uuid::contradict(&id, other), "{id:?} is no UUID");
+    }
+
+    #[test]
     fn only_the_named_machine_passes() {
         for (serial, wanted, passes) in [
             ("SN1", "SN1", true),

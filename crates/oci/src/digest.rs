@@ -158,22 +158,36 @@ mod tests {
         }
     }
 
+    /// FIPS 180-2, appendices B.1 and C.1.
+    const ABC: [&str; 2] = [
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+         2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+    ];
+
     #[test]
     fn a_stream_is_judged_at_its_end() {
-        for algorithm in ["sha256", "sha512"] {
-            let zeros = if algorithm == "sha256" { 64 } else { 128 };
-            let mut verifier =
-                Verifier::new(format!("{algorithm}:{}", "0".repeat(zeros)).parse().unwrap());
-            verifier.update(b"ab");
-            verifier.update(b"c");
-            let found = verifier.verify().unwrap_err();
-            let mut verifier = Verifier::new(found.clone());
-            verifier.update(b"abc");
-            assert_eq!(verifier.verify(), Ok(found));
+        for abc in ABC {
+            let abc: Digest = abc.parse().unwrap();
+            let other = abc.as_str().replace('d', "e").parse().unwrap();
+            for (expected, verdict) in [(abc.clone(), Ok(abc.clone())), (other, Err(abc))] {
+                let mut verifier = Verifier::new(expected);
+                verifier.update(b"ab");
+                verifier.update(b"c");
+                assert_eq!(verifier.verify(), verdict);
+            }
         }
-        assert_eq!(
-            Digest::of(b"abc").as_str(),
-            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(Digest::of(b"abc").as_str(), ABC[0]);
+    }
+
+    #[test]
+    fn the_parts_of_a_digest_are_what_its_text_says() {
+        for (text, algorithm) in ABC.into_iter().zip(["sha256", "sha512"]) {
+            let digest: Digest = text.parse().unwrap();
+            assert_eq!(digest.algorithm(), algorithm);
+            assert_eq!(format!("{algorithm}:{}", digest.hex()), text);
+            assert_eq!(digest.to_string(), text);
+            assert_eq!(String::from(digest), text);
+        }
     }
 }

@@ -187,6 +187,37 @@ mod tests {
     }
 
     #[test]
+    fn a_size_is_met_to_the_byte_or_within_a_hundredth() {
+        const SIZE: u64 = 200_000;
+        for (hint, least, most) in [
+            (SizeHint::AtLeast(SIZE), SIZE, u64::MAX),
+            (SizeHint::AtMost(SIZE), 1, SIZE),
+            (SizeHint::About(SIZE), 198_000, 202_000),
+        ] {
+            let hints = DiskHints { size: Some(hint), ..DiskHints::default() };
+            let fits = |size: u64| select(&hints, &[disk("sda", "A1", size)]).is_ok();
+            assert!(fits(least) && fits(most), "{hint:?}");
+            assert!(!fits(least - 1), "{hint:?}");
+            assert!(most == u64::MAX || !fits(most + 1), "{hint:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_meant() {
+        let good = disk("sda", "A1", 1 << 30);
+        assert!(select(&DiskHints::default(), std::slice::from_ref(&good)).is_ok());
+        for bad in [
+            DiskFacts { size_bytes: 0, ..good.clone() },
+            DiskFacts { removable: true, ..good.clone() },
+            DiskFacts { read_only: true, ..good.clone() },
+            DiskFacts { optical: true, ..good.clone() },
+        ] {
+            let refused = select(&DiskHints::default(), std::slice::from_ref(&bad)).unwrap_err();
+            assert_eq!(refused.matching, 0, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn the_refusal_lists_what_is_there() {
         let error = select(&DiskHints::default(), &[]).unwrap_err().to_string();
         assert!(error.contains("no disk at all"), "{error}");

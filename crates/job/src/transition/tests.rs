@@ -159,6 +159,21 @@ fn a_permit_is_granted_once_and_success_needs_it() {
 }
 
 #[test]
+fn a_machine_may_say_that_it_failed_as_soon_as_it_may_run() {
+    let reported = Event::Reported(Outcome::Failed(failure("partition.service")));
+    for state in reachable() {
+        let may_run = [Stage::BootingMaintenance, Stage::AwaitingMachine, Stage::Writing]
+            .map(State::Provisioning)
+            .contains(&state);
+        let next = transition(&state, &reported);
+        assert_eq!(next.is_ok(), may_run, "{state:?}");
+        if let Ok(next) = next {
+            assert_eq!(next.outcome(), Some(&Outcome::Failed(failure("partition.service"))));
+        }
+    }
+}
+
+#[test]
 fn news_of_another_action_is_refused() {
     for state in reachable() {
         for event in all_events() {
