@@ -133,14 +133,15 @@ impl Store {
     pub fn empty(&self) -> rusqlite::Result<()> {
         let db = self.at_once.as_ref().expect("a store in memory");
         let db = db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
-        let tables = tables.query_map([], |row| row.get(0))?;
-        let tables: Vec<String> = tables.collect::<Result<_, _>>()?;
-        db.execute_batch("PRAGMA foreign_keys = OFF")?;
+        // Who refers to others came after them.
+        let newest_first =
+            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid DESC";
+        let tables: Vec<String> =
+            db.prepare(newest_first)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for table in tables {
             db.execute(&format!("DELETE FROM {table}"), [])?;
         }
-        db.execute_batch("PRAGMA foreign_keys = ON")
+        Ok(())
     }
 
     /// Whether the disk has room for new jobs.
