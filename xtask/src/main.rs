@@ -174,7 +174,9 @@ fn main() -> anyhow::Result<()> {
             debug_programs()?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
-        Task::Sim { seeds, first_seed } => sim(seeds, first_seed),
+        Task::Sim { seeds, first_seed } => {
+            sim(&["--release", "-p", "controller"], seeds, first_seed)
+        }
         Task::FirstRun => {
             debug_programs()?;
             first_run::first_run(&root, &root.join("target/debug"))
@@ -195,10 +197,11 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The controller is a program: its simulation is a test of its own.
-fn sim(seeds: u64, first_seed: u64) -> anyhow::Result<()> {
+fn sim(build: &[&str], seeds: u64, first_seed: u64) -> anyhow::Result<()> {
     let status = Command::new("cargo")
-        .args(["test", "--release", "--locked", "-p", "controller", "--"])
-        .args(["--nocapture", "sim::nothing_that_must_never_happen_happens"])
+        .args(["test", "--locked", "--bin", "shoal-controller"])
+        .args(build)
+        .args(["--", "--nocapture", "sim::nothing_that_must_never_happen_happens"])
         .env("SHOAL_SIM_SEEDS", seeds.to_string())
         .env("SHOAL_SIM_FIRST", first_seed.to_string())
         .status()
@@ -206,6 +209,9 @@ fn sim(seeds: u64, first_seed: u64) -> anyhow::Result<()> {
     anyhow::ensure!(status.success(), "the simulation ended with {status}");
     Ok(())
 }
+
+/// Of the simulation in `test`, which has the tests' own build for it.
+const SIM_SEEDS: u64 = 20_000;
 
 /// Of each fuzz target in `test`: what broke recently breaks soon.
 const FUZZ_SECS: u32 = 5;
@@ -224,6 +230,8 @@ fn test(root: &Path) -> anyhow::Result<()> {
     let minutes = || began.elapsed().as_secs_f32() / 60.0;
     validate::validate(root)?;
     println!("validate: passed after {:.1} min", minutes());
+    sim(&["--workspace"], SIM_SEEDS, 0)?;
+    println!("sim: survived after {:.1} min", minutes());
     // Most of it is one process after the other, and so is most of what is next.
     let again = images::Again::begin(root)?;
     let sample = points::Arguments { every: SAMPLE };

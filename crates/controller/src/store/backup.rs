@@ -33,7 +33,7 @@ pub fn version(file: &Path) -> anyhow::Result<usize> {
 /// Brings a restored database up to this program, and ends every open job in one transaction: what
 /// became of their machines since the backup is not known. Answers the jobs' ids.
 pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<String>> {
-    let db = Db::new(connect::open(&data_dir.join(FILE))?);
+    let db = Db::new(connect::open(&data_dir.join(FILE))?)?;
     let transaction = db.unchecked_transaction()?;
     let open = open_jobs(&db)?;
     for id in &open {

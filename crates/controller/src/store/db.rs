@@ -4,6 +4,7 @@
 
 use std::ops::Deref;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
 /// More than there are statements in this program.
@@ -12,9 +13,12 @@ const STATEMENTS_MAX: usize = 128;
 pub struct Db(Connection);
 
 impl Db {
-    pub fn new(connection: Connection) -> Db {
+    pub fn new(connection: Connection) -> rusqlite::Result<Db> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Db(connection)
+        // Else plans may depend on values, and a `LIMIT ?` alone has its statement compiled anew each time
+        // (https://www.sqlite.org/c3ref/c_dbconfig_defensive.html, SQLITE_DBCONFIG_ENABLE_QPSG).
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        Ok(Db(connection))
     }
 
     pub fn query_row<T, P: Params>(
@@ -41,5 +45,22 @@ impl Deref for Db {
 
     fn deref(&self) -> &Connection {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_compiled_once_whatever_is_bound_to_it() {
+        let db = Db::new(super::super::connect::open_in_memory().unwrap()).unwrap();
+        let sql = "SELECT seq FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        for limit in 1..4 {
+            let mut query = db.prepare(sql).unwrap();
+            assert_eq!(query.query([0, limit]).unwrap().next().unwrap().map(|_| ()), None);
+        }
+        let query = db.prepare(sql).unwrap();
+        assert_eq!(query.get_status(rusqlite::StatementStatus::RePrepare), 0);
     }
 }

@@ -89,8 +89,8 @@ impl Store {
         // Before anything is written: the disk may be full already.
         let reserve = Arc::new(reserve::Reserve::open(dir).context("keep a reserve")?);
         let file = dir.join(FILE);
-        let connection = Db::new(connect::open(&file)?);
-        let read_only = Db::new(connect::open_reader(&file)?);
+        let connection = Db::new(connect::open(&file)?)?;
+        let read_only = Db::new(connect::open_reader(&file)?)?;
         let (writer, queue) = mpsc::sync_channel(QUEUE_MAX);
         let commits = Arc::new(watch::Sender::new(0));
         let announce = commits.clone();
@@ -117,7 +117,7 @@ impl Store {
     /// first poll. For tests that are to go the same way each time.
     #[cfg(test)]
     pub fn in_memory() -> anyhow::Result<Store> {
-        let db = Db::new(connect::open_in_memory()?);
+        let db = Db::new(connect::open_in_memory()?)?;
         Ok(Store {
             writer: mpsc::sync_channel(0).0,
             reader: mpsc::channel().0,
