@@ -85,6 +85,12 @@ pub struct Shape<'a> {
     pub slots: &'a str,
 }
 
+/// Whose thread this is, where worlds go on side by side.
+fn lane() -> Option<String> {
+    let thread = std::thread::current();
+    thread.name().filter(|name| *name != "main").map(str::to_owned)
+}
+
 impl World {
     pub fn new(root: &Path, name: &str) -> anyhow::Result<World> {
         let dir = root.join("target/e2e").join(name);
@@ -114,9 +120,7 @@ impl World {
 
     /// A line of the story, with the time since the beginning, and whose it is where there are several.
     pub fn tell(&self, line: &str) {
-        let thread = std::thread::current();
-        let lane = thread.name().filter(|name| *name != "main");
-        let lane = lane.map(|name| format!("{name:<10} ")).unwrap_or_default();
+        let lane = lane().map(|name| format!("{name:<10} ")).unwrap_or_default();
         println!("[{:6.1} s] {lane}{line}", self.began.elapsed().as_secs_f32());
     }
 
@@ -179,7 +183,7 @@ impl World {
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             // Two of one machine that wait for each other would keep others from a processor.
-            .args(["--cpus", "1"])
+            .args(["--cpus", if lane().is_some() { "1" } else { "2" }])
             .args(["--mac", MAC, "--uuid", UUID])
             .args(["--ssh-port", &ssh_port.to_string()])
             .arg("--disk")
