@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::succeed;
+
 /// What loses its power.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum What {
@@ -437,13 +439,6 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         report(Command::new("umount").arg(&self.0).status());
     }
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", text.trim());
-    Ok(())
 }
 
 /// What goes wrong while things are put away is told, and that is all that can be done.

@@ -7,26 +7,22 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use sha2::{Digest, Sha256};
+
+use crate::succeed;
 
 /// A disk that an ordinary system would check, mount and swap on.
 pub fn tempting(disk: &Path) -> anyhow::Result<()> {
-    let run = |command: &mut Command| {
-        let output = command.output().with_context(|| format!("run {command:?}"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{command:?} failed: {said}");
-        anyhow::Ok(())
-    };
     let sgdisk = ["--new=1:2048:+512M", "--new=2:0:+64M", "--typecode=2:8200"];
-    run(Command::new("sgdisk").args(sgdisk).arg(disk))?;
+    succeed(Command::new("sgdisk").args(sgdisk).arg(disk))?;
     // Partition 1 begins at sector 2048.
     let ext4 = ["-q", "-L", "root", "-E", "offset=1048576"];
-    run(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
+    succeed(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
     // mkswap knows no offset: its header is made elsewhere.
     let swap = disk.with_extension("swap");
     fs::File::create(&swap)?.set_len(64 << 20)?;
-    run(Command::new("mkswap").arg(&swap))?;
+    succeed(Command::new("mkswap").arg(&swap))?;
     let header = fs::read(&swap)?;
     fs::remove_file(&swap)?;
     fs::File::options().write(true).open(disk)?.write_all_at(&header, 513 << 20)?;
