@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
 use crate::{App, now_ms};
-use crate::{boot_progress, boot_watch, kept, power_watch};
+use crate::{boot_progress, boot_watch, evidence, kept, power_watch};
 
 /// Actions under way at once, over all BMCs that answer in good time.
 const WORKERS_MAX: usize = 256;
@@ -136,6 +136,7 @@ pub fn start(app: App) -> Driver {
         watch.spawn(boot_watch::run(app.clone()));
         watch.spawn(boot_progress::run(app.clone()));
         watch.spawn(kept::run(app.clone()));
+        watch.spawn(evidence::run(app.clone()));
         watch.spawn(power_watch::run(app.clone()));
         tokio::select! {
             () = run(app, &mut workers) => {}

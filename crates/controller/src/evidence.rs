@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What a failed job leaves behind for those who have to find out why: in one directory per job,
 //! bounded, without secrets. To keep it never fails a job: what cannot be written is logged.
+//!
+//! Most jobs go well, and what is known of them goes with them: it is in memory until it is old, much, or of
+//! a job that failed. What a crash takes with it is of the last minute.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -21,6 +24,11 @@ const FILE_BYTES_MAX: u64 = 2 << 20;
 /// Jobs whose evidence is kept, the newest ones.
 const JOBS_MAX: usize = 1000;
 const EVENTS_PAGE: usize = 1000;
+/// Of all jobs together in memory; beyond it all are written.
+const PENDING_BYTES_MAX: usize = 32 << 20;
+/// How old it may be there.
+const PENDING_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 const CUT: &[u8] = b"{\"cut\":\"more was not kept\"}\n";
 
 /// One line for each request for the job's media.
@@ -32,6 +40,35 @@ pub struct Evidence {
     dir: PathBuf,
     /// Whose evidence is whole, the oldest first; at the start, whose there is.
     kept: Mutex<VecDeque<String>>,
+    pending: Mutex<Pending>,
+}
+
+/// Lines that are in no file yet.
+#[derive(Debug, Default)]
+struct Pending {
+    jobs: HashMap<String, Lines>,
+    bytes: usize,
+}
+
+/// Those of one job, each with its file's name.
+#[derive(Debug)]
+struct Lines {
+    since: Instant,
+    lines: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Pending {
+    fn take(&mut self, job_id: &str) -> Option<Lines> {
+        let lines = self.jobs.remove(job_id)?;
+        self.bytes -= lines.bytes();
+        Some(lines)
+    }
+}
+
+impl Lines {
+    fn bytes(&self) -> usize {
+        self.lines.iter().map(|(_, line)| line.len()).sum()
+    }
 }
 
 impl Evidence {
@@ -39,7 +76,7 @@ impl Evidence {
         let dir = data_dir.join("evidence");
         make_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
         let kept = by_age(&dir).with_context(|| format!("list {}", dir.display()))?;
-        let evidence = Evidence { dir, kept: Mutex::new(kept) };
+        let evidence = Evidence { dir, kept: Mutex::new(kept), pending: Mutex::default() };
         evidence.sweep();
         Ok(evidence)
     }
@@ -51,7 +88,50 @@ impl Evidence {
         name: &'static str,
         lines: impl IntoIterator<Item = T>,
     ) {
-        self.log(job_id, self.write(job_id, name, lines, true));
+        let lines: Result<Vec<_>, _> = lines.into_iter().map(|line| line_of(&line)).collect();
+        let lines = match lines {
+            Ok(lines) => lines,
+            Err(error) => return self.log(job_id, Err(error)),
+        };
+        let is_much = {
+            let mut pending = self.pending();
+            pending.bytes += lines.iter().map(Vec::len).sum::<usize>();
+            let of_job = pending.jobs.entry(job_id.to_owned());
+            let of_job =
+                of_job.or_insert_with(|| Lines { since: Instant::now(), lines: Vec::new() });
+            of_job.lines.extend(lines.into_iter().map(|line| (name, line)));
+            pending.bytes > PENDING_BYTES_MAX
+        };
+        if is_much {
+            self.write_older(Duration::ZERO);
+        }
+    }
+
+    /// Puts into the files what was in memory only, for so long at least.
+    pub fn write_older(&self, age: Duration) {
+        let old: Vec<String> = {
+            let pending = self.pending();
+            let is_old = |lines: &Lines| lines.since.elapsed() >= age;
+            let old = pending.jobs.iter().filter(|(_, lines)| is_old(lines));
+            old.map(|(job_id, _)| job_id.clone()).collect()
+        };
+        old.iter().for_each(|job_id| self.write_pending(job_id));
+    }
+
+    fn write_pending(&self, job_id: &str) {
+        let Some(Lines { lines, .. }) = self.pending().take(job_id) else { return };
+        let mut lines = lines.into_iter().peekable();
+        while let Some((name, first)) = lines.next() {
+            let mut of_file = vec![first];
+            while let Some((_, line)) = lines.next_if(|(next, _)| *next == name) {
+                of_file.push(line);
+            }
+            self.log(job_id, self.write(job_id, name, of_file, true));
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces a job's file.
@@ -61,7 +141,8 @@ impl Evidence {
         name: &'static str,
         lines: impl IntoIterator<Item = T>,
     ) {
-        self.log(job_id, self.write(job_id, name, lines, false));
+        let lines: Result<Vec<_>, _> = lines.into_iter().map(|line| line_of(&line)).collect();
+        self.log(job_id, lines.and_then(|lines| self.write(job_id, name, lines, false)));
     }
 
     /// A failed job is complete: its evidence is the newest. The oldest beyond [`JOBS_MAX`] goes; that
@@ -77,6 +158,7 @@ impl Evidence {
 
     /// A job that went well needs none.
     pub fn forget(&self, job_id: &str) {
+        self.pending().take(job_id);
         self.kept().retain(|id| id != job_id);
         self.remove(job_id);
     }
@@ -107,11 +189,11 @@ impl Evidence {
         }
     }
 
-    fn write<T: Serialize>(
+    fn write(
         &self,
         job_id: &str,
         name: &str,
-        lines: impl IntoIterator<Item = T>,
+        lines: Vec<Vec<u8>>,
         is_added: bool,
     ) -> io::Result<()> {
         let dir = self.dir.join(job_id);
@@ -129,10 +211,8 @@ impl Evidence {
             if size > FILE_BYTES_MAX {
                 break;
             }
-            let from = text.len();
-            serde_json::to_writer(&mut text, &line)?;
-            text.push(b'\n');
-            size += (text.len() - from) as u64;
+            text.extend_from_slice(&line);
+            size += line.len() as u64;
             if size > FILE_BYTES_MAX {
                 text.extend_from_slice(CUT);
             }
@@ -141,6 +221,7 @@ impl Evidence {
     }
 
     fn files(&self, job_id: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+        self.write_pending(job_id);
         let entries = match fs::read_dir(self.dir.join(job_id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -152,6 +233,24 @@ impl Evidence {
         }
         files.sort();
         Ok(files)
+    }
+}
+
+fn line_of(line: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Writes what is old, until it is dropped.
+pub async fn run(app: App) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let evidence = app.evidence.clone();
+        let writing = tokio::task::spawn_blocking(move || evidence.write_older(PENDING_MAX));
+        if let Err(error) = writing.await {
+            tracing::error!(%error, "cannot keep evidence");
+        }
     }
 }
 
@@ -175,6 +274,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
 pub fn keep(app: &App, job: &JobRow) {
     match job.state.outcome() {
         Some(job::Outcome::Failed(_)) => {
+            app.evidence.write_pending(&job.id);
             let (requests, dropped) = app.media.requests(&job.id);
             if !requests.is_empty() {
                 let dropped = (dropped > 0).then(|| serde_json::json!({"earlier": dropped}));
@@ -269,11 +369,32 @@ mod tests {
         assert_eq!(count(), JOBS_MAX);
         // One under way does not count; one that ends pushes out the oldest.
         evidence.append("under-way", MEDIA_READS, ["x"]);
+        assert_eq!(count(), JOBS_MAX);
+        evidence.write_older(Duration::ZERO);
         assert_eq!(count(), JOBS_MAX + 1);
         evidence.append("new", MEDIA_READS, ["x"]);
+        evidence.write_pending("new");
         evidence.is_whole("new");
         evidence.is_whole("new");
         assert_eq!(count(), JOBS_MAX + 1);
         assert!(evidence.dir.join("new").exists() && evidence.dir.join("under-way").exists());
+    }
+
+    #[test]
+    fn what_is_much_is_written_and_what_is_forgotten_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let evidence = Evidence::open(dir.path()).unwrap();
+        let written = |job: &str| evidence.dir.join(job).exists();
+        evidence.append("well", MEDIA_READS, ["x"]);
+        evidence.write_older(PENDING_MAX);
+        evidence.forget("well");
+        evidence.append("failed", MEDIA_READS, ["x"]);
+        assert!(!written("failed"));
+        let line = "x".repeat(1 << 20);
+        for _ in 0..PENDING_BYTES_MAX >> 20 {
+            evidence.append("talkative", MEDIA_READS, [&line]);
+        }
+        assert!(written("failed") && written("talkative") && !written("well"));
+        assert_eq!(evidence.pending().bytes, 0);
     }
 }

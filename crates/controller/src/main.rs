@@ -37,6 +37,7 @@ mod tests;
 mod tokens;
 mod updates;
 mod visit;
+mod vouched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub struct App {
     pub throttle: Arc<http::Throttle>,
     /// The identity provider, if there is one.
     pub oidc: Option<Arc<oidc::Oidc>>,
+    /// Whose certificates are taken in place of a token.
+    pub clients: Option<Arc<clients::Clients>>,
     /// Sessions of BMCs that are being ended.
     pub logouts: TaskTracker,
 }
@@ -97,7 +100,8 @@ fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;
         let driver = driver::start(app.clone());
-        let (kept, logouts) = (app.kept.clone(), app.logouts.clone());
+        let (kept, logouts, evidence) =
+            (app.kept.clone(), app.logouts.clone(), app.evidence.clone());
         let served = http::serve(app).await;
         driver.stop().await;
         kept.end(&logouts);
@@ -105,6 +109,7 @@ fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
         if tokio::time::timeout(LOGOUTS_MAX, logouts.wait()).await.is_err() {
             tracing::warn!("a BMC did not end its session in time; it will by itself");
         }
+        evidence.write_older(Duration::ZERO);
         served
     });
     runtime.shutdown_timeout(BLOCKING_MAX);
@@ -129,6 +134,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())
         .context("open the registry")?;
     let oidc = settings.oidc.clone().map(oidc::Oidc::new).transpose()?.map(Arc::new);
+    let clients = settings.clients.clone().map(clients::Clients::new).transpose()?.map(Arc::new);
     Ok(App {
         settings: Arc::new(settings),
         store,
@@ -143,6 +149,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         kept: Arc::default(),
         throttle: Arc::default(),
         oidc,
+        clients,
         logouts: TaskTracker::new(),
     })
 }

@@ -189,6 +189,13 @@ impl Media {
         Ok(etag)
     }
 
+    /// The hash of a file that was hashed already, and its size.
+    pub fn known_etag_of(&self, path: &Path) -> io::Result<Option<(String, u64)>> {
+        let metadata = fs::metadata(path)?;
+        let etag = self.known_etag(path, version_of(&metadata));
+        Ok(etag.map(|etag| (etag, metadata.len())))
+    }
+
     fn known_etag(&self, path: &Path, version: Version) -> Option<String> {
         let etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
         etags.get(path).filter(|(of, _)| *of == version).map(|(_, etag)| etag.clone())

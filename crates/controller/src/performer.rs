@@ -168,11 +168,13 @@ async fn build_task_medium(app: &App, job: &JobRow) -> Done {
         withholds_secrets: !app.settings.plain_http && recipe.without_secrets() != recipe,
     };
     let iso = task_iso(&recipe, &attempt, &job.id).map_err(&failed)?;
-    app.media
-        .keep_task(&job.attempt, &iso)
-        .map_err(|error| failed(format!("store the task medium: {error}")))?;
-    let digest = hex::encode(crate::keys::sha256(&iso));
-    Ok(format!("task.iso: {} bytes, sha256 {digest}", iso.len()))
+    let story =
+        format!("task.iso: {} bytes, sha256 {}", iso.len(), hex::encode(crate::keys::sha256(&iso)));
+    let (media, attempt) = (app.media.clone(), job.attempt.clone());
+    let keeping = tokio::task::spawn_blocking(move || media.keep_task(&attempt, &iso));
+    let kept = keeping.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    kept.map_err(|error| failed(format!("store the task medium: {error}")))?;
+    Ok(story)
 }
 
 fn task_iso(

@@ -7,14 +7,14 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use api::access::Role;
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use url::Url;
 
 use crate::clients;
 use crate::listeners::{self, Addresses, Socket, Urls};
 use crate::oidc;
+use crate::vouched::Gift;
 
 /// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
 const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
@@ -128,18 +128,6 @@ fn time_scale(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `ROLE=…` of those whom others vouch for; `form` says how all of it is written.
-pub fn role_given<'a>(text: &'a str, form: &str) -> Result<(Role, &'a str), String> {
-    let (role, rest) = text.split_once('=').ok_or(form)?;
-    let role = [Role::Reader, Role::Operator, Role::Admin]
-        .into_iter()
-        .find(|known| known.as_str() == role)
-        .ok_or(
-            "the role is reader, operator or admin; publishers get tokens (`shoal token create`)",
-        )?;
-    Ok((role, rest))
-}
-
 /// Certificates of clients, taken beside tokens.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ClientArgs {
@@ -148,20 +136,34 @@ pub struct ClientArgs {
         long,
         env = "SHOAL_CLIENT_CA_FILE",
         value_name = "FILE",
-        requires = "client_roles",
         conflicts_with = "dangerously_plain_http"
     )]
     pub client_ca_file: Option<PathBuf>,
+    /// Revocation lists of these CAs, as PEM; read again whenever the file changes. With it a certificate
+    /// counts only while every CA above it has a list here that is not out of date.
+    #[arg(long, env = "SHOAL_CLIENT_CRL_FILE", value_name = "FILE", requires = "client_ca_file")]
+    pub client_crl_file: Option<PathBuf>,
     /// The role (reader, operator or admin) of a certificate with this DNS name or URI; one * may stand at its
     /// end or beginning; can be given several times.
     #[arg(long = "client-role", value_name = "ROLE=NAME", value_parser = clients::parse_role,
           requires = "client_ca_file")]
-    pub client_roles: Vec<(Role, clients::Pattern)>,
+    pub client_roles: Vec<(Gift, clients::Pattern)>,
+    /// A certificate with this name, written as above, pushes to the registry below PREFIX and pulls from
+    /// there; can be given several times.
+    #[arg(long = "client-publish", value_name = "PREFIX=NAME", value_parser = clients::parse_publish,
+          requires = "client_ca_file")]
+    pub client_publish: Vec<(Gift, clients::Pattern)>,
 }
 
 impl ClientArgs {
-    fn settings(self) -> Option<clients::Settings> {
-        Some(clients::Settings { ca_file: self.client_ca_file?, roles: self.client_roles })
+    fn settings(self) -> anyhow::Result<Option<clients::Settings>> {
+        let Some(ca_file) = self.client_ca_file else { return Ok(None) };
+        let given = [self.client_roles, self.client_publish].concat();
+        ensure!(
+            !given.is_empty(),
+            "--client-ca-file gives nobody anything; add --client-role or --client-publish"
+        );
+        Ok(Some(clients::Settings { ca_file, crl_file: self.client_crl_file, given }))
     }
 }
 
@@ -171,7 +173,7 @@ pub struct OidcArgs {
     /// The OpenID Connect issuer whose tokens are taken, exactly as they name it, such as
     /// https://login.example.org/realms/infra.
     #[arg(long, env = "SHOAL_OIDC_ISSUER", value_name = "URL", value_parser = oidc::check_issuer,
-          requires_all = ["oidc_audience", "oidc_roles"])]
+          requires = "oidc_audience")]
     pub oidc_issuer: Option<String>,
     /// Which tokens are for this controller: their `aud`.
     #[arg(long, env = "SHOAL_OIDC_AUDIENCE", value_name = "AUDIENCE", requires = "oidc_issuer")]
@@ -179,8 +181,13 @@ pub struct OidcArgs {
     /// The role (reader, operator or admin) of those in whose claim VALUE is; can be given several times.
     #[arg(long = "oidc-role", value_name = "ROLE=VALUE", value_parser = oidc::parse_role,
           requires = "oidc_issuer")]
-    pub oidc_roles: Vec<(Role, String)>,
-    /// The claim that roles hang on; with dots for a claim within another, such as realm_access.roles.
+    pub oidc_roles: Vec<(Gift, String)>,
+    /// Those in whose claim VALUE is push to the registry below PREFIX and pull from there; can be given
+    /// several times.
+    #[arg(long = "oidc-publish", value_name = "PREFIX=VALUE", value_parser = oidc::parse_publish,
+          requires = "oidc_issuer")]
+    pub oidc_publish: Vec<(Gift, String)>,
+    /// The claim that all this hangs on; with dots for a claim within another, such as realm_access.roles.
     #[arg(long, env = "SHOAL_OIDC_CLAIM", value_name = "CLAIM", default_value = "groups")]
     pub oidc_claim: String,
     /// The issuer's keys as a JSON Web Key Set, where the issuer itself cannot be asked for them.
@@ -198,17 +205,25 @@ pub struct OidcArgs {
 }
 
 impl OidcArgs {
-    fn settings(self) -> Option<oidc::Settings> {
-        Some(oidc::Settings {
-            issuer: self.oidc_issuer?,
-            audience: self.oidc_audience?,
+    fn settings(self) -> anyhow::Result<Option<oidc::Settings>> {
+        let (Some(issuer), Some(audience)) = (self.oidc_issuer, self.oidc_audience) else {
+            return Ok(None);
+        };
+        let given = [self.oidc_roles, self.oidc_publish].concat();
+        ensure!(
+            !given.is_empty(),
+            "--oidc-issuer gives nobody anything; add --oidc-role or --oidc-publish"
+        );
+        Ok(Some(oidc::Settings {
+            issuer,
+            audience,
             claim: self.oidc_claim,
-            roles: self.oidc_roles,
+            given,
             keys: match self.oidc_jwks_file {
                 Some(path) => oidc::Source::File(path),
                 None => oidc::Source::Discovery { ca_file: self.oidc_ca_file },
             },
-        })
+        }))
     }
 }
 
@@ -295,8 +310,8 @@ impl Settings {
             http_boot_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
-            clients: args.clients.settings(),
-            oidc: args.oidc.settings(),
+            clients: args.clients.settings()?,
+            oidc: args.oidc.settings()?,
             registry: args.registry,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
@@ -364,23 +379,26 @@ fn base(url: Url, flag: &str) -> anyhow::Result<Url> {
 
 #[cfg(test)]
 mod tests {
+    use api::access::Role;
+
     use super::*;
 
     #[test]
     fn an_identity_provider_is_told_whole_or_not_at_all() {
         let parse = |line: &str| {
             let all = ["shoal-controller", "serve", "--data-dir", "d"];
-            Args::try_parse_from(all.into_iter().chain(line.split_whitespace())).map(|args| {
-                let Command::Serve(args) = args.command else { panic!("it says serve") };
-                args.oidc.settings()
-            })
+            let args = Args::try_parse_from(all.into_iter().chain(line.split_whitespace()))?;
+            let Command::Serve(args) = args.command else { panic!("it says serve") };
+            args.oidc.settings()
         };
         assert!(parse("").unwrap().is_none());
         let given = "--oidc-issuer https://id.example/x --oidc-audience shoal \
-                     --oidc-role admin=root --oidc-role reader=all";
+                     --oidc-role admin=root --oidc-publish ci/=builders";
         let settings = parse(given).unwrap().unwrap();
         assert_eq!(settings.issuer, "https://id.example/x");
-        assert_eq!(settings.roles, [(Role::Admin, "root".into()), (Role::Reader, "all".into())]);
+        let publish = Gift::Publish("ci/".parse().unwrap());
+        let given = [(Gift::Role(Role::Admin), "root".into()), (publish, "builders".into())];
+        assert_eq!(settings.given, given);
         assert_eq!(settings.claim, "groups");
         for bad in [
             "--oidc-issuer https://id.example",
@@ -390,6 +408,8 @@ mod tests {
             "--oidc-issuer http://id.example --oidc-audience shoal --oidc-role admin=root",
             "--oidc-issuer https://id.example --oidc-audience shoal --oidc-role publisher=ci",
             "--oidc-issuer https://id.example --oidc-audience shoal --oidc-role admin=",
+            "--oidc-issuer https://id.example --oidc-audience shoal --oidc-publish ../=ci",
+            "--oidc-publish ci/=ci",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -306,6 +306,7 @@ impl Visit {
             return self.end(result).await;
         }
         self.went(&result);
+        self.bmc.forget_seen();
         self.bmc.is_kept = true;
         app.kept.keep(self.server, self.bmc.bmc.clone(), self.machine);
         result

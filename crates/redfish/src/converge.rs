@@ -9,8 +9,9 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::error::foreign;
 use crate::patience::Repeat;
-use crate::transport::{Answer, foreign};
+use crate::transport::Answer;
 use crate::{Bmc, Error};
 
 impl Bmc {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What can go wrong with a BMC, by what the caller can do about it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,23 +82,34 @@ impl Error {
     }
 }
 
+/// Most of a BMC's own message that is repeated.
+const DETAIL_CHARS_MAX: usize = 300;
 /// Shortest run of URL-safe characters that may be the secret of a media URL.
 const SECRET_CHARS_MIN: usize = 32;
 
 /// A BMC's words, which may repeat a media URL, without what may be its secret.
-pub(crate) fn without_secrets(text: &str) -> String {
+pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     let is_url_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let may_be_secret = |run: &str| run.len() >= SECRET_CHARS_MIN;
+    if !text.split(|c| !is_url_safe(c)).any(may_be_secret) {
+        return text.into();
+    }
     let mut shown = String::new();
     for piece in text.split_inclusive(|c| !is_url_safe(c)) {
         let run = piece.trim_end_matches(|c| !is_url_safe(c));
-        if run.len() >= SECRET_CHARS_MIN {
+        if may_be_secret(run) {
             shown.push_str("***");
             shown.push_str(&piece[run.len()..]);
         } else {
             shown.push_str(piece);
         }
     }
-    shown
+    shown.into()
+}
+
+/// A BMC's own words, bounded.
+pub(crate) fn foreign(text: &str) -> String {
+    without_secrets(text).chars().take(DETAIL_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

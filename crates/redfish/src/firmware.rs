@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -12,9 +13,10 @@ use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
 
+use crate::error::foreign;
 use crate::machine::link;
 use crate::patience::Repeat;
-use crate::transport::{Answer, foreign};
+use crate::transport::Answer;
 use crate::{Bmc, Error};
 
 /// Parts of a machine whose firmware is listed; a large server has some sixty.
@@ -133,7 +135,7 @@ impl Bmc {
         }
     }
 
-    async fn update_service(&self) -> Result<Value, Error> {
+    async fn update_service(&self) -> Result<Arc<Value>, Error> {
         let root = self.get("/redfish/v1/").await?.body;
         let path = link(&root["UpdateService"]).ok_or(Error::Unsupported("an UpdateService"))?;
         Ok(self.get(&path).await?.body)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
 //!
-//! - `transport`: TLS with a pin or a CA, sessions, bounded answers; `patience`: retries;
+//! - `transport`: TLS with a pin or a CA, sessions, bounded answers; `patience`: retries; `seen`: what
+//!   need not be read twice in a moment;
 //! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
@@ -22,6 +23,7 @@ mod machine;
 mod patience;
 mod power;
 mod profile;
+mod seen;
 mod tls;
 mod transcript;
 mod transport;

@@ -2,14 +2,14 @@
 //! What a BMC tells of a machine besides its state: how far a boot came, and its event logs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::without_secrets;
+use crate::error::{foreign, without_secrets};
 use crate::machine::link;
-use crate::transport::foreign;
 use crate::{Bmc, Error, Machine};
 
 /// Log services that are read: a system has an event log, a manager two or three.
@@ -82,13 +82,13 @@ impl Bmc {
         let system = self.get(&machine.system_path).await?.body;
         let manager = match &machine.manager_path {
             Some(path) => self.get(path).await?.body,
-            None => Value::Null,
+            None => Arc::default(),
         };
         let clock = manager["DateTime"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
         let ahead = clock.map_or(SignedDuration::ZERO, |clock| clock.duration_since(now));
         let since = Since(since.checked_add(ahead).ok());
         let mut services = BTreeSet::new();
-        for owner in [&system, &manager] {
+        for owner in [system, manager] {
             let Some(path) = link(&owner["LogServices"]) else { continue };
             let body = self.get(&path).await?.body;
             let members = body["Members"].as_array().into_iter().flatten();
@@ -146,7 +146,7 @@ impl Bmc {
 fn entry(log: &str, body: &Value) -> LogEntry {
     let text = |name: &str| foreign(body[name].as_str().unwrap_or_default());
     LogEntry {
-        log: without_secrets(log),
+        log: without_secrets(log).into_owned(),
         created: text("Created"),
         severity: text("Severity"),
         message_id: text("MessageId"),

@@ -2,6 +2,7 @@
 //! Discovery: from the service root to the system, its power, boot override and media slots.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -86,7 +87,7 @@ impl Slot {
 struct Member {
     path: String,
     allow: Option<String>,
-    body: Value,
+    body: Arc<Value>,
 }
 
 pub(crate) fn power_of(system: &Value) -> Power {
@@ -166,7 +167,7 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
         .map(|body| Slot { is_patched: true, ..slot_of(&path_of(body), body) })
         .collect();
     suit(&mut slots, profile);
-    let manager = Member { path: path_of(manager), allow: None, body: manager.clone() };
+    let manager = Member { path: path_of(manager), allow: None, body: manager.clone().into() };
     let machine = machine_of(path_of(system), system, Some(manager), profile, slots);
     Some((machine, parsed.iter().map(crate::transcript::shown).collect()))
 }
@@ -174,7 +175,7 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
 impl Bmc {
     /// The machine behind this BMC; with `serial`, exactly that one.
     pub async fn machine(&self, serial: Option<&str>) -> Result<Machine, Error> {
-        let root = self.get("/redfish/v1/").await?.body;
+        let root = self.look("/redfish/v1/").await?.body;
         let systems = self.members(&root["Systems"]).await?;
         let mut found = Vec::new();
         let is_only_one = systems.len() == 1;
@@ -183,7 +184,7 @@ impl Bmc {
             let is_told = !text.is_empty();
             if serial.is_none_or(|wanted| wanted == text) || (is_only_one && !is_told) {
                 let manager = self.manager_of(&root, &system).await?;
-                let told = manager.as_ref().map_or(&Value::Null, |manager| &manager.body);
+                let told = manager.as_ref().map_or(&Value::Null, |manager| &*manager.body);
                 let profile = self.profile.unwrap_or_else(|| detect(&root, told, &system));
                 if is_told || serial.is_none() || profile.has(Quirk::TellsNoSerial) {
                     let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;

@@ -25,7 +25,7 @@ impl Bmc {
 
     /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
     pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
-        if self.power_state(machine).await? == Power::Off {
+        if power_of(&self.look(&machine.system_path).await?.body) == Power::Off {
             return Ok(());
         }
         if shutdown == Shutdown::Graceful
@@ -45,7 +45,7 @@ impl Bmc {
     }
 
     pub async fn power_on(&self, machine: &Machine) -> Result<(), Error> {
-        if self.power_state(machine).await? == Power::On {
+        if power_of(&self.look(&machine.system_path).await?.body) == Power::On {
             return Ok(());
         }
         let mut kinds: Vec<&str> =

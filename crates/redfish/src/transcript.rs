@@ -3,10 +3,11 @@
 //! without what opens anything. Logins are not in it; of bodies, no password, token or key, and no
 //! run of characters that may be the secret of a media URL.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use crate::Error;
@@ -23,7 +24,7 @@ const SECRET_NAMES: &[&str] =
     &["password", "token", "secret", "credential", "privatekey", "apikey"];
 
 /// One request and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Exchange {
     /// Milliseconds since 1970 (UTC).
     pub at_ms: u64,
@@ -72,7 +73,7 @@ impl Transcript {
         self.exchanges.push_back(Exchange {
             at_ms: millis(since_1970.unwrap_or_default()),
             method: method.to_owned(),
-            path: without_secrets(path),
+            path: without_secrets(path).into_owned(),
             request: body.map(shown),
             status: None,
             millis: None,
@@ -99,7 +100,7 @@ impl Transcript {
                     Error::Unauthorized => Some(401),
                     _ => None,
                 };
-                exchange.error = Some(without_secrets(&error.to_string()));
+                exchange.error = Some(without_secrets(&error.to_string()).into_owned());
             }
         }
         self.fold();
@@ -135,42 +136,72 @@ fn millis(time: Duration) -> u64 {
 
 /// A body as text, without secrets.
 pub(crate) fn shown(body: &Value) -> String {
-    let text = redacted(body, 0).to_string();
+    let text = serde_json::to_string(&Redacted { value: body, depth: 0 }).unwrap_or_default();
     match text.char_indices().nth(BODY_CHARS_MAX) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text,
     }
 }
 
-fn redacted(value: &Value, depth: usize) -> Value {
-    if depth > DEPTH_MAX {
-        return "…".into();
+/// A value as it is shown. Written as it is walked: every answer of every BMC goes through here.
+struct Redacted<'a> {
+    value: &'a Value,
+    depth: usize,
+}
+
+impl Redacted<'_> {
+    fn within<'a>(&self, value: &'a Value) -> Redacted<'a> {
+        Redacted { value, depth: self.depth + 1 }
     }
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| {
-                let small = name.to_lowercase();
-                let is_secret = SECRET_NAMES.iter().any(|secret| small.contains(secret));
-                // Numbers and truths, such as MinPasswordLength, say nothing of a secret.
-                let hides = is_secret && (value.is_string() || value.is_array());
-                let value = if hides { "***".into() } else { redacted(value, depth + 1) };
-                (without_secrets(name), value)
-            })
-            .collect(),
-        Value::Array(values) => values.iter().map(|value| redacted(value, depth + 1)).collect(),
-        Value::String(text) => without_login(&without_secrets(text)).into(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+}
+
+impl Serialize for Redacted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.depth > DEPTH_MAX {
+            return serializer.serialize_str("…");
+        }
+        match self.value {
+            Value::Object(members) => {
+                let mut map = serializer.serialize_map(Some(members.len()))?;
+                for (name, value) in members {
+                    // Numbers and truths, such as MinPasswordLength, say nothing of a secret.
+                    let hides = (value.is_string() || value.is_array()) && is_secret(name);
+                    map.serialize_key(&without_secrets(name))?;
+                    match hides {
+                        true => map.serialize_value("***")?,
+                        false => map.serialize_value(&self.within(value))?,
+                    }
+                }
+                map.end()
+            }
+            Value::Array(values) => {
+                serializer.collect_seq(values.iter().map(|value| self.within(value)))
+            }
+            Value::String(text) => serializer.serialize_str(&without_login(&without_secrets(text))),
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.value.serialize(serializer),
+        }
+    }
+}
+
+/// Whether what has this name may open something.
+fn is_secret(name: &str) -> bool {
+    let has = |text: &[u8], word: &&str| {
+        text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match name.is_ascii() {
+        true => SECRET_NAMES.iter().any(|word| has(name.as_bytes(), word)),
+        // Some letters beyond ASCII are small letters of it.
+        false => SECRET_NAMES.iter().any(|word| has(name.to_lowercase().as_bytes(), word)),
     }
 }
 
 /// A URL without the user and the password in it.
-fn without_login(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+fn without_login(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
     let end = rest.find(['/', '?', '#', ' ']).unwrap_or(rest.len());
     match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => text.to_owned(),
+        Some(at) => format!("{scheme}://***{}", &rest[at..]).into(),
+        None => text.into(),
     }
 }
 
@@ -185,14 +216,14 @@ mod tests {
         let secret = "0123456789abcdef".repeat(3);
         let body = json!({
             "UserName": "admin", "Password": "canary", "X-Auth-Token": "canary",
-            "Keys": {"ApiKey": ["canary"]}, "MinPasswordLength": 8,
+            "Keys": {"ApiKey": ["canary"], "To\u{212a}en": "canary"}, "MinPasswordLength": 8,
             "Image": format!("https://canary:canary@c:8443/m/{secret}/task.iso")
         });
         assert_eq!(
             shown(&body),
             json!({
                 "UserName": "admin", "Password": "***", "X-Auth-Token": "***",
-                "Keys": {"ApiKey": "***"}, "MinPasswordLength": 8,
+                "Keys": {"ApiKey": "***", "To\u{212a}en": "***"}, "MinPasswordLength": 8,
                 "Image": "https://***@c:8443/m/***/task.iso"
             })
             .to_string()

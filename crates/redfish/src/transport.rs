@@ -2,6 +2,7 @@
 //! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::error::without_secrets;
+use crate::error::foreign;
 use crate::patience::{Patience, Repeat};
+use crate::seen::Seen;
 use crate::tls::{self, Shown, Trust, hex};
 use crate::transcript::{Exchange, Transcript};
 use crate::{Error, Profile};
@@ -25,8 +27,6 @@ const RATE_MIN: f64 = 256.0;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 /// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
-/// Most of a BMC's own message that is repeated.
-const DETAIL_CHARS_MAX: usize = 300;
 
 /// How a BMC is reached.
 #[derive(Debug, Clone)]
@@ -108,6 +108,7 @@ pub struct Bmc {
     password: Secret,
     shown: Shown,
     transcript: std::sync::Mutex<Transcript>,
+    pub(crate) seen: Seen,
     /// A change was asked for whose effect was not read back yet.
     unsettled: AtomicBool,
     /// The credentials were refused: they are not sent again.
@@ -127,14 +128,14 @@ enum Auth {
 }
 
 /// An answer with a 2xx status.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub status: StatusCode,
     pub location: Option<String>,
     pub etag: Option<String>,
     /// The methods that the resource takes, where the BMC says.
     pub allow: Option<String>,
-    pub body: Value,
+    pub body: Arc<Value>,
 }
 
 impl Bmc {
@@ -150,6 +151,7 @@ impl Bmc {
             password: endpoint.password.clone(),
             shown,
             transcript: std::sync::Mutex::default(),
+            seen: Seen::default(),
             unsettled: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             profile: endpoint.profile,
@@ -279,6 +281,7 @@ impl Bmc {
         body: reqwest::Body,
     ) -> Result<Answer, Error> {
         let begun = self.recording().begin("POST", path, None);
+        self.seen.forget();
         let result = async {
             let what = format!("POST {path}");
             let request = self.request(Method::POST, path).await?.timeout(self.budgets.insert);
@@ -295,7 +298,7 @@ impl Bmc {
             }
         }
         .await;
-        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
+        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &*answer.body));
         self.recording().end(&begun, seen);
         result
     }
@@ -338,11 +341,17 @@ impl Bmc {
         // Before the request: whoever waits for its answer may be dropped there.
         let is_change = method != Method::GET;
         let was_unsettled = is_change && self.unsettled.swap(true, Ordering::SeqCst);
+        if is_change {
+            self.seen.forget();
+        }
         let result = self.once_now(method, path, body, etag).await;
+        if !is_change && let Ok(answer) = &result {
+            self.seen.keep(path, answer, Instant::now());
+        }
         if is_change && result.as_ref().is_err_and(Error::is_not_taken) {
             self.unsettled.store(was_unsettled, Ordering::SeqCst);
         }
-        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &answer.body));
+        let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &*answer.body));
         self.recording().end(&begun, seen);
         result
     }
@@ -447,7 +456,7 @@ async fn answer(what: &str, response: Response, grace: Duration) -> Result<Answe
         json => crate::document::parse(json)
             .map_err(|why| Error::BadAnswer { what: what.into(), why })?,
     };
-    Ok(Answer { status, location, etag, allow, body })
+    Ok(Answer { status, location, etag, allow, body: body.into() })
 }
 
 async fn bounded(what: &str, mut response: Response, grace: Duration) -> Result<Vec<u8>, Error> {
@@ -485,9 +494,4 @@ async fn refused(what: &str, response: Response, grace: Duration) -> Error {
         .or(error["message"].as_str())
         .unwrap_or_default();
     Error::Status { what: what.into(), status, detail: foreign(detail), retry_after }
-}
-
-/// A BMC's own words, bounded.
-pub(crate) fn foreign(text: &str) -> String {
-    without_secrets(text).chars().take(DETAIL_CHARS_MAX).collect()
 }

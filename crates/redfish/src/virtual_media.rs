@@ -73,7 +73,7 @@ impl Bmc {
 
     /// Empties a slot; an empty one is left alone.
     pub async fn eject(&self, slot: &Slot) -> Result<(), Error> {
-        if !self.slot(slot).await?.inserted {
+        if !slot_of(&slot.path, &self.look(&slot.path).await?.body).inserted {
             return Ok(());
         }
         match self.eject_once(slot).await {

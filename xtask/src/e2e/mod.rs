@@ -80,7 +80,7 @@ pub struct PowerOffs {
 }
 
 /// Those of `x test`.
-pub const POWER_OFFS: PowerOffs = PowerOffs { count: 6, seed: 1 };
+pub const POWER_OFFS: PowerOffs = PowerOffs { count: 10, seed: 1 };
 
 /// Runs every case of a workflow; answers how many passed.
 pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {

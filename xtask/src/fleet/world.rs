@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A controller and a fleet as programs, and jobs from POST to `complete`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,8 +17,8 @@ use crate::controller::Controller;
 
 /// How often it is looked for jobs that are complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Likewise while there are more jobs than one page has: looking must not be what is measured.
-const LOOK_AT_MANY_EVERY: Duration = Duration::from_secs(1);
+/// Who post jobs at once.
+const CLIENTS: usize = 8;
 /// Jobs in one page of the list; the API gives no more.
 const PAGE: usize = 200;
 /// Of each file in the image: several requests, and a quarter of it is news.
@@ -72,6 +73,9 @@ pub struct Fleet {
     stdout: BufReader<ChildStdout>,
 }
 
+/// Jobs that are not complete: serials by id, the oldest first.
+type Open = BTreeMap<String, String>;
+
 /// A job that is complete.
 #[derive(Debug, Clone)]
 pub struct Ended {
@@ -79,7 +83,7 @@ pub struct Ended {
     pub failed_step: Option<String>,
     pub reason: Option<String>,
     pub cleanup_problem: Option<String>,
-    /// From the answer to POST.
+    /// From POST to `complete`, by the job's own times.
     pub took: Duration,
 }
 
@@ -160,6 +164,26 @@ impl Controller {
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }
 
+    /// Likewise on each of these, by several clients: each waits for a commit that they can share.
+    fn post_all(&self, members: &[&Member]) -> anyhow::Result<Open> {
+        let share = members.len().div_ceil(CLIENTS).max(1);
+        std::thread::scope(|scope| {
+            let post = |members: &[&Member]| -> anyhow::Result<Open> {
+                members
+                    .iter()
+                    .map(|member| Ok((self.post(member)?, member.serial.clone())))
+                    .collect()
+            };
+            let clients: Vec<_> =
+                members.chunks(share).map(|part| scope.spawn(move || post(part))).collect();
+            let mut posted = Open::new();
+            for client in clients {
+                posted.extend(client.join().map_err(|_| anyhow!("a client panicked"))??);
+            }
+            Ok(posted)
+        })
+    }
+
     /// Runs one job on each of these BMCs, `at_once` at a time; by serial. What is not complete
     /// after `most` is not in the answer.
     pub fn run_all(
@@ -170,29 +194,42 @@ impl Controller {
     ) -> anyhow::Result<HashMap<String, Ended>> {
         let deadline = Instant::now() + most;
         let mut waiting = members.iter();
-        let mut open: HashMap<String, (String, Instant)> = HashMap::new();
+        let mut open = Open::new();
         let mut ended = HashMap::new();
         while ended.len() < members.len() && Instant::now() < deadline {
-            for member in waiting.by_ref().take(at_once.saturating_sub(open.len())) {
-                let id = self.post(member)?;
-                open.insert(id, (member.serial.clone(), Instant::now()));
-            }
-            for (id, job) in self.complete(&open)? {
-                if let Some((serial, since)) = open.remove(&id) {
-                    ended.insert(serial, ended_job(&job, since.elapsed()));
+            let next: Vec<&Member> =
+                waiting.by_ref().copied().take(at_once.saturating_sub(open.len())).collect();
+            open.extend(self.post_all(&next)?);
+            let complete = match open.len() > PAGE {
+                true => self.complete_in_order(&open)?,
+                false => self.complete(&open)?,
+            };
+            for (id, job) in complete {
+                if let Some(serial) = open.remove(&id) {
+                    ended.insert(serial, ended_job(&job)?);
                 }
             }
-            let is_many = open.len() > PAGE;
-            std::thread::sleep(if is_many { LOOK_AT_MANY_EVERY } else { LOOK_EVERY });
+            std::thread::sleep(LOOK_EVERY);
         }
         Ok(ended)
     }
 
+    /// The open ones that are complete, up to the first that is not: of many jobs each is asked for about
+    /// once, for looking must not be what is measured.
+    fn complete_in_order(&self, open: &Open) -> anyhow::Result<Vec<(String, Value)>> {
+        let mut found = Vec::new();
+        for id in open.keys() {
+            let job = answer(self.agent.get(format!("{}/jobs/{id}", self.base)).call(), 200)?;
+            if job["status"] != "complete" {
+                break;
+            }
+            found.push((id.clone(), job));
+        }
+        Ok(found)
+    }
+
     /// The open ones that are complete. Newest first: pages are turned until all open ones were seen.
-    fn complete(
-        &self,
-        open: &HashMap<String, (String, Instant)>,
-    ) -> anyhow::Result<Vec<(String, Value)>> {
+    fn complete(&self, open: &Open) -> anyhow::Result<Vec<(String, Value)>> {
         let mut found = Vec::new();
         let mut seen = 0;
         let mut cursor = String::new();
@@ -215,15 +252,19 @@ impl Controller {
     }
 }
 
-fn ended_job(job: &Value, took: Duration) -> Ended {
+fn ended_job(job: &Value) -> anyhow::Result<Ended> {
     let text = |name: &str| job[name].as_str().map(str::to_owned);
-    Ended {
+    let at = |name: &str| -> anyhow::Result<Timestamp> {
+        Ok(job[name].as_str().context("a job without its times")?.parse()?)
+    };
+    let took = at("updated_at")?.duration_since(at("created_at")?).try_into()?;
+    Ok(Ended {
         outcome: text("outcome").unwrap_or_default(),
         failed_step: text("failed_step"),
         reason: text("reason"),
         cleanup_problem: text("cleanup_problem"),
         took,
-    }
+    })
 }
 
 fn answer(

@@ -27,7 +27,8 @@ use subtle::ConstantTimeEq;
 use super::problem::{Answer, Refusal, refuse};
 use crate::keys::sha256;
 use crate::store::{self, Deed, JobRow, Speaker, TokenRow};
-use crate::{App, clients, now_ms, oidc, tokens};
+use crate::vouched::Rights;
+use crate::{App, now_ms, oidc, tokens};
 
 /// Of a path in the audit log; ids and serials are shorter.
 const TARGET_CHARS_MAX: usize = 512;
@@ -54,15 +55,14 @@ pub struct Principal {
     /// As the audit log names them.
     pub who: String,
     pub role: Role,
-    /// Of a publisher.
+    /// Prefixes of the registry, beside what the role may there.
     pub pull: Vec<String>,
     pub push: Vec<String>,
 }
 
 impl Principal {
-    /// Who pushes and pulls nothing but by their role.
-    fn of(who: String, role: Role) -> Principal {
-        Principal { who, role, pull: Vec::new(), push: Vec::new() }
+    fn with(who: String, Rights { role, push }: Rights) -> Principal {
+        Principal { who, role, pull: Vec::new(), push }
     }
 }
 
@@ -297,7 +297,8 @@ pub async fn principal(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Answer<Principal> {
-    let admin = |who: &str| Principal::of(who.to_owned(), Role::Admin);
+    let admin =
+        |who: &str| Principal::with(who.to_owned(), Rights { role: Role::Admin, push: Vec::new() });
     if app.settings.no_auth {
         return Ok(admin("anyone"));
     }
@@ -313,8 +314,8 @@ pub async fn principal(
         return Ok(admin("admin-token"));
     }
     if let Some(oidc) = app.oidc.as_ref().filter(|_| oidc::is_one(&text)) {
-        let oidc::Person { who, role } = oidc.identify(&text).await?;
-        return Ok(Principal::of(who, role));
+        let oidc::Person { who, rights } = oidc.identify(&text).await?;
+        return Ok(Principal::with(who, rights));
     }
     let Some(row) = token_row(app, &text).await? else {
         return Err(unknown(
@@ -344,17 +345,18 @@ fn by_certificate(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Option<Answer<Principal>> {
-    let settings = app.settings.clients.as_ref()?;
-    let shown = extensions.get::<Arc<TlsInfo>>()?.peer_certificates.first()?;
-    if is_of_another_sites_page(headers) {
+    let clients = app.clients.as_ref()?;
+    let shown = &extensions.get::<Arc<TlsInfo>>()?.peer_certificates;
+    if shown.is_empty() || is_of_another_sites_page(headers) {
         return None;
     }
-    Some(match clients::identify(settings, shown) {
-        (who, Some(role)) => Ok(Principal::of(who, role)),
-        (who, None) => {
-            let detail = format!("{who}: none of its names has a role (--client-role)");
-            Err(no_role(detail))
+    Some(match clients.identify(shown) {
+        Ok((who, Some(rights))) => Ok(Principal::with(who, rights)),
+        Ok((who, None)) => {
+            let detail = format!("{who}: none of its names gives anything (--client-role)");
+            Err(no_rights(detail))
         }
+        Err(why) => Err(unknown(&format!("your certificate does not count any more: {why}"))),
     })
 }
 
@@ -370,7 +372,7 @@ impl From<oidc::Refused> for Refusal {
         let detail = refused.to_string();
         match refused {
             oidc::Refused::Wrong(_) => unknown(&detail),
-            oidc::Refused::NoRole { .. } => no_role(detail),
+            oidc::Refused::NoRights { .. } => no_rights(detail),
             oidc::Refused::NoKeys(_) => refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "identity-provider",
@@ -382,8 +384,8 @@ impl From<oidc::Refused> for Refusal {
 }
 
 /// Somebody vouches for who asks, and here they may nothing.
-fn no_role(detail: String) -> Refusal {
-    refuse(StatusCode::FORBIDDEN, "forbidden", "there is no role for you here", detail)
+fn no_rights(detail: String) -> Refusal {
+    refuse(StatusCode::FORBIDDEN, "forbidden", "there is nothing for you here", detail)
 }
 
 fn unknown(detail: &str) -> Refusal {

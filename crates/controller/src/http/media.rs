@@ -6,8 +6,10 @@
 //! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
 //! never kept in memory. A dead token answers 410.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ use crate::{App, probe_medium};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Up to so many are read and sent as one.
+const AT_ONCE_MAX: u64 = 256 << 10;
 /// Most of a reader's name that is remembered.
 const AGENT_CHARS_MAX: usize = 80;
 
@@ -60,8 +64,7 @@ pub async fn serve(
         return Err(gone("the job that it was made for needs it no more"));
     }
     let path = app.media.path(&medium.attempt, medium.kind).ok_or_else(unknown)?;
-    let (etag, overlay) = look(&app, &medium, path.clone()).await?;
-    let size = tokio::fs::metadata(&path).await.map_err(anyhow::Error::from)?.len();
+    let Look { etag, overlay, size } = look(&app, &medium, path.clone()).await?;
     let part = match part(&headers, &etag, size) {
         Ok(part) => part,
         Err(answer) => return finish(answer, Body::empty()),
@@ -82,7 +85,11 @@ pub async fn serve(
     } else {
         let media = app.media.clone();
         let wanted = part.start..part.start + part.length;
-        let stream = chunks(pieces(path, overlay, wanted));
+        let pieces = pieces(path, overlay, wanted);
+        let stream = match part.length <= AT_ONCE_MAX {
+            true => stream::iter([at_once(pieces).await]).boxed(),
+            false => chunks(pieces).boxed(),
+        };
         let mut at = part.start;
         // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
         let counted = stream.inspect_ok(move |chunk| {
@@ -95,21 +102,30 @@ pub async fn serve(
     finish(part.answer, body)
 }
 
-/// The ETag of a medium, and what of it is not in its file.
-async fn look(
-    app: &App,
-    medium: &MediumRow,
-    path: PathBuf,
-) -> anyhow::Result<(String, Option<Overlay>)> {
+/// What is known of a medium before it is read.
+struct Look {
+    etag: String,
+    /// What of it is not in its file.
+    overlay: Option<Overlay>,
+    /// Bytes.
+    size: u64,
+}
+
+async fn look(app: &App, medium: &MediumRow, path: PathBuf) -> anyhow::Result<Look> {
     let (media, attempt) = (app.media.clone(), medium.attempt.clone());
     let is_combined = medium.kind.is_combined();
+    // But for the first request the file need not be read.
+    if !is_combined && let Some((etag, size)) = media.known_etag_of(&path)? {
+        return Ok(Look { etag, overlay: None, size });
+    }
     let looking = tokio::task::spawn_blocking(move || {
+        let size = fs::metadata(&path)?.len();
         if is_combined {
             let overlay = media.overlay(&attempt)?;
-            return Ok((overlay.etag.clone(), Some(overlay)));
+            return Ok(Look { etag: overlay.etag.clone(), overlay: Some(overlay), size });
         }
         let etag = media.etag(&path).with_context(|| format!("hash {}", path.display()))?;
-        Ok((etag, None))
+        Ok(Look { etag, overlay: None, size })
     });
     looking.await?
 }
@@ -134,6 +150,23 @@ fn pieces(path: PathBuf, overlay: Option<Overlay>, wanted: std::ops::Range<u64>)
     ];
     let piece = |(path, bytes): (PathBuf, std::ops::Range<u64>)| Piece { path, bytes };
     pieces.map(piece).into_iter().filter(|piece| !piece.bytes.is_empty()).collect()
+}
+
+/// The bytes of all pieces, which are few: a boot reads by thousands of small ranges, and each change of
+/// threads costs more than the read.
+async fn at_once(pieces: Vec<Piece>) -> io::Result<Bytes> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        for piece in pieces {
+            let length =
+                usize::try_from(piece.bytes.end - piece.bytes.start).map_err(io::Error::other)?;
+            let at = bytes.len();
+            bytes.resize(at + length, 0);
+            fs::File::open(&piece.path)?.read_exact_at(&mut bytes[at..], piece.bytes.start)?;
+        }
+        Ok(Bytes::from(bytes))
+    });
+    reading.await.map_err(io::Error::other)?
 }
 
 /// The bytes of all pieces, never all of them in memory.

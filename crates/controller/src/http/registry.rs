@@ -129,8 +129,8 @@ async fn access(
     access_of_machine(app, &token).await.map(|access| (NODE, access))
 }
 
-/// An admin may do everything; a publisher what its token says; an operator, who can install every
-/// artifact, may pull them; a reader nothing.
+/// An admin may do everything; an operator, who can install every artifact, may pull them; beside that
+/// everyone what their prefixes say, which tokens of readers have none of.
 async fn access_of_person(
     app: &App,
     headers: &HeaderMap,
@@ -168,9 +168,10 @@ fn grant(principal: &Principal) -> Result<Grant, registry::InvalidPrefix> {
         |texts: &[String]| -> Result<Vec<_>, _> { texts.iter().map(|text| text.parse()).collect() };
     Ok(match principal.role {
         Role::Admin => Grant::Administer,
-        Role::Operator => Grant::Prefixes { pull: vec!["*".parse()?], push: Vec::new() },
-        Role::Reader => Grant::Prefixes { pull: Vec::new(), push: Vec::new() },
-        Role::Publisher => {
+        Role::Operator => {
+            Grant::Prefixes { pull: vec!["*".parse()?], push: prefixes(&principal.push)? }
+        }
+        Role::Reader | Role::Publisher => {
             Grant::Prefixes { pull: prefixes(&principal.pull)?, push: prefixes(&principal.push)? }
         }
     })

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::limits::{Connections, Limited};
 use super::{artifacts, router};
 use crate::App;
-use crate::clients;
+use crate::clients::Verifier;
 use crate::keys::Keys;
 use crate::listeners::{Listener, Socket};
 
@@ -156,8 +156,8 @@ impl Tls {
             anyhow::Ok(RustlsConfig::from_config(Arc::new(config)))
         };
         let of_others = config(None)?;
-        let of_people = match &app.settings.clients {
-            Some(clients) => config(Some(clients::verifier(clients)?))?,
+        let of_people = match &app.clients {
+            Some(clients) => config(Some(Arc::new(Verifier(clients.clone()))))?,
             None => of_others.clone(),
         };
         Ok(Tls { of_people, of_others })

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! People and pipelines whom an identity provider vouches for: JSON Web Tokens (RFC 7519) of one issuer, for
-//! one audience, with a role by one claim. Nothing is stored here of them; a token is good until it expires.
+//! one audience, with rights by one claim. Nothing is stored here of them; a token is good until it expires.
 //!
 //! ```text
-//! token ─▶ header: algorithm, kid ─▶ keys (discovery, or a file) ─▶ signature, iss, aud, exp, nbf ─▶ role
+//! token ─▶ header: algorithm, kid ─▶ keys (discovery, or a file) ─▶ signature, iss, aud, exp, nbf ─▶ rights
 //! ```
 //!
 //! - `keys`: the issuer's public keys, fetched and kept; `crypto`: signatures, by ring.
@@ -15,7 +15,6 @@ mod tests;
 
 use std::path::PathBuf;
 
-use api::access::Role;
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -23,7 +22,7 @@ use url::Url;
 
 use keys::Keys;
 
-use crate::settings::role_given;
+use crate::vouched::{self, Gift, Rights};
 
 /// What an issuer may sign with. Neither `none` nor a secret that both sides know (RFC 8725, section 3.1).
 const ALGORITHMS: [Algorithm; 9] = [
@@ -48,10 +47,10 @@ pub struct Settings {
     /// Exactly as tokens and the provider's own document write it.
     pub issuer: String,
     pub audience: String,
-    /// By which a role is given: a name, or names with dots between for a claim within another.
+    /// By which rights are given: a name, or names with dots between for a claim within another.
     pub claim: String,
-    /// A role for each of its values; of several the highest.
-    pub roles: Vec<(Role, String)>,
+    /// What each of its values gives.
+    pub given: Vec<(Gift, String)>,
     pub keys: Source,
 }
 
@@ -69,8 +68,8 @@ pub enum Source {
 pub enum Refused {
     #[error("this token of the identity provider is not good: {0}")]
     Wrong(String),
-    #[error("{who} is known, but has no role here: none of {claim:?} is one of {values}")]
-    NoRole { who: String, claim: String, values: String },
+    #[error("{who} is known, but may nothing here: none of {claim:?} is one of {values}")]
+    NoRights { who: String, claim: String, values: String },
     #[error("the keys of the identity provider cannot be had: {0}")]
     NoKeys(String),
 }
@@ -80,7 +79,7 @@ pub enum Refused {
 pub struct Person {
     /// As the audit log names them.
     pub who: String,
-    pub role: Role,
+    pub rights: Rights,
 }
 
 /// The issuer, as it is known here.
@@ -118,25 +117,25 @@ impl Oidc {
         let claims: Map<String, Value> =
             jsonwebtoken::decode(token, &key, &validation).map_err(wrong)?.claims;
         let who = who(&claims);
-        match self.role(&claims) {
-            Some(role) => Ok(Person { who, role }),
+        match self.rights(&claims) {
+            Some(rights) => Ok(Person { who, rights }),
             None => {
                 let values: Vec<&str> =
-                    self.settings.roles.iter().map(|(_, value)| value.as_str()).collect();
+                    self.settings.given.iter().map(|(_, value)| value.as_str()).collect();
                 let claim = self.settings.claim.clone();
-                Err(Refused::NoRole { who, claim, values: values.join(", ") })
+                Err(Refused::NoRights { who, claim, values: values.join(", ") })
             }
         }
     }
 
-    fn role(&self, claims: &Map<String, Value>) -> Option<Role> {
+    fn rights(&self, claims: &Map<String, Value>) -> Option<Rights> {
         let values: Vec<&str> = match claim(claims, &self.settings.claim)? {
             Value::String(value) => vec![value],
             Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
             _ => return None,
         };
-        let given = self.settings.roles.iter().filter(|(_, value)| values.contains(&&**value));
-        given.map(|(role, _)| *role).max()
+        let given = self.settings.given.iter().filter(|(_, value)| values.contains(&&**value));
+        Rights::of(given.map(|(gift, _)| gift))
     }
 }
 
@@ -182,12 +181,20 @@ pub fn check_issuer(text: &str) -> Result<String, String> {
 }
 
 /// `ROLE=VALUE`.
-pub fn parse_role(text: &str) -> Result<(Role, String), String> {
-    let (role, value) = role_given(text, "write ROLE=VALUE, such as operator=sre")?;
+pub fn parse_role(text: &str) -> Result<(Gift, String), String> {
+    with_value(vouched::role(text, "write ROLE=VALUE, such as operator=sre")?)
+}
+
+/// `PREFIX=VALUE`.
+pub fn parse_publish(text: &str) -> Result<(Gift, String), String> {
+    with_value(vouched::publish(text, "write PREFIX=VALUE, such as os-images/=image-builders")?)
+}
+
+fn with_value((gift, value): (Gift, &str)) -> Result<(Gift, String), String> {
     if value.is_empty() {
         return Err("a value is missing".into());
     }
-    Ok((role, value.to_owned()))
+    Ok((gift, value.to_owned()))
 }
 
 pub use crypto::install;

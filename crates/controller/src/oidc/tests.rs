@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::access::Role;
 use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
@@ -175,10 +176,11 @@ impl Provider {
             issuer: self.url.clone(),
             audience: AUDIENCE.into(),
             claim: "groups".into(),
-            roles: vec![
-                (Role::Reader, "all".into()),
-                (Role::Admin, "root".into()),
-                (Role::Operator, "sre".into()),
+            given: vec![
+                (Gift::Role(Role::Reader), "all".into()),
+                (Gift::Role(Role::Admin), "root".into()),
+                (Gift::Role(Role::Operator), "sre".into()),
+                (Gift::Publish("ci/".parse().unwrap()), "builders".into()),
             ],
             keys: Source::Discovery { ca_file: None },
         }
@@ -218,7 +220,8 @@ async fn a_good_token_of_every_kind_of_key_names_a_person_with_the_highest_role(
     let (p256, ed, rsa) = (Signer::p256(), Signer::ed(), Signer::rsa());
     let provider = Provider::start(vec![p256.jwk("a"), ed.jwk("b"), rsa.jwk("c")]).await;
     let oidc = provider.oidc();
-    let ada = Person { who: "oidc 1234 ada".into(), role: Role::Admin };
+    let rights = Rights { role: Role::Admin, push: Vec::new() };
+    let ada = Person { who: "oidc 1234 ada".into(), rights };
     let claims = provider.claims(&["all", "root", "sre"]);
     for (signer, algorithm, kid) in
         [(&p256, "ES256", "a"), (&ed, "EdDSA", "b"), (&rsa, "RS256", "c"), (&rsa, "PS256", "c")]
@@ -309,7 +312,11 @@ async fn a_person_without_a_role_is_told_what_would_give_one() {
     let dotted = with(&provider.claims(&[]), "https://x.example/roles", json!(["sre"]));
     for (claim, claims) in [("realm_access.roles", deep), ("https://x.example/roles", dotted)] {
         let oidc = Oidc::new(settings(claim)).unwrap();
-        assert_eq!(oidc.identify(&token(&claims)).await.unwrap().role, Role::Operator, "{claim}");
+        assert_eq!(
+            oidc.identify(&token(&claims)).await.unwrap().rights.role,
+            Role::Operator,
+            "{claim}"
+        );
     }
 }
 
@@ -352,7 +359,7 @@ async fn without_keys_it_is_not_the_token_that_is_wrong() {
     let file = dir.path().join("jwks.json");
     let oidc = Oidc::new(Settings { keys: Source::File(file.clone()), ..provider.settings() });
     std::fs::write(&file, json!({"keys": [signer.jwk("a")]}).to_string()).unwrap();
-    assert_eq!(oidc.unwrap().identify(&token).await.unwrap().role, Role::Reader);
+    assert_eq!(oidc.unwrap().identify(&token).await.unwrap().rights.role, Role::Reader);
 }
 
 #[tokio::test]
@@ -375,7 +382,7 @@ async fn only_a_provider_with_the_right_certificate_is_asked_for_its_keys() {
     }
     assert_eq!(provider.answers.lock().unwrap().asked, 0);
     let oidc = trusting("ca.pem", &pem).unwrap();
-    assert_eq!(oidc.identify(&token).await.unwrap().role, Role::Reader);
+    assert_eq!(oidc.identify(&token).await.unwrap().rights.role, Role::Reader);
     let error = format!("{:#}", trusting("empty.pem", "").err().unwrap());
     assert!(error.contains("empty.pem"), "{error}");
 }
@@ -401,6 +408,20 @@ async fn tokens_of_the_provider_open_what_their_role_may_and_are_in_the_audit_lo
     assert_eq!(ask(&["root"], "DELETE", "/api/v1/servers/SN1").await, 404);
     assert_eq!(ask(&["cooks"], "GET", "/api/v1/jobs").await, 403);
     assert_eq!(ask(&["sre"], "GET", "/v2/").await, 200);
+    // A group of publishers pushes below its prefix, whatever else its people may.
+    let (own, others) = ("/v2/ci/app/blobs/uploads/", "/v2/os-images/debian/blobs/uploads/");
+    for (groups, path, expected) in [
+        (&["builders"][..], own, 202),
+        (&["builders"], others, 403),
+        (&["builders", "all"], own, 202),
+        (&["builders", "sre"], own, 202),
+        (&["builders", "sre"], others, 403),
+        (&["sre"], own, 403),
+    ] {
+        assert_eq!(ask(groups, "POST", path).await, expected, "{groups:?} {path}");
+    }
+    assert_eq!(ask(&["builders"], "GET", "/api/v1/jobs").await, 403);
+    assert_eq!(ask(&["builders", "all"], "GET", "/api/v1/jobs").await, 200);
     let audit = controller.get("/api/v1/audit").await;
     let seen: Vec<_> = audit["entries"]
         .as_array()

@@ -64,7 +64,8 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
         .and_then(|()| no_journal_beside(file))
         .with_context(|| format!("open {}", file.display()))?;
     connection.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;",
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;
+         PRAGMA cache_size = -16384;",
     )?;
     let damage: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
     if damage != "ok" {

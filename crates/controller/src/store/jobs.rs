@@ -375,13 +375,11 @@ impl Store {
     }
 
     pub async fn job(&self, id: &str) -> Result<JobRow, Error> {
-        let id = id.to_owned();
-        self.read(move |db| get(db, &id)).await
+        self.look_up(|db| get(db, id)).await
     }
 
     pub async fn attempt(&self, attempt: &str) -> Result<JobRow, Error> {
-        let attempt = attempt.to_owned();
-        self.read(move |db| get_attempt(db, &attempt)).await
+        self.look_up(|db| get_attempt(db, attempt)).await
     }
 
     /// Newest first; `before` is the last job of the page before.

@@ -99,7 +99,7 @@ impl Store {
     }
 
     pub async fn medium(&self, token_hash: Vec<u8>) -> Result<Option<MediumRow>, Error> {
-        self.read(move |db| {
+        self.look_up(|db| {
             Ok(db
                 .query_row(
                     "SELECT job_id, jobs.attempt, kind, revoked_at IS NOT NULL FROM media

@@ -4,6 +4,7 @@
 //! ```text
 //! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · answers
 //!         ── read(closure)  ──▶ one reader thread, whose connection sees what is committed
+//!         ── look_up(closure): one row by its key, at once and where it is asked for
 //! ```
 //!
 //! Closures that wait while a commit is under way go into the next one together, so that many small
@@ -22,7 +23,7 @@ mod tokens;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use anyhow::Context;
 use tokio::sync::{oneshot, watch};
@@ -72,14 +73,16 @@ type Query = Box<dyn FnOnce(&Db) + Send>;
 pub struct Store {
     writer: mpsc::SyncSender<Work>,
     reader: mpsc::Sender<Query>,
+    /// For one row at a time: two changes of threads cost more than that.
+    rows: Arc<Mutex<Db>>,
     /// Counts commits: who waits for news subscribes.
     commits: Arc<watch::Sender<u64>>,
     reserve: Arc<reserve::Reserve>,
     /// Held as long as this process may write; released by the kernel when it dies.
     _lock: Option<Arc<std::fs::File>>,
-    /// Of a test: its closures run where they are asked for.
+    /// Of a test: all its closures run where they are asked for, on the connection of `rows`.
     #[cfg(test)]
-    at_once: Option<Arc<std::sync::Mutex<Db>>>,
+    is_at_once: bool,
 }
 
 impl Store {
@@ -91,6 +94,7 @@ impl Store {
         let file = dir.join(FILE);
         let connection = Db::new(connect::open(&file)?)?;
         let read_only = Db::new(connect::open_reader(&file)?)?;
+        let rows = Db::new(connect::open_reader(&file)?)?;
         let (writer, queue) = mpsc::sync_channel(QUEUE_MAX);
         let commits = Arc::new(watch::Sender::new(0));
         let announce = commits.clone();
@@ -105,11 +109,12 @@ impl Store {
         Ok(Store {
             writer,
             reader,
+            rows: Arc::new(Mutex::new(rows)),
             commits,
             reserve,
             _lock: Some(Arc::new(lock)),
             #[cfg(test)]
-            at_once: None,
+            is_at_once: false,
         })
     }
 
@@ -121,18 +126,19 @@ impl Store {
         Ok(Store {
             writer: mpsc::sync_channel(0).0,
             reader: mpsc::channel().0,
+            rows: Arc::new(Mutex::new(db)),
             commits: Arc::new(watch::Sender::new(0)),
             reserve: Arc::new(reserve::Reserve::none()),
             _lock: None,
-            at_once: Some(Arc::new(std::sync::Mutex::new(db))),
+            is_at_once: true,
         })
     }
 
     /// Takes every row out of a store in memory; its statements stay compiled.
     #[cfg(test)]
     pub fn empty(&self) -> rusqlite::Result<()> {
-        let db = self.at_once.as_ref().expect("a store in memory");
-        let db = db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(self.is_at_once, "a store in memory");
+        let db = self.rows();
         // Who refers to others came after them.
         let newest_first =
             "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid DESC";
@@ -159,9 +165,8 @@ impl Store {
         change: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         #[cfg(test)]
-        if let Some(db) = &self.at_once {
-            let db = db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let result = in_savepoint(&db, change);
+        if self.is_at_once {
+            let result = in_savepoint(&self.rows(), change);
             self.commits.send_modify(|count| *count += 1);
             return result;
         }
@@ -197,8 +202,8 @@ impl Store {
         query: impl FnOnce(&Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         #[cfg(test)]
-        if let Some(db) = &self.at_once {
-            return query(&db.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if self.is_at_once {
+            return query(&self.rows());
         }
         let (answer, answered) = oneshot::channel();
         let query: Query = Box::new(move |db| {
@@ -207,6 +212,18 @@ impl Store {
         });
         self.reader.send(query).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+impl Store {
+    /// What one row has, found by its key: tens of microseconds, in which no other thread is worth a change
+    /// to it. Where that happens is this module's affair, so callers wait as for any other read.
+    async fn look_up<T>(&self, query: impl FnOnce(&Db) -> Result<T, Error>) -> Result<T, Error> {
+        query(&self.rows())
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Db> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -61,7 +61,7 @@ type Heard<T> = Result<T, Unheard>;
 impl Store {
     /// Whether a hello opened this session, be it in force or over.
     pub async fn has_session(&self, speaker: Speaker) -> Result<bool, Error> {
-        self.read(move |db| {
+        self.look_up(|db| {
             let found = db
                 .query_row(
                     "SELECT 1 FROM node_sessions JOIN jobs ON jobs.id = job_id

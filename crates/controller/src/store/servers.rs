@@ -48,11 +48,10 @@ fn server(row: &Row) -> rusqlite::Result<ServerRow> {
 
 impl Store {
     pub async fn server(&self, serial: &str) -> Result<ServerRow, Error> {
-        let serial = serial.to_owned();
-        self.read(move |db| {
-            db.query_row(&format!("{SELECT} WHERE serial = ?1"), [&serial], server)
+        self.look_up(|db| {
+            db.query_row(&format!("{SELECT} WHERE serial = ?1"), [serial], server)
                 .optional()?
-                .ok_or(Error::NotFound { what: "server", id: serial })
+                .ok_or_else(|| Error::NotFound { what: "server", id: serial.to_owned() })
         })
         .await
     }

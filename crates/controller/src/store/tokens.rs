@@ -92,10 +92,9 @@ impl Store {
     }
 
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, Error> {
-        let id = id.to_owned();
-        self.read(move |db| {
+        self.look_up(|db| {
             let mut query = db.prepare(&format!("{SELECT} WHERE id = ?1"))?;
-            query.query_row([&id], |row| Ok(token(row))).optional()?.transpose()
+            query.query_row([id], |row| Ok(token(row))).optional()?.transpose()
         })
         .await
     }

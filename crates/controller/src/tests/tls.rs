@@ -167,13 +167,19 @@ impl Ca {
     fn new() -> Ca {
         let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
         own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        own.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = rcgen::KeyPair::generate().unwrap();
         Ca(rcgen::CertifiedIssuer::self_signed(own, key).unwrap())
     }
 
     /// A client with a certificate for this name, who trusts the controller.
     fn client(&self, name: &str, controller_ca: &str) -> reqwest::Client {
+        self.client_with_serial(name, 1, controller_ca)
+    }
+
+    fn client_with_serial(&self, name: &str, serial: u64, controller_ca: &str) -> reqwest::Client {
         let mut own = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        own.serial_number = Some(serial.into());
         own.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         let key = rcgen::KeyPair::generate().unwrap();
         let signed = own.signed_by(&key, &self.0).unwrap();
@@ -182,6 +188,27 @@ impl Ca {
             .identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap())
             .build()
             .unwrap()
+    }
+}
+
+impl Ca {
+    /// The revocation list of certificates with these serial numbers, good to the begin of this year, PEM.
+    fn revoking(&self, serials: &[u64], until: i32) -> String {
+        let revoked = |serial: &u64| rcgen::RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(until, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 }
 
@@ -196,10 +223,12 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
     let ca_file = dir.path().join("clients.pem");
     std::fs::write(&ca_file, ca.0.pem()).unwrap();
     let roles = ["reader=*.ci.example.org", "admin=root.example.org"];
-    let roles = roles.into_iter().map(|role| clients::parse_role(role).unwrap()).collect();
+    let mut given: Vec<_> =
+        roles.into_iter().map(|role| clients::parse_role(role).unwrap()).collect();
+    given.push(clients::parse_publish("ci/=*.ci.example.org").unwrap());
     let sockets =
         vec![socket(&[Listener::Admin, Listener::Media], false), socket(&[Listener::Node], false)];
-    let settings = clients::Settings { ca_file, roles };
+    let settings = clients::Settings { ca_file, crl_file: None, given };
     let (addresses, pem, stop, server) = serve_with(dir.path(), sockets, Some(settings)).await;
     let ask = async |client: &reqwest::Client, method: &str, path: &str| {
         let url = format!("https://{}{path}", addresses[0]);
@@ -213,6 +242,8 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
     let ci = ca.client("a.ci.example.org", &pem);
     assert_eq!(ask(&ci, "GET", jobs).await.unwrap(), 200);
     assert_eq!(ask(&ci, "DELETE", server_path).await.unwrap(), 403);
+    assert_eq!(ask(&ci, "POST", "/v2/ci/app/blobs/uploads/").await.unwrap(), 202);
+    assert_eq!(ask(&ci, "POST", "/v2/tools/app/blobs/uploads/").await.unwrap(), 403);
     let root = ca.client("root.example.org", &pem);
     assert_eq!(ask(&root, "DELETE", server_path).await.unwrap(), 404);
     assert_eq!(ask(&root, "GET", "/v2/").await.unwrap(), 200);
@@ -239,6 +270,53 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
         .map(|entry| entry["who"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["certificate a.ci.example.org", "certificate root.example.org"]);
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_counts_until_it_is_revoked_also_on_a_connection_that_is_open() {
+    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let [ca_file, crl_file] = ["clients.pem", "revoked.pem"].map(|name| dir.path().join(name));
+    std::fs::write(&ca_file, format!("{}{}", ca.0.pem(), other.0.pem())).unwrap();
+    let revoke = |serials: &[u64], until| {
+        std::fs::write(&crl_file, ca.revoking(serials, until)).unwrap();
+    };
+    revoke(&[], 2099);
+    let given = vec![clients::parse_role("reader=*.example.org").unwrap()];
+    let settings = clients::Settings { ca_file, crl_file: Some(crl_file.clone()), given };
+    let sockets = vec![socket(&Listener::ALL, false)];
+    let (addresses, pem, stop, server) = serve_with(dir.path(), sockets, Some(settings)).await;
+    let client = |serial| ca.client_with_serial("a.example.org", serial, &pem);
+    let url = format!("https://{}/api/v1/jobs", addresses[0]);
+    let ask = async |client: &reqwest::Client| {
+        let answer = client.get(&url).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.unwrap()))
+    };
+    let status = async |client: &reqwest::Client| ask(client).await.map(|(status, _)| status);
+
+    let (lost, kept) = (client(7), client(8));
+    assert_eq!(status(&lost).await, Some(200));
+    assert_eq!(status(&kept).await, Some(200));
+    // Of a CA without a list nobody knows.
+    assert_eq!(status(&other.client("a.example.org", &pem)).await, None);
+
+    revoke(&[7], 2099);
+    let (told, why) = ask(&lost).await.unwrap();
+    assert!(told == 401 && why.contains("Revoked"), "{told} {why}");
+    assert_eq!(status(&client(7)).await, None, "a new connection");
+    assert_eq!(status(&kept).await, Some(200));
+
+    // Lists that cannot be read change nothing.
+    std::fs::write(&crl_file, "nonsense").unwrap();
+    assert_eq!(status(&client(7)).await, None);
+    assert_eq!(status(&client(8)).await, Some(200));
+
+    revoke(&[7], 2021);
+    assert_eq!(status(&kept).await, Some(401), "the list is out of date");
+    assert_eq!(status(&client(8)).await, None);
+    revoke(&[], 2099);
+    assert_eq!(status(&client(7)).await, Some(200));
     stop.cancel();
     server.await.unwrap().unwrap();
 }

@@ -175,6 +175,7 @@ async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
     let error = bmc.machine(Some("SN1")).await.unwrap_err();
     assert!(matches!(error, redfish::Error::WrongMachine { .. }), "{error}");
     played.state().said.insert(ROOT, root("RedvirtService"));
+    bmc.forget_seen();
     let machine = machine_of(&bmc, "sushy-tools").await;
     played.state().shows_continuous = true;
     bmc.set_boot_once_cd(&machine).await.unwrap();

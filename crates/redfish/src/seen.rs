@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What was read a moment ago: BMCs answer one or two requests a second, and what an action begins with was
+//! often read just before.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::transport::Answer;
+use crate::{Bmc, Error};
+
+/// How long what was read may be taken as it was. Somebody else could change it in that time; so they could
+/// between a request and its effect.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Resources that are remembered: the system and its slots.
+const SEEN_MAX: usize = 4;
+
+/// Resources that were read since the last change, the newest at the end.
+#[derive(Default)]
+pub(crate) struct Seen(Mutex<VecDeque<One>>);
+
+struct One {
+    path: String,
+    at: Instant,
+    answer: Answer,
+}
+
+impl Seen {
+    pub fn keep(&self, path: &str, answer: &Answer, now: Instant) {
+        let mut seen = self.lock();
+        seen.retain(|one| one.path != path);
+        if seen.len() == SEEN_MAX {
+            seen.pop_front();
+        }
+        seen.push_back(One { path: path.to_owned(), at: now, answer: answer.clone() });
+    }
+
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn find(&self, path: &str, now: Instant) -> Option<Answer> {
+        let seen = self.lock();
+        let found = seen.iter().find(|one| one.path == path && now.duration_since(one.at) < MOMENT);
+        found.map(|one| one.answer.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<One>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bmc {
+    /// A resource as it was a moment ago, where it was read then and nothing was asked of the BMC since:
+    /// what a change begins with, and never what proves one.
+    pub(crate) async fn look(&self, path: &str) -> Result<Answer, Error> {
+        match self.seen.find(path, Instant::now()) {
+            Some(answer) => Ok(answer),
+            None => self.get(path).await,
+        }
+    }
+
+    /// What was read is too long ago, whenever that was.
+    pub fn forget_seen(&self) {
+        self.seen.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_resources_are_remembered_for_a_moment() {
+        let (seen, begun) = (Seen::default(), Instant::now());
+        let status = reqwest::StatusCode::OK;
+        let body = serde_json::Value::Null.into();
+        let answer = Answer { status, location: None, etag: None, allow: None, body };
+        for path in ["/a", "/b", "/c", "/d", "/a", "/e"] {
+            seen.keep(path, &answer, begun);
+        }
+        let found = |path, now| seen.find(path, now).is_some();
+        let all = ["/a", "/b", "/c", "/d", "/e"].map(|path| found(path, begun));
+        assert_eq!(all, [true, false, true, true, true]);
+        assert!(!found("/a", begun + MOMENT));
+        seen.keep("/a", &answer, begun + MOMENT);
+        assert!(found("/a", begun + MOMENT));
+        seen.forget();
+        assert!(!found("/a", begun + MOMENT));
+    }
+}
