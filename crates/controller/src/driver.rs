@@ -26,7 +26,7 @@ use crate::{boot_progress, boot_watch, evidence, kept, power_watch};
 const WORKERS_MAX: usize = 256;
 /// An action that takes longer waits for its BMC and does nothing here: it gives its place away, so
 /// that BMCs that hang never take all places from those that work.
-const QUICK_MAX: Duration = Duration::from_millis(500);
+const QUICK_MAX: Duration = Duration::from_millis(200);
 /// Actions that take longer, at once; each holds a connection and little memory.
 const SLOW_MAX: usize = 2048;
 /// Jobs that are claimed in one transaction: one durable commit for all of them.

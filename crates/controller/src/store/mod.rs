@@ -24,6 +24,7 @@ mod tokens;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::sync::{oneshot, watch};
@@ -40,6 +41,8 @@ pub use tokens::TokenRow;
 pub const FILE: &str = "shoal.sqlite";
 /// Most closures in one commit: keeps the first one's wait short.
 const BATCH_MAX: usize = 256;
+/// How long a commit waits for more to share it, where the one before was shared: an fsync costs more.
+const GATHER: Duration = Duration::from_millis(2);
 /// Closures that may wait for the writer; more wait in their callers.
 const QUEUE_MAX: usize = 1024;
 
@@ -250,6 +253,7 @@ fn write_batches(
     commits: &watch::Sender<u64>,
     reserve: &reserve::Reserve,
 ) {
+    let mut is_busy = false;
     while let Ok(first) = queue.recv() {
         if let Err(error) = connection.execute("BEGIN IMMEDIATE", []) {
             tracing::error!(%error, "database: cannot begin");
@@ -258,12 +262,14 @@ fn write_batches(
             drop(first);
             continue;
         }
+        let until = Instant::now() + if is_busy { GATHER } else { Duration::ZERO };
         let mut finishes = vec![first(connection)];
         while finishes.len() < BATCH_MAX
-            && let Ok(work) = queue.try_recv()
+            && let Ok(work) = queue.recv_timeout(until.saturating_duration_since(Instant::now()))
         {
             finishes.push(work(connection));
         }
+        is_busy = finishes.len() > 1;
         let committed = match connection.execute("COMMIT", []) {
             Ok(_) => true,
             Err(error) => {
