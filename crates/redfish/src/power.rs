@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::machine::power_of;
 use crate::{Bmc, Error, Machine, Power};
 
+/// The reset type that means another thing in each state.
+const BUTTON: &str = "PushPowerButton";
+
 /// How a machine is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
@@ -35,8 +38,8 @@ impl Bmc {
         {
             return Ok(());
         }
-        let kinds: &[&str] = if lists(machine, "PushPowerButton") && !offers(machine, "ForceOff") {
-            &["PushPowerButton"]
+        let kinds: &[&str] = if lists(machine, BUTTON) && !offers(machine, "ForceOff") {
+            &[BUTTON]
         } else {
             &["ForceOff"]
         };
@@ -51,7 +54,7 @@ impl Bmc {
         let mut kinds: Vec<&str> =
             ["On", "ForceOn"].into_iter().filter(|kind| offers(machine, kind)).collect();
         // Last, because it means something else on a machine that is on after all.
-        kinds.extend(["PushPowerButton"].into_iter().filter(|kind| lists(machine, kind)));
+        kinds.extend([BUTTON].into_iter().filter(|kind| lists(machine, kind)));
         self.reset_by_first(machine, &kinds, Power::On).await?;
         self.until_power(machine, Power::On, self.budgets.effect).await
     }
@@ -69,6 +72,10 @@ impl Bmc {
         loop {
             let (mut last, mut is_busy) = (None, false);
             for kind in kinds {
+                // The button of a machine that got there by itself meanwhile would take it back.
+                if *kind == BUTTON && self.power_state(machine).await? == wanted {
+                    return Ok(());
+                }
                 match self.reset(machine, kind, wanted).await {
                     Err(
                         error @ Error::Status { status: 400 | 403..=405 | 409 | 422 | 501, .. },

@@ -409,6 +409,22 @@ async fn a_machine_is_switched_in_the_first_way_that_is_not_refused() {
 }
 
 #[tokio::test]
+async fn the_button_of_a_machine_that_got_there_by_itself_is_not_pressed() {
+    let played = Played::start(well_behaved).await;
+    played.state().reset_types = json!(["PushPowerButton"]);
+    let bmc = connect(&played).await;
+    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    assert_eq!(machine.power, Power::Off);
+    played.state().is_on = true;
+    bmc.power_on(&machine).await.unwrap();
+    assert!(played.state().is_on && played.state().resets.is_empty());
+    // Seen as on just now.
+    played.state().is_on = false;
+    bmc.power_off(&machine, Shutdown::Forced).await.unwrap();
+    assert!(!played.state().is_on && played.state().resets.is_empty());
+}
+
+#[tokio::test]
 async fn a_boot_override_is_read_back_with_its_mode() {
     let played = Played::start(well_behaved).await;
     let bmc = connect(&played).await;
