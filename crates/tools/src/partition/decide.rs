@@ -250,7 +250,9 @@ mod tests {
 
     #[test]
     fn only_this_jobs_own_finished_work_is_left_alone() {
-        let layout = layout();
+        let mut layout = layout();
+        // FAT has no small letters.
+        layout[0].label = Some("Esp".into());
         let placed = place(&layout, 1 << 30, 512).unwrap();
         let guid = disk_guid("job");
         let ours = Found {
@@ -272,6 +274,8 @@ mod tests {
         let interrupted: &[Change] = &[
             |found| found.on_partitions[2].1.clear(),
             |found| found.on_partitions[2].1[0].label = None,
+            |found| found.on_partitions[2].1[0].label = Some("ROOT".into()),
+            |found| found.on_partitions[0].1[0].label = Some("BOOT".into()),
             |found| found.on_partitions[0].1[0].kind = "ext4".into(),
             |found| found.table.as_mut().unwrap().entries[2].last_sector -= 1,
             |found| found.table.as_mut().unwrap().entries[1].type_guid.clear(),
