@@ -219,8 +219,8 @@ const FUZZ_SECS: u32 = 5;
 /// Of each caller of the API in `test`: what the document's own examples and limits lead to takes half.
 const API_FUZZ_SECS: u32 = 25;
 
-/// Of the controller's kill and error points in `test`: a minute or two of each.
-const SAMPLE: usize = 20;
+/// Of the controller's error points in `test`: a minute or two.
+const ERRORS_SAMPLE: usize = 10;
 /// Of the controller's power cuts: a minute.
 const CUTS_SAMPLE: usize = 10;
 
@@ -234,10 +234,10 @@ fn test(root: &Path) -> anyhow::Result<()> {
     println!("sim: survived after {:.1} min", minutes());
     // Most of it is one process after the other, and so is most of what is next.
     let again = images::Again::begin(root)?;
-    let sample = points::Arguments { every: SAMPLE };
-    kill_points::kill_points(root, kill_points::What::Registry, sample)?;
-    kill_points::kill_points(root, kill_points::What::Controller, sample)?;
-    kill_points::error_points(root, sample)?;
+    let all = points::Arguments { every: 1 };
+    kill_points::kill_points(root, kill_points::What::Registry, all)?;
+    kill_points::kill_points(root, kill_points::What::Controller, all)?;
+    kill_points::error_points(root, points::Arguments { every: ERRORS_SAMPLE })?;
     let on = power_cuts::FileSystem::Ext4;
     for (what, every) in
         [(power_cuts::What::Registry, 1), (power_cuts::What::Controller, CUTS_SAMPLE)]
