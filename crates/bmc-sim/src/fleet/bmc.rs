@@ -2,8 +2,9 @@
 //! One BMC: its state, and what it shows, by its profile and its fault. What is done to it is in
 //! `actions`. No network here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::AbortHandle;
@@ -18,6 +19,9 @@ use super::{PASSWORD, Shared, USERNAME};
 
 /// Sessions that a BMC has at once; some have four, most 8 to 16.
 const SESSIONS_MAX: usize = 8;
+/// After so long, in the time of real ones, a BMC ends a session that nobody uses; they have 5 to 30 minutes.
+/// A client that was killed cannot do it.
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Looks at a slow task until it is over.
 const TASK_POLLS: u32 = 8;
 /// Refusals of a fault that goes away.
@@ -39,7 +43,8 @@ pub(super) struct State {
     pub(super) is_on: bool,
     pub(super) boot: Boot,
     pub(super) media: Vec<Option<Medium>>,
-    pub(super) sessions: BTreeSet<String>,
+    /// By id, and when each was used last.
+    pub(super) sessions: BTreeMap<String, Instant>,
     /// Of everything that had a number until now.
     pub(super) count: u32,
     pub(super) logins_refused: u32,
@@ -80,7 +85,7 @@ impl Bmc {
             is_on: true,
             boot: Boot { http_uri, ..none() },
             media: vec![medium.filter(|_| !profile.has_http_boot); profile.slots.len()],
-            sessions: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             count: 0,
             logins_refused: 0,
             struck: 0,
@@ -119,6 +124,8 @@ impl Bmc {
         if state.away_until.is_some_and(|until| Instant::now() < until) {
             return Reply::done().in_manner(Manner::Dropped);
         }
+        let idle_max = shared.scaled(SESSION_IDLE_MAX);
+        state.sessions.retain(|_, used| used.elapsed() < idle_max);
         match self.fault {
             Fault::Hang => return Reply::done().in_manner(Manner::Never),
             Fault::Unavailable => return unavailable(),
@@ -157,7 +164,7 @@ impl Bmc {
         }
         state.count += 1;
         let id = format!("s{}", state.count);
-        state.sessions.insert(id.clone());
+        state.sessions.insert(id.clone(), Instant::now());
         // Of a length that a search for it in the controller's traces finds nothing else.
         let token = format!("{}-{id}", self.session_secret());
         let location = format!("{}/{id}", resources::SESSIONS);
@@ -175,7 +182,8 @@ impl Bmc {
         let refused = || Reply::refused(401, "NoValidSession", "there is no such session");
         let secret = format!("{}-", self.session_secret());
         let id = request.token.as_ref().and_then(|token| token.strip_prefix(&secret));
-        let is_known = id.is_some_and(|id| state.sessions.contains(id));
+        let used = id.and_then(|id| state.sessions.get_mut(id));
+        let is_known = used.map(|used| *used = Instant::now()).is_some();
         let is_delete = request.method == "DELETE";
         if !is_known || (self.fault == Fault::UnauthorizedStorm && !is_delete) {
             return Some(refused());
@@ -221,7 +229,7 @@ impl Bmc {
             }
             "DELETE" => {
                 let id = path.rsplit('/').next().unwrap_or_default();
-                if state.sessions.remove(id) { Reply::done() } else { Reply::not_found() }
+                if state.sessions.remove(id).is_some() { Reply::done() } else { Reply::not_found() }
             }
             _ => Reply::refused(405, "OperationNotAllowed", "there is no such method"),
         }
