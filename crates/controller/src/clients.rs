@@ -80,8 +80,8 @@ fn with_pattern((gift, name): (Gift, &str)) -> Result<(Gift, Pattern), String> {
 pub struct Clients {
     settings: Settings,
     roots: Arc<RootCertStore>,
-    /// What those who connect are told of the CAs.
-    hints: Vec<DistinguishedName>,
+    /// Of the start: for all that no list changes.
+    first: Arc<dyn ClientCertVerifier>,
     current: Mutex<Current>,
 }
 
@@ -106,10 +106,11 @@ impl Clients {
                 .with_context(|| format!("{path} has a CA that cannot be used"))?;
         }
         ensure!(!roots.is_empty(), "{path} holds no certificate");
-        let (hints, roots) = (roots.subjects(), Arc::new(roots));
+        let roots = Arc::new(roots);
         let lists = settings.crl_file.as_deref().map(version).transpose()?;
-        let judge = judge(&roots, settings.crl_file.as_deref())?;
-        Ok(Clients { settings, roots, hints, current: Mutex::new(Current { judge, lists }) })
+        let first = judge(&roots, settings.crl_file.as_deref())?;
+        let current = Mutex::new(Current { judge: first.clone(), lists });
+        Ok(Clients { settings, roots, first, current })
     }
 
     /// Who shows these certificates, the first of which is theirs, and what its names give. Judged anew
@@ -176,11 +177,11 @@ pub struct Verifier(pub Arc<Clients>);
 
 impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.0.first.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.0.hints
+        self.0.first.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -198,7 +199,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.judge().verify_tls12_signature(message, certificate, signature)
+        self.0.first.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -207,11 +208,11 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.judge().verify_tls13_signature(message, certificate, signature)
+        self.0.first.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.judge().supported_verify_schemes()
+        self.0.first.supported_verify_schemes()
     }
 }
 

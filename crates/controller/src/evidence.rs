@@ -88,8 +88,7 @@ impl Evidence {
         name: &'static str,
         lines: impl IntoIterator<Item = T>,
     ) {
-        let lines: Result<Vec<_>, _> = lines.into_iter().map(|line| line_of(&line)).collect();
-        let lines = match lines {
+        let lines = match lines_of(lines) {
             Ok(lines) => lines,
             Err(error) => return self.log(job_id, Err(error)),
         };
@@ -141,8 +140,7 @@ impl Evidence {
         name: &'static str,
         lines: impl IntoIterator<Item = T>,
     ) {
-        let lines: Result<Vec<_>, _> = lines.into_iter().map(|line| line_of(&line)).collect();
-        self.log(job_id, lines.and_then(|lines| self.write(job_id, name, lines, false)));
+        self.log(job_id, lines_of(lines).and_then(|lines| self.write(job_id, name, lines, false)));
     }
 
     /// A failed job is complete: its evidence is the newest. The oldest beyond [`JOBS_MAX`] goes; that
@@ -236,10 +234,14 @@ impl Evidence {
     }
 }
 
-fn line_of(line: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    Ok(text)
+/// Each as JSON, with its end.
+fn lines_of<T: Serialize>(lines: impl IntoIterator<Item = T>) -> io::Result<Vec<Vec<u8>>> {
+    let line_of = |line: T| {
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        Ok(text)
+    };
+    lines.into_iter().map(line_of).collect()
 }
 
 /// Writes what is old, until it is dropped.

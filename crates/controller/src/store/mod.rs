@@ -216,9 +216,7 @@ impl Store {
         self.reader.send(query).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }
-}
 
-impl Store {
     /// What one row has, found by its key: tens of microseconds, in which no other thread is worth a change
     /// to it. Where that happens is this module's affair, so callers wait as for any other read.
     async fn look_up<T>(&self, query: impl FnOnce(&Db) -> Result<T, Error>) -> Result<T, Error> {
