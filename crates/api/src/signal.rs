@@ -22,7 +22,8 @@ const PLACES: u64 = 16;
 /// How long the file is.
 pub const FILE_BYTES: u64 = LEAD_BYTES + PLACES * PLACE_BYTES;
 
-/// Why a maintenance OS that runs is not heard. Their order is that in which a machine finds out.
+/// Why a maintenance OS that runs is not heard. Their order is that in which a machine finds out; after
+/// what is last there is nothing more (see `is_last`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     NoTaskMedium,
@@ -36,10 +37,11 @@ pub enum Signal {
     ConnectionRefused,
     CertificateRefused,
     OtherAnswer,
+    TaskMediumForeign,
 }
 
 impl Signal {
-    pub const ALL: [Signal; 11] = [
+    pub const ALL: [Signal; 12] = [
         Signal::NoTaskMedium,
         Signal::TaskMediumUnreadable,
         Signal::NoInterface,
@@ -51,6 +53,7 @@ impl Signal {
         Signal::ConnectionRefused,
         Signal::CertificateRefused,
         Signal::OtherAnswer,
+        Signal::TaskMediumForeign,
     ];
 
     /// Its number is its place; media and controllers of several versions agree on it.
@@ -67,6 +70,7 @@ impl Signal {
             Signal::ConnectionRefused => 8,
             Signal::CertificateRefused => 9,
             Signal::OtherAnswer => 10,
+            Signal::TaskMediumForeign => 11,
         }
     }
 
@@ -84,7 +88,10 @@ impl Signal {
 
     /// Whether the machine tries no more after it.
     pub fn is_last(self) -> bool {
-        matches!(self, Signal::NoTaskMedium | Signal::TaskMediumUnreadable)
+        matches!(
+            self,
+            Signal::NoTaskMedium | Signal::TaskMediumUnreadable | Signal::TaskMediumForeign
+        )
     }
 }
 
@@ -113,5 +120,6 @@ mod tests {
         assert_eq!(Signal::NoTaskMedium.offset(), FILE_BYTES - 65536);
         assert_eq!(Signal::NoLink.offset(), FILE_BYTES - 65536 - 3 * 131_072);
         assert_eq!(Signal::OtherAnswer.offset(), FILE_BYTES - 65536 - 10 * 131_072);
+        assert_eq!(Signal::TaskMediumForeign.offset(), FILE_BYTES - 65536 - 11 * 131_072);
     }
 }

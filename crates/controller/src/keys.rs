@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords
-//! are sealed with (`root.key`) and the key that attempt tokens come from (`attempt.key`). All in the data directory, mode 0600,
+//! are sealed with (`root.key`) and the key that attempts' tokens and the signatures of their media come from
+//! (`attempt.key`). All in the data directory, mode 0600,
 //! none in the database: a stolen database gives no password and no token.
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use recipe::signature::Signer;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
@@ -18,6 +20,7 @@ use crate::settings::Settings;
 /// Purposes of keys derived from the one root key.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
 const PULL_TOKENS: &[u8] = b"shoal pull token v1";
+const TASK_MEDIA: &[u8] = b"shoal task medium v1";
 const PULL_TOKEN_PREFIX: &str = "shp_pull_";
 const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
 const ATTEMPT_KEY: &str = "attempt.key";
@@ -33,6 +36,8 @@ pub struct Keys {
     webhook_secret_hash: Option<Vec<u8>>,
     root: [u8; 32],
     attempts: [u8; 32],
+    /// Of task media: derived, so that one that is built again after a crash is the same.
+    pub signer: Signer,
     random: SystemRandom,
 }
 
@@ -51,7 +56,9 @@ impl Keys {
         let attempts = keep(&dir.join(ATTEMPT_KEY), || {
             Ok(Vec::from(if is_first_start { random_bytes::<32>(&random)? } else { root }))
         })?;
-        let attempts = attempts.try_into().map_err(|_| anyhow!("{ATTEMPT_KEY} is not 32 bytes"))?;
+        let attempts: [u8; 32] =
+            attempts.try_into().map_err(|_| anyhow!("{ATTEMPT_KEY} is not 32 bytes"))?;
+        let signer = Signer::from_seed(&derived(&attempts, &[TASK_MEDIA]));
         let admin = keep(&dir.join("admin-token"), || {
             Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
         })?;
@@ -66,6 +73,7 @@ impl Keys {
             webhook_secret_hash,
             root,
             attempts,
+            signer,
             random,
         })
     }
@@ -99,11 +107,7 @@ impl Keys {
     }
 
     fn derived(&self, purpose: &[u8], attempt: &str) -> String {
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.attempts);
-        let mut context = ring::hmac::Context::with_key(&key);
-        context.update(purpose);
-        context.update(attempt.as_bytes());
-        hex::encode(context.sign().as_ref())
+        hex::encode(derived(&self.attempts, &[purpose, attempt.as_bytes()]))
     }
 
     /// A new media token: 192 random bits, hex, for the path of a URL.
@@ -149,12 +153,20 @@ impl Keys {
     }
 
     fn password_key(&self) -> anyhow::Result<LessSafeKey> {
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.root);
-        let derived = ring::hmac::sign(&key, BMC_PASSWORDS);
-        let key = UnboundKey::new(&CHACHA20_POLY1305, derived.as_ref())
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &derived(&self.root, &[BMC_PASSWORDS]))
             .map_err(|_| anyhow!("derive the password key"))?;
         Ok(LessSafeKey::new(key))
     }
+}
+
+/// A key for one purpose: HMAC-SHA-256 of its words, one after the other.
+fn derived(key: &[u8; 32], words: &[&[u8]]) -> [u8; 32] {
+    let mut context =
+        ring::hmac::Context::with_key(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key));
+    words.iter().for_each(|word| context.update(word));
+    let mut derived = [0; 32];
+    derived.copy_from_slice(context.sign().as_ref());
+    derived
 }
 
 /// Gives a directory a new key for attempt tokens: those of before are dead.

@@ -128,7 +128,8 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     // First, because it takes the lock: a second controller must not write one file.
     let store = store::Store::open(&dir)?;
     let keys = keys::Keys::open(&dir, &settings)?;
-    let media = media::Media::open(&dir, settings.maintenance_iso.clone())?;
+    let media =
+        media::Media::open(&dir, settings.maintenance_iso.clone(), keys.signer.public_key())?;
     let evidence = evidence::Evidence::open(&dir)?;
     let updates = updates::Updates::open(&dir)?;
     let registry = registry::Registry::open_with(&dir.join("registry"), settings.registry.policy())

@@ -12,19 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use jiff::Timestamp;
+use recipe::signature::{KEY_FILE, PublicKey};
 use tokio::time::Instant;
 
 use crate::boot::{Asked, Layout, Request, Stage, Trace};
 use crate::files::write_whole;
+use crate::keys::sha256;
 use crate::store::MediumKind;
 
 /// The maintenance ISO and the task media of the jobs.
 pub struct Media {
     dir: PathBuf,
     maintenance: Option<PathBuf>,
+    /// What task media are checked with: served within the maintenance ISO.
+    key_file: Bytes,
     /// SHA-256 of each file, and of which version of it.
-    etags: Mutex<HashMap<PathBuf, (Version, String)>>,
+    hashes: Mutex<HashMap<PathBuf, (Version, String)>>,
     /// Held while a file is hashed: who wants the same hash waits for it.
     hashing: Mutex<()>,
     /// Of the maintenance ISO, for the version of it that was looked at.
@@ -33,14 +38,40 @@ pub struct Media {
     traces: Mutex<HashMap<String, Trace>>,
 }
 
-/// A file that is served in the place of some bytes of the maintenance ISO.
+/// A medium as it is served: a file, with other bytes in places of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// In their order, none touches another.
+    pub overlays: Vec<Overlay>,
+    /// Of the whole: another task or another key has another one.
+    pub etag: String,
+}
+
+/// What is served in the place of some bytes of the maintenance ISO.
 #[derive(Debug, Clone)]
 pub struct Overlay {
-    pub path: PathBuf,
-    /// The bytes of the maintenance ISO that are hidden; as many as the file has.
+    /// The bytes that are hidden; as many as there are of the others.
     pub over: Range<u64>,
-    /// Of the whole: another task has another one.
-    pub etag: String,
+    pub with: Content,
+}
+
+/// Where bytes of a medium come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    File(PathBuf),
+    Bytes(Bytes),
+}
+
+/// What may be done for a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashing {
+    /// The file is read if need be, which takes seconds.
+    Now,
+    /// Only what is remembered is told.
+    Never,
 }
 
 /// Size and time of a file: other content has another one.
@@ -56,7 +87,11 @@ pub struct Reads {
 }
 
 impl Media {
-    pub fn open(data_dir: &Path, maintenance: Option<PathBuf>) -> anyhow::Result<Media> {
+    pub fn open(
+        data_dir: &Path,
+        maintenance: Option<PathBuf>,
+        key: PublicKey,
+    ) -> anyhow::Result<Media> {
         let dir = data_dir.join("media");
         fs::DirBuilder::new()
             .recursive(true)
@@ -66,7 +101,8 @@ impl Media {
         Ok(Media {
             dir,
             maintenance,
-            etags: Mutex::default(),
+            key_file: key.to_file().into(),
+            hashes: Mutex::default(),
             hashing: Mutex::default(),
             layout: Mutex::default(),
             traces: Mutex::default(),
@@ -76,7 +112,7 @@ impl Media {
     /// The file of a medium; `None` where no maintenance ISO was given at the start.
     pub fn path(&self, attempt: &str, kind: MediumKind) -> Option<PathBuf> {
         match kind {
-            // A combined one is this file with an overlay.
+            // With overlays.
             MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot => {
                 self.maintenance.clone()
             }
@@ -100,20 +136,41 @@ impl Media {
         })
     }
 
-    /// The task medium where the maintenance ISO has room for it. The file itself stays as it is.
-    pub fn overlay(&self, attempt: &str) -> anyhow::Result<Overlay> {
-        let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
-        let reserved = self.reserved()?;
-        let task = self.task(attempt);
-        let length = fs::metadata(&task).context("look at the task medium")?.len();
-        let room = reserved.end - reserved.start;
-        anyhow::ensure!(
-            length <= room,
-            "the task medium has {length} bytes; for a BMC that takes one medium it can have {room}"
-        );
-        let etags = format!("{} {}", self.etag(path)?, self.etag(&task)?);
-        let etag = hex::encode(crate::keys::sha256(etags.as_bytes()));
-        Ok(Overlay { path: task, over: reserved.start..reserved.start + length, etag })
+    /// A medium as it is served now. `None` where no maintenance ISO was given, or a hash is not known
+    /// that must not be made.
+    pub fn view(
+        &self,
+        attempt: &str,
+        kind: MediumKind,
+        hashing: Hashing,
+    ) -> anyhow::Result<Option<View>> {
+        let Some(path) = self.path(attempt, kind) else { return Ok(None) };
+        let hash = |path: &Path| {
+            self.hash(path, hashing).with_context(|| format!("hash {}", path.display()))
+        };
+        let Some((mut etag, size)) = hash(&path)? else { return Ok(None) };
+        let mut overlays = Vec::new();
+        if kind.boots()
+            && let Some(over) = self.layout().key_file(self.key_file.len() as u64)
+        {
+            etag = joined(&etag, &sha256(&self.key_file));
+            overlays.push(Overlay { over, with: Content::Bytes(self.key_file.clone()) });
+        }
+        if kind.is_combined() {
+            let task = self.task(attempt);
+            let Some((task_etag, length)) = hash(&task)? else { return Ok(None) };
+            let reserved = self.reserved()?;
+            let room = reserved.end - reserved.start;
+            anyhow::ensure!(
+                length <= room,
+                "the task medium has {length} bytes; for a BMC that takes one medium it can have {room}"
+            );
+            etag = joined(&etag, task_etag.as_bytes());
+            let over = reserved.start..reserved.start + length;
+            overlays.push(Overlay { over, with: Content::File(task) });
+        }
+        overlays.sort_by_key(|overlay| overlay.over.start);
+        Ok(Some(View { path, size, overlays, etag }))
     }
 
     pub fn has_maintenance(&self) -> bool {
@@ -145,7 +202,7 @@ impl Media {
     /// A task medium goes when nothing uses it any more.
     pub fn drop_task(&self, attempt: &str) {
         let path = self.task(attempt);
-        self.etags.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -155,24 +212,33 @@ impl Media {
 
     /// Hashes the maintenance ISO before the first BMC asks for it: some wait for one second only.
     pub fn prepare(&self) {
-        if let Some(path) = &self.maintenance
-            && let Err(error) = self.etag(path)
-        {
+        let Some(path) = &self.maintenance else { return };
+        if let Err(error) = self.hash(path, Hashing::Now) {
             tracing::warn!(%error, path = %path.display(), "cannot read the maintenance ISO");
         }
-        self.layout();
+        let layout = self.layout();
+        if layout.is_known() && layout.key_file(self.key_file.len() as u64).is_none() {
+            tracing::warn!(
+                path = %path.display(),
+                "the maintenance ISO has no {KEY_FILE}: machines take any task medium; build it anew"
+            );
+        }
     }
 
-    /// SHA-256 of a file's content, hex; remembered until the file changes.
-    pub fn etag(&self, path: &Path) -> io::Result<String> {
+    /// SHA-256 of a file's content, hex, and its size; remembered until the file changes.
+    fn hash(&self, path: &Path, hashing: Hashing) -> io::Result<Option<(String, u64)>> {
         let metadata = fs::metadata(path)?;
         let version = version_of(&metadata);
-        if let Some(etag) = self.known_etag(path, version) {
-            return Ok(etag);
+        let known = || self.known_hash(path, version).map(|hash| (hash, metadata.len()));
+        if let Some(known) = known() {
+            return Ok(Some(known));
+        }
+        if hashing == Hashing::Never {
+            return Ok(None);
         }
         let _one = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(etag) = self.known_etag(path, version) {
-            return Ok(etag);
+        if let Some(known) = known() {
+            return Ok(Some(known));
         }
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         let mut file = fs::File::open(path)?;
@@ -183,22 +249,15 @@ impl Media {
                 count => context.update(&buffer[..count]),
             }
         }
-        let etag = hex::encode(context.finish().as_ref());
-        let mut etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
-        etags.insert(path.to_owned(), (version, etag.clone()));
-        Ok(etag)
+        let hash = hex::encode(context.finish().as_ref());
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(path.to_owned(), (version, hash.clone()));
+        Ok(Some((hash, metadata.len())))
     }
 
-    /// The hash of a file that was hashed already, and its size.
-    pub fn known_etag_of(&self, path: &Path) -> io::Result<Option<(String, u64)>> {
-        let metadata = fs::metadata(path)?;
-        let etag = self.known_etag(path, version_of(&metadata));
-        Ok(etag.map(|etag| (etag, metadata.len())))
-    }
-
-    fn known_etag(&self, path: &Path, version: Version) -> Option<String> {
-        let etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
-        etags.get(path).filter(|(of, _)| *of == version).map(|(_, etag)| etag.clone())
+    fn known_hash(&self, path: &Path, version: Version) -> Option<String> {
+        let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.get(path).filter(|(of, _)| *of == version).map(|(_, hash)| hash.clone())
     }
 
     /// A BMC or a machine asks for a part of a medium.
@@ -288,6 +347,11 @@ impl Reads {
             task_bytes: trace.task_bytes,
         }
     }
+}
+
+/// The tag of bytes that are made of others.
+fn joined(etag: &str, with: &[u8]) -> String {
+    hex::encode(sha256(&[etag.as_bytes(), with].concat()))
 }
 
 fn version_of(metadata: &fs::Metadata) -> Version {

@@ -13,6 +13,7 @@ use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::media::Hashing;
 use crate::media_plan::{self, Chosen, MediaPlan, Place};
 use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
@@ -167,7 +168,8 @@ async fn build_task_medium(app: &App, job: &JobRow) -> Done {
         // Over plain HTTP others could read the answer as well as the medium.
         withholds_secrets: !app.settings.plain_http && recipe.without_secrets() != recipe,
     };
-    let iso = task_iso(&recipe, &attempt, &job.id).map_err(&failed)?;
+    let signed = app.keys.signer.signed(recipe::task_medium::files(&recipe, &attempt));
+    let iso = task_iso(signed, &job.id).map_err(&failed)?;
     let story =
         format!("task.iso: {} bytes, sha256 {}", iso.len(), hex::encode(crate::keys::sha256(&iso)));
     let (media, attempt) = (app.media.clone(), job.attempt.clone());
@@ -177,12 +179,8 @@ async fn build_task_medium(app: &App, job: &JobRow) -> Done {
     Ok(story)
 }
 
-fn task_iso(
-    recipe: &recipe::Recipe,
-    attempt: &recipe::task_medium::Attempt,
-    job_id: &str,
-) -> Result<Vec<u8>, String> {
-    let files: Vec<iso9660::File> = recipe::task_medium::files(recipe, attempt)
+fn task_iso(files: Vec<recipe::File>, job_id: &str) -> Result<Vec<u8>, String> {
+    let files: Vec<iso9660::File> = files
         .into_iter()
         .map(|file| iso9660::File { name: file.name, bytes: file.bytes })
         .collect();
@@ -214,8 +212,8 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
         .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
     if chosen.plan.is_combined() {
         // Told before the BMC is touched.
-        let overlay = app.media.overlay(&job.attempt);
-        overlay.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
+        let view = app.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
+        view.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
     }
     let (mut urls, mut hashes) = (Vec::new(), Vec::new());
     for (kind, _) in &chosen.media {

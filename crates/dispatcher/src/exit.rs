@@ -18,6 +18,7 @@ pub enum Exit {
     TargetDisk,
     Internal,
     Refused,
+    Signature,
 }
 
 /// An [`Exit`] with its reason.
@@ -28,7 +29,7 @@ pub struct Stopped {
 }
 
 impl Exit {
-    pub const ALL: [Exit; 12] = [
+    pub const ALL: [Exit; 13] = [
         Exit::NoMedium,
         Exit::Mount,
         Exit::Schema,
@@ -41,6 +42,7 @@ impl Exit {
         Exit::TargetDisk,
         Exit::Internal,
         Exit::Refused,
+        Exit::Signature,
     ];
 
     /// The process's exit status.
@@ -58,6 +60,7 @@ impl Exit {
             Exit::TargetDisk => 19,
             Exit::Internal => 20,
             Exit::Refused => 21,
+            Exit::Signature => 22,
         }
     }
 
@@ -75,6 +78,9 @@ impl Exit {
             Exit::TargetDisk => "no disk, or several, match the recipe's target_disk",
             Exit::Internal => "something unexpected; a bug, please report it",
             Exit::Refused => "the controller refuses this attempt",
+            Exit::Signature => {
+                "the task medium is not of the controller that this system was booted by"
+            }
         }
     }
 
@@ -97,6 +103,6 @@ mod tests {
     #[test]
     fn every_cause_has_a_number_of_its_own() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
-        assert_eq!(codes, (10..=21).collect::<Vec<u8>>());
+        assert_eq!(codes, (10..=22).collect::<Vec<u8>>());
     }
 }

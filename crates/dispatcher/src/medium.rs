@@ -3,7 +3,8 @@
 //!
 //! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a
 //! partition: stale file systems on old disks carry any label. Of several the one for this machine
-//! counts. A BMC with one slot has it inside of the medium that this system booted from, in a file that
+//! counts, if it is signed by the controller that served the medium which this system booted from.
+//! A BMC with one slot has it inside of the medium that this system booted from, in a file that
 //! is zeros elsewhere; so has firmware that downloads that medium (UEFI HTTP boot).
 
 use std::fmt;
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use recipe::Recipe;
+use recipe::signature::{KEY_FILE, PublicKey};
 use recipe::task_medium::{self, Attempt, RESERVED_FILE, ReadError, VOLUME_PREFIX};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::exit::{Exit, Stopped};
-use crate::places::{MEDIUM_DIR, SYS_BLOCK};
+use crate::places::{BOOT_MEDIUM_DIR, MEDIUM_DIR, SYS_BLOCK};
 
 /// A BMC may need this long to show its second medium after the first.
 const WAIT: Duration = Duration::from_secs(120);
@@ -41,37 +43,54 @@ pub struct Medium {
 pub fn find(serial: &str) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
-        let drives = drives(Path::new(SYS_BLOCK));
-        let found = places(Path::new("/dev"), &drives);
-        let stopped = if found.is_empty() {
-            Exit::NoMedium.because(format!(
-                "no optical drive, USB stick or RAM disk holds a volume {VOLUME_PREFIX}*, none by itself and \
-                 none in {RESERVED_FILE}; drives seen: {}",
-                drives.join(", ")
-            ))
-        } else {
-            match choose(&found, serial) {
-                Ok(medium) => return Ok(medium),
-                Err(stopped) => stopped,
-            }
-        };
-        if Instant::now() > deadline {
-            return Err(stopped);
+        let found = look(serial);
+        if found.is_ok() || Instant::now() > deadline {
+            return found;
         }
         std::thread::sleep(POLL);
     }
 }
 
+fn look(serial: &str) -> Result<Medium, Stopped> {
+    let key = controller_key(&Path::new(BOOT_MEDIUM_DIR).join(KEY_FILE))?;
+    let drives = drives(Path::new(SYS_BLOCK));
+    let found = places(Path::new("/dev"), &drives);
+    if found.is_empty() {
+        return Err(Exit::NoMedium.because(format!(
+            "no optical drive, USB stick or RAM disk holds a volume {VOLUME_PREFIX}*, none by itself and \
+             none in {RESERVED_FILE}; drives seen: {}",
+            drives.join(", ")
+        )));
+    }
+    choose(&found, serial, key)
+}
+
+/// What task media are checked with: the controller put it into the medium that this system booted from.
+fn controller_key(path: &Path) -> Result<PublicKey, Stopped> {
+    let file = fs::read(path).map_err(|error| {
+        Exit::Signature.because(format!("read the controller's key, {}: {error}", path.display()))
+    })?;
+    PublicKey::from_file(&file).map_err(|error| {
+        Exit::Signature.because(format!("{} has no controller's key: {error}", path.display()))
+    })
+}
+
 /// Of several media the one for this serial. A single one is taken as it is: the identity check
 /// tells better what is wrong with it.
-fn choose(places: &[Place], serial: &str) -> Result<Medium, Stopped> {
+fn choose(places: &[Place], serial: &str, key: PublicKey) -> Result<Medium, Stopped> {
     let mut media = Vec::new();
+    let mut last = None;
     for place in places {
-        match read(place) {
+        match read(place, key) {
             Ok(medium) => media.push(medium),
-            Err(stopped) if places.len() == 1 => return Err(stopped),
-            Err(stopped) => eprintln!("{place} is left out: {stopped}"),
+            Err(stopped) => {
+                eprintln!("{place} is left out: {stopped}");
+                last = Some(stopped);
+            }
         }
+    }
+    if let (true, Some(stopped)) = (media.is_empty(), last) {
+        return Err(stopped);
     }
     let list = || places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ");
     if media.len() > 1 {
@@ -164,7 +183,7 @@ fn volume_id(device: &Path, at: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&sector[40..72]).trim_end().to_owned())
 }
 
-fn read(place: &Place) -> Result<Medium, Stopped> {
+fn read(place: &Place, key: PublicKey) -> Result<Medium, Stopped> {
     let unreadable =
         |error: &dyn fmt::Display| Exit::Unreadable.because(format!("read {place}: {error}"));
     let (node, at) = match place {
@@ -182,6 +201,8 @@ fn read(place: &Place) -> Result<Medium, Stopped> {
             read_within(node, *at, *length).map_err(|error| unreadable(&format!("{error:#}")))?
         }
     };
+    // Before a word of it is believed.
+    key.verify(&files).map_err(|error| Exit::Signature.because(format!("{place}: {error}")))?;
     let attempt = task_medium::read_attempt(&files).map_err(stopped)?;
     // A drive whose medium was changed may answer from a cache: parts of two media are none.
     let wanted = task_medium::volume_id(&attempt.job_id);
@@ -250,6 +271,8 @@ impl Drop for Mounted {
 
 #[cfg(test)]
 mod tests {
+    use recipe::signature::Signer;
+
     use super::*;
 
     #[test]
@@ -332,16 +355,29 @@ mod tests {
         assert_eq!(drives(&["full", "own"]), [Place::Drive(dir.path().join("own"))]);
     }
 
-    /// A file that is a task medium, for this job and this serial.
-    fn task(dir: &Path, name: &str, volume_of: &str, job: &str, serial: &str) -> Place {
+    fn signer(seed: u8) -> Signer {
+        Signer::from_seed(&[seed; 32])
+    }
+
+    /// The controller that this system was booted by, and another one.
+    const OURS: u8 = 1;
+    const FOREIGN: u8 = 2;
+
+    /// A file that is a task medium, for this job and this serial, of a controller.
+    fn task(dir: &Path, of: u8, name: &str, volume_of: &str, job: &str, serial: &str) -> Place {
         let attempt = serde_json::json!({
             "job_id": job, "attempt_id": format!("attempt of {job}"), "server_serial": serial,
             "controller_url": "http://127.0.0.1:1", "token": "secret"
         });
         let recipe = serde_json::json!({"task_target": "none.target"});
         let files = [("attempt.json", attempt), ("recipe.json", recipe)].map(|(name, value)| {
-            iso9660::File { name: name.into(), bytes: value.to_string().into_bytes() }
+            recipe::File { name: name.into(), bytes: value.to_string().into_bytes() }
         });
+        let files: Vec<iso9660::File> = signer(of)
+            .signed(files.into())
+            .into_iter()
+            .map(|file| iso9660::File { name: file.name, bytes: file.bytes })
+            .collect();
         let volume = iso9660::Volume { id: task_medium::volume_id(volume_of), epoch_secs: 0 };
         let bytes = iso9660::to_vec(&files, &volume).unwrap();
         fs::write(dir.join(name), &bytes).unwrap();
@@ -351,14 +387,19 @@ mod tests {
     #[test]
     fn of_several_media_the_one_for_this_machine_is_taken_and_none_is_guessed() {
         let dir = tempfile::tempdir().unwrap();
+        let task_of = |of: u8, name: &str, volume_of: &str, job: &str, serial: &str| {
+            task(dir.path(), of, name, volume_of, job, serial)
+        };
         let task = |name: &str, volume_of: &str, job: &str, serial: &str| {
-            task(dir.path(), name, volume_of, job, serial)
+            task_of(OURS, name, volume_of, job, serial)
         };
         let mine = task("mine", "j1", "j1", "SN1");
         let stale = task("stale", "j0", "j0", "SN1");
         let others = task("others", "j2", "j2", "SN2");
         let others_too = task("others-too", "j3", "j3", "SN3");
         let mixed = task("mixed", "j4", "j1", "SN1");
+        // Made by somebody who has seen a medium for this machine.
+        let forged = task_of(FOREIGN, "forged", "j1", "j1", "SN1");
         let broken = Place::Within(dir.path().join("absent"), 0, 1 << 20);
         /// The job whose medium is taken, or how it stops and which words say why.
         type Expected<'a> = Result<&'a str, (Exit, &'a str)>;
@@ -371,12 +412,17 @@ mod tests {
             (vec![&mixed, &mine], Ok("j1")),
             (vec![&mine, &stale], Err((Exit::NoMedium, "eject the stale ones"))),
             (vec![&others, &others_too], Err((Exit::NoMedium, "is for serial \"SN1\""))),
+            (vec![&forged, &mine], Ok("j1")),
+            (vec![&mine, &forged], Ok("j1")),
+            (vec![&forged], Err((Exit::Signature, "not a signature by the controller"))),
+            (vec![&forged, &others, &others_too], Err((Exit::NoMedium, "is for serial \"SN1\""))),
+            (vec![&broken, &forged], Err((Exit::Signature, "forged"))),
             (vec![&mixed], Err((Exit::Unreadable, "its volume is TASK_J4"))),
             (vec![&broken], Err((Exit::Unreadable, "absent"))),
         ];
         for (places, expected) in cases {
             let places: Vec<Place> = places.into_iter().cloned().collect();
-            match (choose(&places, "SN1"), expected) {
+            match (choose(&places, "SN1", signer(OURS).public_key()), expected) {
                 (Ok(medium), Ok(job)) => assert_eq!(medium.attempt.job_id, job),
                 (Err(stopped), Err((exit, words))) => {
                     assert_eq!(stopped.exit, exit, "{stopped}");
@@ -388,5 +434,18 @@ mod tests {
                 (Err(stopped), Ok(job)) => panic!("{places:?}: {stopped}, not {job}"),
             }
         }
+    }
+
+    #[test]
+    fn without_a_controllers_key_no_medium_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("controller.pem");
+        let words = || controller_key(&path).unwrap_err().to_string();
+        assert!(words().contains("No such file"), "{}", words());
+        fs::write(&path, [0; 2048]).unwrap();
+        assert!(words().contains("it is empty"), "{}", words());
+        let key = signer(OURS).public_key();
+        fs::write(&path, key.to_file()).unwrap();
+        assert_eq!(controller_key(&path).unwrap(), key);
     }
 }

@@ -4,6 +4,8 @@
 
 /// Ours alone: holds the attempt's token, mode 0700.
 pub const PRIVATE_DIR: &str = "/run/shoal";
+/// The medium that this system booted from, where dracut's live boot has mounted it.
+pub const BOOT_MEDIUM_DIR: &str = "/run/initramfs/live";
 /// The task medium, mounted read-only while it is read.
 pub const MEDIUM_DIR: &str = "/run/shoal/task";
 /// Who this attempt is and how it reports; a copy, because the medium may be ejected.

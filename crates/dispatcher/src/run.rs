@@ -40,6 +40,7 @@ fn find_and_hand_over() -> Result<(), Stopped> {
     // Without a task nobody knows whom to call.
     let medium = medium::find(&dmi.serial).inspect_err(|stopped| match stopped.exit {
         Exit::NoMedium => reach::send(Signal::NoTaskMedium),
+        Exit::Signature => reach::send(Signal::TaskMediumForeign),
         _ => reach::send(Signal::TaskMediumUnreadable),
     })?;
     println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);

@@ -3,6 +3,7 @@
 //!
 //! - `wire`: the file as written; `validate`, then `meaning`: every problem at once;
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
+//! - `signature`: who made a task medium, and how the machine knows;
 //! - `layout`, `target_disk`: what partitions and disk hints mean; `serial`, `uuid`: what names a machine;
 //! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
 //!   written and read by the same module.
@@ -15,6 +16,7 @@ mod model;
 mod payload;
 pub mod run_dir;
 pub mod serial;
+pub mod signature;
 pub mod target_disk;
 pub mod task_medium;
 pub mod uuid;

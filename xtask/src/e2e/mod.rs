@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! provision   a disk with data, no consent          refused, disk untouched; evidence is kept
-//!             (a CD slot and a USB stick)
+//!             (a CD slot and a USB stick, and
+//!             beside it a forged task medium)
 //!             a damaged artifact                    fails in image-linux.service
 //!             consent, a whole artifact,
 //!             the controller killed twice           SSH login on the installed system
@@ -26,6 +27,8 @@
 
 mod cancel;
 mod files;
+mod foreign;
+mod machine;
 mod power_offs;
 mod silent;
 mod sushy;
@@ -60,7 +63,7 @@ pub enum Workflow {
     Cancel,
     /// Only machines that lose their power, as many as are asked for.
     PowerOffs,
-    /// A machine whose cable is out, and one whose task medium is gone.
+    /// A machine whose cable is out, one whose task medium is gone, and one that has somebody else's.
     Silent,
     /// A machine behind sushy-tools and libvirt.
     Sushy,
@@ -92,9 +95,10 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             });
             let provision = lane("provision", || {
                 let mut lab =
-                    Lab::start(root, "provision", true, |world| machine(world, "cd,usb"))?;
-                without_consent(&lab, "cd+usb", READ_BY_BMC)
+                    Lab::start(root, "provision", true, |world| one_machine(world, "cd,usb"))?;
+                without_consent(&lab, "cd+usb", READ_BY_BMC, foreign::plug)
                     .context("a disk with data and no consent")?;
+                foreign::was_left_out(&lab)?;
                 lab.machine = two_cds(&mut lab.world)?;
                 damaged_artifact(&lab).context("a damaged artifact")?;
                 provision(&mut lab, true).context("provision a machine")?;
@@ -117,8 +121,9 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
         Workflow::Sushy => sushy(root),
         Workflow::Http => {
             let world = World::new(root, "http")?.with_plain_media()?;
-            let mut lab = Lab::of(world, true, |world| machine(world, "http"))?;
-            without_consent(&lab, "http", DOWNLOADED).context("a disk with data and no consent")?;
+            let mut lab = Lab::of(world, true, |world| one_machine(world, "http"))?;
+            without_consent(&lab, "http", DOWNLOADED, |_| Ok(()))
+                .context("a disk with data and no consent")?;
             by_plan(&provision(&mut lab, false)?, "http")?;
             Ok(2)
         }
@@ -216,11 +221,11 @@ impl Lab {
 }
 
 fn two_cds(world: &mut World) -> anyhow::Result<Machine> {
-    machine(world, "cd,cd")
+    one_machine(world, "cd,cd")
 }
 
 /// The machine that every job is for, with other slots at its BMC.
-fn machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
+fn one_machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
     let shape = Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio", slots };
     let machine = world.start_machine(&shape)?;
     world.register(&machine, SERIAL)?;
@@ -273,11 +278,18 @@ const READ_BY_BMC: &[&str] =
     &["firmware reads the boot image", "kernel ", "initrd ", "read its task medium"];
 const DOWNLOADED: &[&str] = &["firmware downloads the medium", "downloaded the whole medium"];
 
-/// Refused by `partition`, before a byte of the disk changes.
-fn without_consent(lab: &Lab, plan: &str, stages: &[&str]) -> anyhow::Result<()> {
+/// Refused by `partition`, before a byte of the disk changes. Something happens to the machine meanwhile.
+fn without_consent(
+    lab: &Lab,
+    plan: &str,
+    stages: &[&str],
+    meanwhile: fn(&Lab) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let Lab { world, machine, public_key, .. } = lab;
     let before = hash(&machine.disk)?;
     let id = world.create_job(SERIAL, &recipe(public_key, None))?;
+    world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
+    meanwhile(lab)?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     failed_at(&job, "partition.service", "ext4")?;
     by_plan(&job, plan)?;

@@ -133,6 +133,8 @@ faults! {
     NoNetwork, "no-network", Boot, Expected::Fails("boot.no-network");
     /// Looks for its task, finds none, and tells so by what it reads.
     TaskNotFound, "task-not-found", Boot, Expected::Fails("boot.no-task-medium");
+    /// Its task medium is not what the controller made; told likewise.
+    TaskForged, "task-forged", Boot, Expected::Fails("boot.no-task-medium");
     /// Has no link, and tells so likewise.
     NoLink, "no-link", Boot, Expected::Fails("boot.no-network");
     SlowMedia, "slow-media", Boot, Expected::Succeeds;
@@ -180,6 +182,7 @@ impl Fault {
     pub fn expected_words(self) -> Option<&'static str> {
         match self {
             Fault::TaskNotFound => Some("no drive that it sees holds its task"),
+            Fault::TaskForged => Some("was not made by this controller"),
             Fault::NoLink => Some("no network interface has a link"),
             _ => None,
         }
@@ -213,6 +216,7 @@ impl Fault {
                 | Fault::StopsAtInitrd
                 | Fault::NoTaskMedium
                 | Fault::TaskNotFound
+                | Fault::TaskForged
                 | Fault::NoLink
         );
         let is_foreign = profile.plan() == Plan::Http && (is_of_slots || is_of_parts);

@@ -18,6 +18,8 @@ pub struct Layout {
     pub task: Vec<Range<u64>>,
     /// What a machine reads to tell something.
     pub signals: Vec<Range<u64>>,
+    /// The controller's key.
+    pub key: Vec<Range<u64>>,
 }
 
 impl Layout {
@@ -35,6 +37,8 @@ impl Layout {
                 &mut layout.task
             } else if extent.path == api::signal::FILE {
                 &mut layout.signals
+            } else if extent.path == recipe::signature::KEY_FILE {
+                &mut layout.key
             } else if is_boot_image {
                 &mut layout.boot_image
             } else if name.starts_with("vmlinuz") {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::signal::Signal;
+use recipe::signature::PublicKey;
 use recipe::task_medium::Attempt;
 use serde_json::{Value, json};
 use sha2::Digest;
@@ -147,13 +148,29 @@ impl Boot {
             }
         };
         let image = iso9660::read(&iso).map_err(|_| Stopped)?;
-        let files: Vec<recipe::File> = image
+        let mut files: Vec<recipe::File> = image
             .files
             .into_iter()
             .map(|file| recipe::File { name: file.name, bytes: file.bytes })
             .collect();
+        if self.bmc.fault == Fault::TaskForged {
+            files[0].bytes.push(b' ');
+        }
+        if let Some(key) = self.controller_key(media).await?
+            && key.verify(&files).is_err()
+        {
+            self.signal(Signal::TaskMediumForeign).await?;
+            return Err(Stopped);
+        }
         recipe::task_medium::read_recipe(&files).map_err(|_| Stopped)?;
         recipe::task_medium::read_attempt(&files).map_err(|_| Stopped)
+    }
+
+    /// `None` for an image that has no place for it.
+    async fn controller_key(&self, media: &[Medium]) -> Result<Option<PublicKey>, Stopped> {
+        let Some(place) = self.shared.layout.key.first() else { return Ok(None) };
+        let file = self.read_file(medium(media, "maintenance")?, place.clone()).await?;
+        PublicKey::from_file(&file).map(Some).map_err(|_| Stopped)
     }
 
     /// Answers the attempt as this boot speaks for it from now on: with the token of its session.
@@ -301,14 +318,20 @@ impl Boot {
 
     /// Stops likewise, and tells by a read.
     async fn signal_if(&self, fault: Fault, signal: Signal) -> Result<(), Stopped> {
-        if let Loads::Media(media) = &self.loads
-            && self.bmc.fault == fault
-        {
+        if self.bmc.fault == fault {
+            self.signal(signal).await?;
+        }
+        self.stop_if(fault)
+    }
+
+    /// From a download nobody sees what is read.
+    async fn signal(&self, signal: Signal) -> Result<(), Stopped> {
+        if let Loads::Media(media) = &self.loads {
             let file = self.shared.layout.signals.first().ok_or(Stopped)?;
             let place = file.start + signal.offset();
             self.read(medium(media, "maintenance")?, place..place + 2048).await?;
         }
-        self.stop_if(fault)
+        Ok(())
     }
 
     fn stop_if(&self, fault: Fault) -> Result<(), Stopped> {

@@ -23,10 +23,12 @@ pub enum Part {
     Task,
     /// What it reads to tell something.
     Signals,
+    /// Where the controller's key lies.
+    Key,
 }
 
 impl Part {
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
 }
 
 /// A piece of the image.
@@ -82,6 +84,12 @@ impl Layout {
         Some(of_task.next()?.bytes.clone())
     }
 
+    /// Where the controller's key lies; `None` for a file of another length, too.
+    pub fn key_file(&self, length: u64) -> Option<Range<u64>> {
+        let place = self.regions.iter().find(|region| region.part == Part::Key)?;
+        Some(place.bytes.clone()).filter(|bytes| bytes.end - bytes.start == length)
+    }
+
     pub fn part_at(&self, offset: u64) -> Option<Part> {
         self.from(offset).next().map(|region| region.part)
     }
@@ -113,6 +121,9 @@ fn part_of(path: &str) -> Part {
     if path == signal::FILE {
         return Part::Signals;
     }
+    if path == recipe::signature::KEY_FILE {
+        return Part::Key;
+    }
     let path = path.to_ascii_lowercase();
     let name = path.rsplit('/').next().unwrap_or_default();
     if name.starts_with("vmlinuz") || name.starts_with("bzimage") {
@@ -136,10 +147,11 @@ pub mod tests {
     pub const SIGNALS_MIB: u64 = 61;
 
     /// 1 MiB of descriptors, then boot image, configuration, initrd, kernel, root, task and signals, 10
-    /// MiB each.
+    /// MiB each, and a sector for the key.
     pub fn layout() -> Layout {
         let file =
             |path: &str, mib: u64| Extent { path: path.into(), start: mib * MIB, length: 10 * MIB };
+        let key = Extent { length: 2048, ..file(recipe::signature::KEY_FILE, 71) };
         let index = Index {
             volume_id: "M".into(),
             files: vec![
@@ -150,6 +162,7 @@ pub mod tests {
                 file("LiveOS/squashfs.img", 41),
                 file(recipe::task_medium::RESERVED_FILE, 51),
                 file(signal::FILE, SIGNALS_MIB),
+                key,
             ],
             boot_images: vec![BootImage { platform: 0xef, start: MIB }],
         };
@@ -168,12 +181,15 @@ pub mod tests {
             (41, Part::Root),
             (51, Part::Task),
             (61, Part::Signals),
-            (71, Part::Volume),
+            (71, Part::Key),
+            (72, Part::Volume),
         ] {
             assert_eq!(layout.part_at(mib * MIB), Some(part), "{mib} MiB");
         }
         assert_eq!(layout.part_at(80 * MIB), None);
-        assert_eq!(layout.length(Part::Volume), 10 * MIB);
+        assert_eq!(layout.key_file(2048), Some(71 * MIB..71 * MIB + 2048));
+        assert_eq!(layout.key_file(4096), None);
+        assert_eq!(layout.length(Part::Volume), 10 * MIB - 2048);
         assert!(layout.is_known());
         assert!(!Layout::of(&Index::default(), MIB).is_known());
     }

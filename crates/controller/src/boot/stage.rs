@@ -230,6 +230,10 @@ fn told(signal: Signal) -> &'static str {
             "it cannot read its task medium, or several are inserted for this machine; the console \
              tells which"
         }
+        Signal::TaskMediumForeign => {
+            "its task medium was not made by this controller for this boot: the signature is not \
+             valid, or maintenance.iso is not the one that this controller serves; the console tells which"
+        }
         Signal::NoInterface => "it has no network interface: a driver is missing",
         Signal::NoLink => {
             "no network interface has a link: look at the cables and at the switch's ports"

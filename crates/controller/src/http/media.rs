@@ -9,11 +9,10 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::ops;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::response::Builder;
@@ -30,7 +29,7 @@ use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use crate::boot::Asked;
 use crate::keys::sha256;
-use crate::media::Overlay;
+use crate::media::{Content, Hashing, Overlay, View};
 use crate::store::MediumRow;
 use crate::updates::Offered;
 use crate::{App, probe_medium};
@@ -63,9 +62,8 @@ pub async fn serve(
     if medium.revoked {
         return Err(gone("the job that it was made for needs it no more"));
     }
-    let path = app.media.path(&medium.attempt, medium.kind).ok_or_else(unknown)?;
-    let Look { etag, overlay, size } = look(&app, &medium, path.clone()).await?;
-    let part = match part(&headers, &etag, size) {
+    let view = view(&app, &medium).await?.ok_or_else(unknown)?;
+    let part = match part(&headers, &view.etag, view.size) {
         Ok(part) => part,
         Err(answer) => return finish(answer, Body::empty()),
     };
@@ -85,7 +83,7 @@ pub async fn serve(
     } else {
         let media = app.media.clone();
         let wanted = part.start..part.start + part.length;
-        let pieces = pieces(path, overlay, wanted);
+        let pieces = pieces(&view, wanted);
         let stream = match part.length <= AT_ONCE_MAX {
             true => stream::iter([at_once(pieces).await]).boxed(),
             false => chunks(pieces).boxed(),
@@ -102,82 +100,83 @@ pub async fn serve(
     finish(part.answer, body)
 }
 
-/// What is known of a medium before it is read.
-struct Look {
-    etag: String,
-    /// What of it is not in its file.
-    overlay: Option<Overlay>,
-    /// Bytes.
-    size: u64,
-}
-
-async fn look(app: &App, medium: &MediumRow, path: PathBuf) -> anyhow::Result<Look> {
-    let (media, attempt) = (app.media.clone(), medium.attempt.clone());
-    let is_combined = medium.kind.is_combined();
-    // But for the first request the file need not be read.
-    if !is_combined && let Some((etag, size)) = media.known_etag_of(&path)? {
-        return Ok(Look { etag, overlay: None, size });
+/// A medium as it is served. But for the first request its file need not be read for that.
+async fn view(app: &App, medium: &MediumRow) -> anyhow::Result<Option<View>> {
+    if let Some(view) = app.media.view(&medium.attempt, medium.kind, Hashing::Never)? {
+        return Ok(Some(view));
     }
-    let looking = tokio::task::spawn_blocking(move || {
-        let size = fs::metadata(&path)?.len();
-        if is_combined {
-            let overlay = media.overlay(&attempt)?;
-            return Ok(Look { etag: overlay.etag.clone(), overlay: Some(overlay), size });
-        }
-        let etag = media.etag(&path).with_context(|| format!("hash {}", path.display()))?;
-        Ok(Look { etag, overlay: None, size })
-    });
-    looking.await?
+    let (media, attempt, kind) = (app.media.clone(), medium.attempt.clone(), medium.kind);
+    tokio::task::spawn_blocking(move || media.view(&attempt, kind, Hashing::Now)).await?
 }
 
-/// A piece of an answer: bytes of a file.
+/// A piece of an answer: bytes of one of a medium's parts.
 #[derive(Debug, PartialEq, Eq)]
 struct Piece {
-    path: PathBuf,
-    bytes: std::ops::Range<u64>,
+    of: Content,
+    bytes: ops::Range<u64>,
 }
 
 /// Which bytes come from where. The pieces follow each other without a gap.
-fn pieces(path: PathBuf, overlay: Option<Overlay>, wanted: std::ops::Range<u64>) -> Vec<Piece> {
-    let Some(Overlay { path: overlay, over, .. }) = overlay else {
-        return vec![Piece { path, bytes: wanted }];
-    };
-    let inside = wanted.start.clamp(over.start, over.end)..wanted.end.clamp(over.start, over.end);
-    let pieces = [
-        (path.clone(), wanted.start..wanted.end.min(over.start)),
-        (overlay, inside.start - over.start..inside.end - over.start),
-        (path, wanted.start.max(over.end)..wanted.end),
-    ];
-    let piece = |(path, bytes): (PathBuf, std::ops::Range<u64>)| Piece { path, bytes };
-    pieces.map(piece).into_iter().filter(|piece| !piece.bytes.is_empty()).collect()
+fn pieces(view: &View, wanted: ops::Range<u64>) -> Vec<Piece> {
+    let file = |bytes| Piece { of: Content::File(view.path.clone()), bytes };
+    let mut pieces = Vec::new();
+    let mut at = wanted.start;
+    for Overlay { over, with } in &view.overlays {
+        let inside = over.start.max(at)..over.end.min(wanted.end);
+        if inside.is_empty() {
+            continue;
+        }
+        pieces.push(file(at..inside.start));
+        let bytes = inside.start - over.start..inside.end - over.start;
+        pieces.push(Piece { of: with.clone(), bytes });
+        at = inside.end;
+    }
+    pieces.push(file(at..wanted.end));
+    pieces.retain(|piece| !piece.bytes.is_empty());
+    pieces
 }
 
 /// The bytes of all pieces, which are few: a boot reads by thousands of small ranges, and each change of
 /// threads costs more than the read.
 async fn at_once(pieces: Vec<Piece>) -> io::Result<Bytes> {
     let reading = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::new();
-        for piece in pieces {
-            let length =
-                usize::try_from(piece.bytes.end - piece.bytes.start).map_err(io::Error::other)?;
-            let at = bytes.len();
-            bytes.resize(at + length, 0);
-            fs::File::open(&piece.path)?.read_exact_at(&mut bytes[at..], piece.bytes.start)?;
+        let mut read = Vec::new();
+        for Piece { of, bytes } in pieces {
+            let (start, length) = (usize_of(bytes.start)?, usize_of(bytes.end - bytes.start)?);
+            match of {
+                Content::File(path) => {
+                    let at = read.len();
+                    read.resize(at + length, 0);
+                    fs::File::open(&path)?.read_exact_at(&mut read[at..], bytes.start)?;
+                }
+                Content::Bytes(all) => read.extend_from_slice(&all[start..start + length]),
+            }
         }
-        Ok(Bytes::from(bytes))
+        Ok(Bytes::from(read))
     });
     reading.await.map_err(io::Error::other)?
 }
 
 /// The bytes of all pieces, never all of them in memory.
 fn chunks(pieces: Vec<Piece>) -> impl Stream<Item = io::Result<Bytes>> {
-    let opened = stream::iter(pieces).then(async |Piece { path, bytes }| {
+    let opened = stream::iter(pieces).then(async |Piece { of, bytes }| {
+        let path = match of {
+            Content::File(path) => path,
+            Content::Bytes(all) => {
+                let part = all.slice(usize_of(bytes.start)?..usize_of(bytes.end)?);
+                return Ok(stream::iter([Ok(part)]).boxed());
+            }
+        };
         let mut file = File::open(path).await?;
         file.seek(io::SeekFrom::Start(bytes.start)).await?;
         let part = file.take(bytes.end - bytes.start);
-        Ok::<_, io::Error>(ReaderStream::with_capacity(part, CHUNK_BYTES))
+        Ok::<_, io::Error>(ReaderStream::with_capacity(part, CHUNK_BYTES).boxed())
     });
     opened.try_flatten()
+}
+
+fn usize_of(count: u64) -> io::Result<usize> {
+    usize::try_from(count).map_err(io::Error::other)
 }
 
 /// The medium of a probe: alive as long as the probe is.
@@ -226,7 +225,7 @@ fn serve_image(
         return finish(part.answer, Body::empty());
     }
     let bytes = part.start..part.start + part.length;
-    let piece = Piece { path: image.path.clone(), bytes };
+    let piece = Piece { of: Content::File(image.path.clone()), bytes };
     let counted = chunks(vec![piece]).inspect_ok(move |chunk| image.count(chunk.len() as u64));
     finish(part.answer, Body::from_stream(counted))
 }
@@ -332,33 +331,51 @@ fn parse_range(header: &str, size: u64) -> Range {
 mod tests {
     use super::*;
 
-    /// What is read of a file of `f` and an overlay of `o`.
-    fn given(over: std::ops::Range<u64>, wanted: std::ops::Range<u64>) -> String {
-        let overlay = Overlay { path: "o".into(), over: over.clone(), etag: String::new() };
+    /// What is read of a file of `f` with a file of `o` over some bytes, and `m` of memory over others.
+    fn given(overlays: &[(ops::Range<u64>, Content)], wanted: ops::Range<u64>) -> String {
+        let overlay = |(over, with): &(ops::Range<u64>, Content)| Overlay {
+            over: over.clone(),
+            with: with.clone(),
+        };
+        let overlays = overlays.iter().map(overlay).collect();
+        let view = View { path: "f".into(), size: 9, overlays, etag: String::new() };
         let mut text = String::new();
         let mut next = wanted.start;
-        for Piece { path, bytes } in pieces("f".into(), Some(overlay), wanted) {
-            let start = if path.as_os_str() == "o" { over.start } else { 0 };
+        for Piece { of, bytes } in pieces(&view, wanted) {
+            let under = view.overlays.iter().find(|overlay| overlay.with == of);
+            let start = under.map_or(0, |overlay| overlay.over.start);
             assert_eq!(start + bytes.start, next, "a gap");
             next = start + bytes.end;
-            text.extend(bytes.map(|_| path.display().to_string()));
+            let name = match of {
+                Content::File(path) => path.display().to_string(),
+                Content::Bytes(_) => "m".into(),
+            };
+            text.extend(bytes.map(|_| name.as_str()));
         }
         text
     }
 
     #[test]
-    fn an_overlay_is_seen_exactly_where_it_is() {
-        for (wanted, expected) in [
-            (0..10, "fffooofff" as &str),
-            (0..3, "fff"),
-            (2..4, "fo"),
-            (3..6, "ooo"),
-            (4..5, "o"),
-            (5..8, "off"),
-            (6..9, "fff"),
+    fn overlays_are_seen_exactly_where_they_are() {
+        let file = (3..6, Content::File("o".into()));
+        let memory = |over| (over, Content::Bytes(Bytes::from_static(b"mm")));
+        for (overlays, wanted, expected) in [
+            (vec![], 2..4, "ff"),
+            (vec![file.clone()], 0..9, "fffooofff"),
+            (vec![file.clone()], 0..3, "fff"),
+            (vec![file.clone()], 2..4, "fo"),
+            (vec![file.clone()], 3..6, "ooo"),
+            (vec![file.clone()], 4..5, "o"),
+            (vec![file.clone()], 5..8, "off"),
+            (vec![file.clone()], 6..9, "fff"),
+            (vec![memory(0..2), file.clone()], 0..9, "mmfooofff"),
+            (vec![memory(1..3), file.clone()], 2..4, "mo"),
+            (vec![memory(1..3), file.clone()], 4..9, "oofff"),
+            (vec![file.clone(), memory(7..9)], 0..9, "fffooofmm"),
+            (vec![file.clone(), memory(7..9)], 5..8, "ofm"),
+            (vec![file, memory(7..9)], 6..7, "f"),
         ] {
-            let wanted = wanted.start..wanted.end.min(9);
-            assert_eq!(given(3..6, wanted.clone()), expected, "{wanted:?}");
+            assert_eq!(given(&overlays, wanted.clone()), expected, "{wanted:?} of {overlays:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use recipe::signature::{KEY_FILE, KEY_FILE_BYTES, PublicKey};
 use serde_json::{Value, json};
 
 /// What the machine does once it has read its task medium.
@@ -52,6 +53,8 @@ pub struct Seen {
     pub logins: u32,
     /// Somebody has changed the password, and ended all sessions.
     pub has_other_password: bool,
+    /// The task medium had a signature by the key within the maintenance medium.
+    pub is_signed: bool,
     pub boot_progress: Option<&'static str>,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
@@ -361,6 +364,22 @@ async fn task_within(client: &reqwest::Client, url: &str) -> bytes::Bytes {
     part
 }
 
+/// Whether these are what the controller signed whose key is in the maintenance medium.
+async fn is_signed(client: &reqwest::Client, url: &str, files: &[iso9660::File]) -> bool {
+    let whole = client.get(url).send().await.unwrap().bytes().await.unwrap();
+    let Ok(index) = iso9660::index(&mut std::io::Cursor::new(&whole)) else { return false };
+    let Some(place) = index.file(KEY_FILE) else { return false };
+    let start = usize::try_from(place.start).unwrap();
+    let key = PublicKey::from_file(&whole[start..start + KEY_FILE_BYTES]).unwrap();
+    let range = format!("bytes={start}-{}", start + KEY_FILE_BYTES - 1);
+    let part = client.get(url).header("range", range).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(PublicKey::from_file(&part).unwrap(), key, "a range is what the whole has there");
+    let files = files
+        .iter()
+        .map(|file| recipe::File { name: file.name.clone(), bytes: file.bytes.clone() });
+    key.verify(&files.collect::<Vec<_>>()) == Ok(())
+}
+
 /// The machine, from firmware to its last report.
 async fn live(bmc: Bmc, urls: Vec<String>) {
     let maintenance = &urls[0];
@@ -382,6 +401,7 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
         None => task_within(&client, maintenance).await,
     };
     let files = iso9660::read(&iso).unwrap().files;
+    bmc.seen.lock().unwrap().is_signed = is_signed(&client, maintenance, &files).await;
     let attempt = files.iter().find(|file| file.name == "attempt.json").unwrap();
     let attempt: Value = serde_json::from_slice(&attempt.bytes).unwrap();
     let say = async |what: &str, body: Value| {

@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use job::{State, transition};
+use recipe::signature::{KEY_FILE, KEY_FILE_BYTES};
 use serde_json::{Value, json};
 
 use super::bmc::{Bmc, CD_AND_STICK, NONE, ONE_CD, Play, TWO_CDS};
@@ -81,6 +82,7 @@ pub fn iso_with_room(dir: &std::path::Path, bytes: usize) -> Vec<u8> {
     std::fs::create_dir_all(tree.join("shoal")).unwrap();
     std::fs::write(tree.join("vmlinuz"), vec![1; 50_000]).unwrap();
     std::fs::write(tree.join(recipe::task_medium::RESERVED_FILE), vec![0; bytes]).unwrap();
+    std::fs::write(tree.join(KEY_FILE), vec![0; KEY_FILE_BYTES]).unwrap();
     let iso = dir.join("maintenance.iso");
     let made = std::process::Command::new("xorriso")
         .args(["-as", "mkisofs", "-quiet", "-rational-rock", "-volid", "SHOAL_MAINT", "-o"])
@@ -110,6 +112,7 @@ async fn every_layout_of_slots_and_none_gets_a_job_done() {
         let seen = bmc.seen.lock().unwrap();
         assert_eq!((&seen.slots, seen.http_uri.as_str()), (&[None, None], ""), "{plan}");
         assert_eq!(seen.boot, "Disabled", "{plan}");
+        assert!(seen.is_signed, "{plan}");
         let after = std::fs::read(dir.path().join("maintenance.iso")).unwrap();
         assert!(before == after, "the file itself stays as it is");
     }
