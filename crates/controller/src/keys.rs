@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use recipe::signature::Signer;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
 use crate::files::write_durably;
+use crate::sealing::RootKey;
 use crate::settings::Settings;
 
-/// Purposes of keys derived from the one root key.
+/// Purposes of keys that are derived from one.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
 const PULL_TOKENS: &[u8] = b"shoal pull token v1";
 const TASK_MEDIA: &[u8] = b"shoal task medium v1";
 const PULL_TOKEN_PREFIX: &str = "shp_pull_";
-const BMC_PASSWORDS: &[u8] = b"shoal bmc password v1";
-const ATTEMPT_KEY: &str = "attempt.key";
+pub const ROOT_KEY: &str = "root.key";
+pub const ATTEMPT_KEY: &str = "attempt.key";
 /// Half of what our own tokens have.
 const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 
@@ -34,7 +34,7 @@ pub struct Keys {
     admin_token_hash: Vec<u8>,
     /// Of the secret of foreign webhook senders, where there is one.
     webhook_secret_hash: Option<Vec<u8>>,
-    root: [u8; 32],
+    pub root: RootKey,
     attempts: [u8; 32],
     /// Of task media: derived, so that one that is built again after a crash is the same.
     pub signer: Signer,
@@ -47,14 +47,17 @@ impl Keys {
         let tls = dir.join("tls");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&tls)?;
         let random = SystemRandom::new();
-        let root_file = dir.join("root.key");
+        let root_file = dir.join(ROOT_KEY);
         let is_first_start = !root_file.exists();
         let root = keep(&root_file, || Ok(random_bytes::<32>(&random)?.to_vec()))?;
-        let root: [u8; 32] = root.try_into().map_err(|_| anyhow!("root.key is not 32 bytes"))?;
         // Directories of before this file's time derive attempt tokens from the root key, and may have
         // attempts under way.
         let attempts = keep(&dir.join(ATTEMPT_KEY), || {
-            Ok(Vec::from(if is_first_start { random_bytes::<32>(&random)? } else { root }))
+            if is_first_start {
+                Ok(random_bytes::<32>(&random)?.to_vec())
+            } else {
+                Ok(root.clone())
+            }
         })?;
         let attempts: [u8; 32] =
             attempts.try_into().map_err(|_| anyhow!("{ATTEMPT_KEY} is not 32 bytes"))?;
@@ -71,7 +74,7 @@ impl Keys {
             private_key,
             admin_token_hash: sha256(admin.trim_ascii()),
             webhook_secret_hash,
-            root,
+            root: RootKey::from_file(root).context("root.key")?,
             attempts,
             signer,
             random,
@@ -119,48 +122,10 @@ impl Keys {
     pub fn random_byte(&self) -> u8 {
         random_bytes::<1>(&self.random).map_or(128, |[byte]| byte)
     }
-
-    /// Seals a BMC password to its server and endpoint: moved to another row, it does not open.
-    pub fn seal(&self, serial: &str, endpoint: &str, secret: &str) -> anyhow::Result<Vec<u8>> {
-        let nonce = random_bytes::<NONCE_LEN>(&self.random)?;
-        let mut sealed = secret.as_bytes().to_vec();
-        self.password_key()?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(bound_to(serial, endpoint)),
-                &mut sealed,
-            )
-            .map_err(|_| anyhow!("seal the password of {serial}"))?;
-        Ok([&nonce[..], &sealed].concat())
-    }
-
-    pub fn open_sealed(
-        &self,
-        serial: &str,
-        endpoint: &str,
-        sealed: &[u8],
-    ) -> anyhow::Result<String> {
-        let broken =
-            || anyhow!("the stored BMC password of {serial} does not open; set the server again");
-        let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(broken)?;
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
-        let open = self
-            .password_key()?
-            .open_in_place(nonce, Aad::from(bound_to(serial, endpoint)), &mut sealed)
-            .map_err(|_| broken())?;
-        String::from_utf8(open.to_vec()).map_err(|_| broken())
-    }
-
-    fn password_key(&self) -> anyhow::Result<LessSafeKey> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &derived(&self.root, &[BMC_PASSWORDS]))
-            .map_err(|_| anyhow!("derive the password key"))?;
-        Ok(LessSafeKey::new(key))
-    }
 }
 
 /// A key for one purpose: HMAC-SHA-256 of its words, one after the other.
-fn derived(key: &[u8; 32], words: &[&[u8]]) -> [u8; 32] {
+pub fn derived(key: &[u8; 32], words: &[&[u8]]) -> [u8; 32] {
     let mut context =
         ring::hmac::Context::with_key(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key));
     words.iter().for_each(|word| context.update(word));
@@ -189,15 +154,11 @@ fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(sha256(secret))
 }
 
-fn bound_to(serial: &str, endpoint: &str) -> Vec<u8> {
-    format!("{serial}\n{endpoint}").into_bytes()
-}
-
 pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec()
 }
 
-fn random_bytes<const N: usize>(random: &SystemRandom) -> anyhow::Result<[u8; N]> {
+pub fn random_bytes<const N: usize>(random: &SystemRandom) -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     random.fill(&mut bytes).map_err(|_| anyhow!("the kernel gives no random numbers"))?;
     Ok(bytes)

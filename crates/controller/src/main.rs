@@ -28,6 +28,8 @@ mod performer;
 mod power_watch;
 mod preflight;
 mod probe_medium;
+mod rotation;
+mod sealing;
 mod settings;
 #[cfg(test)]
 mod sim;
@@ -91,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Command::Serve(args) => serve(*args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::RotateKey(args) => rotation::rotate_key(&args),
     }
 }
 
@@ -127,6 +130,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     let dir = settings.data_dir.clone();
     // First, because it takes the lock: a second controller must not write one file.
     let store = store::Store::open(&dir)?;
+    rotation::settle(&dir)?;
     let keys = keys::Keys::open(&dir, &settings)?;
     let media =
         media::Media::open(&dir, settings.maintenance_iso.clone(), keys.signer.public_key())?;

@@ -35,6 +35,15 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a new data directory of a backup. Open jobs end as failed, their machines are left alone.
     Restore(RestoreArgs),
+    /// Seal the BMC passwords with a new root key. The controller must be stopped.
+    RotateKey(RotateKeyArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RotateKeyArgs {
+    /// The controller's data directory.
+    #[arg(long, env = "SHOAL_DATA_DIR")]
+    pub data_dir: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]

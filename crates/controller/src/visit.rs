@@ -336,7 +336,7 @@ async fn go_on(app: &App, server: &ServerRow, job_id: &str) -> Option<(Session, 
 
 /// The endpoint of a server, with its password opened.
 fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
-    let password = app.keys.open_sealed(&server.serial, &server.bmc_url, &server.bmc_password)?;
+    let password = app.keys.root.open(&server.serial, &server.bmc_url, &server.bmc_password)?;
     let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {
         (Some(pem), _) => Trust::Ca(pem.clone().into_bytes()),
         (None, Some(pin)) => Trust::Pin(

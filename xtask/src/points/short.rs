@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Kills of a backup, of a restore, and of a start that migrates a database of the first version.
+//! Kills of a backup, of a restore, of a change of the root key, and of a start that migrates a database of the first version.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use rusqlite::Connection;
 
 use super::life::{World, live};
 use super::run::CALLS;
+use super::steps::password_opens;
 use super::traced::{Point, Traced, What, is_killed, judge_log};
 use crate::fleet::Member;
 
@@ -41,6 +43,8 @@ pub fn kill_points(
         &[&file],
     );
     let restore = words(&["restore", "--input"], &[&file], &["--data-dir"], &[&new]);
+    let rotate = words(&["rotate-key", "--data-dir"], &[&data], &[], &[]);
+    let is_second = Cell::new(false);
     let finish = |arguments: &[String]| {
         let mut again =
             Traced::start(&home, &world.programs.join("shoal-controller"), arguments, None)?;
@@ -83,6 +87,18 @@ pub fn kill_points(
                 let version = version(&new.join("shoal.sqlite"))?;
                 ensure!(new.join("attempt.key").exists() && version > 1, "half a directory");
                 Ok(())
+            },
+        },
+        Short {
+            name: "change of the root key",
+            arguments: rotate.clone(),
+            prepare: &|| Ok(()),
+            judge: &|| {
+                // What was begun is ended or undone by a start, or by another change before it.
+                if is_second.replace(!is_second.get()) {
+                    finish(&rotate)?;
+                }
+                password_opens(world.programs, &data, &member.serial)
             },
         },
     ];

@@ -91,6 +91,13 @@ fn check(programs: &Path, dir: &Path, done: usize) -> anyhow::Result<()> {
     judge_log(&controller.home)
 }
 
+/// Whether a controller on this directory can still open the password of a server's BMC.
+pub fn password_opens(programs: &Path, data: &Path, serial: &str) -> anyhow::Result<()> {
+    let mut controller = Serving::start(programs, data)?;
+    controller.password_opens(serial)?;
+    judge_log(&controller.home)
+}
+
 struct Serving {
     running: Traced,
     base: String,
@@ -153,18 +160,20 @@ impl Serving {
         }
     }
 
+    fn password_opens(&mut self, serial: &str) -> anyhow::Result<()> {
+        let path = format!("/servers/{serial}");
+        self.ask("GET", &path, None, None, &[200])?;
+        let probe = format!("{path}/probe");
+        let text = self.ask("POST", &probe, None, None, &[502, 503, 504, 409, 200])?;
+        let opens = !text.to_string().contains("does not open");
+        ensure!(opens, "the key of {serial}'s password is another one");
+        Ok(())
+    }
+
     fn judge(&mut self, step: &Step) -> anyhow::Result<()> {
         match step {
             Step::Started => Ok(()),
-            Step::Server(serial) => {
-                let path = format!("/servers/{serial}");
-                self.ask("GET", &path, None, None, &[200])?;
-                let probe = format!("{path}/probe");
-                let text = self.ask("POST", &probe, None, None, &[502, 503, 504, 409, 200])?;
-                let opens = !text.to_string().contains("does not open");
-                ensure!(opens, "the key of {serial}'s password is another one");
-                Ok(())
-            }
+            Step::Server(serial) => self.password_opens(serial),
             Step::Token(name) => {
                 let list = self.ask("GET", "/tokens", None, None, &[200])?;
                 let tokens = list["tokens"].as_array().cloned().unwrap_or_default();

@@ -10,6 +10,8 @@ use anyhow::{Context, bail, ensure};
 use ring::digest::{Context as Hash, SHA256};
 
 use super::{Artifact, FORMAT, KEYS, MANIFEST, MANIFEST_SHA256, Manifest, Member, REGISTRY};
+use crate::keys::ROOT_KEY;
+use crate::rotation::NEW_KEY;
 use crate::settings::BackupArgs;
 use crate::store;
 
@@ -43,12 +45,18 @@ fn write(args: &BackupArgs, partial: &Partial, output: &Path) -> anyhow::Result<
     let file = File::options().write(true).open(&partial.0)?;
     let mut archive = Archive { tar: tar::Builder::new(file), members: Vec::new() };
     let copied = Partial::beside(output, "database")?;
+    let root_key = || fs::read(args.data_dir.join(ROOT_KEY));
+    let key_before = root_key()?;
     store::backup::copy(&args.data_dir, &copied.0)?;
     archive.add(store::FILE, &copied.0)?;
     if args.with_keys {
         for name in KEYS {
             archive.add(name, &args.data_dir.join(name))?;
         }
+        ensure!(
+            root_key()? == key_before && !args.data_dir.join(NEW_KEY).exists(),
+            "the root key changed meanwhile; take the backup again"
+        );
     }
     let artifacts = add_registry(args, output, &mut archive).context("copy the registry")?;
     let manifest = Manifest {

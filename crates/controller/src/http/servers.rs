@@ -37,7 +37,7 @@ pub async fn put(
     };
     let endpoint_text = url.to_string();
     let password = match (bmc.password, &known) {
-        (Some(password), _) => app.keys.seal(&serial, &endpoint_text, &password)?,
+        (Some(password), _) => app.keys.root.seal(&serial, &endpoint_text, &password)?,
         // A kept password goes only where it was given for.
         (None, Some(known)) if known.bmc_url == endpoint_text => known.bmc_password.clone(),
         (None, _) => {

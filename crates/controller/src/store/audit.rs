@@ -111,7 +111,7 @@ impl Store {
 }
 
 /// With the next number, and the hash that follows from it.
-fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
+pub(super) fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
     let last = db
         .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))

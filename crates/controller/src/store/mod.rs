@@ -18,6 +18,7 @@ mod jobs;
 mod media;
 mod reports;
 mod reserve;
+pub mod sealed;
 mod servers;
 mod tokens;
 
@@ -30,6 +31,7 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
 pub use audit::Deed;
+pub use connect::lock;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
 pub use media::{MediumKind, MediumRow};

@@ -15,7 +15,7 @@ use crate::{App, now_ms, tokens};
 async fn job_of(app: &App, serial: &str, attempt: &str) {
     let url = "https://127.0.0.1:1/".to_owned();
     let server = ServerRow {
-        bmc_password: app.keys.seal(serial, &url, "p").unwrap(),
+        bmc_password: app.keys.root.seal(serial, &url, "p").unwrap(),
         bmc_url: url,
         bmc_pin: Some("00".repeat(32)),
         ..rows::server(serial)

@@ -118,7 +118,7 @@ async fn without_keys_no_password_is_in_it_and_none_opens() {
     }
     let again = Controller::start(new.path()).await;
     let server = again.app.store.server("SN1").await.unwrap();
-    let opened = again.app.keys.open_sealed("SN1", &server.bmc_url, &server.bmc_password);
+    let opened = again.app.keys.root.open("SN1", &server.bmc_url, &server.bmc_password);
     assert!(opened.unwrap_err().to_string().contains("set the server again"));
 }
 

@@ -16,6 +16,7 @@ mod listeners;
 mod media;
 mod node_messages;
 mod preflight;
+mod rotation;
 pub mod rows;
 mod tls;
 
@@ -213,7 +214,7 @@ pub async fn with_job(dir: &std::path::Path, bmc: &bmc::Bmc) -> (App, JobRow) {
     let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
     let server = ServerRow {
         bmc_url: bmc.url.clone(),
-        bmc_password: app.keys.seal("SN1", &bmc.url, "p").unwrap(),
+        bmc_password: app.keys.root.seal("SN1", &bmc.url, "p").unwrap(),
         bmc_pin: Some(bmc.pin.clone()),
         ..rows::server("SN1")
     };

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The sealed passwords of a database that no controller uses, for a change of their key.
+
+use std::path::Path;
+
+use anyhow::Context;
+use rusqlite::params;
+
+use super::audit::append;
+use super::{Db, FILE, connect};
+use crate::timestamp;
+use api::access::AuditEntry;
+
+/// A server's sealed password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub serial: String,
+    pub bmc_url: String,
+    pub password: Vec<u8>,
+}
+
+pub fn all(data_dir: &Path) -> anyhow::Result<Vec<Sealed>> {
+    let db = Db::new(connect::open_reader(&data_dir.join(FILE))?)?;
+    let mut query =
+        db.prepare("SELECT serial, bmc_url, bmc_password FROM servers ORDER BY serial")?;
+    let rows = query.query_map([], |row| {
+        Ok(Sealed { serial: row.get(0)?, bmc_url: row.get(1)?, password: row.get(2)? })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Puts these in the place of what was there, all or none, with an entry in the audit log; nothing of
+/// the former ones is left in the file.
+pub fn replace(data_dir: &Path, passwords: &[Sealed], deed: &str, now: i64) -> anyhow::Result<()> {
+    let db = Db::new(connect::open(&data_dir.join(FILE))?)?;
+    db.execute_batch("PRAGMA secure_delete = ON")?;
+    let transaction = db.unchecked_transaction()?;
+    for Sealed { serial, password, .. } in passwords {
+        db.execute(
+            "UPDATE servers SET bmc_password = ?2 WHERE serial = ?1",
+            params![serial, password],
+        )?;
+    }
+    let entry = AuditEntry {
+        seq: 0,
+        at: timestamp(now),
+        who: "whoever runs the controller".into(),
+        role: "admin".into(),
+        method: "RUN".into(),
+        route: deed.into(),
+        target: String::new(),
+        from: None,
+        status: 200,
+        hash: String::new(),
+    };
+    append(&db, entry)?;
+    transaction.commit()?;
+    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").context("put the WAL into the database")
+}
