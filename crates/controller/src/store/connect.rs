@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0007_unsettled.sql"),
     include_str!("../../migrations/0008_machine_uuid.sql"),
     include_str!("../../migrations/0009_begun_deeds.sql"),
+    include_str!("../../migrations/0010_invariants.sql"),
 ];
 
 /// What [`open`] makes of a database.

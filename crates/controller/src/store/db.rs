@@ -10,7 +10,12 @@ use rusqlite::{CachedStatement, Connection, Params, Row};
 /// More than there are statements in this program.
 const STATEMENTS_MAX: usize = 128;
 
-pub struct Db(Connection);
+pub struct Db {
+    connection: Connection,
+    /// Of a test: so many statements still work, and then one does not.
+    #[cfg(test)]
+    pub left: std::cell::Cell<Option<u64>>,
+}
 
 impl Db {
     pub fn new(connection: Connection) -> rusqlite::Result<Db> {
@@ -18,7 +23,11 @@ impl Db {
         // Else plans may depend on values, and a `LIMIT ?` alone has its statement compiled anew each time
         // (https://www.sqlite.org/c3ref/c_dbconfig_defensive.html, SQLITE_DBCONFIG_ENABLE_QPSG).
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Db(connection))
+        Ok(Db {
+            connection,
+            #[cfg(test)]
+            left: std::cell::Cell::default(),
+        })
     }
 
     pub fn query_row<T, P: Params>(
@@ -27,16 +36,33 @@ impl Db {
         params: P,
         read: impl FnOnce(&Row) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        self.0.prepare_cached(sql)?.query_row(params, read)
+        self.prepare(sql)?.query_row(params, read)
     }
 
     /// Answers how many rows were changed.
     pub fn execute<P: Params>(&self, sql: &str, params: P) -> rusqlite::Result<usize> {
-        self.0.prepare_cached(sql)?.execute(params)
+        self.prepare(sql)?.execute(params)
     }
 
     pub fn prepare(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        self.0.prepare_cached(sql)
+        #[cfg(test)]
+        self.fail_in_turn()?;
+        self.connection.prepare_cached(sql)
+    }
+
+    #[cfg(test)]
+    fn fail_in_turn(&self) -> rusqlite::Result<()> {
+        match self.left.get() {
+            Some(0) => {
+                self.left.set(None);
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+                Err(rusqlite::Error::SqliteFailure(code, None))
+            }
+            left => {
+                self.left.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
     }
 }
 
@@ -44,7 +70,7 @@ impl Deref for Db {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 

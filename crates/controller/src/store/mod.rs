@@ -14,6 +14,8 @@ mod audit;
 pub mod backup;
 mod connect;
 mod db;
+#[cfg(test)]
+mod in_tests;
 mod jobs;
 mod media;
 mod reports;
@@ -139,22 +141,6 @@ impl Store {
         })
     }
 
-    /// Takes every row out of a store in memory; its statements stay compiled.
-    #[cfg(test)]
-    pub fn empty(&self) -> rusqlite::Result<()> {
-        assert!(self.is_at_once, "a store in memory");
-        let db = self.rows();
-        // Who refers to others came after them.
-        let newest_first =
-            "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid DESC";
-        let tables: Vec<String> =
-            db.prepare(newest_first)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for table in tables {
-            db.execute(&format!("DELETE FROM {table}"), [])?;
-        }
-        Ok(())
-    }
-
     /// Whether the disk has room for new jobs.
     pub fn has_room(&self) -> bool {
         self.reserve.is_kept()
@@ -235,16 +221,14 @@ fn in_savepoint<T>(
     change: impl FnOnce(&Db) -> Result<T, Error>,
 ) -> Result<T, Error> {
     connection.execute("SAVEPOINT change", [])?;
-    match change(connection) {
-        Ok(value) => {
-            connection.execute("RELEASE change", [])?;
-            Ok(value)
-        }
-        Err(error) => {
-            connection.execute_batch("ROLLBACK TO change; RELEASE change")?;
-            Err(error)
-        }
+    let kept = change(connection).and_then(|value| {
+        connection.execute("RELEASE change", [])?;
+        Ok(value)
+    });
+    if kept.is_err() {
+        connection.execute_batch("ROLLBACK TO change; RELEASE change")?;
     }
+    kept
 }
 
 fn write_batches(

@@ -11,6 +11,7 @@ mod disk_full;
 mod firmware;
 mod fleet;
 mod identity;
+mod invariants;
 mod jobs;
 mod listeners;
 mod media;
@@ -18,6 +19,7 @@ mod node_messages;
 mod preflight;
 mod rotation;
 pub mod rows;
+mod sql_errors;
 mod tls;
 
 use std::sync::Arc;

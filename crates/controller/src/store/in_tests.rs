@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What tests do to a store in memory that nobody else may.
+
+use std::fmt::Write;
+
+use super::Store;
+
+impl Store {
+    /// Takes every row out; the statements stay compiled.
+    pub fn empty(&self) -> rusqlite::Result<()> {
+        assert!(self.is_at_once, "a store in memory");
+        // Who refers to others came after them.
+        for table in self.tables("DESC")? {
+            self.rows().execute(&format!("DELETE FROM {table}"), [])?;
+        }
+        Ok(())
+    }
+
+    /// Lets so many statements work and the next one fail; `None`: all work. Answers what is left of the
+    /// number before: `None` where a statement failed.
+    pub fn fail_after(&self, statements: Option<u64>) -> Option<u64> {
+        self.rows().left.replace(statements)
+    }
+
+    /// What no function of this store does.
+    pub fn execute(&self, sql: &str) -> rusqlite::Result<usize> {
+        self.rows().execute(sql, [])
+    }
+
+    /// Every row of every table.
+    pub fn dump(&self) -> rusqlite::Result<String> {
+        let mut text = String::new();
+        for table in self.tables("ASC")? {
+            let db = self.rows();
+            let mut query = db.prepare(&format!("SELECT * FROM {table}"))?;
+            let columns = query.column_count();
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                write!(text, "{table}").expect("a string takes everything");
+                for column in 0..columns {
+                    write!(text, " {:?}", row.get_ref(column)?).expect("a string takes everything");
+                }
+                text.push('\n');
+            }
+        }
+        Ok(text)
+    }
+
+    fn tables(&self, order: &str) -> rusqlite::Result<Vec<String>> {
+        let sql =
+            format!("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid {order}");
+        self.rows().prepare(&sql)?.query_map([], |row| row.get(0))?.collect()
+    }
+}
