@@ -81,6 +81,9 @@ pub enum Closed {
     Busy(String),
     #[error("the firmware of this server is being updated; wait for its end")]
     Updating,
+    /// With what is stored of the BMC it cannot be asked.
+    #[error("{0:#}")]
+    Unusable(anyhow::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
     #[error("{0:#}")]
@@ -104,9 +107,11 @@ impl Closed {
                 Failed { retry_after: Some(*rest), ..failed }
             }
             Closed::Store(error) => Failed::by_store(step, error),
-            Closed::Refused(_) | Closed::Busy(_) | Closed::Updating | Closed::Other(_) => {
-                Failed::new(step, chain(self), false)
-            }
+            Closed::Refused(_)
+            | Closed::Busy(_)
+            | Closed::Updating
+            | Closed::Unusable(_)
+            | Closed::Other(_) => Failed::new(step, chain(self), false),
         }
     }
 }
@@ -124,7 +129,7 @@ impl Session {
         if let Some(at) = server.login_refused_at {
             return Err(Closed::Refused(timestamp(at)));
         }
-        let endpoint = endpoint(app, &server)?;
+        let endpoint = endpoint(app, &server).map_err(Closed::Unusable)?;
         let budgets = match app.lanes.visiting(&server.bmc_url, Instant::now()) {
             Visiting::Fully if purpose != Purpose::Glance => app.settings.redfish_budgets(),
             Visiting::Fully | Visiting::Briefly => {

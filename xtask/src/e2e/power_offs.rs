@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The machine loses its power at a moment that nobody chose: its job ends soon and truly, and what
-//! was not permitted is not written.
+//! The controller is killed, and then the machine loses its power, at moments that nobody chose: the job ends
+//! soon and truly, and what was not permitted is not written.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::world::World;
 use super::{
     BOOT, INSTALL, Lab, Lane, PowerOffs, SERIAL, at_rest, hash, is_complete, recipe, two_cds,
 };
@@ -18,15 +19,18 @@ const LANES: u32 = 2;
 /// What a controller may take to notice and to put the machine to rest.
 const NOTICED_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// What is going on when the power is cut, and how long that may take under TCG on two cores.
+/// What is going on when something fails, in the order of an installation, and how long that may take under
+/// TCG on two cores.
 const PHASES: [(Phase, Duration); 6] = [
-    (Phase::Step("image-linux.service"), Duration::from_secs(30)),
-    (Phase::Heard("permitted"), Duration::from_secs(5)),
     (Phase::Boot, Duration::from_secs(35)),
-    (Phase::Step("bootloader-linux.service"), Duration::from_secs(3)),
     (Phase::Heard("hello"), Duration::from_secs(6)),
+    (Phase::Heard("permitted"), Duration::from_secs(5)),
+    (Phase::Step("image-linux.service"), Duration::from_secs(30)),
+    (Phase::Step("bootloader-linux.service"), Duration::from_secs(3)),
     (Phase::Step("config-drive.service"), Duration::from_secs(2)),
 ];
+/// In which of them the power is cut, in turn: where most goes on first.
+const TURNS: [usize; PHASES.len()] = [3, 2, 0, 4, 1, 5];
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -60,19 +64,46 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// When the power is cut: so long after a phase began.
+/// So long after a phase began.
 struct Moment {
     phase: Phase,
     after: Duration,
 }
 
 impl Moment {
-    /// Another one for each number of a seed, the same one each time; the phases take turns.
-    fn of(seed: u64, number: u32) -> Moment {
-        let hash = Sha256::digest([&seed.to_le_bytes()[..], &number.to_le_bytes()].concat());
-        let share = u32::from(u16::from_le_bytes([hash[0], hash[1]]));
-        let (phase, most) = PHASES[number as usize % PHASES.len()];
+    fn within((phase, most): (Phase, Duration), chance: [u8; 2]) -> Moment {
+        let share = u32::from(u16::from_le_bytes(chance));
         Moment { phase, after: most * share / u32::from(u16::MAX) }
+    }
+
+    fn has_begun(&self, world: &World, id: &str, job: &Value) -> bool {
+        let events = world.events(id, 0).unwrap_or_default();
+        self.phase.has_begun(job, &events) || is_complete(job)
+    }
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} s after {}", self.after.as_secs_f64(), self.phase)
+    }
+}
+
+/// What befalls one job.
+struct Fate {
+    controller_killed: Moment,
+    power_cut: Moment,
+}
+
+impl Fate {
+    /// Another one for each number of a seed, the same one each time. The controller is killed before.
+    fn of(seed: u64, number: u32) -> Fate {
+        let hash = Sha256::digest([&seed.to_le_bytes()[..], &number.to_le_bytes()].concat());
+        let cut = TURNS[number as usize % TURNS.len()];
+        let killed = usize::from(hash[4]) % (cut + 1);
+        Fate {
+            controller_killed: Moment::within(PHASES[killed], [hash[2], hash[3]]),
+            power_cut: Moment::within(PHASES[cut], [hash[0], hash[1]]),
+        }
     }
 }
 
@@ -82,24 +113,30 @@ pub fn lanes(root: &Path, PowerOffs { seed, count }: PowerOffs) -> Vec<Lane<'_>>
     let lane = |first: u32| Lane {
         name: format!("power-off{first}"),
         run: Box::new(move || {
-            let lab = Lab::start(root, &format!("power-offs-{first}"), true, two_cds)?;
+            let mut lab = Lab::start(root, &format!("power-offs-{first}"), true, two_cds)?;
             let numbers = (first..count).step_by(LANES as usize);
-            numbers.clone().try_for_each(|number| power_off(&lab, &Moment::of(seed, number)))?;
+            for number in numbers.clone() {
+                power_off(&mut lab, &Fate::of(seed, number))?;
+            }
             Ok(u32::try_from(numbers.len())?)
         }),
     };
     (0..LANES.min(count)).map(lane).collect()
 }
 
-fn power_off(lab: &Lab, moment: &Moment) -> anyhow::Result<()> {
-    let Lab { world, machine, public_key, .. } = lab;
-    let before = hash(&machine.disk)?;
-    let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
-    world.follow(&id, BOOT + INSTALL, |job| {
-        let events = world.events(&id, 0).unwrap_or_default();
-        moment.phase.has_begun(job, &events) || is_complete(job)
-    })?;
-    std::thread::sleep(moment.after);
+fn power_off(lab: &mut Lab, fate: &Fate) -> anyhow::Result<()> {
+    let Fate { controller_killed, power_cut } = fate;
+    let before = hash(&lab.machine.disk)?;
+    let id = lab.world.create_job(SERIAL, &recipe(&lab.public_key, Some(json!("any"))))?;
+    lab.world
+        .follow(&id, BOOT + INSTALL, |job| controller_killed.has_begun(&lab.world, &id, job))?;
+    std::thread::sleep(controller_killed.after);
+    lab.world.kill_controller()?;
+    lab.world.tell(&format!("controller killed {controller_killed}"));
+    lab.world.start_controller()?;
+    lab.world.follow(&id, BOOT + INSTALL, |job| power_cut.has_begun(&lab.world, &id, job))?;
+    std::thread::sleep(power_cut.after);
+    let Lab { world, machine, .. } = &*lab;
     let job = world.follow(&id, INSTALL, |_| true)?;
     if job["status"] != "provisioning" {
         world.tell("it was quicker than the power-off");
@@ -108,7 +145,7 @@ fn power_off(lab: &Lab, moment: &Moment) -> anyhow::Result<()> {
         return Ok(());
     }
     force_off(lab)?;
-    world.tell(&format!("power cut {:.1} s after {}", moment.after.as_secs_f64(), moment.phase));
+    world.tell(&format!("power cut {power_cut}"));
     let job = world.follow(&id, NOTICED_AFTER, is_complete)?;
     judge(&job)?;
     if !world.events(&id, 0)?.iter().any(|event| event["kind"] == "permitted") {

@@ -11,6 +11,11 @@ use super::operation::{
 const UNKNOWN: Problem = (404, "server-unknown", "no server has this serial");
 const CREDENTIALS: Problem =
     (409, "credentials-refused", "the BMC refused the credentials before; set them anew");
+const UNUSABLE: Problem = (
+    409,
+    "server-unusable",
+    "what is stored of its BMC is of no use, as a password of another key; set it anew",
+);
 const BMC: Problem = (502, "bmc", "the BMC cannot be reached, is not trusted, or refuses");
 const RESTING: Problem = (
     503,
@@ -157,7 +162,17 @@ fn probe() -> Operation {
         ],
         body: None,
         answers: vec![(200, answer("What was seen", "Probe", probe))],
-        problems: vec![PATH, QUERY, UNKNOWN, INTERNAL, CREDENTIALS, BMC, RESTING, STORAGE],
+        problems: vec![
+            PATH,
+            QUERY,
+            UNKNOWN,
+            INTERNAL,
+            CREDENTIALS,
+            UNUSABLE,
+            BMC,
+            RESTING,
+            STORAGE,
+        ],
     }
 }
 
@@ -203,7 +218,7 @@ fn act(
         answers: vec![(200, answer("What the BMC shows now", "ServerState", state))],
         problems: [
             BODY.as_slice(),
-            &[PATH, UNKNOWN, busy, CREDENTIALS, INTERNAL, BMC, RESTING, STORAGE],
+            &[PATH, UNKNOWN, busy, CREDENTIALS, UNUSABLE, INTERNAL, BMC, RESTING, STORAGE],
         ]
         .concat(),
     }
@@ -224,7 +239,7 @@ fn firmware() -> Operation {
         parameters: vec![serial()],
         body: None,
         answers: vec![(200, answer("What is installed", "FirmwareList", list))],
-        problems: vec![PATH, UNKNOWN, CREDENTIALS, INTERNAL, BMC, RESTING, STORAGE],
+        problems: vec![PATH, UNKNOWN, CREDENTIALS, UNUSABLE, INTERNAL, BMC, RESTING, STORAGE],
     }
 }
 

@@ -290,6 +290,12 @@ pub fn closed(closed: Closed) -> Refusal {
             "the BMC refused the credentials before",
             detail,
         ),
+        Closed::Unusable(_) => refuse(
+            StatusCode::CONFLICT,
+            "server-unusable",
+            "the BMC cannot be asked with what is stored of it",
+            detail,
+        ),
         Closed::Resting(_) => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "bmc-resting",

@@ -120,6 +120,10 @@ async fn without_keys_no_password_is_in_it_and_none_opens() {
     let server = again.app.store.server("SN1").await.unwrap();
     let opened = again.app.keys.root.open("SN1", &server.bmc_url, &server.bmc_password);
     assert!(opened.unwrap_err().to_string().contains("set the server again"));
+    let asked = again.request("GET", "/api/v1/servers/SN1/firmware").send().await.unwrap();
+    assert_eq!(asked.status(), 409);
+    let text = asked.text().await.unwrap();
+    assert!(text.contains("set the server again"), "{text}");
 }
 
 #[tokio::test]
