@@ -56,6 +56,10 @@ pub struct Job {
     /// What could not be put back at the end (media, boot override, power), if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleanup_problem: Option<String>,
+    /// What somebody has to look at, if anything: what is not known of the machine's disk, and what could
+    /// not be put back. Known when `outcome` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_attention: Option<String>,
     /// The step that runs on the machine and how far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<crate::node::Progress>,

@@ -104,6 +104,7 @@ fn describe(job: &Value) {
         "failed_step",
         "reason",
         "cleanup_problem",
+        "needs_attention",
         "created_at",
         "updated_at",
     ] {

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
-use job::{Event, Outcome};
+use job::{Event, Failure, Outcome};
 use recipe::Recipe;
 use serde::Deserialize;
 
@@ -374,7 +374,9 @@ fn shown(row: &JobRow) -> Job {
         Some(Outcome::Succeeded) => (Some(JobOutcome::Succeeded), None),
         Some(Outcome::Failed(failure)) => (Some(JobOutcome::Failed), Some(failure)),
     };
+    let cleanup_problem = row.state.problem().map(|p| format!("{}: {}", p.step, p.reason));
     Job {
+        needs_attention: attention(row.permit.is_some(), failure, cleanup_problem.as_deref()),
         id: row.id.clone(),
         server_serial: row.server_serial.clone(),
         status: api_status(row.state.status()),
@@ -382,12 +384,59 @@ fn shown(row: &JobRow) -> Job {
         outcome,
         failed_step: failure.map(|failure| failure.step.clone()),
         reason: failure.map(|failure| failure.reason.clone()),
-        cleanup_problem: row.state.problem().map(|p| format!("{}: {}", p.step, p.reason)),
+        cleanup_problem,
         progress: row.progress.clone(),
         task_target: row.task_target.clone(),
         media_plan: row.media_plan.clone(),
         recipe: None,
         created_at: timestamp(row.created_at),
         updated_at: timestamp(row.updated_at),
+    }
+}
+
+/// Steps that fail by what is not heard of a machine, or by somebody's word, and not by its own.
+const UNHEARD: [&str; 6] = [
+    "webhook.wait",
+    "node.powered-off",
+    "node.restarted",
+    "node.two-sessions",
+    "cancelled",
+    "restore",
+];
+
+/// What a person has to look at, as nobody else can tell.
+fn attention(has_permit: bool, failure: Option<&Failure>, problem: Option<&str>) -> Option<String> {
+    let is_unheard = failure.is_some_and(|failure| UNHEARD.contains(&failure.step.as_str()));
+    let disk = (has_permit && is_unheard).then_some(
+        "the disk: the machine was permitted to write, and did not tell how far it came",
+    );
+    let rest = problem.map(|problem| format!("the machine at rest: {problem}"));
+    let parts: Vec<String> = disk.map(str::to_owned).into_iter().chain(rest).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_asked_for_what_nobody_else_can_tell() {
+        let failed = |step: &str| Failure { step: step.into(), reason: "why".into() };
+        let problem = Some("cleanup.unmount: the BMC says no");
+        for (has_permit, failure, problem, expected) in [
+            (true, None, None, ""),
+            (true, Some("image-linux.service"), None, ""),
+            (true, Some("node.powered-off"), None, "the disk: "),
+            (false, Some("node.powered-off"), None, ""),
+            (true, Some("cancelled"), None, "the disk: "),
+            (false, Some("redfish.discover"), problem, "the machine at rest: cleanup.unmount"),
+            (true, Some("webhook.wait"), problem, "came; the machine at rest: cleanup.unmount"),
+            (true, None, problem, "the machine at rest: cleanup.unmount"),
+        ] {
+            let failure = failure.map(failed);
+            let told = attention(has_permit, failure.as_ref(), problem);
+            assert_eq!(told.is_some(), !expected.is_empty(), "{failure:?}");
+            assert!(told.unwrap_or_default().contains(expected), "{failure:?}");
+        }
     }
 }
