@@ -3,6 +3,7 @@
 
 use redfish::Power;
 
+use super::foreign::is_foreign;
 use super::world::{Happening, World};
 use crate::performer::Failed;
 
@@ -40,7 +41,7 @@ impl Verb {
 pub enum Effect {
     Power(Power),
     BootsCdOnce(bool),
-    /// The media token's hash; `None` empties both slots.
+    /// The media token's hash; `None` takes ours out of both slots.
     Maintenance(Option<Vec<u8>>),
     Task(Vec<u8>),
 }
@@ -98,13 +99,18 @@ impl World {
             match effect {
                 Effect::Power(Power::On) => self.power_on(machine),
                 Effect::Power(_) => self.machines[machine].power_off(),
-                Effect::BootsCdOnce(is_so) => self.machines[machine].boots_cd_once = is_so,
+                Effect::BootsCdOnce(is_so) => {
+                    self.machines[machine].boots_cd_once = is_so;
+                    self.machines[machine].is_override_ours = true;
+                }
                 Effect::Maintenance(Some(token)) => {
                     self.machines[machine].maintenance = Some(token);
                 }
                 Effect::Maintenance(None) => {
-                    self.machines[machine].maintenance = None;
-                    self.machines[machine].task = None;
+                    let machine = &mut self.machines[machine];
+                    for slot in [&mut machine.maintenance, &mut machine.task] {
+                        *slot = slot.take().filter(|token| is_foreign(token));
+                    }
                 }
                 Effect::Task(token) => self.machines[machine].task = Some(token),
             }

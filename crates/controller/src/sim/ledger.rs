@@ -14,6 +14,8 @@ use crate::store::JobRow;
 pub struct Known {
     /// The epoch of its newest claim.
     pub claimed: i64,
+    /// As it was stored when it was looked at last.
+    state: String,
     outcome: Option<Outcome>,
     complete: Option<State>,
     /// The boot that has its permit.
@@ -59,10 +61,15 @@ impl World {
         }
     }
 
-    /// Looks at every job after something happened.
+    /// Looks at every job that moved, after something happened.
     pub fn judge(&mut self) {
-        for job in self.jobs_now() {
-            self.judge_job(&job);
+        for (id, state) in self.store.states().expect("a database in memory") {
+            let known = self.ledger.known.entry(id.clone()).or_default();
+            if known.state != state {
+                known.state = state;
+                let job = self.ask(self.store.job(&id));
+                self.judge_job(&job);
+            }
         }
     }
 
@@ -127,7 +134,8 @@ impl World {
             return Some("it is complete, and its medium is in the machine".into());
         }
         // A job that got as far as its media clears the override, whoever left it.
-        let is_left = machine.boots_cd_once && self.tokens.contains_key(&job.id);
+        let is_set = machine.boots_cd_once && machine.is_override_ours;
+        let is_left = is_set && self.tokens.contains_key(&job.id);
         is_left.then(|| "it is complete, and the boot override is left".into())
     }
 

@@ -5,6 +5,7 @@ use api::node::{DiskIdentity, Dmi, Hello, PermitRequest, Progress, Result as Rep
 use redfish::Power;
 
 use super::Mutant;
+use super::foreign::is_foreign;
 use super::world::{Happening, World};
 use crate::keys::sha256;
 use crate::node::{self, Refused};
@@ -23,6 +24,8 @@ pub struct Machine {
     pub board: String,
     pub power: Power,
     pub boots_cd_once: bool,
+    /// Ours, not another controller's.
+    pub is_override_ours: bool,
     /// Hashes of the tokens of what is inserted.
     pub maintenance: Option<Vec<u8>>,
     pub task: Option<Vec<u8>>,
@@ -103,6 +106,17 @@ impl World {
         }
         let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
         let [Some(maintenance), Some(task)] = media else { return };
+        if is_foreign(&maintenance) != is_foreign(&task) {
+            // Its key is in the one, and its signature is not on the other.
+            self.fault("media of two controllers are in one machine");
+            if self.mutant == Some(Mutant::SignatureIgnored) {
+                self.violation(format!("machine {index} takes its task from somebody else"));
+            }
+            return;
+        }
+        if is_foreign(&task) {
+            return self.foreign_task(index);
+        }
         let [Some(_), Some(task)] = [maintenance, task].map(|token| self.readable(token)) else {
             return;
         };
@@ -165,9 +179,7 @@ impl World {
         let (store, now) = (self.store.clone(), self.now);
         let machine = &self.machines[index];
         let speaker = machine.speaker(attempt);
-        let Some(job) = self.jobs_now().into_iter().find(|job| job.attempt == attempt) else {
-            return Reply::No;
-        };
+        let Ok(job) = at_once(store.attempt(attempt)) else { return Reply::No };
         let mut dmi = Dmi { serial: machine.board.clone(), ..Dmi::default() };
         if self.mutant == Some(Mutant::SerialForged) {
             dmi.serial.clone_from(&job.server_serial);

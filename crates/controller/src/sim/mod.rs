@@ -13,6 +13,7 @@
 
 mod bmc;
 mod driver;
+mod foreign;
 mod ledger;
 mod machine;
 mod world;
@@ -40,6 +41,8 @@ enum Mutant {
     CleanupInHaste,
     /// Nobody looks for jobs whose time is over.
     NoDeadlines,
+    /// A machine takes its task from whoever inserted one.
+    SignatureIgnored,
 }
 
 /// How one world went.
@@ -131,6 +134,7 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
         Mutant::CleanupForgotten,
         Mutant::CleanupInHaste,
         Mutant::NoDeadlines,
+        Mutant::SignatureIgnored,
     ] {
         let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
             let first = run(seed, Some(mutant), &store).violations.into_iter().next()?;

@@ -36,6 +36,7 @@ pub enum Happening {
     Cancel { job_id: String },
     Webhook { machine: usize },
     Glitch { machine: usize },
+    Foreign { machine: usize, who: u32, step: usize },
     Crash,
     Restart,
 }
@@ -80,6 +81,7 @@ impl World {
                 board: format!("SN{board}"),
                 power: redfish::Power::On,
                 boots_cd_once: false,
+                is_override_ours: true,
                 maintenance: None,
                 task: None,
                 boot: 0,
@@ -127,6 +129,11 @@ impl World {
             if self.random.u32(0..100) < 10 {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Webhook { machine: index });
+            }
+            // One or two more controllers have been given this server.
+            for who in 0..self.random.u32(0..20).saturating_sub(17) {
+                let at = self.random.i64(0..BUSY);
+                self.later(at, Happening::Foreign { machine: index, who, step: 0 });
             }
         }
         for _ in 0..self.random.u32(0..3) {
@@ -182,6 +189,7 @@ impl World {
             Happening::Cancel { job_id } => self.cancel(&job_id),
             Happening::Webhook { machine } => self.webhook(machine),
             Happening::Glitch { machine } => self.glitch(machine),
+            Happening::Foreign { machine, who, step } => self.foreign(machine, who, step),
             Happening::Crash => self.crash(),
             Happening::Restart => self.restart(),
         }

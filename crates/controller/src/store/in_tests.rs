@@ -27,6 +27,13 @@ impl Store {
         self.rows().execute(sql, [])
     }
 
+    /// Every job's id, and its state as it is stored.
+    pub fn states(&self) -> rusqlite::Result<Vec<(String, String)>> {
+        let db = self.rows();
+        let mut query = db.prepare("SELECT id, state FROM jobs ORDER BY id")?;
+        query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    }
+
     /// Every row of every table.
     pub fn dump(&self) -> rusqlite::Result<String> {
         let mut text = String::new();
