@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords
-//! are sealed with (`root.key`) and the key that attempts' tokens and the signatures of their media come from
-//! (`attempt.key`). All in the data directory, mode 0600,
-//! none in the database: a stolen database gives no password and no token.
+//! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords are
+//! sealed with (`root.key`, see `sealing`) and the key that attempts' tokens and the signatures of their
+//! media come from (`attempt.key`). All in the data directory, mode 0600, none in the database: a stolen
+//! database gives no password and no token.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
