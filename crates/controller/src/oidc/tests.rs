@@ -11,8 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    RsaPublicKeyComponents,
 };
 use serde_json::{Value, json};
 
@@ -26,17 +28,26 @@ fn text(bytes: impl AsRef<[u8]>) -> String {
 
 /// What an issuer signs with.
 enum Signer {
-    P256(EcdsaKeyPair),
+    /// With the name of its curve.
+    Curve(EcdsaKeyPair, &'static str),
     Ed(Ed25519KeyPair),
     Rsa(Box<RsaKeyPair>),
 }
 
 impl Signer {
     fn p256() -> Signer {
+        Signer::curve(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256")
+    }
+
+    fn p384() -> Signer {
+        Signer::curve(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384")
+    }
+
+    fn curve(scheme: &'static EcdsaSigningAlgorithm, name: &'static str) -> Signer {
         let random = SystemRandom::new();
-        let scheme = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let document = EcdsaKeyPair::generate_pkcs8(scheme, &random).unwrap();
-        Signer::P256(EcdsaKeyPair::from_pkcs8(scheme, document.as_ref(), &random).unwrap())
+        let pair = EcdsaKeyPair::from_pkcs8(scheme, document.as_ref(), &random).unwrap();
+        Signer::Curve(pair, name)
     }
 
     fn ed() -> Signer {
@@ -60,11 +71,11 @@ impl Signer {
 
     fn jwk(&self, kid: &str) -> Value {
         match self {
-            Signer::P256(pair) => {
+            Signer::Curve(pair, name) => {
                 let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
                 json!({
-                    "kty": "EC", "crv": "P-256", "kid": kid, "use": "sig",
-                    "x": text(&point[..32]), "y": text(&point[32..]),
+                    "kty": "EC", "crv": name, "kid": kid, "use": "sig", "x": text(x), "y": text(y),
                 })
             }
             Signer::Ed(pair) => {
@@ -83,12 +94,19 @@ impl Signer {
     fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {
-            Signer::P256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Signer::Curve(pair, _) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
             Signer::Ed(pair) => pair.sign(message).as_ref().to_vec(),
             Signer::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
-                let scheme: &dyn ring::signature::RsaEncoding =
-                    if algorithm == "PS256" { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let scheme: &dyn RsaEncoding = match algorithm {
+                    "RS256" => &RSA_PKCS1_SHA256,
+                    "RS384" => &RSA_PKCS1_SHA384,
+                    "RS512" => &RSA_PKCS1_SHA512,
+                    "PS256" => &RSA_PSS_SHA256,
+                    "PS384" => &RSA_PSS_SHA384,
+                    "PS512" => &RSA_PSS_SHA512,
+                    other => panic!("{other} is not of RSA"),
+                };
                 pair.sign(scheme, &random, message, &mut signature).unwrap();
                 signature
             }
@@ -217,27 +235,30 @@ fn with(claims: &Value, name: &str, value: Value) -> Value {
 
 #[tokio::test]
 async fn a_good_token_of_every_kind_of_key_names_a_person_with_the_highest_role() {
-    let (p256, ed, rsa) = (Signer::p256(), Signer::ed(), Signer::rsa());
-    let provider = Provider::start(vec![p256.jwk("a"), ed.jwk("b"), rsa.jwk("c")]).await;
+    let (p256, p384, ed, rsa) = (Signer::p256(), Signer::p384(), Signer::ed(), Signer::rsa());
+    let keys = vec![p256.jwk("a"), p384.jwk("d"), ed.jwk("b"), rsa.jwk("c")];
+    let provider = Provider::start(keys).await;
     let oidc = provider.oidc();
     let rights = Rights { role: Role::Admin, push: Vec::new() };
     let ada = Person { who: "oidc 1234 ada".into(), rights };
     let claims = provider.claims(&["all", "root", "sre"]);
-    for (signer, algorithm, kid) in
-        [(&p256, "ES256", "a"), (&ed, "EdDSA", "b"), (&rsa, "RS256", "c"), (&rsa, "PS256", "c")]
-    {
+    let rsas = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
+    let others = [(&p256, "ES256", "a"), (&p384, "ES384", "d"), (&ed, "EdDSA", "b")];
+    let all = others.into_iter().chain(rsas.map(|algorithm| (&rsa, algorithm, "c")));
+    assert_eq!(all.clone().count(), ALGORITHMS.len());
+    for (signer, algorithm, kid) in all {
         let token = signer.token(&json!({"alg": algorithm, "kid": kid}), &claims);
         assert!(is_one(&token));
         assert_eq!(oidc.identify(&token).await.as_ref(), Ok(&ada), "{algorithm}");
     }
     // The only key of its kind needs no name; an audience may be one of several; nor needs a role a list.
-    let header = json!({"alg": "ES256"});
+    let header = json!({"alg": "EdDSA"});
     for other in [
         with(&claims, "aud", json!(["x", AUDIENCE])),
         with(&claims, "groups", json!("root")),
         claims.clone(),
     ] {
-        assert_eq!(oidc.identify(&p256.token(&header, &other)).await.as_ref(), Ok(&ada));
+        assert_eq!(oidc.identify(&ed.token(&header, &other)).await.as_ref(), Ok(&ada));
     }
     assert_eq!(provider.answers.lock().unwrap().asked, 1, "keys are kept");
 }
@@ -276,6 +297,7 @@ async fn what_is_not_signed_for_us_now_by_the_issuer_is_refused() {
         ("of another kind of key", rsa.token(&json!({"alg": "RS256", "kid": "a"}), &good)),
         ("with other claims than were signed", changed),
         ("of another issuer", own.token(&es256, &with(&good, "iss", "https://x".into()))),
+        ("of no issuer", own.token(&es256, &with(&good, "iss", Value::Null))),
         ("for others", own.token(&es256, &with(&good, "aud", "x".into()))),
         ("for nobody", own.token(&es256, &with(&good, "aud", Value::Null))),
         ("expired", own.token(&es256, &with(&good, "exp", (now() - 120).into()))),
@@ -437,4 +459,85 @@ async fn tokens_of_the_provider_open_what_their_role_may_and_are_in_the_audit_lo
         .collect();
     let who = "oidc 1234 ada";
     assert_eq!(seen, [(who, "reader", 403), (who, "admin", 404)]);
+}
+
+#[tokio::test]
+async fn the_audit_log_names_who_it_is_for_good_and_then_for_readers() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let oidc = provider.oidc();
+    let good = provider.claims(&["all"]);
+    let nameless = with(&good, "preferred_username", Value::Null);
+    let long = format!("oidc {}", "é".repeat(NAME_CHARS_MAX - "oidc ".len()));
+    for (claims, expected) in [
+        (good.clone(), "oidc 1234 ada"),
+        (with(&good, "sub", "ada".into()), "oidc ada"),
+        (nameless.clone(), "oidc 1234"),
+        (with(&nameless, "email", "ada@example.org".into()), "oidc 1234 ada@example.org"),
+        (with(&good, "email", "ada@example.org".into()), "oidc 1234 ada"),
+        // Nobody writes a line of their own into a log.
+        (with(&good, "preferred_username", "a\nb\u{1b}c".into()), "oidc 1234 a?b?c"),
+        (with(&good, "sub", "é".repeat(500).into()), &long),
+    ] {
+        let token = signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &claims);
+        assert_eq!(oidc.identify(&token).await.unwrap().who, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_token_may_be_as_long_as_its_limit_and_no_longer() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let oidc = provider.oidc();
+    let claims = provider.claims(&["all"]);
+    let padded = |bytes: usize| {
+        let claims = with(&claims, "x", "x".repeat(bytes).into());
+        signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &claims)
+    };
+    let bytes = (10_000..).find(|bytes| padded(*bytes).len() >= TOKEN_BYTES_MAX).unwrap();
+    assert_eq!(padded(bytes).len(), TOKEN_BYTES_MAX);
+    assert!(oidc.identify(&padded(bytes)).await.is_ok());
+    let refused = oidc.identify(&padded(bytes + 1)).await.unwrap_err().to_string();
+    assert!(refused.contains("longer than 16384 bytes"), "{refused}");
+}
+
+#[test]
+fn tokens_of_the_provider_look_like_nobody_elses() {
+    for (token, expected) in [
+        ("eyJhbGciOiJub25lIn0.e30.", true),
+        ("eyJhbGciOiJub25lIn0.e30", false),
+        ("eyJhbGciOiJub25lIn0.e30.x.y.z", false),
+        ("shp_admin_0.0.0", false),
+        ("shp_admin_001122334455_00", false),
+        ("..", false),
+        ("", false),
+    ] {
+        assert_eq!(is_one(token), expected, "{token}");
+    }
+}
+
+#[test]
+fn an_issuer_speaks_tls_or_is_on_this_host() {
+    for good in [
+        "https://id.example",
+        "https://id.example/realm",
+        "https://localhost/realm",
+        "http://localhost:8080/realm",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080/",
+    ] {
+        assert_eq!(check_issuer(good).as_deref(), Ok(good));
+    }
+    for bad in [
+        "id.example",
+        "http://id.example",
+        "http://127.0.0.1.id.example",
+        "http://localhost@id.example",
+        "ftp://id.example",
+        "ftp://localhost",
+        "https://id.example/?realm=x",
+        "https://id.example/#realm",
+    ] {
+        assert!(check_issuer(bad).is_err(), "{bad}");
+    }
 }

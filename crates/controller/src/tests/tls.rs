@@ -3,11 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
@@ -23,6 +25,23 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 struct Heard {
     protocol: Option<Vec<u8>>,
     answer: Vec<u8>,
+    /// The names of the CAs of which a certificate was asked for; `None` if none was.
+    asked_of: Option<Vec<Vec<u8>>>,
+}
+
+/// A client that could show certificates, listens which, and shows none.
+#[derive(Debug, Default)]
+struct Silent(Mutex<Option<Vec<Vec<u8>>>>);
+
+impl ResolvesClientCert for Silent {
+    fn resolve(&self, asked: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        *self.0.lock().unwrap() = Some(asked.iter().map(|name| name.to_vec()).collect());
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Offers these protocols, says `request`, and listens to the end.
@@ -34,7 +53,9 @@ fn talk(
 ) -> std::io::Result<Heard> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let silent = Arc::new(Silent::default());
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = builder.with_client_cert_resolver(silent.clone());
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = address.ip().into();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -54,7 +75,8 @@ fn talk(
     if protocol.is_none() && answer.is_empty() {
         read?;
     }
-    Ok(Heard { protocol, answer })
+    let asked_of = silent.0.lock().unwrap().take();
+    Ok(Heard { protocol, answer, asked_of })
 }
 
 /// A controller in `dir` with these sockets, on ports of its own.
@@ -164,8 +186,9 @@ async fn an_address_that_is_taken_is_told_before_anybody_is_served() {
 struct Ca(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
 
 impl Ca {
-    fn new() -> Ca {
+    fn new(name: &str) -> Ca {
         let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        own.distinguished_name.push(rcgen::DnType::CommonName, name);
         own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         own.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = rcgen::KeyPair::generate().unwrap();
@@ -219,7 +242,7 @@ fn builder(controller_ca: &str) -> reqwest::ClientBuilder {
 
 #[tokio::test]
 async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_are_served() {
-    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
     let ca_file = dir.path().join("clients.pem");
     std::fs::write(&ca_file, ca.0.pem()).unwrap();
     let roles = ["reader=*.ci.example.org", "admin=root.example.org"];
@@ -275,8 +298,33 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
 }
 
 #[tokio::test]
+async fn a_client_is_told_the_cas_whose_certificates_count_where_people_are_served() {
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, format!("{}{}", ca.0.pem(), other.0.pem())).unwrap();
+    let given = vec![clients::parse_role("reader=*.example.org").unwrap()];
+    let settings = clients::Settings { ca_file, crl_file: None, given };
+    let sockets = vec![socket(&[Listener::Admin], false), socket(&[Listener::Node], false)];
+    let (addresses, pem, stop, server) = serve_with(dir.path(), sockets, Some(settings)).await;
+    let names = [ca, other].map(|ca| {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.0.der().clone()).unwrap();
+        roots.subjects()[0].as_ref().to_vec()
+    });
+    // People choose among their certificates by these; machines have none.
+    for (address, expected) in addresses.into_iter().zip([Some(names.to_vec()), None]) {
+        let pem = pem.clone();
+        let talked = move || talk(address, &pem, &[], HEALTH).unwrap();
+        let heard = tokio::task::spawn_blocking(talked).await.unwrap();
+        assert_eq!(heard.asked_of, expected, "{address}");
+    }
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_counts_until_it_is_revoked_also_on_a_connection_that_is_open() {
-    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
     let [ca_file, crl_file] = ["clients.pem", "revoked.pem"].map(|name| dir.path().join(name));
     std::fs::write(&ca_file, format!("{}{}", ca.0.pem(), other.0.pem())).unwrap();
     let revoke = |serials: &[u64], until| {
