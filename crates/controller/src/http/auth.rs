@@ -9,6 +9,9 @@
 //! Every entry of `http::routes` says what it [`Needs`]: a route cannot forget to. A machine's token
 //! is judged by [`Node`], which handlers take, as it comes with the job it is good for.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::access::Role;
+use axum::http::StatusCode;
+use axum::response::Redirect;
 use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
@@ -126,6 +128,8 @@ struct Answers {
     keys: Vec<Value>,
     /// In place of the issuer's own name.
     issuer: Option<String>,
+    /// In place of where its keys are.
+    keys_at: Option<String>,
     asked: u32,
 }
 
@@ -170,12 +174,31 @@ impl Provider {
         listener.set_nonblocking(true).unwrap();
         let url = format!("{scheme}://{}/realm", listener.local_addr().unwrap());
         let (own, told, shown) = (url.clone(), answers.clone(), answers.clone());
+        let (broken, padded) = (answers.clone(), answers.clone());
         let router = Router::new()
             .route(
                 "/realm/.well-known/openid-configuration",
                 get(move || async move {
-                    let issuer = told.lock().unwrap().issuer.clone().unwrap_or(own.clone());
-                    Json(json!({"issuer": issuer, "jwks_uri": format!("{own}/keys")}))
+                    let told = told.lock().unwrap();
+                    let issuer = told.issuer.clone().unwrap_or(own.clone());
+                    let keys_at = told.keys_at.clone().unwrap_or(format!("{own}/keys"));
+                    Json(json!({"issuer": issuer, "jwks_uri": keys_at}))
+                }),
+            )
+            .route("/realm/moved", get(async || Redirect::temporary("/realm/keys")))
+            .route(
+                "/realm/broken",
+                get(move || async move {
+                    let keys = &broken.lock().unwrap().keys;
+                    (StatusCode::INTERNAL_SERVER_ERROR, json!({"keys": keys}).to_string())
+                }),
+            )
+            .route(
+                "/realm/padded/{bytes}",
+                get(move |axum::extract::Path(bytes): axum::extract::Path<usize>| async move {
+                    let keys = &padded.lock().unwrap().keys;
+                    let text = json!({"keys": keys}).to_string();
+                    format!("{text}{}", " ".repeat(bytes - text.len()))
                 }),
             )
             .route(
@@ -385,6 +408,106 @@ async fn without_keys_it_is_not_the_token_that_is_wrong() {
 }
 
 #[tokio::test]
+async fn keys_are_looked_for_again_after_an_hour_and_none_is_used_for_a_day() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let oidc = provider.oidc();
+    let claims = provider.claims(&["all"]);
+    let token = |kid: &str| signer.token(&json!({"alg": "EdDSA", "kid": kid}), &claims);
+    let (good, unknown) = (token("a"), token("b"));
+    let begin = Instant::now();
+    let day_ms = 24 * 3600 * 1000;
+    for (token, at_ms, asked) in [
+        (&good, 0, 1),
+        // What nobody knows is looked for twice a minute.
+        (&unknown, 29_999, 1),
+        (&unknown, 30_000, 2),
+        (&unknown, 59_999, 2),
+        (&good, 30_000 + 3_599_999, 2),
+        (&good, 30_000 + 3_600_000, 3),
+    ] {
+        let known = oidc.identify_at(token, begin + Duration::from_millis(at_ms)).await;
+        assert_eq!(known.is_ok(), *token == good, "at {at_ms}");
+        assert_eq!(provider.answers.lock().unwrap().asked, asked, "at {at_ms}");
+    }
+    provider.answers.lock().unwrap().issuer = Some("https://somebody.else".into());
+    let last = begin + Duration::from_millis(30_000 + 3_600_000);
+    let at = |ms| oidc.identify_at(&good, last + Duration::from_millis(ms));
+    assert!(at(day_ms - 1).await.is_ok());
+    assert!(matches!(at(day_ms).await, Err(Refused::NoKeys(_))));
+}
+
+#[tokio::test]
+async fn a_key_is_for_what_it_says_and_without_its_name_the_only_one() {
+    let (one, two, rsa) = (Signer::ed(), Signer::ed(), Signer::rsa());
+    let mut bound = rsa.jwk("c");
+    bound["alg"] = "RS512".into();
+    let provider = Provider::start(vec![one.jwk("a"), two.jwk("b"), bound]).await;
+    let oidc = provider.oidc();
+    let claims = provider.claims(&["all"]);
+    for (signer, header, expected) in [
+        (&one, json!({"alg": "EdDSA", "kid": "a"}), true),
+        (&two, json!({"alg": "EdDSA", "kid": "b"}), true),
+        (&two, json!({"alg": "EdDSA", "kid": "a"}), false),
+        (&one, json!({"alg": "EdDSA"}), false),
+        (&rsa, json!({"alg": "RS512", "kid": "c"}), true),
+        (&rsa, json!({"alg": "RS512"}), true),
+        (&rsa, json!({"alg": "RS256", "kid": "c"}), false),
+        (&rsa, json!({"alg": "PS512", "kid": "c"}), false),
+    ] {
+        let known = oidc.identify(&signer.token(&header, &claims)).await;
+        assert_eq!(known.is_ok(), expected, "{header}: {known:?}");
+    }
+}
+
+#[tokio::test]
+async fn keys_come_straight_from_where_the_provider_says_and_are_not_long() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let (over_tls, pem) = Provider::start_with_tls(vec![signer.jwk("a")]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, pem).unwrap();
+    let keys = Source::Discovery { ca_file: Some(ca_file) };
+    let safe = Settings { keys, ..over_tls.settings() };
+    for (of, settings, keys_at, trouble) in [
+        (&provider, provider.settings(), format!("{}/keys", provider.url), ""),
+        (&provider, provider.settings(), format!("{}/padded/1048576", provider.url), ""),
+        (&provider, provider.settings(), format!("{}/padded/1048577", provider.url), "too long"),
+        (&provider, provider.settings(), format!("{}/moved", provider.url), "understand"),
+        (&provider, provider.settings(), format!("{}/broken", provider.url), "500"),
+        (&provider, provider.settings(), format!("{}/none", provider.url), "404"),
+        (&over_tls, safe.clone(), format!("{}/keys", over_tls.url), ""),
+        // Who is in the way could put keys of their own there.
+        (&over_tls, safe, format!("{}/keys", provider.url), "ask http://"),
+    ] {
+        of.answers.lock().unwrap().keys_at = Some(keys_at.clone());
+        let token = signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &of.claims(&["all"]));
+        match Oidc::new(settings).unwrap().identify(&token).await {
+            Ok(_) => assert_eq!(trouble, "", "{keys_at}"),
+            Err(Refused::NoKeys(why)) => {
+                assert!(!trouble.is_empty() && why.contains(trouble), "{keys_at}: {why}");
+            }
+            Err(other) => panic!("{keys_at}: {other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_issuers_name_may_end_with_a_slash() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    let issuer = format!("{}/", provider.url);
+    provider.answers.lock().unwrap().issuer = Some(issuer.clone());
+    let oidc = Oidc::new(Settings { issuer: issuer.clone(), ..provider.settings() }).unwrap();
+    let header = json!({"alg": "EdDSA", "kid": "a"});
+    let claims = provider.claims(&["all"]);
+    let token = signer.token(&header, &with(&claims, "iss", issuer.into()));
+    assert!(oidc.identify(&token).await.is_ok());
+    assert!(oidc.identify(&signer.token(&header, &claims)).await.is_err(), "another issuer");
+}
+
+#[tokio::test]
 async fn only_a_provider_with_the_right_certificate_is_asked_for_its_keys() {
     let signer = Signer::ed();
     let (provider, pem) = Provider::start_with_tls(vec![signer.jwk("a")]).await;
@@ -407,6 +530,34 @@ async fn only_a_provider_with_the_right_certificate_is_asked_for_its_keys() {
     assert_eq!(oidc.identify(&token).await.unwrap().rights.role, Role::Reader);
     let error = format!("{:#}", trusting("empty.pem", "").err().unwrap());
     assert!(error.contains("empty.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_is_no_wrong_token_and_keeps_nobody_elses_out() {
+    let signer = Signer::ed();
+    let provider = Provider::start(vec![signer.jwk("a")]).await;
+    provider.answers.lock().unwrap().issuer = Some("https://somebody.else".into());
+    let settings = provider.settings();
+    let dir = crate::tests::temp_dir();
+    let controller = crate::tests::Controller::start_with(dir.path(), |own| {
+        own.oidc = Some(settings);
+    })
+    .await;
+    let token = signer.token(&json!({"alg": "EdDSA", "kid": "a"}), &provider.claims(&["all"]));
+    let url = format!("{}/api/v1/jobs", controller.url);
+    let heard = reqwest::Client::new().get(url).bearer_auth(token).send().await.unwrap();
+    assert_eq!(heard.status(), 503);
+    let problem: Value = heard.json().await.unwrap();
+    assert_eq!(problem["type"], "urn:shoal:problem:identity-provider");
+    assert!(problem["detail"].as_str().unwrap().contains("somebody.else"), "{problem}");
+    // Ours are ours.
+    let new = json!({"role": "reader", "name": "watcher"});
+    let made = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
+    assert_eq!(made.status(), 201);
+    let made: Value = made.json().await.unwrap();
+    let own = controller.request("GET", "/api/v1/jobs");
+    let own = own.bearer_auth(made["secret"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(own.status(), 200);
 }
 
 #[tokio::test]
