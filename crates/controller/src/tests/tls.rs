@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use api::access::Role;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -320,6 +321,77 @@ async fn a_client_is_told_the_cas_whose_certificates_count_where_people_are_serv
     }
     stop.cancel();
     server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_has_what_all_its_names_give_and_common_names_give_nothing() {
+    let (dir, ca) = (temp_dir(), Ca::new("ours"));
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, ca.0.pem()).unwrap();
+    let roles = ["reader=a.example.org", "operator=spiffe://example.org/ops/*", "admin=root"];
+    let given = roles.into_iter().map(|role| clients::parse_role(role).unwrap()).collect();
+    let own = clients::Clients::new(clients::Settings { ca_file, crl_file: None, given }).unwrap();
+    install_crypto();
+    let names = |dns: &[&str], uris: &[&str]| {
+        let dns = dns.iter().map(|name| rcgen::SanType::DnsName((*name).try_into().unwrap()));
+        let uris = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap()));
+        dns.chain(uris).collect()
+    };
+    let shown = |names: Vec<rcgen::SanType>| {
+        let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        own.distinguished_name.push(rcgen::DnType::CommonName, "root");
+        own.subject_alt_names = names;
+        own.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        vec![own.signed_by(&key, &ca.0).unwrap().der().to_vec()]
+    };
+    let spiffe = "spiffe://example.org/ops/ada";
+    let long = format!("{}.example.org", "a".repeat(60));
+    let longest: String =
+        ["certificate", &long, &long, &long].join(" ").chars().take(128).collect();
+    for (names, who, role) in [
+        (names(&["a.example.org"], &[]), "certificate a.example.org", Some(Role::Reader)),
+        (names(&[], &[spiffe]), "certificate spiffe://example.org/ops/ada", Some(Role::Operator)),
+        (
+            names(&["a.example.org"], &[spiffe]),
+            "certificate spiffe://example.org/ops/ada a.example.org",
+            Some(Role::Operator),
+        ),
+        (names(&["b.example.org"], &[]), "certificate b.example.org", None),
+        (names(&[&long, &long, &long], &[]), &longest, None),
+        (Vec::new(), "certificate", None),
+    ] {
+        let (seen, rights) = own.identify(&shown(names)).unwrap();
+        assert_eq!((seen.as_str(), rights.map(|rights| rights.role)), (who, role));
+    }
+}
+
+#[test]
+fn files_of_cas_and_of_revoked_certificates_that_hold_none_are_refused_at_the_start() {
+    let (dir, ca) = (temp_dir(), Ca::new("ours"));
+    let [ca_file, crl_file] = ["clients.pem", "revoked.pem"].map(|name| dir.path().join(name));
+    let (good_ca, good_list) = (ca.0.pem(), ca.revoking(&[1], 2099));
+    let settings = || clients::Settings {
+        ca_file: ca_file.clone(),
+        crl_file: Some(crl_file.clone()),
+        given: Vec::new(),
+    };
+    for (cas, lists, trouble) in [
+        (&*good_ca, &*good_list, ""),
+        ("", &good_list, "clients.pem holds no certificate"),
+        (&good_list, &good_list, "clients.pem holds no certificate"),
+        (&good_ca, "", "revoked.pem holds no revocation list"),
+        (&good_ca, &good_ca, "revoked.pem holds no revocation list"),
+    ] {
+        std::fs::write(&ca_file, cas).unwrap();
+        std::fs::write(&crl_file, lists).unwrap();
+        let told = clients::Clients::new(settings()).err().map(|error| format!("{error:#}"));
+        let told = told.unwrap_or_default();
+        assert_eq!(told.is_empty(), trouble.is_empty(), "{told}");
+        assert!(told.contains(trouble), "{told}");
+    }
+    std::fs::remove_file(&crl_file).unwrap();
+    assert!(clients::Clients::new(settings()).is_err());
 }
 
 #[tokio::test]
