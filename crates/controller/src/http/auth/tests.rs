@@ -196,8 +196,22 @@ fn deed() -> Deed {
     }
 }
 
+/// With what the first entry of the audit log was answered, once there is one.
+async fn noted(app: &App) -> u16 {
+    let mut commits = app.store.commits();
+    let first = async {
+        loop {
+            if let Some(entry) = app.store.audit(0, 10).await.unwrap().first() {
+                return entry.status;
+            }
+            commits.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(DEADLINE, first).await.expect("it is noted")
+}
+
 #[tokio::test]
-async fn what_has_begun_is_done_and_noted_though_nobody_waits_for_the_answer() {
+async fn what_is_under_way_is_done_and_noted_though_nobody_waits_for_the_answer() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
     let app = controller.app.clone();
@@ -212,19 +226,20 @@ async fn what_has_begun_is_done_and_noted_though_nobody_waits_for_the_answer() {
     has_begun.await.unwrap();
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
-    let mut commits = app.store.commits();
     go_on.send(()).unwrap();
-    let noted = async {
-        loop {
-            let entries = app.store.audit(0, 10).await.unwrap();
-            if let Some(entry) = entries.first() {
-                return entry.status;
-            }
-            commits.changed().await.unwrap();
-        }
-    };
-    assert_eq!(tokio::time::timeout(DEADLINE, noted).await.unwrap(), 204);
-    // Nor is it told a second time, by the next start.
+    assert_eq!(noted(&app).await, 204);
+    assert_eq!(app.store.record_interrupted().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_goes_away_while_it_is_noted_that_they_begin_leaves_nothing_half_done() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let app = controller.app.clone();
+    let work = async { StatusCode::NO_CONTENT.into_response() };
+    assert!(carry_out(app.clone(), deed(), true, work).now_or_never().is_none());
+    assert_eq!(noted(&app).await, 204);
+    // Or the next start would tell that the end of the process interrupted it.
     assert_eq!(app.store.record_interrupted().await.unwrap(), 0);
 }
 
