@@ -270,19 +270,31 @@ async fn nothing_is_done_that_cannot_be_noted_before_and_what_is_done_stays() {
     assert!(store.server("SN1").await.is_err());
 }
 
-#[tokio::test]
-async fn a_refused_body_is_read_as_far_as_a_good_one_goes() {
+/// A body without an end, and how many of its MiB were read.
+fn endless() -> (Body, Arc<AtomicUsize>) {
     let part = Bytes::from(vec![b' '; 1 << 20]);
     let read_mib = Arc::new(AtomicUsize::new(0));
     let counted = read_mib.clone();
-    let endless = stream::repeat_with(move || {
+    let parts = stream::repeat_with(move || {
         let parts = counted.fetch_add(1, Ordering::Relaxed);
         assert!(parts < 1000, "this does not end");
         Ok::<_, std::io::Error>(part.clone())
     });
-    drain(Request::new(Body::from_stream(endless))).await;
-    assert_eq!(read_mib.load(Ordering::Relaxed), (http::BODY_BYTES_MAX >> 20) + 1);
+    (Body::from_stream(parts), read_mib)
+}
 
+#[tokio::test]
+async fn a_refused_body_is_read_as_far_as_a_good_one_goes() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let reader = reader(&controller).await;
+    for (token, expected) in [(reader.as_str(), 403), ("wrong", 401)] {
+        let (body, read_mib) = endless();
+        let request = bearing(token, "POST", "/api/v1/jobs").body(body).unwrap();
+        let answer = router(&controller).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), expected);
+        assert_eq!(read_mib.load(Ordering::Relaxed), (http::BODY_BYTES_MAX >> 20) + 1);
+    }
     // Who is about to send is waited for, and who waits for leave to is answered at once.
     let silent = || Body::from_stream(stream::pending::<std::io::Result<Bytes>>());
     assert!(drain(Request::new(silent())).now_or_never().is_none());
