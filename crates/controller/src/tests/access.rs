@@ -280,6 +280,10 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     let listed = &listed["tokens"][0];
     assert_eq!((&listed["id"], &listed["name"]), (&made["id"], &json!("watcher")));
     assert!(listed["last_used_at"].is_string() && listed.get("secret").is_none(), "{listed}");
+    // A use a moment later is no news: who only looks waits for no disk.
+    assert_eq!(status("GET", "/api/v1/jobs").await.0, 200);
+    let again = controller.get("/api/v1/tokens").await;
+    assert_eq!(again["tokens"][0]["last_used_at"], listed["last_used_at"]);
     assert_eq!(location, format!("/api/v1/tokens/{}", made["id"].as_str().unwrap()));
     for _ in 0..2 {
         let revoked = controller.request("DELETE", &location).send().await.unwrap();
