@@ -289,7 +289,8 @@ async fn a_good_token_of_every_kind_of_key_names_a_person_with_the_highest_role(
 #[tokio::test]
 async fn what_is_not_signed_for_us_now_by_the_issuer_is_refused() {
     let (own, others, rsa) = (Signer::p256(), Signer::p256(), Signer::rsa());
-    let mut encrypts = Signer::p256().jwk("enc");
+    let sealer = Signer::p256();
+    let mut encrypts = sealer.jwk("enc");
     encrypts["use"] = "enc".into();
     let secret = json!({"kty": "oct", "kid": "secret", "k": text("secret")});
     let keys = vec![own.jwk("a"), rsa.jwk("c"), encrypts, secret];
@@ -316,7 +317,7 @@ async fn what_is_not_signed_for_us_now_by_the_issuer_is_refused() {
         ("signed with a public key as a secret", by_secret("a")),
         ("of somebody else", others.token(&es256, &good)),
         ("of an unknown key", own.token(&json!({"alg": "ES256", "kid": "x"}), &good)),
-        ("of a key that encrypts", own.token(&json!({"alg": "ES256", "kid": "enc"}), &good)),
+        ("of a key that encrypts", sealer.token(&json!({"alg": "ES256", "kid": "enc"}), &good)),
         ("of another kind of key", rsa.token(&json!({"alg": "RS256", "kid": "a"}), &good)),
         ("with other claims than were signed", changed),
         ("of another issuer", own.token(&es256, &with(&good, "iss", "https://x".into()))),
