@@ -263,6 +263,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_read_is_not_made_anew() {
+        let dir = temp_dir();
+        let file = dir.path().join("root.key");
+        // What nobody can read, root included.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
+        let error = format!("{:#}", Keys::open(dir.path(), &own).err().unwrap());
+        assert!(error.contains("read ") && error.contains("root.key"), "{error}");
+        assert!(file.is_symlink());
+    }
+
+    #[test]
     fn a_pull_token_is_for_the_attempt_that_it_names_here_and_nowhere_else() {
         let (dir, other) = (temp_dir(), temp_dir());
         let (keys, others) = (opened(dir.path()), opened(other.path()));
