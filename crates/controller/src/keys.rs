@@ -238,6 +238,9 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+
     use super::*;
     use crate::tests::{settings, temp_dir};
 
@@ -272,6 +275,38 @@ mod tests {
         let error = format!("{:#}", Keys::open(dir.path(), &own).err().unwrap());
         assert!(error.contains("read ") && error.contains("root.key"), "{error}");
         assert!(file.is_symlink());
+    }
+
+    #[test]
+    fn the_certificate_is_for_every_name_by_which_the_controller_is_reached() {
+        let dir = temp_dir();
+        let mut own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
+        let mut every = own.sockets[0].clone();
+        own.sockets[0].address = ([192, 0, 2, 7], 1).into();
+        every.address = ([0, 0, 0, 0], 2).into();
+        own.sockets.push(every);
+        own.node_url = "https://node.example:8443".parse().unwrap();
+        own.media_url = "https://[2001:db8::7]:8443".parse().unwrap();
+        own.http_boot_url = "https://boot.example".parse().unwrap();
+        let keys = Keys::open(dir.path(), &own).unwrap();
+        let der = CertificateDer::from_pem_file(&keys.certificate).unwrap();
+        let certificate = webpki::EndEntityCert::try_from(&der).unwrap();
+        for (name, expected) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("192.0.2.7", true),
+            ("node.example", true),
+            ("2001:db8::7", true),
+            ("boot.example", true),
+            ("0.0.0.0", false),
+            ("192.0.2.8", false),
+            ("other.example", false),
+        ] {
+            let subject = ServerName::try_from(name).unwrap();
+            let is_for = certificate.verify_is_valid_for_subject_name(&subject).is_ok();
+            assert_eq!(is_for, expected, "{name}");
+        }
     }
 
     #[test]
