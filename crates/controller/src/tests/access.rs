@@ -519,6 +519,34 @@ async fn who_changed_what_is_written_down_and_cannot_be_rewritten() {
 }
 
 #[tokio::test]
+async fn of_the_registry_what_gives_or_takes_a_name_is_written_down() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let (tag, blob) = ("/v2/a/b/manifests/1", format!("/v2/a/b/blobs/{digest}"));
+    for (method, path) in [
+        ("GET", tag),
+        ("HEAD", tag),
+        ("PUT", tag),
+        ("DELETE", tag),
+        ("POST", "/v2/a/b/blobs/uploads/"),
+        // A blob has no name until a manifest gives it one.
+        ("PUT", "/v2/a/b/blobs/uploads/x"),
+        ("GET", &blob),
+        ("DELETE", &blob),
+        ("GET", "/v2/a/b/tags/list"),
+    ] {
+        controller.request(method, path).send().await.unwrap();
+    }
+    let entries = controller.app.store.audit(0, 100).await.unwrap();
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.method.as_str(), entry.target.as_str(), entry.route.as_str()))
+        .collect();
+    assert_eq!(seen, [("PUT", tag, "/v2/"), ("DELETE", tag, "/v2/"), ("DELETE", &blob, "/v2/")]);
+}
+
+#[tokio::test]
 async fn what_the_end_of_the_process_interrupts_is_in_the_audit_log_after_the_next_start() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
