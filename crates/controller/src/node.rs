@@ -283,6 +283,40 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_is_for_the_one_disk_that_it_was_asked_for() {
+        let (store, job) = awaited();
+        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
+        let asked = |size_bytes| {
+            let request = PermitRequest {
+                boot_id: long(),
+                dmi: Dmi { serial: "SN1".into(), ..Dmi::default() },
+                disk: DiskIdentity {
+                    name: "vda".into(),
+                    serial: None,
+                    wwn: None,
+                    model: None,
+                    size_bytes,
+                },
+                found: Vec::new(),
+            };
+            let session_hash = vec![0xab; SHA256_BYTES];
+            let speaker = Speaker { attempt: "a1".into(), session_hash };
+            at_once(permit(&store, speaker, request, 0))
+        };
+        for (size_bytes, is_granted) in [(1, true), (2, false), (1, true)] {
+            match asked(size_bytes) {
+                Ok(_) => assert!(is_granted, "{size_bytes}"),
+                Err(Refused::Unheard(Unheard::PermitTaken(_))) => {
+                    assert!(!is_granted, "{size_bytes}");
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            let kept = at_once(store.job("j1")).unwrap().permit.expect("it has one");
+            assert_eq!(kept.disk.size_bytes, 1);
+        }
+    }
+
+    #[test]
     fn the_version_of_a_dispatcher_that_is_too_old_is_told_within_bounds() {
         let (store, job) = awaited();
         match at_once(hello(&store, &job, hello_of(String::new()), 0)) {
