@@ -208,3 +208,157 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     write_durably(&key_path, server_key.serialize_pem().as_bytes())?;
     Ok((ca_pem, certificate_path, key_path))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+
+    use super::*;
+    use crate::tests::{settings, temp_dir};
+
+    fn opened(dir: &Path) -> Keys {
+        Keys::open(dir, &settings(dir, ([127, 0, 0, 1], 1).into())).unwrap()
+    }
+
+    #[test]
+    fn keys_stay_and_those_of_attempts_are_their_own_but_in_an_older_directory() {
+        let dir = temp_dir();
+        let first = opened(dir.path());
+        let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
+        assert_ne!(read("root.key"), read(ATTEMPT_KEY));
+        let token = first.attempt_token("a1");
+        assert_eq!(opened(dir.path()).attempt_token("a1"), token);
+        assert_ne!(first.attempt_token("a2"), token);
+        write_new_attempt_key(dir.path()).unwrap();
+        assert_ne!(opened(dir.path()).attempt_token("a1"), token, "those of before are dead");
+        // An older one derived them from its root, and attempts may be under way.
+        fs::remove_file(dir.path().join(ATTEMPT_KEY)).unwrap();
+        opened(dir.path());
+        assert_eq!(read("root.key"), read(ATTEMPT_KEY));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_is_not_made_anew() {
+        let dir = temp_dir();
+        let file = dir.path().join("root.key");
+        // What nobody can read, root included.
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
+        let error = format!("{:#}", Keys::open(dir.path(), &own).err().unwrap());
+        assert!(error.contains("read ") && error.contains("root.key"), "{error}");
+        assert!(file.is_symlink());
+    }
+
+    #[test]
+    fn the_certificate_is_for_every_name_by_which_the_controller_is_reached() {
+        let dir = temp_dir();
+        let mut own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
+        let mut every = own.sockets[0].clone();
+        own.sockets[0].address = ([192, 0, 2, 7], 1).into();
+        every.address = ([0, 0, 0, 0], 2).into();
+        own.sockets.push(every);
+        own.node_url = "https://node.example:8443".parse().unwrap();
+        own.media_url = "https://[2001:db8::7]:8443".parse().unwrap();
+        own.http_boot_url = "https://boot.example".parse().unwrap();
+        let keys = Keys::open(dir.path(), &own).unwrap();
+        let der = CertificateDer::from_pem_file(&keys.certificate).unwrap();
+        let certificate = webpki::EndEntityCert::try_from(&der).unwrap();
+        for (name, expected) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("192.0.2.7", true),
+            ("node.example", true),
+            ("2001:db8::7", true),
+            ("boot.example", true),
+            ("0.0.0.0", false),
+            ("192.0.2.8", false),
+            ("other.example", false),
+        ] {
+            let subject = ServerName::try_from(name).unwrap();
+            let is_for = certificate.verify_is_valid_for_subject_name(&subject).is_ok();
+            assert_eq!(is_for, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pull_token_is_for_the_attempt_that_it_names_here_and_nowhere_else() {
+        let (dir, other) = (temp_dir(), temp_dir());
+        let (keys, others) = (opened(dir.path()), opened(other.path()));
+        let token = keys.pull_token("a1");
+        assert_eq!(keys.attempt_of_pull_token(&token).as_deref(), Some("a1"));
+        for wrong in [
+            token.replace("_a1_", "_a2_"),
+            token[..token.len() - 1].to_owned(),
+            format!("{token}0"),
+            others.pull_token("a1"),
+            keys.attempt_token("a1"),
+            format!("{PULL_TOKEN_PREFIX}a1_"),
+            PULL_TOKEN_PREFIX.to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(keys.attempt_of_pull_token(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_password_opens_for_its_server_and_endpoint_only() {
+        let (dir, other) = (temp_dir(), temp_dir());
+        let keys = opened(dir.path());
+        let sealed = keys.seal("SN1", "https://bmc1/", "secret").unwrap();
+        assert_eq!(keys.open_sealed("SN1", "https://bmc1/", &sealed).unwrap(), "secret");
+        assert_ne!(keys.seal("SN1", "https://bmc1/", "secret").unwrap(), sealed);
+        assert!(keys.open_sealed("SN2", "https://bmc1/", &sealed).is_err());
+        assert!(keys.open_sealed("SN1", "https://bmc2/", &sealed).is_err());
+        assert!(opened(other.path()).open_sealed("SN1", "https://bmc1/", &sealed).is_err());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(keys.open_sealed("SN1", "https://bmc1/", &changed).is_err(), "at {at}");
+            assert!(keys.open_sealed("SN1", "https://bmc1/", &sealed[..at]).is_err(), "to {at}");
+        }
+    }
+
+    #[test]
+    fn a_webhooks_secret_is_not_short_and_counts_without_the_end_of_its_line() {
+        let dir = temp_dir();
+        let file = dir.path().join("webhook-secret");
+        let secret = "s".repeat(WEBHOOK_SECRET_BYTES_MIN);
+        let own = crate::settings::Settings {
+            webhook_secret_file: Some(file.clone()),
+            ..settings(dir.path(), ([127, 0, 0, 1], 1).into())
+        };
+        for (text, is_one) in
+            [(&*secret, true), (&format!("{secret}\n"), true), (&secret[1..], false), ("", false)]
+        {
+            fs::write(&file, text).unwrap();
+            let keys = Keys::open(dir.path(), &own);
+            assert_eq!(keys.is_ok(), is_one, "{text:?}");
+            let Ok(keys) = keys else { continue };
+            assert!(keys.is_webhook_secret(secret.as_bytes()));
+            assert!(!keys.is_webhook_secret(&secret.as_bytes()[1..]));
+        }
+        assert!(!opened(dir.path()).is_webhook_secret(b""), "without a file nothing is");
+    }
+
+    #[test]
+    fn an_admins_token_is_the_whole_text_of_its_file() {
+        let dir = temp_dir();
+        let keys = opened(dir.path());
+        let text = fs::read_to_string(dir.path().join("admin-token")).unwrap();
+        assert!(keys.is_admin_token(&text));
+        for wrong in ["", &text[1..], &text[..text.len() - 1], &format!("{text}0")] {
+            assert!(!keys.is_admin_token(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_two_media_tokens_are_alike() {
+        let dir = temp_dir();
+        let keys = opened(dir.path());
+        let [one, other] = [(); 2].map(|()| keys.media_token().unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one.len(), 2 * 24);
+    }
+}

@@ -213,6 +213,12 @@ mod tests {
                 "https 127.0.0.1:0 [Admin, Media]; https 127.0.0.1:0 [Node]; \
                  http://a:1/ http://a:2/ http://a:2/",
             ),
+            // Behind something that maps ports.
+            (
+                "admin 0.0.0.0:8443 node-url https://shoal.example",
+                "https 0.0.0.0:8443 [Admin, Node, Media]; \
+                 https://shoal.example/ https://shoal.example/ https://shoal.example/",
+            ),
             (
                 "admin 0.0.0.0:1 node-url https://192.0.2.1:1 media-url https://203.0.113.1:1",
                 "https 0.0.0.0:1 [Admin, Node, Media]; \

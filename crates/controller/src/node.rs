@@ -158,3 +158,175 @@ pub fn bounded(mut text: String, max: usize) -> String {
     text.truncate(text.floor_char_boundary(max));
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::rows::{self, at_once};
+
+    /// Letters of two bytes, so that a cut may not be anywhere.
+    fn long() -> String {
+        "é".repeat(10_000)
+    }
+
+    fn cut(bytes: usize) -> String {
+        "é".repeat(bytes / 2)
+    }
+
+    #[test]
+    fn a_text_is_cut_between_letters() {
+        for (text, max, expected) in [
+            ("", 0, ""),
+            ("abc", 0, ""),
+            ("abc", 2, "ab"),
+            ("abc", 3, "abc"),
+            ("abc", 4, "abc"),
+            ("éé", 3, "é"),
+            ("éé", 4, "éé"),
+            ("🚢", 3, ""),
+        ] {
+            assert_eq!(bounded(text.into(), max), expected, "{max} bytes of {text}");
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_request_for_a_permit_is_long() {
+        let dmi = |text: &dyn Fn() -> String| Dmi {
+            serial: text(),
+            uuid: text(),
+            manufacturer: text(),
+            product: text(),
+        };
+        let disk = |text: &dyn Fn() -> String| DiskIdentity {
+            name: text(),
+            serial: Some(text()),
+            wwn: Some(text()),
+            model: Some(text()),
+            size_bytes: u64::MAX,
+        };
+        let request = |text: &dyn Fn() -> String, found| PermitRequest {
+            boot_id: text(),
+            dmi: dmi(text),
+            disk: disk(text),
+            found: vec![text(); found],
+        };
+        let name = || cut(NAME_BYTES_MAX);
+        assert_eq!(kept(request(&long, FOUND_MAX + 1)), request(&name, FOUND_MAX));
+        assert_eq!(kept(request(&name, FOUND_MAX)), request(&name, FOUND_MAX));
+    }
+
+    /// A store with a job whose machine is awaited.
+    fn awaited() -> (Store, JobRow) {
+        let store = Store::in_memory().unwrap();
+        at_once(store.put_server(rows::server("SN1"))).unwrap();
+        at_once(store.create_job(rows::job("j1", "SN1", "a1"))).unwrap();
+        for event in rows::until_awaited() {
+            at_once(store.apply("j1", None, event, "test".into(), 0)).unwrap();
+        }
+        let job = at_once(store.job("j1")).unwrap();
+        (store, job)
+    }
+
+    fn hello_of(session_sha256: String) -> Hello {
+        let dmi = Dmi { manufacturer: long(), ..Dmi::default() };
+        Hello { boot_id: long(), dmi, version: long(), session_sha256 }
+    }
+
+    #[test]
+    fn a_commitment_is_as_long_as_a_hash() {
+        for (digits, is_one) in [(62, false), (63, false), (64, true), (65, false), (66, false)] {
+            let (store, job) = awaited();
+            let said = at_once(hello(&store, &job, hello_of("a".repeat(digits)), 0));
+            match said {
+                Ok(()) => assert!(is_one, "{digits} digits"),
+                Err(Refused::NoCommitment) => assert!(!is_one, "{digits} digits"),
+                Err(other) => panic!("{digits} digits: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_machine_says_is_kept_within_bounds() {
+        let (store, job) = awaited();
+        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
+        let speaker = || Speaker { attempt: "a1".into(), session_hash: vec![0xab; SHA256_BYTES] };
+        let said = Progress {
+            seq: 1,
+            step: long(),
+            message: long(),
+            bytes_done: 1,
+            bytes_total: 2,
+            bytes_per_sec: 3,
+        };
+        at_once(progress(&store, speaker(), said.clone(), 0)).unwrap();
+        let lines = vec![long(); LOG_LINES_MAX + 1];
+        at_once(log(&store, speaker(), Log { seq: 1, step: long(), lines }, 0)).unwrap();
+        let before = at_once(store.events("j1", 0, 1000)).unwrap();
+        let failed = Report::Failed { failed_step: long(), reason: long() };
+        let ended =
+            at_once(result(&store, speaker(), failed, 0)).unwrap().expect("it moves the job");
+
+        let (name, text) = (cut(NAME_BYTES_MAX), cut(TEXT_BYTES_MAX));
+        assert_eq!(ended.boot_id, Some(name.clone()));
+        let kept = Progress { step: name.clone(), message: text.clone(), ..said };
+        assert_eq!(ended.progress, Some(kept));
+        let why = Failure { step: name.clone(), reason: text.clone() };
+        assert_eq!(ended.state.outcome(), Some(&Outcome::Failed(why)));
+        let lines: Vec<_> = before.iter().filter(|event| event.kind == "log").collect();
+        assert_eq!(lines.len(), LOG_LINES_MAX);
+        for line in lines {
+            assert_eq!((&line.message, &line.step), (&text, &Some(name.clone())));
+        }
+        for event in at_once(store.events("j1", 0, 1000)).unwrap() {
+            assert!(event.message.len() <= TEXT_BYTES_MAX, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_permit_is_for_the_one_disk_that_it_was_asked_for() {
+        let (store, job) = awaited();
+        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
+        let asked = |size_bytes| {
+            let request = PermitRequest {
+                boot_id: long(),
+                dmi: Dmi { serial: "SN1".into(), ..Dmi::default() },
+                disk: DiskIdentity {
+                    name: "vda".into(),
+                    serial: None,
+                    wwn: None,
+                    model: None,
+                    size_bytes,
+                },
+                found: Vec::new(),
+            };
+            let session_hash = vec![0xab; SHA256_BYTES];
+            let speaker = Speaker { attempt: "a1".into(), session_hash };
+            at_once(permit(&store, speaker, request, 0))
+        };
+        for (size_bytes, is_granted) in [(1, true), (2, false), (1, true)] {
+            match asked(size_bytes) {
+                Ok(_) => assert!(is_granted, "{size_bytes}"),
+                Err(Refused::Unheard(Unheard::PermitTaken(_))) => {
+                    assert!(!is_granted, "{size_bytes}");
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            let kept = at_once(store.job("j1")).unwrap().permit.expect("it has one");
+            assert_eq!(kept.disk.size_bytes, 1);
+        }
+    }
+
+    #[test]
+    fn the_version_of_a_dispatcher_that_is_too_old_is_told_within_bounds() {
+        let (store, job) = awaited();
+        match at_once(hello(&store, &job, hello_of(String::new()), 0)) {
+            Err(Refused::TooOld(version, ended)) => {
+                assert_eq!(version, cut(NAME_BYTES_MAX));
+                let Some(Outcome::Failed(why)) = ended.state.outcome() else { panic!("{ended:?}") };
+                assert_eq!(why.step, "node.dispatcher-too-old");
+                assert!(why.reason.len() < TEXT_BYTES_MAX, "{}", why.reason);
+            }
+            answer => panic!("{answer:?}"),
+        }
+    }
+}

@@ -116,4 +116,38 @@ mod tests {
         assert_ne!(mint(Role::Admin).unwrap().text, mint(Role::Admin).unwrap().text);
         assert_eq!(id("é234567"), None);
     }
+
+    #[test]
+    fn a_text_of_another_form_names_no_id_whatever_its_checksum_says() {
+        let (own, secret) = ("001122334455", "ab".repeat(SECRET_BYTES));
+        for (body, expected) in [
+            (format!("shp_admin_{own}_{secret}"), Some(own)),
+            (format!("shp_admin_{own}0_{secret}"), None),
+            (format!("shp_admin_{own}_{secret}0"), None),
+            (format!("shp_admin_{own}_"), None),
+            (format!("shp_admin__{secret}"), None),
+            (format!("shq_admin_{own}_{secret}"), None),
+            (format!("shp_admin_{secret}"), None),
+        ] {
+            let text = format!("{body}{}", checksum(&body));
+            assert_eq!(id(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_former_token_is_known_by_the_begin_of_its_hash() {
+        let digits = "5e".repeat(SECRET_BYTES);
+        let text = format!("{FORMER}{digits}");
+        let hash = hex::encode(sha256(text.as_bytes()));
+        assert_eq!(former_id(&text).as_deref(), Some(&hash[..12]));
+        for wrong in [
+            digits.clone(),
+            format!("{FORMER}{}", &digits[1..]),
+            format!("{FORMER}{digits}0"),
+            format!("{FORMER}g{}", &digits[1..]),
+            format!("shp_admin_{digits}"),
+        ] {
+            assert_eq!(former_id(&wrong), None, "{wrong}");
+        }
+    }
 }

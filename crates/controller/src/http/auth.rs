@@ -9,6 +9,9 @@
 //! Every entry of `http::routes` says what it [`Needs`]: a route cannot forget to. A machine's token
 //! is judged by [`Node`], which handlers take, as it comes with the job it is good for.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,22 +124,22 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
     }
 }
 
-/// Does what is noted. Also when nobody waits for the answer any more, and if the process ends in between
-/// the next one notes that.
+/// Does what is noted. Also when nobody waits for the answer any more, from the first note on, and if the
+/// process ends in between the next one notes that.
 pub async fn carry_out(
     app: App,
     deed: Deed,
     is_begun: bool,
     work: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
-    let begun = match is_begun {
-        false => None,
-        true => match app.store.begin_deed(deed.clone(), now_ms()).await {
-            Ok(id) => Some(id),
-            Err(error) => return Refusal::from(error).into_response(),
-        },
-    };
     let noted = async move {
+        let begun = match is_begun {
+            false => None,
+            true => match app.store.begin_deed(deed.clone(), now_ms()).await {
+                Ok(id) => Some(id),
+                Err(error) => return Refusal::from(error).into_response(),
+            },
+        };
         let answer = work.await;
         // A machine whose token is wrong is nobody; who is known and may not is noted.
         if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {

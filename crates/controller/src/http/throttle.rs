@@ -90,6 +90,21 @@ mod tests {
     }
 
     #[test]
+    fn those_whose_windows_are_over_are_forgotten_before_those_who_wait() {
+        let throttle = Throttle::default();
+        let now = Instant::now();
+        for number in 1..u32::try_from(ADDRESSES_MAX).unwrap() {
+            throttle.failed(IpAddr::V4(number.into()), now);
+        }
+        let (bad, later) = ("192.0.2.1".parse().unwrap(), now + WINDOW);
+        for _ in 0..FAILURES_MAX {
+            throttle.failed(bad, later);
+        }
+        assert_eq!(throttle.wait(bad, later), Some(WINDOW));
+        assert_eq!(throttle.windows.lock().unwrap().len(), 1);
+    }
+
+    #[test]
     fn it_remembers_a_bounded_number() {
         let throttle = Throttle::default();
         let now = Instant::now();

@@ -90,3 +90,32 @@ impl JwtVerifier for ByRing {
         self.algorithm
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_kind_judges_nothing() {
+        let keys = [
+            ("of RSA", DecodingKey::from_rsa_raw_components(&[1; 256], &[1, 0, 1])),
+            ("of a curve", DecodingKey::from_ec_der(&[4; 65])),
+            ("of Ed25519", DecodingKey::from_ed_der(&[1; 32])),
+            ("that both know", DecodingKey::from_secret(&[1; 32])),
+        ];
+        let kinds = [
+            (Algorithm::RS256, "of RSA"),
+            (Algorithm::PS512, "of RSA"),
+            (Algorithm::ES256, "of a curve"),
+            (Algorithm::ES384, "of a curve"),
+            (Algorithm::EdDSA, "of Ed25519"),
+            (Algorithm::HS256, "none"),
+        ];
+        for (algorithm, own) in kinds {
+            for (name, key) in &keys {
+                let is_taken = verifier(&algorithm, key).is_ok();
+                assert_eq!(is_taken, own == *name, "{algorithm:?} by a key {name}");
+            }
+        }
+    }
+}

@@ -131,3 +131,66 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::rows::at_once;
+
+    fn made(id: &str, created_at: i64) -> TokenRow {
+        TokenRow {
+            id: id.into(),
+            role: Role::Publisher,
+            name: format!("name of {id}"),
+            hash: vec![1, 2, 3],
+            pull: vec!["os-images/".into()],
+            push: vec!["ci/".into(), "tools/".into()],
+            created_at,
+            expires_at: 1_000,
+            last_used_at: None,
+            revoked_at: None,
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_end_or_until_it_is_revoked() {
+        let (open, revoked) = (made("a", 0), TokenRow { revoked_at: Some(500), ..made("a", 0) });
+        for (now, is_good) in [(0, true), (999, true), (1_000, false), (1_001, false)] {
+            assert_eq!((open.is_good(now), revoked.is_good(now)), (is_good, false), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_use_is_news_once_a_minute() {
+        let used = TokenRow { last_used_at: Some(5_000), ..made("a", 0) };
+        for (now, is_news) in [(5_000, false), (64_999, false), (65_000, true), (70_000, true)] {
+            assert_eq!(used.is_use_news(now), is_news, "at {now}");
+        }
+        assert!(made("a", 0).is_use_news(0), "the first one");
+    }
+
+    #[test]
+    fn what_happens_to_one_token_happens_to_no_other() {
+        let store = Store::in_memory().unwrap();
+        for (id, created_at) in [("a", 1), ("c", 3), ("b", 2)] {
+            at_once(store.create_token(made(id, created_at))).unwrap();
+        }
+        at_once(store.token_used("a", 70)).unwrap();
+        at_once(store.revoke_token("b", 80)).unwrap();
+        at_once(store.revoke_token("b", 90)).unwrap();
+        let unknown = at_once(store.revoke_token("d", 80)).unwrap_err();
+        assert!(matches!(unknown, Error::NotFound { what: "token", .. }), "{unknown}");
+        // One of before is not made anew by being taken over, and brings no other along.
+        let taken = vec![made("e", 0), TokenRow { name: "other".into(), ..made("b", 7) }];
+        at_once(store.take_tokens(taken)).unwrap();
+        let expected = [
+            made("c", 3),
+            TokenRow { revoked_at: Some(80), ..made("b", 2) },
+            TokenRow { last_used_at: Some(70), ..made("a", 1) },
+            made("e", 0),
+        ];
+        assert_eq!(at_once(store.tokens()).unwrap(), expected);
+        assert_eq!(at_once(store.token("c")).unwrap(), Some(made("c", 3)));
+        assert_eq!(at_once(store.token("d")).unwrap(), None);
+    }
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Who may do what: every route asked by everybody, and what is written of it.
 
-use api::access::{AUDIT_BEGINNING, AuditEntry, Role};
+use api::access::{AUDIT_BEGINNING, AuditEntry, Role, TOKEN_DAYS_MAX};
 use serde_json::{Value, json};
 
 use super::{Controller, bmc, rows, session_token, temp_dir};
@@ -280,6 +280,10 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     let listed = &listed["tokens"][0];
     assert_eq!((&listed["id"], &listed["name"]), (&made["id"], &json!("watcher")));
     assert!(listed["last_used_at"].is_string() && listed.get("secret").is_none(), "{listed}");
+    // A use a moment later is no news: who only looks waits for no disk.
+    assert_eq!(status("GET", "/api/v1/jobs").await.0, 200);
+    let again = controller.get("/api/v1/tokens").await;
+    assert_eq!(again["tokens"][0]["last_used_at"], listed["last_used_at"]);
     assert_eq!(location, format!("/api/v1/tokens/{}", made["id"].as_str().unwrap()));
     for _ in 0..2 {
         let revoked = controller.request("DELETE", &location).send().await.unwrap();
@@ -288,18 +292,6 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     let (refused, why) = status("GET", "/api/v1/jobs").await;
     assert_eq!(refused, 401);
     assert!(why.contains("revoked or expired"), "{why}");
-    for bad in [
-        json!({"role": "reader", "name": ""}),
-        json!({"role": "reader", "name": "two words"}),
-        json!({"role": "reader", "name": "x", "days": 0}),
-        json!({"role": "reader", "name": "x", "days": 9_999_999}),
-        json!({"role": "reader", "name": "x", "push": ["ci/"]}),
-        json!({"role": "publisher", "name": "x", "push": ["../"]}),
-        json!({"role": "publisher", "name": "x"}),
-    ] {
-        let refused = controller.request("POST", "/api/v1/tokens").json(&bad).send().await.unwrap();
-        assert_eq!(refused.status(), 422, "{bad}");
-    }
     let unknown = controller.request("DELETE", "/api/v1/tokens/none").send().await.unwrap();
     assert_eq!(unknown.status(), 404);
     // Neither the database nor its log has the secret.
@@ -308,6 +300,87 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
         let bytes = std::fs::read(dir.path().join("data").join(file)).unwrap_or_default();
         let digits = &secret.as_bytes()[secret.len() - 64..];
         assert!(!bytes.windows(digits.len()).any(|window| window == digits), "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_token_is_one_that_can_be_read_ends_and_opens_something() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let name = |bytes: usize| "x".repeat(bytes);
+    let (reader, publisher) = (json!("reader"), json!("publisher"));
+    for (new, expected) in [
+        (json!({"role": reader, "name": name(1)}), 201),
+        (json!({"role": reader, "name": name(64)}), 201),
+        (json!({"role": reader, "name": "!~"}), 201),
+        (json!({"role": reader, "name": ""}), 422),
+        (json!({"role": reader, "name": name(65)}), 422),
+        (json!({"role": reader, "name": "two words"}), 422),
+        (json!({"role": reader, "name": "a\u{7f}"}), 422),
+        (json!({"role": reader, "name": "é"}), 422),
+        (json!({"role": reader, "name": "x", "days": 1}), 201),
+        (json!({"role": reader, "name": "x", "days": TOKEN_DAYS_MAX}), 201),
+        (json!({"role": reader, "name": "x", "days": 0}), 422),
+        (json!({"role": reader, "name": "x", "days": -1}), 422),
+        (json!({"role": reader, "name": "x", "days": TOKEN_DAYS_MAX + 1}), 422),
+        (json!({"role": publisher, "name": "x", "push": ["ci/"]}), 201),
+        (json!({"role": publisher, "name": "x", "pull": ["ci/"]}), 201),
+        (json!({"role": publisher, "name": "x", "pull": ["ci/"], "push": ["tools/"]}), 201),
+        (json!({"role": publisher, "name": "x"}), 422),
+        (json!({"role": publisher, "name": "x", "push": ["../"]}), 422),
+        (json!({"role": publisher, "name": "x", "pull": ["../"], "push": ["ci/"]}), 422),
+        (json!({"role": reader, "name": "x", "push": ["ci/"]}), 422),
+        (json!({"role": reader, "name": "x", "pull": ["ci/"]}), 422),
+        (json!({"role": "admin", "name": "x", "push": ["ci/"]}), 422),
+    ] {
+        let made = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
+        assert_eq!(made.status(), expected, "{new}");
+        if expected == 201 {
+            let made: Value = made.json().await.unwrap();
+            let prefixes = |of: &Value, what| of.get(what).cloned().unwrap_or_else(|| json!([]));
+            for what in ["pull", "push"] {
+                assert_eq!(prefixes(&made, what), prefixes(&new, what), "{what} of {new}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_in_pages_none_of_which_is_long() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let written = (1..=1001).map(|number| {
+        let deed = crate::store::Deed {
+            who: format!("token {number} ci"),
+            role: "operator",
+            method: "POST".into(),
+            route: "/api/v1/jobs".into(),
+            target: "/api/v1/jobs".into(),
+            from: None,
+            status: 201,
+        };
+        controller.app.store.record(deed, None, now_ms())
+    });
+    futures_util::future::try_join_all(written).await.unwrap();
+    for (query, first, count, next) in [
+        ("", 1, 100, json!(100)),
+        ("?limit=1", 1, 1, json!(1)),
+        // None would lead nowhere.
+        ("?limit=0", 1, 1, json!(1)),
+        ("?limit=1000", 1, 1000, json!(1000)),
+        ("?limit=1001", 1, 1000, json!(1000)),
+        ("?limit=18446744073709551615", 1, 1000, json!(1000)),
+        ("?after=1&limit=1000", 2, 1000, Value::Null),
+        ("?after=990&limit=10", 991, 10, json!(1000)),
+        ("?after=991&limit=10", 992, 10, Value::Null),
+        ("?after=1000", 1001, 1, Value::Null),
+        ("?after=1001", 0, 0, Value::Null),
+        ("?after=18446744073709551615", 0, 0, Value::Null),
+    ] {
+        let page = controller.get(&format!("/api/v1/audit{query}")).await;
+        let entries = page["entries"].as_array().unwrap();
+        let seen = entries.first().map_or(0, |entry| entry["seq"].as_u64().unwrap());
+        assert_eq!((seen, entries.len(), &page["next"]), (first, count, &next), "{query}");
     }
 }
 
@@ -443,6 +516,34 @@ async fn who_changed_what_is_written_down_and_cannot_be_rewritten() {
         file.execute_batch(&undo).unwrap();
         assert_eq!(broken(&rows().await).is_none(), !undo.is_empty(), "{tamper}");
     }
+}
+
+#[tokio::test]
+async fn of_the_registry_what_gives_or_takes_a_name_is_written_down() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let (tag, blob) = ("/v2/a/b/manifests/1", format!("/v2/a/b/blobs/{digest}"));
+    for (method, path) in [
+        ("GET", tag),
+        ("HEAD", tag),
+        ("PUT", tag),
+        ("DELETE", tag),
+        ("POST", "/v2/a/b/blobs/uploads/"),
+        // A blob has no name until a manifest gives it one.
+        ("PUT", "/v2/a/b/blobs/uploads/x"),
+        ("GET", &blob),
+        ("DELETE", &blob),
+        ("GET", "/v2/a/b/tags/list"),
+    ] {
+        controller.request(method, path).send().await.unwrap();
+    }
+    let entries = controller.app.store.audit(0, 100).await.unwrap();
+    let seen: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.method.as_str(), entry.target.as_str(), entry.route.as_str()))
+        .collect();
+    assert_eq!(seen, [("PUT", tag, "/v2/"), ("DELETE", tag, "/v2/"), ("DELETE", &blob, "/v2/")]);
 }
 
 #[tokio::test]

@@ -122,6 +122,12 @@ async fn pulled(controller: &Controller) {
     let done = controller.request("POST", "/api/v1/artifacts/gc").send().await.unwrap();
     let done: Value = done.json().await.unwrap();
     assert_eq!((&done["manifests_marked"], &done["blobs_removed"]), (&json!(0), &json!(0)));
+
+    // What is over pulls no more, be its machine still on.
+    let cancel = format!("/api/v1/jobs/{}/cancel", row.id);
+    let cancelled = controller.request("POST", &cancel).send().await.unwrap();
+    assert_eq!(cancelled.status(), 202);
+    assert_eq!(status(&token, &manifest).await, 401);
 }
 
 /// What a token for `os-images/` opens, and what it does not.

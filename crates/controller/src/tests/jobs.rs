@@ -466,6 +466,18 @@ async fn a_webhook_ends_a_job_once_however_often_it_is_delivered() {
 }
 
 #[tokio::test]
+async fn the_id_of_a_delivery_is_neither_empty_nor_long() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    for (bytes, expected) in [(0, 400), (1, 404), (255, 404), (256, 400), (1000, 400)] {
+        let report = json!({"status": "success", "delivery_id": "x".repeat(bytes)});
+        let told = controller.request("POST", "/api/v1/status-webhook/SN1").json(&report);
+        // There is no job; but for its id it would be good.
+        assert_eq!(told.send().await.unwrap().status(), expected, "{bytes} bytes");
+    }
+}
+
+#[tokio::test]
 async fn an_action_whose_end_cannot_be_recorded_is_done_again_without_a_restart() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

@@ -3,11 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use api::access::Role;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
@@ -23,6 +26,23 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 struct Heard {
     protocol: Option<Vec<u8>>,
     answer: Vec<u8>,
+    /// The names of the CAs of which a certificate was asked for; `None` if none was.
+    asked_of: Option<Vec<Vec<u8>>>,
+}
+
+/// A client that could show certificates, listens which, and shows none.
+#[derive(Debug, Default)]
+struct Silent(Mutex<Option<Vec<Vec<u8>>>>);
+
+impl ResolvesClientCert for Silent {
+    fn resolve(&self, asked: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        *self.0.lock().unwrap() = Some(asked.iter().map(|name| name.to_vec()).collect());
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Offers these protocols, says `request`, and listens to the end.
@@ -34,7 +54,9 @@ fn talk(
 ) -> std::io::Result<Heard> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let silent = Arc::new(Silent::default());
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = builder.with_client_cert_resolver(silent.clone());
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = address.ip().into();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -54,7 +76,8 @@ fn talk(
     if protocol.is_none() && answer.is_empty() {
         read?;
     }
-    Ok(Heard { protocol, answer })
+    let asked_of = silent.0.lock().unwrap().take();
+    Ok(Heard { protocol, answer, asked_of })
 }
 
 /// A controller in `dir` with these sockets, on ports of its own.
@@ -164,8 +187,9 @@ async fn an_address_that_is_taken_is_told_before_anybody_is_served() {
 struct Ca(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
 
 impl Ca {
-    fn new() -> Ca {
+    fn new(name: &str) -> Ca {
         let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        own.distinguished_name.push(rcgen::DnType::CommonName, name);
         own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         own.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = rcgen::KeyPair::generate().unwrap();
@@ -219,7 +243,7 @@ fn builder(controller_ca: &str) -> reqwest::ClientBuilder {
 
 #[tokio::test]
 async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_are_served() {
-    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
     let ca_file = dir.path().join("clients.pem");
     std::fs::write(&ca_file, ca.0.pem()).unwrap();
     let roles = ["reader=*.ci.example.org", "admin=root.example.org"];
@@ -275,8 +299,104 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
 }
 
 #[tokio::test]
+async fn a_client_is_told_the_cas_whose_certificates_count_where_people_are_served() {
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, format!("{}{}", ca.0.pem(), other.0.pem())).unwrap();
+    let given = vec![clients::parse_role("reader=*.example.org").unwrap()];
+    let settings = clients::Settings { ca_file, crl_file: None, given };
+    let sockets = vec![socket(&[Listener::Admin], false), socket(&[Listener::Node], false)];
+    let (addresses, pem, stop, server) = serve_with(dir.path(), sockets, Some(settings)).await;
+    let names = [ca, other].map(|ca| {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.0.der().clone()).unwrap();
+        roots.subjects()[0].as_ref().to_vec()
+    });
+    // People choose among their certificates by these; machines have none.
+    for (address, expected) in addresses.into_iter().zip([Some(names.to_vec()), None]) {
+        let pem = pem.clone();
+        let talked = move || talk(address, &pem, &[], HEALTH).unwrap();
+        let heard = tokio::task::spawn_blocking(talked).await.unwrap();
+        assert_eq!(heard.asked_of, expected, "{address}");
+    }
+    stop.cancel();
+    server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_has_what_all_its_names_give_and_common_names_give_nothing() {
+    let (dir, ca) = (temp_dir(), Ca::new("ours"));
+    let ca_file = dir.path().join("clients.pem");
+    std::fs::write(&ca_file, ca.0.pem()).unwrap();
+    let roles = ["reader=a.example.org", "operator=spiffe://example.org/ops/*", "admin=root"];
+    let given = roles.into_iter().map(|role| clients::parse_role(role).unwrap()).collect();
+    let own = clients::Clients::new(clients::Settings { ca_file, crl_file: None, given }).unwrap();
+    install_crypto();
+    let names = |dns: &[&str], uris: &[&str]| {
+        let dns = dns.iter().map(|name| rcgen::SanType::DnsName((*name).try_into().unwrap()));
+        let uris = uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap()));
+        dns.chain(uris).collect()
+    };
+    let shown = |names: Vec<rcgen::SanType>| {
+        let mut own = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        own.distinguished_name.push(rcgen::DnType::CommonName, "root");
+        own.subject_alt_names = names;
+        own.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        vec![own.signed_by(&key, &ca.0).unwrap().der().to_vec()]
+    };
+    let spiffe = "spiffe://example.org/ops/ada";
+    let long = format!("{}.example.org", "a".repeat(60));
+    let longest: String =
+        ["certificate", &long, &long, &long].join(" ").chars().take(128).collect();
+    for (names, who, role) in [
+        (names(&["a.example.org"], &[]), "certificate a.example.org", Some(Role::Reader)),
+        (names(&[], &[spiffe]), "certificate spiffe://example.org/ops/ada", Some(Role::Operator)),
+        (
+            names(&["a.example.org"], &[spiffe]),
+            "certificate spiffe://example.org/ops/ada a.example.org",
+            Some(Role::Operator),
+        ),
+        (names(&["b.example.org"], &[]), "certificate b.example.org", None),
+        (names(&[&long, &long, &long], &[]), &longest, None),
+        (Vec::new(), "certificate", None),
+    ] {
+        let (seen, rights) = own.identify(&shown(names)).unwrap();
+        assert_eq!((seen.as_str(), rights.map(|rights| rights.role)), (who, role));
+    }
+}
+
+#[test]
+fn files_of_cas_and_of_revoked_certificates_that_hold_none_are_refused_at_the_start() {
+    let (dir, ca) = (temp_dir(), Ca::new("ours"));
+    let [ca_file, crl_file] = ["clients.pem", "revoked.pem"].map(|name| dir.path().join(name));
+    let (good_ca, good_list) = (ca.0.pem(), ca.revoking(&[1], 2099));
+    let settings = || clients::Settings {
+        ca_file: ca_file.clone(),
+        crl_file: Some(crl_file.clone()),
+        given: Vec::new(),
+    };
+    for (cas, lists, trouble) in [
+        (&*good_ca, &*good_list, ""),
+        ("", &good_list, "clients.pem holds no certificate"),
+        (&good_list, &good_list, "clients.pem holds no certificate"),
+        (&good_ca, "", "revoked.pem holds no revocation list"),
+        (&good_ca, &good_ca, "revoked.pem holds no revocation list"),
+    ] {
+        std::fs::write(&ca_file, cas).unwrap();
+        std::fs::write(&crl_file, lists).unwrap();
+        let told = clients::Clients::new(settings()).err().map(|error| format!("{error:#}"));
+        let told = told.unwrap_or_default();
+        assert_eq!(told.is_empty(), trouble.is_empty(), "{told}");
+        assert!(told.contains(trouble), "{told}");
+    }
+    std::fs::remove_file(&crl_file).unwrap();
+    assert!(clients::Clients::new(settings()).is_err());
+}
+
+#[tokio::test]
 async fn a_certificate_counts_until_it_is_revoked_also_on_a_connection_that_is_open() {
-    let (dir, ca, other) = (temp_dir(), Ca::new(), Ca::new());
+    let (dir, ca, other) = (temp_dir(), Ca::new("ours"), Ca::new("other"));
     let [ca_file, crl_file] = ["clients.pem", "revoked.pem"].map(|name| dir.path().join(name));
     std::fs::write(&ca_file, format!("{}{}", ca.0.pem(), other.0.pem())).unwrap();
     let revoke = |serials: &[u64], until| {
