@@ -303,24 +303,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_password_opens_for_its_server_and_endpoint_only() {
-        let (dir, other) = (temp_dir(), temp_dir());
-        let keys = opened(dir.path());
-        let sealed = keys.seal("SN1", "https://bmc1/", "secret").unwrap();
-        assert_eq!(keys.open_sealed("SN1", "https://bmc1/", &sealed).unwrap(), "secret");
-        assert_ne!(keys.seal("SN1", "https://bmc1/", "secret").unwrap(), sealed);
-        assert!(keys.open_sealed("SN2", "https://bmc1/", &sealed).is_err());
-        assert!(keys.open_sealed("SN1", "https://bmc2/", &sealed).is_err());
-        assert!(opened(other.path()).open_sealed("SN1", "https://bmc1/", &sealed).is_err());
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert!(keys.open_sealed("SN1", "https://bmc1/", &changed).is_err(), "at {at}");
-            assert!(keys.open_sealed("SN1", "https://bmc1/", &sealed[..at]).is_err(), "to {at}");
-        }
-    }
-
-    #[test]
     fn a_webhooks_secret_is_not_short_and_counts_without_the_end_of_its_line() {
         let dir = temp_dir();
         let file = dir.path().join("webhook-secret");
