@@ -287,18 +287,8 @@ mod tests {
         let (store, job) = awaited();
         at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
         let asked = |size_bytes| {
-            let request = PermitRequest {
-                boot_id: long(),
-                dmi: Dmi { serial: "SN1".into(), ..Dmi::default() },
-                disk: DiskIdentity {
-                    name: "vda".into(),
-                    serial: None,
-                    wwn: None,
-                    model: None,
-                    size_bytes,
-                },
-                found: Vec::new(),
-            };
+            let mut request = PermitRequest { boot_id: long(), ..rows::permit("SN1") };
+            request.disk.size_bytes = size_bytes;
             let session_hash = vec![0xab; SHA256_BYTES];
             let speaker = Speaker { attempt: "a1".into(), session_hash };
             at_once(permit(&store, speaker, request, 0))

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A machine that has the serial number of a job's server and is another one all the same.
 
-use api::node::{DiskIdentity, Dmi, PermitRequest};
-
 use super::rows::{self, at_once};
-use super::session_token;
-use crate::keys::sha256;
-use crate::store::{NewJobRow, ServerRow, Speaker, Store, Unheard};
+use crate::store::{NewJobRow, ServerRow, Store, Unheard};
 
 /// What the BMC tells, and what the machine that asks for its permit has.
 fn permit(told: &str, own: &str, ignores_uuid: bool) -> Result<(), Unheard> {
@@ -18,20 +14,9 @@ fn permit(told: &str, own: &str, ignores_uuid: bool) -> Result<(), Unheard> {
         at_once(store.apply("j1", None, event, "test".into(), 0)).unwrap();
     }
     at_once(store.hello("a1", rows::boot("b1"), 0)).unwrap().unwrap();
-    let session_hash = sha256(session_token("b1").as_bytes());
-    let speaker = Speaker { attempt: "a1".into(), session_hash };
-    let request = PermitRequest {
-        boot_id: "b1".into(),
-        dmi: Dmi { serial: "SN1".into(), uuid: own.into(), ..Dmi::default() },
-        disk: DiskIdentity {
-            name: "vda".into(),
-            serial: None,
-            wwn: None,
-            model: None,
-            size_bytes: 1 << 30,
-        },
-        found: Vec::new(),
-    };
+    let mut request = rows::permit("SN1");
+    request.dmi.uuid = own.into();
+    let speaker = rows::speaker("a1", "b1");
     at_once(store.permit(speaker, request, 0)).unwrap().map(|_job| ())
 }
 

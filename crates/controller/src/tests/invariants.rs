@@ -4,10 +4,7 @@
 use job::{Action, Event, Outcome};
 
 use super::rows::{self, at_once};
-use super::session_token;
-use super::sql_errors::permit;
-use crate::keys::sha256;
-use crate::store::{MediumKind, Speaker, Store};
+use crate::store::{MediumKind, Store};
 
 fn apply(store: &Store, id: &str, event: Event) {
     at_once(store.apply(id, None, event, "m".into(), 1)).unwrap();
@@ -28,11 +25,7 @@ fn what_no_bug_may_write_is_refused() {
     let store = Store::in_memory().unwrap();
     awaiting(&store, "waits", "SN1", "a1");
     awaiting(&store, "writes", "SN2", "a2");
-    let speaker =
-        Speaker { attempt: "a2".into(), session_hash: sha256(session_token("b1").as_bytes()) };
-    let mut request = permit();
-    request.dmi.serial = "SN2".into();
-    at_once(store.permit(speaker, request, 1)).unwrap().unwrap();
+    at_once(store.permit(rows::speaker("a2", "b1"), rows::permit("SN2"), 1)).unwrap().unwrap();
     let tokens = vec![(MediumKind::Task, vec![1])];
     at_once(store.issue_media("writes", "cd+cd", String::new(), tokens, 1)).unwrap();
     awaiting(&store, "over", "SN3", "a3");

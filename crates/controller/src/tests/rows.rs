@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What tests put into a store: a server, a job and its way to a machine that boots.
 
+use api::node::{DiskIdentity, Dmi, PermitRequest};
 use futures_util::FutureExt;
 use job::{Action, Event};
 
 use super::{linux_recipe, session_token};
 use crate::now_ms;
-use crate::store::{Boot, NewJobRow, ServerRow};
+use crate::store::{Boot, NewJobRow, ServerRow, Speaker};
 
 /// A server with a BMC at which nobody answers.
 pub fn server(serial: &str) -> ServerRow {
@@ -53,6 +54,27 @@ pub fn boot(boot_id: &str) -> Boot {
         boot_id: boot_id.into(),
         session_hash: crate::keys::sha256(session_token(boot_id).as_bytes()),
         message: "hello".into(),
+    }
+}
+
+/// The boot of that hello.
+pub fn speaker(attempt: &str, boot_id: &str) -> Speaker {
+    Speaker { attempt: attempt.into(), session_hash: boot(boot_id).session_hash }
+}
+
+/// What boot `b1` of a machine asks for, to write its one disk.
+pub fn permit(serial: &str) -> PermitRequest {
+    PermitRequest {
+        boot_id: "b1".into(),
+        dmi: Dmi { serial: serial.into(), ..Dmi::default() },
+        disk: DiskIdentity {
+            name: "vda".into(),
+            serial: None,
+            wwn: None,
+            model: None,
+            size_bytes: 1 << 30,
+        },
+        found: Vec::new(),
     }
 }
 

@@ -5,12 +5,10 @@
 use std::time::Duration;
 
 use api::access::Role;
-use api::node::{DiskIdentity, Dmi, Log, PermitRequest, Progress};
+use api::node::{Log, Progress};
 use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
-use super::session_token;
-use crate::keys::sha256;
 use crate::store::{Deed, Error, MediumKind, Speaker, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
@@ -31,22 +29,7 @@ fn moved(id: &'static str, event: Event) -> (&'static str, Ask) {
 }
 
 fn speaker() -> Speaker {
-    Speaker { attempt: "a1".into(), session_hash: sha256(session_token("b1").as_bytes()) }
-}
-
-pub fn permit() -> PermitRequest {
-    PermitRequest {
-        boot_id: "b1".into(),
-        dmi: Dmi { serial: "SN1".into(), ..Dmi::default() },
-        disk: DiskIdentity {
-            name: "vda".into(),
-            serial: None,
-            wwn: None,
-            model: None,
-            size_bytes: 1 << 30,
-        },
-        found: Vec::new(),
-    }
+    rows::speaker("a1", "b1")
 }
 
 fn deed() -> Deed {
@@ -153,8 +136,8 @@ fn life() -> Vec<(&'static str, Ask)> {
         ask("hello", async |store, now| store.hello("a1", rows::boot("b1"), now).await),
         ask("has_session", async |store, _| store.has_session(speaker()).await),
         ask("recipe_for", async |store, now| store.recipe_for(speaker(), now).await),
-        ask("permit", async |store, now| store.permit(speaker(), permit(), now).await),
-        ask("permit", async |store, now| store.permit(speaker(), permit(), now).await),
+        ask("permit", async |store, now| store.permit(speaker(), rows::permit("SN1"), now).await),
+        ask("permit", async |store, now| store.permit(speaker(), rows::permit("SN1"), now).await),
         ask("progress", async |store, now| {
             let progress = Progress {
                 seq: 1,
