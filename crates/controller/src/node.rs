@@ -295,7 +295,10 @@ mod tests {
         };
         for (size_bytes, is_granted) in [(1, true), (2, false), (1, true)] {
             match asked(size_bytes) {
-                Ok(_) => assert!(is_granted, "{size_bytes}"),
+                Ok(job) => {
+                    assert!(is_granted, "{size_bytes}");
+                    assert_eq!(job.permit.expect("it has one").disk.size_bytes, 1);
+                }
                 Err(Refused::Unheard(Unheard::PermitTaken(_))) => {
                     assert!(!is_granted, "{size_bytes}");
                 }

@@ -179,7 +179,7 @@ impl Store {
                 "UPDATE jobs SET permit = ?2 WHERE id = ?1",
                 params![job.id, serde_json::to_string(&request)?],
             )?;
-            Ok(Ok(Box::new(moved)))
+            Ok(Ok(Box::new(JobRow { permit: Some(request), ..moved })))
         })
         .await
     }
