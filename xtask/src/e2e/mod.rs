@@ -311,8 +311,13 @@ fn damaged_artifact(lab: &Lab) -> anyhow::Result<()> {
     let job = world.follow(&id, INSTALL, is_complete)?;
     failed_at(&job, "image-linux.service", "sha256:")?;
     at_rest(world, machine)?;
-    flip_a_bit(&blob)?;
-    world.tell("failed in the step that found it; the bit is put right");
+    // The registry looks through its content ten minutes after its start, and puts aside what has rotted.
+    if blob.exists() {
+        flip_a_bit(&blob)?;
+    } else {
+        push(world)?;
+    }
+    world.tell("failed in the step that found it; the artifact is whole again");
     Ok(())
 }
 
