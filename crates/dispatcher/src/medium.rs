@@ -54,15 +54,28 @@ pub fn find(serial: &str) -> Result<Medium, Stopped> {
 fn look(serial: &str) -> Result<Medium, Stopped> {
     let key = controller_key(&Path::new(BOOT_MEDIUM_DIR).join(KEY_FILE))?;
     let drives = drives(Path::new(SYS_BLOCK));
-    let found = places(Path::new("/dev"), &drives);
-    if found.is_empty() {
-        return Err(Exit::NoMedium.because(format!(
+    let nodes: Vec<PathBuf> = drives.iter().map(|name| Path::new("/dev").join(name)).collect();
+    task_in(&nodes, serial, key).unwrap_or_else(|| {
+        Err(Exit::NoMedium.because(format!(
             "no optical drive, USB stick or RAM disk holds a volume {VOLUME_PREFIX}*, none by itself and \
              none in {RESERVED_FILE}; drives seen: {}",
             drives.join(", ")
-        )));
-    }
-    choose(&found, serial, key)
+        )))
+    })
+}
+
+/// What is in the drives by itself, and only if none of that is to be believed, what they hold; `None` where
+/// there is nothing at all.
+fn task_in(nodes: &[PathBuf], serial: &str, key: PublicKey) -> Option<Result<Medium, Stopped>> {
+    let whole = whole(nodes);
+    let chosen = (!whole.is_empty()).then(|| choose(&whole, serial, key));
+    let is_open = match &chosen {
+        None => true,
+        // Several that are signed are a mix-up, which a further one does not mend.
+        Some(chosen) => chosen.as_ref().is_err_and(|stopped| stopped.exit != Exit::NoMedium),
+    };
+    let within = if is_open { within(nodes) } else { Vec::new() };
+    if within.is_empty() { chosen } else { Some(choose(&within, serial, key)) }
 }
 
 /// What task media are checked with: the controller put it into the medium that this system booted from.
@@ -124,23 +137,23 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where the volume ids say that there are task media: the drives by themselves, and only if there
-/// are none, within what they hold.
-fn places(dev: &Path, drives: &[String]) -> Vec<Place> {
-    let nodes: Vec<PathBuf> = drives.iter().map(|name| dev.join(name)).collect();
-    let is_task =
-        |node: &Path, at| volume_id(node, at).is_ok_and(|id| id.starts_with(VOLUME_PREFIX));
-    let whole: Vec<Place> =
-        nodes.iter().filter(|node| is_task(node, 0)).cloned().map(Place::Drive).collect();
-    if !whole.is_empty() {
-        return whole;
-    }
-    let within = |node: PathBuf| {
-        let index = iso9660::index(&mut File::open(&node).ok()?).ok()?;
+/// Drives whose volume ids say that they are task media.
+fn whole(nodes: &[PathBuf]) -> Vec<Place> {
+    nodes.iter().filter(|node| is_task(node, 0)).cloned().map(Place::Drive).collect()
+}
+
+/// Task media within what drives hold.
+fn within(nodes: &[PathBuf]) -> Vec<Place> {
+    let within = |node: &PathBuf| {
+        let index = iso9660::index(&mut File::open(node).ok()?).ok()?;
         let file = index.file(RESERVED_FILE)?;
-        is_task(&node, file.start).then_some(Place::Within(node, file.start, file.length))
+        is_task(node, file.start).then(|| Place::Within(node.clone(), file.start, file.length))
     };
-    nodes.into_iter().filter_map(within).collect()
+    nodes.iter().filter_map(within).collect()
+}
+
+fn is_task(node: &Path, at: u64) -> bool {
+    volume_id(node, at).is_ok_and(|id| id.starts_with(VOLUME_PREFIX))
 }
 
 /// Names of all drives that could hold one.
@@ -329,32 +342,6 @@ mod tests {
         assert!(made.unwrap().success());
     }
 
-    #[test]
-    fn a_task_within_the_maintenance_medium_is_read_and_zeros_are_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = iso9660::File { name: "recipe.json".into(), bytes: b"{}".to_vec() };
-        let volume = iso9660::Volume { id: task_medium::volume_id("a-b"), epoch_secs: 0 };
-        let task = iso9660::to_vec(&[file], &volume).unwrap();
-        maintenance(dir.path(), "empty", &[]);
-        maintenance(dir.path(), "full", &task);
-        fs::write(dir.path().join("own"), &task).unwrap();
-        let drives = |names: &[&str]| {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            places(dir.path(), &names)
-        };
-        assert_eq!(drives(&["empty", "absent"]), []);
-        let found = drives(&["empty", "full"]);
-        let [Place::Within(node, at, length)] = found.as_slice() else { panic!("{found:?}") };
-        let files = read_within(node, *at, *length).unwrap();
-        assert_eq!(
-            (files[0].name.as_str(), files[0].bytes.as_slice()),
-            ("recipe.json", &b"{}"[..])
-        );
-        assert_eq!(*length, 1 << 20);
-        // A medium of its own counts before one within another.
-        assert_eq!(drives(&["full", "own"]), [Place::Drive(dir.path().join("own"))]);
-    }
-
     fn signer(seed: u8) -> Signer {
         Signer::from_seed(&[seed; 32])
     }
@@ -382,6 +369,38 @@ mod tests {
         let bytes = iso9660::to_vec(&files, &volume).unwrap();
         fs::write(dir.join(name), &bytes).unwrap();
         Place::Within(dir.join(name), 0, bytes.len() as u64)
+    }
+
+    #[test]
+    fn a_task_within_the_maintenance_medium_is_read_and_zeros_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = |of: u8, name: &str| {
+            let Place::Within(path, ..) = task(dir.path(), of, name, "j1", "j1", "SN1") else {
+                panic!("a file is no drive");
+            };
+            fs::read(path).unwrap()
+        };
+        maintenance(dir.path(), "empty", &[]);
+        maintenance(dir.path(), "full", &image(OURS, "own"));
+        maintenance(dir.path(), "forged", &image(FOREIGN, "foreign"));
+        let found = |names: &[&str]| {
+            let nodes: Vec<PathBuf> = names.iter().map(|name| dir.path().join(name)).collect();
+            task_in(&nodes, "SN1", signer(OURS).public_key())
+                .map(|found| found.map(|medium| medium.device).map_err(|stopped| stopped.exit))
+        };
+        let full = format!("{RESERVED_FILE} in {}", dir.path().join("full").display());
+        for (names, expected) in [
+            (&["empty", "absent"][..], None),
+            (&["empty", "full"], Some(Ok(full.clone()))),
+            (&["forged"], Some(Err(Exit::Signature))),
+            (&["forged", "full"], Some(Ok(full.clone()))),
+            // A medium of its own counts before one within another; this one is a file, which nobody can
+            // mount.
+            (&["own", "empty"], Some(Err(Exit::Mount))),
+            (&["own", "full"], Some(Ok(full))),
+        ] {
+            assert_eq!(found(names), expected, "{names:?}");
+        }
     }
 
     #[test]
