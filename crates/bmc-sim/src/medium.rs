@@ -16,7 +16,7 @@ use std::{
     io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reqwest::{
@@ -39,6 +39,11 @@ const WINDOW_BYTES: u64 = 1 << 20;
 const WINDOWS_MAX: usize = 8;
 /// For one request, also of a server that is starved by the machine's own load.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A BMC repeats a request to a media server that is away; kernels wait 30 s for a drive. A read that fails
+/// makes QEMU stop the machine, and not every one that it tries again ends well: 10.0.2 was seen to abort
+/// (`ide_restart_bh: Assertion s->end_transfer_func == ide_atapi_cmd failed`).
+const PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -184,12 +189,28 @@ impl Source {
             let wanted = at..end;
             let bytes = match self.windows.iter().find_map(|window| window.part(&wanted)) {
                 Some(bytes) => bytes,
-                None => self.fetch(&wanted).await?,
+                None => self.fetch_patiently(&wanted).await?,
             };
             at += bytes.len() as u64;
             read.extend_from_slice(&bytes);
         }
         Ok(read)
+    }
+
+    async fn fetch_patiently(
+        &mut self,
+        wanted: &std::ops::Range<u64>,
+    ) -> Result<bytes::Bytes, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.fetch(wanted).await {
+                Err(Error::Http(error)) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "the media server is away");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                fetched => return fetched,
+            }
+        }
     }
 
     /// Fetches what is wanted and what may be wanted next; gives what is wanted.
