@@ -299,6 +299,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_read_waits_for_a_server_that_is_away_for_a_moment() {
+        let (server, url) = server().await;
+        let mut source = Source::open(&url).await.unwrap();
+        server.abort();
+        let _ended = server.await;
+        // A new one, which no connection of before outlives.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        source.url.set_port(Some(address.port())).unwrap();
+        let (first, rest) = (source.fetch(&(0..2048)).await, tokio::time::sleep(2 * PAUSE));
+        assert!(matches!(first, Err(Error::Http(_))), "nobody is there");
+        let back = async {
+            rest.await;
+            let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+            let router = Router::new().route("/a.iso", get(serve_part));
+            axum::serve(listener, router).await.unwrap();
+        };
+        tokio::select! {
+            read = source.read(0, 4096) => assert!(read.unwrap() == content()[..4096]),
+            () = back => panic!("it serves for ever"),
+        }
+    }
+
+    #[tokio::test]
     async fn what_was_read_last_is_read_again_without_the_server() {
         let (server, url) = server().await;
         let mut source = Source::open(&url).await.unwrap();
@@ -313,6 +338,6 @@ mod tests {
         // The connection may outlive its listener: what matters is that the read ends.
         let mut gone = Source { windows: VecDeque::new(), ..source };
         gone.url.set_path("/gone.iso");
-        assert!(gone.read(0, 4096).await.is_err());
+        assert!(gone.fetch(&(0..4096)).await.is_err());
     }
 }
