@@ -28,6 +28,8 @@ pub struct Media {
     maintenance: Option<PathBuf>,
     /// What task media are checked with: served within the maintenance ISO.
     key_file: Bytes,
+    /// SHA-256 of that.
+    key_hash: Vec<u8>,
     /// SHA-256 of each file, and of which version of it.
     hashes: Mutex<HashMap<PathBuf, (Version, String)>>,
     /// Held while a file is hashed: who wants the same hash waits for it.
@@ -98,10 +100,12 @@ impl Media {
             .mode(0o700)
             .create(&dir)
             .with_context(|| format!("create {}", dir.display()))?;
+        let key_file = Bytes::from(key.to_file());
         Ok(Media {
             dir,
             maintenance,
-            key_file: key.to_file().into(),
+            key_hash: sha256(&key_file),
+            key_file,
             hashes: Mutex::default(),
             hashing: Mutex::default(),
             layout: Mutex::default(),
@@ -153,7 +157,7 @@ impl Media {
         if kind.boots()
             && let Some(over) = self.layout().key_file(self.key_file.len() as u64)
         {
-            etag = joined(&etag, &sha256(&self.key_file));
+            etag = joined(&etag, &self.key_hash);
             overlays.push(Overlay { over, with: Content::Bytes(self.key_file.clone()) });
         }
         if kind.is_combined() {

@@ -107,10 +107,7 @@ impl World {
                     self.machines[machine].maintenance = Some(token);
                 }
                 Effect::Maintenance(None) => {
-                    let machine = &mut self.machines[machine];
-                    for slot in [&mut machine.maintenance, &mut machine.task] {
-                        *slot = slot.take().filter(|token| is_foreign(token));
-                    }
+                    self.machines[machine].eject(|token| !is_foreign(token));
                 }
                 Effect::Task(token) => self.machines[machine].task = Some(token),
             }

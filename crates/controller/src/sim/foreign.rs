@@ -52,11 +52,7 @@ impl World {
             Step::InsertTask => machine.task = token("task"),
             Step::Override => (machine.boots_cd_once, machine.is_override_ours) = (true, false),
             Step::PowerOn => self.power_on(index),
-            Step::Eject => {
-                for slot in [&mut machine.maintenance, &mut machine.task] {
-                    *slot = slot.take().filter(|token| !is_foreign(token));
-                }
-            }
+            Step::Eject => machine.eject(is_foreign),
         }
         // Some are killed in between, and leave what they have done.
         if self.random.u32(0..100) < 90 {

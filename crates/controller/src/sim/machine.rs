@@ -72,6 +72,13 @@ impl Machine {
         self.node = None;
     }
 
+    /// Takes these media out of both slots.
+    pub fn eject(&mut self, is_out: fn(&[u8]) -> bool) {
+        for slot in [&mut self.maintenance, &mut self.task] {
+            *slot = slot.take().filter(|token| !is_out(token));
+        }
+    }
+
     pub fn holds_medium_of(&self, job_id: &str) -> bool {
         let mark = format!("{job_id}#").into_bytes();
         [&self.maintenance, &self.task].into_iter().flatten().any(|token| token.starts_with(&mark))

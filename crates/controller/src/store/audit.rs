@@ -61,19 +61,7 @@ impl Store {
             if let Some(id) = begun {
                 db.execute("DELETE FROM begun_deeds WHERE id = ?1", [id])?;
             }
-            let entry = AuditEntry {
-                seq: 0,
-                at: timestamp(now),
-                who: deed.who,
-                role: deed.role.to_owned(),
-                method: deed.method,
-                route: deed.route,
-                target: deed.target,
-                from: deed.from,
-                status: deed.status,
-                hash: String::new(),
-            };
-            append(db, entry)
+            append_deed(db, deed, now)
         })
         .await
     }
@@ -110,8 +98,25 @@ impl Store {
     }
 }
 
+/// Adds what was done at this time.
+pub(super) fn append_deed(db: &Db, deed: Deed, now: i64) -> Result<(), Error> {
+    let entry = AuditEntry {
+        seq: 0,
+        at: timestamp(now),
+        who: deed.who,
+        role: deed.role.to_owned(),
+        method: deed.method,
+        route: deed.route,
+        target: deed.target,
+        from: deed.from,
+        status: deed.status,
+        hash: String::new(),
+    };
+    append(db, entry)
+}
+
 /// With the next number, and the hash that follows from it.
-pub(super) fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
+fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
     let last = db
         .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))

@@ -6,10 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use rusqlite::params;
 
-use super::audit::append;
+use super::audit::{Deed, append_deed};
 use super::{Db, FILE, connect};
-use crate::timestamp;
-use api::access::AuditEntry;
 
 /// A server's sealed password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,19 +39,16 @@ pub fn replace(data_dir: &Path, passwords: &[Sealed], deed: &str, now: i64) -> a
             params![serial, password],
         )?;
     }
-    let entry = AuditEntry {
-        seq: 0,
-        at: timestamp(now),
+    let deed = Deed {
         who: "whoever runs the controller".into(),
-        role: "admin".into(),
+        role: "admin",
         method: "RUN".into(),
         route: deed.into(),
         target: String::new(),
         from: None,
         status: 200,
-        hash: String::new(),
     };
-    append(&db, entry)?;
+    append_deed(&db, deed, now)?;
     transaction.commit()?;
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").context("put the WAL into the database")
 }
