@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `cargo xtask`: everything that is done with this tree and is not a program for users.
 //!
-//! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
+//! - `test`: all of it, in an order; `validate`: what is checked without booting a machine; `tidy`: the
+//!   house rules among that;
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
 //! - `third-party`: the list of other people's crates that the controller shows;
 //! - `e2e`: provisioning on real parts; `demo`: the same as a story;
@@ -26,13 +27,13 @@ mod kill_points;
 mod points;
 mod ports;
 mod power_cuts;
+mod suite;
 mod third_party;
 mod tidy;
 mod validate;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
@@ -68,7 +69,7 @@ enum Task {
     /// Provision a virtual machine and tell the story.
     Demo,
     /// Everything: validate, images, faults, end-to-end.
-    Test,
+    Test(suite::Arguments),
     /// Kill a program at each call that changes the disk, and judge what is found.
     KillPoints {
         #[arg(value_enum)]
@@ -159,7 +160,7 @@ fn main() -> anyhow::Result<()> {
             programs(&root)?;
             e2e::demo(&root)
         }
-        Task::Test => test(&root),
+        Task::Test(arguments) => suite::test(&root, arguments),
         Task::KillPoints { what, arguments } => kill_points::kill_points(&root, what, arguments),
         Task::ErrorPoints { arguments } => kill_points::error_points(&root, arguments),
         Task::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
@@ -175,7 +176,7 @@ fn main() -> anyhow::Result<()> {
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
         Task::Sim { seeds, first_seed } => {
-            sim(&["--release", "-p", "controller"], seeds, first_seed)
+            suite::sim(&["--release", "-p", "controller"], seeds, first_seed)
         }
         Task::FirstRun => {
             debug_programs()?;
@@ -194,73 +195,6 @@ fn main() -> anyhow::Result<()> {
             bench::bench(&root, what, count)
         }
     }
-}
-
-/// The controller is a program: its simulation is a test of its own.
-fn sim(build: &[&str], seeds: u64, first_seed: u64) -> anyhow::Result<()> {
-    let status = Command::new("cargo")
-        .args(["test", "--locked", "--bin", "shoal-controller"])
-        .args(build)
-        .args(["--", "--nocapture", "sim::nothing_that_must_never_happen_happens"])
-        .env("SHOAL_SIM_SEEDS", seeds.to_string())
-        .env("SHOAL_SIM_FIRST", first_seed.to_string())
-        .status()
-        .context("start cargo")?;
-    anyhow::ensure!(status.success(), "the simulation ended with {status}");
-    Ok(())
-}
-
-/// Of the simulation in `test`, which has the tests' own build for it.
-const SIM_SEEDS: u64 = 20_000;
-
-/// Of each fuzz target in `test`: what broke recently breaks soon.
-const FUZZ_SECS: u32 = 5;
-
-/// Of each caller of the API in `test`: what the document's own examples and limits lead to takes half.
-const API_FUZZ_SECS: u32 = 25;
-
-/// Of the controller's error points in `test`: a minute or two.
-const ERRORS_SAMPLE: usize = 10;
-/// Of the controller's power cuts: a minute.
-const CUTS_SAMPLE: usize = 10;
-
-/// The whole test command, and how long each part took.
-fn test(root: &Path) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let minutes = || began.elapsed().as_secs_f32() / 60.0;
-    validate::validate(root)?;
-    println!("validate: passed after {:.1} min", minutes());
-    sim(&["--workspace"], SIM_SEEDS, 0)?;
-    println!("sim: survived after {:.1} min", minutes());
-    // Most of it is one process after the other, and so is most of what is next.
-    let again = images::Again::begin(root)?;
-    let all = points::Arguments { every: 1 };
-    kill_points::kill_points(root, kill_points::What::Registry, all)?;
-    kill_points::kill_points(root, kill_points::What::Controller, all)?;
-    kill_points::error_points(root, points::Arguments { every: ERRORS_SAMPLE })?;
-    let on = power_cuts::FileSystem::Ext4;
-    for (what, every) in
-        [(power_cuts::What::Registry, 1), (power_cuts::What::Controller, CUTS_SAMPLE)]
-    {
-        power_cuts::power_cuts(root, power_cuts::Arguments { what, on, every })?;
-    }
-    fuzz::fuzz(root, None, FUZZ_SECS)?;
-    println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
-    programs(root)?;
-    println!("images: built after {:.1} min", minutes());
-    again.compare(root)?;
-    println!("images: built again, the same, after {:.1} min", minutes());
-    fleet::faults(root, &root.join("target/release"), &fleet::FaultsArguments::default())?;
-    println!("faults: told truly after {:.1} min", minutes());
-    api_fuzz::api_fuzz(root, &root.join("target/release"), API_FUZZ_SECS)?;
-    println!("api-fuzz: all as documented after {:.1} min", minutes());
-    canary::canary(root, &root.join("target/release"))?;
-    println!("canary: nothing leaked after {:.1} min", minutes());
-    first_run::first_run(root, &root.join("target/release"))?;
-    println!("first run: as it should be after {:.1} min", minutes());
-    let passed = e2e::run(root, e2e::Workflow::Linux, e2e::POWER_OFFS)?;
-    println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
-    Ok(())
 }
 
 /// The programs and images that a run on a virtual machine takes. Images are one process after the

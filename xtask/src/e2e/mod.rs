@@ -82,8 +82,10 @@ pub struct PowerOffs {
     seed: u64,
 }
 
-/// Those of `x test`.
-pub const POWER_OFFS: PowerOffs = PowerOffs { count: 10, seed: 1 };
+/// Those of `x test`: the three phases in which most goes on.
+pub const POWER_OFFS: PowerOffs = PowerOffs { count: 3, seed: 1 };
+/// Those of `x test --all`: every phase, and some of them twice.
+pub const POWER_OFFS_ALL: PowerOffs = PowerOffs { count: 10, seed: 1 };
 
 /// Runs every case of a workflow; answers how many passed.
 pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
