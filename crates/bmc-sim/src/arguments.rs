@@ -12,12 +12,26 @@ use std::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::maker::{Maker, smbios};
+
 /// The bus that the machine's only disk sits on; it decides the disk's name in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskBus {
     Virtio,
     Sata,
     Nvme,
+}
+
+/// What the machine boots by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    Uefi {
+        code: PathBuf,
+        /// Copied once to the work directory; the copy is this machine's NVRAM.
+        vars: PathBuf,
+    },
+    /// Legacy BIOS: the one that QEMU brings along (SeaBIOS). It has no variables.
+    Bios,
 }
 
 /// One simulated server.
@@ -29,18 +43,26 @@ pub struct Settings {
     pub disk: PathBuf,
     pub disk_bytes: u64,
     pub disk_bus: DiskBus,
-    /// SMBIOS type 1, as the guest tells it.
+    /// Reads that touch this sector of 512 bytes fail; writes work and mend nothing.
+    pub disk_bad_sector: Option<u64>,
+    pub maker: Maker,
+    /// SMBIOS type 1, as the guest tells it; a Dell's service tag.
     pub serial: String,
-    pub redfish_serial: String,
+    /// SMBIOS type 2; a Dell's without the dots.
+    pub board_serial: Option<String>,
+    /// SMBIOS type 3.
+    pub chassis_serial: Option<String>,
+    /// What Redfish shows as `SerialNumber`, if not what the maker shows there.
+    pub redfish_serial: Option<String>,
+    /// Likewise `SKU`.
+    pub redfish_sku: Option<String>,
     pub uuid: Uuid,
     pub memory_mib: u32,
     pub cpus: u32,
     /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
     pub ssh_port: Option<u16>,
     pub mac: Option<String>,
-    pub firmware_code: PathBuf,
-    /// Copied once to the work directory; the copy is this machine's NVRAM.
-    pub firmware_vars: PathBuf,
+    pub firmware: Firmware,
     pub slots: Slots,
 }
 
@@ -138,6 +160,9 @@ impl BootOrder {
     }
 }
 
+/// Linux' number of an input/output error.
+const EIO: u8 = 5;
+
 pub(crate) const CONSOLE: &str = "console.log";
 pub(crate) const VISITOR_SOCKET: &str = "qmp.sock";
 pub(crate) const NVRAM: &str = "nvram.fd";
@@ -152,8 +177,6 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
         "none",
         // Paused until the media are in.
         "-S",
-        "-machine",
-        "q35,pflash0=firmware,pflash1=nvram",
         "-accel",
         "tcg,thread=multi",
         "-cpu",
@@ -163,12 +186,20 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     .to_vec();
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
 
+    match &settings.firmware {
+        Firmware::Uefi { code, .. } => {
+            add("-machine", "q35,pflash0=firmware,pflash1=nvram".into());
+            add("-blockdev", file_node("firmware", code, true).to_string());
+            add("-blockdev", file_node("nvram", Path::new(NVRAM), false).to_string());
+        }
+        Firmware::Bios => add("-machine", "q35".into()),
+    }
     add("-smp", settings.cpus.to_string());
     add("-m", settings.memory_mib.to_string());
-    add("-smbios", smbios(settings));
-    add("-blockdev", file_node("firmware", &settings.firmware_code, true).to_string());
-    add("-blockdev", file_node("nvram", Path::new(NVRAM), false).to_string());
-    add("-blockdev", disk_node(&settings.disk).to_string());
+    for table in smbios(settings) {
+        add("-smbios", table);
+    }
+    add("-blockdev", disk_node(&settings.disk, settings.disk_bad_sector).to_string());
     add("-device", disk_device(settings.disk_bus));
     for slot in settings.slots.all() {
         let Some(bus) = slot.drive_bus() else { continue };
@@ -201,11 +232,6 @@ pub(crate) fn medium_node(node: &str, socket: &str) -> Value {
     json!({ "node-name": node, "driver": "raw", "read-only": true, "file": file })
 }
 
-fn smbios(settings: &Settings) -> String {
-    let (serial, uuid) = (escaped(&settings.serial), settings.uuid);
-    format!("type=1,manufacturer=Shoal,product=Lab,serial={serial},uuid={uuid}")
-}
-
 fn file_node(node: &str, path: &Path, is_read_only: bool) -> Value {
     json!({
         "node-name": node,
@@ -215,7 +241,24 @@ fn file_node(node: &str, path: &Path, is_read_only: bool) -> Value {
     })
 }
 
-fn disk_node(path: &Path) -> Value {
+fn disk_node(path: &Path, bad_sector: Option<u64>) -> Value {
+    let file = json!({ "driver": "file", "filename": path, "discard": "unmap" });
+    let file = match bad_sector {
+        None => file,
+        Some(sector) => json!({
+            "driver": "blkdebug",
+            "discard": "unmap",
+            "image": file,
+            "inject-error": [{
+                "event": "read_aio",
+                // Without it, a write that follows a read would fail too.
+                "iotype": "read",
+                "errno": EIO,
+                "sector": sector,
+                "once": false,
+            }],
+        }),
+    };
     json!({
         "node-name": "disk",
         "driver": "raw",
@@ -223,7 +266,7 @@ fn disk_node(path: &Path) -> Value {
         "detect-zeroes": "unmap",
         // The host's page cache survives the death of the machine, which is all that we promise.
         "cache": { "no-flush": true },
-        "file": { "driver": "file", "filename": path, "discard": "unmap" },
+        "file": file,
     })
 }
 
@@ -253,30 +296,44 @@ fn network_device(mac: Option<&str>) -> String {
 }
 
 /// A value inside a comma-separated QEMU option.
-fn escaped(value: &str) -> String {
+pub(crate) fn escaped(value: &str) -> String {
     value.replace(',', ",,")
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn settings() -> Settings {
+    pub(crate) fn settings() -> Settings {
         Settings {
             work_dir: "/lab".into(),
             disk: "/lab/disk,1.raw".into(),
             disk_bytes: 1 << 30,
             disk_bus: DiskBus::Virtio,
+            disk_bad_sector: None,
+            maker: Maker::Lab,
             serial: "SN1".into(),
-            redfish_serial: "SN1".into(),
+            board_serial: None,
+            chassis_serial: None,
+            redfish_serial: None,
+            redfish_sku: None,
             uuid: Uuid::nil(),
             memory_mib: 3072,
             cpus: 2,
             ssh_port: None,
             mac: None,
-            firmware_code: "/fw/code.fd".into(),
-            firmware_vars: "/fw/vars.fd".into(),
+            firmware: Firmware::Uefi { code: "/fw/code.fd".into(), vars: "/fw/vars.fd".into() },
             slots: Slots::TwoCds,
+        }
+    }
+
+    pub(crate) fn dell() -> Settings {
+        Settings {
+            maker: Maker::Dell,
+            serial: "ABC1234".into(),
+            board_serial: Some("CNEXAMPLE00001".into()),
+            chassis_serial: Some("ABC1234".into()),
+            ..settings()
         }
     }
 
@@ -310,6 +367,116 @@ mod tests {
         ] {
             check(&Settings { disk_bus: bus, ..settings() }, disk_first, "-device", device);
         }
+    }
+
+    #[test]
+    fn a_bios_machine_has_no_flash() {
+        let bios = Settings { firmware: Firmware::Bios, ..settings() };
+        check(&bios, BootOrder::CdsFirst, "-machine", "q35");
+        let all = arguments(&bios, BootOrder::CdsFirst).concat();
+        assert!(!all.contains("pflash") && !all.contains(NVRAM), "{all}");
+        check(&settings(), BootOrder::CdsFirst, "-machine", "q35,pflash0=firmware,pflash1=nvram");
+    }
+
+    #[test]
+    fn a_bad_sector_fails_reads_only_and_always() {
+        let bad = Settings { disk_bad_sector: Some(2048), ..settings() };
+        let file = &disk_node(&bad.disk, bad.disk_bad_sector)["file"];
+        assert_eq!(file["driver"], "blkdebug");
+        assert_eq!(
+            file["inject-error"],
+            json!([{"event": "read_aio", "iotype": "read", "errno": 5, "sector": 2048, "once": false}])
+        );
+        assert_eq!(file["image"]["filename"], "/lab/disk,1.raw");
+        assert_eq!(disk_node(&bad.disk, None)["file"]["driver"], "file");
+    }
+
+    /// Each of these command lines is one that QEMU takes: it starts, is asked, and quits.
+    #[test]
+    fn qemu_takes_every_shape() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk.raw");
+        std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+        let base =
+            Settings { disk, memory_mib: 64, cpus: 1, firmware: Firmware::Bios, ..settings() };
+        let shapes = [
+            base.clone(),
+            Settings { disk_bad_sector: Some(7), disk_bus: DiskBus::Sata, ..base.clone() },
+            Settings { disk_bad_sector: Some(7), disk_bus: DiskBus::Nvme, ..base.clone() },
+            Settings {
+                disk: base.disk.clone(),
+                firmware: Firmware::Bios,
+                memory_mib: 64,
+                disk_bad_sector: Some(0),
+                slots: Slots::CdAndUsb,
+                ..dell()
+            },
+        ];
+        for shape in shapes {
+            let said = talk(&arguments(&shape, BootOrder::CdsFirst), dir.path(), &[]);
+            assert!(said.contains("\"status\": \"prelaunch\""), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_a_read_that_touches_the_bad_sector_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk.raw");
+        std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+        let bad = Settings {
+            disk,
+            memory_mib: 64,
+            cpus: 1,
+            firmware: Firmware::Bios,
+            disk_bad_sector: Some(7),
+            ..settings()
+        };
+        let all = arguments(&bad, BootOrder::CdsFirst);
+        let read = "read failed: Input/output error";
+        for (command, fails) in [
+            ("read 0 3584", false),
+            ("read 3584 512", true),
+            ("read 0 4096", true),
+            ("read 4096 512", false),
+            ("write 3584 512", false),
+        ] {
+            // The write comes after a read: the fault is armed by then.
+            let said = talk(&all, dir.path(), &["read 0 512", command, "read 3584 512"]);
+            assert_eq!(said.matches(read).count(), 1 + usize::from(fails), "{command}: {said}");
+        }
+    }
+
+    /// What a QEMU says over QMP that is asked for its status, carries these commands of `qemu-io` out on its
+    /// disk, and quits.
+    fn talk(arguments: &[String], dir: &Path, on_disk: &[&str]) -> String {
+        use std::{
+            io::Write,
+            process::{Command, Stdio},
+        };
+        let mut child = Command::new("qemu-system-x86_64")
+            .args(arguments)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let plain = |name: &str| json!({ "execute": name });
+        let disk = |command: &&str| {
+            let line = format!("qemu-io disk \"{command}\"");
+            json!({ "execute": "human-monitor-command", "arguments": { "command-line": line } })
+        };
+        let lines = [plain("qmp_capabilities"), plain("query-status")]
+            .into_iter()
+            .chain(on_disk.iter().map(disk))
+            .chain([plain("quit")]);
+        for line in lines {
+            // One that refused its arguments has gone; its words are told below.
+            let _ = writeln!(child.stdin.as_mut().unwrap(), "{line}");
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        text(&output.stdout) + &text(&output.stderr)
     }
 
     #[test]

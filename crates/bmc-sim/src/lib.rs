@@ -18,6 +18,7 @@ mod answer;
 mod arguments;
 pub mod fleet;
 mod machine;
+mod maker;
 mod medium;
 mod nbd;
 mod nvram;
@@ -29,5 +30,6 @@ mod sessions;
 mod tls;
 mod virtual_media;
 
-pub use arguments::{DiskBus, Settings, Slots};
+pub use arguments::{DiskBus, Firmware, Settings, Slots};
+pub use maker::Maker;
 pub use server::{Access, Bmc, start};

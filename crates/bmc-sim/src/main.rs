@@ -6,11 +6,14 @@ mod fleet_command;
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
-use bmc_sim::{Access, DiskBus, Settings, Slots};
+use bmc_sim::{Access, DiskBus, Firmware, Maker, Settings, Slots};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
+
+/// The word that stands for legacy BIOS where else the file of a UEFI firmware is named.
+const BIOS: &str = "bios";
 
 /// A simulated BMC for tests and for a lab without hardware.
 #[derive(Parser)]
@@ -47,12 +50,28 @@ struct Qemu {
     /// The virtual media that the BMC has.
     #[arg(long, default_value = "cd,cd")]
     slots: SlotLayout,
-    /// SMBIOS serial number.
+    /// Reads of this sector of 512 bytes fail with an input/output error; writes do not.
+    #[arg(long, value_name = "SECTOR")]
+    disk_bad_sector: Option<u64>,
+    /// Whose machine this looks like. A Dell shows its serial (the service tag) in Redfish as SKU and the
+    /// board's serial as SerialNumber.
+    #[arg(long, default_value = "lab")]
+    maker: MakerName,
+    /// SMBIOS serial number of the system (type 1).
     #[arg(long)]
     serial: String,
-    /// Serial number that Redfish tells, if another one: a BMC that was moved to another board.
+    /// SMBIOS serial number of the board (type 2).
+    #[arg(long)]
+    board_serial: Option<String>,
+    /// SMBIOS serial number of the chassis (type 3).
+    #[arg(long)]
+    chassis_serial: Option<String>,
+    /// SerialNumber in Redfish, if not the maker's choice: a BMC that was moved to another board.
     #[arg(long)]
     redfish_serial: Option<String>,
+    /// SKU in Redfish, if not the maker's choice.
+    #[arg(long)]
+    redfish_sku: Option<String>,
     /// SMBIOS UUID.
     #[arg(long)]
     uuid: Uuid,
@@ -72,7 +91,7 @@ struct Qemu {
     /// Processors of the machine.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     cpus: u32,
-    /// UEFI firmware.
+    /// UEFI firmware; `bios`: legacy BIOS instead (SeaBIOS).
     #[arg(long, default_value = "/usr/share/OVMF/OVMF_CODE_4M.fd")]
     firmware: PathBuf,
     /// The empty NVRAM that belongs to the firmware.
@@ -88,6 +107,12 @@ enum Bus {
     Virtio,
     Sata,
     Nvme,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum MakerName {
+    Lab,
+    Dell,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -145,15 +170,25 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
             SlotLayout::OneCd => Slots::OneCd,
             SlotLayout::Http => Slots::Http,
         },
-        redfish_serial: arguments.redfish_serial.unwrap_or_else(|| arguments.serial.clone()),
+        disk_bad_sector: arguments.disk_bad_sector,
+        maker: match arguments.maker {
+            MakerName::Lab => Maker::Lab,
+            MakerName::Dell => Maker::Dell,
+        },
         serial: arguments.serial,
+        board_serial: arguments.board_serial,
+        chassis_serial: arguments.chassis_serial,
+        redfish_serial: arguments.redfish_serial,
+        redfish_sku: arguments.redfish_sku,
         uuid: arguments.uuid,
         memory_mib: arguments.memory,
         cpus: arguments.cpus,
         ssh_port: arguments.ssh_port,
         mac: arguments.mac,
-        firmware_code: arguments.firmware,
-        firmware_vars: arguments.firmware_vars,
+        firmware: match arguments.firmware.to_str() {
+            Some(BIOS) => Firmware::Bios,
+            _ => Firmware::Uefi { code: arguments.firmware, vars: arguments.firmware_vars },
+        },
     };
     let access = Access { username: arguments.username, password: arguments.password };
     let bmc = bmc_sim::start(arguments.listen, settings, access).await?;

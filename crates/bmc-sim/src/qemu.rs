@@ -16,7 +16,7 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    arguments::{self, BootOrder, NVRAM, Settings, Slot, medium_node},
+    arguments::{self, BootOrder, Firmware, NVRAM, Settings, Slot, medium_node},
     medium::{self, Medium},
     nvram,
     qmp::{self, Event, Qmp},
@@ -70,8 +70,10 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
     };
     fs::create_dir_all(&settings.work_dir).map_err(at(&settings.work_dir))?;
     let nvram = settings.work_dir.join(NVRAM);
-    if !nvram.exists() {
-        fs::copy(&settings.firmware_vars, &nvram).map_err(at(&settings.firmware_vars))?;
+    if let Firmware::Uefi { vars, .. } = &settings.firmware
+        && !nvram.exists()
+    {
+        fs::copy(vars, &nvram).map_err(at(vars))?;
     }
     match fs::File::create_new(&settings.disk) {
         Ok(file) => file.set_len(settings.disk_bytes).map_err(at(&settings.disk)),

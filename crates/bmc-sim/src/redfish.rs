@@ -20,17 +20,38 @@ use uuid::Uuid;
 
 use crate::{
     answer::Refusal,
-    arguments::Slots,
+    arguments::{Firmware, Settings, Slots},
     machine::{self, Boot, Enabled, Handle, Reset, Target},
+    maker::{Maker, Names, names},
     qemu, qmp,
     sessions::{self, Access, Sessions},
     virtual_media,
 };
 
-/// What the SMBIOS of the machine says.
+/// What the BMC says of its machine that never changes.
 pub(crate) struct Identity {
-    pub(crate) serial: String,
-    pub(crate) uuid: Uuid,
+    maker: Maker,
+    serial: String,
+    sku: Option<String>,
+    uuid: Uuid,
+    is_bios: bool,
+}
+
+impl Identity {
+    pub(crate) fn of(settings: &Settings) -> Identity {
+        Identity {
+            maker: settings.maker,
+            serial: settings.shown_serial(),
+            sku: settings.shown_sku(),
+            uuid: settings.uuid,
+            is_bios: settings.firmware == Firmware::Bios,
+        }
+    }
+
+    /// In Redfish's words, the only boot mode that the machine has.
+    fn boot_mode(&self) -> &'static str {
+        if self.is_bios { "Legacy" } else { "UEFI" }
+    }
 }
 
 #[derive(Clone)]
@@ -111,7 +132,10 @@ async fn service_root(State(app): State<App>) -> Json<Value> {
         "Id": "RootService",
         "Name": "Shoal lab BMC",
         "RedfishVersion": "1.18.0",
-        "Vendor": "Shoal",
+        "Vendor": match app.identity.maker {
+            Maker::Lab => "Shoal",
+            Maker::Dell => "Dell",
+        },
         "UUID": app.identity.uuid,
         "Systems": link("/redfish/v1/Systems"),
         "Managers": link("/redfish/v1/Managers"),
@@ -199,7 +223,7 @@ struct BootChange {
     #[serde(rename = "BootSourceOverrideTarget")]
     target: Option<Target>,
     #[serde(rename = "BootSourceOverrideMode")]
-    _mode: Option<BootMode>,
+    mode: Option<BootMode>,
     /// `null` and an empty one take it away.
     #[serde(rename = "HttpBootUri", default, deserialize_with = "present")]
     http_uri: Option<Option<String>>,
@@ -210,11 +234,11 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
     Option::deserialize(deserializer).map(Some)
 }
 
-/// The machine has no legacy BIOS.
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq, Eq)]
 enum BootMode {
     #[serde(rename = "UEFI")]
     Uefi,
+    Legacy,
 }
 
 async fn system_change(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
@@ -227,6 +251,11 @@ async fn system_change(State(app): State<App>, headers: HeaderMap, body: Bytes) 
         });
     }
     let change = parse::<SystemChange>(&body)?.boot;
+    let own = if app.identity.is_bios { BootMode::Legacy } else { BootMode::Uefi };
+    if change.mode.as_ref().is_some_and(|mode| *mode != own) {
+        let why = format!("this machine boots by {} only", app.identity.boot_mode());
+        return Err(Refusal::bad_request("PropertyValueNotInList", why));
+    }
     let boot = changed(app.slots, app.machine.view().boot, change)?;
     app.machine.set_boot(boot).await?;
     Ok(system(State(app)).await)
@@ -275,15 +304,20 @@ async fn manager_list() -> Json<Value> {
 }
 
 async fn manager(State(app): State<App>) -> Json<Value> {
+    let (model, version) = match app.identity.maker {
+        Maker::Lab => ("Lab BMC", env!("CARGO_PKG_VERSION")),
+        // An iDRAC9 with two slots that fetch by themselves.
+        Maker::Dell => ("16G Monolithic", "7.10.30.00"),
+    };
     let mut manager = json!({
         "@odata.id": MANAGER,
         "@odata.type": "#Manager.v1_19_0.Manager",
         "Id": "1",
         "Name": "BMC",
         "ManagerType": "BMC",
-        "Manufacturer": "Shoal",
-        "Model": "Lab BMC",
-        "FirmwareVersion": env!("CARGO_PKG_VERSION"),
+        "Manufacturer": names(app.identity.maker).manufacturer,
+        "Model": model,
+        "FirmwareVersion": version,
         "Status": { "State": "Enabled", "Health": "OK" },
         "Links": { "ManagerForServers": [link(SYSTEM)] },
     });
@@ -307,16 +341,18 @@ async fn not_this_way(method: Method, uri: Uri) -> Refusal {
 
 fn system_body(app: &App) -> Value {
     let view = app.machine.view();
+    let (identity, mode) = (&app.identity, app.identity.boot_mode());
+    let Names { manufacturer, model } = names(identity.maker);
     let mut system = json!({
         "@odata.id": SYSTEM,
         "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
         "Id": "1",
         "Name": "Lab machine",
         "SystemType": "Virtual",
-        "Manufacturer": "Shoal",
-        "Model": "Lab",
-        "SerialNumber": app.identity.serial,
-        "UUID": app.identity.uuid,
+        "Manufacturer": manufacturer,
+        "Model": model,
+        "SerialNumber": identity.serial,
+        "UUID": identity.uuid,
         "PowerState": if view.is_on { "On" } else { "Off" },
         "Status": {
             "State": if view.is_on { "Enabled" } else { "Disabled" },
@@ -327,8 +363,8 @@ fn system_body(app: &App) -> Value {
             "BootSourceOverrideEnabled@Redfish.AllowableValues": ["Disabled", "Once", "Continuous"],
             "BootSourceOverrideTarget": view.boot.target,
             "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"],
-            "BootSourceOverrideMode": "UEFI",
-            "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI"],
+            "BootSourceOverrideMode": mode,
+            "BootSourceOverrideMode@Redfish.AllowableValues": [mode],
         },
         "Links": { "ManagedBy": [link(MANAGER)] },
         "Actions": {
@@ -345,6 +381,12 @@ fn system_body(app: &App) -> Value {
             },
         },
     });
+    if let Some(sku) = &identity.sku {
+        system["SKU"] = json!(sku);
+    }
+    if identity.maker == Maker::Dell {
+        system["Oem"] = json!({ "Dell": { "DellSystem": { "NodeID": identity.sku } } });
+    }
     match app.slots {
         Slots::TwoCds | Slots::CdAndUsb | Slots::OneCd => system["VirtualMedia"] = link(MEDIA),
         Slots::Http => {

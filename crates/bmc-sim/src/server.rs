@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use tokio::task::JoinHandle;
 use url::Url;
 
 pub use crate::sessions::Access;
 use crate::{
-    arguments::{CONSOLE, Settings, VISITOR_SOCKET},
+    arguments::{CONSOLE, Firmware, Settings, Slots, VISITOR_SOCKET},
     machine, qemu, redfish, tls,
 };
 
@@ -44,12 +44,14 @@ pub async fn start(
     // Fails when there is one already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // QEMU runs in the work directory.
-    for path in [
-        &mut settings.work_dir,
-        &mut settings.disk,
-        &mut settings.firmware_code,
-        &mut settings.firmware_vars,
-    ] {
+    let mut paths = vec![&mut settings.work_dir, &mut settings.disk];
+    match &mut settings.firmware {
+        Firmware::Uefi { code, vars } => paths.extend([code, vars]),
+        Firmware::Bios => {
+            ensure!(settings.slots != Slots::Http, "UEFI HTTP boot needs UEFI firmware");
+        }
+    }
+    for path in paths {
         *path = path::absolute(&path).context("make a path absolute")?;
     }
     if settings.ssh_port == Some(0) {
@@ -62,12 +64,11 @@ pub async fn start(
     listener.set_nonblocking(true).context("make the listener non-blocking")?;
     let address = listener.local_addr().context("read the listener's address")?;
     let (console, qmp) = (settings.work_dir.join(CONSOLE), settings.work_dir.join(VISITOR_SOCKET));
-    let (ssh_port, uuid, slots) = (settings.ssh_port, settings.uuid, settings.slots);
-    let serial = settings.redfish_serial.clone();
+    let (ssh_port, slots) = (settings.ssh_port, settings.slots);
+    let shown = redfish::Identity::of(&settings);
     let (machine, machine_task) = machine::start(settings);
 
-    let service =
-        redfish::service(redfish::Identity { serial, uuid }, machine.clone(), access, slots);
+    let service = redfish::service(shown, machine.clone(), access, slots);
     let http = Handle::new();
     let tls = RustlsConfig::from_config(identity.config);
     let server = axum_server::from_tcp_rustls(listener, tls)

@@ -4,7 +4,7 @@
 
 mod lab;
 
-use bmc_sim::Slots;
+use bmc_sim::{Firmware, Maker, Settings, Slots};
 use lab::{Lab, eventually};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -225,5 +225,46 @@ async fn a_machine_with_media_does_not_offer_to_download() {
         lab.expect(Method::PATCH, SYSTEM, body, StatusCode::BAD_REQUEST).await;
     }
     assert!(lab.get(SYSTEM).await["Boot"].get("HttpBootUri").is_none());
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_dell_shows_its_boards_serial_and_its_tag_as_sku() {
+    let lab = Lab::start_as(|settings| Settings {
+        maker: Maker::Dell,
+        serial: "ABC1234".into(),
+        board_serial: Some("CNEXAMPLE00001".into()),
+        ..settings
+    })
+    .await;
+    let system = lab.get(SYSTEM).await;
+    let text = |pointer: &str| system.pointer(pointer).and_then(Value::as_str);
+    assert_eq!(text("/SerialNumber"), Some("CNEXAMPLE00001"));
+    assert_eq!(text("/SKU"), Some("ABC1234"));
+    assert_eq!(text("/Oem/Dell/DellSystem/NodeID"), Some("ABC1234"));
+    assert_eq!(text("/Manufacturer"), Some("Dell Inc."));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_bios_machine_says_so_and_boots_from_its_cd() {
+    let lab = Lab::start_as(|settings| Settings { firmware: Firmware::Bios, ..settings }).await;
+    let boot = |mode: &str| {
+        json!({ "Boot": {
+            "BootSourceOverrideEnabled": "Once",
+            "BootSourceOverrideTarget": "Cd",
+            "BootSourceOverrideMode": mode,
+        }})
+    };
+    lab.expect(Method::POST, INSERT_1, lab.image("first.iso"), StatusCode::NO_CONTENT).await;
+    lab.expect(Method::PATCH, SYSTEM, boot("UEFI"), StatusCode::BAD_REQUEST).await;
+    let patched = lab.expect(Method::PATCH, SYSTEM, boot("Legacy"), StatusCode::OK).await;
+    assert_eq!(patched["Boot"]["BootSourceOverrideMode"], "Legacy");
+    assert_eq!(
+        patched["Boot"]["BootSourceOverrideMode@Redfish.AllowableValues"],
+        json!(["Legacy"])
+    );
+    lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), StatusCode::NO_CONTENT).await;
+    eventually("its firmware reads the medium", || lab.media.ranges("/first.iso") > 0).await;
     lab.stop().await;
 }

@@ -6,7 +6,7 @@ mod media;
 use std::time::{Duration, Instant};
 
 use bmc_sim::{
-    Access, Bmc, DiskBus, Settings, Slots,
+    Access, Bmc, DiskBus, Firmware, Maker, Settings, Slots,
     qmp::{self, Qmp},
 };
 use reqwest::{Certificate, Client, Method, StatusCode};
@@ -35,24 +35,37 @@ impl Lab {
     }
 
     pub async fn start_with(slots: Slots) -> Self {
+        Lab::start_as(|settings| Settings { slots, ..settings }).await
+    }
+
+    /// What the usual machine becomes.
+    pub async fn start_as(change: impl FnOnce(Settings) -> Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let work_dir = directory.path().join("work");
         let settings = Settings {
             disk: directory.path().join("disk.raw"),
             disk_bytes: 1 << 30,
             disk_bus: DiskBus::Virtio,
+            disk_bad_sector: None,
+            maker: Maker::Lab,
             serial: "SN1".into(),
-            redfish_serial: "SN1".into(),
+            board_serial: None,
+            chassis_serial: None,
+            redfish_serial: None,
+            redfish_sku: None,
             uuid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
             memory_mib: 256,
             cpus: 1,
             ssh_port: None,
             mac: None,
-            firmware_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
-            firmware_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            firmware: Firmware::Uefi {
+                code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+                vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            },
             work_dir: work_dir.clone(),
-            slots,
+            slots: Slots::TwoCds,
         };
+        let settings = change(settings);
         let access = Access { username: USERNAME.into(), password: PASSWORD.into() };
         let bmc = bmc_sim::start("127.0.0.1:0".parse().unwrap(), settings, access).await.unwrap();
         let ca = std::fs::read(work_dir.join("bmc-ca.pem")).unwrap();
