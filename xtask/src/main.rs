@@ -49,6 +49,8 @@ struct Args {
 enum Task {
     /// Format, lints, house rules, licences, unit and integration tests.
     Validate,
+    /// The house rules alone: seconds.
+    Tidy,
     /// Build an image into target/images/, unless it is there for these very inputs.
     Images {
         #[arg(value_enum)]
@@ -146,6 +148,7 @@ fn main() -> anyhow::Result<()> {
     std::env::set_current_dir(&root).with_context(|| format!("enter {}", root.display()))?;
     match Args::parse().task {
         Task::Validate => validate::validate(&root),
+        Task::Tidy => tidy::check(&root),
         Task::Images { what } => images::images(&root, what),
         Task::ThirdParty => third_party::write(&root),
         Task::E2e { workflow, power_offs, as_built } => {

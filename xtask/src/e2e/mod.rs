@@ -28,6 +28,7 @@
 mod cancel;
 mod files;
 mod foreign;
+mod guards;
 mod machine;
 mod power_offs;
 mod silent;
@@ -106,7 +107,8 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 provision(&mut lab, true).context("provision a machine")?;
                 Ok(3)
             });
-            let mut lanes = vec![provision, others];
+            let guards = lane("guards", || guards::guards(root));
+            let mut lanes = vec![provision, others, guards];
             lanes.extend(power_offs::lanes(root, offs));
             side_by_side(&lanes)
         }
@@ -195,7 +197,7 @@ impl Lab {
     fn of(
         mut world: World,
         has_data: bool,
-        machine: fn(&mut World) -> anyhow::Result<Machine>,
+        machine: impl FnOnce(&mut World) -> anyhow::Result<Machine>,
     ) -> anyhow::Result<Lab> {
         if has_data {
             let disk = world.disk();
@@ -228,7 +230,13 @@ fn two_cds(world: &mut World) -> anyhow::Result<Machine> {
 
 /// The machine that every job is for, with other slots at its BMC.
 fn one_machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
-    let shape = Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio", slots };
+    machine_with(world, slots, &[])
+}
+
+/// The same with further options of its simulator.
+fn machine_with(world: &mut World, slots: &str, options: &[&str]) -> anyhow::Result<Machine> {
+    let shape =
+        Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio", slots, options };
     let machine = world.start_machine(&shape)?;
     world.register(&machine, SERIAL)?;
     Ok(machine)
@@ -453,7 +461,13 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     fs::File::create(&disk)?.set_len(4 << 30)?;
     tempting(&disk)?;
     world.start_controller()?;
-    let shape = Shape { serial: "OTHER99", redfish_serial: SERIAL, disk_bus: "sata", slots: "cd" };
+    let shape = Shape {
+        serial: "OTHER99",
+        redfish_serial: SERIAL,
+        disk_bus: "sata",
+        slots: "cd",
+        options: &[],
+    };
     let machine = world.start_machine(&shape)?;
     let before = hash(&machine.disk)?;
     world.register(&machine, SERIAL)?;

@@ -83,6 +83,8 @@ pub struct Shape<'a> {
     pub disk_bus: &'a str,
     /// Virtual media of its BMC: `cd,cd`, `cd,usb`, `cd`, or `http` for none and UEFI HTTP boot.
     pub slots: &'a str,
+    /// Further options of `shoal-bmc-sim qemu`.
+    pub options: &'a [&'a str],
 }
 
 /// Whose thread this is, where worlds go on side by side.
@@ -182,6 +184,7 @@ impl World {
             .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
+            .args(shape.options)
             // Two of one machine that wait for each other would keep others from a processor.
             .args(["--cpus", if lane().is_some() { "1" } else { "2" }])
             .args(["--mac", MAC, "--uuid", UUID])
