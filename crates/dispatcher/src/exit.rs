@@ -19,6 +19,7 @@ pub enum Exit {
     Internal,
     Refused,
     Signature,
+    Firmware,
 }
 
 /// An [`Exit`] with its reason.
@@ -29,7 +30,7 @@ pub struct Stopped {
 }
 
 impl Exit {
-    pub const ALL: [Exit; 13] = [
+    pub const ALL: [Exit; 14] = [
         Exit::NoMedium,
         Exit::Mount,
         Exit::Schema,
@@ -43,6 +44,7 @@ impl Exit {
         Exit::Internal,
         Exit::Refused,
         Exit::Signature,
+        Exit::Firmware,
     ];
 
     /// The process's exit status.
@@ -61,6 +63,7 @@ impl Exit {
             Exit::Internal => 20,
             Exit::Refused => 21,
             Exit::Signature => 22,
+            Exit::Firmware => 23,
         }
     }
 
@@ -80,6 +83,9 @@ impl Exit {
             Exit::Refused => "the controller refuses this attempt",
             Exit::Signature => {
                 "the task medium is not of the controller that this system was booted by"
+            }
+            Exit::Firmware => {
+                "the firmware booted this machine in a mode that the target cannot use"
             }
         }
     }
@@ -103,6 +109,6 @@ mod tests {
     #[test]
     fn every_cause_has_a_number_of_its_own() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
-        assert_eq!(codes, (10..=22).collect::<Vec<u8>>());
+        assert_eq!(codes, (10..=23).collect::<Vec<u8>>());
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - `medium`: finds the task medium; `identity`: who this machine is; `disks`: what disks it has;
+//! - `firmware`: whether the target's system could boot here;
 //! - `session`: what makes this boot the one that may speak;
 //! - `network`: the recipe's network as systemd-networkd files;
 //! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
@@ -18,6 +19,7 @@ mod agent;
 mod controller;
 mod disks;
 mod exit;
+mod firmware;
 mod identity;
 mod journal;
 mod medium;

@@ -20,6 +20,7 @@ pub const NETWORK_DIR: &str = "/run/systemd/network";
 pub const SYS_BLOCK: &str = "/sys/class/block";
 pub const SYS_NET: &str = "/sys/class/net";
 pub const PROC_NET: &str = "/proc/net";
+pub const SYS_EFI: &str = "/sys/firmware/efi";
 pub const SYS_DMI: &str = "/sys/class/dmi/id";
 pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 

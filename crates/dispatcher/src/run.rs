@@ -16,7 +16,7 @@ use recipe::{File, Network, Recipe};
 
 use crate::controller::{Answer, Controller};
 use crate::exit::{Exit, Stopped};
-use crate::{disks, identity, journal, medium, network, places, reach, report, session};
+use crate::{disks, firmware, identity, journal, medium, network, places, reach, report, session};
 
 /// Finds the task and hands it over. A failure after the medium was read is kept for the report.
 pub fn run() -> Result<(), Stopped> {
@@ -58,6 +58,8 @@ fn hand_over(on_medium: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stop
     // Also from a wrong machine: the controller then knows that it runs this system, not its own.
     say_hello(attempt, &boot_id, &dmi)?;
     identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
+    firmware::check(on_medium, Path::new(places::SYS_EFI))
+        .map_err(|error| Exit::Firmware.because(error))?;
     let recipe = &whole(on_medium, attempt)?;
 
     let disk = match recipe.target_disk() {
