@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
-//! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk;
+//! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk; `superblock`: the
+//!   features of a filesystem, and which kernel knows them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
 //! - `command`: other programs, by argv, never by a shell; `inside_image`: those of the image;
 //! - one module per step, each with a pure plan and a `run` that acts on it.
@@ -29,6 +30,7 @@ mod mounts;
 pub mod partition;
 mod places;
 mod step;
+mod superblock;
 
 pub use context::run;
 pub use places::Places;

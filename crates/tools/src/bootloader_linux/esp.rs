@@ -96,6 +96,15 @@ pub fn choose(root: &Root, id: &str) -> anyhow::Result<Loader> {
     Ok(Loader { vendor: id.to_owned(), file: "grubx64.efi", source: Source::Built })
 }
 
+/// The image's own GRUB; `None` for one that is built from the container's modules, which are as new as
+/// its mkfs.
+pub fn grub(root: &Root, loader: &Loader) -> anyhow::Result<Option<Vec<u8>>> {
+    let Source::Image(files) = &loader.source else { return Ok(None) };
+    let path = files.get("grubx64.efi").context("the boot loader has no GRUB")?;
+    let bytes = root.read(path, LOADER_BYTES_MAX);
+    bytes.with_context(|| format!("read /{}", path.display()))
+}
+
 /// Puts it on the ESP with a configuration. Every file is replaced as a whole.
 pub fn install(root: &Root, loader: &Loader, stub: &str) -> anyhow::Result<()> {
     let own = Path::new(ESP).join("EFI").join(&loader.vendor);

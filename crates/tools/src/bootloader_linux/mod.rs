@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: what the image asks for;
+//! - `readable`: whether its kernels and its GRUB know the filesystems' features;
 //! - `kernels`, `initramfs`: what to boot, and whether it can mount its root;
 //! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `nvram`: the firmware's entry.
 //!
@@ -18,6 +19,7 @@ mod grub_cfg;
 mod initramfs;
 mod kernels;
 mod nvram;
+mod readable;
 mod system;
 
 use std::path::Path;
@@ -39,6 +41,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, reporter, .. } = context;
     let disk = partition::open_prepared(context)?;
     let filesystems = filesystems::read(&disk, &linux.layout)?;
+    let features = readable::features(&disk, &filesystems)?;
     let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
     let loader = {
         let root = Root::open(&places.target)?;
@@ -46,13 +49,19 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         reporter.say("write /etc/fstab");
         root.write(Path::new("etc/fstab"), filesystems::fstab(&filesystems).as_bytes(), 0o644)
             .context("write /etc/fstab")?;
+        let say = |text: &str| reporter.say(text);
         let system = system::read(&root)?;
         let mut kernels = kernels::find(&root)?;
         ensure!(!kernels.is_empty(), "the image has no kernel: there is no /boot/vmlinuz-*");
+        readable::check_kernels(&root, &kernels, &features, &say)?;
         let needed = initramfs::needed(&disk.name, filesystems::root(&filesystems)?.format.name());
-        let say = |text: &str| reporter.say(text);
         initramfs::complete(&root, &places.target, &mut kernels, &needed, &say)?;
         let loader = esp::choose(&root, &system.id)?;
+        if let Some(grub) = esp::grub(&root, &loader)?
+            && let Some(doubts) = readable::grub_doubts(&grub, &features, &filesystems)?
+        {
+            reporter.say(&doubts);
+        }
         reporter.say(&format!("install the boot loader of {}: {}", loader.vendor, loader.file));
         esp::install(&root, &loader, &grub_cfg::stub(&filesystems, system.grub_dir)?)?;
         write_menu(&root, &system, &kernels, &filesystems)?;

@@ -19,6 +19,13 @@ const TABLE_BYTES: u64 = 128 * 128;
 /// FAT32 must have 65525 clusters (Microsoft's specification); smaller ones are left to mkfs.
 const FAT32_BYTES_MIN: u64 = 64 << 20;
 
+/// XFS that Linux 4.18 mounts (EL 8; Ubuntu 20.04 has 5.4): the image is not known yet, and its kernel
+/// refuses a feature that it does not know. Off are timestamps after 2038 and counters of inode trees
+/// (Linux 5.10; `xfs_admin -O bigtime=1,inobtcount=1` turns them on later, while the filesystem is not
+/// mounted), 64-bit extent counters (Linux 5.19), and the reverse map, which xfsprogs makes since 6.5.
+const XFS: &[&str] =
+    &["mkfs.xfs", "-f", "-q", "-m", "bigtime=0,inobtcount=0,rmapbt=0", "-i", "nrext64=0"];
+
 /// A partition and its place; both sectors belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed<'a> {
@@ -165,8 +172,7 @@ fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
         Format::Ext4 => {
             (&["mkfs.ext4", "-F", "-q", "-O", "^metadata_csum_seed,^orphan_file"], "-L")
         }
-        // The same for 64-bit extent counters in XFS, on by default since xfsprogs 6.5.
-        Format::Xfs => (&["mkfs.xfs", "-f", "-q", "-i", "nrext64=0"], "-L"),
+        Format::Xfs => (XFS, "-L"),
         Format::Btrfs => (&["mkfs.btrfs", "-f", "-q"], "-L"),
         Format::Ntfs => (&["mkfs.ntfs", "--fast", "--force", "--quiet"], "--label"),
         Format::Swap => (&["mkswap", "--force"], "--label"),
@@ -178,4 +184,40 @@ fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     }
     words.push(node.to_owned());
     Some(Argv(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::superblock::{self, Release};
+
+    #[test]
+    fn what_mkfs_makes_is_mounted_by_the_oldest_kernels_and_read_by_the_oldest_grub() {
+        let layout = |format: &str| {
+            let json = serde_json::json!({
+                "task_target": "install-linux.target",
+                "target_disk": {"serial": "D1"},
+                "oci_url": "controller/os:1",
+                "partition_layout": [
+                    {"size": "64M", "type_guid": "ef00", "format": "vfat"},
+                    {"size": "100%", "type_guid": "8304", "format": format, "label": "root"}
+                ],
+            });
+            let recipe = recipe::Recipe::parse(json.to_string().as_bytes()).unwrap();
+            let recipe::Workflow::Linux(linux) = recipe.workflow else { panic!("not Linux") };
+            linux.layout
+        };
+        for format in ["xfs", "ext4", "btrfs"] {
+            let layout = layout(format);
+            let placed = place(&layout, 512 << 20, 512).unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(placed[1].size_bytes).unwrap();
+            let argv = make_filesystem(&placed[1], &file.path().to_string_lossy()).unwrap();
+            crate::command::run(&argv).unwrap();
+            let format = placed[1].partition.format;
+            let made = superblock::read(file.path(), format).unwrap().unwrap();
+            assert_eq!(made.unknown_to_linux(Release(4, 18)), [""; 0], "{argv}");
+            assert_eq!(made.unknown_to_grub(Release(2, 2)), [""; 0], "{argv}");
+        }
+    }
 }
