@@ -4,6 +4,7 @@
 //! Boot it could not load any.
 
 use super::filesystems::{self, Filesystem};
+use super::kernel_words;
 use super::kernels::Kernel;
 use super::system::System;
 
@@ -30,8 +31,8 @@ pub fn grub_cfg(
     filesystems: &[Filesystem],
 ) -> anyhow::Result<String> {
     let (boot, prefix) = filesystems::boot(filesystems)?;
-    let words = kernel_words(system, filesystems)?;
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    let own_words = all_words(system, filesystems)?;
+    let words: Vec<String> = own_words.iter().map(|word| quoted(word)).collect();
     let mut text = format!(
         "# Written when this system was installed. Its own update-grub or grub2-mkconfig may\n\
          # replace this file.\n\
@@ -44,7 +45,11 @@ pub fn grub_cfg(
     );
     if system.has_entries {
         // The system adds entries with each new kernel; those below are for a GRUB without blscfg.
-        text.push_str("blscfg\n");
+        // Those of EL 8 take their command line from this variable.
+        text.push_str(&format!(
+            "set kernelopts={}\nblscfg\n",
+            quoted(&kernel_words::line(&own_words))
+        ));
     }
     for (at, kernel) in kernels.iter().enumerate() {
         let title = match at {
@@ -74,8 +79,7 @@ pub fn entry(
     token: &str,
 ) -> anyhow::Result<(String, String)> {
     let (_, prefix) = filesystems::boot(filesystems)?;
-    let words = kernel_words(system, filesystems)?;
-    let words: Vec<String> = words.iter().map(|word| for_entry(word)).collect();
+    let words = kernel_words::line(&all_words(system, filesystems)?);
     let Kernel { version, file, initramfs } = kernel;
     let mut text = format!(
         "title {} ({version})\nversion {version}\nlinux {prefix}/{file}\n",
@@ -84,19 +88,26 @@ pub fn entry(
     if let Some(initramfs) = initramfs {
         text.push_str(&format!("initrd {prefix}/{initramfs}\n"));
     }
-    text.push_str(&format!("options {}\ngrub_class {}\n", words.join(" "), system.id));
+    text.push_str(&format!("options {words}\ngrub_class {}\n", system.id));
     Ok((format!("{token}-{version}.conf"), text))
 }
 
-/// `/etc/kernel/cmdline`, from which kernel-install(8) makes the entries of later kernels.
+/// The command line in one line. kernel-install(8) makes the entries of later kernels from it.
 pub fn cmdline(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<String> {
-    let words = kernel_words(system, filesystems)?;
-    Ok(words.iter().map(|word| for_entry(word)).collect::<Vec<_>>().join(" ") + "\n")
+    Ok(kernel_words::line(&all_words(system, filesystems)?))
 }
 
-fn kernel_words(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<Vec<String>> {
-    let root = format!("root=UUID={}", filesystems::root(filesystems)?.uuid);
-    Ok([root, "ro".into()].into_iter().chain(system.kernel_words.iter().cloned()).collect())
+fn all_words(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<Vec<String>> {
+    let mut words =
+        vec![format!("root=UUID={}", filesystems::root(filesystems)?.uuid), "ro".into()];
+    // dracut looks for the kernel's checksum there, and refuses to boot without (dracut-fips).
+    if system.kernel_words.iter().any(|word| word == "fips=1")
+        && let Some(boot) = filesystems::find(filesystems, "/boot")
+    {
+        words.push(format!("boot=UUID={}", boot.uuid));
+    }
+    words.extend(system.kernel_words.iter().cloned());
+    Ok(words)
 }
 
 fn timeout(system: &System) -> u32 {
@@ -129,14 +140,6 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The kernel itself knows double quotes only, around the value.
-fn for_entry(word: &str) -> String {
-    match word.split_once('=') {
-        Some((key, value)) if value.contains(char::is_whitespace) => format!("{key}=\"{value}\""),
-        _ => word.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use recipe::Format;
@@ -155,6 +158,7 @@ mod tests {
             has_entries,
             settings: parsed,
             kernel_words: vec!["console=ttyS0,115200n8".into(), "dyndbg=file a +p; reboot".into()],
+            dropped_words: Vec::new(),
         }
     }
 
@@ -201,7 +205,7 @@ menuentry 'Debian'\''s 13 (trixie), with Linux 6.12.9-amd64' --class gnu-linux -
         let settings = "GRUB_TIMEOUT=-1\nGRUB_TERMINAL=\"serial console\"\n\
                         GRUB_SERIAL_COMMAND=\"serial --speed=115200 --unit=0\"\n";
         let system = system(settings, true);
-        let expected = r"# Written when this system was installed. Its own update-grub or grub2-mkconfig may
+        let expected = r#"# Written when this system was installed. Its own update-grub or grub2-mkconfig may
 # replace this file.
 set default=0
 set timeout=2
@@ -209,12 +213,13 @@ serial --speed=115200 --unit=0
 terminal_input serial console
 terminal_output serial console
 search --no-floppy --fs-uuid --set=root 2222-boot
+set kernelopts='root=UUID=1111-root ro console=ttyS0,115200n8 dyndbg="file a +p; reboot"'
 blscfg
 menuentry 'Debian'\''s 13 (trixie)' --class gnu-linux --id linux-6.12.10-amd64 {
 	linux /vmlinuz-6.12.10-amd64 root=UUID=1111-root ro console=ttyS0,115200n8 'dyndbg=file a +p; reboot'
 	initrd /initrd.img-6.12.10-amd64
 }
-";
+"#;
         let text = grub_cfg(&system, &kernels()[..1], &separate_boot()).unwrap();
         assert_eq!(text, expected);
         let (name, text) = entry(&system, &kernels()[0], &separate_boot(), "token").unwrap();
@@ -228,6 +233,15 @@ options root=UUID=1111-root ro console=ttyS0,115200n8 dyndbg=\"file a +p; reboot
 grub_class debian
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_system_in_fips_mode_is_told_where_its_own_boot_partition_is() {
+        let mut system = system("", false);
+        system.kernel_words = vec!["fips=1".into()];
+        let separate = cmdline(&system, &separate_boot()).unwrap();
+        assert_eq!(separate, "root=UUID=1111-root ro boot=UUID=2222-boot fips=1");
+        assert_eq!(cmdline(&system, &one_filesystem()).unwrap(), "root=UUID=1111-root ro fips=1");
     }
 
     #[test]

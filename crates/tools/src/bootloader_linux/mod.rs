@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: what the image asks for;
+//! - `kernel_words`, `leftovers`: what of that is about the machine that the image was made on;
 //! - `readable`: whether its kernels and its GRUB know the filesystems' features;
 //! - `kernels`, `initramfs`: what to boot, and whether it can mount its root;
 //! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `nvram`: the firmware's entry.
@@ -17,7 +18,9 @@ mod esp;
 mod filesystems;
 mod grub_cfg;
 mod initramfs;
+mod kernel_words;
 mod kernels;
+mod leftovers;
 mod nvram;
 mod readable;
 mod system;
@@ -51,6 +54,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
             .context("write /etc/fstab")?;
         let say = |text: &str| reporter.say(text);
         let system = system::read(&root)?;
+        leftovers::remove(&root, &system, &grub_cfg::cmdline(&system, &filesystems)?, &say)?;
         let mut kernels = kernels::find(&root)?;
         ensure!(!kernels.is_empty(), "the image has no kernel: there is no /boot/vmlinuz-*");
         readable::check_kernels(&root, &kernels, &features, &say)?;
@@ -90,6 +94,11 @@ fn write_menu(
     };
     let menu = grub_cfg::grub_cfg(system, kernels, filesystems)?;
     write(format!("boot/{}/grub.cfg", system.grub_dir), menu, 0o600)?;
+    let cmdline = grub_cfg::cmdline(system, filesystems)? + "\n";
+    let path = "etc/kernel/cmdline";
+    if system.has_entries || root.exists(Path::new(path)) {
+        write(path.into(), cmdline, 0o644)?;
+    }
     if !system.has_entries {
         return Ok(());
     }
@@ -103,7 +112,7 @@ fn write_menu(
         let (name, text) = grub_cfg::entry(system, kernel, filesystems, &token)?;
         write(format!("boot/loader/entries/{name}"), text, 0o644)?;
     }
-    write("etc/kernel/cmdline".into(), grub_cfg::cmdline(system, filesystems)?, 0o644)
+    Ok(())
 }
 
 /// What kernel-install(8) names its entries by.

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::default_grub::{Settings, words};
+use super::{kernel_words, leftovers};
 use crate::beneath::Root;
 
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
@@ -24,14 +25,19 @@ pub struct System {
     pub settings: Settings,
     /// Words for the kernel besides `root=`.
     pub kernel_words: Vec<String>,
+    /// Words of the image that are about the machine that it was made on.
+    pub dropped_words: Vec<String>,
+}
+
+/// A file of the image as text; empty where there is none.
+pub fn text(root: &Root, path: &str) -> anyhow::Result<String> {
+    let bytes = root.read(Path::new(path), CONFIG_BYTES_MAX);
+    let bytes = bytes.with_context(|| format!("read /{path} of the image"))?;
+    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 
 pub fn read(root: &Root) -> anyhow::Result<System> {
-    let text = |path: &str| -> anyhow::Result<String> {
-        let bytes = root.read(Path::new(path), CONFIG_BYTES_MAX);
-        let bytes = bytes.with_context(|| format!("read /{path} of the image"))?;
-        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-    };
+    let text = |path: &str| text(root, path);
     let mut release = Settings::default();
     for path in ["usr/lib/os-release", "etc/os-release"] {
         release.read(&text(path)?);
@@ -50,34 +56,35 @@ pub fn read(root: &Root) -> anyhow::Result<System> {
     } else {
         "grub"
     };
+    let entries = root.list(Path::new("boot/loader/entries"));
     let has_entries = settings.get("GRUB_ENABLE_BLSCFG") == Some("true")
-        || !root.list(Path::new("boot/loader/entries")).unwrap_or_default().is_empty();
+        || !entries.context("list /boot/loader/entries of the image")?.is_empty();
     let lines = ["GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"];
     let from_grub: Vec<&str> = lines.iter().filter_map(|name| settings.get(name)).collect();
-    let kernel_words = if from_grub.is_empty() {
+    let all_words = if from_grub.is_empty() {
         let own = text("etc/kernel/cmdline")?;
         if own.trim().is_empty() { words(&text("usr/lib/kernel/cmdline")?) } else { words(&own) }
     } else {
         words(&from_grub.join(" "))
     };
+    let (mut kernel_words, dropped_words) = kernel_words::split(all_words);
+    kernel_words.retain(|word| !kernel_words::is_of_root(word));
+    if leftovers::resumes(root)? {
+        kernel_words.push("noresume".into());
+    }
     Ok(System {
         id: id.unwrap_or("linux").to_owned(),
         name: release.get("PRETTY_NAME").or(release.get("NAME")).unwrap_or("Linux").to_owned(),
         grub_dir,
         has_entries,
-        kernel_words: kernel_words.into_iter().filter(|word| !is_of_build_machine(word)).collect(),
+        kernel_words,
+        dropped_words,
         settings,
     })
 }
 
 pub fn has(root: &Root, path: &str) -> bool {
     root.exists(Path::new(path))
-}
-
-/// What is about the disks of the machine that the image was made on.
-fn is_of_build_machine(word: &str) -> bool {
-    let keys = ["root=", "resume=", "resume_offset=", "BOOT_IMAGE=", "initrd="];
-    matches!(word, "ro" | "rw" | "") || keys.iter().any(|key| word.starts_with(key))
 }
 
 #[cfg(test)]
@@ -92,9 +99,10 @@ pub mod tests {
             std::fs::write(path, text).unwrap();
         }
         let system = read(&Root::open(dir.path()).unwrap()).unwrap();
-        let System { id, name, grub_dir, has_entries, kernel_words, .. } = system;
-        let words = kernel_words.join("|");
-        assert_eq!(format!("{id}, {name}, {grub_dir}, {has_entries}, {words}"), expected);
+        let System { id, name, grub_dir, has_entries, kernel_words, dropped_words, .. } = system;
+        let (words, dropped) = (kernel_words.join("|"), dropped_words.join("|"));
+        let said = format!("{id}, {name}, {grub_dir}, {has_entries}, {words}, dropped: {dropped}");
+        assert_eq!(said, expected);
     }
 
     #[test]
@@ -113,7 +121,8 @@ pub mod tests {
                 ("etc/default/grub.d/README", "GRUB_CMDLINE_LINUX=wrong\n"),
                 ("boot/grub/unicode.pf2", ""),
             ],
-            "debian, Debian GNU/Linux 13 (trixie), grub, false, console=tty0|console=ttyS0|quiet",
+            "debian, Debian GNU/Linux 13 (trixie), grub, false, console=tty0|console=ttyS0|quiet, \
+             dropped: root=LABEL=x",
         );
         check(
             &[
@@ -122,7 +131,7 @@ pub mod tests {
                 ("boot/loader/entries/a.conf", ""),
                 ("etc/kernel/cmdline", "root=UUID=old rw no_timer_check console=ttyS0\n"),
             ],
-            "fedora, Fedora Linux, grub2, true, no_timer_check|console=ttyS0",
+            "fedora, Fedora Linux, grub2, true, no_timer_check|console=ttyS0, dropped: root=UUID=old",
         );
         check(
             &[
@@ -130,11 +139,16 @@ pub mod tests {
                 ("usr/sbin/grub2-mkconfig", ""),
                 (
                     "etc/default/grub",
-                    "GRUB_ENABLE_BLSCFG=true\nGRUB_CMDLINE_LINUX=crashkernel=1G\n",
+                    "GRUB_ENABLE_BLSCFG=true\nGRUB_CMDLINE_LINUX=\"crashkernel=1G rd.lvm.lv=rhel/root \
+                     resume=/dev/rhel/swap\"\n",
                 ),
             ],
-            "rhel, RHEL, grub2, true, crashkernel=1G",
+            "rhel, RHEL, grub2, true, crashkernel=1G, dropped: rd.lvm.lv=rhel/root|resume=/dev/rhel/swap",
         );
-        check(&[("etc/os-release", "ID=../../x\n")], "linux, Linux, grub, false, ");
+        check(&[("etc/os-release", "ID=../../x\n")], "linux, Linux, grub, false, , dropped: ");
+        check(
+            &[("etc/initramfs-tools/conf.d/resume", "RESUME=UUID=1\n")],
+            "linux, Linux, grub, false, noresume, dropped: ",
+        );
     }
 }
