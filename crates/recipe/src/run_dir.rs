@@ -15,7 +15,8 @@ use crate::{File, task_medium};
 pub const DIR: &str = "/run/provision";
 /// The agent's socket, beside them.
 pub const AGENT_SOCKET: &str = "/run/provision/agent.sock";
-/// What `image-linux` needs to pull from the controller's registry; in no other tool's sight.
+/// What `image-check` and `image-linux` need to pull from the controller's registry; in no other tool's
+/// sight.
 pub const PULL_FILE: &str = "/run/shoal/pull.json";
 
 /// Which machine this is and what it was chosen for: `identity.json`. Holds no secret.

@@ -9,7 +9,7 @@ use recipe::run_dir::Identity;
 use recipe::{DiskFacts, File, Linux, Workflow};
 
 use crate::agent::Reporter;
-use crate::{Places, Step, bootloader_linux, config_drive, image_linux, partition};
+use crate::{Places, Step, bootloader_linux, config_drive, image_check, image_linux, partition};
 
 /// The largest file that is read from the run directory; the schema allows 1 MiB of payload.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -38,6 +38,7 @@ pub fn run(step: Step, places: &Places) -> anyhow::Result<()> {
 fn run_step(step: Step, places: &Places) -> anyhow::Result<()> {
     let context = read(step, places)?;
     match step {
+        Step::ImageCheck => image_check::run(&context),
         Step::Partition => partition::run(&context),
         Step::ImageLinux => image_linux::run(&context),
         Step::BootloaderLinux => bootloader_linux::run(&context),

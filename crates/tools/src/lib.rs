@@ -2,9 +2,9 @@
 //! The steps of an installation, one tool each, all in one static binary.
 //!
 //! ```text
-//! /run/provision ─▶ context ─▶ partition ─▶ image_linux ─▶ bootloader_linux ─▶ config_drive
-//!                                  │             │                │                 │
-//!                   devices, gpt ──┴── mounts ───┴── beneath ─────┘            iso9660
+//! /run/provision ─▶ context ─▶ image_check ─▶ partition ─▶ image_linux ─▶ bootloader_linux ─▶ config_drive
+//!                              (no disk)          │             │                │                 │
+//!                                  devices, gpt ──┴── mounts ───┴── beneath ─────┘            iso9660
 //! ```
 //!
 //! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
@@ -24,6 +24,7 @@ mod config_drive;
 mod context;
 mod devices;
 mod gpt;
+mod image_check;
 pub mod image_linux;
 pub mod inside_image;
 mod mounts;

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 pub struct Places {
     pub run_dir: PathBuf,
     pub agent_socket: PathBuf,
-    /// Only `image-linux` has it.
+    /// Only `image-check` and `image-linux` have it.
     pub pull_file: PathBuf,
+    /// `image-check` writes it, `image-linux` reads it, no other step has it.
+    pub checked_image: PathBuf,
     /// Device nodes are made here. It may not be on a `nodev` mount; `/dev` of a container is not.
     pub device_dir: PathBuf,
     /// The installed system's root is mounted here.
@@ -23,6 +25,7 @@ impl Default for Places {
         Places {
             run_dir: recipe::run_dir::DIR.into(),
             agent_socket: recipe::run_dir::AGENT_SOCKET.into(),
+            checked_image: "/run/shoal-image/checked.json".into(),
             pull_file: recipe::run_dir::PULL_FILE.into(),
             device_dir: "/dev/shoal".into(),
             target: "/target".into(),

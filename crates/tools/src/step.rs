@@ -4,6 +4,7 @@
 /// What one tool container does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    ImageCheck,
     Partition,
     ImageLinux,
     BootloaderLinux,
@@ -11,11 +12,18 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 4] =
-        [Step::Partition, Step::ImageLinux, Step::BootloaderLinux, Step::ConfigDrive];
+    /// In their order on the machine.
+    pub const ALL: [Step; 5] = [
+        Step::ImageCheck,
+        Step::Partition,
+        Step::ImageLinux,
+        Step::BootloaderLinux,
+        Step::ConfigDrive,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
+            Step::ImageCheck => "image-check",
             Step::Partition => "partition",
             Step::ImageLinux => "image-linux",
             Step::BootloaderLinux => "bootloader-linux",

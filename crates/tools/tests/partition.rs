@@ -90,6 +90,7 @@ impl Machine {
         Places {
             run_dir: self.dir.path().into(),
             agent_socket: self.dir.path().join("agent.sock"),
+            checked_image: self.dir.path().join("checked.json"),
             pull_file: self.dir.path().join("pull.json"),
             device_dir: self.nodes(),
             target: self.dir.path().join("target"),

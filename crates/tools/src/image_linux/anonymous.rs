@@ -2,8 +2,10 @@
 //! Tokens for those without an account: public registries answer the first request with 401 and name
 //! the place that hands them out (distribution-spec's token authentication, RFC 6750 section 3).
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::Deserialize;
+
+use super::outage::{Failure, checked};
 
 /// Tokens have a few KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -35,28 +37,34 @@ pub fn challenge(header: &str) -> Option<Challenge> {
     found.realm.starts_with("https://").then_some(found)
 }
 
-/// Asks for a token that needs no account; answers what goes into `Authorization`.
-pub fn token(agent: &ureq::Agent, challenge: &Challenge) -> anyhow::Result<String> {
+/// Asks for a token that needs no account; returns what goes into `Authorization`.
+pub fn token(agent: &ureq::Agent, challenge: &Challenge) -> Result<String, Failure> {
+    /// A registry sends one of them, or both (distribution's token specification).
     #[derive(Deserialize)]
-    struct Answer {
-        #[serde(alias = "access_token")]
-        token: String,
+    struct Tokens {
+        token: Option<String>,
+        access_token: Option<String>,
     }
     let mut request = agent.get(&challenge.realm);
     for (name, value) in &challenge.parameters {
         request = request.query(*name, value);
     }
-    let what = format!("ask {} for a token", challenge.realm);
-    let mut response = request.call().with_context(|| what.clone())?;
-    ensure!(response.status().is_success(), "{what}: it answered {}", response.status());
-    let bytes = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-    let answer: Answer = serde_json::from_slice(&bytes.with_context(|| what.clone())?)
-        .with_context(|| format!("{what}: its answer holds none"))?;
-    Ok(format!("Bearer {}", answer.token))
+    let response = checked(request.call(), &challenge.realm, &[200])?;
+    let body = response.into_body().into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+    let what = || format!("read the token of {}", challenge.realm);
+    let bytes = body.with_context(what).map_err(Failure::Lost)?;
+    // The parser's error could quote the token.
+    let tokens: Option<Tokens> = serde_json::from_slice(&bytes).ok();
+    tokens
+        .and_then(|tokens| tokens.token.or(tokens.access_token))
+        .map(|token| format!("Bearer {token}"))
+        .ok_or_else(|| Failure::Final(anyhow::anyhow!("{}: its response holds none", what())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -76,6 +84,54 @@ mod tests {
             "Bearer service=\"a\"",
         ] {
             assert_eq!(challenge(other), None, "{other:?}");
+        }
+    }
+
+    /// A server for one request; answers where it is.
+    fn serve(response: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 16]).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
+        });
+        format!("http://{place}/token")
+    }
+
+    #[test]
+    fn a_token_is_read_and_its_refusal_is_final() {
+        const REFUSED: &str = "HTTP/1.1 403 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        const BUSY: &str = "HTTP/1.1 503 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        macro_rules! body {
+            ($json:literal) => {
+                concat!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", $json)
+            };
+        }
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        for (response, expected) in [
+            // Docker Hub sends both.
+            (body!(r#"{"token": "t", "access_token": "t", "expires_in": 300}"#), "Bearer t"),
+            (body!(r#"{"access_token": "a"}"#), "Bearer a"),
+            (body!(r#"{"token": "t"}"#), "Bearer t"),
+            (body!(r#"{"tokens": "secret"}"#), "final: its response holds none"),
+            (body!("secret"), "final: its response holds none"),
+            (
+                REFUSED,
+                "final: the registry does not give this image to a client without an account",
+            ),
+            (BUSY, "lost: answered 503"),
+        ] {
+            let challenge = Challenge { realm: serve(response), parameters: Vec::new() };
+            let got = match token(&agent, &challenge) {
+                Ok(token) => token,
+                Err(Failure::Final(error)) => format!("final: {error:#}"),
+                Err(Failure::Lost(error)) => format!("lost: {error:#}"),
+            };
+            let (kind, words) = expected.split_once(": ").unwrap_or((expected, ""));
+            assert!(got.starts_with(kind) && got.contains(words), "{response}: {got}");
+            assert!(!got.contains("secret"), "{got}");
         }
     }
 }

@@ -32,7 +32,7 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+pub enum Compression {
     None,
     Gzip,
     Zstd,
@@ -97,7 +97,8 @@ fn extract(mut plain: PipeReader, tree: &mut Tree, tick: &dyn Fn()) -> anyhow::R
     outcome
 }
 
-fn detect(start: &[u8], layer: &Descriptor) -> anyhow::Result<Compression> {
+/// How a layer is compressed, by its first bytes; its media type must say the same.
+pub fn detect(start: &[u8], layer: &Descriptor) -> anyhow::Result<Compression> {
     let found = if start.starts_with(GZIP_MAGIC) {
         Compression::Gzip
     } else if start.starts_with(ZSTD_MAGIC) {

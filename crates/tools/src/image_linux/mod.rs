@@ -5,18 +5,22 @@
 //! manifest ─▶ mount ─▶ [GET blob, SHA-256] ─▶ [gzip|zstd] ─▶ tar ─▶ files ─▶ sync ─▶ stamp ─▶ unmount
 //! ```
 //!
+//! Which manifest that is was decided by `image_check`, before the disk was written.
+//!
 //! The stamp is the last act: with it a rerun is a no-op, without it whatever is there goes away first.
 
 mod acl;
 mod anonymous;
 mod extract;
-mod layers;
+pub(crate) mod layers;
+mod outage;
 mod pax;
 mod pipe;
-mod pull;
-mod tar;
+pub(crate) mod platform;
+pub(crate) mod pull;
+pub(crate) mod tar;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -30,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::beneath::{self, Root};
 use crate::context::Context;
-use crate::{Places, mounts, partition};
+use crate::{Places, image_check, mounts, partition};
 use extract::Tree;
 use pull::Repository;
 
@@ -49,8 +53,8 @@ struct Stamp {
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, identity, reporter, .. } = context;
     let access = read_access(places)?;
-    let source = pull::source(&linux.oci_url, access.as_ref())?;
-    let repository = pull::open(&source, access.as_ref())?;
+    let source = checked_source(places, &linux.oci_url, access.as_ref())?;
+    let repository = pull::open(&source, access.as_ref(), pull::OUTAGE_MAX)?;
     reporter.say(&format!("pull {}", source.reference));
     let (manifest, digest) = repository.manifest(&source)?;
     layers::check_types(&manifest.layers)?;
@@ -77,6 +81,17 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     }
     mounts::sync(&mounted)?;
     mounted.unmount()
+}
+
+/// What `image_check` found, wherever a tag leads by now.
+pub(crate) fn checked_source(
+    places: &Places,
+    oci_url: &str,
+    access: Option<&PullAccess>,
+) -> anyhow::Result<pull::Source> {
+    let source = pull::source(oci_url, access)?;
+    let digest = image_check::checked_digest(&places.checked_image, oci_url)?;
+    Ok(pull::Source { digest: Some(digest), ..source })
 }
 
 /// Fails where no image was written: what comes after this step needs one.
@@ -112,7 +127,7 @@ fn write(
 /// it.
 pub fn unpack(oci_url: &str, access: &PullAccess, target: &Path) -> anyhow::Result<()> {
     let source = pull::source(oci_url, Some(access))?;
-    let repository = pull::open(&source, Some(access))?;
+    let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
     let (manifest, _) = repository.manifest(&source)?;
     layers::check_types(&manifest.layers)?;
     write(&repository, &manifest.layers, &Root::open(target)?, &|_, _| {})
@@ -124,7 +139,8 @@ fn read_stamp(root: &Root) -> anyhow::Result<Option<Stamp>> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
+/// Access to the controller's registry, if the machine was given any.
+pub(crate) fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
     let place = places.pull_file.display();
     match std::fs::read(&places.pull_file) {
         // The error of the parser could quote the token.

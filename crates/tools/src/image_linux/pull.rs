@@ -6,24 +6,25 @@
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use oci::{Descriptor, Digest, Manifest, Reference, Verifier, media_type};
 use recipe::run_dir::PullAccess;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
-use super::anonymous;
+use super::outage::{Failure, Outage, Response, checked};
 use super::pipe::PipeWriter;
+use super::{anonymous, platform};
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A connection on which nothing arrives for so long is lost.
 const READ_WAIT: Duration = Duration::from_secs(60);
-/// How long the registry may be away: a controller that is restarted, or moved, comes back. Every byte
+/// How long a registry may be away: a controller that is restarted, or moved, comes back. Every byte
 /// that arrives begins the time anew.
-const OUTAGE_MAX: Duration = Duration::from_secs(600);
-const BACKOFF_MIN: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub const OUTAGE_MAX: Duration = Duration::from_secs(600);
+/// A configuration (image-spec, config.md) has a few KiB; its history may be long.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// The certificates of public registries' authorities: package ca-certificates of the tool's image.
 const PUBLIC_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -34,6 +35,7 @@ pub struct Repository {
     base: String,
     authorization: Mutex<Option<String>>,
     is_controllers: bool,
+    outage_max: Duration,
 }
 
 /// What to pull and from where. Pure.
@@ -68,7 +70,12 @@ pub fn source(oci_url: &str, access: Option<&PullAccess>) -> anyhow::Result<Sour
     Ok(Source { reference, digest, is_controllers })
 }
 
-pub fn open(source: &Source, access: Option<&PullAccess>) -> anyhow::Result<Repository> {
+/// The repository of a source; each request gives up after `outage_max` without progress.
+pub fn open(
+    source: &Source,
+    access: Option<&PullAccess>,
+    outage_max: Duration,
+) -> anyhow::Result<Repository> {
     let access = access.filter(|_| source.is_controllers);
     let is_plain = access.is_some_and(|access| access.ca_pem.is_none());
     let mut config = ureq::Agent::config_builder()
@@ -96,6 +103,7 @@ pub fn open(source: &Source, access: Option<&PullAccess>) -> anyhow::Result<Repo
         ),
         authorization: Mutex::new(access.map(|access| format!("Bearer {}", access.token.as_str()))),
         is_controllers: source.is_controllers,
+        outage_max,
     })
 }
 
@@ -124,7 +132,7 @@ impl Repository {
         if manifest.manifests.is_empty() {
             return Ok((manifest, digest));
         }
-        let chosen = for_this_machine(&bytes, &manifest)?;
+        let chosen = platform::for_this_machine(&bytes, &manifest)?;
         let (_, manifest, digest) = self.document(chosen.digest.as_str(), Some(&chosen.digest))?;
         ensure!(manifest.manifests.is_empty(), "{digest} is an index inside an index");
         Ok((manifest, digest))
@@ -162,7 +170,7 @@ impl Repository {
             media_type::DOCKER_INDEX,
         ];
         let accept = accept.join(", ");
-        let response = self.call(url, || self.get(url).header("Accept", &accept))?;
+        let response = self.call(|| self.get(url).header("Accept", &accept))?;
         let response = checked(response, url, &[200])?;
         let content_type = response.headers().get("content-type");
         let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -178,6 +186,50 @@ impl Repository {
             return Err(Failure::Final(anyhow::anyhow!("{url} is larger than a manifest may be")));
         }
         Ok((bytes, content_type))
+    }
+
+    /// An image's configuration, whole and as its digest says.
+    pub fn config(&self, config: &Descriptor) -> anyhow::Result<Vec<u8>> {
+        ensure!(
+            config.size <= CONFIG_BYTES_MAX,
+            "the image's configuration has {} bytes, at most {CONFIG_BYTES_MAX} are read",
+            config.size
+        );
+        let bytes = self.start(config, config.size)?;
+        let mut verifier = Verifier::new(config.digest.clone());
+        verifier.update(&bytes);
+        verifier.verify().map_err(|found| {
+            anyhow::anyhow!(
+                "the image's configuration is damaged: expected {}, but what came is {found}",
+                config.digest
+            )
+        })?;
+        Ok(bytes)
+    }
+
+    /// The first bytes of a blob: `length` of them, or as many as it has.
+    pub fn start(&self, blob: &Descriptor, length: u64) -> anyhow::Result<Vec<u8>> {
+        let url = format!("{}/blobs/{}", self.base, blob.digest);
+        let length = length.min(blob.size);
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        self.with_retries(|| {
+            let range = format!("bytes=0-{}", length - 1);
+            let response = self.call(|| self.get(&url).header("Range", &range))?;
+            // A registry may ignore the range.
+            let response = checked(response, &url, &[200, 206])?;
+            let mut bytes = Vec::new();
+            let read = response.into_body().into_reader().take(length).read_to_end(&mut bytes);
+            read.map_err(|error| Failure::Lost(anyhow::Error::new(error).context(url.clone())))?;
+            if bytes.len() as u64 != length {
+                return Err(Failure::Lost(anyhow::anyhow!(
+                    "{url} ended after {} of {length} bytes",
+                    bytes.len()
+                )));
+            }
+            Ok(bytes)
+        })
     }
 
     /// Streams a blob into a pipe and says its end only when size and digest are right. A lost
@@ -199,7 +251,7 @@ impl Repository {
         let url = format!("{}/blobs/{}", self.base, blob.digest);
         let mut verifier = Verifier::new(blob.digest.clone());
         let mut done = 0;
-        let mut outage = Outage::default();
+        let mut outage = Outage::new(self.outage_max);
         while done < blob.size {
             let before = done;
             let lost = match self.open_blob(&url, done, blob.size) {
@@ -229,7 +281,7 @@ impl Repository {
             };
             let Some(error) = lost else { break };
             if done > before {
-                outage = Outage::default();
+                outage = Outage::new(self.outage_max);
             }
             outage.wait(error.context(format!("read {url} at byte {done}")))?;
         }
@@ -243,7 +295,7 @@ impl Repository {
 
     fn open_blob(&self, url: &str, from: u64, size: u64) -> Result<impl Read + use<>, Failure> {
         let expected = if from == 0 { 200 } else { 206 };
-        let response = self.call(url, || match from {
+        let response = self.call(|| match from {
             0 => self.get(url),
             _ => self.get(url).header("Range", format!("bytes={from}-")),
         })?;
@@ -268,7 +320,6 @@ impl Repository {
     /// Sends a request; once more with an anonymous token where a public registry wants one.
     fn call(
         &self,
-        url: &str,
         request: impl Fn() -> Request,
     ) -> Result<Result<Response, ureq::Error>, Failure> {
         let answer = request().call();
@@ -279,14 +330,13 @@ impl Repository {
         let header = response.headers().get("www-authenticate");
         let header = header.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(challenge) = anonymous::challenge(header) else { return Ok(answer) };
-        let token = anonymous::token(&self.agent, &challenge)
-            .map_err(|error| Failure::Lost(error.context(format!("GET {url}"))))?;
+        let token = anonymous::token(&self.agent, &challenge)?;
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(request().call())
     }
 
     fn with_retries<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> anyhow::Result<T> {
-        let mut outage = Outage::default();
+        let mut outage = Outage::new(self.outage_max);
         loop {
             match attempt() {
                 Ok(value) => return Ok(value),
@@ -297,76 +347,13 @@ impl Repository {
     }
 }
 
-/// A time without progress.
-#[derive(Default)]
-struct Outage {
-    since: Option<Instant>,
-    backoff: Duration,
-}
-
-impl Outage {
-    /// Waits before the next attempt, or gives up with the error of this one.
-    fn wait(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= OUTAGE_MAX {
-            return Err(error.context(format!("given up after {} s", OUTAGE_MAX.as_secs())));
-        }
-        eprintln!("{error:#}; trying again");
-        self.backoff = (self.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-        std::thread::sleep(self.backoff);
-        Ok(())
-    }
-}
-
 enum Outcome {
     Whole,
     /// The reader failed and says why itself.
     ReaderGone,
 }
 
-/// Whether asking again may help.
-enum Failure {
-    Lost(anyhow::Error),
-    Final(anyhow::Error),
-}
-
 type Request = ureq::RequestBuilder<ureq::typestate::WithoutBody>;
-type Response = ureq::http::Response<ureq::Body>;
-
-fn checked(
-    response: Result<Response, ureq::Error>,
-    url: &str,
-    expected: &[u16],
-) -> Result<Response, Failure> {
-    let response = response.map_err(|error| {
-        let may_pass = may_pass(&error);
-        let error = anyhow::Error::new(error).context(format!("GET {url}"));
-        if may_pass { Failure::Lost(error) } else { Failure::Final(error) }
-    })?;
-    let status = response.status().as_u16();
-    if expected.contains(&status) {
-        return Ok(response);
-    }
-    let error = anyhow::anyhow!("GET {url} answered {status}");
-    if status == 429 || status >= 500 {
-        Err(Failure::Lost(error))
-    } else {
-        Err(Failure::Final(error))
-    }
-}
-
-/// A wrong address or a certificate that is not trusted stays so; the network's troubles pass.
-fn may_pass(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
-        ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Protocol(_) => true,
-        // Everything else is about what was asked, not about who answered.
-        _ => false,
-    }
-}
 
 /// Fills a buffer as far as it can; tells when and how the reader ended.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Result<()>>) {
@@ -380,20 +367,6 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Result<()
         }
     }
     (length, None)
-}
-
-/// The manifest of an index that fits this machine: the only one, or the one for linux/amd64.
-fn for_this_machine<'a>(bytes: &[u8], index: &'a Manifest) -> anyhow::Result<&'a Descriptor> {
-    if let [only] = index.manifests.as_slice() {
-        return Ok(only);
-    }
-    let value: serde_json::Value = serde_json::from_slice(bytes)?;
-    let fits = |at: usize| {
-        let platform = &value["manifests"][at]["platform"];
-        platform["os"] == "linux" && platform["architecture"] == "amd64"
-    };
-    let found = index.manifests.iter().enumerate().find(|(at, _)| fits(*at));
-    found.map(|(_, manifest)| manifest).context("the index has no image for linux/amd64")
 }
 
 #[cfg(test)]

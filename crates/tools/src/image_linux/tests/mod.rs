@@ -5,8 +5,8 @@
 //! - `registry`: a registry in this process that can break off;
 //! - `extraction`: against GNU tar and against hostile archives; `pulling`: layers, damage, outages.
 
-mod archive;
+pub(crate) mod archive;
 mod extraction;
 mod pulling;
-mod registry;
+pub(crate) mod registry;
 mod tree;

@@ -26,7 +26,7 @@ fn listener() -> TcpListener {
 /// The same chain as the step's: reference, manifest, layers, tree. Answers how many bytes came.
 fn pull_into(access: &PullAccess, oci_url: &str, into: &Path) -> anyhow::Result<u64> {
     let source = pull::source(oci_url, Some(access))?;
-    let repository = pull::open(&source, Some(access))?;
+    let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
     let (manifest, _) = repository.manifest(&source)?;
     layers::check_types(&manifest.layers)?;
     let root = Root::open(into)?;

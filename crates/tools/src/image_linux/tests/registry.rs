@@ -25,26 +25,35 @@ pub struct Registry {
 impl Registry {
     /// Stores layers as one image; answers its manifest's digest.
     pub fn push(&mut self, layers: &[(&str, Vec<u8>)]) -> (Digest, Vec<Descriptor>) {
-        let mut store = |kind: &str, place: &str, bytes: &[u8]| {
-            let digest = Digest::of(bytes);
-            let path = format!("/v2/os/debian/{place}/{digest}");
-            self.documents.insert(path, (kind.to_owned(), bytes.to_vec()));
-            Descriptor {
-                media_type: kind.to_owned(),
-                digest,
-                size: bytes.len() as u64,
-                artifact_type: None,
-                annotations: Default::default(),
-            }
-        };
-        let config = store(media_type::EMPTY, "blobs", b"{}");
-        let layers: Vec<_> =
-            layers.iter().map(|(kind, bytes)| store(kind, "blobs", bytes)).collect();
+        let config = self.blob(media_type::EMPTY, b"{}");
+        let layers: Vec<_> = layers.iter().map(|(kind, bytes)| self.blob(kind, bytes)).collect();
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": layers,
         });
-        let manifest = serde_json::to_vec(&manifest).unwrap();
-        (store(media_type::MANIFEST, "manifests", &manifest).digest, layers)
+        (self.manifest(&manifest).digest, layers)
+    }
+
+    pub fn blob(&mut self, kind: &str, bytes: &[u8]) -> Descriptor {
+        self.store(kind, "blobs", bytes)
+    }
+
+    /// A manifest or an index, by its media type.
+    pub fn manifest(&mut self, document: &serde_json::Value) -> Descriptor {
+        let kind = document["mediaType"].as_str().unwrap().to_owned();
+        self.store(&kind, "manifests", &serde_json::to_vec(document).unwrap())
+    }
+
+    fn store(&mut self, kind: &str, place: &str, bytes: &[u8]) -> Descriptor {
+        let digest = Digest::of(bytes);
+        let path = format!("/v2/os/debian/{place}/{digest}");
+        self.documents.insert(path, (kind.to_owned(), bytes.to_vec()));
+        Descriptor {
+            media_type: kind.to_owned(),
+            digest,
+            size: bytes.len() as u64,
+            artifact_type: None,
+            annotations: Default::default(),
+        }
     }
 
     /// Other bytes under a digest than it promises.
@@ -97,10 +106,10 @@ impl Registry {
         };
         let path = head[0].split(' ').nth(1).unwrap_or_default().to_owned();
         let range = header("range");
-        let from: usize = range
-            .as_deref()
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
-            .unwrap_or(0);
+        let bounds =
+            range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let (from, last) = bounds.unwrap_or(("0", ""));
+        let from: usize = from.parse().unwrap();
         let line = [path.clone(), range.clone().unwrap_or_default()].join(" ");
         self.log.lock().unwrap().push(line.trim().to_owned());
         let plain = |status: u16| {
@@ -113,14 +122,15 @@ impl Registry {
             return plain(status);
         }
         let Some((kind, bytes)) = self.documents.get(&path) else { return plain(404) };
+        let last = last.parse::<usize>().unwrap_or(usize::MAX).min(bytes.len().saturating_sub(1));
         let (status, content) = match range {
             None => ("200 OK".to_owned(), String::new()),
             Some(_) => (
                 "206 Partial Content".into(),
-                format!("Content-Range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len()),
+                format!("Content-Range: bytes {from}-{last}/{}\r\n", bytes.len()),
             ),
         };
-        let body = &bytes[from..];
+        let body = &bytes[from..(last + 1).min(bytes.len())];
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{content}Content-Length: {}\r\n\r\n",
             body.len()

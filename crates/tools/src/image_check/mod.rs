@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The image check: proves that the image can be had and written, while the disk is untouched.
+//!
+//! ```text
+//! reference ─▶ manifest ─▶ artifact and layer types ─▶ platform ─▶ room ─▶ start of each layer ─▶ digest
+//! ```
+//!
+//! It has the network and no disk. The digest that it leaves is the one that `image_linux` writes: a tag
+//! that moves in between changes nothing. Whether the layers are whole is known only when all of their
+//! bytes came, so `image_linux` checks that.
+
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use oci::{Descriptor, Digest, Manifest, annotation, media_type};
+use recipe::Partition;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::image_linux::{self, layers, platform, pull};
+use crate::partition;
+
+/// How long a registry that is not the controller's may be away. Nothing was written yet, so a name that
+/// does not exist is better told soon.
+const FOREIGN_OUTAGE_MAX: Duration = Duration::from_secs(120);
+/// A room of whole sectors is the same for both sizes that disks have, but for a few KiB.
+const SECTOR_BYTES: u64 = 512;
+/// What registries and tools call an image of a root filesystem: ours, container images, and what
+/// `oras push` writes where nobody names a type.
+const ARTIFACT_TYPES: [&str; 5] = [
+    media_type::ROOTFS,
+    media_type::EMPTY,
+    "application/vnd.unknown.artifact.v1",
+    CONFIG,
+    DOCKER_CONFIG,
+];
+/// Configurations that name a platform (image-spec, config.md).
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// What was checked; `image_linux` writes this and nothing else.
+#[derive(Debug, Serialize, Deserialize)]
+struct Checked {
+    oci_url: String,
+    /// Of the image's manifest, never of an index.
+    digest: Digest,
+}
+
+pub fn run(context: &Context) -> anyhow::Result<()> {
+    let Context { places, linux, reporter, .. } = context;
+    let access = image_linux::read_access(places)?;
+    let source = pull::source(&linux.oci_url, access.as_ref())?;
+    let outage_max = if source.is_controllers { pull::OUTAGE_MAX } else { FOREIGN_OUTAGE_MAX };
+    let repository = pull::open(&source, access.as_ref(), outage_max)?;
+    reporter.say(&format!("check {}", source.reference));
+    let (manifest, digest) = repository.manifest(&source)?;
+    check_artifact_type(&manifest)?;
+    layers::check_types(&manifest.layers)?;
+    check_platform(&repository, &manifest)?;
+    check_room(&manifest.layers, &linux.layout, context.disk.size_bytes)?;
+    for layer in &manifest.layers {
+        let bytes = repository.start(layer, start::BYTES)?;
+        start::check(&bytes, layer).with_context(|| format!("layer {}", layer.digest))?;
+    }
+    let checked = Checked { oci_url: linux.oci_url.clone(), digest };
+    keep(&places.checked_image, &checked)?;
+    let bytes: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    let count = manifest.layers.len();
+    reporter.say(&format!("{} is there: {count} layers, {bytes} bytes to read", checked.digest));
+    Ok(())
+}
+
+/// The digest that was checked for this recipe's image.
+pub fn checked_digest(place: &Path, oci_url: &str) -> anyhow::Result<Digest> {
+    let bytes = fs::read(place)
+        .with_context(|| format!("read what image-check found, in {}", place.display()))?;
+    let checked: Checked = serde_json::from_slice(&bytes)
+        .with_context(|| format!("understand what image-check found, in {}", place.display()))?;
+    ensure!(
+        checked.oci_url == oci_url,
+        "image-check looked at {}, but the recipe asks for {oci_url}",
+        checked.oci_url
+    );
+    Ok(checked.digest)
+}
+
+/// Whole or not at all, and on no disk: the directory is in memory.
+fn keep(place: &Path, checked: &Checked) -> anyhow::Result<()> {
+    let new = place.with_extension("new");
+    let bytes = serde_json::to_vec(checked)?;
+    fs::write(&new, bytes)
+        .and_then(|()| fs::rename(&new, place))
+        .with_context(|| format!("write {}", place.display()))
+}
+
+/// Refuses what says of itself that it is something else: a Windows image, an ISO, a chart, a signature.
+fn check_artifact_type(manifest: &Manifest) -> anyhow::Result<()> {
+    let Some(kind) = manifest.artifact_type() else { return Ok(()) };
+    ensure!(
+        ARTIFACT_TYPES.contains(&kind),
+        "the artifact is {kind:?}, and this target writes root filesystems; push it as {}",
+        media_type::ROOTFS
+    );
+    Ok(())
+}
+
+/// An image that names no platform, as `shoal artifact push` makes them, is taken as it is.
+fn check_platform(repository: &pull::Repository, manifest: &Manifest) -> anyhow::Result<()> {
+    match &manifest.config {
+        Some(config) if [CONFIG, DOCKER_CONFIG].contains(&config.media_type.as_str()) => {
+            let bytes = repository.config(config)?;
+            platform::check_config(&bytes)
+                .with_context(|| format!("the image's configuration {}", config.digest))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a layer that is larger than all of the target's filesystems. The largest one alone: a layer may
+/// replace what an earlier one has, so that their sum needs not be on the disk at one time.
+fn check_room(layers: &[Descriptor], layout: &[Partition], disk_bytes: u64) -> anyhow::Result<()> {
+    // A layout that does not fit is for the partition step to tell.
+    let Ok(placed) = partition::place(layout, disk_bytes, SECTOR_BYTES) else { return Ok(()) };
+    let mounted: Vec<u32> =
+        recipe::layout::mounts(layout).iter().map(|(_, partition)| partition.number).collect();
+    let is_mounted = |placed: &&partition::Placed| mounted.contains(&placed.partition.number);
+    let room: u64 = placed.iter().filter(is_mounted).map(|placed| placed.size_bytes).sum();
+    for layer in layers {
+        let needed = uncompressed_bytes(layer)?;
+        ensure!(
+            needed <= room,
+            "layer {} holds {needed} bytes, but the layout's filesystems have {room} on this disk",
+            layer.digest
+        );
+    }
+    Ok(())
+}
+
+/// What comes out of a layer, or how long it is where that is not told.
+fn uncompressed_bytes(layer: &Descriptor) -> anyhow::Result<u64> {
+    match layer.annotations.get(annotation::UNCOMPRESSED_SIZE) {
+        None => Ok(layer.size),
+        Some(text) => match text.parse() {
+            Ok(bytes) => Ok(bytes),
+            Err(_) => bail!(
+                "layer {}: its annotation {} is {text:?}, which is no number of bytes",
+                layer.digest,
+                annotation::UNCOMPRESSED_SIZE
+            ),
+        },
+    }
+}
