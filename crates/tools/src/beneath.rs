@@ -103,6 +103,30 @@ impl Root {
         self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT).is_ok()
     }
 
+    /// The SELinux label of what is at this path; `None` where nothing is.
+    pub fn label(&self, path: &Path) -> io::Result<Option<Option<Vec<u8>>>> {
+        match self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT) {
+            Ok(fd) => label_of(&fd).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a symbolic link points to; `None` where there is none at this path.
+    pub fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let parent = match self.dir(path.parent().unwrap_or(Path::new(""))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
+        match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+            Ok(to) => Ok(Some(PathBuf::from(OsStr::from_bytes(to.as_bytes())))),
+            // Not a link; nothing there.
+            Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A regular file, open to read.
     pub fn file(&self, path: &Path) -> io::Result<File> {
         // Without NONBLOCK the open of a FIFO waits for ever.
@@ -195,17 +219,25 @@ impl Root {
     }
 }
 
+const LABEL: &str = "security.selinux";
+/// SELinux's own limit is smaller; a longer one is an error (ERANGE).
+const LABEL_BYTES_MAX: usize = 512;
+
 /// Gives a file its directory's SELinux label, as a kernel with SELinux would: without one the
 /// installed system may not read it.
 fn label_like(directory: &OwnedFd, file: &File) -> io::Result<()> {
-    const LABEL: &str = "security.selinux";
-    let mut label = [0; 512];
-    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    match rustix::fs::getxattr(directory, LABEL, &mut label[..]) {
-        Ok(length) => {
-            Ok(rustix::fs::fsetxattr(file, LABEL, &label[..length], XattrFlags::empty())?)
-        }
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+    match label_of(directory)? {
+        Some(label) => Ok(rustix::fs::fsetxattr(file, LABEL, &label, XattrFlags::empty())?),
+        None => Ok(()),
+    }
+}
+
+fn label_of(fd: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
+    let mut label = [0; LABEL_BYTES_MAX];
+    // An O_PATH descriptor has no extended attributes itself.
+    match rustix::fs::getxattr(format!("/proc/self/fd/{}", fd.as_raw_fd()), LABEL, &mut label[..]) {
+        Ok(length) => Ok(Some(label[..length].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -19,6 +19,8 @@ use crate::command::{self, Argv};
 const ESP: &str = "boot/efi";
 /// shim and GRUB are 1 to 4 MiB.
 const LOADER_BYTES_MAX: u64 = 32 << 20;
+/// The file that firmware starts, where there is a shim.
+pub const SHIM: &str = "shimx64.efi";
 const SIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const UNSIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
 /// Ubuntu has kept its shim under each of these names.
@@ -149,25 +151,24 @@ fn debian(root: &Root, id: &str, grub: &str, shims: &[&str]) -> anyhow::Result<O
     };
     let vendor = built_for(&bytes).unwrap_or_else(|| id.to_owned());
     let mut files = BTreeMap::from([("grubx64.efi", grub)]);
-    let first =
-        |paths: &[&str]| paths.iter().map(PathBuf::from).find(|path| root.file(path).is_ok());
+    // A file that is there and cannot be read is an error when it is copied.
+    let first = |paths: &[&str]| paths.iter().map(PathBuf::from).find(|path| root.exists(path));
     let Some(shim) = first(shims) else {
         return Ok(Some(Loader { vendor, file: "grubx64.efi", source: Source::Image(files) }));
     };
-    files.insert("shimx64.efi", shim);
+    files.insert(SHIM, shim);
     for (name, paths) in
         [("mmx64.efi", KEY_MANAGER), ("fbx64.efi", FALLBACK), ("BOOTX64.CSV", FALLBACK_LIST)]
     {
         files.extend(first(paths).map(|path| (name, path)));
     }
-    Ok(Some(Loader { vendor, file: "shimx64.efi", source: Source::Image(files) }))
+    Ok(Some(Loader { vendor, file: SHIM, source: Source::Image(files) }))
 }
 
 /// Fedora and its kin bring the ESP's content as files of the image: on the ESP itself, or, when the
 /// package manager may not write there, below `/usr/lib`.
 fn fedora(root: &Root) -> anyhow::Result<Option<Loader>> {
-    const NAMES: [&str; 5] =
-        ["shimx64.efi", "grubx64.efi", "mmx64.efi", "fbx64.efi", "BOOTX64.CSV"];
+    const NAMES: [&str; 5] = [SHIM, "grubx64.efi", "mmx64.efi", "fbx64.efi", "BOOTX64.CSV"];
     let list = |path: &Path| {
         root.list(path).with_context(|| format!("list /{} of the image", path.display()))
     };
@@ -188,18 +189,14 @@ fn fedora(root: &Root) -> anyhow::Result<Option<Loader>> {
         }
     }
     let is_whole = |files: &BTreeMap<&str, PathBuf>| {
-        files.contains_key("shimx64.efi") && files.contains_key("grubx64.efi")
+        files.contains_key(SHIM) && files.contains_key("grubx64.efi")
     };
     vendors.retain(|_, files| is_whole(files));
     let found = vendors.pop_first();
     if let (Some((one, _)), Some((other, _))) = (&found, vendors.pop_first()) {
         bail!("the image has the boot loaders of {one} and of {other}; one must go");
     }
-    Ok(found.map(|(vendor, files)| Loader {
-        vendor,
-        file: "shimx64.efi",
-        source: Source::Image(files),
-    }))
+    Ok(found.map(|(vendor, files)| Loader { vendor, file: SHIM, source: Source::Image(files) }))
 }
 
 /// The directory that a GRUB was built to find its configuration in: its prefix is `/EFI/<vendor>`.

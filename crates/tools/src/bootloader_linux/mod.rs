@@ -9,20 +9,26 @@
 //! - `kernel_words`, `leftovers`: what of that is about the machine that the image was made on;
 //! - `readable`: whether its kernels and its GRUB know the filesystems' features;
 //! - `kernels`, `initramfs`: what to boot, and whether it can mount its root;
-//! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `nvram`: the firmware's entry.
+//! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `labels`: those of SELinux;
+//! - `efi_variables`: the firmware's memory; `secure_boot`: whether it starts that boot loader; `nvram`,
+//!   `load_option`: its entry.
 //!
 //! Everything is written whole under its final name, so a rerun gives the same files.
 
 mod default_grub;
+mod efi_variables;
 mod esp;
 mod filesystems;
 mod grub_cfg;
 mod initramfs;
 mod kernel_words;
 mod kernels;
+mod labels;
 mod leftovers;
+mod load_option;
 mod nvram;
 mod readable;
+mod secure_boot;
 mod system;
 
 use std::path::Path;
@@ -42,6 +48,10 @@ const MACHINE_ID_CHARS: usize = 32;
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, reporter, .. } = context;
+    efi_variables::check_uefi()?;
+    let variables = efi_variables::mount(&places.efi_variables);
+    let variables_dir = variables.as_ref().ok().map(efi_variables::Mounted::dir);
+    let secure_boot = secure_boot::state(variables_dir);
     let disk = partition::open_prepared(context)?;
     let filesystems = filesystems::read(&disk, &linux.layout)?;
     let features = readable::features(&disk, &filesystems)?;
@@ -66,20 +76,31 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         {
             reporter.say(&doubts);
         }
+        if let Some(line) = secure_boot::check(&root, &loader, &kernels, &secure_boot)? {
+            reporter.say(&line);
+        }
         reporter.say(&format!("install the boot loader of {}: {}", loader.vendor, loader.file));
         esp::install(&root, &loader, &grub_cfg::stub(&filesystems, system.grub_dir)?)?;
         write_menu(&root, &system, &kernels, &filesystems)?;
+        labels::complete(&root, &system, &say)?;
         loader
     };
     mounts::sync(&mounted)?;
     mounted.unmount()?;
-    reporter.say(&nvram::register(
-        &loader.vendor,
-        loader.file,
-        &esp_entry(&disk, &filesystems)?,
-        &places.efi_variables,
-    )?);
+    reporter.say(&match variables {
+        Ok(variables) => {
+            let esp = esp_entry(&disk, &filesystems)?;
+            nvram::register(&loader.vendor, loader.file, &esp, variables.dir())?
+        }
+        // Also firmware whose order nobody can read boots the removable path where nothing else is.
+        Err(error) => format!("no boot entry, only the removable path: {error:#}"),
+    });
     Ok(())
+}
+
+/// The words for the kernel that the image asks for, besides those about the root.
+pub fn kernel_words(root: &Root) -> anyhow::Result<Vec<String>> {
+    Ok(system::read(root)?.kernel_words)
 }
 
 fn write_menu(

@@ -2,33 +2,27 @@
 //! The firmware's boot entry for the system (UEFI 2.10, chapter 3), through efivarfs. The tool writes
 //! the few bytes itself: a program that looks for the disk's name in `/dev` finds none here.
 //!
-//! Firmware without variables is no failure: the removable path boots too.
+//! Firmware without variables, or that refuses new ones, is no failure where the removable path is what it
+//! boots then. It is one where another system comes first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
-use rustix::mount::{MountFlags, UnmountFlags};
+use anyhow::{Context, bail};
 
+use super::efi_variables::{self, GLOBAL};
+use super::load_option::{LoadOption, load_option, parse};
 use crate::gpt::Entry;
 
-/// EFI_GLOBAL_VARIABLE (UEFI 2.10, 3.3).
-const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
-/// Non-volatile, and readable at boot and run time.
-const ATTRIBUTES: u32 = 7;
-const LOAD_OPTION_ACTIVE: u32 = 1;
-/// Media device path: hard drive and file (UEFI 2.10, 10.3.5).
-const HARD_DRIVE: [u8; 4] = [4, 1, 42, 0];
-const END: [u8; 4] = [0x7f, 0xff, 4, 0];
-
-/// A `Boot####` entry as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct LoadOption {
-    label: String,
-    /// The partition's GUID, where the entry begins with one.
-    partition: Option<String>,
+/// What the firmware has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Firmware {
+    entries: BTreeMap<u16, Vec<u8>>,
+    order: Vec<u16>,
+    /// Entries that the firmware lists and does not show. They stay as they are.
+    unreadable: BTreeMap<u16, String>,
 }
 
 /// What to do to the variables.
@@ -40,75 +34,111 @@ struct Plan {
     order: Vec<u16>,
 }
 
+/// What the firmware boots by its own order, up to the removable path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    Ours(u16),
+    Other(u16, LoadOption),
+    Removable,
+}
+
 /// Makes the firmware boot `\EFI\vendor\file` from this partition first. Returns what was done, in
-/// words.
+/// words. Fails if the firmware refuses and would boot another system.
 pub fn register(vendor: &str, file: &str, esp: &Entry, dir: &Path) -> anyhow::Result<String> {
-    if let Err(error) = mount(dir) {
-        return Ok(format!("no boot entry, only the removable path: {error:#}"));
-    }
-    let outcome = write(vendor, file, esp, dir);
-    if let Err(error) = rustix::mount::unmount(dir, UnmountFlags::empty()) {
-        // The container's mounts end with it.
-        eprintln!("unmount {}: {error}", dir.display());
-    }
-    outcome
-}
-
-fn mount(dir: &Path) -> anyhow::Result<()> {
-    if !Path::new("/sys/firmware/efi").exists() {
-        return Err(anyhow!("this machine was not booted by UEFI"));
-    }
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount("efivarfs", dir, "efivarfs", flags, None).context("mount efivarfs")
-}
-
-fn write(vendor: &str, file: &str, esp: &Entry, dir: &Path) -> anyhow::Result<String> {
-    let (entries, order) = read(dir).context("read the boot entries")?;
     let present = present_partitions(Path::new("/sys/class/block"));
+    write(vendor, file, esp, dir, &present)
+}
+
+fn write(
+    vendor: &str,
+    file: &str,
+    esp: &Entry,
+    dir: &Path,
+    present: &BTreeSet<String>,
+) -> anyhow::Result<String> {
+    let firmware = read(dir)?;
     let option = load_option(vendor, &format!("\\EFI\\{vendor}\\{file}"), esp);
-    let plan = plan(&entries, &order, option, &present)
+    let plan = plan(&firmware, option.clone(), present)
         .context("the firmware has no number left for a boot entry")?;
-    match apply(&plan, &entries, &order, dir) {
-        Ok(()) => Ok(format!("boot entry Boot{:04X} {vendor:?} comes first", plan.number)),
-        Err(error) if is_refused(&error) => {
+    let mut said = match apply(&plan, &firmware, dir) {
+        Ok(()) => format!("boot entry Boot{:04X} {vendor:?} comes first", plan.number),
+        Err(error) => refused(&firmware, &parse(&option), present, &error)?,
+    };
+    for (number, error) in &firmware.unreadable {
+        said.push_str(&format!("; Boot{number:04X} cannot be read and stays as it is: {error}"));
+    }
+    Ok(said)
+}
+
+/// What follows from a boot entry that the firmware did not take.
+fn refused(
+    firmware: &Firmware,
+    ours: &Option<LoadOption>,
+    present: &BTreeSet<String>,
+    error: &io::Error,
+) -> anyhow::Result<String> {
+    let partition = ours.as_ref().and_then(|ours| ours.partition.as_deref());
+    match next(firmware, partition, present) {
+        Next::Ours(number) => Ok(format!(
+            "no new boot entry: the firmware refuses it ({error}); its Boot{number:04X} leads here"
+        )),
+        Next::Removable => {
             Ok(format!("no boot entry, only the removable path: the firmware refuses it ({error})"))
         }
-        Err(error) => Err(error).context("write the boot entry"),
+        Next::Other(number, LoadOption { label, partition, .. }) => bail!(
+            "the firmware refuses a boot entry ({error}), and its Boot{number:04X} {label:?} comes first: it \
+             leads to another partition, {}, so that the machine would not boot this system; remove that \
+             entry, or reset the variables, in the firmware's settings and create the job again",
+            partition.unwrap_or_default()
+        ),
     }
 }
 
-/// Read-only or full variables are the firmware's right.
-fn is_refused(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | StorageFull)
-}
-
-type Entries = BTreeMap<u16, Vec<u8>>;
-
-fn read(dir: &Path) -> io::Result<(Entries, Vec<u16>)> {
-    let mut entries = BTreeMap::new();
-    let mut order = Vec::new();
-    for item in fs::read_dir(dir)? {
-        let item = item?;
-        let name = item.file_name().to_string_lossy().into_owned();
-        let Some(variable) = name.strip_suffix(&format!("-{GLOBAL}")) else { continue };
-        let number = variable.strip_prefix("Boot").and_then(number);
-        if number.is_none() && variable != "BootOrder" {
+/// Goes down the order as the firmware does (UEFI 2.10, 3.1.1): what leads to no partition that is there, or
+/// to none at all (network, CD), is passed over.
+fn next(firmware: &Firmware, ours: Option<&str>, present: &BTreeSet<String>) -> Next {
+    for number in &firmware.order {
+        let Some(entry) = firmware.entries.get(number).and_then(|bytes| parse(bytes)) else {
             continue;
+        };
+        let Some(partition) = entry.partition.as_deref().filter(|_| entry.is_active) else {
+            continue;
+        };
+        if Some(partition) == ours {
+            return Next::Ours(*number);
         }
-        // The first four bytes are the attributes.
-        let bytes = fs::read(item.path())?;
-        let bytes = bytes.get(4..).unwrap_or_default().to_vec();
-        match number {
-            Some(number) => drop(entries.insert(number, bytes)),
-            None => {
-                let pairs = bytes.chunks_exact(2);
-                order = pairs.map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-            }
+        // A kernel that tells no GUIDs proves nothing.
+        if present.is_empty() || present.contains(partition) {
+            return Next::Other(*number, entry);
         }
     }
-    Ok((entries, order))
+    Next::Removable
+}
+
+/// Without the order nothing can be put in front of it: failing to read that one is a failure.
+fn read(dir: &Path) -> anyhow::Result<Firmware> {
+    let mut firmware = Firmware::default();
+    for item in fs::read_dir(dir).context("list the firmware's variables")? {
+        let name = item.context("list the firmware's variables")?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        let Some(variable) = name.strip_suffix(&format!("-{GLOBAL}")) else { continue };
+        let Some(number) = variable.strip_prefix("Boot").and_then(number) else { continue };
+        match efi_variables::read(dir, variable) {
+            Ok(Some(bytes)) => drop(firmware.entries.insert(number, bytes)),
+            // Removed since it was listed.
+            Ok(None) => {}
+            Err(error) => drop(firmware.unreadable.insert(number, error.to_string())),
+        }
+    }
+    let order = efi_variables::read(dir, "BootOrder").context(
+        "read BootOrder, by which the firmware chooses what to boot; the system is installed, but nobody \
+         knows whether the firmware would boot it: reset the variables in the firmware's settings and \
+         create the job again",
+    )?;
+    let order = order.unwrap_or_default();
+    let pairs = order.chunks_exact(2);
+    firmware.order = pairs.map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+    Ok(firmware)
 }
 
 /// Exactly four hexadecimal digits, upper case as the specification asks for.
@@ -121,12 +151,8 @@ fn number(text: &str) -> Option<u16> {
 
 /// Our entry first, entries of the same name that lead nowhere removed, all others kept in their
 /// order. An entry that is ours already keeps its number.
-fn plan(
-    entries: &Entries,
-    order: &[u16],
-    option: Vec<u8>,
-    present: &BTreeSet<String>,
-) -> Option<Plan> {
+fn plan(firmware: &Firmware, option: Vec<u8>, present: &BTreeSet<String>) -> Option<Plan> {
+    let Firmware { entries, order, unreadable } = firmware;
     let ours = parse(&option)?;
     let is_stale = |entry: &LoadOption| {
         let leads_nowhere = match &entry.partition {
@@ -140,95 +166,41 @@ fn plan(
         .filter(|(_, bytes)| parse(bytes).as_ref().is_some_and(is_stale))
         .map(|(number, _)| *number)
         .collect();
+    let is_taken = |number: &u16| {
+        entries.contains_key(number) || unreadable.contains_key(number) || order.contains(number)
+    };
     let number = match remove.iter().position(|number| entries.get(number) == Some(&option)) {
         Some(same) => remove.remove(same),
-        None => (0..=u16::MAX).find(|number| {
-            !entries.contains_key(number) && !order.contains(number) || remove.contains(number)
-        })?,
+        None => (0..=u16::MAX).find(|number| !is_taken(number) || remove.contains(number))?,
     };
     let others = order.iter().filter(|other| **other != number && !remove.contains(other));
     let order = [number].into_iter().chain(others.copied()).collect();
     Some(Plan { remove, number, option, order })
 }
 
-/// The entry before the order that names it; stale ones last, when nothing names them.
-fn apply(plan: &Plan, entries: &Entries, order: &[u16], dir: &Path) -> io::Result<()> {
-    if entries.get(&plan.number) != Some(&plan.option) {
-        put(dir, &format!("Boot{:04X}", plan.number), &plan.option)?;
+/// The entry before the order that names it; stale ones last, when nothing names them. Some firmware takes
+/// a variable and does not keep it: what counts is what it shows afterwards.
+fn apply(plan: &Plan, firmware: &Firmware, dir: &Path) -> io::Result<()> {
+    let name = format!("Boot{:04X}", plan.number);
+    let order: Vec<u8> = plan.order.iter().flat_map(|number| number.to_le_bytes()).collect();
+    if firmware.entries.get(&plan.number) != Some(&plan.option) {
+        efi_variables::put(dir, &name, &plan.option)?;
     }
-    if order != plan.order {
-        let bytes: Vec<u8> = plan.order.iter().flat_map(|number| number.to_le_bytes()).collect();
-        put(dir, "BootOrder", &bytes)?;
+    if firmware.order != plan.order {
+        efi_variables::put(dir, "BootOrder", &order)?;
+    }
+    for (name, value) in [(name.as_str(), &plan.option), ("BootOrder", &order)] {
+        if efi_variables::read(dir, name)?.as_ref() != Some(value) {
+            return Err(io::Error::other(format!("it does not keep {name}")));
+        }
     }
     for number in plan.remove.iter().filter(|number| **number != plan.number) {
-        fs::remove_file(dir.join(format!("Boot{number:04X}-{GLOBAL}")))?;
+        if let Err(error) = efi_variables::remove(dir, &format!("Boot{number:04X}")) {
+            // Nothing names it any more: it leads nowhere, and harms nobody.
+            eprintln!("remove the old entry Boot{number:04X}: {error}");
+        }
     }
     Ok(())
-}
-
-/// A variable is set by one write of attributes and value (efivarfs); truncating it is not possible.
-fn put(dir: &Path, name: &str, value: &[u8]) -> io::Result<()> {
-    let bytes = [&ATTRIBUTES.to_le_bytes(), value].concat();
-    let path = dir.join(format!("{name}-{GLOBAL}"));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-    file.write_all(&bytes)
-}
-
-/// EFI_LOAD_OPTION (UEFI 2.10, 3.1.3).
-fn load_option(label: &str, file: &str, esp: &Entry) -> Vec<u8> {
-    let utf16 = |text: &str| -> Vec<u8> {
-        text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
-    };
-    let mut path = HARD_DRIVE.to_vec();
-    path.extend(esp.number.to_le_bytes());
-    path.extend(esp.first_sector.to_le_bytes());
-    path.extend((esp.last_sector - esp.first_sector + 1).to_le_bytes());
-    path.extend(guid_bytes(&esp.guid));
-    // Format: GUID partition table; signature: a GUID.
-    path.extend([2, 2]);
-    let file = utf16(file);
-    let length = u16::try_from(file.len() + 4).expect("our file names are short");
-    path.extend([4, 4]);
-    path.extend(length.to_le_bytes());
-    path.extend(file);
-    path.extend(END);
-    let path_length = u16::try_from(path.len()).expect("our paths are short");
-    [LOAD_OPTION_ACTIVE.to_le_bytes().as_slice(), &path_length.to_le_bytes(), &utf16(label), &path]
-        .concat()
-}
-
-fn parse(option: &[u8]) -> Option<LoadOption> {
-    let units: Vec<u16> = option
-        .get(6..)?
-        .chunks_exact(2)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .take_while(|unit| *unit != 0)
-        .collect();
-    let path = option.get(6 + 2 * (units.len() + 1)..)?;
-    let partition = path.strip_prefix(&HARD_DRIVE).and_then(|node| node.get(20..36));
-    Some(LoadOption {
-        label: String::from_utf16_lossy(&units),
-        partition: partition.map(crate::gpt::guid),
-    })
-}
-
-/// The inverse of [`crate::gpt::guid`].
-fn guid_bytes(text: &str) -> Vec<u8> {
-    let fields: Vec<Vec<u8>> = text.split('-').map(hex_bytes).collect();
-    let mut bytes = Vec::new();
-    for (at, mut field) in fields.into_iter().enumerate() {
-        if at < 3 {
-            field.reverse();
-        }
-        bytes.extend(field);
-    }
-    bytes
-}
-
-fn hex_bytes(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let pair = |pair: &[u8]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-    text.as_bytes().chunks_exact(2).map(|bytes| pair(bytes).unwrap_or_default()).collect()
 }
 
 /// The GUIDs of all partitions of this machine, if the kernel tells them (Linux 6.10 and later).
@@ -245,45 +217,16 @@ fn present_partitions(sys: &Path) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load_option::tests::{GUID, esp};
+    use super::super::load_option::{END, HARD_DRIVE};
     use super::*;
-
-    const GUID: &str = "c12a7328-f81f-81d2-ba4b-00a0c93ec93b";
-
-    fn esp(guid: &str) -> Entry {
-        Entry {
-            number: 1,
-            type_guid: String::new(),
-            guid: guid.into(),
-            first_sector: 2048,
-            last_sector: 1_050_623,
-            name: String::new(),
-        }
-    }
 
     fn option(label: &str, guid: &str) -> Vec<u8> {
         load_option(label, "\\EFI\\debian\\shimx64.efi", &esp(guid))
     }
 
-    #[test]
-    fn an_entry_has_the_bytes_that_the_specification_asks_for() {
-        let expected = "\
-01000000\
-6200\
-640065006200690061006e000000\
-04012a00\
-01000000\
-0008000000000000\
-0000100000000000\
-28732ac11ff8d281ba4b00a0c93ec93b\
-0202\
-04043400\
-5c004500460049005c00640065006200690061006e005c00\
-7300680069006d007800360034002e006500660069000000\
-7fff0400";
-        let bytes = option("debian", GUID);
-        assert_eq!(hex::encode(&bytes), expected);
-        let parsed = LoadOption { label: "debian".into(), partition: Some(GUID.into()) };
-        assert_eq!(parse(&bytes), Some(parsed));
+    fn firmware(entries: Vec<(u16, Vec<u8>)>, order: Vec<u16>) -> Firmware {
+        Firmware { entries: entries.into_iter().collect(), order, ..Firmware::default() }
     }
 
     #[test]
@@ -312,14 +255,14 @@ mod tests {
             ),
         ];
         for (entries, order, number, after, removed) in cases {
-            let entries: Entries = entries.into_iter().collect();
-            let plan = plan(&entries, &order, ours.clone(), &present).unwrap();
+            let firmware = firmware(entries, order);
+            let plan = plan(&firmware, ours.clone(), &present).unwrap();
             let got = (plan.number, plan.order, plan.remove);
-            assert_eq!(got, (number, after, removed), "{entries:?} {order:?}");
+            assert_eq!(got, (number, after, removed), "{firmware:?}");
         }
         // A kernel that tells no GUIDs proves nothing.
-        let entries = Entries::from([(0, option("debian", gone))]);
-        let plan = plan(&entries, &[0], ours, &BTreeSet::new()).unwrap();
+        let firmware = firmware(vec![(0, option("debian", gone))], vec![0]);
+        let plan = plan(&firmware, ours, &BTreeSet::new()).unwrap();
         assert_eq!((plan.number, plan.remove), (1, vec![]));
     }
 
@@ -330,13 +273,132 @@ mod tests {
         fs::write(variable("BootOrder"), [7, 0, 0, 0, 4, 0]).unwrap();
         fs::write(variable("Boot0004"), [7, 0, 0, 0, 1]).unwrap();
         fs::write(variable("BootCurrent"), [6, 0, 0, 0, 4, 0]).unwrap();
-        let write = || write("debian", "shimx64.efi", &esp(GUID), dir.path()).unwrap();
+        let present = BTreeSet::new();
+        let write = || write("debian", "shimx64.efi", &esp(GUID), dir.path(), &present).unwrap();
         assert_eq!(write(), "boot entry Boot0000 \"debian\" comes first");
-        let (entries, order) = read(dir.path()).unwrap();
-        assert_eq!((entries[&0].clone(), order), (option("debian", GUID), vec![0, 4]));
+        let now = read(dir.path()).unwrap();
+        assert_eq!((now.entries[&0].clone(), now.order), (option("debian", GUID), vec![0, 4]));
         let before = fs::metadata(variable("Boot0000")).unwrap().modified().unwrap();
         write();
         assert_eq!(fs::metadata(variable("Boot0000")).unwrap().modified().unwrap(), before);
-        assert_eq!(read(dir.path()).unwrap().1, [0, 4]);
+        assert_eq!(read(dir.path()).unwrap().order, [0, 4]);
+    }
+
+    /// Firmware as a directory.
+    struct Variables(tempfile::TempDir);
+
+    impl Variables {
+        fn new(entries: &[(u16, Vec<u8>)], order: &[u16]) -> Variables {
+            let variables = Variables(tempfile::tempdir().unwrap());
+            for (number, option) in entries {
+                let bytes = [&[7, 0, 0, 0], &option[..]].concat();
+                fs::write(variables.path(&format!("Boot{number:04X}")), bytes).unwrap();
+            }
+            let order: Vec<u8> = order.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let bytes = [&[7, 0, 0, 0], &order[..]].concat();
+            fs::write(variables.path("BootOrder"), bytes).unwrap();
+            variables
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.0.path().join(format!("{name}-{GLOBAL}"))
+        }
+
+        /// It cannot be written, as it is a link that leads nowhere.
+        fn without_room_for(self, name: &str) -> Variables {
+            std::os::unix::fs::symlink("/nowhere/variable", self.path(name)).unwrap();
+            self
+        }
+
+        /// A directory can be neither read nor written.
+        fn refuses(self, name: &str) -> Variables {
+            drop(fs::remove_file(self.path(name)));
+            fs::create_dir(self.path(name)).unwrap();
+            self
+        }
+
+        fn write(&self, present: &BTreeSet<String>) -> Result<String, String> {
+            let outcome = write("debian", "shimx64.efi", &esp(GUID), self.0.path(), present);
+            outcome.map_err(|error| format!("{error:#}"))
+        }
+    }
+
+    #[test]
+    fn a_refused_entry_fails_only_where_another_system_would_boot() {
+        let other = "00000000-1111-2222-3333-444444444444";
+        let gone = "99999999-1111-2222-3333-444444444444";
+        let present = BTreeSet::from([GUID.to_owned(), other.to_owned()]);
+        let pxe = [&[1, 0, 0, 0, 4, 0], "P\0\0\0".as_bytes(), &END].concat();
+        let windows = option("Windows Boot Manager", other);
+        let mut inactive = windows.clone();
+        inactive[0] = 0;
+        // The whole path from the processor: PciRoot(0), and the partition after it.
+        let pci_root = [2, 1, 12, 0, 0xd0, 0x41, 3, 0x0a, 0, 0, 0, 0];
+        let at = windows.windows(4).position(|four| four == HARD_DRIVE).unwrap();
+        let mut long = [&windows[..at], &pci_root[..], &windows[at..]].concat();
+        let length = u16::from_le_bytes([long[4], long[5]]) + 12;
+        long[4..6].copy_from_slice(&length.to_le_bytes());
+        // What the firmware boots, and the words that tell it.
+        let fails = "the firmware refuses a boot entry (No such file or directory (os error 2)), and its Boot0001 \
+                     \"Windows Boot Manager\" comes first: it leads to another partition, \
+                     00000000-1111-2222-3333-444444444444";
+        let removable = "no boot entry, only the removable path: the firmware refuses it";
+        for (entries, order, expected) in [
+            (vec![(1, windows.clone())], vec![1], Err(fails)),
+            (vec![(1, windows.clone()), (2, pxe.clone())], vec![2, 1], Err(fails)),
+            (vec![(1, long)], vec![1], Err(fails)),
+            (vec![(1, windows.clone())], vec![], Ok(removable)),
+            (vec![(1, inactive)], vec![1], Ok(removable)),
+            (vec![(1, option("debian", gone))], vec![1], Ok(removable)),
+            (vec![(2, pxe)], vec![2], Ok(removable)),
+            (vec![], vec![], Ok(removable)),
+            (
+                vec![(1, windows), (3, option("mine", GUID))],
+                vec![3, 1],
+                Ok(
+                    "no new boot entry: the firmware refuses it (No such file or directory (os error 2)); its \
+                    Boot0003 leads here",
+                ),
+            ),
+        ] {
+            let outcome =
+                Variables::new(&entries, &order).without_room_for("Boot0000").write(&present);
+            let is_as_expected = match (&outcome, expected) {
+                (Ok(said), Ok(expected)) | (Err(said), Err(expected)) => said.starts_with(expected),
+                _ => false,
+            };
+            assert!(is_as_expected, "{outcome:?}, not {expected:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_told_and_stays() {
+        let other = option("Windows Boot Manager", "00000000-1111-2222-3333-444444444444");
+        let variables =
+            Variables::new(&[(1, other)], &[1, 0]).refuses("Boot0000").refuses("Boot0007");
+        let said = variables.write(&BTreeSet::new()).unwrap();
+        let expected = "boot entry Boot0002 \"debian\" comes first; Boot0000 cannot be read and stays as it \
+                        is: Is a directory (os error 21); Boot0007 cannot be read and stays as it is: Is a \
+                        directory (os error 21)";
+        assert_eq!(said, expected);
+        assert_eq!(read(variables.0.path()).unwrap().order, [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_variable_that_the_firmware_takes_and_does_not_keep_is_refused() {
+        let variables = Variables::new(&[], &[]);
+        fs::remove_file(variables.path("BootOrder")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", variables.path("BootOrder")).unwrap();
+        let said = variables.write(&BTreeSet::new()).unwrap();
+        let expected = "no boot entry, only the removable path: the firmware refuses it (it does not keep \
+                        BootOrder)";
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_read_is_a_failure_with_its_name() {
+        let error =
+            Variables::new(&[], &[]).refuses("BootOrder").write(&BTreeSet::new()).unwrap_err();
+        assert!(error.starts_with("read BootOrder, by which the firmware chooses"), "{error}");
     }
 }
