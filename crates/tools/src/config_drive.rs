@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The config-drive step: user-data, meta-data and network-config where cloud-init's NoCloud source
-//! looks for them, a filesystem with the label `cidata` (FAT, or ISO 9660 on a raw partition).
+//! looks for them, a filesystem with the label `cidata` (FAT, or ISO 9660 on a raw partition). It fails if
+//! nothing on the installed system would read them.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +13,7 @@ use recipe::{Format, Linux};
 
 use crate::beneath::Root;
 use crate::context::Context;
-use crate::{mounts, partition};
+use crate::{cloud_init, mounts, partition};
 
 /// cloud-init asks libblkid for this label in both cases; ISO 9660 has only upper case.
 const VOLUME_ID: &str = "CIDATA";
@@ -22,16 +23,19 @@ const HOSTNAME_BYTES_MAX: usize = 63;
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, identity, reporter, .. } = context;
     let Some(drive) = recipe::layout::config_drive(&linux.layout) else {
-        let is_needed = linux.user_data.is_some() || linux.network_config.is_some();
-        ensure!(
-            !is_needed,
-            "there is user_data, but no partition with the label cidata to put it on"
-        );
+        if let Some(given) = cloud_init::given(linux) {
+            bail!("there is {given}, but no partition with the label cidata to put it on");
+        }
         reporter.say("no cidata partition and nothing to put on one");
         return Ok(());
     };
     let files = files(linux, identity);
     let disk = partition::open_prepared(context)?;
+    if cloud_init::given(linux).is_some() {
+        let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
+        cloud_init::check(&Root::open(&places.target)?, linux)?;
+        mounted.unmount()?;
+    }
     let node = disk.partition_node(drive.number)?;
     let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
     reporter.say(&format!("write {} to partition {}", names.join(", "), drive.number));

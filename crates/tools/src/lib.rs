@@ -11,6 +11,7 @@
 //! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk; `superblock`: the
 //!   features of a filesystem, and which kernel knows them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
+//! - `cloud_init`: whether the installed system reads the configuration drive;
 //! - `command`: other programs, by argv, never by a shell; `inside_image`: those of the image;
 //! - one module per step, each with a pure plan and a `run` that acts on it.
 //!
@@ -19,6 +20,7 @@
 mod agent;
 pub mod beneath;
 pub mod bootloader_linux;
+mod cloud_init;
 pub mod command;
 mod config_drive;
 mod context;
