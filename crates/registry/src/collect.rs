@@ -248,28 +248,32 @@ fn mark_and_remove_manifests(
         let key = params![item.repository.as_str(), item.digest.as_str(), now_ms];
         done.manifests_marked += mark.execute(key)?;
     }
-    let mut expired: Vec<&Unreachable> = unreachable
+    let mut expired: HashMap<(&Repository, &Digest), &Unreachable> = unreachable
         .iter()
         .filter(|item| item.since_ms.is_some_and(|since| since <= cutoff_ms))
+        .map(|item| ((&item.repository, &item.digest), item))
         .collect();
-    // An index goes before its manifests, a subject before what refers to it: as long as one goes,
-    // others may follow.
-    loop {
-        let mut kept = Vec::new();
-        let count = expired.len();
-        for item in expired {
-            let key = params![item.repository.as_str(), item.digest.as_str(), item.since_ms];
-            if may_go.exists(key)? {
-                done.manifests_removed += remove_manifest(index, &item.repository, &item.digest)?;
-            } else {
-                kept.push(item);
-            }
+    let mut below = index.prepare(
+        "SELECT part FROM parts WHERE repository = ?1 AND manifest = ?2 AND is_manifest
+         UNION SELECT digest FROM manifests WHERE repository = ?1 AND subject = ?2",
+    )?;
+    // An index goes before its manifests, a subject before what refers to it: those that waited for one
+    // that goes are looked at again, and no others.
+    let mut open: Vec<&Unreachable> = expired.values().copied().collect();
+    while let Some(item) = open.pop() {
+        let key = params![item.repository.as_str(), item.digest.as_str(), item.since_ms];
+        if !expired.contains_key(&(&item.repository, &item.digest)) || !may_go.exists(key)? {
+            continue;
         }
-        if kept.len() == count {
-            return Ok(());
-        }
-        expired = kept;
+        let key = params![item.repository.as_str(), item.digest.as_str()];
+        let waited: Vec<Digest> =
+            below.query_map(key, |row| digest_at(row, 0))?.collect::<Result<_, _>>()?;
+        done.manifests_removed += remove_manifest(index, &item.repository, &item.digest)?;
+        expired.remove(&(&item.repository, &item.digest));
+        let waited = waited.iter().filter_map(|digest| expired.get(&(&item.repository, digest)));
+        open.extend(waited.copied().collect::<Vec<_>>());
     }
+    Ok(())
 }
 
 fn mark_and_remove_blobs(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Writing a bundle. The same artifacts give the same bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -23,11 +23,15 @@ pub struct Attached {
 }
 
 /// What goes into a bundle: entries of `index.json`, and every digest with its size.
+#[derive(Default)]
 struct Contents {
     entries: Vec<Descriptor>,
     /// Manifests first: a reader knows what it waits for.
     manifests: BTreeSet<(Digest, u64)>,
     blobs: BTreeSet<(Digest, u64)>,
+    /// What was walked through, and which referrers have an entry: many tags share one tree.
+    seen: HashSet<(Repository, Digest)>,
+    referrers: HashSet<(Repository, Digest)>,
 }
 
 impl Storage {
@@ -85,17 +89,23 @@ fn append<W: Write>(
 }
 
 fn gather(index: &Transaction, chosen: &[Chosen]) -> Result<Contents, Error> {
-    let mut contents =
-        Contents { entries: Vec::new(), manifests: BTreeSet::new(), blobs: BTreeSet::new() };
+    let mut contents = Contents::default();
+    add_all(index, chosen, &mut contents)?;
+    // A manifest that is a blob elsewhere is written once.
+    contents.blobs = contents.blobs.difference(&contents.manifests).cloned().collect();
+    Ok(contents)
+}
+
+fn add_all(index: &Transaction, chosen: &[Chosen], contents: &mut Contents) -> Result<(), Error> {
     if chosen.is_empty() {
         for mut entry in tagged(index)? {
             let name = entry.annotations.get(annotation::REF_NAME).cloned().unwrap_or_default();
             let repository = name.rsplit_once(':').and_then(|(name, _)| name.parse().ok());
             let Some(repository) = repository else { continue };
             entry.annotations.insert(REPOSITORY.into(), Repository::to_string(&repository));
-            add(index, &repository, entry, &mut contents)?;
+            add(index, &repository, entry, contents)?;
         }
-        return Ok(contents);
+        return Ok(());
     }
     for (repository, reference) in chosen {
         let (stored, _) = find(index, repository, reference)?
@@ -112,9 +122,9 @@ fn gather(index: &Transaction, chosen: &[Chosen]) -> Result<Contents, Error> {
             artifact_type: None,
             annotations: annotations.iter_mut().map(std::mem::take).chain(named).collect(),
         };
-        add(index, repository, entry, &mut contents)?;
+        add(index, repository, entry, contents)?;
     }
-    Ok(contents)
+    Ok(())
 }
 
 /// Adds an entry, its tree, and what refers to any of it: signatures go along.
@@ -134,9 +144,8 @@ fn add(
         "SELECT digest, media_type, size FROM manifests JOIN contents USING (digest)
          WHERE repository = ?1 AND subject = ?2",
     )?;
-    let mut seen = BTreeSet::new();
     while let Some(digest) = open.pop() {
-        if !seen.insert(digest.clone()) {
+        if !contents.seen.insert((repository.clone(), digest.clone())) {
             continue;
         }
         let reference = TagOrDigest::Digest(digest.clone());
@@ -165,12 +174,10 @@ fn add(
         for row in rows {
             let referrer = row?;
             open.push(referrer.digest.clone());
-            if !contents.entries.contains(&referrer) {
+            if contents.referrers.insert((repository.clone(), referrer.digest.clone())) {
                 contents.entries.push(referrer);
             }
         }
     }
-    // A manifest that is a blob elsewhere is written once.
-    contents.blobs = contents.blobs.difference(&contents.manifests).cloned().collect();
     Ok(())
 }

@@ -7,9 +7,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use oci::{Descriptor, Digest, Hasher, Manifest, ManifestKind, Repository, Tag, annotation};
+use oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, annotation};
 use rusqlite::{OptionalExtension, Transaction};
 
+use super::tree::{LIMITS, Node, Tree};
 use super::{Imported, MAINTENANCE_ISO, MAINTENANCE_ISO_NAME, REPOSITORY};
 use crate::Error;
 use crate::storage::blobs::{add_blob, add_content};
@@ -18,10 +19,11 @@ use crate::storage::manifests::{
 };
 use crate::storage::{Storage, space::Reservation};
 
-/// Largest `index.json`: some ten thousand tags.
-const INDEX_BYTES_MAX: u64 = 16 << 20;
-/// More than any registry that fits on a stick has.
-const ENTRIES_MAX: usize = 1_000_000;
+/// Largest `index.json`: some ten thousand tags. Parsed it takes up to ten times as much memory.
+const INDEX_BYTES_MAX: u64 = 8 << 20;
+/// Blobs and manifests of a bundle: ten thousand tags of some twenty layers. Each takes 150 bytes of memory
+/// while the bundle is read.
+const CONTENTS_MAX: usize = 250_000;
 const BUFFER: usize = 1 << 20;
 
 /// What the bundle says that it has.
@@ -49,20 +51,19 @@ impl Storage {
         let mut done = Imported::default();
         let mut plan = None;
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
-        let mut names = HashSet::new();
+        let mut is_layout_read = false;
         let partial_iso = maintenance_iso.with_extension("partial");
         // Raw: an entry with extended headers has two readings, and an export writes none.
         for entry in tar::Archive::new(bundle).entries().map_err(cut)?.raw(true) {
             let entry = entry.map_err(cut)?;
             let name = name_of(&entry)?;
-            if names.len() >= ENTRIES_MAX || !names.insert(name.clone()) {
-                return Err(Error::bundle(format!(
-                    "{name} comes twice, or there are too many entries"
-                )));
-            }
+            let twice = || Error::bundle(format!("{name} comes twice"));
             match name.as_str() {
-                "oci-layout" => {}
+                "oci-layout" if is_layout_read => return Err(twice()),
+                "oci-layout" => is_layout_read = true,
+                "index.json" if plan.is_some() => return Err(twice()),
                 "index.json" => plan = Some(read_plan(entry)?),
+                MAINTENANCE_ISO_NAME if done.maintenance_iso => return Err(twice()),
                 MAINTENANCE_ISO_NAME => {
                     let wanted =
                         plan.as_ref().and_then(|plan: &Plan| plan.maintenance_iso.as_ref());
@@ -79,6 +80,14 @@ impl Storage {
                     if plan.is_none() {
                         return Err(Error::bundle("index.json is not at its beginning"));
                     }
+                    if sizes.contains_key(&digest) {
+                        return Err(twice());
+                    }
+                    if sizes.len() >= CONTENTS_MAX {
+                        return Err(Error::bundle(format!(
+                            "it has more than {CONTENTS_MAX} blobs and manifests"
+                        )));
+                    }
                     let size = entry.size();
                     if self.take_in(entry, size, &digest)? {
                         done.bytes += size;
@@ -91,11 +100,13 @@ impl Storage {
         if plan.maintenance_iso.is_some() && !done.maintenance_iso {
             return Err(Error::bundle("it ends before its maintenance.iso"));
         }
-        let manifests = self.read_manifests(&plan, &sizes)?;
+        let tree = self.read_manifests(&plan, &sizes)?;
+        let roots = plan.entries.iter().map(|entry| (&entry.repository, &entry.descriptor.digest));
+        let orders = tree.order(roots, LIMITS)?;
         self.index.write(|index| {
             let mut blobs = HashSet::new();
-            for entry in &plan.entries {
-                self.enter(index, entry, &manifests, &sizes, &mut blobs, now_ms)?;
+            for (entry, order) in plan.entries.iter().zip(&orders) {
+                self.enter(index, entry, order, &sizes, &mut blobs, now_ms)?;
                 if let Some(tag) = &entry.tag {
                     done.tags.push(format!("{}:{tag}", entry.repository));
                 }
@@ -103,7 +114,7 @@ impl Storage {
             done.blobs = blobs.len();
             Ok::<_, Error>(())
         })?;
-        done.manifests = manifests.len();
+        done.manifests = tree.len();
         if done.maintenance_iso {
             fs::rename(&partial_iso, maintenance_iso)?;
         }
@@ -135,59 +146,37 @@ impl Storage {
         Ok(true)
     }
 
-    /// Every manifest in reach of the bundle's entries, children before their parents.
-    fn read_manifests(
-        &self,
-        plan: &Plan,
-        sizes: &HashMap<Digest, u64>,
-    ) -> Result<HashMap<Digest, NewManifest>, Error> {
-        let mut found = HashMap::new();
-        let mut open: Vec<Descriptor> =
-            plan.entries.iter().map(|entry| entry.descriptor.clone()).collect();
-        while let Some(descriptor) = open.pop() {
-            let digest = descriptor.digest;
-            if found.contains_key(&digest) {
-                continue;
-            }
-            let size = sizes.get(&digest).copied();
+    /// Every manifest in reach of the bundle's entries.
+    fn read_manifests(&self, plan: &Plan, sizes: &HashMap<Digest, u64>) -> Result<Tree, Error> {
+        let roots = plan.entries.iter().map(|entry| &entry.descriptor);
+        Tree::read(roots, LIMITS, |digest| {
+            let size = sizes.get(digest).copied();
             if size.is_none_or(|size| size > oci::MANIFEST_BYTES_MAX as u64) {
                 return Err(Error::bundle(format!(
                     "the manifest {digest} is missing or too large"
                 )));
             }
-            let bytes = self.manifest_bytes(&digest)?;
-            let manifest = Manifest::parse(&bytes, &descriptor.media_type)
-                .map_err(|error| Error::bundle(format!("{digest}: {error}")))?;
-            if manifest.kind() == ManifestKind::Index {
-                open.extend(manifest.manifests.iter().cloned());
-            }
-            found.insert(digest.clone(), NewManifest { digest, bytes, manifest });
-        }
-        Ok(found)
+            self.manifest_bytes(digest)
+        })
     }
 
-    /// Enters an entry's tree, parts before what they are parts of, and its tag.
+    /// Enters the manifests that an entry needs, and its tag.
     fn enter(
         &self,
         index: &Transaction,
         entry: &Entry,
-        manifests: &HashMap<Digest, NewManifest>,
+        order: &[&Node],
         sizes: &HashMap<Digest, u64>,
         blobs: &mut HashSet<Digest>,
         now_ms: i64,
     ) -> Result<(), Error> {
         let repository = &entry.repository;
-        let mut order = Vec::new();
-        let mut open = vec![&entry.descriptor.digest];
-        // Parents are found before their children; entered in reverse.
-        while let Some(digest) = open.pop() {
-            let new = manifests
-                .get(digest)
-                .ok_or_else(|| Error::bundle(format!("the manifest {digest} is missing")))?;
-            open.extend(new.manifest.manifests.iter().map(|child| &child.digest));
-            order.push(new);
-        }
-        for new in order.into_iter().rev() {
+        for node in order {
+            let digest = node.digest.clone();
+            let bytes = self.manifest_bytes(&digest)?;
+            let manifest = Manifest::parse(&bytes, &node.media_type)
+                .map_err(|error| Error::bundle(format!("{digest}: {error}")))?;
+            let new = &NewManifest { digest, bytes, manifest };
             for blob in new.manifest.blobs() {
                 if let Some(size) = sizes.get(&blob.digest) {
                     add_content(index, &blob.digest, *size, now_ms)?;

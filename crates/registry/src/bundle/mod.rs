@@ -13,6 +13,7 @@
 mod export;
 mod import;
 mod stream;
+mod tree;
 
 use oci::{Repository, TagOrDigest};
 

@@ -44,12 +44,12 @@ pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> A
     call.require_pull(&repository)?;
     let artifact_type = call.query("artifactType");
     let (mut manifests, mut link) = (Vec::new(), None);
-    if let Some(page) = page(&call)? {
+    if let Some(mut page) = page(&call)? {
         let (name, digest, filter) = (repository.clone(), subject.clone(), artifact_type.clone());
         let (found, page) = call
             .registry
             .run(move |storage| {
-                Ok((storage.referrers(&name, &digest, filter.as_deref(), &page)?, page))
+                Ok((storage.referrers(&name, &digest, filter.as_deref(), &mut page)?, page))
             })
             .await?;
         manifests = found;

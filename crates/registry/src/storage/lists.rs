@@ -10,6 +10,10 @@ use super::Storage;
 use super::manifests::digest_at;
 use crate::Error;
 
+/// Annotations in one page of referrers: a page ends at the one that goes beyond. Each manifest may have
+/// megabytes of them.
+const ANNOTATIONS_BYTES_MAX: usize = 1 << 20;
+
 /// A list's next part.
 pub struct Page {
     /// How many at most.
@@ -63,13 +67,14 @@ impl Storage {
         })
     }
 
-    /// Manifests whose subject this digest is, in order of their digests.
+    /// Manifests whose subject this digest is, in order of their digests. A page whose annotations are too
+    /// long has fewer: its `count` is lowered.
     pub fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        page: &Page,
+        page: &mut Page,
     ) -> Result<Vec<Descriptor>, Error> {
         self.index.read(|index| {
             let mut query = index.prepare_cached(
@@ -85,19 +90,27 @@ impl Storage {
                 page.after,
                 page.count
             ];
-            let rows = query.query_map(key, |row| {
+            let mut rows = query.query(key)?;
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
                 let annotations: String = row.get(4)?;
+                bytes += annotations.len();
                 let annotations: BTreeMap<String, String> =
                     serde_json::from_str(&annotations).unwrap_or_default();
-                Ok(Descriptor {
+                found.push(Descriptor {
                     media_type: row.get(1)?,
                     digest: digest_at(row, 0)?,
                     size: row.get(2)?,
                     artifact_type: row.get(3)?,
                     annotations,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                });
+                // The last one only tells that there are more.
+                if bytes > ANNOTATIONS_BYTES_MAX && found.len() > 1 {
+                    page.count = page.count.min(found.len());
+                    break;
+                }
+            }
+            Ok(found)
         })
     }
 

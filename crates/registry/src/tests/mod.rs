@@ -4,6 +4,7 @@
 //! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
 //! - `negative`: what nobody should ask for;
 //! - `storage`: what is on the disk, before and after a restart;
+//! - `hostile`: documents that name each other too often;
 //! - `model`: random lives beside a simple model;
 //! - `upkeep`: collection, scrub, bundles;
 //! - `clients`: programs that others wrote.
@@ -11,6 +12,7 @@
 mod cases;
 mod clients;
 mod conformance;
+mod hostile;
 mod model;
 mod negative;
 mod storage;

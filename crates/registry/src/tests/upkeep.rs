@@ -13,11 +13,11 @@ use crate::{Collected, Condition, Error, NewManifest, Pace, Policy, Storage};
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-fn open(dir: &Path, policy: Policy) -> Storage {
+pub fn open(dir: &Path, policy: Policy) -> Storage {
     Storage::open(dir, Policy { keep_free_bytes: 0, ..policy }).unwrap()
 }
 
-fn name(text: &str) -> Repository {
+pub fn name(text: &str) -> Repository {
     text.parse().unwrap()
 }
 
@@ -29,7 +29,7 @@ fn push_blob(storage: &Storage, repository: &str, bytes: &[u8]) -> Digest {
     digest
 }
 
-fn put(storage: &Storage, place: &str, document: &Value, now_ms: i64) -> Result<Digest, Error> {
+pub fn put(storage: &Storage, place: &str, document: &Value, now_ms: i64) -> Result<Digest, Error> {
     let bytes = serde_json::to_vec(document).unwrap();
     let media_type = document["mediaType"].as_str().unwrap();
     let manifest = Manifest::parse(&bytes, media_type).unwrap();
@@ -342,7 +342,7 @@ fn a_bundle_brings_everything_to_another_site() {
 }
 
 /// A tar file of these entries.
-fn tar_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn tar_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in entries {
         let mut header = tar::Header::new_gnu();
