@@ -110,6 +110,11 @@ impl Controller {
         Ok(kib / 1024.0)
     }
 
+    /// From now on `VmHWM` is the peak since now (proc(5), `clear_refs`).
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
+    }
+
     /// User and system time of the process until now (proc(5): fields 14 and 15).
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;

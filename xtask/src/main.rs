@@ -10,6 +10,7 @@
 //!   disk as a loss of power leaves it;
 //! - `fuzz`: parsers of foreign bytes; `api-fuzz`: the API, by its document;
 //! - `faults`: the controller against simulated BMCs that are broken in every way we know;
+//! - `hostile-load`: what those cost everyone else who may speak to a controller and attack it;
 //! - `first-run`: a controller without configuration, probed from another network namespace;
 //! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
@@ -22,6 +23,7 @@ mod e2e;
 mod first_run;
 mod fleet;
 mod fuzz;
+mod hostile_load;
 mod images;
 mod kill_points;
 mod points;
@@ -114,6 +116,12 @@ enum Task {
     },
     /// Every fault on every simulated BMC: does the controller tell the truth about it?
     Faults(fleet::FaultsArguments),
+    /// Attack a controller as a machine, a client, a dead token and a bundle: its memory and its health check.
+    HostileLoad {
+        /// For each attack.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Worlds in which everything goes wrong, by seed: no wrongful write, no job without a true end.
     Sim {
         /// How many worlds.
@@ -177,6 +185,10 @@ fn main() -> anyhow::Result<()> {
         Task::Faults(arguments) => {
             debug_programs()?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
+        }
+        Task::HostileLoad { seconds } => {
+            debug_programs()?;
+            hostile_load::hostile_load(&root, &root.join("target/debug"), seconds)
         }
         Task::Sim { seeds, first_seed } => {
             suite::sim(&["--release", "-p", "controller"], seeds, first_seed)

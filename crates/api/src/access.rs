@@ -111,11 +111,12 @@ pub struct AccessTokenList {
 /// One request that changed something, or was to, by somebody who is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
-    /// 1, 2, 3 … without a gap.
+    /// 1, 2, 3 … without a gap; old ones may have been removed (`anchor`).
     pub seq: u64,
     pub at: Timestamp,
-    /// `admin-token` for the token in the controller's file, `token ID NAME`, `attempt ID`, `webhook`, or
-    /// `anyone` where the controller asks nobody who they are.
+    /// `admin-token` for the token in the controller's file, `token ID NAME`, `attempt ID`, `webhook`,
+    /// `controller` for the removal of old entries, `many` for refusals of more callers than are counted
+    /// apart, or `anyone` where the controller asks nobody who they are.
     pub who: String,
     /// The role, `node` or `webhook`.
     pub role: String,
@@ -130,6 +131,10 @@ pub struct AuditEntry {
     /// The status of the answer; 0: the controller ended before there was one, and what was asked for is done
     /// or not.
     pub status: u16,
+    /// Of refused requests, and of messages of machines: so many, of one minute and of the same caller, address,
+    /// route and status as this entry, have none of their own. The target is the last one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
     /// SHA-256 over this entry and the hash of the one before, in hex.
     pub hash: String,
 }
@@ -137,7 +142,7 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// What `hash` is taken of. Never changes: logs of every version are verified with it.
     pub fn hashed_text(&self, hash_before: &str) -> String {
-        serde_json::json!([
+        let mut hashed = serde_json::json!([
             hash_before,
             self.seq,
             self.at.as_millisecond(),
@@ -148,8 +153,41 @@ impl AuditEntry {
             self.target,
             self.from,
             self.status,
-        ])
-        .to_string()
+        ]);
+        // Entries without it are hashed as before there was such a thing.
+        if let (Some(repeats), Some(fields)) = (self.repeats, hashed.as_array_mut()) {
+            fields.push(repeats.into());
+        }
+        hashed.to_string()
+    }
+
+    /// What this entry says that was removed from the log's beginning, if it is about that.
+    pub fn removed(&self) -> Option<AuditAnchor> {
+        let is_removal = self.who == AUDIT_REMOVER && self.route == AUDIT_ROUTE;
+        let (seq, hash) = self.target.strip_prefix("1-")?.split_once(':')?;
+        let anchor = AuditAnchor { seq: seq.parse().ok()?, hash: hash.to_owned() };
+        is_removal.then_some(anchor)
+    }
+}
+
+/// Who removes old entries: no caller has this name.
+pub const AUDIT_REMOVER: &str = "controller";
+/// The route of the entry that tells of it.
+pub const AUDIT_ROUTE: &str = "/api/v1/audit";
+
+/// The last entry that was removed from the beginning of the audit log for its age or for room. The log has an
+/// entry that says the same: by `AUDIT_REMOVER`, with the target `1-SEQ:HASH`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditAnchor {
+    pub seq: u64,
+    /// What the first entry that is left is hashed with.
+    pub hash: String,
+}
+
+impl AuditAnchor {
+    /// The target of the entry that tells of the removal.
+    pub fn to_target(&self) -> String {
+        format!("1-{}:{}", self.seq, self.hash)
     }
 }
 
@@ -164,4 +202,7 @@ pub struct AuditPage {
     /// `after` of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// On a page that begins with the log's first entry, if earlier ones were removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<AuditAnchor>,
 }

@@ -133,7 +133,7 @@ pub struct JobEvent {
     pub at: Timestamp,
     /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
     /// `unsettled`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
-    /// `cancelled`.
+    /// `cancelled`, and `dropped` in the place of the machine's lines that a job has no room for.
     pub kind: String,
     /// For people.
     pub message: String,
@@ -146,7 +146,11 @@ pub struct JobEvent {
 /// Answer of `GET /jobs/{id}/events` as JSON; `Accept: text/event-stream` gives the same as SSE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvents {
+    /// Oldest first.
     pub events: Vec<JobEvent>,
+    /// `after` of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// Body of `POST /status-webhook/{serial}`, for senders that are not our dispatcher. They give the

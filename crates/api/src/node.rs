@@ -14,8 +14,11 @@
 //! `seq` counts the messages of one sender within a session, so that a repeated delivery is recognised; a
 //! repeat answers like the first. A message of an attempt that is over answers 410 and the machine stops.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest text that the controller keeps of a reason or one log line, in bytes; more is cut.
 pub const TEXT_BYTES_MAX: usize = 4096;
@@ -108,7 +111,38 @@ pub struct Progress {
 pub struct Log {
     pub seq: u64,
     pub step: String,
+    /// At most 200; more are left out.
+    #[serde(deserialize_with = "first_lines")]
     pub lines: Vec<String>,
+}
+
+/// A message may have a million empty lines: those that are left out take no memory.
+fn first_lines<'de, D: Deserializer<'de>>(lines: D) -> std::result::Result<Vec<String>, D::Error> {
+    struct First;
+
+    impl<'de> Visitor<'de> for First {
+        type Value = Vec<String>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+            formatter.write_str("a list of lines")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(
+            self,
+            mut all: A,
+        ) -> std::result::Result<Vec<String>, A::Error> {
+            let mut lines = Vec::new();
+            while lines.len() < LOG_LINES_MAX
+                && let Some(line) = all.next_element()?
+            {
+                lines.push(line);
+            }
+            while all.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(lines)
+        }
+    }
+
+    lines.deserialize_seq(First)
 }
 
 /// How it ended on the machine. Repeated until it is answered.
@@ -151,4 +185,21 @@ pub enum AgentReply {
     Granted,
     Refused { reason: String },
     Noted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_message_with_too_many_lines_the_first_are_taken() {
+        for count in [0, 1, LOG_LINES_MAX, LOG_LINES_MAX + 1, 100_000] {
+            let lines: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            let text = serde_json::json!({"seq": 1, "step": "s", "lines": lines}).to_string();
+            let log: Log = serde_json::from_str(&text).unwrap();
+            assert_eq!(log.lines, lines[..count.min(LOG_LINES_MAX)], "{count}");
+        }
+        let wrong = r#"{"seq": 1, "step": "s", "lines": ["a", 1]}"#;
+        assert!(serde_json::from_str::<Log>(wrong).is_err());
+    }
 }

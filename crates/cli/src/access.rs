@@ -2,7 +2,7 @@
 //! `shoal token` and `shoal audit`: who may do what, and who did what.
 
 use anyhow::{Context, anyhow};
-use api::access::{AUDIT_BEGINNING, AuditEntry, AuditPage, NewAccessToken, Role};
+use api::access::{AUDIT_BEGINNING, AuditAnchor, AuditEntry, AuditPage, NewAccessToken, Role};
 use oci::Digest;
 use serde_json::Value;
 
@@ -68,10 +68,17 @@ pub fn audit(client: &Client, format: Output, command: Audit) -> Result<(), Fail
 }
 
 fn audit_row(entry: &Value) -> Vec<String> {
-    ["/seq", "/at", "/who", "/from", "/method", "/target", "/status"]
-        .iter()
-        .map(|pointer| text(entry, pointer))
-        .collect()
+    let mut row: Vec<String> =
+        ["/seq", "/at", "/who", "/from", "/method", "/target", "/status", "/repeats"]
+            .iter()
+            .map(|pointer| text(entry, pointer))
+            .collect();
+    if let (Some(repeats), Some(status)) =
+        (row.pop().filter(|text| !text.is_empty()), row.last_mut())
+    {
+        *status = format!("{status}, {repeats} times");
+    }
+    row
 }
 
 /// Reads the whole log and computes every hash again, here: the controller's word is not taken for it.
@@ -81,6 +88,9 @@ fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(),
     loop {
         let page = client.get(&format!("/api/v1/audit?after={after}&limit={PAGE}"))?;
         let page: AuditPage = serde_json::from_value(page).context("read the audit log")?;
+        if let Some(anchor) = page.anchor.filter(|_| after == 0) {
+            chain = Chain::from(anchor);
+        }
         for entry in &page.entries {
             chain
                 .follow(entry)
@@ -102,11 +112,33 @@ fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(),
         let problem = format!("it ends at entry {}, before entry {}", chain.entries, lost.seq);
         return Err(anyhow!("the audit log was cut off: {problem}").into());
     }
+    chain.check_anchor().map_err(|problem| anyhow!("the audit log is not whole: {problem}"))?;
+    let removed = chain.anchor.as_ref().map_or(0, |anchor| anchor.seq);
+    if let Some(wrong) = expected.iter().find(|expected| chain.contradicts(expected)) {
+        let problem = format!("entry {} had another hash than you noted", wrong.seq);
+        return Err(anyhow!("the audit log was rewritten: {problem}").into());
+    }
     let head = format!("{}:{}", chain.entries, chain.hash);
     match format {
-        Output::Json => json(&serde_json::json!({"entries": chain.entries, "head": head})),
+        Output::Json => json(&serde_json::json!({
+            "entries": chain.entries,
+            "removed": removed,
+            "head": head,
+        })),
         Output::Text => {
-            println!("{} entries, none changed, taken out or put in.", chain.entries);
+            let count = chain.entries - removed;
+            println!("{count} entries, none changed, taken out or put in.");
+            if removed > 0 {
+                println!(
+                    "The controller removed entries 1 to {removed} before, by its settings for the audit log."
+                );
+            }
+            for lost in expected.iter().filter(|expected| expected.seq < removed) {
+                println!(
+                    "Entry {} is among them: what you noted of it cannot be compared.",
+                    lost.seq
+                );
+            }
             println!("Note this, and give it to a later `shoal audit verify --expect`: {head}");
         }
     }
@@ -115,17 +147,50 @@ fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(),
 
 /// How far the log was followed.
 struct Chain {
+    /// The number of the last entry.
     entries: u64,
     hash: String,
+    /// Where the log begins, if the controller says that it removed entries.
+    anchor: Option<AuditAnchor>,
+    /// Whether an entry of the log says the same.
+    is_anchored: bool,
 }
 
 impl Default for Chain {
     fn default() -> Chain {
-        Chain { entries: 0, hash: AUDIT_BEGINNING.to_owned() }
+        Chain { entries: 0, hash: AUDIT_BEGINNING.to_owned(), anchor: None, is_anchored: true }
+    }
+}
+
+impl From<AuditAnchor> for Chain {
+    fn from(anchor: AuditAnchor) -> Chain {
+        Chain {
+            entries: anchor.seq,
+            hash: anchor.hash.clone(),
+            anchor: Some(anchor),
+            is_anchored: false,
+        }
     }
 }
 
 impl Chain {
+    /// That the log begins where it does is part of the log, or somebody took entries out.
+    fn check_anchor(&self) -> Result<(), String> {
+        match &self.anchor {
+            Some(anchor) if !self.is_anchored => Err(format!(
+                "entries 1 to {} are missing, and no entry says that the controller removed them",
+                anchor.seq
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this is noted otherwise of the last entry that was removed.
+    fn contradicts(&self, noted: &AuditHead) -> bool {
+        let anchor = self.anchor.as_ref().filter(|anchor| anchor.seq == noted.seq);
+        anchor.is_some_and(|anchor| anchor.hash != noted.hash)
+    }
+
     /// The next entry, if it follows from those before.
     fn follow(&mut self, entry: &AuditEntry) -> Result<(), String> {
         let expected = self.entries + 1;
@@ -138,12 +203,15 @@ impl Chain {
         }
         self.entries = expected;
         self.hash.clone_from(&entry.hash);
+        self.is_anchored |= self.anchor.is_some() && entry.removed() == self.anchor;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use api::access::{AUDIT_REMOVER, AUDIT_ROUTE};
+
     use super::*;
 
     fn log() -> Vec<AuditEntry> {
@@ -160,6 +228,7 @@ mod tests {
                     target: format!("/api/v1/jobs/{seq}"),
                     from: None,
                     status: 202,
+                    repeats: None,
                     hash: String::new(),
                 };
                 let digest = Digest::of(entry.hashed_text(&before).as_bytes());
@@ -189,6 +258,64 @@ mod tests {
         assert!(touch(|log| drop(log.remove(0))).contains("entry 1 is missing"));
         assert!(touch(|log| log.swap(1, 2)).contains("entry 2"));
         assert!(touch(|log| log[0].from = Some("192.0.2.1".into())).contains("entry 1"));
+    }
+
+    #[test]
+    fn a_log_whose_beginning_the_controller_removed_verifies_from_there_and_no_other_does() {
+        let mut log = log();
+        let anchor = AuditAnchor { seq: 2, hash: log[1].hash.clone() };
+        let mut before = log[3].hash.clone();
+        for (target, who) in
+            [(anchor.to_target(), AUDIT_REMOVER), ("/api/v1/jobs".to_owned(), "admin-token")]
+        {
+            let mut entry = AuditEntry { seq: log.len() as u64 + 1, target, ..log[0].clone() };
+            (entry.who, entry.route) = (who.into(), AUDIT_ROUTE.into());
+            let digest = Digest::of(entry.hashed_text(&before).as_bytes());
+            entry.hash = digest.as_str().trim_start_matches("sha256:").to_owned();
+            before.clone_from(&entry.hash);
+            log.push(entry);
+        }
+        let follow = |anchor: AuditAnchor, log: &[AuditEntry]| {
+            let mut chain = Chain::from(anchor);
+            log.iter().try_for_each(|entry| chain.follow(entry))?;
+            chain.check_anchor().map(|()| chain.entries)
+        };
+        let anchored =
+            |seq: usize| AuditAnchor { seq: seq as u64, hash: log[seq - 1].hash.clone() };
+        assert_eq!(follow(anchor.clone(), &log[2..]), Ok(6));
+        // What is read again when more were removed meanwhile is still told by the log.
+        for (what, anchor, log, expected) in [
+            ("one more is missing", anchored(3), &log[3..], "no entry says"),
+            ("the removal itself is missing", anchored(5), &log[5..], "no entry says"),
+            ("one is missing behind it", anchor.clone(), &log[3..], "entry 3 is missing"),
+            (
+                "not the anchor's hash",
+                AuditAnchor { hash: "0".into(), ..anchor.clone() },
+                &log[2..],
+                "entry 3",
+            ),
+            ("cut off before the removal", anchor.clone(), &log[2..4], "no entry says"),
+        ] {
+            let problem = follow(anchor, log).expect_err(what);
+            assert!(problem.contains(expected), "{what}: {problem}");
+        }
+        let chain = Chain::from(anchor.clone());
+        for (seq, hash, is_other) in
+            [(2, &anchor.hash, false), (2, &log[0].hash, true), (1, &log[2].hash, false)]
+        {
+            let noted = AuditHead { seq, hash: hash.clone() };
+            assert_eq!(chain.contradicts(&noted), is_other, "{noted:?}");
+        }
+    }
+
+    #[test]
+    fn a_count_of_refusals_is_part_of_what_is_hashed() {
+        let one = log().remove(0);
+        let many = AuditEntry { repeats: Some(7), ..one.clone() };
+        assert_ne!(one.hashed_text(""), many.hashed_text(""));
+        let row = audit_row(&serde_json::to_value(&many).unwrap());
+        assert_eq!((row.len(), row[6].as_str()), (AUDIT_HEAD.len(), "202, 7 times"));
+        assert_eq!(audit_row(&serde_json::to_value(&one).unwrap())[6], "202");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! Most jobs go well, and what is known of them goes with them: it is in memory until it is old, much, or of
 //! a job that failed. What a crash takes with it is of the last minute.
 
+mod archive;
+
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io::{self, Write};
@@ -16,14 +18,15 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use serde::Serialize;
 
+pub use archive::archive;
+
 use crate::App;
-use crate::store::{JobRow, ServerRow};
+use crate::store::JobRow;
 
 /// Of one file; after the line that goes beyond, a last one says that more was left out.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 /// Jobs whose evidence is kept, the newest ones.
 const JOBS_MAX: usize = 1000;
-const EVENTS_PAGE: usize = 1000;
 /// Of all jobs together in memory; beyond it all are written.
 const PENDING_BYTES_MAX: usize = 32 << 20;
 /// How old it may be there.
@@ -218,7 +221,8 @@ impl Evidence {
         file.write_all(&text)
     }
 
-    fn files(&self, job_id: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+    /// The files that a job has, by name.
+    fn files(&self, job_id: &str) -> io::Result<Vec<(String, PathBuf)>> {
         self.write_pending(job_id);
         let entries = match fs::read_dir(self.dir.join(job_id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -227,7 +231,7 @@ impl Evidence {
         let mut files = Vec::new();
         for entry in entries {
             let entry = entry?;
-            files.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?));
+            files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
         }
         files.sort();
         Ok(files)
@@ -292,49 +296,6 @@ pub fn keep(app: &App, job: &JobRow) {
     }
 }
 
-/// One tar archive with all that is known of a job.
-pub async fn archive(app: &App, job: &JobRow, shown: &api::jobs::Job) -> anyhow::Result<Vec<u8>> {
-    let mut events = Vec::new();
-    loop {
-        let after = events.last().map_or(0, |event: &api::jobs::JobEvent| event.seq);
-        let page = app.store.events(&job.id, after, EVENTS_PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        events.extend(page);
-    }
-    let server = app.store.server(&job.server_serial).await.ok();
-    let mut files = vec![
-        ("job.json".to_owned(), serde_json::to_vec_pretty(shown)?),
-        ("events.json".to_owned(), serde_json::to_vec_pretty(&events)?),
-        ("controller.json".to_owned(), serde_json::to_vec_pretty(&setting(app, server.as_ref()))?),
-    ];
-    files.extend(app.evidence.files(&job.id).context("read the evidence")?);
-    let mut archive = tar::Builder::new(Vec::new());
-    for (name, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o600);
-        header.set_mtime(u64::try_from(job.updated_at / 1000).unwrap_or(0));
-        let path = format!("evidence-{}/{name}", job.id);
-        archive.append_data(&mut header, path, bytes.as_slice())?;
-    }
-    Ok(archive.into_inner()?)
-}
-
-/// Where the controller says that it is, and how it reaches the BMC.
-fn setting(app: &App, server: Option<&ServerRow>) -> serde_json::Value {
-    serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "media_url": app.settings.media_url,
-        "http_boot_url": app.settings.http_boot_url,
-        "node_url": app.settings.node_url,
-        "bmc_url": server.map(|server| &server.bmc_url),
-        "bmc_username": server.map(|server| &server.bmc_username),
-        "bmc_certificate_sha256": server.and_then(|server| server.bmc_pin.as_ref()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,11 +310,13 @@ mod tests {
         }
         let files = evidence.files("j1").unwrap();
         assert_eq!(files.len(), 1);
-        assert!((files[0].1.len() as u64) < FILE_BYTES_MAX + 100_100);
-        assert!(files[0].1.ends_with(CUT));
-        assert_eq!(files[0].1.windows(CUT.len()).filter(|window| *window == CUT).count(), 1);
+        let bytes = fs::read(&files[0].1).unwrap();
+        assert!((bytes.len() as u64) < FILE_BYTES_MAX + 100_100);
+        assert!(bytes.ends_with(CUT));
+        assert_eq!(bytes.windows(CUT.len()).filter(|window| *window == CUT).count(), 1);
         evidence.put("j1", MEDIA_READS, ["short"]);
-        assert_eq!(evidence.files("j1").unwrap()[0].1, b"\"short\"\n");
+        let files = evidence.files("j1").unwrap();
+        assert_eq!(fs::read(&files[0].1).unwrap(), b"\"short\"\n");
         evidence.forget("j1");
         assert_eq!(evidence.files("j1").unwrap(), []);
     }

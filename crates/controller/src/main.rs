@@ -67,6 +67,10 @@ pub struct App {
     /// Sessions of BMCs that a job needs again soon.
     pub kept: Arc<kept::Kept>,
     pub throttle: Arc<http::Throttle>,
+    pub refusals: Arc<http::Refusals>,
+    pub readers: Arc<http::AllReaders>,
+    pub answers: Arc<http::Answers>,
+    pub bodies: Arc<http::Bodies>,
     /// The identity provider, if there is one.
     pub oidc: Option<Arc<oidc::Oidc>>,
     /// Whose certificates are taken in place of a token.
@@ -98,6 +102,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
+    http::raise_descriptors();
     let runtime = tokio::runtime::Runtime::new()?;
     let served = runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
@@ -153,6 +158,10 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         lanes: Arc::default(),
         kept: Arc::default(),
         throttle: Arc::default(),
+        refusals: Arc::default(),
+        readers: Arc::default(),
+        answers: Arc::default(),
+        bodies: Arc::default(),
         oidc,
         clients,
         logouts: TaskTracker::new(),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What the controller is told at its start. The only reader of flags and environment.
 
+mod audit;
+
 use std::fs::{DirBuilder, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -10,6 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use url::Url;
+
+use audit::AuditArgs;
 
 use crate::clients;
 use crate::listeners::{self, Addresses, Socket, Urls};
@@ -115,6 +119,8 @@ pub struct ServeArgs {
     pub oidc: OidcArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// Serve without TLS: tokens and recipes can be read on the network.
     #[arg(long)]
     pub dangerously_plain_http: bool,
@@ -282,6 +288,7 @@ pub struct Settings {
     /// Whose tokens are taken beside our own.
     pub oidc: Option<oidc::Settings>,
     pub registry: RegistryArgs,
+    pub audit: AuditArgs,
     pub plain_http: bool,
     pub no_auth: bool,
     /// How long a boot that this controller did not watch may be silent before it is taken for lost.
@@ -322,6 +329,7 @@ impl Settings {
             clients: args.clients.settings()?,
             oidc: args.oidc.settings()?,
             registry: args.registry,
+            audit: args.audit,
             plain_http: args.dangerously_plain_http,
             no_auth: args.dangerously_no_auth,
             boot_silence_max: BOOT_SILENCE_MAX.mul_f64(args.test_time_scale),

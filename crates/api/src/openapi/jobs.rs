@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::operation::{
-    Access, BODY, INTERNAL, Operation, PATH, Problem, QUERY, STORAGE, answer, body, empty,
-    header_parameter, path_parameter, query_parameter, schema,
+    Access, BODY, INTERNAL, LARGE_BODY, Operation, PATH, Problem, QUERY, STORAGE, answer, body,
+    empty, header_parameter, path_parameter, query_parameter, schema,
 };
 
 const JOB_ID: &str = "0198b9c0-0000-7000-8000-000000000001";
@@ -43,6 +43,7 @@ fn create() -> Operation {
         ],
         problems: [
             BODY.as_slice(),
+            &LARGE_BODY,
             &[
                 QUERY,
                 (400, "recipe-invalid", "the recipe is not valid; `errors` has every wrong place"),
@@ -149,7 +150,7 @@ fn events() -> Operation {
         id: "listJobEvents",
         tag: "jobs",
         summary: "Read or follow a job's events",
-        description: "As JSON: at most 1000 events, oldest first. With `Accept: text/event-stream`: the same events as they come, until the job is complete. The stream's `id` is `seq`, its `event` is `kind`, its `data` is one JobEvent.",
+        description: "As JSON: a page of at most 1000 events and about 1 MiB, oldest first; `next` tells whether there are more. With `Accept: text/event-stream`: the same events as they come, until the job is complete. The stream's `id` is `seq`, its `event` is `kind`, its `data` is one JobEvent.",
         access: Access::Reader,
         parameters: vec![
             job_id(),

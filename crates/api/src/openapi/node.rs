@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::jobs::recipe_example;
 use super::operation::{
-    Access, BODY, Operation, Problem, STORAGE, answer, body, empty, path_parameter,
+    Access, BODY, LARGE_BODY, Operation, Problem, STORAGE, answer, body, empty, path_parameter,
 };
 
 const OVER: Problem = (410, "attempt-over", "the attempt is over; the machine must stop");
@@ -21,7 +21,7 @@ fn hello() -> Operation {
         id: "sayHello",
         tag: "node",
         summary: "The maintenance OS runs and has found its task medium",
-        description: "Said with the token of the task medium, which opens nothing else. It opens the session of this boot, whose token the later messages carry. Another boot before the permit replaces the session; one after the permit ends the attempt, as does a former session that still speaks.",
+        description: "Said with the token of the task medium, which opens nothing else. It opens the session of this boot, whose token the later messages carry. Another boot before the permit replaces the session; one after the permit ends the attempt, as does a former session that still speaks, and a seventeenth boot.",
         access: Access::Attempt,
         parameters: vec![attempt()],
         body: body(
@@ -153,7 +153,7 @@ fn result() -> Operation {
 
 /// What every message may be answered, and `more`.
 fn problems(more: &[Problem]) -> Vec<Problem> {
-    [BODY.as_slice(), more, &[OVER, STORAGE]].concat()
+    [BODY.as_slice(), &LARGE_BODY, more, &[OVER, STORAGE]].concat()
 }
 
 const BOOT: &str = "6f2d1b0e-0000-4000-8000-000000000003";

@@ -46,6 +46,17 @@ pub const BODY: [Problem; 3] = [
     (400, "json", "the body is not JSON of this shape; `detail` says where"),
     (413, "body", "the body is larger than 6 MiB"),
 ];
+/// Of bodies that may be large: few of them are read at once.
+pub const LARGE_BODY: [Problem; 2] = [
+    (408, "body-slow", "the body was not there within 30 s"),
+    (503, "too-many-bodies", "too many bodies of more than 64 KiB come at once; ask again"),
+];
+/// Of what many may read at once, and not all.
+pub const READERS: Problem = (
+    503,
+    "too-many-readers",
+    "as many read this now as may, or too many large answers are on their way; ask again",
+);
 pub const PATH: Problem = (400, "path", "a parameter in the path is not UTF-8");
 pub const QUERY: Problem =
     (400, "query", "a query parameter is unknown or has an impossible value");
@@ -63,7 +74,7 @@ const IDENTITY: Problem = (
 const THROTTLED: Problem = (
     429,
     "throttled",
-    "too many requests with wrong tokens came from this address; `Retry-After` says when to ask again",
+    "too many requests with wrong tokens came from this address, or too many with this token were refused (403, 410) within a minute; `Retry-After` says when to ask again",
 );
 
 impl Operation {
@@ -98,7 +109,9 @@ impl Operation {
                 &[UNAUTHORIZED, FORBIDDEN, THROTTLED, IDENTITY]
             }
         };
-        for &problem in self.problems.iter().chain(refusals) {
+        let is_read = self.method == "get" && self.access != Access::Everyone;
+        let readers = is_read.then_some(READERS);
+        for &problem in self.problems.iter().chain(refusals).chain(&readers) {
             problems.entry(problem.0).or_default().push(problem);
         }
         for (status, problems) in problems {

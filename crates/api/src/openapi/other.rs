@@ -90,6 +90,7 @@ fn medium(method: &'static str, id: &'static str, summary: &'static str) -> Oper
             (410, "medium-over", "its attempt needs it no more"),
             INTERNAL,
             STORAGE,
+            (503, "too-many-readers", "32 connections read this job's media at once"),
         ],
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `/tokens` and `/audit`: who may do what, and who did what.
 
+use std::time::Duration;
+
 use api::access::{
     AccessToken, AccessTokenList, AuditPage, CreatedAccessToken, NewAccessToken, Role,
     TOKEN_DAYS_MAX,
@@ -24,6 +26,27 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Entries in one page of the audit log, at most and by default.
 const PAGE_MAX: u64 = 1000;
 const PAGE: u64 = 100;
+/// How often old entries of the audit log are looked for, and when first: after a start others are more urgent.
+const TEND_FIRST: Duration = Duration::from_secs(60);
+const TEND_EVERY: Duration = Duration::from_secs(3600);
+
+/// Removes what of the audit log need not stay, for ever.
+pub async fn tend(app: App) {
+    tokio::time::sleep(TEND_FIRST).await;
+    loop {
+        loop {
+            match app.store.trim_audit(app.settings.audit.retention(now_ms()), now_ms()).await {
+                Ok(0) => break,
+                Ok(removed) => tracing::info!(removed, "audit log: the oldest entries are removed"),
+                Err(error) => {
+                    tracing::warn!(%error, "audit log: old entries are not removed");
+                    break;
+                }
+            }
+        }
+        tokio::time::sleep(TEND_EVERY).await;
+    }
+}
 
 pub async fn create(
     State(app): State<App>,
@@ -109,12 +132,13 @@ pub async fn audit(
     let after = i64::try_from(query.after.unwrap_or(0)).unwrap_or(i64::MAX);
     let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
     // One more tells whether there is another page.
-    let mut entries = app.store.audit(after, i64::try_from(limit + 1).unwrap_or(i64::MAX)).await?;
+    let count = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+    let (mut entries, anchor) = app.store.audit_page(after, count).await?;
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = entries.len() > kept;
     entries.truncate(kept);
     let next = entries.last().map(|entry| entry.seq).filter(|_| has_more);
-    Ok(Json(AuditPage { entries, next }))
+    Ok(Json(AuditPage { entries, next, anchor }))
 }
 
 fn shown(row: TokenRow) -> AccessToken {

@@ -12,12 +12,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::access::Role;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -27,7 +27,9 @@ use base64::Engine;
 use futures_util::StreamExt;
 use subtle::ConstantTimeEq;
 
+pub use super::caller::Caller;
 use super::problem::{Answer, Refusal, refuse};
+use super::refusals::{self, Counted};
 use crate::keys::sha256;
 use crate::store::{self, Deed, JobRow, Speaker, TokenRow};
 use crate::vouched::Rights;
@@ -103,7 +105,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
         from: caller.address(),
         status: 0,
     };
-    let app = gate.app.clone();
+    let (app, from) = (gate.app.clone(), caller.ip());
     // What a machine says is in its job's story, in the transaction of what it changes.
     let is_noted = gate.is_noted;
     let is_begun = is_noted && denied.is_none() && role != NODE;
@@ -119,7 +121,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
         answer
     };
     match is_noted {
-        true => carry_out(app, deed, is_begun, work).await,
+        true => carry_out(app, deed, from, is_begun, work).await,
         false => work.await,
     }
 }
@@ -129,6 +131,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
 pub async fn carry_out(
     app: App,
     deed: Deed,
+    from: Option<IpAddr>,
     is_begun: bool,
     work: impl Future<Output = Response> + Send + 'static,
 ) -> Response {
@@ -143,7 +146,7 @@ pub async fn carry_out(
         let answer = work.await;
         // A machine whose token is wrong is nobody; who is known and may not is noted.
         if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {
-            note(&app, answered(deed, &answer), begun).await;
+            note(&app, answered(deed, &answer), from, begun).await;
         }
         answer
     };
@@ -183,9 +186,26 @@ fn answered(mut deed: Deed, answer: &Response) -> Deed {
 }
 
 /// Writes down what was done. The change stands whether or not that works, and so does its answer.
-async fn note(app: &App, deed: Deed, begun: Option<i64>) {
+async fn note(app: &App, deed: Deed, from: Option<IpAddr>, begun: Option<i64>) {
     let what = (deed.who.clone(), deed.method.clone(), deed.target.clone(), deed.status);
-    if let Err(error) = app.store.record(deed, begun, now_ms()).await {
+    let is_refused = StatusCode::from_u16(deed.status).is_ok_and(|status| !status.is_success());
+    let counted = match is_refused || deed.role == NODE {
+        true => app.refusals.count(&deed, from, Instant::now()),
+        false => Counted::Apart(None),
+    };
+    let noted = match counted {
+        Counted::Apart(before) => {
+            if let Some(repeats) = before {
+                refusals::record(app, repeats).await;
+            }
+            app.store.record(deed, begun, now_ms()).await
+        }
+        Counted::Together => match begun {
+            Some(id) => app.store.forget_begun(id).await,
+            None => Ok(()),
+        },
+    };
+    if let Err(error) = noted {
         let error = crate::performer::chain(&error);
         tracing::error!(error, ?what, "this is missing in the audit log");
     }
@@ -242,55 +262,6 @@ impl Gate {
         );
         let title = "your role does not include this";
         Admitted::Denied(known, refuse(StatusCode::FORBIDDEN, "forbidden", title, detail))
-    }
-}
-
-/// Where a request comes from, and whether with something that is to prove who asks.
-pub struct Caller {
-    from: Option<IpAddr>,
-    has_credential: bool,
-}
-
-impl Caller {
-    pub fn of(headers: &HeaderMap, extensions: &Extensions) -> Caller {
-        let from =
-            extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
-        let has_credential =
-            headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-webhook-secret");
-        Caller { from, has_credential }
-    }
-
-    pub fn address(&self) -> Option<String> {
-        self.from.map(|from| from.to_string())
-    }
-
-    /// The address whose wrong tokens are counted. This host's are not: behind a proxy on it are all
-    /// clients, and one of them must not shut out the others.
-    fn counted(&self) -> Option<IpAddr> {
-        self.from.filter(|from| self.has_credential && !from.is_loopback())
-    }
-
-    /// Refuses where too many wrong tokens came from: also good ones, or guessing would go on.
-    pub fn wait(&self, app: &App) -> Answer<()> {
-        let Some(from) = self.counted() else { return Ok(()) };
-        let Some(wait) = app.throttle.wait(from, Instant::now()) else { return Ok(()) };
-        let seconds = wait.max(Duration::from_secs(1)).as_secs();
-        let detail = format!(
-            "more than {} requests with wrong tokens came from {from} within a minute; ask again in {seconds} s with a good one",
-            super::throttle::FAILURES_MAX
-        );
-        let refusal =
-            refuse(StatusCode::TOO_MANY_REQUESTS, "throttled", "too many wrong tokens", detail);
-        Err(refusal)
-    }
-
-    /// Counts an answer that says that the token is wrong.
-    pub fn judge(&self, app: &App, status: StatusCode) {
-        if let Some(from) = self.counted()
-            && status == StatusCode::UNAUTHORIZED
-        {
-            app.throttle.failed(from, Instant::now());
-        }
     }
 }
 

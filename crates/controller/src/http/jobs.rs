@@ -8,8 +8,7 @@ use api::artifacts::{Artifact, ArtifactList};
 use api::jobs::{Job, JobEvents, JobList, JobOutcome, NewJob};
 use api::problem::FieldProblem;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{KeepAlive, Sse};
@@ -19,6 +18,7 @@ use job::{Event, Failure, Outcome};
 use recipe::Recipe;
 use serde::Deserialize;
 
+use super::bodies::Taken;
 use super::path::Path;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
@@ -30,8 +30,11 @@ use crate::{App, evidence, keys, now_ms, timestamp};
 /// Rows in one page of jobs, at most and by default.
 const PAGE_MAX: usize = 500;
 const PAGE: usize = 100;
-/// Events in one JSON answer or one read of a stream.
+/// Events in one JSON answer or one read of a stream, and about how many bytes of them.
 const EVENTS_PAGE: usize = 1000;
+const EVENTS_PAGE_BYTES: u64 = 1 << 20;
+/// In one read of a stream, of which there may be hundreds.
+const STREAM_PAGE_BYTES: u64 = 64 << 10;
 /// Longest `Idempotency-Key`.
 const KEY_BYTES_MAX: usize = 255;
 /// Targets that the maintenance OS of this version carries out.
@@ -57,21 +60,24 @@ pub async fn create(
     State(app): State<App>,
     query: Result<Query<CreateQuery>, QueryRejection>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Taken, Refusal>,
 ) -> Answer<Response> {
     let mode = query.map_err(|rejection| bad_query(&rejection))?.mode;
     let body = body?;
-    let new: NewJob = json(&body)?;
+    let new: NewJob = json(&body.bytes)?;
     let recipe = parse_recipe(&new)?;
     match mode {
         None => {}
         // Who asks for a plan must not get a job.
         Some(Mode::Plan) => {
+            drop(body);
             let server = app.store.server(&new.server_serial).await?;
             return Ok(Json(plan::plan(&app, server, &recipe).await?).into_response());
         }
     }
-    let idempotency = idempotency(&headers, &body)?;
+    let idempotency = idempotency(&headers, &body.bytes)?;
+    // Its place is free again: what follows may take a minute.
+    drop(body);
     // Before all that may have changed since the first request: its answer stands.
     if let Some((key, hash)) = &idempotency
         && let Some(job) = app.store.job_of_key(key.clone(), hash.clone()).await?
@@ -268,7 +274,8 @@ fn with_recipe(row: &JobRow) -> Job {
 /// All that is known of a job, as a tar archive.
 pub async fn evidence(State(app): State<App>, Path(id): Path<String>) -> Answer<Response> {
     let row = app.store.job(&id).await?;
-    let archive = evidence::archive(&app, &row, &with_recipe(&row)).await?;
+    let reading = app.readers.archives.enter(&row.id)?;
+    let archive = evidence::archive(&app, &row, &with_recipe(&row), reading).await?;
     let name = format!("attachment; filename=\"shoal-evidence-{}.tar\"", row.id);
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
@@ -298,12 +305,20 @@ pub async fn events(
     // An unknown job is a 404 in both forms.
     app.store.job(&id).await?;
     if text("accept").is_some_and(|accept| accept.contains("text/event-stream")) {
-        return Ok(Sse::new(follow(app, id, after))
+        let reading = app.readers.streams.enter(&id)?;
+        return Ok(Sse::new(reading.hold(follow(app, id, after)))
             .keep_alive(KeepAlive::default())
             .into_response());
     }
-    let events = app.store.events(&id, after, EVENTS_PAGE).await?;
-    Ok(Json(JobEvents { events }).into_response())
+    let reading = app.readers.lists.enter(&id)?;
+    let events = app.store.events_page(&id, after, EVENTS_PAGE, EVENTS_PAGE_BYTES).await?;
+    let last = events.last().map(|event| event.seq);
+    let next = match last {
+        Some(last) if !app.store.events_page(&id, last, 1, 1).await?.is_empty() => Some(last),
+        _ => None,
+    };
+    let answer = JobEvents { events, next };
+    Ok(reading.json(serde_json::to_vec(&answer).map_err(anyhow::Error::from)?))
 }
 
 /// The events of a job as they come; ends after the last event of a complete job.
@@ -321,7 +336,8 @@ fn follow(
             }
             commits.mark_unchanged();
             let is_complete = app.store.job(&id).await.ok()?.state.is_complete();
-            let events = app.store.events(&id, after, EVENTS_PAGE).await.ok()?;
+            let events =
+                app.store.events_page(&id, after, EVENTS_PAGE, STREAM_PAGE_BYTES).await.ok()?;
             if events.is_empty() {
                 if is_complete {
                     return None;

@@ -12,14 +12,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use axum_server::accept::Accept;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tower::Service;
 
+use super::stalled::{Blocked, PACE, Pace, Timed};
+
 /// Of one address. A registry client has some ten, a BMC a few, a rack behind one address a few hundred.
 const PER_ADDRESS: usize = 512;
+/// And never more than one part in so many of what there is: with few descriptors, too, three others find
+/// a place.
+const SHARE_OF_ADDRESS: usize = 4;
 /// Each holds up to half a megabyte of buffers while it is busy.
 const OVER_ALL: usize = 8192;
+
+/// Lets this process have as many descriptors as it may: the soft limit, 1024 in most places, is for programs
+/// that use `select` (<https://0pointer.net/blog/file-descriptor-limits.html>).
+pub fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, ?current, ?maximum, "the limit of open files is not raised");
+    }
+}
 
 /// The connections that are open.
 #[derive(Debug)]
@@ -42,7 +59,8 @@ impl Connections {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
         let half = descriptors.map_or(OVER_ALL, |count| count / 2);
-        Connections::at_most(half.clamp(1, OVER_ALL).div_ceil(shares.max(1)), PER_ADDRESS)
+        let over_all = half.clamp(1, OVER_ALL).div_ceil(shares.max(1));
+        Connections::at_most(over_all, PER_ADDRESS.min(over_all.div_ceil(SHARE_OF_ADDRESS)))
     }
 
     fn at_most(over_all: usize, per_address: usize) -> Arc<Connections> {
@@ -92,11 +110,18 @@ impl Drop for Place {
 pub struct Limited<A> {
     pub inner: A,
     pub connections: Arc<Connections>,
+    pub pace: Pace,
+}
+
+impl<A> Limited<A> {
+    pub fn new(inner: A, connections: Arc<Connections>) -> Limited<A> {
+        Limited { inner, connections, pace: PACE }
+    }
 }
 
 impl<A, S> Accept<TcpStream, S> for Limited<A>
 where
-    A: Accept<TcpStream, S>,
+    A: Accept<Timed<TcpStream>, S>,
     A::Future: Send + 'static,
 {
     type Stream = A::Stream;
@@ -110,20 +135,25 @@ where
                 io::ErrorKind::ConnectionRefused.into()
             })
         });
+        let blocked = Arc::new(Blocked::default());
         // Without a place the stream is dropped here, which hangs up.
-        let accepted = place.map(|place| (self.inner.accept(stream, service), place));
+        let accepted = place.map(|place| {
+            let stream = Timed::new(stream, self.pace, blocked.clone());
+            (self.inner.accept(stream, service), place)
+        });
         Box::pin(async move {
             let (accepted, place) = accepted?;
             let (stream, inner) = accepted.await?;
-            Ok((stream, Held { inner, _place: Arc::new(place) }))
+            Ok((stream, Held { inner, blocked, _place: Arc::new(place) }))
         })
     }
 }
 
-/// A connection's service, which keeps its place.
+/// A connection's service, which keeps its place, and waits while its client has a response to read.
 #[derive(Debug, Clone)]
 pub struct Held<S> {
     inner: S,
+    blocked: Arc<Blocked>,
     _place: Arc<Place>,
 }
 
@@ -133,7 +163,10 @@ impl<S: Service<R>, R> Service<R> for Held<S> {
     type Future = S::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+        match self.blocked.poll_free(context) {
+            Poll::Ready(()) => self.inner.poll_ready(context),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn call(&mut self, request: R) -> S::Future {
@@ -143,6 +176,8 @@ impl<S: Service<R>, R> Service<R> for Held<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::Router;
     use axum_server::Handle;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,12 +200,63 @@ mod tests {
         assert!(connections.enter(peer("127.0.0.1")).is_none());
     }
 
+    #[test]
+    fn an_address_never_has_all_that_there_is() {
+        raise_descriptors();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        for shares in [1, 3, 100_000] {
+            let Connections { over_all, per_address, .. } = *Connections::of_this_process(shares);
+            assert!(per_address >= 1 && per_address <= PER_ADDRESS, "{per_address}");
+            assert!(over_all == 1 || per_address * 2 <= over_all, "{per_address} of {over_all}");
+        }
+    }
+
+    /// Requests on one connection whose client does not read: how many are served, and whether the connection
+    /// is closed in the end.
+    #[tokio::test]
+    async fn pipelined_requests_wait_for_their_client_and_one_that_stalls_is_cut() {
+        const BODY_BYTES: usize = 1 << 20;
+        let served = Arc::new(AtomicUsize::new(0));
+        let counted = served.clone();
+        let router = Router::new().route(
+            "/",
+            axum::routing::get(async move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                vec![7_u8; BODY_BYTES]
+            }),
+        );
+        let connections = Connections::at_most(8, 8);
+        let handle = Handle::<SocketAddr>::new();
+        let pace = Pace { window: std::time::Duration::from_secs(1), bytes: 64 << 10 };
+        let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
+            .map(|inner| Limited { inner, connections: connections.clone(), pace })
+            .handle(handle.clone());
+        let serving = tokio::spawn(server.serve(router.into_make_service()));
+        let address = handle.listening().await.unwrap();
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000);
+        client.write_all(&request).await.unwrap();
+        let is_free = async {
+            while connections.open.lock().unwrap().count > 0 || served.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let limit = std::time::Duration::from_secs(30);
+        tokio::time::timeout(limit, is_free).await.expect("the stalled connection is closed");
+        // What fits into the sockets' buffers of the two ends, a few megabytes, is sent; and one more waits.
+        let count = served.load(Ordering::SeqCst);
+        assert!(count < 20, "{count} of 1000 requests were served to a client that reads nothing");
+        serving.abort();
+    }
+
     #[tokio::test]
     async fn who_is_too_much_is_hung_up_on_and_finds_a_place_later() {
         let connections = Connections::at_most(1, 1);
         let handle = Handle::<SocketAddr>::new();
         let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-            .map(|inner| Limited { inner, connections })
+            .map(|inner| Limited::new(inner, connections))
             .handle(handle.clone());
         let router = Router::new().route("/", axum::routing::get(async || "hello"));
         let serving = tokio::spawn(server.serve(router.into_make_service()));

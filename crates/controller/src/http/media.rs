@@ -38,6 +38,8 @@ use crate::{App, probe_medium};
 const CHUNK_BYTES: usize = 128 << 10;
 /// Up to so many are read and sent as one.
 const AT_ONCE_MAX: u64 = 256 << 10;
+/// Reads of so much are not counted: they are as many as there are connections.
+const SMALL_BYTES: u64 = 64 << 10;
 /// Most of a reader's name that is remembered.
 const AGENT_CHARS_MAX: usize = 80;
 
@@ -53,7 +55,7 @@ pub async fn serve(
         return serve_probe(&app, &hash, &method, &headers);
     }
     if let Some(offered) = app.updates.offered_for(&hash) {
-        return serve_image(offered, &name, &method, &headers);
+        return serve_image(&app, offered, &name, &method, &headers);
     }
     let medium = app.store.medium(hash).await?.ok_or_else(unknown)?;
     if name != medium.kind.file_name() {
@@ -81,6 +83,11 @@ pub async fn serve(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
+        let is_small = part.length <= SMALL_BYTES;
+        let reading = match is_small {
+            true => None,
+            false => Some(app.readers.media.enter(&medium.job_id)?),
+        };
         let media = app.media.clone();
         let wanted = part.start..part.start + part.length;
         let pieces = pieces(&view, wanted);
@@ -95,7 +102,10 @@ pub async fn serve(
             at = bytes.end;
             media.count_read(&medium.job_id, medium.kind, bytes, Instant::now());
         });
-        Body::from_stream(counted)
+        match reading {
+            Some(reading) => Body::from_stream(reading.hold(counted)),
+            None => Body::from_stream(counted),
+        }
     };
     finish(part.answer, body)
 }
@@ -209,6 +219,7 @@ fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> 
 
 /// A firmware image: alive as long as its update is.
 fn serve_image(
+    app: &App,
     image: Arc<Offered>,
     name: &str,
     method: &Method,
@@ -224,10 +235,11 @@ fn serve_image(
     if method == Method::HEAD {
         return finish(part.answer, Body::empty());
     }
+    let reading = app.readers.media.enter(&image.sha256)?;
     let bytes = part.start..part.start + part.length;
     let piece = Piece { of: Content::File(image.path.clone()), bytes };
     let counted = chunks(vec![piece]).inspect_ok(move |chunk| image.count(chunk.len() as u64));
-    finish(part.answer, Body::from_stream(counted))
+    finish(part.answer, Body::from_stream(reading.hold(counted)))
 }
 
 /// An answer without its body, and which bytes of the medium belong there.

@@ -4,8 +4,11 @@
 mod about;
 mod access;
 mod actions;
+mod answers;
 mod artifacts;
 mod auth;
+mod bodies;
+mod caller;
 mod firmware;
 mod headers;
 mod health;
@@ -16,9 +19,12 @@ mod node;
 mod path;
 mod plan;
 mod problem;
+mod readers;
+mod refusals;
 mod registry;
 mod servers;
 mod sockets;
+mod stalled;
 mod throttle;
 mod webhook;
 
@@ -30,12 +36,19 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn_with_state, map_response, map_response_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
+pub use answers::Answers;
 pub use auth::Needs;
 use auth::{Gate, guard, may_change};
+pub use bodies::Bodies;
+pub use limits::raise_descriptors;
 use problem::{Refusal, refuse};
+pub use readers::{AllReaders, Reading};
+pub use refusals::Refusals;
+#[cfg(test)]
+pub use refusals::write_all as write_refusals;
 use registry::{Desk, Visitors};
 pub use sockets::serve;
 #[cfg(test)]
@@ -182,9 +195,9 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
         let gate = Gate { app: app.clone(), needs, path, is_noted };
         let answer = match needs {
             Needs::Nothing => answer,
-            Needs::Role(_) | Needs::AdminOrWebhook | Needs::Attempt => {
-                answer.route_layer(from_fn_with_state(gate, guard))
-            }
+            Needs::Role(_) | Needs::AdminOrWebhook | Needs::Attempt => answer
+                .route_layer(map_response_with_state(app.clone(), answers::bounded))
+                .route_layer(from_fn_with_state(gate, guard)),
         };
         let answer = match listeners {
             // A BMC may keep what it reads of a medium.
@@ -208,7 +221,8 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
     let router = match Visitors::of(serves) {
         None => router,
         Some(visitors) => {
-            let registry = ::registry::router(app.registry.clone());
+            let registry = ::registry::router(app.registry.clone())
+                .layer(map_response_with_state(app.clone(), answers::bounded));
             let desk = Desk { app, visitors };
             router.merge(registry.layer(from_fn_with_state(desk, registry::authorize)))
         }

@@ -3,21 +3,20 @@
 
 use api::node::Permit;
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, StatusCode, header};
 
 use super::auth::{Node, Session};
+use super::bodies::Taken;
 use super::problem::{Answer, Refusal, json, refuse};
 use crate::node::{self, Refused};
 use crate::store::{self, Unheard};
 use crate::{App, now_ms};
 
-type Body = Result<Bytes, BytesRejection>;
+type Body = Result<Taken, Refusal>;
 
 pub async fn hello(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    told(&app, node::hello(&app.store, &node.job, json(&body?)?, now_ms()).await)?;
+    told(&app, node::hello(&app.store, &node.job, json(&body?.bytes)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -34,7 +33,7 @@ pub async fn permit(
     State(app): State<App>,
     body: Body,
 ) -> Answer<Json<Permit>> {
-    let job = told(&app, node::permit(&app.store, speaker, json(&body?)?, now_ms()).await)?;
+    let job = told(&app, node::permit(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
     app.moved(&job);
     Ok(Json(Permit { granted: true }))
 }
@@ -44,7 +43,7 @@ pub async fn progress(
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    told(&app, node::progress(&app.store, speaker, json(&body?)?, now_ms()).await)?;
+    told(&app, node::progress(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -53,7 +52,9 @@ pub async fn log(
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    told(&app, node::log(&app.store, speaker, json(&body?)?, now_ms()).await)?;
+    // Its place is free when its lines are stored.
+    let body = body?;
+    told(&app, node::log(&app.store, speaker, json(&body.bytes)?, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -62,7 +63,7 @@ pub async fn result(
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    let moved = told(&app, node::result(&app.store, speaker, json(&body?)?, now_ms()).await)?;
+    let moved = told(&app, node::result(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
     if let Some(job) = moved {
         app.moved(&job);
     }

@@ -3,6 +3,7 @@
 //! every request, so that one that was taken away is gone at once.
 
 use api::access::Role;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -65,7 +66,9 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
     }
     let caller = Caller::of(request.headers(), request.extensions());
     if caller.wait(&app).is_err() {
-        return throttled();
+        let why =
+            "too many requests with wrong tokens came from this address; ask again in a minute";
+        return too_many(why, throttle::WINDOW.as_secs());
     }
     let access = access(&app, visitors, request.headers(), request.extensions()).await;
     let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
@@ -77,18 +80,31 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
         from: caller.address(),
         status: 0,
     });
+    let is_pull = request.method() == Method::GET && request.uri().path().contains("/blobs/");
+    let reading = match access.as_ref().filter(|_| is_pull) {
+        Some((_, access)) => match app.readers.pulls.enter(&access.who) {
+            Ok(reading) => Some(reading),
+            Err(_) => return too_many("too many blobs are pulled at once with this token", 2),
+        },
+        None => None,
+    };
     // Without an access the registry itself answers, with its challenge.
     if let Some((_, access)) = access {
         request.extensions_mut().insert(access);
     }
-    let judge = app.clone();
+    let (judge, from) = (app.clone(), caller.ip());
     let work = async move {
         let answer = next.run(request).await;
         caller.judge(&judge, answer.status());
-        answer
+        match reading {
+            Some(reading) => {
+                answer.map(|body| Body::from_stream(reading.hold(body.into_data_stream())))
+            }
+            None => answer,
+        }
     };
     match deed {
-        Some(deed) => carry_out(app, deed, true, work).await,
+        Some(deed) => carry_out(app, deed, from, true, work).await,
         None => work.await,
     }
 }
@@ -104,12 +120,9 @@ fn publishes(request: &Request) -> bool {
 }
 
 /// In the form of the registry's errors (distribution-spec, Error Codes).
-fn throttled() -> Response {
-    let error = serde_json::json!({"errors": [{
-        "code": "TOOMANYREQUESTS",
-        "message": "too many requests with wrong tokens came from this address; ask again in a minute"
-    }]});
-    let wait = [(header::RETRY_AFTER, throttle::WINDOW.as_secs().to_string())];
+fn too_many(message: &str, wait_secs: u64) -> Response {
+    let error = serde_json::json!({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]});
+    let wait = [(header::RETRY_AFTER, wait_secs.to_string())];
     (StatusCode::TOO_MANY_REQUESTS, wait, axum::Json(error)).into_response()
 }
 
@@ -182,6 +195,8 @@ pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, stor
     let mut needed = Vec::new();
     for status in ["queued", "provisioning", "succeeded", "failed"] {
         for job in app.store.jobs(Some(status.to_owned()), None, None, usize::MAX >> 1).await? {
+            // One recipe at a time in memory: the list has none.
+            let job = app.store.job(&job.id).await?;
             if let Some(Grant::Artifact { repository, digest }) = artifact(app, &job) {
                 needed.push((repository, digest));
             }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{Connections, Limited};
-use super::{artifacts, router};
+use super::{access, artifacts, refusals, router};
 use crate::App;
 use crate::clients::Verifier;
 use crate::keys::Keys;
@@ -29,6 +29,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// A client that has not sent the head of its next request by then is gone, or holds connections open
 /// for no good reason. Machines that boot read in bursts: they connect again.
 const HEAD_MAX: Duration = Duration::from_secs(120);
+
+/// Of one connection, for a request's head, for parts of its body, and for a response: 400 KiB if nothing is
+/// said. The longest heads have a token of an identity provider, of 16 KiB or less.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// A socket that is bound: its address is the one that clients find.
 pub struct Open {
@@ -46,9 +50,13 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
         stop_signal().await;
         stopper.cancel();
     });
-    let tending = tokio::spawn(artifacts::tend(app.clone()));
-    let served = serve_on(app, open, stop).await;
-    tending.abort();
+    let mut tending = JoinSet::new();
+    tending.spawn(artifacts::tend(app.clone()));
+    tending.spawn(access::tend(app.clone()));
+    tending.spawn(refusals::run(app.clone()));
+    let served = serve_on(app.clone(), open, stop).await;
+    tending.shutdown().await;
+    refusals::write_all(&app).await;
     served
 }
 
@@ -114,22 +122,23 @@ async fn serve_one(
     match tls {
         None => {
             let server = axum_server::from_tcp(listener)?.http1_only().handle(handle);
-            let mut server = server.map(|inner| Limited { inner, connections });
+            let mut server = server.map(|inner| Limited::new(inner, connections));
             bound(server.http_builder(), HEAD_MAX);
             Ok(server.serve(service).await?)
         }
         Some(tls) => {
             let server = axum_server::from_tcp_rustls(listener, tls)?.http1_only().handle(handle);
-            let mut server = server.map(|inner| Limited { inner, connections });
+            let mut server = server.map(|inner| Limited::new(inner, connections));
             bound(server.http_builder(), HEAD_MAX);
             Ok(server.serve(service).await?)
         }
     }
 }
 
-/// How long a connection may say nothing.
+/// How long a connection may say nothing, and how much of what it says or is to read is in memory.
 fn bound(server: &mut Builder<TokioExecutor>, head_max: Duration) {
-    server.http1().timer(TokioTimer::new()).header_read_timeout(head_max);
+    let mut http1 = server.http1();
+    http1.timer(TokioTimer::new()).header_read_timeout(head_max).max_buf_size(BUFFER_BYTES_MAX);
 }
 
 /// What clients are shown, and asked for.

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Who sent too many wrong tokens waits. Tokens have 256 random bits and are not guessed; this keeps a
-//! script with an old token, or one that tries, from filling the log and asking the database for ever.
+//! script with an old token, or one that tries, from filling the log and asking the database for ever. So does
+//! a token that is good and is refused again and again: for want of a role (403), or as its attempt is over
+//! (410).
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +15,10 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// Wrong tokens from one address in one window. More than a person mistypes; a rack behind one address
 /// whose attempts have just ended sends a few each.
 pub const FAILURES_MAX: u32 = 60;
-/// Addresses that are remembered: a megabyte or so.
+/// Refusals of one good token in one window. A page that shows what its reader may not see asks a few times a
+/// second; what refusals leave behind is bounded besides (`refusals`).
+pub const REFUSALS_MAX: u32 = 600;
+/// Addresses, and tokens, that are remembered: a megabyte or so each.
 const ADDRESSES_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -21,23 +27,58 @@ struct Window {
     failures: u32,
 }
 
-/// Wrong tokens by where they came from.
+/// Failures by whose they are.
+#[derive(Debug)]
+struct Windows<K>(Mutex<HashMap<K, Window>>);
+
+impl<K> Default for Windows<K> {
+    fn default() -> Windows<K> {
+        Windows(Mutex::default())
+    }
+}
+
+/// Wrong tokens by where they came from, and refusals of good ones by the token.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    windows: Mutex<HashMap<IpAddr, Window>>,
+    windows: Windows<IpAddr>,
+    tokens: Windows<Credential>,
 }
+
+/// SHA-256 of what a request proves itself with.
+pub type Credential = Vec<u8>;
 
 impl Throttle {
     /// How long this address has to wait, if it has to.
     pub fn wait(&self, from: IpAddr, now: Instant) -> Option<Duration> {
-        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.get(&network(from))?;
-        let left = (window.began + WINDOW).checked_duration_since(now)?;
-        (window.failures >= FAILURES_MAX && !left.is_zero()).then_some(left)
+        self.windows.wait(&network(from), FAILURES_MAX, now)
     }
 
     pub fn failed(&self, from: IpAddr, now: Instant) {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        self.windows.failed(network(from), now);
+    }
+
+    /// How long this credential has to wait, if it has to. Others from its address do not: a rack behind one
+    /// has attempts that are over and some that are not.
+    pub fn wait_of(&self, credential: &Credential, now: Instant) -> Option<Duration> {
+        self.tokens.wait(credential, REFUSALS_MAX, now)
+    }
+
+    /// It may not do this, or nothing any more.
+    pub fn refused(&self, credential: Credential, now: Instant) {
+        self.tokens.failed(credential, now);
+    }
+}
+
+impl<K: Eq + Hash> Windows<K> {
+    fn wait(&self, key: &K, most: u32, now: Instant) -> Option<Duration> {
+        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = windows.get(key)?;
+        let left = (window.began + WINDOW).checked_duration_since(now)?;
+        (window.failures >= most && !left.is_zero()).then_some(left)
+    }
+
+    fn failed(&self, key: K, now: Instant) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |window: &Window| now.duration_since(window.began) >= WINDOW;
         if windows.len() >= ADDRESSES_MAX {
             windows.retain(|_, window| !is_over(window));
@@ -46,7 +87,7 @@ impl Throttle {
             // So many at once is an attack; forgetting them lets them try 60 times more each.
             windows.clear();
         }
-        let window = windows.entry(network(from)).or_insert(Window { began: now, failures: 0 });
+        let window = windows.entry(key).or_insert(Window { began: now, failures: 0 });
         if is_over(window) {
             *window = Window { began: now, failures: 0 };
         }
@@ -55,7 +96,7 @@ impl Throttle {
 }
 
 /// One customer has a whole /64 of IPv6 (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -90,6 +131,21 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_is_refused_waits_and_no_other_does() {
+        let throttle = Throttle::default();
+        let now = Instant::now();
+        let (dead, good) = (vec![1; 32], vec![2; 32]);
+        for _ in 0..REFUSALS_MAX {
+            assert_eq!(throttle.wait_of(&dead, now), None);
+            throttle.refused(dead.clone(), now);
+        }
+        assert_eq!(throttle.wait_of(&dead, now), Some(WINDOW));
+        assert_eq!(throttle.wait_of(&good, now), None);
+        assert_eq!(throttle.wait("192.0.2.1".parse().unwrap(), now), None);
+        assert_eq!(throttle.wait_of(&dead, now + WINDOW), None);
+    }
+
+    #[test]
     fn those_whose_windows_are_over_are_forgotten_before_those_who_wait() {
         let throttle = Throttle::default();
         let (now, second) = (Instant::now(), Duration::from_secs(1));
@@ -102,7 +158,7 @@ mod tests {
         }
         throttle.failed(other, now + WINDOW);
         assert_eq!(throttle.wait(bad, now + WINDOW), Some(second));
-        assert_eq!(throttle.windows.lock().unwrap().len(), 2);
+        assert_eq!(throttle.windows.0.lock().unwrap().len(), 2);
     }
 
     #[test]
@@ -112,6 +168,6 @@ mod tests {
         for number in 0..3 * u32::try_from(ADDRESSES_MAX).unwrap() {
             throttle.failed(IpAddr::V4(number.into()), now);
         }
-        assert!(throttle.windows.lock().unwrap().len() <= ADDRESSES_MAX);
+        assert!(throttle.windows.0.lock().unwrap().len() <= ADDRESSES_MAX);
     }
 }

@@ -4,15 +4,40 @@
 //!
 //! ```text
 //! begin_deed ─▶ (the change) ─▶ record          one entry, with the answer's status
+//!            ─▶ refused like one before ─▶ forget_begun        counted: http/refusals.rs
 //!            ─▶ the process ends ─▶ record_interrupted, at the next start: one entry, with status 0
 //! ```
+//!
+//! The oldest entries go by age and by number ([`Store::trim_audit`]). Of those that went the last one's hash is
+//! kept, here and in an entry of its own: with it the rest is verified as before.
 
-use api::access::{AUDIT_BEGINNING, AuditEntry};
+use api::access::{AUDIT_BEGINNING, AUDIT_REMOVER, AUDIT_ROUTE, AuditAnchor, AuditEntry};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Db, Error, Store};
 use crate::keys::sha256;
+use crate::node::bounded;
 use crate::timestamp;
+
+/// Of a name and of a target in bytes: with them an entry has 1 KiB at most. An identity provider's names of
+/// people are shorter, and so are paths of the API.
+const WHO_BYTES_MAX: usize = 256;
+const TARGET_BYTES_MAX: usize = 512;
+/// The newest entries stay however old they are, unless they are too many: a clock that is set wrong must not
+/// empty the log.
+const KEPT_MIN: u64 = 10_000;
+/// Entries that go in one transaction: some ten milliseconds.
+const TRIM_BATCH: u64 = 20_000;
+/// An age is exceeded by so much before entries go, so that a day has one entry of that at most.
+const TRIM_SLACK_MS: i64 = 24 * 3600 * 1000;
+
+/// Which entries stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Entries of before this time may go.
+    pub since: i64,
+    pub entries_max: u64,
+}
 
 /// What a request changed, or was to.
 #[derive(Debug, Clone)]
@@ -38,6 +63,7 @@ fn entry(row: &Row) -> rusqlite::Result<AuditEntry> {
         from: row.get(7)?,
         status: row.get(8)?,
         hash: row.get(9)?,
+        repeats: row.get(10)?,
     })
 }
 
@@ -66,11 +92,33 @@ impl Store {
         .await
     }
 
+    /// Adds one entry for so many requests.
+    pub async fn record_repeats(&self, deed: Deed, repeats: u64, now: i64) -> Result<(), Error> {
+        self.write(move |db| {
+            append(db, AuditEntry { repeats: Some(repeats), ..entry_of(deed, now) }).map(drop)
+        })
+        .await
+    }
+
+    /// What had begun is counted with others of its kind.
+    pub async fn forget_begun(&self, id: i64) -> Result<(), Error> {
+        self.write(move |db| {
+            db.execute("DELETE FROM begun_deeds WHERE id = ?1", [id])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes some of the oldest entries that need not stay; answers how many.
+    pub async fn trim_audit(&self, keep: Retention, now: i64) -> Result<u64, Error> {
+        self.write(move |db| trim(db, keep, now)).await
+    }
+
     /// Adds an entry for each request that the end of the process interrupted; answers how many.
     pub async fn record_interrupted(&self) -> Result<usize, Error> {
         self.write(|db| {
             let mut query = db.prepare(
-                "SELECT 0, at, who, role, method, route, target, origin, 0, ''
+                "SELECT 0, at, who, role, method, route, target, origin, 0, '', NULL
                  FROM begun_deeds ORDER BY id",
             )?;
             let begun: Vec<AuditEntry> = query.query_map([], entry)?.collect::<Result<_, _>>()?;
@@ -84,39 +132,63 @@ impl Store {
         .await
     }
 
-    /// At most `limit` entries after `after`, oldest first.
-    pub async fn audit(&self, after: i64, limit: i64) -> Result<Vec<AuditEntry>, Error> {
+    /// At most `limit` entries after `after`, oldest first, and the anchor if the log's first one is there.
+    pub async fn audit_page(
+        &self,
+        after: i64,
+        limit: i64,
+    ) -> Result<(Vec<AuditEntry>, Option<AuditAnchor>), Error> {
         self.read(move |db| {
+            // One statement, so that both are of one moment.
             let mut query = db.prepare(
-                "SELECT seq, at, who, role, method, route, target, origin, status, hash
-                 FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                "SELECT audit.seq, at, who, role, method, route, target, origin, status, audit.hash,
+                 repeats, audit_removed.seq, audit_removed.hash
+                 FROM audit LEFT JOIN audit_removed ON only = 1
+                 WHERE audit.seq > ?1 ORDER BY audit.seq LIMIT ?2",
             )?;
-            let rows = query.query_map([after, limit], entry)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let rows = query.query_map([after, limit], |row| {
+                let (seq, hash): (Option<u64>, Option<String>) = (row.get(11)?, row.get(12)?);
+                let anchor = seq.zip(hash).map(|(seq, hash)| AuditAnchor { seq, hash });
+                Ok((entry(row)?, anchor))
+            })?;
+            let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+            let first = rows.first().cloned();
+            let anchor = first
+                .and_then(|(entry, anchor)| anchor.filter(|anchor| anchor.seq + 1 == entry.seq));
+            Ok((rows.into_iter().map(|(entry, _)| entry).collect(), anchor))
         })
         .await
+    }
+
+    #[cfg(test)]
+    pub async fn audit(&self, after: i64, limit: i64) -> Result<Vec<AuditEntry>, Error> {
+        Ok(self.audit_page(after, limit).await?.0)
     }
 }
 
 /// Adds what was done at this time.
 pub(super) fn append_deed(db: &Db, deed: Deed, now: i64) -> Result<(), Error> {
-    let entry = AuditEntry {
+    append(db, entry_of(deed, now)).map(drop)
+}
+
+fn entry_of(deed: Deed, now: i64) -> AuditEntry {
+    AuditEntry {
         seq: 0,
         at: timestamp(now),
-        who: deed.who,
+        who: bounded(deed.who, WHO_BYTES_MAX),
         role: deed.role.to_owned(),
         method: deed.method,
         route: deed.route,
-        target: deed.target,
+        target: bounded(deed.target, TARGET_BYTES_MAX),
         from: deed.from,
         status: deed.status,
+        repeats: None,
         hash: String::new(),
-    };
-    append(db, entry)
+    }
 }
 
-/// With the next number, and the hash that follows from it.
-fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
+/// With the next number, which it answers, and the hash that follows from it.
+fn append(db: &Db, mut entry: AuditEntry) -> Result<u64, Error> {
     let last = db
         .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))
@@ -126,8 +198,8 @@ fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
     entry.seq = seq + 1;
     entry.hash = hex::encode(sha256(entry.hashed_text(&before).as_bytes()));
     db.execute(
-        "INSERT INTO audit (seq, at, who, role, method, route, target, origin, status, hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO audit (seq, at, who, role, method, route, target, origin, status, hash, repeats)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             entry.seq,
             entry.at.as_millisecond(),
@@ -138,8 +210,135 @@ fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
             entry.target,
             entry.from,
             entry.status,
-            entry.hash
+            entry.hash,
+            entry.repeats
         ],
     )?;
-    Ok(())
+    Ok(entry.seq)
+}
+
+fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
+    let ends: Option<(u64, i64)> = db
+        .query_row("SELECT seq, at FROM audit ORDER BY seq LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((first, oldest)) = ends else { return Ok(0) };
+    let last: u64 = db.query_row("SELECT max(seq) FROM audit", [], |row| row.get(0))?;
+    let mut upto = 0;
+    if oldest < keep.since.saturating_sub(TRIM_SLACK_MS) {
+        let young: Option<u64> = db
+            .query_row(
+                "SELECT seq FROM audit WHERE at >= ?1 ORDER BY seq LIMIT 1",
+                [keep.since],
+                |row| row.get(0),
+            )
+            .optional()?;
+        upto = young.map_or(last, |young| young - 1).min(last.saturating_sub(KEPT_MIN));
+    }
+    if last + 1 - first > keep.entries_max {
+        // Some more, so that not each new entry brings a removal.
+        upto = upto.max(last - keep.entries_max / 8 * 7);
+    }
+    let upto = upto.min(first + TRIM_BATCH - 1);
+    if upto < first {
+        return Ok(0);
+    }
+    let hash = db.query_row("SELECT hash FROM audit WHERE seq = ?1", [upto], |row| row.get(0))?;
+    let anchor = AuditAnchor { seq: upto, hash };
+    let deed = Deed {
+        who: AUDIT_REMOVER.into(),
+        role: "controller",
+        method: "DELETE".into(),
+        route: AUDIT_ROUTE.into(),
+        target: anchor.to_target(),
+        from: None,
+        status: 204,
+    };
+    append_deed(db, deed, now)?;
+    db.execute("DELETE FROM audit WHERE seq <= ?1", [upto])?;
+    db.execute(
+        "INSERT INTO audit_removed VALUES (1, ?1, ?2)
+         ON CONFLICT DO UPDATE SET seq = ?1, hash = ?2",
+        params![upto, anchor.hash],
+    )?;
+    Ok(upto + 1 - first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::rows::at_once;
+
+    fn deed(status: u16) -> Deed {
+        Deed {
+            who: "ann".into(),
+            role: "admin",
+            method: "POST".into(),
+            route: "/api/v1/jobs".into(),
+            target: String::new(),
+            from: None,
+            status,
+        }
+    }
+
+    /// A store with so many entries, one a day.
+    fn daily(count: i64) -> Store {
+        let store = Store::in_memory().unwrap();
+        for day in 0..count {
+            at_once(store.record(deed(200), None, day * TRIM_SLACK_MS)).unwrap();
+        }
+        store
+    }
+
+    /// Follows the log as `shoal audit verify` does: the number of entries that are left, and of the first.
+    fn verified(store: &Store) -> (usize, u64) {
+        let (entries, anchor) = at_once(store.audit_page(0, 100_000)).unwrap();
+        let first = entries[0].seq;
+        let (mut seq, mut hash) = match &anchor {
+            Some(anchor) => (anchor.seq, anchor.hash.clone()),
+            None => (0, AUDIT_BEGINNING.to_owned()),
+        };
+        for entry in &entries {
+            let follows = hex::encode(sha256(entry.hashed_text(&hash).as_bytes()));
+            assert_eq!((entry.seq, &entry.hash), (seq + 1, &follows));
+            (seq, hash) = (entry.seq, entry.hash.clone());
+        }
+        let told = entries.iter().filter_map(AuditEntry::removed).next_back();
+        assert_eq!(told, anchor, "the log itself tells where it begins");
+        (entries.len(), first)
+    }
+
+    #[test]
+    fn old_entries_go_and_the_rest_is_verified_from_the_anchor() {
+        let many = i64::try_from(KEPT_MIN).unwrap();
+        let store = daily(many + 100);
+        let keep = |since_day: i64, entries_max| Retention {
+            since: since_day * TRIM_SLACK_MS,
+            entries_max,
+        };
+        let trim = |keep| at_once(store.trim_audit(keep, 0)).unwrap();
+        assert_eq!(verified(&store), (10_100, 1));
+        // Neither is one day more a reason, nor do the newest go.
+        assert_eq!(trim(keep(1, 1_000_000)), 0);
+        assert_eq!(trim(keep(60, 1_000_000)), 60);
+        assert_eq!(verified(&store), (10_041, 61));
+        assert_eq!(trim(keep(60, 1_000_000)), 0);
+        assert_eq!(trim(keep(1_000_000, 1_000_000)), 41);
+        assert_eq!(verified(&store), (10_001, 102));
+        // By number, also among the newest.
+        assert_eq!(trim(keep(0, 10_001)), 0);
+        assert_eq!(trim(keep(0, 800)), 9301);
+        assert_eq!(verified(&store), (701, 9403));
+        assert_eq!(trim(keep(0, 800)), 0);
+    }
+
+    #[test]
+    fn an_entry_is_short_whatever_it_is_about() {
+        let store = Store::in_memory().unwrap();
+        let long = Deed { who: "é".repeat(9999), target: "x".repeat(9999), ..deed(403) };
+        at_once(store.record(long, None, 0)).unwrap();
+        let entry = at_once(store.audit(0, 9)).unwrap().remove(0);
+        assert_eq!((entry.who.len(), entry.target.len()), (WHO_BYTES_MAX, TARGET_BYTES_MAX));
+    }
 }

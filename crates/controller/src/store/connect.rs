@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0008_machine_uuid.sql"),
     include_str!("../../migrations/0009_begun_deeds.sql"),
     include_str!("../../migrations/0010_invariants.sql"),
+    include_str!("../../migrations/0011_bounds.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -10,10 +10,12 @@ use api::node::{PermitRequest, Progress};
 use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::said::{event_bytes, say};
 use super::{Db, Error, Store, media};
 
-/// Events of one job; a machine that logs without end stops being recorded, not served.
-const EVENTS_MAX: u64 = 20_000;
+/// Events of one job that are neither its machine's (`said.rs`) nor move it: what the driver tries. Tries are
+/// counted and have longer and longer pauses; it never has so many.
+const OWN_EVENTS_MAX: u64 = 20_000;
 
 /// A job as stored.
 #[derive(Debug, Clone)]
@@ -79,6 +81,11 @@ pub struct Applied {
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
     media_plan, unsettled_until FROM jobs";
+
+/// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
+fn select_brief() -> String {
+    SELECT.replacen(" recipe,", " '' AS recipe,", 1)
+}
 
 fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text).map_err(|error| {
@@ -163,16 +170,39 @@ pub(super) struct Line<'a> {
     pub event: Option<&'a Event>,
 }
 
+/// Adds an event that the controller causes.
 pub(super) fn tell(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+    // What moves the job is always told.
+    if line.event.is_none() {
+        let own: u64 = db.query_row(
+            "SELECT (SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1)
+             - said_rows - said_dropped FROM jobs WHERE id = ?1",
+            [&job.id],
+            |row| row.get(0),
+        )?;
+        if own >= OWN_EVENTS_MAX {
+            return Ok(());
+        }
+    }
+    insert(db, job, line, now)
+}
+
+pub(super) fn insert(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
     let seq: u64 = db.query_row(
         "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
         [&job.id],
         |row| row.get(0),
     )?;
-    // What moves the job is always told.
-    if seq > EVENTS_MAX && line.event.is_none() {
-        return Ok(());
-    }
+    insert_at(db, job, seq, line, now)
+}
+
+pub(super) fn insert_at(
+    db: &Db,
+    job: &JobRow,
+    seq: u64,
+    line: &Line,
+    now: i64,
+) -> Result<(), Error> {
     let event = line.event.map(serde_json::to_string).transpose()?;
     db.execute(
         "INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -392,9 +422,10 @@ impl Store {
     ) -> Result<Vec<JobRow>, Error> {
         self.read(move |db| {
             let sql = format!(
-                "{SELECT} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR server_serial = ?2)
+                "{} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR server_serial = ?2)
                  AND (?3 IS NULL OR (created_at, id) < (SELECT created_at, id FROM jobs WHERE id = ?3))
-                 ORDER BY created_at DESC, id DESC LIMIT ?4"
+                 ORDER BY created_at DESC, id DESC LIMIT ?4",
+                select_brief()
             );
             let mut query = db.prepare(&sql)?;
             let rows = query.query_map(params![status, serial, before, limit], job_row)?;
@@ -418,32 +449,49 @@ impl Store {
         .await
     }
 
-    pub async fn events(&self, id: &str, after: u64, limit: usize) -> Result<Vec<JobEvent>, Error> {
+    /// A job's events after this one: at most `rows` of them, and at least one if there is one, but no
+    /// more than about `bytes` as JSON.
+    pub async fn events_page(
+        &self,
+        id: &str,
+        after: u64,
+        rows: usize,
+        bytes: u64,
+    ) -> Result<Vec<JobEvent>, Error> {
         let id = id.to_owned();
+        // A number that no event has.
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
         self.read(move |db| {
             get(db, &id)?;
             let mut query = db.prepare(
                 "SELECT seq, at, kind, message, status, step FROM job_events
                  WHERE job_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             )?;
-            let rows = query.query_map(params![id, after, limit], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
-            })?;
+            let mut found = query.query(params![id, after, rows])?;
             let mut events = Vec::new();
-            for row in rows {
-                let (seq, at, kind, message, status, step): (_, i64, _, _, String, _) = row?;
-                events.push(JobEvent {
-                    seq,
-                    at: crate::timestamp(at),
-                    kind,
-                    message,
-                    status: serde_json::from_value(status.into())?,
-                    step,
-                });
+            let mut left = bytes;
+            while left > 0
+                && let Some(row) = found.next()?
+            {
+                let event = JobEvent {
+                    seq: row.get(0)?,
+                    at: crate::timestamp(row.get(1)?),
+                    kind: row.get(2)?,
+                    message: row.get(3)?,
+                    status: serde_json::from_value(row.get::<_, String>(4)?.into())?,
+                    step: row.get(5)?,
+                };
+                left = left.saturating_sub(event_bytes(&event.message, event.step.as_deref()));
+                events.push(event);
             }
             Ok(events)
         })
         .await
+    }
+
+    #[cfg(test)]
+    pub async fn events(&self, id: &str, after: u64, rows: usize) -> Result<Vec<JobEvent>, Error> {
+        self.events_page(id, after, rows, u64::MAX).await
     }
 
     /// The events that moved the job, in order: folded from `Queued` they give its state.
@@ -464,8 +512,10 @@ impl Store {
     /// life before asked a BMC for may come until `unsettled_until`.
     pub async fn resume_all(&self, now: i64, unsettled_until: i64) -> Result<usize, Error> {
         self.write(move |db| {
-            let mut query =
-                db.prepare(&format!("{SELECT} WHERE status <> 'complete' AND due_at IS NULL"))?;
+            let mut query = db.prepare(&format!(
+                "{} WHERE status <> 'complete' AND due_at IS NULL",
+                select_brief()
+            ))?;
             let jobs: Vec<JobRow> = query.query_map([], job_row)?.collect::<Result<_, _>>()?;
             let mut resumed = 0;
             for job in jobs {
@@ -509,7 +559,8 @@ impl Store {
     /// The attempts whose media are in use.
     pub async fn attempts_with_media(&self) -> Result<HashSet<String>, Error> {
         self.read(|db| {
-            let mut query = db.prepare(&format!("{SELECT} WHERE status <> 'complete'"))?;
+            let mut query =
+                db.prepare(&format!("{} WHERE status <> 'complete'", select_brief()))?;
             let jobs: Vec<JobRow> = query.query_map([], job_row)?.collect::<Result<_, _>>()?;
             let used = jobs.into_iter().filter(|job| job.state.uses_media());
             Ok(used.map(|job| job.attempt).collect())
@@ -521,8 +572,9 @@ impl Store {
     pub async fn jobs_awaiting_machine(&self) -> Result<Vec<JobRow>, Error> {
         self.read(|db| {
             let mut query = db.prepare(&format!(
-                "{SELECT} WHERE status = 'provisioning' AND hello_at IS NULL
-                 AND json_extract(state, '$.provisioning') = 'awaiting_machine'"
+                "{} WHERE status = 'provisioning' AND hello_at IS NULL
+                 AND json_extract(state, '$.provisioning') = 'awaiting_machine'",
+                select_brief()
             ))?;
             let rows = query.query_map([], job_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -576,7 +628,7 @@ impl Store {
     /// Jobs whose present state is overdue.
     pub async fn overdue(&self, now: i64) -> Result<Vec<JobRow>, Error> {
         self.read(move |db| {
-            let mut query = db.prepare(&format!("{SELECT} WHERE deadline_at <= ?1"))?;
+            let mut query = db.prepare(&format!("{} WHERE deadline_at <= ?1", select_brief()))?;
             let rows = query.query_map([now], job_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -660,7 +712,7 @@ impl Store {
         .await
     }
 
-    /// A line of the story that moves nothing.
+    /// How a machine's boot goes, by what its BMC reads and says.
     pub async fn note(
         &self,
         id: &str,
@@ -672,12 +724,8 @@ impl Store {
         let id = id.to_owned();
         self.write(move |db| {
             let job = get(db, &id)?;
-            tell(
-                db,
-                &job,
-                &Line { kind, message: &message, step: step.as_deref(), event: None },
-                now,
-            )
+            let line = Line { kind, message: &message, step: step.as_deref(), event: None };
+            say(db, &job, &[line], now)
         })
         .await
     }

@@ -20,6 +20,7 @@ mod jobs;
 mod media;
 mod reports;
 mod reserve;
+mod said;
 pub mod sealed;
 mod servers;
 mod tokens;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
-pub use audit::Deed;
+pub use audit::{Deed, Retention};
 pub use connect::lock;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};

@@ -7,6 +7,7 @@ use job::{Event, Failure, Outcome, Stage, State, deadline_secs};
 use rusqlite::{OptionalExtension, params};
 
 use super::jobs::{JobRow, Line, SELECT, apply, get, get_attempt, job_row, tell};
+use super::said::say;
 use super::{Db, Error, Store};
 
 /// What became of a webhook.
@@ -166,7 +167,7 @@ impl Store {
             if let Some(refused) = refused {
                 if let Unheard::WrongMachine(why) | Unheard::PermitTaken(why) = &refused {
                     let line = Line { kind: "permit_refused", message: why, ..Line::default() };
-                    tell(db, &job, &line, now)?;
+                    say(db, &job, &[line], now)?;
                 }
                 return Ok(Err(refused));
             }
@@ -209,7 +210,7 @@ impl Store {
                     step: Some(&progress.step),
                     event: None,
                 };
-                tell(db, &job, &line, now)?;
+                say(db, &job, &[line], now)?;
             }
             Ok(Ok(()))
         })
@@ -234,10 +235,10 @@ impl Store {
                 params![job.id, log.seq],
             )? == 1;
             if is_new {
-                for message in &log.lines {
-                    let line = Line { kind: "log", message, step: Some(&log.step), event: None };
-                    tell(db, &job, &line, now)?;
-                }
+                let line =
+                    |message| Line { kind: "log", message, step: Some(&log.step), event: None };
+                let lines: Vec<Line> = log.lines.iter().map(|message| line(message)).collect();
+                say(db, &job, &lines, now)?;
             }
             Ok(Ok(()))
         })
@@ -304,7 +305,12 @@ impl Store {
                 let moved = apply(db, &job, &Event::Reported(outcome), &message, now)?;
                 Delivered::Now(Box::new(moved))
             };
-            if let Some(delivery) = &delivery_id {
+            let count: u64 = db.query_row(
+                "SELECT count(*) FROM deliveries WHERE job_id = ?1",
+                [&job.id],
+                |row| row.get(0),
+            )?;
+            if let Some(delivery) = delivery_id.as_ref().filter(|_| count < DELIVERIES_MAX) {
                 db.execute(
                     "INSERT INTO deliveries VALUES (?1, ?2, ?3)",
                     params![serial, delivery, job.id],
@@ -328,6 +334,12 @@ fn other_uuid(db: &Db, job: &JobRow, request: &PermitRequest) -> Result<Option<S
     Ok(is_other.then_some(told))
 }
 
+/// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.
+const DELIVERIES_MAX: u64 = 100;
+/// Boots of one attempt that may say hello. A machine that needs more does not come to its permit; and whoever
+/// else knows the attempt's token must not fill the database.
+const BOOTS_MAX: u64 = 16;
+
 /// The first hello of a boot. After the permit it tells that the boot which had that is gone.
 fn start_session(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<Heard<JobRow>, Error> {
     if job.permit.is_some() {
@@ -335,6 +347,17 @@ fn start_session(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<Heard<J
         let reason =
             "another boot said hello while the disk was being written: the machine restarted";
         return end(db, job, "node.restarted", reason, now);
+    }
+    let boots: u64 =
+        db.query_row("SELECT count(*) FROM node_sessions WHERE job_id = ?1", [&job.id], |row| {
+            row.get(0)
+        })?;
+    if boots >= BOOTS_MAX {
+        let reason = format!(
+            "more than {BOOTS_MAX} boots said hello and none asked for a permit: the machine restarts again and \
+             again, or somebody else knows this attempt's token"
+        );
+        return end(db, job, "node.too-many-boots", &reason, now);
     }
     db.execute(
         "INSERT INTO node_sessions VALUES (?1, ?2, ?3, ?4)",
@@ -346,10 +369,10 @@ fn start_session(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<Heard<J
          progress_seq = 0, log_seq = 0 WHERE id = ?1",
         params![job.id, now, boot.boot_id],
     )?;
-    tell(db, job, &Line { kind: "hello", message: &boot.message, ..Line::default() }, now)?;
+    say(db, job, &[Line { kind: "hello", message: &boot.message, ..Line::default() }], now)?;
     if job.boot_id.is_some() {
         let message = "this is another boot: the session of the boot before is over";
-        tell(db, job, &Line { kind: "session_replaced", message, ..Line::default() }, now)?;
+        say(db, job, &[Line { kind: "session_replaced", message, ..Line::default() }], now)?;
     }
     touch(db, job, now)?;
     Ok(Ok(get(db, &job.id)?))

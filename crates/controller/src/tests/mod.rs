@@ -7,6 +7,7 @@ mod artifacts;
 mod backup;
 mod bad_input;
 pub mod bmc;
+mod bounds;
 mod disk_full;
 mod firmware;
 mod fleet;
@@ -188,6 +189,7 @@ fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Set
         clients: Default::default(),
         oidc: Default::default(),
         registry: Default::default(),
+        audit: Default::default(),
         dangerously_plain_http: true,
         dangerously_plain_media: false,
         dangerously_no_auth: false,

@@ -9,7 +9,7 @@ use api::node::{Log, Progress};
 use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
-use crate::store::{Deed, Error, MediumKind, Speaker, Store, TokenRow};
+use crate::store::{Deed, Error, MediumKind, Retention, Speaker, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
 type Ask = Box<dyn Fn(&Store, i64) -> Result<(), Error>>;
@@ -93,7 +93,13 @@ fn life() -> Vec<(&'static str, Ask)> {
         ask("record", async |store, now| store.record(deed(), Some(1), now).await),
         ask("begin_deed", async |store, now| store.begin_deed(deed(), now).await),
         ask("record_interrupted", async |store, _| store.record_interrupted().await),
-        ask("audit", async |store, _| store.audit(0, 10).await),
+        ask("audit_page", async |store, _| store.audit_page(0, 10).await),
+        ask("begin_deed", async |store, now| store.begin_deed(deed(), now).await),
+        ask("forget_begun", async |store, _| store.forget_begun(3).await),
+        ask("record_repeats", async |store, now| store.record_repeats(deed(), 7, now).await),
+        ask("trim_audit", async |store, now| {
+            store.trim_audit(Retention { since: 0, entries_max: 2 }, now).await
+        }),
         ask("create_token", async |store, _| store.create_token(token("t1")).await),
         ask("take_tokens", async |store, _| {
             store.take_tokens(vec![token("t1"), token("t2")]).await

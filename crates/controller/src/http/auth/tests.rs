@@ -2,10 +2,12 @@
 //! Who asks, as headers and addresses tell; and what is noted of requests that break off, that cannot be
 //! noted, or that nobody reads to their end.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::ConnectInfo;
 use axum::http::request;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{FutureExt, stream};
@@ -222,7 +224,7 @@ async fn what_is_under_way_is_done_and_noted_though_nobody_waits_for_the_answer(
         may_go_on.await.unwrap();
         StatusCode::NO_CONTENT.into_response()
     };
-    let asked = tokio::spawn(carry_out(app.clone(), deed(), true, work));
+    let asked = tokio::spawn(carry_out(app.clone(), deed(), None, true, work));
     has_begun.await.unwrap();
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
@@ -237,7 +239,7 @@ async fn who_goes_away_while_it_is_noted_that_they_begin_leaves_nothing_half_don
     let controller = Controller::start(dir.path()).await;
     let app = controller.app.clone();
     let work = async { StatusCode::NO_CONTENT.into_response() };
-    assert!(carry_out(app.clone(), deed(), true, work).now_or_never().is_none());
+    assert!(carry_out(app.clone(), deed(), None, true, work).now_or_never().is_none());
     assert_eq!(noted(&app).await, 204);
     // Or the next start would tell that the end of the process interrupted it.
     assert_eq!(app.store.record_interrupted().await.unwrap(), 0);

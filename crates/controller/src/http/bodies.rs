@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Bodies of requests: few large ones at once, and none for longer than it takes to send. A body is in memory
+//! whole, and what it is parsed into may be larger; the connections of one machine are many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::{Refusal, refuse};
+use crate::App;
+
+/// Nearly all bodies are smaller, and need no place.
+const SMALL_BYTES: usize = 64 << 10;
+/// Large bodies of machines at once: messages of logs, of up to [`super::BODY_BYTES_MAX`].
+const OF_MACHINES: usize = 4;
+/// And of people: recipes.
+const OF_PEOPLE: usize = 2;
+/// How long one waits for its turn. A client asks again.
+const TURN_MAX: Duration = Duration::from_secs(10);
+/// How long one may take to come: at 6 MiB that is 200 KiB/s.
+const READ_MAX: Duration = Duration::from_secs(30);
+/// Where machines speak.
+const MACHINES: &str = "/api/v1/node/";
+
+/// The places for large bodies.
+#[derive(Debug)]
+pub struct Bodies {
+    machines: Arc<Semaphore>,
+    people: Arc<Semaphore>,
+}
+
+impl Default for Bodies {
+    fn default() -> Bodies {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Bodies { machines: places(OF_MACHINES), people: places(OF_PEOPLE) }
+    }
+}
+
+/// A body that was read. It has its place until it is dropped: handlers keep it until it is parsed.
+#[derive(Debug)]
+pub struct Taken {
+    pub bytes: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl FromRequest<App> for Taken {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Result<Taken, Refusal> {
+        let bodies = &app.bodies;
+        let places = match request.uri().path().starts_with(MACHINES) {
+            true => &bodies.machines,
+            false => &bodies.people,
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let is_small = length.is_some_and(|length| length <= SMALL_BYTES);
+        let place = match is_small {
+            true => None,
+            false => Some(place(places.clone()).await?),
+        };
+        let reading = tokio::time::timeout(READ_MAX, Bytes::from_request(request, app));
+        let bytes = reading.await.map_err(|_| {
+            let detail = format!("it has to be there within {} s", READ_MAX.as_secs());
+            refuse(StatusCode::REQUEST_TIMEOUT, "body-slow", "the body came too slowly", detail)
+        })??;
+        Ok(Taken { bytes, _place: place })
+    }
+}
+
+async fn place(places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    match tokio::time::timeout(TURN_MAX, places.acquire_owned()).await {
+        Ok(Ok(place)) => Ok(place),
+        _ => Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-many-bodies",
+            "too many large bodies at once",
+            format!("a body of more than {SMALL_BYTES} bytes waits for its turn; send it again"),
+        )),
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! How many may read something large at once: of one job, so that nobody's readers take all, and over all,
+//! so that what their buffers hold is bounded. A reader is counted until its response has gone out or its
+//! connection is closed, which one that does not read comes to (`stalled`).
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+
+use super::problem::{Refusal, refuse};
+
+/// What is sent in one piece.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Readers of one kind of thing, by whose it is.
+#[derive(Debug)]
+pub struct Readers {
+    what: &'static str,
+    of_one: usize,
+    over_all: usize,
+    open: Mutex<HashMap<String, usize>>,
+}
+
+/// Those that a controller has.
+#[derive(Debug)]
+pub struct AllReaders {
+    /// Event streams of jobs. Each has up to two pages of 64 KiB: 32 MiB in all.
+    pub streams: Arc<Readers>,
+    /// Lists of events as JSON, each of up to 1 MiB.
+    pub lists: Arc<Readers>,
+    /// Evidence archives, each with some hundred KiB under way.
+    pub archives: Arc<Readers>,
+    /// GETs of a job's media. A BMC has a few connections, each with half a megabyte under way.
+    pub media: Arc<Readers>,
+    /// Blobs of the registry, by token, each with half a megabyte under way. A client pulls some ten layers at
+    /// once, and a fleet's builders may share a token.
+    pub pulls: Arc<Readers>,
+}
+
+impl Default for AllReaders {
+    fn default() -> AllReaders {
+        let readers = |what, of_one, over_all| {
+            Arc::new(Readers { what, of_one, over_all, open: Mutex::default() })
+        };
+        AllReaders {
+            streams: readers("event streams", 16, 256),
+            lists: readers("lists of events", 4, 24),
+            archives: readers("evidence archives", 2, 16),
+            media: readers("reads of media", 32, 8192),
+            pulls: readers("pulls", 128, 8192),
+        }
+    }
+}
+
+impl Readers {
+    /// One more reader of what `key` has, if there may be one.
+    pub fn enter(self: &Arc<Readers>, key: &str) -> Result<Reading, Refusal> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = open.get(key).copied().unwrap_or(0);
+        let (max, whose) = if of_key >= self.of_one {
+            (self.of_one, "of this job")
+        } else if open.values().sum::<usize>() >= self.over_all {
+            (self.over_all, "of all jobs")
+        } else {
+            open.insert(key.to_owned(), of_key + 1);
+            return Ok(Reading { readers: self.clone(), key: key.to_owned() });
+        };
+        let detail = format!(
+            "{max} {} {whose} are open, and there may be no more; close one that is not needed, or ask again",
+            self.what
+        );
+        let title = "too many read this at once";
+        Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too-many-readers", title, detail))
+    }
+}
+
+/// One reader; its place is free when this is dropped.
+#[derive(Debug)]
+pub struct Reading {
+    readers: Arc<Readers>,
+    key: String,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut open = self.readers.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// The stream of what is read; the reader is counted until it is dropped.
+    pub fn hold<T>(self, items: impl Stream<Item = T>) -> impl Stream<Item = T> {
+        items.map(move |item| {
+            let _counted = &self;
+            item
+        })
+    }
+
+    /// A JSON answer whose reader is counted.
+    pub fn json(self, bytes: Vec<u8>) -> Response {
+        let length = bytes.len();
+        let mut response = Response::new(in_pieces(bytes.into(), self));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        response
+    }
+}
+
+/// A body that is sent in pieces, and what is held until the last of them is taken. Each piece is copied: one
+/// that waits in a connection's buffer keeps no more than itself.
+pub fn in_pieces(bytes: Bytes, held: impl Send + 'static) -> Body {
+    let length = bytes.len();
+    let pieces = stream::iter((0..length).step_by(PIECE_BYTES)).map(move |at| {
+        let _held = &held;
+        Ok::<_, io::Error>(Bytes::copy_from_slice(&bytes[at..length.min(at + PIECE_BYTES)]))
+    });
+    Body::from_stream(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    fn readers(of_one: usize, over_all: usize) -> Arc<Readers> {
+        Arc::new(Readers { what: "streams", of_one, over_all, open: Mutex::default() })
+    }
+
+    #[test]
+    fn a_job_has_its_readers_and_all_jobs_together_have_theirs() {
+        let readers = readers(2, 3);
+        let first = readers.enter("j1").unwrap();
+        let _second = readers.enter("j1").unwrap();
+        let refused = readers.enter("j1").unwrap_err().0;
+        assert!(refused.detail.starts_with("2 streams of this job are open"), "{}", refused.detail);
+        let third = readers.enter("j2").unwrap();
+        let refused = readers.enter("j3").unwrap_err().0;
+        assert!(refused.detail.starts_with("3 streams of all jobs are open"), "{}", refused.detail);
+        assert_eq!(refused.status, 503);
+        drop((first, third));
+        let _again = readers.enter("j1").unwrap();
+        let _other = readers.enter("j3").unwrap();
+        assert!(readers.enter("j2").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_pieces_is_the_same_answer_and_counts_until_it_is_gone() {
+        let readers = readers(1, 1);
+        let bytes: Vec<u8> =
+            (0..3 * PIECE_BYTES + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let response = readers.enter("j1").unwrap().json(bytes.clone());
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], bytes.len().to_string());
+        assert!(readers.enter("j1").is_err());
+        assert!(to_bytes(response.into_body(), usize::MAX).await.unwrap() == bytes);
+        drop(readers.enter("j1").unwrap().json(bytes));
+        assert!(readers.enter("j1").is_ok());
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Which refused requests have an audit entry of their own: the first few of a minute. More like them, of the
+//! same caller, address, route and status, are counted, and one entry tells how many they were. What a dead
+//! token can make us keep is thereby bounded by the minute, not by how fast it asks.
+//!
+//! A machine's repeated messages are counted in the same way, refused or not: its events have the rest.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::throttle::network;
+use crate::store::Deed;
+use crate::{App, now_ms};
+
+/// What shares an entry.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Entries of their own in a window: a person who tries a few things is seen with each of them.
+const APART_MAX: u32 = 5;
+/// How often windows that are over are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Kinds of refusals that are counted apart, each in some hundred bytes; beyond these all are one kind.
+const KINDS_MAX: usize = 1000;
+
+/// What refusals have in common that share an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    who: String,
+    from: Option<IpAddr>,
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    apart: u32,
+    more: u64,
+    last: Deed,
+}
+
+/// An entry that is due for so many requests.
+#[derive(Debug)]
+pub struct Repeats {
+    pub deed: Deed,
+    pub count: u64,
+}
+
+/// The refusals of the last minute.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    windows: Mutex<HashMap<Kind, Window>>,
+}
+
+/// What becomes of a refusal.
+#[derive(Debug)]
+pub enum Counted {
+    /// It has an entry of its own, after one of these if there were some before.
+    Apart(Option<Repeats>),
+    /// It is counted with others.
+    Together,
+}
+
+impl Refusals {
+    pub fn count(&self, deed: &Deed, from: Option<IpAddr>, now: Instant) -> Counted {
+        let mut windows = self.windows();
+        let mut kind = Kind {
+            who: deed.who.clone(),
+            from: from.map(network),
+            method: deed.method.clone(),
+            route: deed.route.clone(),
+            status: deed.status,
+        };
+        let mut last = deed.clone();
+        if windows.len() >= KINDS_MAX && !windows.contains_key(&kind) {
+            last = Deed {
+                who: "many".into(),
+                role: "none",
+                target: String::new(),
+                from: None,
+                ..last
+            };
+            kind.who.clone_from(&last.who);
+            kind.from = None;
+        }
+        match windows.entry(kind) {
+            Entry::Occupied(open) if !open.get().is_over(now) => {
+                let window = open.into_mut();
+                if window.apart < APART_MAX {
+                    window.apart += 1;
+                    return Counted::Apart(None);
+                }
+                window.more += 1;
+                window.last = last;
+                Counted::Together
+            }
+            Entry::Occupied(mut over) => {
+                let before = over.insert(Window { began: now, apart: 1, more: 0, last });
+                Counted::Apart(before.repeats())
+            }
+            Entry::Vacant(new) => {
+                new.insert(Window { began: now, apart: 1, more: 0, last });
+                Counted::Apart(None)
+            }
+        }
+    }
+
+    /// Takes the windows out that have been open for so long.
+    fn take(&self, age: Duration, now: Instant) -> Vec<Repeats> {
+        let mut windows = self.windows();
+        let over = windows.extract_if(|_, window| now.duration_since(window.began) >= age);
+        over.filter_map(|(_, window)| window.repeats()).collect()
+    }
+
+    fn windows(&self) -> MutexGuard<'_, HashMap<Kind, Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Window {
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.began) >= WINDOW
+    }
+
+    fn repeats(self) -> Option<Repeats> {
+        (self.more > 0).then_some(Repeats { deed: self.last, count: self.more })
+    }
+}
+
+/// Writes down how many there were, each minute.
+pub async fn run(app: App) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        write(&app, WINDOW).await;
+    }
+}
+
+/// Writes down what there is, for the end of the process.
+pub async fn write_all(app: &App) {
+    write(app, Duration::ZERO).await;
+}
+
+/// Writes down how many there were in windows that have been open for so long.
+async fn write(app: &App, age: Duration) {
+    for repeats in app.refusals.take(age, Instant::now()) {
+        record(app, repeats).await;
+    }
+}
+
+pub async fn record(app: &App, Repeats { deed, count }: Repeats) {
+    if let Err(error) = app.store.record_repeats(deed, count, now_ms()).await {
+        let error = crate::performer::chain(&error);
+        tracing::error!(error, count, "refused requests are missing in the audit log");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deed(who: &str, target: &str, status: u16) -> Deed {
+        Deed {
+            who: who.into(),
+            role: "reader",
+            method: "POST".into(),
+            route: "/api/v1/jobs".into(),
+            target: target.into(),
+            from: None,
+            status,
+        }
+    }
+
+    #[test]
+    fn the_first_of_a_kind_are_noted_and_the_others_of_their_minute_are_counted() {
+        let refusals = Refusals::default();
+        let began = Instant::now();
+        let (here, there) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
+        let at = |second| began + Duration::from_secs(second);
+        let is_apart = |second, who, from, status| {
+            let counted = refusals.count(&deed(who, "t", status), from, at(second));
+            matches!(counted, Counted::Apart(None))
+        };
+        for second in 0..10 {
+            assert_eq!(
+                is_apart(second, "ann", here, 403),
+                second < u64::from(APART_MAX),
+                "{second}"
+            );
+        }
+        // Each of these is of another kind.
+        for (who, from, status) in [("ann", there, 403), ("ann", here, 410), ("bob", here, 403)] {
+            assert!(is_apart(10, who, from, status), "{who} {from:?} {status}");
+        }
+        // A minute later it begins anew, and what was counted is told.
+        let counted = refusals.count(&deed("ann", "last", 403), here, at(60));
+        let Counted::Apart(Some(repeats)) = counted else { panic!("{counted:?}") };
+        assert_eq!((repeats.count, repeats.deed.target.as_str()), (5, "t"));
+        assert_eq!(refusals.take(WINDOW, at(70)).len(), 0);
+        for _ in 0..APART_MAX {
+            refusals.count(&deed("ann", "last", 403), here, at(61));
+        }
+        let due = refusals.take(WINDOW, at(121));
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].count, due[0].deed.target.as_str()), (1, "last"));
+        assert!(refusals.windows().is_empty());
+    }
+
+    #[test]
+    fn it_remembers_a_bounded_number_of_kinds() {
+        let refusals = Refusals::default();
+        let now = Instant::now();
+        let apart = (0..10 * KINDS_MAX)
+            .filter(|number| {
+                let counted = refusals.count(&deed(&number.to_string(), "", 410), None, now);
+                matches!(counted, Counted::Apart(_))
+            })
+            .count();
+        assert_eq!(apart, KINDS_MAX + APART_MAX as usize);
+        let due = refusals.take(WINDOW, now + WINDOW);
+        let told: Vec<_> = due.iter().map(|due| (due.deed.who.as_str(), due.count)).collect();
+        assert_eq!(told, [("many", 9 * KINDS_MAX as u64 - u64::from(APART_MAX))]);
+    }
+}

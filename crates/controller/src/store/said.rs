@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Events that a job's machine or BMC causes: what it logs, its steps, its boots, its refused requests. There
+//! may be any number of them, so a job keeps a bounded number of rows and bytes: the oldest go, log lines
+//! first, and one event in their place says how many went. Events that move the job are never among them.
+
+use rusqlite::params;
+
+use super::jobs::{JobRow, Line, insert};
+use super::{Db, Error};
+
+/// Of one job. An installation logs some thousand lines.
+pub const ROWS_MAX: u64 = 20_000;
+/// Of one job, as the JSON that its readers are sent: a control character is six bytes of that.
+pub const BYTES_MAX: u64 = 8 << 20;
+/// Of an event beside its message and its step: names of fields, time, kind and status.
+const FIELDS_BYTES: u64 = 200;
+/// So many eighths stay when some must go, so that not each new line drops another.
+const EIGHTHS_KEPT: u64 = 7;
+
+/// The kind of the event that stands for those that went.
+const DROPPED: &str = "dropped";
+/// Log lines go first; then what the machine does over and over.
+const LOG: &str = "kind = 'log'";
+const OTHERS: &str = "kind IN ('boot', 'hello', 'permit_refused', 'session_replaced', 'step')";
+
+/// Adds events that the machine caused.
+pub(super) fn say(db: &Db, job: &JobRow, lines: &[Line], now: i64) -> Result<(), Error> {
+    let mut bytes = 0;
+    for line in lines {
+        insert(db, job, line, now)?;
+        bytes += event_bytes(line.message, line.step);
+    }
+    let (rows, bytes): (u64, u64) = db.query_row(
+        "UPDATE jobs SET said_rows = said_rows + ?2, said_bytes = said_bytes + ?3 WHERE id = ?1
+         RETURNING said_rows, said_bytes",
+        params![job.id, lines.len(), bytes],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if rows <= ROWS_MAX && bytes <= BYTES_MAX {
+        return Ok(());
+    }
+    drop_oldest(db, job, Kept { rows, bytes }, now)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Kept {
+    fn is_little(self) -> bool {
+        self.rows <= ROWS_MAX / 8 * EIGHTHS_KEPT && self.bytes <= BYTES_MAX / 8 * EIGHTHS_KEPT
+    }
+}
+
+fn drop_oldest(db: &Db, job: &JobRow, mut kept: Kept, now: i64) -> Result<(), Error> {
+    let before = kept.rows;
+    let marker = "SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1 AND kind = ?2";
+    let mut place: u64 = db.query_row(marker, [&job.id, DROPPED], |row| row.get(0))?;
+    for kinds in [LOG, OTHERS] {
+        let mut last = 0;
+        let mut query = db.prepare(&format!(
+            "SELECT seq, message, step FROM job_events WHERE job_id = ?1 AND {kinds} ORDER BY seq"
+        ))?;
+        let mut rows = query.query([&job.id])?;
+        while !kept.is_little()
+            && let Some(row) = rows.next()?
+        {
+            last = row.get(0)?;
+            let (message, step): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+            kept.rows = kept.rows.saturating_sub(1);
+            kept.bytes = kept.bytes.saturating_sub(event_bytes(&message, step.as_deref()));
+        }
+        drop(rows);
+        let sql = format!("DELETE FROM job_events WHERE job_id = ?1 AND seq <= ?2 AND {kinds}");
+        db.execute(&sql, params![job.id, last])?;
+        place = place.max(last);
+    }
+    let dropped: u64 = db.query_row(
+        "UPDATE jobs SET said_rows = ?2, said_bytes = ?3, said_dropped = said_dropped + ?4
+         WHERE id = ?1 RETURNING said_dropped",
+        params![job.id, kept.rows, kept.bytes, before - kept.rows],
+        |row| row.get(0),
+    )?;
+    db.execute("DELETE FROM job_events WHERE job_id = ?1 AND kind = ?2", [&job.id, DROPPED])?;
+    let message = format!(
+        "{dropped} earlier lines of the machine were dropped: of one job {ROWS_MAX} of them are kept, and {} MiB",
+        BYTES_MAX >> 20
+    );
+    let line = Line { kind: DROPPED, message: &message, ..Line::default() };
+    super::jobs::insert_at(db, job, place, &line, now)
+}
+
+/// What an event is for those who read it.
+pub fn event_bytes(message: &str, step: Option<&str>) -> u64 {
+    FIELDS_BYTES + json_bytes(message) + step.map_or(0, json_bytes)
+}
+
+/// Of a text as JSON (RFC 8259, section 7), without its quotes.
+fn json_bytes(text: &str) -> u64 {
+    let of = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use api::node::{LOG_LINES_MAX, Log, Progress};
+    use job::Event;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::tests::rows::{self, at_once};
+
+    /// A store with a job whose machine has said hello.
+    fn booted() -> Store {
+        let store = Store::in_memory().unwrap();
+        at_once(store.put_server(rows::server("SN1"))).unwrap();
+        at_once(store.create_job(rows::job("j1", "SN1", "a1"))).unwrap();
+        for event in rows::until_awaited() {
+            at_once(store.apply("j1", None, event, "moved".into(), 0)).unwrap();
+        }
+        at_once(store.hello("a1", rows::boot("b1"), 0)).unwrap().unwrap();
+        store
+    }
+
+    fn log(store: &Store, seq: u64, lines: Vec<String>) {
+        let log = Log { seq, step: "s.service".into(), lines };
+        at_once(store.log(rows::speaker("a1", "b1"), log, 0)).unwrap().unwrap();
+    }
+
+    fn wire_bytes(store: &Store) -> usize {
+        let events = at_once(store.events("j1", 0, usize::MAX >> 1)).unwrap();
+        serde_json::to_vec(&events).unwrap().len()
+    }
+
+    #[test]
+    fn the_size_of_a_text_is_that_of_its_json() {
+        for text in
+            ["", "plain", "é🚢", "\"\\/", "\n\r\t\u{8}\u{c}", "\0\u{1}\u{1f}\u{7f}", "\u{202e}"]
+        {
+            let json = serde_json::to_string(text).unwrap();
+            assert_eq!(json_bytes(text), json.len() as u64 - 2, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_logs_without_end_keeps_its_newest_lines_and_all_that_moved_the_job() {
+        let store = booted();
+        let moves = at_once(store.moves("j1")).unwrap();
+        let line = "\u{1}".repeat(4000);
+        let count = 20;
+        for seq in 1..=count {
+            let mut lines = vec![line.clone(); LOG_LINES_MAX];
+            lines[LOG_LINES_MAX - 1] = format!("the last of message {seq}");
+            log(&store, seq, lines);
+            assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));
+        }
+        assert_eq!(at_once(store.moves("j1")).unwrap(), moves);
+        let events = at_once(store.events("j1", 0, usize::MAX >> 1)).unwrap();
+        assert_eq!(events.last().unwrap().message, format!("the last of message {count}"));
+        let kinds = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
+        assert_eq!((kinds(DROPPED), kinds("hello")), (1, 1));
+        let told = events.iter().find(|event| event.kind == DROPPED).unwrap();
+        let dropped = usize::try_from(count).unwrap() * LOG_LINES_MAX - kinds("log");
+        assert!(told.message.starts_with(&format!("{dropped} earlier lines")), "{}", told.message);
+        // It stands where the last of them was, so that a reader meets it before what is left.
+        let first = events.iter().find(|event| event.kind == "log").unwrap();
+        assert_eq!(told.seq + 1, first.seq);
+        assert!(events.is_sorted_by(|one, next| one.seq < next.seq));
+    }
+
+    #[test]
+    fn short_lines_are_bounded_by_their_number() {
+        let store = booted();
+        for seq in 1..=110 {
+            log(&store, seq, vec![String::new(); LOG_LINES_MAX]);
+        }
+        let events = at_once(store.events("j1", 0, usize::MAX >> 1)).unwrap();
+        assert!(events.len() as u64 <= ROWS_MAX + 20, "{}", events.len());
+    }
+
+    #[test]
+    fn steps_without_end_are_bounded_too() {
+        let store = booted();
+        for seq in 1..=600 {
+            let progress = Progress {
+                seq,
+                step: format!("{seq}"),
+                message: "\u{1}".repeat(4000),
+                bytes_done: 0,
+                bytes_total: 0,
+                bytes_per_sec: 0,
+            };
+            at_once(store.progress(rows::speaker("a1", "b1"), progress, 0)).unwrap().unwrap();
+        }
+        assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));
+        let refused =
+            api::node::PermitRequest { found: vec!["x".into()], ..rows::permit(&"S".repeat(250)) };
+        for _ in 0..100 {
+            let answer = store.permit(rows::speaker("a1", "b1"), refused.clone(), 0);
+            assert!(at_once(answer).unwrap().is_err());
+        }
+        assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));
+        // What moves the job is told all the same.
+        at_once(store.apply("j1", None, Event::Cancelled, "cancelled".into(), 0)).unwrap();
+        let events = at_once(store.events("j1", 0, usize::MAX >> 1)).unwrap();
+        assert_eq!(events.last().unwrap().kind, "cancelled");
+    }
+}
