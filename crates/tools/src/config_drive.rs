@@ -32,7 +32,10 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let files = files(linux, identity);
     let disk = partition::open_prepared(context)?;
     if cloud_init::given(linux).is_some() {
-        let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
+        // What cloud-init is told is in /etc and /usr, which no layout puts elsewhere.
+        let root = recipe::layout::root(&linux.layout).context("the layout has no root")?;
+        let node = disk.partition_node(root.number)?;
+        let mounted = mounts::mount_one(&node, root.format, &places.target)?;
         cloud_init::check(&Root::open(&places.target)?, linux)?;
         mounted.unmount()?;
     }
