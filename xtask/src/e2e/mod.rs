@@ -23,13 +23,14 @@
 //! boots it from memory.
 //!
 //! `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that cannot speak;
-//! `e2e sushy` and `e2e power-offs`: those alone.
+//! `e2e sushy` and `e2e power-offs`: those alone. `e2e old-kernel`: an image with a kernel of EL 8's name, on XFS.
 
 mod cancel;
 mod files;
 mod foreign;
 mod guards;
 mod machine;
+mod old_kernel;
 mod power_offs;
 mod silent;
 mod sushy;
@@ -68,6 +69,8 @@ pub enum Workflow {
     Silent,
     /// A machine behind sushy-tools and libvirt.
     Sushy,
+    /// A machine with XFS, and an image whose kernel says to be that of EL 8.
+    OldKernel,
     /// A machine without virtual media, by UEFI HTTP boot.
     Http,
 }
@@ -123,6 +126,7 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             silent::silent(&lab)
         }
         Workflow::Sushy => sushy(root),
+        Workflow::OldKernel => old_kernel::old_kernel(root),
         Workflow::Http => {
             let world = World::new(root, "http")?.with_plain_media()?;
             let mut lab = Lab::of(world, true, |world| one_machine(world, "http"))?;
