@@ -2,7 +2,7 @@
 //! Other programs, by argument vector. Nothing here ever passes through a shell.
 
 use std::fmt;
-use std::process::{Command, Output, Stdio};
+use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -27,24 +27,37 @@ impl fmt::Display for Argv {
     }
 }
 
+/// What a program wrote.
+pub struct Output {
+    pub stdout: String,
+    pub stderr: String,
+}
+
 /// Runs it to its end and returns what it wrote to stdout.
 pub fn run(argv: &Argv) -> anyhow::Result<String> {
+    Ok(output(argv, &[])?.stdout)
+}
+
+/// The same with more variables in its environment, and with stderr.
+pub fn output(argv: &Argv, variables: &[(&str, &str)]) -> anyhow::Result<Output> {
     let (program, arguments) = argv.0.split_first().context("an empty command")?;
     let output = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("start {program}"))?;
     if !output.status.success() {
         bail!("{argv} failed with {}: {}", output.status, last_words(&output));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Output { stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }
 
-fn last_words(output: &Output) -> String {
+fn last_words(output: &process::Output) -> String {
     let text = if output.stderr.trim_ascii().is_empty() { &output.stdout } else { &output.stderr };
     let text = String::from_utf8_lossy(text);
     let text = text.trim();

@@ -155,7 +155,7 @@ impl Disk {
     pub fn table(&self) -> anyhow::Result<Option<Table>> {
         let file =
             File::open(&self.node).with_context(|| format!("open {}", self.node.display()))?;
-        gpt::read(self.sector_bytes, |offset, length| {
+        gpt::read(self.sector_bytes, |offset, length| -> io::Result<Vec<u8>> {
             let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, offset)?;
             Ok(bytes)

@@ -2,12 +2,12 @@
 //! The GUID partition table as it is on a disk (UEFI 2.10, chapter 5.3): read only, and only believed
 //! when both of its checksums are right. Writing is sgdisk's work.
 
-use std::io;
-
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// UEFI requires room for at least 128 entries; more than this is not a table that we made.
 const ENTRIES_MAX: u32 = 1024;
 const ENTRY_BYTES_MAX: u32 = 4096;
+/// The smallest sector, which a header fits into.
+const HEADER_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
@@ -27,28 +27,77 @@ pub struct Entry {
     pub name: String,
 }
 
+/// A header that says that it is one, wherever it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copy {
+    Valid {
+        table: Table,
+        /// What its sectors are counted in, which may not be what this disk's are.
+        sector_bytes: u64,
+        /// Where it says that the other copy is.
+        other_sector: u64,
+    },
+    /// Its checksums are wrong, or it is of a shape that this code does not read.
+    Damaged { at: u64 },
+}
+
+impl Copy {
+    pub fn table(&self) -> Option<&Table> {
+        match self {
+            Copy::Valid { table, .. } => Some(table),
+            Copy::Damaged { .. } => None,
+        }
+    }
+}
+
+/// Sectors that tables are counted in: a disk may have been written through an adapter that shows
+/// sectors of another size.
+pub const SECTOR_BYTES: [u64; 2] = [512, 4096];
+
 /// The primary table; `None` where there is none or it is damaged.
 /// `read_at(offset, length)` reads the disk.
-pub fn read(
+pub fn read<E>(
     sector_bytes: u64,
-    mut read_at: impl FnMut(u64, usize) -> io::Result<Vec<u8>>,
-) -> io::Result<Option<Table>> {
-    let header = read_at(sector_bytes, 512)?;
-    if header.get(..8) != Some(SIGNATURE.as_slice()) {
+    read_at: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
+) -> Result<Option<Table>, E> {
+    Ok(match copy_at(sector_bytes, sector_bytes, read_at)? {
+        Some(Copy::Valid { table, .. }) => Some(table),
+        Some(Copy::Damaged { .. }) | None => None,
+    })
+}
+
+/// Where the copies of a table may be, whatever its sectors: at the begin and at the end.
+pub fn places(disk_bytes: u64) -> Vec<(u64, u64)> {
+    let places = SECTOR_BYTES.into_iter().flat_map(|sector_bytes| {
+        let last = (disk_bytes / sector_bytes).saturating_sub(1) * sector_bytes;
+        [(sector_bytes, sector_bytes), (last, sector_bytes)]
+    });
+    places.filter(|(at, sector_bytes)| *at > 0 && at + sector_bytes <= disk_bytes).collect()
+}
+
+/// The copy whose header is here.
+pub fn copy_at<E>(
+    at: u64,
+    sector_bytes: u64,
+    mut read_at: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
+) -> Result<Option<Copy>, E> {
+    let header = read_at(at, HEADER_BYTES_MAX)?;
+    if header.get(..8) != Some(SIGNATURE.as_slice()) || header.len() < HEADER_BYTES_MAX {
         return Ok(None);
     }
+    let damaged = Ok(Some(Copy::Damaged { at }));
     let header_bytes = u32_at(&header, 12) as usize;
     let (count, entry_bytes) = (u32_at(&header, 80), u32_at(&header, 84));
-    let is_sane = (92..=512).contains(&header_bytes)
+    let is_sane = (92..=HEADER_BYTES_MAX).contains(&header_bytes)
         && (1..=ENTRIES_MAX).contains(&count)
         && (128..=ENTRY_BYTES_MAX).contains(&entry_bytes);
     if !is_sane || crc(&without_checksum(&header[..header_bytes])) != u32_at(&header, 16) {
-        return Ok(None);
+        return damaged;
     }
-    let Some(offset) = u64_at(&header, 72).checked_mul(sector_bytes) else { return Ok(None) };
+    let Some(offset) = u64_at(&header, 72).checked_mul(sector_bytes) else { return damaged };
     let array = read_at(offset, (count * entry_bytes) as usize)?;
     if crc(&array) != u32_at(&header, 88) {
-        return Ok(None);
+        return damaged;
     }
     let entries = array
         .chunks_exact(entry_bytes as usize)
@@ -56,7 +105,8 @@ pub fn read(
         .filter(|(raw, _)| raw[..16] != [0; 16])
         .map(|(raw, number)| entry(raw, number))
         .collect();
-    Ok(Some(Table { disk_guid: guid(&header[56..72]), entries }))
+    let table = Table { disk_guid: guid(&header[56..72]), entries };
+    Ok(Some(Copy::Valid { table, sector_bytes, other_sector: u64_at(&header, 32) }))
 }
 
 fn entry(raw: &[u8], number: u32) -> Entry {
@@ -116,6 +166,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     /// A disk of 64 sectors with one entry, and its checksums.
@@ -145,9 +197,7 @@ mod tests {
     fn read_from(disk: &[u8]) -> Option<Table> {
         read(512, |offset, length| {
             let at = usize::try_from(offset).unwrap();
-            disk.get(at..at + length)
-                .map(<[u8]>::to_vec)
-                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            disk.get(at..at + length).map(<[u8]>::to_vec).ok_or(io::ErrorKind::UnexpectedEof)
         })
         .unwrap_or(None)
     }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
-//! - `devices`: device nodes from sysfs; `gpt`: the partition table as it is on the disk; `superblock`: the
-//!   features of a filesystem, and which kernel knows them;
+//! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk;
+//!   `superblock`: the features of a filesystem, and which kernel knows them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
 //! - `cloud_init`: whether the installed system reads the configuration drive;
 //! - `command`: other programs, by argv, never by a shell; `inside_image`: those of the image;
@@ -29,6 +29,7 @@ mod gpt;
 mod image_check;
 pub mod image_linux;
 pub mod inside_image;
+mod mbr;
 mod mounts;
 pub mod partition;
 mod places;

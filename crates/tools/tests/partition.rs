@@ -1,162 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The partition step, whole, on loop devices: with sgdisk, wipefs and mkfs, an agent on its socket, and
 //! the disk's content hashed wherever nothing may have been written.
+//!
+//! `machine`: the disk and the agent; `not_blank`: disks on which something is, although it does not look so.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex};
+#[path = "partition/machine.rs"]
+mod machine;
+#[path = "partition/not_blank.rs"]
+mod not_blank;
 
-use api::node::{AgentReply, AgentRequest};
-use recipe::run_dir::Identity;
-use recipe::{DiskFacts, Recipe};
-use sha2::{Digest, Sha256};
-use tools::{Places, Step};
+use std::fs;
 
-const DISK_BYTES: u64 = 600 << 20;
-
-/// A disk of a machine, with a run directory and an agent.
-struct Machine {
-    dir: tempfile::TempDir,
-    disk: String,
-    heard: Arc<Mutex<Vec<AgentRequest>>>,
-}
-
-impl Machine {
-    fn new(answer: AgentReply) -> Machine {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("disk");
-        File::create(&file).unwrap().set_len(DISK_BYTES).unwrap();
-        let node = run("losetup", &["--find", "--show", "--partscan", text(&file)]);
-        let listener = UnixListener::bind(dir.path().join("agent.sock")).unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let log = heard.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let mut line = String::new();
-                BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
-                let request: AgentRequest = serde_json::from_str(&line).unwrap();
-                let reply = match &request {
-                    AgentRequest::Permit { .. } => answer.clone(),
-                    _ => AgentReply::Noted,
-                };
-                log.lock().unwrap().push(request);
-                let reply = serde_json::to_string(&reply).unwrap();
-                stream.write_all((reply + "\n").as_bytes()).unwrap();
-            }
-        });
-        let disk = node.trim().trim_start_matches("/dev/").to_owned();
-        Machine { dir, disk, heard }
-    }
-
-    fn partition(&self, wipe: &str, layout: &str) -> Result<(), String> {
-        let facts =
-            DiskFacts { name: self.disk.clone(), size_bytes: DISK_BYTES, ..DiskFacts::default() };
-        self.partition_as("job-1", facts, wipe, layout)
-    }
-
-    fn partition_as(
-        &self,
-        job_id: &str,
-        facts: DiskFacts,
-        wipe: &str,
-        layout: &str,
-    ) -> Result<(), String> {
-        let recipe = format!(
-            r#"{{"recipe_version": 1, "task_target": "install-linux.target", {wipe}
-                "target_disk": {{"serial": "S1"}}, "oci_url": "controller/os:1",
-                "partition_layout": {layout}}}"#
-        );
-        let recipe = Recipe::parse(recipe.as_bytes()).unwrap_or_else(|error| panic!("{error:?}"));
-        let identity = Identity {
-            job_id: job_id.into(),
-            attempt_id: "attempt-1".into(),
-            server_serial: "SN1".into(),
-            boot_id: "boot-1".into(),
-            disk: Some(facts),
-        };
-        for file in recipe::run_dir::files(&recipe, &identity) {
-            fs::write(self.dir.path().join(file.name), file.bytes).unwrap();
-        }
-        tools::run(Step::Partition, &self.places()).map_err(|error| format!("{error:#}"))
-    }
-
-    fn places(&self) -> Places {
-        Places {
-            run_dir: self.dir.path().into(),
-            agent_socket: self.dir.path().join("agent.sock"),
-            checked_image: self.dir.path().join("checked.json"),
-            pull_file: self.dir.path().join("pull.json"),
-            device_dir: self.nodes(),
-            target: self.dir.path().join("target"),
-            efi_variables: self.dir.path().join("efivars"),
-        }
-    }
-
-    /// On a filesystem where device nodes work.
-    fn nodes(&self) -> PathBuf {
-        Path::new("/dev").join(format!("shoal-test-{}", self.disk))
-    }
-
-    fn node(&self) -> PathBuf {
-        Path::new("/dev").join(&self.disk)
-    }
-
-    fn hash(&self) -> String {
-        let mut hash = Sha256::new();
-        std::io::copy(&mut File::open(self.dir.path().join("disk")).unwrap(), &mut hash).unwrap();
-        hex::encode(hash.finalize())
-    }
-
-    fn permits(&self) -> Vec<Vec<String>> {
-        let heard = self.heard.lock().unwrap();
-        let found = heard.iter().filter_map(|request| match request {
-            AgentRequest::Permit { disk, found } => {
-                assert_eq!((disk.name.as_str(), disk.size_bytes), (&*self.disk, DISK_BYTES));
-                Some(found.clone())
-            }
-            _ => None,
-        });
-        found.collect()
-    }
-
-    fn failures(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        let reasons = heard.iter().filter_map(|request| match request {
-            AgentRequest::Failure { step, reason } => Some(format!("{step}: {reason}")),
-            _ => None,
-        });
-        reasons.collect()
-    }
-
-    fn blkid(&self, partition: u32) -> String {
-        let node = self.nodes().join(format!("{}p{partition}", self.disk));
-        run("blkid", &["-p", "-o", "value", "-s", "TYPE", "-s", "LABEL", text(&node)])
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        Command::new("losetup").arg("--detach").arg(self.node()).status().unwrap();
-        drop(fs::remove_dir_all(self.nodes()));
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| panic!("{program} is needed: {error}"));
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+use api::node::AgentReply;
+use machine::{DISK_BYTES, Machine, run, text};
+use recipe::DiskFacts;
 
 const LAYOUT: &str = r#"[
     {"size": "64M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},

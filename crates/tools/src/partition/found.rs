@@ -1,172 +1,267 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is on the disk now: signatures (libblkid's knowledge, through wipefs), table, users.
+//! What is on the disk now, as facts: users, tables at both ends, partitions of the kernel and of every table,
+//! signatures, and bytes that nothing explains.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
-use serde::Deserialize;
+use anyhow::ensure;
 
-use crate::command::{self, Argv};
-use crate::devices::Disk;
-use crate::gpt::Table;
+use super::fill::{self, Fill};
+use super::kinds::{self, TypeOf};
+use super::probe::{Probed, Range, probe};
+use super::reader::{Reader, Unreadable};
+use super::wipefs::Signature;
+use super::{btrfs, tables};
+use crate::devices::{Disk, KernelPartition};
+use crate::gpt::{Copy, Table};
+use crate::mbr::Mbr;
+
+/// Begin and end of the disk that are read whole: both copies of a table, and every superblock that is counted from
+/// the end.
+const DISK_EDGE_BYTES: u64 = 4 << 20;
+/// The same of a partition.
+const PARTITION_EDGE_BYTES: u64 = 1 << 20;
+/// Boot loaders have their code behind the first sector, tables their copies: no data where a table is.
+const TABLE_BYTES: u64 = 1 << 20;
+/// Two tables of 128 entries each, and what the kernel shows besides.
+const PARTS_MAX: usize = 512;
+/// The kernel shows an extended partition with this size: room for a boot loader, no content.
+const EXTENDED_BYTES: u64 = 1024;
+/// After so many places that cannot be read no others are looked for.
+const UNREADABLE_MAX: usize = 4;
 
 /// A disk as it was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Who uses the disk, in words.
     pub held_by: Option<String>,
-    /// On the disk itself.
+    pub size_bytes: u64,
+    pub sector_bytes: u64,
     pub on_disk: Vec<Signature>,
-    /// On each partition that the kernel knows.
-    pub on_partitions: Vec<(u32, Vec<Signature>)>,
-    /// A valid GUID partition table.
+    /// What the disk's begin and end are filled with.
+    pub fill: Fill,
+    /// Copies of a GUID partition table, valid or not.
+    pub copies: Vec<Copy>,
+    /// The primary one, in this disk's sectors.
     pub table: Option<Table>,
+    pub mbr: Option<Mbr>,
+    /// By place.
+    pub parts: Vec<Part>,
+    /// A table has an entry that ends behind the disk's end, or before its begin.
+    pub is_beyond_end: bool,
+    pub has_btrfs_devices: bool,
+    pub unreadable: Vec<Unreadable>,
+    /// The first byte that nothing explains; [`look_for_data`] finds it.
+    pub data_at: Option<u64>,
 }
 
-/// Something that wipefs recognises.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub struct Signature {
-    /// libblkid's word, such as `ext4` or `LVM2_member`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub label: Option<String>,
+/// A range that the kernel or a table calls a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub range: Range,
+    /// By which the kernel shows it.
+    pub number: Option<u32>,
+    pub types: BTreeSet<TypeOf>,
+    /// By a table in sectors that are not the disk's: only there if something is recognised in it.
+    pub is_guessed: bool,
+    pub signatures: Vec<Signature>,
+    pub fill: Fill,
+}
+
+impl Part {
+    pub fn guessed(range: Range) -> Part {
+        Part {
+            range,
+            number: None,
+            types: BTreeSet::new(),
+            is_guessed: true,
+            signatures: Vec::new(),
+            fill: Fill::NotSeen,
+        }
+    }
 }
 
 impl Found {
     /// The words for everything that is there; empty for a blank disk.
     pub fn names(&self) -> Vec<String> {
-        let all = self.on_partitions.iter().flat_map(|(_, signatures)| signatures);
-        let names: BTreeSet<_> =
-            all.chain(&self.on_disk).map(|signature| signature.kind.clone()).collect();
-        // The protective MBR is part of a GPT.
-        let has_gpt = names.contains("gpt");
-        names.into_iter().filter(|name| !(has_gpt && name == "PMBR")).collect()
+        let mut names: BTreeSet<&str> =
+            self.on_disk.iter().map(|signature| signature.kind.as_str()).collect();
+        let is_protective =
+            names.remove("PMBR") || self.mbr.as_ref().is_some_and(|mbr| mbr.is_protective);
+        let has_table = self.copies.iter().any(|copy| copy.table().is_some());
+        if has_table {
+            names.insert("gpt");
+        } else if is_protective || !self.copies.is_empty() {
+            names.insert(kinds::UNREADABLE_GPT);
+        }
+        let has_mbr = self.mbr.as_ref().is_some_and(|mbr| !mbr.entries.is_empty());
+        if has_mbr && !has_table && !is_protective {
+            names.insert("dos");
+        }
+        let is_shown = self.parts.iter().any(|part| part.number.is_some());
+        if is_shown && names.iter().all(|name| !kinds::is_table(name)) {
+            names.insert(kinds::UNKNOWN_TABLE);
+        }
+        for part in &self.parts {
+            let kinds: Vec<&str> =
+                part.signatures.iter().map(|signature| signature.kind.as_str()).collect();
+            names.extend(part.types.iter().filter_map(|kind| kinds::word_of_type(kind, &kinds)));
+            names.extend(kinds);
+        }
+        let facts = [
+            (self.is_beyond_end, kinds::BEYOND_END),
+            (self.has_btrfs_devices, kinds::BTRFS_DEVICES),
+            (self.data_at.is_some(), kinds::UNKNOWN_DATA),
+        ];
+        names.extend(facts.iter().filter(|(is_so, _)| *is_so).map(|(_, word)| *word));
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The kernel's partitions, by number.
+    pub fn shown(&self) -> Vec<(u32, &[Signature])> {
+        let mut shown: Vec<_> = self
+            .parts
+            .iter()
+            .filter_map(|part| Some((part.number?, part.signatures.as_slice())))
+            .collect();
+        shown.sort_by_key(|(number, _)| *number);
+        shown
+    }
+
+    /// Every table that is there was made for this job.
+    pub fn is_ours(&self, guid: &str) -> bool {
+        let mut tables = self.copies.iter().filter_map(Copy::table).peekable();
+        tables.peek().is_some() && tables.all(|table| table.disk_guid == guid)
+    }
+
+    /// The stretches that no signature explains, with what their edges are filled with.
+    fn unexplained(&self) -> Vec<(Range, Fill)> {
+        let disk = Range { start: 0, bytes: self.size_bytes };
+        if self.names().is_empty() {
+            return vec![(disk, self.fill)];
+        }
+        let mut stretches: Vec<(Range, Fill)> = self
+            .parts
+            .iter()
+            .filter(|part| part.signatures.is_empty() && !part.types.iter().any(kinds::is_code))
+            .map(|part| (part.range, part.fill))
+            .collect();
+        if self.on_disk.iter().all(|signature| kinds::is_table(&signature.kind)) {
+            let inner = Range {
+                start: TABLE_BYTES,
+                bytes: self.size_bytes.saturating_sub(2 * TABLE_BYTES),
+            };
+            // The records of a chain lie between its partitions.
+            let extended = self.mbr.iter().flat_map(|mbr| &mbr.entries);
+            let extended = extended.filter(|entry| entry.is_extended()).map(|entry| Range {
+                start: entry.first_sector.saturating_mul(self.sector_bytes),
+                bytes: entry.sectors.saturating_mul(self.sector_bytes),
+            });
+            let taken: Vec<Range> =
+                self.parts.iter().map(|part| part.range).chain(extended).collect();
+            let gaps = fill::gaps(inner, &taken);
+            stretches.extend(gaps.into_iter().map(|gap| (gap, Fill::NotSeen)));
+        }
+        stretches
     }
 }
 
 /// Looks without writing.
 pub fn look(disk: &Disk) -> anyhow::Result<Found> {
     let held_by = disk.held_by()?;
-    let mut on_partitions = Vec::new();
-    for partition in disk.partitions()? {
-        let node = disk.partition_node(partition.number)?;
-        on_partitions.push((partition.number, signatures(&node)?));
-    }
-    Ok(Found { held_by, on_disk: signatures(&disk.node)?, on_partitions, table: disk.table()? })
+    let reader = Reader::open(&disk.node, disk.size_bytes, disk.sector_bytes)?;
+    look_at(&reader, &disk.partitions()?, held_by)
 }
 
-fn signatures(node: &Path) -> anyhow::Result<Vec<Signature>> {
-    let node = node.to_string_lossy();
-    let argv = Argv::new(["wipefs", "--no-act", "--json", &*node]);
-    parse(&command::run(&argv)?).with_context(|| format!("understand the output of {argv}"))
-}
-
-/// wipefs says nothing at all of a blank device.
-fn parse(json: &str) -> serde_json::Result<Vec<Signature>> {
-    #[derive(Deserialize)]
-    struct Output {
-        signatures: Vec<Signature>,
-    }
-    if json.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    // One filesystem may have magic in several places.
-    let signatures: BTreeSet<_> =
-        serde_json::from_str::<Output>(json)?.signatures.into_iter().collect();
-    Ok(signatures.into_iter().collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_words_of_wipefs_are_understood() {
-        let vfat = r#"{"signatures": [
-            {"device":"a1","offset":"0x52","type":"vfat","uuid":"1","label":"ESP"},
-            {"device":"a1","offset":"0x0","type":"vfat","uuid":"1","label":"ESP"},
-            {"device":"a1","offset":"0x1fe","type":"vfat","uuid":"1","label":"ESP"}]}"#;
-        let expected = Signature { kind: "vfat".into(), label: Some("ESP".into()) };
-        assert_eq!(parse(vfat).unwrap(), [expected]);
-        assert_eq!(parse("").unwrap(), []);
-        assert!(parse("DEVICE OFFSET").is_err());
-    }
-
-    /// Bytes at places of an otherwise blank disk.
-    type Bytes = Vec<(u64, Vec<u8>)>;
-
-    const DISK_BYTES: u64 = 96 << 20;
-
-    fn le32(words: &[u32]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    fn be32(words: &[u32]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_be_bytes()).collect()
-    }
-
-    /// MD's superblock of version 1 (md_p.h): its magic and version, and in which sector it lies itself.
-    fn md1(at: u64) -> Bytes {
-        let sector = u32::try_from(at / 512).unwrap();
-        vec![(at, le32(&[0xa92b_4efc, 1])), (at + 144, le32(&[sector, 0]))]
-    }
-
-    /// What may be on a disk that was in use before, by the first bytes of its superblock as its own
-    /// documents or headers give them, and libblkid's word for it: the rules go by these words, so a
-    /// libblkid that knows one of them no more has to fail here and not on somebody's disk.
-    fn disks() -> Vec<(&'static str, Bytes)> {
-        // A pool writes a ring of uberblocks into each of its labels; one alone is taken for chance.
-        let uberblocks =
-            (0..8).map(|slot| ((128 << 10) + slot * 1024, le32(&[0x00ba_b10c, 0, 5000, 0])));
-        let mut lvm = b"LABELONE".to_vec();
-        lvm.extend(le32(&[1, 0, 0, 32]));
-        lvm.extend(b"LVM2 001");
-        // BitLocker's volume header of Windows 7 and later leads to its metadata (libbde's documentation).
-        let bitlocker = vec![
-            (0, b"\xeb\x58\x90-FVE-FS-".to_vec()),
-            (176, (1u64 << 20).to_le_bytes().to_vec()),
-            (1 << 20, b"-FVE-FS-".to_vec()),
-        ];
-        let mut gfs2 = be32(&[0x0116_1970, 1, 0, 0, 100, 0]);
-        gfs2.extend(be32(&[1801, 1900]));
-        vec![
-            ("linux_raid_member", md1(0)),
-            ("linux_raid_member", md1(4096)),
-            ("linux_raid_member", md1(DISK_BYTES - 8192)),
-            ("linux_raid_member", vec![(DISK_BYTES - (64 << 10), le32(&[0xa92b_4efc, 0, 90, 0]))]),
-            ("LVM2_member", vec![(512, lvm)]),
-            ("zfs_member", uberblocks.collect()),
-            ("ceph_bluestore", vec![(0, b"bluestore block device\n".to_vec())]),
-            ("VMFS_volume_member", vec![(1 << 20, le32(&[0xc001_d00d]))]),
-            ("VMFS", vec![(2 << 20, le32(&[0x2fab_f15e]))]),
-            ("gfs2", vec![(64 << 10, gfs2)]),
-            ("ocfs2", vec![(2048, b"OCFSV2".to_vec())]),
-            ("oracleasm", vec![(32, b"ORCLDISK".to_vec())]),
-            ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x01".to_vec())]),
-            ("crypto_LUKS", vec![(0, b"LUKS\xba\xbe\x00\x02".to_vec())]),
-            ("BitLocker", bitlocker),
-            ("swap", vec![(1024, le32(&[1, 100])), (4086, b"SWAPSPACE2".to_vec())]),
-            ("btrfs", vec![((64 << 10) + 64, b"_BHRfS_M".to_vec())]),
-        ]
-    }
-
-    #[test]
-    fn what_disks_held_before_is_recognised_by_the_words_that_the_rules_go_by() {
-        use std::os::unix::fs::FileExt;
-        let dir = tempfile::tempdir().unwrap();
-        for (number, (expected, bytes)) in disks().into_iter().enumerate() {
-            let path = dir.path().join(format!("disk{number}"));
-            let file = std::fs::File::create(&path).unwrap();
-            file.set_len(DISK_BYTES).unwrap();
-            assert_eq!(signatures(&path).unwrap(), [], "a blank disk");
-            for (at, bytes) in bytes {
-                file.write_all_at(&bytes, at).unwrap();
-            }
-            let found = signatures(&path).unwrap();
-            let kinds: Vec<&str> = found.iter().map(|found| found.kind.as_str()).collect();
-            assert_eq!(kinds, [expected], "disk {number}");
+fn look_at(
+    reader: &Reader,
+    kernel: &[KernelPartition],
+    held_by: Option<String>,
+) -> anyhow::Result<Found> {
+    let whole = Range { start: 0, bytes: reader.size_bytes };
+    let Probed { signatures, fill, unreadable } = probe(reader, whole, DISK_EDGE_BYTES)?;
+    let mut found = Found {
+        held_by,
+        size_bytes: reader.size_bytes,
+        sector_bytes: reader.sector_bytes,
+        on_disk: signatures,
+        fill,
+        unreadable,
+        ..Found::default()
+    };
+    let tables = tables::read(reader, &mut found.unreadable);
+    found.table = tables.primary(reader.sector_bytes).cloned();
+    // A filesystem without a table has a boot sector of its own.
+    let is_table = |signature: &Signature| kinds::is_table(&signature.kind);
+    let has_mbr = found.on_disk.is_empty() || found.on_disk.iter().any(is_table);
+    found.mbr = tables.mbr.clone().filter(|_| has_mbr);
+    let mut parts: BTreeMap<Range, Part> = BTreeMap::new();
+    for claim in tables.claims(reader.size_bytes, reader.sector_bytes, found.mbr.as_ref()) {
+        found.is_beyond_end |= claim.is_beyond_end;
+        if let Some(range) = claim.range {
+            let part = parts.entry(range).or_insert_with(|| Part::guessed(range));
+            part.types.insert(claim.kind);
+            part.is_guessed &= claim.is_guessed;
         }
     }
+    for shown in kernel.iter().filter(|shown| shown.size_bytes > EXTENDED_BYTES) {
+        let range = Range { start: shown.start_bytes, bytes: shown.size_bytes };
+        let part = parts.entry(range).or_insert_with(|| Part::guessed(range));
+        part.number = Some(shown.number);
+        part.is_guessed = false;
+    }
+    found.copies = tables.copies.into_iter().map(|(_, copy)| copy).collect();
+    ensure!(
+        parts.len() <= PARTS_MAX,
+        "the tables have {} partitions, at most {PARTS_MAX} are looked into",
+        parts.len()
+    );
+    found.has_btrfs_devices = is_btrfs_of_several(reader, whole, &found.on_disk);
+    for mut part in parts.into_values() {
+        if found.unreadable.len() >= UNREADABLE_MAX {
+            break;
+        }
+        let probed = probe(reader, part.range, PARTITION_EDGE_BYTES)?;
+        (part.signatures, part.fill) = (probed.signatures, probed.fill);
+        found.has_btrfs_devices |= is_btrfs_of_several(reader, part.range, &part.signatures);
+        found.unreadable.extend(probed.unreadable);
+        if !(part.is_guessed && part.signatures.is_empty()) {
+            found.parts.push(part);
+        }
+    }
+    found.unreadable.sort();
+    found.unreadable.dedup();
+    Ok(found)
+}
+
+fn is_btrfs_of_several(reader: &Reader, range: Range, signatures: &[Signature]) -> bool {
+    let is_btrfs = signatures.iter().any(|signature| signature.kind == "btrfs");
+    is_btrfs
+        && reader
+            .read(range.start + btrfs::SUPERBLOCK_AT, btrfs::SUPERBLOCK_BYTES)
+            .map_or(true, |superblock| btrfs::is_of_several(&superblock))
+}
+
+/// Reads samples of what no signature explains.
+pub fn look_for_data(disk: &Disk, found: &mut Found) -> anyhow::Result<()> {
+    let reader = Reader::open(&disk.node, disk.size_bytes, disk.sector_bytes)?;
+    sample(&reader, found);
+    Ok(())
+}
+
+fn sample(reader: &Reader, found: &mut Found) {
+    let (stretches, mut fills): (Vec<Range>, Vec<Fill>) = found.unexplained().into_iter().unzip();
+    for (number, at) in fill::samples(&stretches) {
+        if found.unreadable.len() >= UNREADABLE_MAX {
+            break;
+        }
+        let fill = &mut fills[number];
+        if fill.data_at().is_none() {
+            match reader.read(at, fill::SAMPLE_BYTES) {
+                Ok(bytes) => fill.add(at, &bytes),
+                Err(unreadable) => found.unreadable.push(unreadable),
+            }
+        }
+    }
+    found.data_at = fills.into_iter().filter_map(Fill::data_at).min();
 }

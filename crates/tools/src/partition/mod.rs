@@ -5,24 +5,34 @@
 //! look ─▶ decide ─▶ ask the permit ─▶ wipe, table ─▶ wait for the kernel ─▶ filesystems ─▶ look again
 //! ```
 //!
+//! - `found`: what is on the disk, as facts; `reader`: reads that tell errors; `probe`, `wipefs`: signatures in a range;
+//!   `tables`: what either end says; `fill`: bytes that nothing explains; `btrfs`: is it on this disk alone;
+//! - `kinds`: what each word means for consent; `decide`: the rules; `plan`: what is written; `write`: writes it.
+//!
 //! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of
 //! the same job recognises its own work: a finished one is left alone, an interrupted one begins anew.
 
+mod btrfs;
 mod decide;
+mod fill;
 mod found;
+mod kinds;
 mod plan;
+mod probe;
+mod reader;
+mod tables;
+mod wipefs;
+mod write;
 
-use std::fs::File;
-use std::path::Path;
-
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use api::node::DiskIdentity;
 
 pub use decide::{Decision, decide};
-pub use found::{Found, Signature};
+pub use found::Found;
 pub use plan::{Placed, Plan, disk_guid, partition_guid, place, plan};
+pub use probe::Range;
+pub use wipefs::Signature;
 
-use crate::command::{self, Argv};
 use crate::context::Context;
 use crate::devices::{self, Disk};
 
@@ -31,7 +41,10 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let disk = devices::open(&context.disk, &places.device_dir)?;
     let placed = place(&linux.layout, disk.size_bytes, disk.sector_bytes)?;
     let guid = disk_guid(&identity.job_id);
-    let found = found::look(&disk)?;
+    let mut found = found::look(&disk)?;
+    if !found.is_ours(&guid) {
+        found::look_for_data(&disk, &mut found)?;
+    }
     let decision = decide(&linux.wipe, &found, &placed, &guid)?;
     reporter.permit(disk_identity(context, &disk), found.names())?;
     match decision {
@@ -41,7 +54,8 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         }
         Decision::Write => {}
     }
-    write(context, &disk, &placed, &guid)?;
+    let old: Vec<Range> = found.parts.iter().map(|part| part.range).collect();
+    write::write(context, &disk, &placed, &guid, &old)?;
     // Success is measured, not believed.
     let written = found::look(&disk)?;
     ensure!(
@@ -65,42 +79,6 @@ pub fn open_prepared(context: &Context) -> anyhow::Result<Disk> {
         disk.name
     );
     Ok(disk)
-}
-
-fn write(context: &Context, disk: &Disk, placed: &[Placed], guid: &str) -> anyhow::Result<()> {
-    let mut old = Vec::new();
-    for partition in disk.partitions()? {
-        old.push(disk.partition_node(partition.number)?);
-    }
-    let plan = plan(placed, guid, &disk.node, &old);
-    let act = |argv: &Argv| {
-        context.reporter.say(&argv.to_string());
-        command::run(argv).map(drop)
-    };
-    plan.table.iter().try_for_each(act)?;
-    let is_shown = |shown: &[devices::KernelPartition]| {
-        shown.len() == placed.len()
-            && shown.iter().zip(placed).all(|(shown, placed)| {
-                shown.number == placed.partition.number
-                    && shown.start_bytes == placed.first_sector * disk.sector_bytes
-                    && shown.size_bytes == placed.sectors() * disk.sector_bytes
-            })
-    };
-    if !is_shown(&disk.partitions()?) {
-        act(&plan.read_again)?;
-        disk.wait_for_partitions(is_shown)?;
-    }
-    for placed in placed {
-        disk.partition_node(placed.partition.number)?;
-    }
-    plan.filesystems.iter().try_for_each(act)?;
-    sync(&disk.node)
-}
-
-fn sync(node: &Path) -> anyhow::Result<()> {
-    File::open(node)
-        .and_then(|file| file.sync_all())
-        .with_context(|| format!("flush {}", node.display()))
 }
 
 fn disk_identity(context: &Context, disk: &Disk) -> DiskIdentity {

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use recipe::{Format, Partition, Size};
 use sha2::{Digest, Sha256};
 
+use super::probe::Range;
 use crate::command::Argv;
 use crate::devices::partition_name;
 use crate::gpt::Entry;
@@ -22,9 +23,9 @@ const FAT32_BYTES_MIN: u64 = 64 << 20;
 /// XFS that Linux 4.18 mounts (EL 8; Ubuntu 20.04 has 5.4): the image is not known yet, and its kernel
 /// refuses a feature that it does not know. Off are timestamps after 2038 and counters of inode trees
 /// (Linux 5.10; `xfs_admin -O bigtime=1,inobtcount=1` turns them on later, while the filesystem is not
-/// mounted), 64-bit extent counters (Linux 5.19), and the reverse map, which xfsprogs makes since 6.5.
+/// mounted), 64-bit extent counters (Linux 5.19), and the reverse map, which xfsprogs makes since 6.5. -K: no discard.
 const XFS: &[&str] =
-    &["mkfs.xfs", "-f", "-q", "-m", "bigtime=0,inobtcount=0,rmapbt=0", "-i", "nrext64=0"];
+    &["mkfs.xfs", "-f", "-q", "-K", "-m", "bigtime=0,inobtcount=0,rmapbt=0", "-i", "nrext64=0"];
 
 /// A partition and its place; both sectors belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,25 @@ impl Placed<'_> {
     }
 }
 
-/// The commands, in their order.
+/// Where the first and the last partition of any table leave room for copies of the table.
+const TABLE_ROOM_BYTES: u64 = 1 << 20;
+/// The last superblock that libblkid knows at a partition's begin is LUKS2's second, at 4 MiB.
+const OLD_HEAD_BYTES: u64 = (4 << 20) + (64 << 10);
+/// The same at its end: MD and ZFS, within 512 KiB.
+const OLD_TAIL_BYTES: u64 = 1 << 20;
+
+/// What is written, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Wipes what is there and writes the table.
+    /// Filled with zeros: the old tables. A power cut between this and the next command is the only one after which
+    /// a rerun of the same job does not know its work.
+    pub old_tables: Vec<Range>,
+    /// An empty table of this job.
+    pub claim: Argv,
+    /// Filled with zeros: what the old partitions began and ended with, and would be found again by a later table
+    /// that has a partition at the same place.
+    pub old_partitions: Vec<Range>,
+    /// What else is recognised on the disk is wiped, and the partitions are written.
     pub table: Vec<Argv>,
     /// Shows the kernel the partitions, where it did not read the table itself.
     pub read_again: Argv,
@@ -132,18 +148,27 @@ pub fn place(
     Ok(placed)
 }
 
-/// The commands that make it so; `old` are the nodes of partitions that are there now.
-pub fn plan(placed: &[Placed], guid: &str, disk: &Path, old: &[std::path::PathBuf]) -> Plan {
+/// What makes it so; `old` are the partitions that are there now.
+pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[Range]) -> Plan {
     let disk_node = disk.to_string_lossy();
-    let wipe = |node: &str| Argv::new(["wipefs", "--all", "--force", "--quiet", node]);
     let node = |number: u32| {
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
         disk.with_file_name(partition_name(&name, number)).to_string_lossy().into_owned()
     };
-    let mut table: Vec<_> = old.iter().map(|node| wipe(&node.to_string_lossy())).collect();
-    table.push(wipe(&disk_node));
-    let mut sgdisk = vec!["sgdisk".to_owned(), "--zap-all".into(), format!("--disk-guid={guid}")];
-    sgdisk.push("--set-alignment=1".into());
+    let behind = disk_bytes.saturating_sub(TABLE_ROOM_BYTES);
+    let between = |start: u64, end: u64| Range { start, bytes: end.saturating_sub(start) };
+    let edges = |old: &Range| {
+        let (start, end) = (old.start.max(TABLE_ROOM_BYTES), old.end().min(behind));
+        [
+            between(start, end.min(start.saturating_add(OLD_HEAD_BYTES))),
+            between(start.max(end.saturating_sub(OLD_TAIL_BYTES)), end),
+        ]
+    };
+    let claim = Argv::new(["sgdisk", &format!("--disk-guid={guid}"), &*disk_node]);
+    // The table is this job's own now, and its protective record belongs to it.
+    let types = "--types=nogpt,noPMBR";
+    let wipe_disk = Argv::new(["wipefs", "--all", "--force", "--quiet", types, &*disk_node]);
+    let mut sgdisk = vec!["sgdisk".to_owned(), "--set-alignment=1".into()];
     for placed in placed {
         let number = placed.partition.number;
         sgdisk.push(format!("--new={number}:{}:{}", placed.first_sector, placed.last_sector));
@@ -152,28 +177,37 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, old: &[std::path::PathBu
         sgdisk.push(format!("--change-name={number}:{}", placed.name()));
     }
     sgdisk.push(disk_node.clone().into_owned());
-    table.push(Argv(sgdisk));
     let mut filesystems = Vec::new();
     for placed in placed {
         let node = node(placed.partition.number);
         // What an earlier table left at this place would be found again.
-        filesystems.push(wipe(&node));
+        filesystems.push(Argv::new(["wipefs", "--all", "--force", "--quiet", &*node]));
         filesystems.extend(make_filesystem(placed, &node));
     }
-    Plan { table, read_again: Argv::new(["partx", "--update", &*disk_node]), filesystems }
+    Plan {
+        old_tables: vec![between(0, TABLE_ROOM_BYTES.min(disk_bytes)), between(behind, disk_bytes)],
+        claim,
+        old_partitions: old.iter().flat_map(edges).filter(|edge| edge.bytes > 0).collect(),
+        table: vec![wipe_disk, Argv(sgdisk)],
+        read_again: Argv::new(["partx", "--update", &*disk_node]),
+        filesystems,
+    }
 }
 
 fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     let (words, label_option): (&[&str], &str) = match placed.partition.format {
         Format::Vfat if placed.size_bytes >= FAT32_BYTES_MIN => (&["mkfs.vfat", "-F", "32"], "-n"),
         Format::Vfat => (&["mkfs.vfat"], "-n"),
+        // No discard of the whole device, which takes minutes on thin or slow LUNs, longer than some
+        // controllers wait: a filesystem discards what it frees. The others' mkfs discard nothing.
         // Both features are too new for the GRUB and e2fsck of systems that are still supported
         // (RHEL 9, Ubuntu 22.04); mke2fs 1.47 turns them on by itself.
-        Format::Ext4 => {
-            (&["mkfs.ext4", "-F", "-q", "-O", "^metadata_csum_seed,^orphan_file"], "-L")
-        }
+        Format::Ext4 => (
+            &["mkfs.ext4", "-F", "-q", "-E", "nodiscard", "-O", "^metadata_csum_seed,^orphan_file"],
+            "-L",
+        ),
         Format::Xfs => (XFS, "-L"),
-        Format::Btrfs => (&["mkfs.btrfs", "-f", "-q"], "-L"),
+        Format::Btrfs => (&["mkfs.btrfs", "-f", "-q", "-K"], "-L"),
         Format::Ntfs => (&["mkfs.ntfs", "--fast", "--force", "--quiet"], "--label"),
         Format::Swap => (&["mkswap", "--force"], "--label"),
         Format::Raw => return None,

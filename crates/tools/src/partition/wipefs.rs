@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The output of wipefs: the signatures, and in libblkid's debug output what it read for them. Pure.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+/// libblkid reads at most 2 MiB at once, and some 100 KiB in all of most devices.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
+/// Something that wipefs recognises.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Signature {
+    /// libblkid's word, such as `ext4` or `LVM2_member`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub label: Option<String>,
+}
+
+/// The signatures in wipefs' JSON; it says nothing at all of a blank device.
+pub fn signatures(json: &str) -> serde_json::Result<Vec<Signature>> {
+    #[derive(Deserialize)]
+    struct Output {
+        signatures: Vec<Signature>,
+    }
+    if json.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    // One filesystem may have magic in several places.
+    let signatures: BTreeSet<_> =
+        serde_json::from_str::<Output>(json)?.signatures.into_iter().collect();
+    Ok(signatures.into_iter().collect())
+}
+
+/// A piece that libblkid read: offset and length.
+pub type Read = (u64, u64);
+
+/// What libblkid read, from its debug output.
+pub fn reads(debug: &str) -> anyhow::Result<Vec<Read>> {
+    let mut reads = Vec::new();
+    for line in debug.lines() {
+        let Some((_, read)) = line.split_once("\tread: off=") else { continue };
+        let numbers = read.split_once(" len=");
+        let numbers = numbers
+            .and_then(|(at, length)| Some((at.trim().parse().ok()?, length.trim().parse().ok()?)));
+        let (at, length): Read = numbers.with_context(|| format!("{line:?} is no read"))?;
+        ensure!(length <= READ_BYTES_MAX, "a read of {length} bytes is too large");
+        reads.push((at, length));
+    }
+    let is_done = |chain: &str| {
+        debug.lines().any(|line| line.contains("leaving probing loop") && line.contains(chain))
+    };
+    // A device of at most 1024 bytes holds nothing that libblkid looks for.
+    let is_tiny = debug.contains("ignore (size <= 1024)");
+    ensure!(
+        is_tiny || (is_done("[SUBLKS") && is_done("[PARTS")),
+        "libblkid does not tell what it read"
+    );
+    let failed = debug.lines().find(|line| {
+        let code = line.split_once("leaving probing loop (failed=").map(|(_, rest)| rest);
+        // 1 is the end of a chain.
+        code.is_some_and(|code| code.split(')').next() != Some("1"))
+    });
+    ensure!(failed.is_none(), "libblkid gave up: {}", failed.unwrap_or_default().trim());
+    Ok(reads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_wipefs_are_understood() {
+        let vfat = r#"{"signatures": [
+            {"device":"a1","offset":"0x52","type":"vfat","uuid":"1","label":"ESP"},
+            {"device":"a1","offset":"0x0","type":"vfat","uuid":"1","label":"ESP"},
+            {"device":"a1","offset":"0x1fe","type":"vfat","uuid":"1","label":"ESP"}]}"#;
+        let expected = Signature { kind: "vfat".into(), label: Some("ESP".into()) };
+        assert_eq!(signatures(vfat).unwrap(), [expected]);
+        assert_eq!(signatures("").unwrap(), []);
+        assert!(signatures("DEVICE OFFSET").is_err());
+    }
+
+    #[test]
+    fn a_prober_that_did_not_come_to_its_end_has_said_nothing() {
+        let begin = "1: libblkid: LOWPROBE: \tread: off=0 len=256\n1: libblkid: LOWPROBE: \tread: off=1024 len=8\n";
+        let superblocks =
+            "1: libblkid: LOWPROBE: <-- leaving probing loop (failed=1) [SUBLKS idx=70]\n";
+        let found = "1: libblkid: LOWPROBE: <-- leaving probing loop (type=ext4) [SUBLKS idx=35]\n";
+        let tables = "1: libblkid: LOWPROBE: <-- leaving probing loop (failed=1) [PARTS idx=12]\n";
+        let whole = [begin, found, superblocks, tables].concat();
+        assert_eq!(reads(&whole).unwrap(), [(0, 256), (1024, 8)]);
+        assert_eq!(reads("1: libblkid: LOWPROBE: *** ignore (size <= 1024)\n").unwrap(), []);
+        let failed = superblocks.replace("failed=1", "failed=-5");
+        for (debug, expected) in [
+            (String::new(), "does not tell what it read"),
+            ([begin, superblocks].concat(), "does not tell what it read"),
+            ([begin, tables].concat(), "does not tell what it read"),
+            ([begin, &failed, tables].concat(), "libblkid gave up: "),
+            ([begin, superblocks, &tables.replace("failed=1", "failed=-12")].concat(), "gave up"),
+            ("\tread: off=x len=8\n".to_owned() + &whole, "is no read"),
+            ("\tread: off=8\n".to_owned() + &whole, "is no read"),
+            ("\tread: off=8 len=4194305\n".to_owned() + &whole, "too large"),
+        ] {
+            let error = format!("{:#}", reads(&debug).unwrap_err());
+            assert!(error.contains(expected), "{debug}: {error}");
+        }
+        assert!(reads(&("\tread: off=8 len=4194304\n".to_owned() + &whole)).is_ok());
+    }
+}
