@@ -132,7 +132,7 @@ pub struct JobEvent {
     pub seq: u64,
     pub at: Timestamp,
     /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
-    /// `unsettled`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
+    /// `unsettled`, `clock`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
     /// `cancelled`, and `dropped` in the place of the machine's lines that a job has no room for.
     pub kind: String,
     /// For people.

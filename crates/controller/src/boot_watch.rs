@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use job::{Event, Failure, Stage as JobStage, State};
+use job::{Event, Failure, Stage as JobStage, State, deadline_secs};
 use tokio::time::Instant;
 
 use crate::boot::{Reader, Stage};
+use crate::clock::Readings;
 use crate::media_plan::MediaPlan;
 use crate::performer::chain;
 use crate::store::{Error, JobRow};
@@ -28,9 +29,13 @@ pub async fn run(app: App) {
 }
 
 async fn look(app: &App, job_id: &str) -> Result<(), Error> {
-    let Some((stage, silence)) = app.media.boot_stage(job_id, Instant::now()) else {
+    let now = Readings::now();
+    let Some((stage, silence)) = app.media.boot_stage(job_id, now.at) else {
         return Ok(());
     };
+    // Reads that nobody could serve are no silence.
+    let listened = now.at.saturating_duration_since(app.clock.listening_since(now));
+    let silence = silence.min(listened);
     let news = app.media.boot_news(job_id);
     let is_over = stage.silence_max().is_some_and(|most| silence > app.settings.scaled(most));
     if news.is_empty() && !is_over {
@@ -78,14 +83,19 @@ pub async fn end_overdue(app: &App, job: &JobRow, failure: Failure) -> Result<()
     }
 }
 
-/// Why a job whose time is over got no further.
+/// Why a job whose time is over got no further. The deadline counts only what this controller listened to.
 pub fn why_overdue(app: &App, job: &JobRow) -> Failure {
-    let fixed = |reason: &str| Failure { step: "webhook.wait".into(), reason: reason.into() };
+    let silence = Duration::from_secs(deadline_secs(&job.state).unwrap_or_default());
+    let minutes = app.settings.scaled(silence).as_secs().div_ceil(60);
+    let heard = format!("in {minutes} min in which the controller listened");
+    let fixed = |reason: String| Failure { step: "webhook.wait".into(), reason };
     match (&job.state, job.hello_at) {
-        (State::Provisioning(JobStage::Writing), _) => {
-            fixed("the machine got its permit and then fell silent; its disk may be half written")
+        (State::Provisioning(JobStage::Writing), _) => fixed(format!(
+            "the machine got its permit, and then nothing was heard of it {heard}; its disk may be half written"
+        )),
+        (_, Some(_)) => {
+            fixed(format!("the maintenance OS said hello, and then it asked for no permit {heard}"))
         }
-        (_, Some(_)) => fixed("the maintenance OS said hello and then asked for no permit"),
         (_, None) => failure(app, job, stage_without_boot(app, &job.id)),
     }
 }
@@ -118,8 +128,12 @@ mod tests {
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{rows, temp_dir, with_job};
 
-    /// A controller whose machine was reset so long ago, and shows nothing.
+    /// A controller whose machine was reset so long ago, and shows nothing. It has listened since.
     async fn after(minutes: u64, is_heard: bool) -> JobRow {
+        after_listening(minutes, minutes, is_heard).await
+    }
+
+    async fn after_listening(minutes: u64, listened: u64, is_heard: bool) -> JobRow {
         let dir = temp_dir();
         let bmc = Bmc::start("SN1", Play::Dead).await;
         let (app, _job) = with_job(dir.path(), &bmc).await;
@@ -129,7 +143,9 @@ mod tests {
         if is_heard {
             app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         }
-        app.media.begin_boot("j1", Instant::now() - Duration::from_secs(minutes * 60));
+        let ago = |minutes: u64| Instant::now() - Duration::from_secs(minutes * 60);
+        app.clock.listened_since(ago(listened));
+        app.media.begin_boot("j1", ago(minutes));
         look(&app, "j1").await.unwrap();
         app.store.job("j1").await.unwrap()
     }
@@ -151,6 +167,8 @@ mod tests {
     async fn a_silent_boot_ends_long_before_the_deadline_with_its_reason() {
         assert!(after(10, false).await.state.outcome().is_none(), "servers test their memory");
         assert!(after(30, true).await.state.outcome().is_none(), "it said hello");
+        let away = after_listening(300, 10, false).await;
+        assert!(away.state.outcome().is_none(), "nobody could serve its reads");
         let job = after(30, false).await;
         let Some(job::Outcome::Failed(failure)) = job.state.outcome() else {
             panic!("{:?}", job.state)

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::clock::{self, Readings};
 use crate::performer::{self, Failed};
 use crate::store::{Claim, Error, JobRow};
 use crate::{App, now_ms};
@@ -40,6 +41,8 @@ const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
 pub const LATE_MAX: Duration = Duration::from_secs(180);
 /// Looks for a sign of life within the silence that makes a boot a lost one.
 const LOST_BOOT_LOOKS: u32 = 36;
+/// How often is stored that a controller runs: so much of a silence is not counted after a kill. Each is a commit.
+const SEEN_EVERY: Duration = Duration::from_secs(30);
 
 /// Lets others wake the driver and stop a job's worker.
 #[derive(Clone, Default)]
@@ -132,6 +135,7 @@ pub fn start(app: App) -> Driver {
     let told = stop.clone();
     let task = tokio::spawn(async move {
         let (mut watch, mut workers) = (JoinSet::new(), JoinSet::new());
+        watch.spawn(clock::run(app.clone()));
         watch.spawn(find_lost_boots(app.clone()));
         watch.spawn(boot_watch::run(app.clone()));
         watch.spawn(boot_progress::run(app.clone()));
@@ -139,11 +143,14 @@ pub fn start(app: App) -> Driver {
         watch.spawn(evidence::run(app.clone()));
         watch.spawn(power_watch::run(app.clone()));
         tokio::select! {
-            () = run(app, &mut workers) => {}
+            () = run(app.clone(), &mut workers) => {}
             () = told.notified() => {}
         }
         watch.shutdown().await;
         workers.shutdown().await;
+        if let Err(error) = app.store.seen(now_ms()).await {
+            tracing::error!(error = performer::chain(&error), "cannot store when this run ended");
+        }
     });
     Driver { stop, task }
 }
@@ -151,18 +158,33 @@ pub fn start(app: App) -> Driver {
 async fn run(app: App, workers: &mut JoinSet<()>) {
     let (quick, slow) = (Arc::new(Semaphore::new(WORKERS_MAX)), Arc::new(Semaphore::new(SLOW_MAX)));
     let mut looked_at: Option<Instant> = None;
+    let mut seen_at: Option<Instant> = None;
     loop {
         while workers.try_join_next().is_some() {}
+        let now = match clock::catch_up(&app).await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::error!(error = performer::chain(&error), "cannot follow the clock");
+                tokio::time::sleep(IDLE_MAX).await;
+                continue;
+            }
+        };
         if looked_at.is_none_or(|at| at.elapsed() >= OVERDUE_LOOK_EVERY) {
-            if let Err(error) = fail_overdue(&app).await {
+            if let Err(error) = fail_overdue(&app, now).await {
                 tracing::error!(error = performer::chain(&error), "cannot look for overdue jobs");
             }
             looked_at = Some(Instant::now());
         }
+        if seen_at.is_none_or(|at| at.elapsed() >= SEEN_EVERY) {
+            if let Err(error) = app.store.seen(now).await {
+                tracing::error!(error = performer::chain(&error), "cannot store that this runs");
+            }
+            seen_at = Some(Instant::now());
+        }
         let Ok(first) = quick.clone().acquire_owned().await else { return };
         let more = std::iter::from_fn(|| quick.clone().try_acquire_owned().ok());
         let places: Vec<_> = std::iter::once(first).chain(more).take(CLAIMS_MAX).collect();
-        match app.store.claim(now_ms(), |job_id| app.driver.is_busy(job_id), places.len()).await {
+        match app.store.claim(now, |job_id| app.driver.is_busy(job_id), places.len()).await {
             Ok(claims) if claims.is_empty() => {
                 drop(places);
                 wait(&app).await;
@@ -353,20 +375,19 @@ fn log_outcome(job_id: &str, result: Result<(), Error>) {
 }
 
 /// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
-async fn fail_overdue(app: &App) -> Result<(), Error> {
-    for job in overdue(app).await? {
+async fn fail_overdue(app: &App, now: i64) -> Result<(), Error> {
+    for job in overdue(app, now).await? {
         let failure = boot_watch::why_overdue(app, &job);
         let message = failure.reason.clone();
         let result =
-            app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now_ms());
+            app.store.apply(&job.id, Some(job.epoch), Event::Overdue(failure), message, now);
         log_outcome(&job.id, result.await.map(|_| ()));
     }
     Ok(())
 }
 
 /// Stored deadlines are those of real machines; a test's come earlier by what its scale saves.
-async fn overdue(app: &App) -> Result<Vec<JobRow>, Error> {
-    let now = now_ms();
+async fn overdue(app: &App, now: i64) -> Result<Vec<JobRow>, Error> {
     if app.settings.time_scale == 1.0 {
         return app.store.overdue(now).await;
     }
@@ -379,54 +400,60 @@ async fn overdue(app: &App) -> Result<Vec<JobRow>, Error> {
 }
 
 /// While this controller was away a booting machine could not read its media, and firmware gives up
-/// at the first read error. A job that waited for its machine at the start is watched until its
-/// machine says hello; if that falls silent before, it is booted again. Nothing was permitted yet,
-/// so that is harmless.
+/// at the first read error. A job that waits for its machine when the controller comes back, be it from
+/// a restart or from a suspend, is watched until its machine says hello; if that falls silent before, it is
+/// booted again. Nothing was permitted yet, so that is harmless.
 async fn find_lost_boots(app: App) {
     let silence_max = app.settings.boot_silence_max;
-    let started_at = Instant::now();
-    let mut watched = loop {
-        match app.store.jobs_awaiting_machine().await {
-            Ok(jobs) => break jobs,
-            Err(error) => {
-                tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
-                tokio::time::sleep(IDLE_MAX).await;
-            }
-        }
-    };
-    while !watched.is_empty() {
-        tokio::time::sleep(silence_max / LOST_BOOT_LOOKS).await;
-        let mut still = Vec::new();
-        for job in watched {
-            match app.store.job(&job.id).await {
-                Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
-                // What cannot be read cannot be applied either: that tells.
-                Ok(_) | Err(_) => {}
-            }
-            let last_sign_at = app.media.reads(&job.id).last_at.unwrap_or(started_at);
-            let silence = last_sign_at.max(started_at).elapsed();
-            if silence < silence_max {
-                still.push(job);
-                continue;
-            }
-            let message = format!(
-                "no sign of the machine for {} s since the controller came back: booting it again",
-                silence.as_secs()
-            );
-            let lost = Event::BootLost;
-            match app.store.apply(&job.id, Some(job.epoch), lost, message, now_ms()).await {
-                Ok(applied) => app.moved(&applied.job),
+    let (mut watched, mut back_since) = (Vec::new(), None);
+    loop {
+        let since = app.clock.listening_since(Readings::now());
+        if back_since != Some(since) {
+            match app.store.jobs_awaiting_machine().await {
+                Ok(jobs) => (watched, back_since) = (jobs, Some(since)),
                 Err(error) => {
-                    let is_over = matches!(error, Error::Stale | Error::Refused(_));
-                    log_outcome(&job.id, Err(error));
-                    if !is_over {
-                        still.push(job);
-                    }
+                    tracing::error!(error = performer::chain(&error), "cannot look for lost boots");
                 }
             }
         }
-        watched = still;
+        watched = still_watched(&app, watched, since).await;
+        tokio::time::sleep(silence_max / LOST_BOOT_LOOKS).await;
     }
+}
+
+/// Boots those of `watched` again that were silent for too long since the controller came back; answers those
+/// that are still to be watched.
+async fn still_watched(app: &App, watched: Vec<JobRow>, since: Instant) -> Vec<JobRow> {
+    let mut still = Vec::new();
+    for job in watched {
+        match app.store.job(&job.id).await {
+            Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
+            // What cannot be read cannot be applied either: that tells.
+            Ok(_) | Err(_) => {}
+        }
+        let last_sign_at = app.media.reads(&job.id).last_at.unwrap_or(since);
+        let silence = last_sign_at.max(since).elapsed();
+        if silence < app.settings.boot_silence_max {
+            still.push(job);
+            continue;
+        }
+        let message = format!(
+            "no sign of the machine for {} s since the controller came back: booting it again",
+            silence.as_secs()
+        );
+        let lost = Event::BootLost;
+        match app.store.apply(&job.id, Some(job.epoch), lost, message, now_ms()).await {
+            Ok(applied) => app.moved(&applied.job),
+            Err(error) => {
+                let is_over = matches!(error, Error::Stale | Error::Refused(_));
+                log_outcome(&job.id, Err(error));
+                if !is_over {
+                    still.push(job);
+                }
+            }
+        }
+    }
+    still
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod boot;
 mod boot_progress;
 mod boot_watch;
 mod clients;
+mod clock;
 mod driver;
 mod evidence;
 mod files;
@@ -46,6 +47,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use clock::{Jump, Readings};
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +58,7 @@ use settings::{Command, Settings};
 pub struct App {
     pub settings: Arc<Settings>,
     pub store: store::Store,
+    pub clock: Arc<clock::Clock>,
     pub keys: Arc<keys::Keys>,
     pub media: Arc<media::Media>,
     pub probes: Arc<probe_medium::Probes>,
@@ -148,6 +151,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
     Ok(App {
         settings: Arc::new(settings),
         store,
+        clock: Arc::new(clock::Clock::new(Readings::now())),
         keys: Arc::new(keys),
         media: Arc::new(media),
         probes: Arc::default(),
@@ -184,6 +188,12 @@ impl App {
 
 /// Takes up what an earlier process left, and makes ready what BMCs will ask for.
 async fn resume(app: &App) -> anyhow::Result<()> {
+    let (now, seen_at) = (now_ms(), app.store.seen_at().await?);
+    if let Some(doubt) = clock::doubt(seen_at, now) {
+        tracing::warn!("{doubt}");
+    }
+    // Before anything is due or overdue by times of a former life.
+    clock::follow(app, Jump::at_start(seen_at, now)).await?;
     let resumed = app.store.resume_all(now_ms(), driver::unsettled_until(app)).await?;
     if resumed > 0 {
         tracing::info!(jobs = resumed, "resuming");

@@ -106,7 +106,6 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
             let visit = Visit::begin(app, job).await?;
             visit.keep_bmc_log(app, job).await;
             let result = eject_ours(app, &visit).await;
-            let result = result.map_err(|error| Failed::by_bmc("cleanup.unmount", &error));
             // A machine whose power was not touched is not started.
             match transition(&job.state, &Event::Done(claim.action)) {
                 Ok(next) if !next.is_complete() => visit.pause(app, result).await,
@@ -321,30 +320,62 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
     None
 }
 
-async fn eject_ours(app: &App, visit: &Visit) -> Result<String, redfish::Error> {
-    let mut ejected = Vec::new();
-    for slot in &visit.slots().await? {
+/// Takes our media out and clears the boot override. Each is tried, whatever the BMC refuses of the others; what
+/// stays is told by name.
+async fn eject_ours(app: &App, visit: &Visit) -> Done {
+    let (mut ejected, mut left) = (Vec::new(), Vec::new());
+    let slots = visit.slots().await.unwrap_or_else(|error| {
+        left.push(("the virtual media cannot be read".to_owned(), error));
+        Vec::new()
+    });
+    for slot in &slots {
         // Somebody else's medium is not ours to eject.
         let from_here = |image: &String| is_ours(image, &app.settings.media_url);
         let is_ours = slot.image.as_ref().is_some_and(from_here);
         if is_ours || (slot.inserted && slot.image.is_none()) {
-            visit.bmc.eject(slot).await?;
-            ejected.push(slot.path.clone());
+            match visit.bmc.eject(slot).await {
+                Ok(()) => ejected.push(slot.path.clone()),
+                Err(error) => left.push((format!("a medium stays in {}", slot.path), error)),
+            }
         }
     }
-    let uri = match visit.machine.has_http_boot {
-        true => visit.bmc.http_boot_uri(&visit.machine).await?,
-        false => None,
-    };
-    if uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url)) {
-        visit.bmc.clear_http_boot_uri(&visit.machine).await?;
-        ejected.push("HttpBootUri".to_owned());
+    if visit.machine.has_http_boot {
+        match clear_our_http_boot(app, visit).await {
+            Ok(true) => ejected.push("HttpBootUri".to_owned()),
+            Ok(false) => {}
+            Err(error) => left.push(("HttpBootUri may stay set".to_owned(), error)),
+        }
     }
-    visit.bmc.clear_boot_override(&visit.machine).await?;
-    Ok(match ejected.as_slice() {
-        [] => "no medium of ours is inserted; boot override cleared".into(),
-        slots => format!("ejected {}; boot override cleared", slots.join(" and ")),
-    })
+    if let Err(error) = visit.bmc.clear_boot_override(&visit.machine).await {
+        left.push(("the boot override may stay set".to_owned(), error));
+    }
+    let done = match ejected.as_slice() {
+        [] => "no medium of ours is inserted".to_owned(),
+        slots => format!("ejected {}", slots.join(" and ")),
+    };
+    if left.is_empty() {
+        return Ok(format!("{done}; boot override cleared"));
+    }
+    Err(not_put_back(&left, &ejected))
+}
+
+async fn clear_our_http_boot(app: &App, visit: &Visit) -> Result<bool, redfish::Error> {
+    let uri = visit.bmc.http_boot_uri(&visit.machine).await?;
+    if !uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url)) {
+        return Ok(false);
+    }
+    visit.bmc.clear_http_boot_uri(&visit.machine).await?;
+    Ok(true)
+}
+
+/// All that stays, each with its reason. Another try helps if it may help for one of them.
+fn not_put_back(left: &[(String, redfish::Error)], ejected: &[String]) -> Failed {
+    let reasons = left.iter().map(|(what, error)| format!("{what}: {}", chain(error)));
+    let done = ejected.iter().map(|what| format!("ejected {what}"));
+    let reason = reasons.chain(done).collect::<Vec<_>>().join("; ");
+    let is_transient = left.iter().any(|(_, error)| error.is_transient());
+    let retry_after = left.iter().filter_map(|(_, error)| error.retry_after()).max();
+    Failed { retry_after, ..Failed::new("cleanup.unmount", reason, is_transient) }
 }
 
 /// What a BMC shows is a URL of this controller.

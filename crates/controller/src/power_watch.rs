@@ -10,6 +10,7 @@ use redfish::Power;
 use tokio::task::JoinSet;
 
 use crate::boot_watch::end_overdue;
+use crate::clock::Readings;
 use crate::performer::chain;
 use crate::store::{Error, JobRow};
 use crate::visit::{Closed, Purpose, Visit};
@@ -38,7 +39,10 @@ pub async fn run(app: App) {
 }
 
 async fn look(app: &App, off: &mut Off, silence_min: Duration) -> Result<(), Error> {
-    let silent = silent(app, silence_min).await?;
+    let now = Readings::now();
+    // A controller that was away heard nobody.
+    let listened = now.at.saturating_duration_since(app.clock.listening_since(now));
+    let silent = if listened < silence_min { Vec::new() } else { silent(app, silence_min).await? };
     off.retain(|id, epoch| silent.iter().any(|job| job.id == *id && job.epoch == *epoch));
     for jobs in silent.chunks(LOOKS_MAX) {
         let mut looks = JoinSet::new();
@@ -105,6 +109,7 @@ fn why_off(job: &JobRow) -> Failure {
 #[cfg(test)]
 mod tests {
     use job::Outcome;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::tests::bmc::{Bmc, Play};
@@ -119,12 +124,21 @@ mod tests {
         }
         let outcome = async || app.store.job("j1").await.unwrap().state.outcome().cloned();
         let mut off = Off::new();
+        app.clock.listened_since(Instant::now() - SILENCE_MIN);
         app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         bmc.seen.lock().unwrap().is_on = false;
         for _ in 0..3 {
             look(&app, &mut off, SILENCE_MIN).await.unwrap();
         }
         assert_eq!(outcome().await, None, "it spoke a moment ago");
+        // Silent for ten minutes, but who listened?
+        let ago = now_ms() - 600_000;
+        app.store.hello("a1", rows::boot("boot"), ago).await.unwrap().unwrap();
+        app.clock.listened_since(Instant::now());
+        for _ in 0..3 {
+            look(&app, &mut off, SILENCE_MIN).await.unwrap();
+        }
+        assert_eq!(outcome().await, None, "the controller came back a moment ago");
         for is_on in [false, true, false] {
             bmc.seen.lock().unwrap().is_on = is_on;
             look(&app, &mut off, Duration::ZERO).await.unwrap();

@@ -115,7 +115,7 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Closing { outcome, cleanup, problem }, Event::GaveUp(action, why))
             if state.action() == Some(*action) =>
         {
-            after(*cleanup, outcome, problem.clone().or_else(|| Some(why.clone())))
+            after(*cleanup, outcome, Some(joined(problem.as_ref(), why)))
         }
         _ => {
             return Err(Refused { state: Box::new(state.clone()), event: Box::new(event.clone()) });
@@ -146,6 +146,17 @@ fn ended(state: &State, outcome: Outcome) -> State {
 
 fn cancelled() -> Outcome {
     Outcome::Failed(Failure { step: "cancelled".into(), reason: "cancelled by a user".into() })
+}
+
+/// Each thing that could not be put back, in one: under the name of the first.
+fn joined(problem: Option<&Failure>, why: &Failure) -> Failure {
+    match problem {
+        None => why.clone(),
+        Some(Failure { step, reason }) => Failure {
+            step: step.clone(),
+            reason: format!("{reason}; {}: {}", why.step, why.reason),
+        },
+    }
 }
 
 fn left_as_it_was() -> Failure {

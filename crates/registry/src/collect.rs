@@ -82,6 +82,22 @@ impl Storage {
         Ok(done)
     }
 
+    /// Moves the times from which leases count with the clock, which jumped by so much and says `now`.
+    pub fn follow_clock(&self, by_ms: i64, now: SystemTime) -> Result<(), Error> {
+        self.index.write(|index| {
+            for table in ["manifests", "blobs"] {
+                index.execute(
+                    &format!(
+                        "UPDATE {table} SET unused_ms = unused_ms + ?1 WHERE unused_ms IS NOT NULL"
+                    ),
+                    [by_ms],
+                )?;
+            }
+            Ok::<_, rusqlite::Error>(())
+        })?;
+        self.move_uploads(by_ms, now)
+    }
+
     fn retain_tags(&self) -> Result<usize, Error> {
         if self.policy.keep_last.is_empty() {
             return Ok(0);

@@ -91,6 +91,13 @@ impl Registry {
         self.use_storage(move |storage| storage.collect(&kept, now_ms())).await
     }
 
+    /// The time of day jumped by so much, or nobody could push for so long: what is marked keeps the rest of its
+    /// lease.
+    pub async fn follow_clock(&self, by_ms: i64) -> Result<(), Error> {
+        let now = std::time::SystemTime::now();
+        self.use_storage(move |storage| storage.follow_clock(by_ms, now)).await
+    }
+
     /// Reads all content again and sets aside what has rotted.
     pub async fn scrub(&self, pace: Pace) -> Result<Scrubbed, Error> {
         self.use_storage(move |storage| storage.scrub(pace)).await

@@ -118,3 +118,66 @@ async fn a_worker_that_panics_leaves_its_job_free() {
     assert!(worker.await.unwrap_err().is_panic());
     assert!(!handle.is_busy("j1"));
 }
+
+#[tokio::test]
+async fn a_boot_that_nobody_could_serve_during_a_suspend_is_begun_again_and_not_failed() {
+    let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+    let (app, _job) = with_job(dir.path(), &bmc).await;
+    for event in rows::until_awaited() {
+        app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
+    }
+    let watched = app.store.jobs_awaiting_machine().await.unwrap();
+    let ago = |secs| Instant::now() - Duration::from_secs(secs);
+    let still = still_watched(&app, watched.clone(), ago(100)).await;
+    assert_eq!(still.len(), 1, "it has listened for 100 s");
+    assert!(still_watched(&app, watched, ago(181)).await.is_empty());
+    let state = app.store.job("j1").await.unwrap().state;
+    assert_eq!(state, State::Provisioning(Stage::ReinsertingMedia));
+}
+
+#[tokio::test]
+async fn a_job_is_overdue_only_after_silence_that_was_listened_to() {
+    let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+    let (app, _job) = with_job(dir.path(), &bmc).await;
+    let now = now_ms();
+    for event in rows::until_awaited() {
+        app.store.apply("j1", None, event, String::new(), now).await.unwrap();
+    }
+    app.store.hello("a1", rows::boot("b1"), now).await.unwrap().unwrap();
+    app.store.permit(rows::speaker("a1", "b1"), rows::permit("SN1"), now).await.unwrap().unwrap();
+    // Suspended for a day: the clock tells so before anything is looked for.
+    let day = Duration::from_secs(24 * 3600);
+    let real = Readings::now();
+    let after = |listened: Duration| Readings {
+        wall_ms: real.wall_ms + i64::try_from((day + listened).as_millis()).unwrap(),
+        boot: real.boot + day + listened,
+        at: real.at + listened,
+    };
+    let mut failed_after = None;
+    for minutes in 0..70 {
+        let readings = after(Duration::from_secs(minutes * 60 + 1));
+        if minutes > 0 {
+            app.clock.listened_until(readings);
+        }
+        while clock::follow_first(&app.clock, &app.store, readings).await.unwrap().is_some() {}
+        fail_overdue(&app, readings.wall_ms).await.unwrap();
+        if app.store.job("j1").await.unwrap().state.outcome().is_some() {
+            failed_after = Some(minutes);
+            break;
+        }
+    }
+    assert_eq!(failed_after, Some(60));
+    let Some(job::Outcome::Failed(why)) =
+        app.store.job("j1").await.unwrap().state.outcome().cloned()
+    else {
+        panic!("it did not fail")
+    };
+    assert_eq!(
+        why.reason,
+        "the machine got its permit, and then nothing was heard of it in 60 min in which the controller \
+         listened; its disk may be half written"
+    );
+    let events = app.store.events("j1", 0, 100).await.unwrap();
+    let told: Vec<_> = events.iter().filter(|event| event.kind == "clock").collect();
+    assert!(told.len() == 1 && told[0].message.contains("was suspended from"), "{told:?}");
+}

@@ -38,8 +38,10 @@ impl World {
         if !self.is_up {
             return;
         }
+        let now = self.catch_up();
         if self.mutant != Some(Mutant::NoDeadlines) {
-            for job in self.ask(self.store.overdue(self.now)) {
+            for job in self.ask(self.store.overdue(now)) {
+                self.judge_overdue(&job);
                 let why =
                     Failure { step: "webhook.wait".into(), reason: "its time is over".into() };
                 let event = Event::Overdue(why);
@@ -53,7 +55,7 @@ impl World {
             .map(|worker| worker.claim.job.id.clone())
             .collect();
         let is_busy = |id: &str| busy.iter().any(|busy| busy == id);
-        for claim in self.ask(self.store.claim(self.now, is_busy, 64)) {
+        for claim in self.ask(self.store.claim(now, is_busy, 64)) {
             let known = self.ledger.known.entry(claim.job.id.clone()).or_default();
             known.claimed = claim.job.epoch;
             let verbs = verbs(&claim);
@@ -118,8 +120,8 @@ impl World {
     /// As `driver::worker` does at its end.
     fn unsettled(&self, claim: &Claim) {
         if claim.action.harms_late() && self.mutant != Some(Mutant::CleanupInHaste) {
-            let until = self.now + LATE_MAX;
-            self.settle(self.store.unsettled(&claim.job.id, claim.job.epoch, until, self.now));
+            let (now, until) = (self.wall(), self.wall() + LATE_MAX);
+            self.settle(self.store.unsettled(&claim.job.id, claim.job.epoch, until, now));
         }
     }
 
@@ -144,9 +146,9 @@ impl World {
         match after_failure(&job, action, failed, random) {
             Next::Again { why, pause } => {
                 self.workers.remove(&id);
-                let due_at = self.now + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                let due_at = self.wall() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
                 self.tell(format!("{}: {why}; again", job.id));
-                self.settle(self.store.retry(&job.id, job.epoch, why, due_at, self.now));
+                self.settle(self.store.retry(&job.id, job.epoch, why, due_at, self.wall()));
             }
             Next::GiveUp { event, .. } => {
                 let is_cleanup = matches!(job.state, State::Closing { .. });
@@ -161,7 +163,7 @@ impl World {
         let job = worker.claim.job;
         if self.random.u32(0..100) < 2 {
             self.fault("the end of an action is not recorded");
-            let due_at = self.now + 5_000;
+            let due_at = self.wall() + 5_000;
             self.settle(self.store.give_back(&job.id, job.epoch, due_at));
             return;
         }
@@ -171,7 +173,7 @@ impl World {
     /// Tells the store what happened; answers whether that moved the job.
     pub fn record(&mut self, id: &str, epoch: Option<i64>, event: Event) -> bool {
         self.tell(format!("{id}: {event:?}"));
-        let applied = self.store.apply(id, epoch, event, "sim".into(), self.now);
+        let applied = self.store.apply(id, epoch, event, "sim".into(), self.wall());
         let is_moved = self.settle(applied).is_some();
         if is_moved {
             self.moved(id);
@@ -234,8 +236,9 @@ impl World {
             return;
         }
         self.fault("the controller is gone");
+        self.keep_seen();
         self.is_up = false;
-        let away = self.random.i64(1_000..600_000);
+        let away = self.absence();
         let ids: Vec<u64> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.stop(id) else { continue };
@@ -252,20 +255,18 @@ impl World {
     pub fn restart(&mut self) {
         self.is_up = true;
         self.tell("the controller is back".into());
+        self.begin_to_listen();
         let is_hasty = self.mutant == Some(Mutant::CleanupInHaste);
-        let until = if is_hasty { 0 } else { self.now + LATE_MAX };
-        self.ask(self.store.resume_all(self.now, until));
-        for job in self.ask(self.store.jobs_awaiting_machine()) {
-            let since = self.now;
-            self.later(SILENCE, Happening::LostBoot { job_id: job.id, epoch: job.epoch, since });
-        }
+        let until = if is_hasty { 0 } else { self.wall() + LATE_MAX };
+        self.ask(self.store.resume_all(self.wall(), until));
     }
 
     /// A boot that was silent since the controller came back.
     pub fn lost_boot(&mut self, job_id: &str, epoch: i64, since: i64) {
         let job = self.ask(self.store.job(job_id));
         let is_read = self.read_at.get(job_id).is_some_and(|at| *at >= since);
-        if self.is_up && job.epoch == epoch && job.hello_at.is_none() && !is_read {
+        let is_watched = self.is_up && self.time.back_since == since;
+        if is_watched && job.epoch == epoch && job.hello_at.is_none() && !is_read {
             self.record(job_id, Some(epoch), Event::BootLost);
         }
     }
@@ -289,7 +290,7 @@ impl World {
             (MediumKind::Maintenance, token("maintenance")),
             (MediumKind::Task, token("task")),
         ];
-        self.ask(self.store.issue_media(job_id, "cd+cd", String::new(), tokens, self.now));
+        self.ask(self.store.issue_media(job_id, "cd+cd", String::new(), tokens, self.wall()));
         self.tokens.insert(job_id.into(), [token("maintenance"), token("task")]);
         self.read_at.remove(job_id);
     }

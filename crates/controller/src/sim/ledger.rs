@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 
 use job::{Outcome, State, transition};
+use redfish::Power;
 
-use super::world::World;
+use super::machine::Phase;
+use super::world::{HOUR, World};
 use crate::store::JobRow;
 
 /// What the world knows of one job.
@@ -20,13 +22,21 @@ pub struct Known {
     complete: Option<State>,
     /// The boot that has its permit.
     permitted: Option<String>,
+    /// How long a controller had listened when it was created.
+    pub created: i64,
 }
+
+/// A job is at its end after so much time in which a controller was there: every deadline once more after each
+/// lost boot, and every pause.
+const LISTENED_MAX: i64 = 4 * HOUR;
 
 #[derive(Default)]
 pub struct Ledger {
     pub known: HashMap<String, Known>,
     pub violations: Vec<String>,
     pub writes: u32,
+    /// What the longest job took in which a controller listened.
+    pub longest: i64,
 }
 
 impl World {
@@ -84,6 +94,7 @@ impl World {
             wrong.push(format!("it was complete and became {:?}", job.state));
         }
         let is_news = known.outcome.is_none() && outcome.is_some();
+        let took = self.time.listened - known.created;
         let is_at_rest = known.complete.is_none() && job.state.is_complete();
         known.outcome.clone_from(&outcome);
         if job.state.is_complete() {
@@ -101,10 +112,26 @@ impl World {
             }
         }
         if is_at_rest {
+            self.ledger.longest = self.ledger.longest.max(took);
             wrong.extend(self.not_at_rest(job));
+            if took > LISTENED_MAX {
+                wrong.push(format!("it took {} min in which a controller listened", took / 60_000));
+            }
         }
         for what in wrong {
             self.violation(format!("{}: {what}", job.id));
+        }
+    }
+
+    /// The time of a job is over: not while its machine speaks, or would if somebody listened.
+    pub fn judge_overdue(&mut self, job: &JobRow) {
+        let speaks = |phase| !matches!(phase, Phase::Stopped);
+        let is_alive = self.machines.iter().any(|machine| {
+            let node = machine.node.as_ref().filter(|node| node.attempt == job.attempt);
+            machine.power == Power::On && node.is_some_and(|node| speaks(node.phase))
+        });
+        if is_alive {
+            self.violation(format!("{} is overdue, and its machine speaks", job.id));
         }
     }
 

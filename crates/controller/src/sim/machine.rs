@@ -15,7 +15,9 @@ use crate::tests::rows::at_once;
 const SECOND: i64 = 1000;
 /// A machine without an answer asks again, and for so long.
 const AGAIN_AFTER: i64 = 10 * SECOND;
-const TRIES_MAX: u32 = 180;
+/// While nobody listens, so that hours of it are few happenings.
+const AGAIN_UNHEARD: std::ops::Range<i64> = 60 * SECOND..240 * SECOND;
+const TRIES_MAX: u32 = 2000;
 
 pub struct Machine {
     /// What it is enrolled as.
@@ -108,7 +110,7 @@ impl World {
 
     /// Firmware is done: it reads a medium, as far as that can be read, or the disk.
     pub fn booted(&mut self, index: usize, boot: u64, from_cd: bool) {
-        if !self.is_boot(index, boot) || !from_cd || !self.is_up {
+        if !self.is_boot(index, boot) || !from_cd || !self.hears() {
             return;
         }
         let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
@@ -154,8 +156,11 @@ impl World {
             node.phase = Phase::Stopped;
             return;
         }
-        let again =
-            if phase == Phase::Writing { self.random.i64(60_000..300_000) } else { AGAIN_AFTER };
+        let again = match phase {
+            Phase::Writing => self.random.i64(60_000..300_000),
+            _ if self.hears() => AGAIN_AFTER,
+            _ => self.random.i64(AGAIN_UNHEARD),
+        };
         self.later(again, Happening::Speak { machine: index, boot, phase });
         for _ in 0..self.copies() {
             let after = self.random.i64(0..5 * SECOND);
@@ -167,7 +172,7 @@ impl World {
     /// off by now.
     pub fn message(&mut self, index: usize, boot: u64, phase: Phase, seq: u64) {
         // A message outlives its sender by the network's seconds at most.
-        if !self.is_up || self.machines[index].boot != boot {
+        if !self.hears() || self.machines[index].boot != boot {
             return;
         }
         let Some(attempt) = self.machines[index].node.as_ref().map(|node| node.attempt.clone())
@@ -183,7 +188,7 @@ impl World {
     }
 
     fn heard(&mut self, index: usize, attempt: &str, phase: Phase, seq: u64) -> Reply {
-        let (store, now) = (self.store.clone(), self.now);
+        let (store, now) = (self.store.clone(), self.wall());
         let machine = &self.machines[index];
         let speaker = machine.speaker(attempt);
         let Ok(job) = at_once(store.attempt(attempt)) else { return Reply::No };

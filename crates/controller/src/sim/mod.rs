@@ -16,6 +16,7 @@ mod driver;
 mod foreign;
 mod ledger;
 mod machine;
+mod time;
 mod world;
 
 use std::time::Instant;
@@ -43,12 +44,18 @@ enum Mutant {
     NoDeadlines,
     /// A machine takes its task from whoever inserted one.
     SignatureIgnored,
+    /// Silence counts while nobody listens, and a clock that is set forward is believed.
+    AbsenceIsSilence,
+    /// Times that were stored before a clock was set back are believed.
+    ClockBelieved,
 }
 
 /// How one world went.
 struct Ended {
     violations: Vec<String>,
     writes: u32,
+    /// What the longest job took in which a controller listened, in milliseconds.
+    longest: i64,
     faults: u32,
     happenings: u64,
     trace: Vec<String>,
@@ -70,6 +77,7 @@ const SEEDS: u64 = 300;
 #[derive(Default)]
 struct Sums {
     writes: u64,
+    longest: i64,
     faults: u64,
     happenings: u64,
 }
@@ -89,6 +97,7 @@ fn survive(seeds: impl Iterator<Item = u64>, is_told: bool) -> Sums {
             ended.violations
         );
         sums.writes += u64::from(ended.writes);
+        sums.longest = sums.longest.max(ended.longest);
         sums.faults += u64::from(ended.faults);
         sums.happenings += ended.happenings;
     }
@@ -110,18 +119,19 @@ fn nothing_that_must_never_happen_happens() {
     });
     let sum = |of: fn(&Sums) -> u64| parts.iter().map(of).sum::<u64>();
     let (writes, faults) = (sum(|part| part.writes), sum(|part| part.faults));
+    let longest = parts.iter().map(|part| part.longest).max().unwrap_or_default() / 60_000;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = count as f64 / began.elapsed().as_secs_f64();
     println!(
         "sim: survived {count}/{count} seeds ({rate:.0} seeds/s on {cores} cores); {writes} writes, \
-         0 wrongful; {faults} faults in {} happenings",
+         0 wrongful; {faults} faults in {} happenings; the longest job took {longest} min of listening",
         sum(|part| part.happenings)
     );
     assert!(count < 100 || (writes > count / 2 && faults > count), "too little happens");
 }
 
 /// Within so many seeds each mutant must be seen.
-const SEEDS_TO_CATCH: u64 = 300;
+const SEEDS_TO_CATCH: u64 = 1000;
 
 #[test]
 fn every_rule_that_is_broken_on_purpose_is_seen() {
@@ -135,6 +145,8 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
         Mutant::CleanupInHaste,
         Mutant::NoDeadlines,
         Mutant::SignatureIgnored,
+        Mutant::AbsenceIsSilence,
+        Mutant::ClockBelieved,
     ] {
         let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
             let first = run(seed, Some(mutant), &store).violations.into_iter().next()?;

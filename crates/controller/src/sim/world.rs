@@ -9,11 +9,12 @@ use super::bmc::Effect;
 use super::driver::Worker;
 use super::ledger::Ledger;
 use super::machine::{Machine, Phase, Reply};
+use super::time::Time;
 use super::{Ended, Mutant};
 use crate::store::{Error, JobRow, MediumRow, NewJobRow, Store};
 use crate::tests::rows::{self, at_once};
 
-const HOUR: i64 = 3_600_000;
+pub const HOUR: i64 = 3_600_000;
 /// Users and glitches rest after this; jobs must end by themselves then.
 const BUSY: i64 = 3 * HOUR;
 /// More would be a world that never comes to rest.
@@ -39,13 +40,37 @@ pub enum Happening {
     Foreign { machine: usize, who: u32, step: usize },
     Crash,
     Restart,
+    Sleep,
+    Wake,
+    ClockSet,
+}
+
+impl Happening {
+    /// Waits while the controller's process does not run.
+    fn is_of_controller(&self) -> bool {
+        matches!(
+            self,
+            Happening::Turn
+                | Happening::Step { .. }
+                | Happening::Silent { .. }
+                | Happening::Evidence { .. }
+                | Happening::LostBoot { .. }
+                | Happening::Create { .. }
+                | Happening::Cancel { .. }
+                | Happening::Webhook { .. }
+                | Happening::Crash
+                | Happening::Sleep
+        )
+    }
 }
 
 pub struct World {
     pub mutant: Option<Mutant>,
     pub random: fastrand::Rng,
-    /// Milliseconds.
+    /// Milliseconds, whatever a clock says.
     pub now: i64,
+    /// Of the controller's host, and how it looks at it.
+    pub time: Time,
     pub store: Store,
     pub machines: Vec<Machine>,
     pub workers: BTreeMap<u64, Worker>,
@@ -94,6 +119,7 @@ impl World {
             mutant,
             random,
             now: 0,
+            time: Time::new(),
             store,
             machines: (0..count).map(machine).collect(),
             workers: BTreeMap::new(),
@@ -140,11 +166,16 @@ impl World {
             let at = self.random.i64(0..BUSY);
             self.later(at, Happening::Crash);
         }
+        for _ in 0..self.random.u32(0..4).saturating_sub(1) {
+            let at = self.random.i64(0..BUSY);
+            let what = if self.random.bool() { Happening::Sleep } else { Happening::ClockSet };
+            self.later(at, what);
+        }
     }
 
     pub fn run(&mut self) {
         while let Some((key, happening)) = self.queue.pop_first() {
-            self.now = key.0;
+            self.pass(key.0);
             self.happenings += 1;
             if self.happenings > HAPPENINGS_MAX {
                 self.violation("the world never comes to rest".into());
@@ -165,6 +196,12 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
+        if let Some(until) = self.time.asleep_until()
+            && happening.is_of_controller()
+        {
+            let after = until - self.now + self.random.i64(1..1_000);
+            return self.later(after, happening);
+        }
         match happening {
             Happening::Turn => self.turn(),
             Happening::Step { worker } => self.step(worker),
@@ -192,6 +229,9 @@ impl World {
             Happening::Foreign { machine, who, step } => self.foreign(machine, who, step),
             Happening::Crash => self.crash(),
             Happening::Restart => self.restart(),
+            Happening::Sleep => self.sleep(),
+            Happening::Wake => self.wake(),
+            Happening::ClockSet => self.set_clock(),
         }
     }
 
@@ -201,12 +241,16 @@ impl World {
         let serial = self.machines[machine].serial.clone();
         let id = format!("job-{number}");
         let attempt = format!("attempt-{number}");
-        let new =
-            NewJobRow { recipe: "{}".into(), now: self.now, ..rows::job(&id, &serial, &attempt) };
+        let new = NewJobRow {
+            recipe: "{}".into(),
+            now: self.wall(),
+            ..rows::job(&id, &serial, &attempt)
+        };
         if !self.is_up || at_once(self.store.create_job(new)).is_err() {
             return self.later(HOUR / 6, Happening::Create { machine });
         }
         self.tell(format!("{id} is created for machine {machine}"));
+        self.ledger.known.entry(id.clone()).or_default().created = self.time.listened;
         // Most of what a controller does for a job it does in its first and last minutes.
         if self.random.u32(0..100) < 40 {
             let most = if self.random.bool() { HOUR / 3 } else { HOUR / 60 };
@@ -216,6 +260,11 @@ impl World {
         if self.random.u32(0..100) < 20 {
             let after = self.random.i64(0..HOUR / 30);
             self.later(after, Happening::Crash);
+        }
+        if self.random.u32(0..100) < 20 {
+            let after = self.random.i64(0..HOUR / 3);
+            let what = if self.random.bool() { Happening::Sleep } else { Happening::ClockSet };
+            self.later(after, what);
         }
     }
 
@@ -234,7 +283,7 @@ impl World {
         let serial = self.machines[machine].serial.clone();
         let delivery = Some("once".to_owned());
         let outcome = Outcome::Failed(failure);
-        let told = self.store.deliver(&serial, delivery, outcome, "sim".into(), self.now);
+        let told = self.store.deliver(&serial, delivery, outcome, "sim".into(), self.wall());
         if let Ok(crate::store::Delivered::Now(job)) = at_once(told) {
             self.moved(&job.id);
         }
@@ -245,11 +294,18 @@ impl World {
         let due = self.ask(self.store.next_due());
         let Some(due) = due.filter(|_| self.is_up) else { return };
         // Not while all that is due is being worked on: its end plans the next turn.
-        let at = due.max(self.now + 50);
+        let at = self.now + (due - self.wall()).max(50);
         if self.planned_turn.is_none_or(|planned| planned > at) {
             self.planned_turn = Some(at);
             self.later(at - self.now, Happening::Turn);
         }
+    }
+
+    /// The driver never sleeps longer than `driver::IDLE_MAX`: then it looks at the clock.
+    pub fn turn_soon(&mut self) {
+        let after = self.random.i64(1..5_000);
+        self.planned_turn = Some(self.now + after);
+        self.later(after, Happening::Turn);
     }
 
     pub fn later(&mut self, after: i64, happening: Happening) {
@@ -299,6 +355,7 @@ impl World {
         Ended {
             violations: self.ledger.violations,
             writes: self.ledger.writes,
+            longest: self.ledger.longest,
             faults: self.faults,
             happenings: self.happenings,
             trace: self.trace,

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0009_begun_deeds.sql"),
     include_str!("../../migrations/0010_invariants.sql"),
     include_str!("../../migrations/0011_bounds.sql"),
+    include_str!("../../migrations/0012_clock.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -412,7 +412,8 @@ impl Store {
         self.look_up(|db| get_attempt(db, attempt)).await
     }
 
-    /// Newest first; `before` is the last job of the page before.
+    /// Newest first, by the order in which they were created: a clock may have been set back since. `before` is
+    /// the last job of the page before.
     pub async fn jobs(
         &self,
         status: Option<String>,
@@ -423,8 +424,8 @@ impl Store {
         self.read(move |db| {
             let sql = format!(
                 "{} WHERE (?1 IS NULL OR status = ?1) AND (?2 IS NULL OR server_serial = ?2)
-                 AND (?3 IS NULL OR (created_at, id) < (SELECT created_at, id FROM jobs WHERE id = ?3))
-                 ORDER BY created_at DESC, id DESC LIMIT ?4",
+                 AND (?3 IS NULL OR rowid < (SELECT rowid FROM jobs WHERE id = ?3))
+                 ORDER BY rowid DESC LIMIT ?4",
                 select_brief()
             );
             let mut query = db.prepare(&sql)?;
@@ -434,14 +435,15 @@ impl Store {
         .await
     }
 
-    /// How long the last jobs with this target took that succeeded, in milliseconds.
+    /// How long the last jobs with this target took that succeeded, in milliseconds. One whose clock was set back
+    /// meanwhile tells nothing.
     pub async fn durations(&self, task_target: String, limit: usize) -> Result<Vec<i64>, Error> {
         self.read(move |db| {
             let mut query = db.prepare(
                 "SELECT updated_at - created_at FROM jobs
-                 WHERE task_target = ?1 AND status = 'complete'
+                 WHERE task_target = ?1 AND status = 'complete' AND updated_at > created_at
                  AND json_extract(state, '$.complete.outcome') = 'succeeded'
-                 ORDER BY created_at DESC LIMIT ?2",
+                 ORDER BY rowid DESC LIMIT ?2",
             )?;
             let rows = query.query_map(params![task_target, limit], |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)

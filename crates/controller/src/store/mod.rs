@@ -12,6 +12,7 @@
 
 mod audit;
 pub mod backup;
+mod clock;
 mod connect;
 mod db;
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct Seen {
     /// The task medium had a signature by the key within the maintenance medium.
     pub is_signed: bool,
     pub boot_progress: Option<&'static str>,
+    /// It does not eject what is in its first slot.
+    pub keeps_first: bool,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -305,6 +307,8 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
             tokio::spawn(async move { reqwest::get(url).await?.bytes().await });
         }
         seen.story.push(format!("insert {slot}"));
+    } else if path.ends_with("EjectMedia") && slot == 0 && seen.keeps_first {
+        return StatusCode::FORBIDDEN.into_response();
     } else if path.ends_with("EjectMedia") {
         seen.slots[slot] = None;
         seen.story.push(format!("eject {slot}"));

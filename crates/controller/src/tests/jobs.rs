@@ -318,6 +318,32 @@ async fn a_cancelled_job_puts_the_machine_back() {
 }
 
 #[tokio::test]
+async fn a_medium_that_cannot_be_ejected_keeps_nothing_else_from_being_put_back() {
+    let dir = temp_dir();
+    let controller =
+        Controller::start_with(dir.path(), |settings| settings.time_scale = 0.02).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    let id = create(&controller, &bmc).await;
+    controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
+    {
+        let mut seen = bmc.seen.lock().unwrap();
+        (seen.keeps_first, seen.boot) = (true, "Once".into());
+    }
+    let path = format!("/api/v1/jobs/{id}/cancel");
+    assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
+    let job = controller.job_when(&id, is_complete).await;
+    {
+        let seen = bmc.seen.lock().unwrap();
+        assert!(seen.slots[0].is_some() && seen.slots[1].is_none(), "{:?}", seen.slots);
+        assert_eq!((seen.boot.as_str(), seen.is_on), ("Disabled", true));
+    }
+    let told = job["needs_attention"].as_str().unwrap();
+    let stays = "cleanup.unmount: a medium stays in /redfish/v1/Systems/1/VirtualMedia/0: ";
+    assert!(told.contains(stays), "{told}");
+    assert!(!told.contains("override"), "{told}");
+}
+
+#[tokio::test]
 async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;

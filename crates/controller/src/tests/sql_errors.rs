@@ -9,6 +9,7 @@ use api::node::{Log, Progress};
 use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
+use crate::clock::Jump;
 use crate::store::{Deed, Error, MediumKind, Retention, Speaker, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
@@ -132,6 +133,11 @@ fn life() -> Vec<(&'static str, Ask)> {
         claim(),
         ask("resume_all", async |store, now| store.resume_all(now, now + 5).await),
         done("j1", Action::BootMaintenance),
+        ask("seen_at", async |store, _| store.seen_at().await),
+        ask("seen", async |store, now| store.seen(now).await),
+        ask("follow_clock", async |store, now| {
+            store.follow_clock(Jump::at_start(Some(now - 600_000), now)).await
+        }),
         ask("jobs_awaiting_machine", async |store, _| store.jobs_awaiting_machine().await),
         ask("silent", async |store, now| {
             let state = State::Provisioning(Stage::AwaitingMachine);

@@ -49,6 +49,28 @@ fn reachable() -> HashSet<State> {
 }
 
 #[test]
+fn whatever_cannot_be_put_back_is_in_the_problem_each_by_its_name() {
+    let failure = |step: &str| Failure { step: step.into(), reason: format!("why {step}") };
+    let mut state = State::Closing {
+        outcome: Outcome::Succeeded,
+        cleanup: Cleanup::PoweringOff,
+        problem: None,
+    };
+    for (action, step) in [
+        (Action::PowerOff, "cleanup.reset"),
+        (Action::EjectMedia, "cleanup.unmount"),
+        (Action::StartMachine, "cleanup.start"),
+    ] {
+        state = transition(&state, &Event::GaveUp(action, failure(step))).unwrap();
+    }
+    let reason =
+        "why cleanup.reset; cleanup.unmount: why cleanup.unmount; cleanup.start: why cleanup.start";
+    let problem = Failure { step: "cleanup.reset".into(), reason: reason.into() };
+    let expected = State::Complete { outcome: Outcome::Succeeded, problem: Some(problem) };
+    assert_eq!(state, expected);
+}
+
+#[test]
 fn the_happy_path_passes_each_stage_once() {
     let events = [
         Event::Done(Action::Start),

@@ -287,10 +287,12 @@ pub fn set_tag(
     digest: &Digest,
     now_ms: i64,
 ) -> Result<(), Error> {
-    // A push of what the tag has already is no move: the order for retention stays.
+    // A push of what the tag has already is no move: the order for retention stays. It is the order of moves, also
+    // where the clock was set back between two of them.
     index.execute(
-        "INSERT INTO tags VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET digest = ?3, moved_ms = ?4 WHERE digest <> ?3",
+        "INSERT INTO tags VALUES (?1, ?2, ?3, max(?4, (
+             SELECT coalesce(max(moved_ms) + 1, 0) FROM tags WHERE repository = ?1)))
+         ON CONFLICT DO UPDATE SET digest = ?3, moved_ms = excluded.moved_ms WHERE digest <> ?3",
         params![repository.as_str(), tag.as_str(), digest.as_str(), now_ms],
     )?;
     Ok(())

@@ -202,6 +202,50 @@ fn the_last_tags_are_kept() {
 }
 
 #[test]
+fn the_last_tags_are_kept_although_the_clock_was_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep_last = vec![("*".parse().unwrap(), 2)];
+    let storage = open(dir.path(), Policy { keep_last, ..Policy::default() });
+    for (number, now_ms) in [400, 500, 30, 20].into_iter().enumerate() {
+        push_image(&storage, &format!("app:v{number}"), &[u8::try_from(number).unwrap()], now_ms);
+    }
+    // Moved to other content: the last one by the order of moves.
+    push_image(&storage, "app:v1", b"moved", 10);
+    assert_eq!(storage.collect(&[], 0).unwrap().tags_removed, 2);
+    let all = crate::Page { count: 10, after: String::new() };
+    assert_eq!(storage.tags(&name("app"), &all).unwrap(), ["v1", "v3"]);
+}
+
+#[test]
+fn a_lease_keeps_its_rest_when_the_clock_is_set() {
+    const YEAR_MS: i64 = 365 * DAY_MS;
+    for by_ms in [YEAR_MS, -YEAR_MS] {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path(), Policy::default());
+        let start_ms = 60 * YEAR_MS;
+        let loose = push_blob(&storage, "a", b"loose");
+        let image = push_image(&storage, "a", b"untagged", start_ms);
+        let upload = storage.begin_upload(&name("a"), 0).unwrap();
+        let id = upload.id;
+        drop(upload);
+        let at =
+            |ms: i64| std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap());
+        let file = storage.files.upload(&name("a"), id);
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(at(start_ms)).unwrap();
+        let first = storage.collect(&[], start_ms).unwrap();
+        assert_eq!((first.blobs_marked, first.manifests_marked), (1, 1));
+        let now_ms = start_ms + by_ms;
+        storage.follow_clock(by_ms, at(now_ms)).unwrap();
+        let kept = storage.collect(&[], now_ms + DAY_MS - 1).unwrap();
+        assert_eq!(kept, Collected::default(), "{by_ms}");
+        assert!(has_blob(&storage, "a", &loose) && has_manifest(&storage, "a", &image));
+        let done = storage.collect(&[], now_ms + 8 * DAY_MS).unwrap();
+        assert_eq!(done.uploads_removed, 1, "{by_ms}");
+    }
+}
+
+#[test]
 fn files_without_rows_go_and_uploads_under_way_stay() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path(), Policy::default());
