@@ -78,6 +78,8 @@ struct State {
     /// What the time of day would be if it had only gone on with the time in which this process listened.
     expected_ms: i64,
     listening_since: Instant,
+    /// By how much the clock was set forward since the start of this process, as far as it was not set back again.
+    set_forward_ms: i64,
     jumps: Vec<Jump>,
 }
 
@@ -129,8 +131,13 @@ impl Jump {
 impl Clock {
     pub fn new(now: Readings) -> Clock {
         let expected_ms = now.wall_ms;
-        let state = State { last: now, expected_ms, listening_since: now.at, jumps: Vec::new() };
-        Clock(Mutex::new(state))
+        Clock(Mutex::new(State {
+            last: now,
+            expected_ms,
+            listening_since: now.at,
+            set_forward_ms: 0,
+            jumps: Vec::new(),
+        }))
     }
 
     /// Looks whether there was a jump since the last look.
@@ -144,6 +151,14 @@ impl Clock {
         let mut state = self.state();
         state.look(now);
         state.listening_since
+    }
+
+    /// The time of day, less what the clock was set forward since the start of this process: by this age alone
+    /// something may be removed for good.
+    pub fn prudent_ms(&self, now: Readings) -> i64 {
+        let mut state = self.state();
+        state.look(now);
+        now.wall_ms.saturating_sub(state.set_forward_ms)
     }
 
     /// The jumps that the store has not followed yet, the first one first. Looks first.
@@ -198,9 +213,11 @@ impl State {
             (false, true) => Cause::Suspended,
             (false, false) => Cause::ClockSet,
         };
-        if away >= GAP_MAX || drift_ms - millis(away) >= STEP_MAX_MS {
+        let set_ms = drift_ms.saturating_sub(millis(away));
+        if away >= GAP_MAX || set_ms >= STEP_MAX_MS {
             self.listening_since = now.at;
         }
+        self.set_forward_ms = self.set_forward_ms.saturating_add(set_ms).max(0);
         let mut from_ms = self.expected_ms;
         if self.jumps.len() == JUMPS_MAX {
             let joined = self.jumps.pop().and_then(|last| last.by_ms());
@@ -310,6 +327,23 @@ mod tests {
         let moved: i64 = jumps.iter().filter_map(Jump::by_ms).sum();
         assert_eq!(jumps.len(), JUMPS_MAX);
         assert!((100_000 - DRIFT_MAX_MS..=100_000).contains(&moved), "{moved} of 100 s");
+    }
+
+    #[test]
+    fn nothing_is_old_because_the_clock_was_set_forward() {
+        let (hour, year) = (3600, 365 * 24 * 3600);
+        for (what, [wall, boot, at], expected) in [
+            ("a second", [1, 1, 1], 1),
+            ("set forward a year", [year + 1, 1, 1], 1),
+            ("suspended an hour", [hour, hour, 1], hour),
+            ("stopped an hour, and set forward a year", [year + hour, hour, hour], hour),
+            ("set back an hour", [1 - hour, 1, 1], 1 - hour),
+        ] {
+            let start = first();
+            let clock = Clock::new(start);
+            let now = after(start, wall, u64::try_from(boot).unwrap(), u64::try_from(at).unwrap());
+            assert_eq!(clock.prudent_ms(now), START_MS + expected * 1000, "{what}");
+        }
     }
 
     #[test]

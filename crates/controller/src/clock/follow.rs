@@ -50,14 +50,11 @@ pub async fn follow(app: &App, jump: Jump) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells the log and the registry, which has stored times of its own.
+/// Tells the log and the registry, which has stored times of its own: leases of days, for which a short jump is nothing.
 async fn announce(app: &App, jump: Jump) {
-    if let Some(words) = jump.words() {
-        tracing::warn!("{words}");
-    }
-    if let Some(by_ms) = jump.by_ms()
-        && let Err(error) = app.registry.follow_clock(by_ms).await
-    {
+    let Some((words, by_ms)) = jump.words().zip(jump.by_ms()) else { return };
+    tracing::warn!("{words}");
+    if let Err(error) = app.registry.follow_clock(by_ms).await {
         tracing::error!(error = chain(&error), "registry: cannot follow the clock");
     }
 }

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use crate::clock::Readings;
 use crate::keys::sha256;
 use crate::store::TokenRow;
 use crate::{App, now_ms, timestamp, tokens};
@@ -35,7 +36,8 @@ pub async fn tend(app: App) {
     tokio::time::sleep(TEND_FIRST).await;
     loop {
         loop {
-            match app.store.trim_audit(app.settings.audit.retention(now_ms()), now_ms()).await {
+            let age_from = app.clock.prudent_ms(Readings::now());
+            match app.store.trim_audit(app.settings.audit.retention(age_from), now_ms()).await {
                 Ok(0) => break,
                 Ok(removed) => tracing::info!(removed, "audit log: the oldest entries are removed"),
                 Err(error) => {

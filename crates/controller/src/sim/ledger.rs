@@ -29,6 +29,8 @@ pub struct Known {
 /// A job is at its end after so much time in which a controller was there: every deadline once more after each
 /// lost boot, and every pause.
 const LISTENED_MAX: i64 = 4 * HOUR;
+/// A machine that is up is heard within this: it says hello after 20 s at most, and again where a message is lost.
+const HEARD_WITHIN: i64 = 120_000;
 
 #[derive(Default)]
 pub struct Ledger {
@@ -123,12 +125,17 @@ impl World {
         }
     }
 
-    /// The time of a job is over: not while its machine speaks, or would if somebody listened.
+    /// The time of a job is over: not while its machine speaks, or would if somebody listened. One that came up
+    /// in the last seconds, while a controller listened, was silent until then.
     pub fn judge_overdue(&mut self, job: &JobRow) {
-        let speaks = |phase| !matches!(phase, Phase::Stopped);
+        let (now, back_since) = (self.now, self.time.back_since);
         let is_alive = self.machines.iter().any(|machine| {
             let node = machine.node.as_ref().filter(|node| node.attempt == job.attempt);
-            machine.power == Power::On && node.is_some_and(|node| speaks(node.phase))
+            machine.power == Power::On
+                && node.is_some_and(|node| {
+                    let is_known = now - node.since >= HEARD_WITHIN || back_since > node.since;
+                    node.phase != Phase::Stopped && is_known
+                })
         });
         if is_alive {
             self.violation(format!("{} is overdue, and its machine speaks", job.id));

@@ -51,6 +51,8 @@ pub enum Phase {
 
 pub struct Node {
     pub attempt: String,
+    /// When it came up.
+    pub since: i64,
     pub phase: Phase,
     tries: u32,
     seq: u64,
@@ -134,7 +136,8 @@ impl World {
         if self.random.u32(0..100) < 3 {
             return self.fault("its kernel panics");
         }
-        let node = Node { attempt: task.attempt, phase: Phase::Hello, tries: 0, seq: 0 };
+        let since = self.now;
+        let node = Node { attempt: task.attempt, since, phase: Phase::Hello, tries: 0, seq: 0 };
         self.machines[index].node = Some(node);
         let after = self.random.i64(5 * SECOND..20 * SECOND);
         self.later(after, Happening::Speak { machine: index, boot, phase: Phase::Hello });

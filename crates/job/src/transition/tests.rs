@@ -254,7 +254,10 @@ fn what_failed_first_stays_named() {
         state,
         State::Complete {
             outcome: Outcome::Failed(failure("image-linux.service")),
-            problem: Some(failure("cleanup")),
+            problem: Some(Failure {
+                reason: "because; cleanup: because; cleanup: because".into(),
+                ..failure("cleanup")
+            }),
         }
     );
 }
