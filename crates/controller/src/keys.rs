@@ -8,10 +8,11 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use recipe::signature::Signer;
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::files::write_durably;
 use crate::sealing::RootKey;
@@ -35,7 +36,7 @@ pub struct Keys {
     /// Of the secret of foreign webhook senders, where there is one.
     webhook_secret_hash: Option<Vec<u8>>,
     pub root: RootKey,
-    attempts: [u8; 32],
+    attempts: Zeroizing<[u8; 32]>,
     /// Of task media: derived, so that one that is built again after a crash is the same.
     pub signer: Signer,
     random: SystemRandom,
@@ -56,11 +57,10 @@ impl Keys {
             if is_first_start {
                 Ok(random_bytes::<32>(&random)?.to_vec())
             } else {
-                Ok(root.clone())
+                Ok(root.to_vec())
             }
         })?;
-        let attempts: [u8; 32] =
-            attempts.try_into().map_err(|_| anyhow!("{ATTEMPT_KEY} is not 32 bytes"))?;
+        let attempts = key_of(&attempts).with_context(|| format!("read {ATTEMPT_KEY}"))?;
         let signer = Signer::from_seed(&derived(&attempts, &[TASK_MEDIA]));
         let admin = keep(&dir.join("admin-token"), || {
             Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
@@ -74,7 +74,7 @@ impl Keys {
             private_key,
             admin_token_hash: sha256(admin.trim_ascii()),
             webhook_secret_hash,
-            root: RootKey::from_file(root).context("root.key")?,
+            root: RootKey::from_file(&root).context("root.key")?,
             attempts,
             signer,
             random,
@@ -110,7 +110,7 @@ impl Keys {
     }
 
     fn derived(&self, purpose: &[u8], attempt: &str) -> String {
-        hex::encode(derived(&self.attempts, &[purpose, attempt.as_bytes()]))
+        hex::encode(*derived(&self.attempts, &[purpose, attempt.as_bytes()]))
     }
 
     /// A new media token: 192 random bits, hex, for the path of a URL.
@@ -124,12 +124,20 @@ impl Keys {
     }
 }
 
+/// A key file's bytes, which are overwritten when they are no longer needed.
+pub fn key_of(bytes: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    ensure!(bytes.len() == key.len(), "a key has {} bytes, this has {}", key.len(), bytes.len());
+    key.copy_from_slice(bytes);
+    Ok(key)
+}
+
 /// A key for one purpose: HMAC-SHA-256 of its words, one after the other.
-pub fn derived(key: &[u8; 32], words: &[&[u8]]) -> [u8; 32] {
+pub fn derived(key: &[u8; 32], words: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut context =
         ring::hmac::Context::with_key(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key));
     words.iter().for_each(|word| context.update(word));
-    let mut derived = [0; 32];
+    let mut derived = Zeroizing::new([0; 32]);
     derived.copy_from_slice(context.sign().as_ref());
     derived
 }
@@ -165,13 +173,16 @@ pub fn random_bytes<const N: usize>(random: &SystemRandom) -> anyhow::Result<[u8
 }
 
 /// The bytes of a secret file, made first if it is absent. Atomic: a crash leaves none or all.
-fn keep(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+fn keep(
+    path: &Path,
+    make: impl FnOnce() -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     match fs::read(path) {
-        Ok(bytes) => return Ok(bytes),
+        Ok(bytes) => return Ok(bytes.into()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
-    let bytes = make()?;
+    let bytes = Zeroizing::new(make()?);
     write_durably(path, &bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(bytes)
 }
@@ -187,7 +198,7 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
     let ca_pem =
         keep(&tls.join("ca.pem"), || Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes()))?;
-    let ca_pem = String::from_utf8(ca_pem)?;
+    let ca_pem = String::from_utf8(ca_pem.to_vec())?;
 
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let addresses = settings.sockets.iter().map(|socket| socket.address.ip());

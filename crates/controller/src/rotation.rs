@@ -14,6 +14,8 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use ring::rand::SystemRandom;
 
+use zeroize::Zeroizing;
+
 use crate::files::write_durably;
 use crate::keys::{ATTEMPT_KEY, ROOT_KEY, random_bytes};
 use crate::now_ms;
@@ -36,7 +38,7 @@ pub fn rotate_key(RotateKeyArgs { data_dir }: &RotateKeyArgs) -> anyhow::Result<
     let old = read(data_dir, ROOT_KEY)?;
     let bytes = random_bytes::<32>(&SystemRandom::new())?;
     write_durably(&data_dir.join(NEW_KEY), &bytes).context("write the new key")?;
-    let new = RootKey::from_file(bytes.to_vec())?;
+    let new = RootKey::from_file(&bytes)?;
     let (mut resealed, mut lost) = (Vec::new(), Vec::new());
     for Sealed { serial, bmc_url, password } in sealed::all(data_dir)? {
         match old.open(&serial, &bmc_url, &password) {
@@ -85,6 +87,7 @@ fn sync(data_dir: &Path) -> anyhow::Result<()> {
 }
 
 fn read(data_dir: &Path, name: &str) -> anyhow::Result<RootKey> {
-    let bytes = fs::read(data_dir.join(name)).with_context(|| format!("read {name}"))?;
-    RootKey::from_file(bytes).context(name.to_owned())
+    let bytes =
+        Zeroizing::new(fs::read(data_dir.join(name)).with_context(|| format!("read {name}"))?);
+    RootKey::from_file(&bytes).context(name.to_owned())
 }

@@ -9,18 +9,18 @@
 use anyhow::anyhow;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::SystemRandom;
+use zeroize::Zeroizing;
 
-use crate::keys::{derived, random_bytes};
+use crate::keys::{derived, key_of, random_bytes};
 
 const PURPOSE: &[u8] = b"shoal bmc password v1";
 
 /// What is in `root.key`.
-pub struct RootKey([u8; 32]);
+pub struct RootKey(Zeroizing<[u8; 32]>);
 
 impl RootKey {
-    pub fn from_file(bytes: Vec<u8>) -> anyhow::Result<RootKey> {
-        let bytes = bytes.try_into().map_err(|_| anyhow!("a root key has 32 bytes"))?;
-        Ok(RootKey(bytes))
+    pub fn from_file(bytes: &[u8]) -> anyhow::Result<RootKey> {
+        Ok(RootKey(key_of(bytes)?))
     }
 
     pub fn seal(&self, serial: &str, endpoint: &str, secret: &str) -> anyhow::Result<Vec<u8>> {
@@ -36,21 +36,26 @@ impl RootKey {
         Ok([&nonce[..], &sealed].concat())
     }
 
-    pub fn open(&self, serial: &str, endpoint: &str, sealed: &[u8]) -> anyhow::Result<String> {
+    pub fn open(
+        &self,
+        serial: &str,
+        endpoint: &str,
+        sealed: &[u8],
+    ) -> anyhow::Result<Zeroizing<String>> {
         let broken =
             || anyhow!("the stored BMC password of {serial} does not open; set the server again");
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN).ok_or_else(broken)?;
-        let mut sealed = sealed.to_vec();
+        let mut sealed = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
         let open = self
             .password_key()?
             .open_in_place(nonce, Aad::from(bound_to(serial, endpoint)), &mut sealed)
             .map_err(|_| broken())?;
-        String::from_utf8(open.to_vec()).map_err(|_| broken())
+        std::str::from_utf8(open).map(|text| text.to_owned().into()).map_err(|_| broken())
     }
 
     fn password_key(&self) -> anyhow::Result<LessSafeKey> {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &derived(&self.0, &[PURPOSE]))
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &*derived(&self.0, &[PURPOSE]))
             .map_err(|_| anyhow!("derive the password key"))?;
         Ok(LessSafeKey::new(key))
     }
@@ -66,9 +71,9 @@ mod tests {
 
     #[test]
     fn a_password_opens_where_it_was_sealed_and_nowhere_else() {
-        let key = |byte: u8| RootKey::from_file(vec![byte; 32]).unwrap();
+        let key = |byte: u8| RootKey::from_file(&[byte; 32]).unwrap();
         let sealed = key(1).seal("SN1", "https://bmc", "secret").unwrap();
-        assert_eq!(key(1).open("SN1", "https://bmc", &sealed).unwrap(), "secret");
+        assert_eq!(key(1).open("SN1", "https://bmc", &sealed).unwrap().as_str(), "secret");
         let again = key(1).seal("SN1", "https://bmc", "secret").unwrap();
         assert_ne!(sealed, again, "a nonce of its own");
         let opens = |serial: &str, endpoint: &str, sealed: &[u8]| {
@@ -85,6 +90,6 @@ mod tests {
         assert!(opens("SN2", "https://bmc", &sealed).is_err());
         assert!(opens("SN1", "https://other", &sealed).is_err());
         assert!(key(2).open("SN1", "https://bmc", &sealed).is_err());
-        assert!(RootKey::from_file(vec![1; 31]).is_err());
+        assert!(RootKey::from_file(&[1; 31]).is_err());
     }
 }

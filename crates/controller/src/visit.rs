@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redfish::{Bmc, Budgets, Endpoint, Machine, Secret, Slot, Trust};
+use redfish::{Bmc, Budgets, Endpoint, Machine, Slot, Trust};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -366,7 +366,7 @@ fn endpoint(app: &App, server: &ServerRow) -> anyhow::Result<Endpoint> {
         profile,
         url: Url::parse(&server.bmc_url)?,
         username: server.bmc_username.clone(),
-        password: Secret::new(password),
+        password: password.into(),
         trust,
     })
 }

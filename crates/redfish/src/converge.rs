@@ -9,7 +9,6 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::error::foreign;
 use crate::patience::Repeat;
 use crate::transport::Answer;
 use crate::{Bmc, Error};
@@ -111,7 +110,10 @@ impl Bmc {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
                     self.settled();
                     let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
-                    return Err(Error::TaskFailed { task: path, why: foreign(why) });
+                    return Err(Error::TaskFailed {
+                        task: self.foreign(&path),
+                        why: self.foreign(why),
+                    });
                 }
                 Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
                     tokio::time::sleep(self.budgets.poll).await;
@@ -123,7 +125,7 @@ impl Bmc {
                 _ => return Ok(()),
             }
         }
-        Err(Error::NotEffective { what: format!("task {path}"), budget })
+        Err(Error::NotEffective { what: format!("task {}", self.foreign(&path)), budget })
     }
 
     /// Reads `path` until it is as wanted.

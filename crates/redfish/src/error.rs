@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::secrets::Secrets;
+
 /// A failed operation. Texts name the method and path, never a credential or a media URL's token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -107,9 +109,9 @@ pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// A BMC's own words, bounded.
-pub(crate) fn foreign(text: &str) -> String {
-    without_secrets(text).chars().take(DETAIL_CHARS_MAX).collect()
+/// A BMC's own words, bounded, once nothing that opens anything is in them: a cut could leave a part of it.
+pub(crate) fn foreign(text: &str, secrets: &Secrets) -> String {
+    secrets.hide(text).chars().take(DETAIL_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
 
-use crate::error::foreign;
 use crate::machine::link;
 use crate::patience::Repeat;
 use crate::transport::Answer;
@@ -57,7 +56,7 @@ impl Bmc {
         let mut items = Vec::new();
         for path in links.iter().filter_map(link).take(ITEMS_MAX) {
             let body = self.get(&path).await?.body;
-            let text = |name: &str| foreign(body[name].as_str().unwrap_or_default());
+            let text = |name: &str| self.foreign(body[name].as_str().unwrap_or_default());
             items.push(Firmware { name: text("Name"), version: text("Version"), path });
         }
         Ok(items)

@@ -6,7 +6,7 @@
 //! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
-//! - `transcript`: what was said, for evidence;
+//! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
 //! - `logs`: how far a boot came, and event logs;
 //! - `firmware`: its inventory and updates;
 //! - `converge`: what every action needs for that.
@@ -23,6 +23,7 @@ mod machine;
 mod patience;
 mod power;
 mod profile;
+mod secrets;
 mod seen;
 mod tls;
 mod transcript;
@@ -37,6 +38,7 @@ pub use machine::machine_of_answers;
 pub use machine::{Machine, Power, Slot};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};
+pub use secrets::Secret;
 pub use tls::{Trust, check_ca, fetch_certificate};
 pub use transcript::Exchange;
-pub use transport::{Bmc, Budgets, Endpoint, Secret};
+pub use transport::{Bmc, Budgets, Endpoint};

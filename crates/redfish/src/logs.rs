@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{foreign, without_secrets};
 use crate::machine::link;
 use crate::{Bmc, Error, Machine};
 
@@ -63,7 +62,7 @@ impl Bmc {
     pub async fn boot_progress(&self, machine: &Machine) -> Result<Option<BootProgress>, Error> {
         let system = self.get(&machine.system_path).await?.body;
         let progress = &system["BootProgress"];
-        let text = |name: &str| progress[name].as_str().map(foreign);
+        let text = |name: &str| progress[name].as_str().map(|text| self.foreign(text));
         Ok(text("LastState").map(|state| BootProgress {
             state,
             oem_state: text("OemLastState"),
@@ -122,10 +121,10 @@ impl Bmc {
                 match link(member) {
                     Some(path) if is_link && links_left > 0 => {
                         links_left -= 1;
-                        page.push(entry(service, &self.get(&path).await?.body));
+                        page.push(self.entry(service, &self.get(&path).await?.body));
                     }
                     _ if is_link => {}
-                    _ => page.push(entry(service, member)),
+                    _ => page.push(self.entry(service, member)),
                 }
             }
             // Newest first: after one that is too old come older ones.
@@ -141,15 +140,15 @@ impl Bmc {
         }
         Ok(found)
     }
-}
 
-fn entry(log: &str, body: &Value) -> LogEntry {
-    let text = |name: &str| foreign(body[name].as_str().unwrap_or_default());
-    LogEntry {
-        log: without_secrets(log).into_owned(),
-        created: text("Created"),
-        severity: text("Severity"),
-        message_id: text("MessageId"),
-        message: text("Message"),
+    fn entry(&self, log: &str, body: &Value) -> LogEntry {
+        let text = |name: &str| self.foreign(body[name].as_str().unwrap_or_default());
+        LogEntry {
+            log: self.foreign(log),
+            created: text("Created"),
+            severity: text("Severity"),
+            message_id: text("MessageId"),
+            message: text("Message"),
+        }
     }
 }

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::profile::{Profile, Quirk, STANDARD, detect};
+use crate::secrets::Secrets;
 use crate::{Bmc, Error};
 
 /// Most members of a collection that are looked at.
@@ -169,7 +170,10 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
     suit(&mut slots, profile);
     let manager = Member { path: path_of(manager), allow: None, body: manager.clone().into() };
     let machine = machine_of(path_of(system), system, Some(manager), profile, slots);
-    Some((machine, parsed.iter().map(crate::transcript::shown).collect()))
+    Some((
+        machine,
+        parsed.iter().map(|body| crate::transcript::shown(body, &Secrets::default())).collect(),
+    ))
 }
 
 impl Bmc {
@@ -195,9 +199,10 @@ impl Bmc {
             found.push(text);
         }
         match serial {
-            Some(wanted) if !found.is_empty() => {
-                Err(Error::WrongMachine { wanted: wanted.into(), found: found.join(", ") })
-            }
+            Some(wanted) if !found.is_empty() => Err(Error::WrongMachine {
+                wanted: wanted.into(),
+                found: self.foreign(&found.join(", ")),
+            }),
             _ => Err(Error::Unsupported("a computer system")),
         }
     }

@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use crate::Error;
-use crate::error::without_secrets;
+use crate::secrets::Secrets;
 
 /// Newest requests that are kept; a visit that is no wait has some thirty.
 const EXCHANGES_MAX: usize = 200;
@@ -50,11 +51,13 @@ fn is_none_more(repeated: &u32) -> bool {
 }
 
 /// The newest exchanges.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Transcript {
     exchanges: VecDeque<Exchange>,
     /// Number of the first that is kept.
     first: u64,
+    /// What is in no exchange.
+    secrets: Arc<Secrets>,
 }
 
 /// A request under way.
@@ -64,6 +67,10 @@ pub(crate) struct Begun {
 }
 
 impl Transcript {
+    pub fn without(secrets: Arc<Secrets>) -> Transcript {
+        Transcript { secrets, ..Transcript::default() }
+    }
+
     pub fn begin(&mut self, method: &str, path: &str, body: Option<&Value>) -> Begun {
         if self.exchanges.len() == EXCHANGES_MAX {
             self.exchanges.pop_front();
@@ -73,8 +80,8 @@ impl Transcript {
         self.exchanges.push_back(Exchange {
             at_ms: millis(since_1970.unwrap_or_default()),
             method: method.to_owned(),
-            path: without_secrets(path).into_owned(),
-            request: body.map(shown),
+            path: self.secrets.hide(path).into_owned(),
+            request: body.map(|body| shown(body, &self.secrets)),
             status: None,
             millis: None,
             answer: None,
@@ -92,7 +99,7 @@ impl Transcript {
         match result {
             Ok((status, body)) => {
                 exchange.status = Some(status);
-                exchange.answer = (!body.is_null()).then(|| shown(body));
+                exchange.answer = (!body.is_null()).then(|| shown(body, &self.secrets));
             }
             Err(error) => {
                 exchange.status = match error {
@@ -100,7 +107,7 @@ impl Transcript {
                     Error::Unauthorized => Some(401),
                     _ => None,
                 };
-                exchange.error = Some(without_secrets(&error.to_string()).into_owned());
+                exchange.error = Some(self.secrets.hide(&error.to_string()).into_owned());
             }
         }
         self.fold();
@@ -135,8 +142,9 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// A body as text, without secrets.
-pub(crate) fn shown(body: &Value) -> String {
-    let text = serde_json::to_string(&Redacted { value: body, depth: 0 }).unwrap_or_default();
+pub(crate) fn shown(body: &Value, secrets: &Secrets) -> String {
+    let text =
+        serde_json::to_string(&Redacted { value: body, depth: 0, secrets }).unwrap_or_default();
     match text.char_indices().nth(BODY_CHARS_MAX) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text,
@@ -147,11 +155,12 @@ pub(crate) fn shown(body: &Value) -> String {
 struct Redacted<'a> {
     value: &'a Value,
     depth: usize,
+    secrets: &'a Secrets,
 }
 
-impl Redacted<'_> {
-    fn within<'a>(&self, value: &'a Value) -> Redacted<'a> {
-        Redacted { value, depth: self.depth + 1 }
+impl<'a> Redacted<'a> {
+    fn within(&self, value: &'a Value) -> Redacted<'a> {
+        Redacted { value, depth: self.depth + 1, secrets: self.secrets }
     }
 }
 
@@ -166,7 +175,7 @@ impl Serialize for Redacted<'_> {
                 for (name, value) in members {
                     // Numbers and truths, such as MinPasswordLength, say nothing of a secret.
                     let hides = (value.is_string() || value.is_array()) && is_secret(name);
-                    map.serialize_key(&without_secrets(name))?;
+                    map.serialize_key(&self.secrets.hide(name))?;
                     match hides {
                         true => map.serialize_value("***")?,
                         false => map.serialize_value(&self.within(value))?,
@@ -177,7 +186,9 @@ impl Serialize for Redacted<'_> {
             Value::Array(values) => {
                 serializer.collect_seq(values.iter().map(|value| self.within(value)))
             }
-            Value::String(text) => serializer.serialize_str(&without_login(&without_secrets(text))),
+            Value::String(text) => {
+                serializer.serialize_str(&without_login(&self.secrets.hide(text)))
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => self.value.serialize(serializer),
         }
     }
@@ -220,7 +231,7 @@ mod tests {
             "Image": format!("https://canary:canary@c:8443/m/{secret}/task.iso")
         });
         assert_eq!(
-            shown(&body),
+            shown(&body, &Secrets::default()),
             json!({
                 "UserName": "admin", "Password": "***", "X-Auth-Token": "***",
                 "Keys": {"ApiKey": "***", "To\u{212a}en": "***"}, "MinPasswordLength": 8,

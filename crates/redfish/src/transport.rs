@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,9 +10,11 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::error::foreign;
 use crate::patience::{Patience, Repeat};
+use crate::secrets::{Secret, Secrets};
 use crate::seen::Seen;
 use crate::tls::{self, Shown, Trust, hex};
 use crate::transcript::{Exchange, Transcript};
@@ -38,22 +39,6 @@ pub struct Endpoint {
     pub trust: Trust,
     /// Where a person knows better than the BMC says.
     pub profile: Option<&'static Profile>,
-}
-
-/// A password. Its Debug is `***`.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: String) -> Secret {
-        Secret(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// How long each kind of operation may take, and how often a state is looked at.
@@ -108,8 +93,10 @@ pub struct Bmc {
     password: Secret,
     shown: Shown,
     transcript: std::sync::Mutex<Transcript>,
+    /// What is taken out of the BMC's words.
+    secrets: Arc<Secrets>,
     pub(crate) seen: Seen,
-    /// A change was asked for whose effect was not read back yet.
+    /// A change whose effect was not read back yet.
     unsettled: AtomicBool,
     /// The credentials were refused: they are not sent again.
     refused: AtomicBool,
@@ -119,7 +106,7 @@ pub struct Bmc {
 
 enum Auth {
     Session {
-        token: String,
+        token: Zeroizing<String>,
         location: Option<String>,
     },
     Basic,
@@ -142,6 +129,7 @@ impl Bmc {
     /// Logs in: one session, or Basic where the BMC has no sessions. A refused login is not repeated.
     pub async fn connect(endpoint: &Endpoint, budgets: Budgets) -> Result<Bmc, Error> {
         let (client, shown) = tls::trusting(&endpoint.trust)?;
+        let secrets = Arc::new(Secrets::of_login(&endpoint.username, endpoint.password.text()));
         let mut bmc = Bmc {
             client,
             base: endpoint.url.clone(),
@@ -150,7 +138,8 @@ impl Bmc {
             username: endpoint.username.clone(),
             password: endpoint.password.clone(),
             shown,
-            transcript: std::sync::Mutex::default(),
+            transcript: std::sync::Mutex::new(Transcript::without(secrets.clone())),
+            secrets,
             seen: Seen::default(),
             unsettled: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -190,7 +179,7 @@ impl Bmc {
             return Err(Error::Unauthorized);
         }
         let what = format!("POST {}", self.sessions);
-        let body = json!({"UserName": self.username, "Password": self.password.0});
+        let body = json!({"UserName": self.username, "Password": self.password.text()});
         let request = self.request(Method::POST, &self.sessions).await?.json(&body);
         let response = self.send(request, &what).await?;
         let text = |name: &str| {
@@ -198,7 +187,10 @@ impl Bmc {
         };
         match response.status().as_u16() {
             200..=299 => Ok(match text("x-auth-token") {
-                Some(token) => Auth::Session { token, location: text("location") },
+                Some(token) => {
+                    self.secrets.add(&token);
+                    Auth::Session { token: token.into(), location: text("location") }
+                }
                 None => Auth::Basic,
             }),
             401 | 403 => {
@@ -206,7 +198,7 @@ impl Bmc {
                 Err(Error::Unauthorized)
             }
             404 | 405 | 501 => Ok(Auth::Basic),
-            _ => Err(refused(&what, response, self.budgets.grace).await),
+            _ => Err(self.refused(&what, response).await),
         }
     }
 
@@ -219,7 +211,7 @@ impl Bmc {
         let ended = self
             .client
             .delete(url)
-            .header("x-auth-token", token)
+            .header("x-auth-token", token.as_str())
             .timeout(Duration::from_secs(10))
             .send()
             .await;
@@ -294,7 +286,7 @@ impl Bmc {
             match response.status() {
                 StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
                 status if status.is_success() => answer(&what, response, self.budgets.grace).await,
-                _ => Err(refused(&what, response, self.budgets.grace).await),
+                _ => Err(self.refused(&what, response).await),
             }
         }
         .await;
@@ -380,7 +372,7 @@ impl Bmc {
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
             status if status.is_success() => answer(&what, response, self.budgets.grace).await,
-            _ => Err(refused(&what, response, self.budgets.grace).await),
+            _ => Err(self.refused(&what, response).await),
         }
     }
 
@@ -396,9 +388,9 @@ impl Bmc {
         let url = self.same_authority(path)?;
         let request = self.client.request(method, url).timeout(self.budgets.request);
         Ok(match &*self.auth.lock().await {
-            Auth::Session { token, .. } => request.header("x-auth-token", token),
+            Auth::Session { token, .. } => request.header("x-auth-token", token.as_str()),
             Auth::Basic if self.is_refused() => return Err(Error::Unauthorized),
-            Auth::Basic => request.basic_auth(&self.username, Some(&self.password.0)),
+            Auth::Basic => request.basic_auth(&self.username, Some(self.password.text())),
             Auth::None => request,
         })
     }
@@ -414,26 +406,40 @@ impl Bmc {
         if same { Ok(url) } else { Err(bad("it leads to another host; it is not followed")) }
     }
 
+    /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
+    async fn refused(&self, what: &str, response: Response) -> Error {
+        let status = response.status().as_u16();
+        let retry_after = retry_after(&response);
+        let body: Value = match bounded(what, response, self.budgets.grace).await {
+            Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
+            Err(_) => Value::Null,
+        };
+        let error = &body["error"];
+        let detail = error["@Message.ExtendedInfo"][0]["Message"]
+            .as_str()
+            .or(error["message"].as_str())
+            .unwrap_or_default();
+        Error::Status { what: what.into(), status, detail: self.foreign(detail), retry_after }
+    }
+
+    /// The BMC's words, bounded and without what opens it.
+    pub(crate) fn foreign(&self, text: &str) -> String {
+        foreign(text, &self.secrets)
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Response, Error> {
         request.send().await.map_err(|source| {
             let shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             let is_certificate = format!("{source:?}").contains("InvalidCertificate");
             match shown {
                 Some(hash) if is_certificate => Error::CertificateChanged { shown: hex(&hash) },
-                None if is_certificate => Error::CertificateUntrusted { why: innermost(&source) },
+                None if is_certificate => {
+                    Error::CertificateUntrusted { why: tls::innermost(&source) }
+                }
                 _ => Error::Unreachable { what: what.into(), source: source.without_url() },
             }
         })
     }
-}
-
-/// The first cause: for a certificate, what is wrong with it.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
@@ -478,20 +484,4 @@ async fn bounded(what: &str, mut response: Response, grace: Duration) -> Result<
             return Err(bad(format!("the answer comes with less than {RATE_MIN} bytes a second")));
         }
     }
-}
-
-/// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
-async fn refused(what: &str, response: Response, grace: Duration) -> Error {
-    let status = response.status().as_u16();
-    let retry_after = retry_after(&response);
-    let body: Value = match bounded(what, response, grace).await {
-        Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
-        Err(_) => Value::Null,
-    };
-    let error = &body["error"];
-    let detail = error["@Message.ExtendedInfo"][0]["Message"]
-        .as_str()
-        .or(error["message"].as_str())
-        .unwrap_or_default();
-    Error::Status { what: what.into(), status, detail: foreign(detail), retry_after }
 }

@@ -22,7 +22,8 @@ async fn sealed(controller: &Controller) -> Vec<u8> {
 
 async fn password(controller: &Controller) -> anyhow::Result<String> {
     let server = controller.app.store.server("SN1").await?;
-    controller.app.keys.root.open("SN1", &server.bmc_url, &server.bmc_password)
+    let opened = controller.app.keys.root.open("SN1", &server.bmc_url, &server.bmc_password);
+    opened.map(|password| password.to_string())
 }
 
 #[tokio::test]

@@ -156,3 +156,41 @@ async fn a_transcript_tells_what_happened_and_no_secret() {
     }
     assert_eq!(bmc.transcript(), [], "it is told once");
 }
+
+/// A BMC that repeats what it was given, in the forms in which its web server, its log and its proxy write.
+#[tokio::test]
+async fn a_bmc_that_repeats_its_password_or_session_is_not_quoted() {
+    const PASSWORD: &str = "p&ss/w\"rd 1";
+    // By Python's base64.b64encode(b'u:p&ss/w"rd 1').
+    const BASIC: &str = "dTpwJnNzL3cicmQgMQ==";
+    const SESSION: &str = "short-session-1";
+    let forms = [PASSWORD, "p%26ss%2Fw%22rd%201", "p&amp;ss/w&quot;rd 1", BASIC, SESSION];
+    let echo = format!("bad login {}", forms.join(" | "));
+    let said = echo.clone();
+    let played = Played::start(move |seen, _nth| match seen.path.as_str() {
+        SESSIONS if seen.method == "POST" => {
+            Some(reply(201, json!({"Id": "1", "Name": said})).header("x-auth-token", SESSION))
+        }
+        INSERT => Some(reply(500, json!({"error": {"message": said}}))),
+        _ => None,
+    })
+    .await;
+    played.state().said.insert(
+        SYSTEM,
+        json!({"BootProgress": {"LastState": echo, "OemLastState": echo}, "AssetTag": echo}),
+    );
+    let endpoint =
+        redfish::Endpoint { password: redfish::Secret::new(PASSWORD.into()), ..endpoint(&played) };
+    let bmc = Bmc::connect(&endpoint, budgets()).await.unwrap();
+    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let error = bmc.insert(&machine.slots[0], &medium()).await.unwrap_err().to_string();
+    let progress = bmc.boot_progress(&machine).await.unwrap().unwrap();
+    let transcript = serde_json::to_string(&bmc.transcript()).unwrap();
+    let hidden = "bad login *** | *** | *** | *** | ***";
+    for told in [&error, &progress.state, &progress.oem_state.unwrap(), &transcript] {
+        assert!(told.contains(hidden), "{told}");
+        for form in forms {
+            assert!(!told.contains(form), "{form} in {told}");
+        }
+    }
+}
