@@ -8,6 +8,7 @@
 //! - `artifacts`: what the controller's registry holds, for people;
 //! - `access`: tokens and their roles, and the audit log;
 //! - `problem`: every error answer (RFC 9457);
+//! - `terminal`: foreign text where people read it;
 //! - `openapi`: the document that describes all of it, built from these types.
 //!
 //! Wire types only: no behaviour, no HTTP library, no knowledge of how a job is stored.
@@ -20,3 +21,4 @@ pub mod openapi;
 pub mod problem;
 pub mod servers;
 pub mod signal;
+pub mod terminal;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::args::{Audit, AuditHead, Output, TokenCommand, TokenRole};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{json, show, text};
+use crate::output::{json, say, show, text};
 
 const TOKEN_HEAD: [&str; 6] = ["ID", "ROLE", "NAME", "EXPIRES", "LAST USED", "STATE"];
 const AUDIT_HEAD: [&str; 7] = ["SEQ", "AT", "WHO", "FROM", "METHOD", "TARGET", "STATUS"];
@@ -127,19 +127,21 @@ fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(),
         })),
         Output::Text => {
             let count = chain.entries - removed;
-            println!("{count} entries, none changed, taken out or put in.");
+            say(&format!("{count} entries, none changed, taken out or put in."));
             if removed > 0 {
-                println!(
+                say(&format!(
                     "The controller removed entries 1 to {removed} before, by its settings for the audit log."
-                );
+                ));
             }
             for lost in expected.iter().filter(|expected| expected.seq < removed) {
-                println!(
+                say(&format!(
                     "Entry {} is among them: what you noted of it cannot be compared.",
                     lost.seq
-                );
+                ));
             }
-            println!("Note this, and give it to a later `shoal audit verify --expect`: {head}");
+            say(&format!(
+                "Note this, and give it to a later `shoal audit verify --expect`: {head}"
+            ));
         }
     }
     Ok(())

@@ -5,6 +5,8 @@ use std::fmt;
 
 use api::problem::Problem;
 
+use crate::output::printable;
+
 #[derive(Debug)]
 pub enum Failure {
     /// The controller's own words.
@@ -37,24 +39,63 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// Every piece is foreign; what is between them is ours.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Failure::Refused(problem) => {
-                write!(f, "{} ({})", problem.title, problem.status)?;
+                write!(f, "{} ({})", printable(&problem.title), problem.status)?;
                 if !problem.detail.is_empty() {
-                    write!(f, ": {}", problem.detail)?;
+                    write!(f, ": {}", printable(&problem.detail))?;
                 }
                 for error in &problem.errors {
-                    write!(f, "\n  {}: {} [{}]", error.path, error.message, error.code)?;
+                    let [path, message, code] =
+                        [&error.path, &error.message, &error.code].map(|text| printable(text));
+                    write!(f, "\n  {path}: {message} [{code}]")?;
                 }
                 Ok(())
             }
-            Failure::Unreachable(why) => write!(f, "the controller cannot be reached: {why}"),
-            Failure::JobFailed(why) => write!(f, "the job failed: {why}"),
-            Failure::UpdateFailed(why) => write!(f, "the firmware update {why}"),
+            Failure::Unreachable(why) => {
+                write!(f, "the controller cannot be reached: {}", printable(why))
+            }
+            Failure::JobFailed(why) => write!(f, "the job failed: {}", printable(why)),
+            Failure::UpdateFailed(why) => write!(f, "the firmware update {}", printable(why)),
             Failure::NotReady => write!(f, "a job would fail; see the checks"),
-            Failure::Local(error) => write!(f, "{error:#}"),
+            Failure::Local(error) => f.write_str(&printable(&format!("{error:#}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::problem::FieldProblem;
+
+    use super::*;
+
+    #[test]
+    fn no_failure_brings_a_terminals_command() {
+        const EVIL: &str = "a\x1b[2J\u{202e}\rb";
+        let problem = Problem {
+            kind: EVIL.into(),
+            title: EVIL.into(),
+            status: 400,
+            detail: EVIL.into(),
+            errors: vec![FieldProblem {
+                path: EVIL.into(),
+                code: EVIL.into(),
+                message: EVIL.into(),
+            }],
+        };
+        for failure in [
+            Failure::Refused(Box::new(problem)),
+            Failure::Unreachable(EVIL.into()),
+            Failure::JobFailed(EVIL.into()),
+            Failure::UpdateFailed(EVIL.into()),
+            Failure::Local(anyhow::anyhow!(EVIL)),
+        ] {
+            let shown = failure.to_string();
+            assert!(shown.contains("a\u{fffd}[2J\u{fffd} b"), "{shown:?}");
+            assert!(!shown.contains(['\x1b', '\u{202e}', '\r']), "{shown:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{Firmware, Output};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{printable, show, text};
+use crate::output::{note, say, show, text};
 use crate::servers::path;
 
 /// Between two looks at an update.
@@ -88,7 +88,7 @@ fn follow(client: &Client, format: Output, serial: &str, begun: &Value) -> Resul
             Ok(update) => update,
             Err(Failure::Unreachable(why)) => {
                 if !is_away {
-                    eprintln!("shoal: {why}; waiting for the controller");
+                    note(&format!("{why}; waiting for the controller"));
                 }
                 is_away = true;
                 std::thread::sleep(LOOK_EVERY);
@@ -102,7 +102,7 @@ fn follow(client: &Client, format: Output, serial: &str, begun: &Value) -> Resul
         }
         if text(&update, "/step") != step && format == Output::Text {
             step = text(&update, "/step");
-            println!("{}", printable(&step));
+            say(&step);
         }
         if update["state"] != "running" {
             show(format, &update, &STATUS_HEAD, rows);
@@ -113,7 +113,7 @@ fn follow(client: &Client, format: Output, serial: &str, begun: &Value) -> Resul
 }
 
 fn ended(update: &Value) -> Result<(), Failure> {
-    let part = |key| printable(&text(update, key));
+    let part = |key| text(update, key);
     match update["state"].as_str() {
         Some("succeeded") => Ok(()),
         Some("failed") => {

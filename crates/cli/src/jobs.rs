@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{Job, Output};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{self, printable, show, text};
+use crate::output::{self, say, show, text};
 use crate::watch::watch;
 
 const HEAD: [&str; 6] = ["ID", "SERVER", "STATUS", "STAGE", "OUTCOME", "FAILED STEP"];
@@ -110,11 +110,11 @@ fn describe(job: &Value) {
     ] {
         let text = text(job, &format!("/{key}"));
         if !text.is_empty() {
-            println!("{key:<16} {}", printable(&text));
+            say(&format!("{key:<16} {text}"));
         }
     }
     if job["progress"].is_object() {
         let part = |key: &str| text(job, &format!("/progress/{key}"));
-        println!("{:<16} {} {}", "progress", part("step"), printable(&part("message")));
+        say(&format!("{:<16} {} {}", "progress", part("step"), part("message")));
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::args::{Connection, Lab, LabUp};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Of the lab's BMC, which listens on 127.0.0.1 only.
 const USERNAME: &str = "admin";
@@ -188,20 +189,25 @@ fn wait_for(connection: &Connection, controller: &mut Child) -> Result<Client, F
 }
 
 fn tell(dir: &Path, connection: &Connection, serial: &str, redfish_url: &str, ssh_port: u16) {
-    println!("A controller and a machine with serial {serial} are up. In another terminal:\n");
-    println!("  export SHOAL_CONTROLLER={}", connection.controller);
-    println!("  export SHOAL_CA={}/data/tls/ca.pem", dir.display());
-    println!("  export SHOAL_TOKEN_FILE={}/data/admin-token", dir.display());
-    println!("  shoal server probe {serial}");
-    println!("  shoal artifact push os-images/debian:13 target/images/rootfs.tar.zst");
-    println!("  shoal job create --server {serial} --recipe FILE --watch\n");
-    println!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})");
-    println!("Serial console:  tail -f {}/bmc/console.log", dir.display());
-    println!("SSH, once installed: ssh -p {ssh_port} USER@127.0.0.1");
-    println!(
-        "\nCtrl-C or `shoal lab down` stops both; {} keeps the disk and the data.",
-        dir.display()
-    );
+    let place = dir.display();
+    for line in [
+        format!("A controller and a machine with serial {serial} are up. In another terminal:"),
+        String::new(),
+        format!("  export SHOAL_CONTROLLER={}", connection.controller),
+        format!("  export SHOAL_CA={place}/data/tls/ca.pem"),
+        format!("  export SHOAL_TOKEN_FILE={place}/data/admin-token"),
+        format!("  shoal server probe {serial}"),
+        "  shoal artifact push os-images/debian:13 target/images/rootfs.tar.zst".into(),
+        format!("  shoal job create --server {serial} --recipe FILE --watch"),
+        String::new(),
+        format!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})"),
+        format!("Serial console:  tail -f {place}/bmc/console.log"),
+        format!("SSH, once installed: ssh -p {ssh_port} USER@127.0.0.1"),
+        String::new(),
+        format!("Ctrl-C or `shoal lab down` stops both; {place} keeps the disk and the data."),
+    ] {
+        say(&line);
+    }
 }
 
 /// Until Ctrl-C (which the programs receive too) or until one of them ends.

@@ -5,6 +5,9 @@
 //! - `servers`, `jobs`, `artifacts`, `access`, `iso`, `lab`: one module for each noun; `watch`: a job as it goes;
 //! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
 
+// Nothing is printed but through `output`, which makes foreign text harmless.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod access;
 mod args;
 mod artifacts;
@@ -24,16 +27,28 @@ use args::{Args, Command};
 use clap::Parser;
 use client::Client;
 use failure::Failure;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = leave_no_core() {
+        output::failed(&format!("forbid core dumps: {error}"));
+        return ExitCode::FAILURE;
+    }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("shoal: {failure}");
+            output::failed(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Tokens and passwords are in this process's memory: no core dump, also none by a handler in `core_pattern`, and no
+/// debugger.
+fn leave_no_core() -> Result<(), rustix::io::Errno> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 fn run(args: Args) -> Result<(), Failure> {

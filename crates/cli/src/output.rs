@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Tables for people, JSON for scripts.
+//! Tables for people, JSON for scripts. All that this program prints goes through here: texts come from BMCs,
+//! machines and other people, and a terminal obeys what is in them.
 
+use std::borrow::Cow;
+
+use api::terminal;
 use serde_json::Value;
 
 use crate::args::Output;
@@ -14,12 +18,40 @@ pub fn show(
 ) {
     match format {
         Output::Json => json(value),
-        Output::Text => print!("{}", table(head, &rows(value))),
+        Output::Text => table(head, &rows(value)).iter().for_each(|line| say(line)),
     }
 }
 
+/// JSON is data: it stays what it is, with escapes for what a terminal would obey.
 pub fn json(value: &Value) {
-    println!("{value:#}");
+    print(&terminal::escaped_json(&format!("{value:#}")));
+}
+
+/// The same on one line.
+pub fn json_line(value: &Value) {
+    print(&terminal::escaped_json(&value.to_string()));
+}
+
+/// One line of text.
+pub fn say(line: &str) {
+    print(&printable(line));
+}
+
+#[expect(clippy::print_stdout, reason = "the one place that prints results")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+/// Why the command did not succeed: several lines, of which each text was made printable.
+#[expect(clippy::print_stderr, reason = "the one place that prints failures")]
+pub fn failed(lines: &str) {
+    eprintln!("shoal: {lines}");
+}
+
+/// One line for people, beside what the command answers.
+#[expect(clippy::print_stderr, reason = "the one place that prints notes")]
+pub fn note(line: &str) {
+    eprintln!("shoal: {}", printable(line));
 }
 
 /// The text at a pointer; empty where there is none.
@@ -31,12 +63,12 @@ pub fn text(value: &Value, pointer: &str) -> String {
     }
 }
 
-/// What a terminal would take as a command is not for it: texts come from BMCs and machines.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+/// A foreign text as a terminal may have it.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    terminal::printable(text)
 }
 
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let head: Vec<String> = head.iter().map(|name| (*name).to_owned()).collect();
     let all = || std::iter::once(&head).chain(rows);
     let widths: Vec<usize> = (0..head.len())
@@ -51,7 +83,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |row: &Vec<String>| {
         let cell = |(cell, width): (&String, &usize)| format!("{:<width$}", printable(cell));
         let cells: Vec<String> = row.iter().zip(&widths).map(cell).collect();
-        format!("{}\n", cells.join("  ").trim_end())
+        cells.join("  ").trim_end().to_owned()
     };
     all().map(line).collect()
 }
@@ -68,7 +100,7 @@ mod tests {
         ];
         assert_eq!(
             table(&["SERIAL", "BMC"], &rows),
-            "SERIAL       BMC\nSN1          https://10.0.0.1\nLONG-SERIAL   [2J\n"
+            ["SERIAL       BMC", "SN1          https://10.0.0.1", "LONG-SERIAL  \u{fffd}[2J",]
         );
     }
 }

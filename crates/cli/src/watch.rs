@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::args::Output;
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{printable, text};
+use crate::output::{json_line, note, printable, say, text};
 
 /// Until the next try while the controller is away.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ fn show_progress(client: &Client, id: &str, bar: &ProgressBar, is_over: &AtomicB
             let progress = &job["progress"];
             let number = |key: &str| progress[key].as_u64().unwrap_or(0);
             if number("bytes_total") > 0 {
-                bar.set_prefix(printable(&text(progress, "/step")));
+                bar.set_prefix(printable(&text(progress, "/step")).into_owned());
                 bar.set_length(number("bytes_total"));
                 bar.set_position(number("bytes_done"));
                 bar.set_message(format!("{}/s", indicatif::BinaryBytes(number("bytes_per_sec"))));
@@ -79,7 +79,7 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
             }
             Err(Failure::Unreachable(why)) if last > 0 => {
                 if !is_away {
-                    eprintln!("shoal: {why}; waiting for the controller");
+                    note(&format!("{why}; waiting for the controller"));
                 }
                 is_away = true;
                 std::thread::sleep(RECONNECT);
@@ -93,7 +93,7 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
         }
         if job["outcome"] == "failed" {
             let why = format!("{}: {}", text(&job, "/failed_step"), text(&job, "/reason"));
-            return Err(Failure::JobFailed(printable(&why)));
+            return Err(Failure::JobFailed(why));
         }
         return Ok(());
     }
@@ -103,12 +103,12 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
 fn tell(format: Output, data: &str) -> Option<u64> {
     let event: Value = serde_json::from_str(data.trim()).ok()?;
     match format {
-        Output::Json => println!("{event}"),
+        Output::Json => json_line(&event),
         Output::Text => {
-            let part = |key: &str| printable(&text(&event, &format!("/{key}")));
+            let part = |key: &str| printable(&text(&event, &format!("/{key}"))).into_owned();
             let at = part("at");
             let time = at.get(11..19).unwrap_or(&at);
-            println!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message"));
+            say(&format!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message")));
         }
     }
     event["seq"].as_u64()

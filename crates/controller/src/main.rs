@@ -7,6 +7,7 @@
 //!
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
+mod addresses;
 mod backup;
 mod boot;
 mod boot_progress;
@@ -21,8 +22,10 @@ mod kept;
 mod keys;
 mod lanes;
 mod listeners;
+mod logging;
 mod media;
 mod media_plan;
+mod memory;
 mod node;
 mod oidc;
 mod performer;
@@ -89,12 +92,8 @@ const LOGOUTS_MAX: Duration = Duration::from_secs(5);
 const BLOCKING_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    memory::keep_to_this_process()?;
+    logging::start();
     install_crypto();
     match settings::Args::parse().command {
         Command::Serve(args) => serve(*args),

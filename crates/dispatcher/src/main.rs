@@ -33,8 +33,13 @@ mod session;
 use std::process::ExitCode;
 
 use exit::Exit;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 fn main() -> ExitCode {
+    if let Err(error) = leave_no_core() {
+        eprintln!("shoal-dispatcher: forbid core dumps: {error}");
+        return ExitCode::from(Exit::Internal.code());
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let ended = match args.as_slice() {
@@ -60,6 +65,13 @@ fn main() -> ExitCode {
             ExitCode::from(stopped.exit.code())
         }
     }
+}
+
+/// The session's token and the recipe's secrets are in this process's memory: no core dump, also none by a handler
+/// in `core_pattern`, and no debugger.
+fn leave_no_core() -> Result<(), rustix::io::Errno> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 fn usage() -> String {

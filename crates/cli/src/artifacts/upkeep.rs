@@ -12,7 +12,7 @@ use super::{bar, push};
 use crate::args::Output;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::output::{show, text};
+use crate::output::{say, show, text};
 
 pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
     let (repository, tag) = push::parse(name)?;
@@ -66,7 +66,7 @@ pub fn export(
     file.sync_all()
         .and_then(|()| std::fs::rename(&partial, output))
         .with_context(|| format!("finish {}", output.display()))?;
-    println!("{}", output.display());
+    say(&output.display().to_string());
     Ok(())
 }
 

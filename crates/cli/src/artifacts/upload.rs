@@ -13,6 +13,7 @@ use oci::{Digest, Repository, media_type};
 use super::bar;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::output::note;
 
 /// What is lost at most when a connection breaks.
 const CHUNK_BYTES: u64 = 32 << 20;
@@ -75,7 +76,7 @@ pub fn upload(
         && let Err(error) = fs::remove_file(&kept)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        eprintln!("shoal: {} stays: {error}", kept.display());
+        note(&format!("{} stays: {error}", kept.display()));
     }
     bar.finish_and_clear();
     Ok(())
@@ -92,7 +93,7 @@ fn begin(
         let parent = kept.parent().unwrap_or(kept);
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(kept, &location));
         if let Err(error) = written {
-            eprintln!("shoal: {} cannot be kept: {error}", kept.display());
+            note(&format!("{} cannot be kept: {error}", kept.display()));
         }
     }
     Ok((location, 0))

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `/servers`: which machine is reached at which BMC, and a look at it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use api::problem::{FieldProblem, Problem};
 use api::servers::{BmcSpec, FetchResult, Probe, ProbedSlot, Server, ServerList, ServerSpec};
 use axum::Json;
@@ -12,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use url::{Host, Url};
+use url::Url;
 
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
@@ -20,7 +18,7 @@ use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
 use crate::visit::Closed;
-use crate::{App, now_ms, timestamp};
+use crate::{App, addresses, now_ms, timestamp};
 
 pub async fn put(
     State(app): State<App>,
@@ -140,7 +138,7 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
             "write the BMC as https://host or https://host:port, without path, query or user",
         ));
     }
-    if let Some(what) = url.host().and_then(never_a_bmc) {
+    if let Some(what) = url.host().and_then(addresses::never_a_bmc) {
         let message = format!("{what}; write the address of the BMC");
         return Err(invalid("/bmc/url", "address", &message));
     }
@@ -156,32 +154,6 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
     }
     check_trust(&spec.bmc)?;
     Ok(url)
-}
-
-/// Where a cloud's machines get their credentials over IPv6
-/// (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
-/// The same over IPv4, of every large cloud.
-const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-
-/// Why no BMC has this address: what the controller must not be made to ask. Little is refused: private
-/// networks are where BMCs live, simulated ones live on loopback, and the BMC of the controller's own host
-/// may be on a link-local one. A name is not resolved here; who answers at it must show the certificate.
-fn never_a_bmc(host: Host<&str>) -> Option<&'static str> {
-    let address = match host {
-        Host::Domain(_) => return None,
-        Host::Ipv4(address) => IpAddr::V4(address),
-        Host::Ipv6(address) => IpAddr::V6(address).to_canonical(),
-    };
-    match address {
-        _ if address.is_unspecified() => Some("this address stands for every address"),
-        _ if address.is_multicast() => Some("this is a multicast address"),
-        IpAddr::V4(METADATA_V4) | IpAddr::V6(METADATA_V6) => {
-            Some("this is a cloud's metadata service")
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => None,
-    }
 }
 
 fn check_trust(bmc: &BmcSpec) -> Answer<()> {
