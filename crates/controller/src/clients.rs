@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Programs and people who show a certificate of a CA that the operator names. What it gives hangs on its
-//! subject alternative names (RFC 5280, section 4.2.1.6), DNS names or URIs such as SPIFFE ids; common
+//! subject alternative names (RFC 5280, section 4.2.1.6), DNS names or URIs such as SPIFFE ids (`names`); common
 //! names are free text and count for nothing. Revocation lists (RFC 5280, section 5) are read again whenever
 //! their file changes.
 
@@ -17,7 +17,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
-use crate::vouched::{self, Gift, Rights};
+use crate::vouched::{Gift, Rights};
+
+mod names;
+
+pub use names::{Pattern, parse_publish, parse_role};
+
+use names::Names;
 
 /// Of a certificate's names in the audit log.
 const NAME_CHARS_MAX: usize = 128;
@@ -31,48 +37,6 @@ pub struct Settings {
     pub crl_file: Option<PathBuf>,
     /// What each name gives.
     pub given: Vec<(Gift, Pattern)>,
-}
-
-/// A name of a certificate, whole or with one `*` at its end or its beginning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pattern {
-    Is(String),
-    BeginsWith(String),
-    EndsWith(String),
-}
-
-impl Pattern {
-    fn fits(&self, name: &str) -> bool {
-        match self {
-            Pattern::Is(whole) => name == whole,
-            Pattern::BeginsWith(begin) => name.len() > begin.len() && name.starts_with(begin),
-            Pattern::EndsWith(end) => name.len() > end.len() && name.ends_with(end),
-        }
-    }
-}
-
-/// `ROLE=NAME`.
-pub fn parse_role(text: &str) -> Result<(Gift, Pattern), String> {
-    with_pattern(vouched::role(text, "write ROLE=NAME, such as operator=ci.example.org")?)
-}
-
-/// `PREFIX=NAME`.
-pub fn parse_publish(text: &str) -> Result<(Gift, Pattern), String> {
-    with_pattern(vouched::publish(text, "write PREFIX=NAME, such as ci/=ci.example.org")?)
-}
-
-fn with_pattern((gift, name): (Gift, &str)) -> Result<(Gift, Pattern), String> {
-    let pattern = match (name.strip_prefix('*'), name.strip_suffix('*')) {
-        (None, None) => Pattern::Is(name.to_owned()),
-        (None, Some(begin)) => Pattern::BeginsWith(begin.to_owned()),
-        (Some(end), None) => Pattern::EndsWith(end.to_owned()),
-        (Some(_), Some(_)) => return Err("a name has one * at most".into()),
-    };
-    let (Pattern::Is(text) | Pattern::BeginsWith(text) | Pattern::EndsWith(text)) = &pattern;
-    if text.is_empty() || text.contains('*') {
-        return Err("a * stands at the end or the beginning of a name, not for all of it".into());
-    }
-    Ok((gift, pattern))
 }
 
 /// Those whose certificates count.
@@ -121,11 +85,12 @@ impl Clients {
         self.judge().verify_client_cert(own, others, UnixTime::now())?;
         let parsed = webpki::EndEntityCert::try_from(own)
             .map_err(|error| rustls::Error::General(format!("it cannot be read: {error}")))?;
-        let names: Vec<&str> = parsed.valid_uri_names().chain(parsed.valid_dns_names()).collect();
-        let gives = |pattern: &Pattern| names.iter().any(|name| pattern.fits(name));
-        let given = self.settings.given.iter().filter(|(_, pattern)| gives(pattern));
+        let uris: Vec<&str> = parsed.valid_uri_names().collect();
+        let dns: Vec<&str> = parsed.valid_dns_names().collect();
+        let names = Names::of(&uris, &dns);
+        let given = self.settings.given.iter().filter(|(_, pattern)| names.fit(pattern));
         let rights = Rights::of(given.map(|(gift, _)| gift));
-        let who = format!("certificate {}", names.join(" "));
+        let who = format!("certificate {names}");
         Ok((who.trim_end().chars().take(NAME_CHARS_MAX).collect(), rights))
     }
 
@@ -213,32 +178,5 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.first.supported_verify_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_role_hangs_on_whole_names_or_on_what_comes_before_or_after_a_star() {
-        let fits =
-            |text: &str, name: &str| parse_role(&format!("admin={text}")).unwrap().1.fits(name);
-        for (text, name, expected) in [
-            ("ci.example.org", "ci.example.org", true),
-            ("ci.example.org", "xci.example.org", false),
-            ("*.example.org", "ci.example.org", true),
-            ("*.example.org", ".example.org", false),
-            ("*.example.org", "ci.example.org.evil", false),
-            ("spiffe://example.org/ops/*", "spiffe://example.org/ops/ada", true),
-            ("spiffe://example.org/ops/*", "spiffe://example.org/ops/", false),
-            ("spiffe://example.org/ops/*", "spiffe://example.org/op", false),
-        ] {
-            assert_eq!(fits(text, name), expected, "{text} {name}");
-        }
-        for bad in ["admin=*", "admin=", "admin", "root=x", "admin=*x*", "admin=a*b", "publisher=x"]
-        {
-            assert!(parse_role(bad).is_err(), "{bad}");
-        }
     }
 }

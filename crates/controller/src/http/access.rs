@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::path::Path;
-use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
 use crate::clock::Readings;
 use crate::keys::sha256;
 use crate::store::TokenRow;
@@ -131,7 +131,8 @@ pub async fn audit(
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Answer<Json<AuditPage>> {
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
-    let after = i64::try_from(query.after.unwrap_or(0)).unwrap_or(i64::MAX);
+    let after = storable_in_query("/after", query.after.unwrap_or(0))?;
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
     let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
     // One more tells whether there is another page.
     let count = i64::try_from(limit + 1).unwrap_or(i64::MAX);

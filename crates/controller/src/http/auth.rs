@@ -27,6 +27,7 @@ use base64::Engine;
 use futures_util::StreamExt;
 use subtle::ConstantTimeEq;
 
+use super::browser::is_of_another_sites_page;
 pub use super::caller::Caller;
 use super::problem::{Answer, Refusal, refuse};
 use super::refusals::{self, Counted};
@@ -274,9 +275,13 @@ pub async fn principal(
     let admin =
         |who: &str| Principal::with(who.to_owned(), Rights { role: Role::Admin, push: Vec::new() });
     if app.settings.no_auth {
+        // Whoever reaches us may do everything; a page in their browser may not.
+        if is_of_another_sites_page(headers, extensions) {
+            return Err(unknown("a page of another site asked for this"));
+        }
         return Ok(admin("anyone"));
     }
-    let Some(text) = token(headers) else {
+    let Some(text) = token(headers, extensions) else {
         if let Some(known) = by_certificate(app, headers, extensions) {
             return known;
         }
@@ -321,7 +326,7 @@ fn by_certificate(
 ) -> Option<Answer<Principal>> {
     let clients = app.clients.as_ref()?;
     let shown = &extensions.get::<Arc<TlsInfo>>()?.peer_certificates;
-    if shown.is_empty() || is_of_another_sites_page(headers) {
+    if shown.is_empty() || is_of_another_sites_page(headers, extensions) {
         return None;
     }
     Some(match clients.identify(shown) {
@@ -383,7 +388,7 @@ impl FromRequestParts<App> for Node {
             || unknown("send the token of this attempt, from attempt.json on the task medium");
         let Path(attempt) =
             Path::<String>::from_request_parts(parts, app).await.map_err(|_| wrong())?;
-        let token = token(&parts.headers).ok_or_else(wrong)?;
+        let token = token(&parts.headers, &parts.extensions).ok_or_else(wrong)?;
         let job = match app.store.attempt(&attempt).await {
             Ok(job) => job,
             // An unknown attempt and a wrong token look the same from outside.
@@ -408,7 +413,7 @@ impl FromRequestParts<App> for Session {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Session, Refusal> {
         let path = Path::<String>::from_request_parts(parts, app).await;
         let Path(attempt) = path.map_err(|_| no_session())?;
-        let token = token(&parts.headers).ok_or_else(no_session)?;
+        let token = token(&parts.headers, &parts.extensions).ok_or_else(no_session)?;
         let speaker = Speaker { attempt, session_hash: sha256(token.as_bytes()) };
         if !app.store.has_session(speaker.clone()).await? {
             return Err(no_session());
@@ -429,23 +434,16 @@ pub fn no_session() -> Refusal {
 }
 
 /// The bearer token, or the password of Basic: registry clients only know Basic.
-pub fn token(headers: &HeaderMap) -> Option<String> {
+pub fn token(headers: &HeaderMap, extensions: &Extensions) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, value) = value.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());
     }
-    if !scheme.eq_ignore_ascii_case("basic") || is_of_another_sites_page(headers) {
+    if !scheme.eq_ignore_ascii_case("basic") || is_of_another_sites_page(headers, extensions) {
         return None;
     }
     let decoded = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     Some(text.split_once(':')?.1.to_owned())
-}
-
-/// Whether a browser asks because a page of another site wants it to (Fetch Metadata, section 2.4). A
-/// password that it was once told goes along with that by itself, a bearer token never does.
-fn is_of_another_sites_page(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    matches!(site, Some(site) if site != b"same-origin" && site != b"none")
 }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use super::bodies::Taken;
 use super::path::Path;
 use super::plan;
-use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
 use super::servers::closed;
 use crate::store::{self, Created, JobRow, NewJobRow, api_status};
 use crate::visit::Closed;
@@ -299,8 +299,8 @@ pub async fn events(
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let after = match text("last-event-id") {
-        Some(id) => id.parse().unwrap_or(0),
-        None => query.after.unwrap_or(0),
+        Some(id) => storable_in_query("/Last-Event-ID", id.parse().unwrap_or(0))?,
+        None => storable_in_query("/after", query.after.unwrap_or(0))?,
     };
     // An unknown job is a 404 in both forms.
     app.store.job(&id).await?;

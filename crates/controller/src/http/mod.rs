@@ -8,6 +8,7 @@ mod answers;
 mod artifacts;
 mod auth;
 mod bodies;
+mod browser;
 mod caller;
 mod firmware;
 mod headers;

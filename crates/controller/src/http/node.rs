@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The node messages over HTTP. What they mean is in [`crate::node`].
 
-use api::node::Permit;
+use api::node::{Log, Permit, Progress};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 
 use super::auth::{Node, Session};
 use super::bodies::Taken;
-use super::problem::{Answer, Refusal, json, refuse};
+use super::problem::{Answer, Refusal, json, refuse, storable_in_body};
 use crate::node::{self, Refused};
 use crate::store::{self, Unheard};
 use crate::{App, now_ms};
@@ -43,7 +43,9 @@ pub async fn progress(
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    told(&app, node::progress(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
+    let progress: Progress = json(&body?.bytes)?;
+    storable_in_body("/seq", progress.seq)?;
+    told(&app, node::progress(&app.store, speaker, progress, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -54,7 +56,9 @@ pub async fn log(
 ) -> Answer<StatusCode> {
     // Its place is free when its lines are stored.
     let body = body?;
-    told(&app, node::log(&app.store, speaker, json(&body.bytes)?, now_ms()).await)?;
+    let log: Log = json(&body.bytes)?;
+    storable_in_body("/seq", log.seq)?;
+    told(&app, node::log(&app.store, speaker, log, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

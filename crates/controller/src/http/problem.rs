@@ -74,6 +74,12 @@ impl From<store::Error> for Refusal {
                 "not possible in the job's present state",
                 error.to_string(),
             ),
+            store::Error::TooLarge => refuse(
+                StatusCode::BAD_REQUEST,
+                "number",
+                "a number is too large",
+                error.to_string(),
+            ),
             store::Error::Stale
             | store::Error::Database(_)
             | store::Error::Document(_)
@@ -116,6 +122,26 @@ impl From<BytesRejection> for Refusal {
 /// A query string that does not fit.
 pub fn bad_query(rejection: &QueryRejection) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, "query", "the query cannot be read", rejection.body_text())
+}
+
+/// A number of the query that the store can hold, or a refusal that names its parameter.
+pub fn storable_in_query(path: &str, number: u64) -> Answer<u64> {
+    storable("query", "the query cannot be read", path, number)
+}
+
+/// A number of the body that the store can hold, or a refusal that points at it.
+pub fn storable_in_body(path: &str, number: u64) -> Answer<u64> {
+    storable("json", "the body is not the expected JSON", path, number)
+}
+
+fn storable(kind: &str, title: &str, path: &str, number: u64) -> Answer<u64> {
+    if i64::try_from(number).is_ok() {
+        return Ok(number);
+    }
+    let message = format!("{number} is larger than {}", i64::MAX);
+    let refusal = refuse(StatusCode::BAD_REQUEST, kind, title, format!("{path}: {message}"));
+    let problem = FieldProblem { path: path.into(), code: "number".into(), message };
+    Err(refusal.with_errors(vec![problem]))
 }
 
 /// A JSON body as a type, or a refusal that says where it is wrong.

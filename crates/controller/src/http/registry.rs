@@ -138,7 +138,7 @@ async fn access(
     {
         return Some(known);
     }
-    let token = token(headers).filter(|_| visitors.have_machines())?;
+    let token = token(headers, extensions).filter(|_| visitors.have_machines())?;
     access_of_machine(app, &token).await.map(|access| (NODE, access))
 }
 

@@ -6,10 +6,12 @@
 //! token ─▶ header: algorithm, kid ─▶ keys (discovery, or a file) ─▶ signature, iss, aud, exp, nbf ─▶ rights
 //! ```
 //!
-//! - `keys`: the issuer's public keys, fetched and kept; `crypto`: signatures, by ring.
+//! - `keys`: the issuer's public keys, fetched and kept; `crypto`: signatures, by ring; `strict`: what two readers
+//!   could understand differently is refused.
 
 mod crypto;
 mod keys;
+mod strict;
 #[cfg(test)]
 mod tests;
 
@@ -104,6 +106,8 @@ impl Oidc {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refused::Wrong(format!("it is longer than {TOKEN_BYTES_MAX} bytes")));
         }
+        let (header, claims) = strict::parts(token).map_err(Refused::Wrong)?;
+        strict::check_header(&header).map_err(Refused::Wrong)?;
         let header = jsonwebtoken::decode_header(token).map_err(wrong)?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(Refused::Wrong(format!("{:?} is not taken", header.alg)));
@@ -114,8 +118,7 @@ impl Oidc {
         validation.set_audience(&[&self.settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
-        let claims: Map<String, Value> =
-            jsonwebtoken::decode(token, &key, &validation).map_err(wrong)?.claims;
+        jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation).map_err(wrong)?;
         let who = who(&claims);
         match self.rights(&claims) {
             Some(rights) => Ok(Person { who, rights }),

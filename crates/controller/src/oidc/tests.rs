@@ -116,8 +116,12 @@ impl Signer {
     }
 
     fn token(&self, header: &Value, claims: &Value) -> String {
-        let message = format!("{}.{}", text(header.to_string()), text(claims.to_string()));
         let algorithm = header["alg"].as_str().unwrap();
+        self.token_of(&header.to_string(), algorithm, &claims.to_string())
+    }
+
+    fn token_of(&self, header: &str, algorithm: &str, claims: &str) -> String {
+        let message = format!("{}.{}", text(header), text(claims));
         format!("{message}.{}", text(self.sign(algorithm, message.as_bytes())))
     }
 }
@@ -330,6 +334,31 @@ async fn what_is_not_signed_for_us_now_by_the_issuer_is_refused() {
         ("not good yet", own.token(&es256, &with(&good, "nbf", (now() + 120).into()))),
         ("of nobody", own.token(&es256, &with(&good, "sub", Value::Null))),
         ("cut", own.token(&es256, &good)[..40].to_owned()),
+        ("with a member that must be understood", {
+            let header = json!({"alg": "ES256", "kid": "a", "crit": ["exp"], "exp": 0});
+            own.token(&header, &good)
+        }),
+        ("with an empty list of them", {
+            own.token(&json!({"alg": "ES256", "kid": "a", "crit": []}), &good)
+        }),
+        ("not in Base64 by its own word", {
+            own.token(&json!({"alg": "ES256", "kid": "a", "b64": false}), &good)
+        }),
+        ("compressed by its own word", {
+            own.token(&json!({"alg": "ES256", "kid": "a", "zip": "DEF"}), &good)
+        }),
+        ("within another", own.token(&json!({"alg": "ES256", "kid": "a", "cty": "JWT"}), &good)),
+        ("with two algorithms", {
+            own.token_of(r#"{"alg":"none","kid":"a","alg":"ES256"}"#, "ES256", &good.to_string())
+        }),
+        ("with a claim that comes twice", {
+            let twice = good.to_string().replacen('{', r#"{"sub":"root","#, 1);
+            own.token_of(&es256.to_string(), "ES256", &twice)
+        }),
+        ("with a member within a claim that comes twice", {
+            let twice = good.to_string().replacen('{', r#"{"x":[{"y":1,"y":2}],"#, 1);
+            own.token_of(&es256.to_string(), "ES256", &twice)
+        }),
         ("long", own.token(&es256, &with(&good, "x", "x".repeat(20_000).into()))),
     ] {
         let refused = oidc.identify(&token).await.expect_err(what);

@@ -63,12 +63,25 @@ pub enum Error {
     /// A later claim took over.
     #[error("this work belongs to an earlier claim of the job")]
     Stale,
+    /// SQLite's integers are signed.
+    #[error("a number is larger than {}", i64::MAX)]
+    TooLarge,
     #[error("database")]
-    Database(#[from] rusqlite::Error),
+    Database(#[source] rusqlite::Error),
     #[error("a stored document cannot be read")]
     Document(#[from] serde_json::Error),
     #[error("the database is closed")]
     Closed,
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        match error {
+            // The only values of ours that SQLite cannot hold.
+            rusqlite::Error::ToSqlConversionFailure(_) => Error::TooLarge,
+            error => Error::Database(error),
+        }
+    }
 }
 
 type Work = Box<dyn FnOnce(&Db) -> Finish + Send>;

@@ -375,7 +375,7 @@ async fn the_audit_log_is_read_in_pages_none_of_which_is_long() {
         ("?after=991&limit=10", 992, 10, Value::Null),
         ("?after=1000", 1001, 1, Value::Null),
         ("?after=1001", 0, 0, Value::Null),
-        ("?after=18446744073709551615", 0, 0, Value::Null),
+        ("?after=9223372036854775807", 0, 0, Value::Null),
     ] {
         let page = controller.get(&format!("/api/v1/audit{query}")).await;
         let entries = page["entries"].as_array().unwrap();

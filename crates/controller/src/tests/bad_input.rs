@@ -310,3 +310,44 @@ async fn whom_to_trust_is_checked_and_changes_only_when_somebody_says_so() {
     let (_, server) = put(json!({})).await;
     assert_eq!(server["bmc"]["ca_pem"], ca);
 }
+
+#[tokio::test]
+async fn a_number_that_the_store_cannot_hold_is_told_with_its_place() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let store = &controller.app.store;
+    store.put_server(super::rows::server("SN1")).await.unwrap();
+    store.create_job(super::rows::job("job1", "SN1", "attempt1")).await.unwrap();
+    let events = "/api/v1/jobs/job1/events";
+    for (path, header, number, expected) in [
+        ("/api/v1/audit?after=", None, u64::MAX, Some("/after")),
+        ("/api/v1/audit?after=", None, 1 << 63, Some("/after")),
+        ("/api/v1/audit?after=", None, (1 << 63) - 1, None),
+        ("/api/v1/audit?limit=", None, u64::MAX, None),
+        ("/api/v1/jobs?limit=", None, u64::MAX, None),
+        (&format!("{events}?after="), None, u64::MAX, Some("/after")),
+        (&format!("{events}?after="), None, (1 << 63) - 1, None),
+        (events, Some("last-event-id"), u64::MAX, Some("/Last-Event-ID")),
+        (events, Some("last-event-id"), 7, None),
+    ] {
+        let what = format!("{path} {header:?} {number}");
+        let request = match header {
+            None => controller.request("GET", &format!("{path}{number}")),
+            Some(name) => controller.request("GET", path).header(name, number.to_string()),
+        };
+        let answer = request.send().await.unwrap();
+        let Some(place) = expected else {
+            assert_eq!(answer.status(), 200, "{what}");
+            continue;
+        };
+        assert_eq!(answer.status(), 400, "{what}");
+        let problem: api::problem::Problem = answer.json().await.unwrap();
+        assert_eq!(problem.kind, "urn:shoal:problem:query", "{what}");
+        let told = (problem.errors[0].path.as_str(), problem.errors[0].code.as_str());
+        assert_eq!(told, (place, "number"), "{what}");
+    }
+    // What is not looked at before: not a broken database either.
+    let memory = rusqlite::Connection::open_in_memory().unwrap();
+    let error = memory.query_row("SELECT ?1", [u64::MAX], |_| Ok(())).unwrap_err();
+    assert!(matches!(error.into(), crate::store::Error::TooLarge));
+}

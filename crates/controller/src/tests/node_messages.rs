@@ -657,3 +657,19 @@ async fn a_database_has_no_token_of_a_session() {
         assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_number_that_the_store_cannot_hold_is_the_machines_mistake() {
+    let dir = temp_dir();
+    let mut world = world(dir.path()).await;
+    let machine = world.job_in(Phase::Writing, false).await;
+    for message in [Message::Progress, Message::Log] {
+        for (seq, expected) in [(u64::MAX, 400), (1 << 63, 400), ((1 << 63) - 1, 204)] {
+            assert_eq!(
+                world.say(&machine, message, "b1", seq).await,
+                expected,
+                "{message:?} {seq}"
+            );
+        }
+    }
+}

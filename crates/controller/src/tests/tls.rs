@@ -278,8 +278,20 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
     let url = format!("https://{}{jobs}", addresses[0]);
     let wrong = root.get(&url).bearer_auth("wrong").send().await.unwrap();
     assert_eq!(wrong.status(), 401);
-    let by_page = root.get(&url).header("sec-fetch-site", "cross-site").send().await.unwrap();
-    assert_eq!(by_page.status(), 401);
+    let own = format!("https://{}", addresses[0]);
+    for (name, value, expected) in [
+        ("sec-fetch-site", "cross-site", 401),
+        ("origin", "https://evil.example", 401),
+        ("origin", "null", 401),
+        ("origin", &own.replace("https", "http"), 401),
+        ("referer", "https://evil.example/page", 401),
+        ("origin", &own, 404),
+        ("referer", &format!("{own}/page"), 404),
+    ] {
+        let url = format!("https://{}{server_path}", addresses[0]);
+        let by_page = root.delete(&url).header(name, value).send().await.unwrap();
+        assert_eq!(by_page.status(), expected, "{name}: {value}");
+    }
     // Machines are not asked for one.
     let stranger = other.client("root.example.org", &pem);
     let node = format!("https://{}/healthz", addresses[1]);
@@ -293,7 +305,8 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
         .iter()
         .map(|entry| entry["who"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(names, ["certificate a.ci.example.org", "certificate root.example.org"]);
+    let root = "certificate root.example.org";
+    assert_eq!(names, ["certificate a.ci.example.org", root, root, root]);
     stop.cancel();
     server.await.unwrap().unwrap();
 }

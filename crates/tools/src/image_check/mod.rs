@@ -70,7 +70,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     }
     let checked = Checked { oci_url: linux.oci_url.clone(), digest };
     keep(&places.checked_image, &checked)?;
-    let bytes: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    let bytes: u64 = manifest.layers.iter().fold(0, |sum, layer| layer.size.saturating_add(sum));
     let count = manifest.layers.len();
     reporter.say(&format!("{} is there: {count} layers, {bytes} bytes to read", checked.digest));
     Ok(())

@@ -113,7 +113,7 @@ fn write(
         .map_err(std::io::Error::from)
         .and_then(|dir| beneath::empty(dir.as_fd()))
         .context("remove what an interrupted run left")?;
-    let total = layers.iter().map(|layer| layer.size).sum();
+    let total = layers.iter().fold(0, |sum, layer| layer.size.saturating_add(sum));
     let arrived = AtomicU64::new(0);
     let tick = || tick(arrived.load(Ordering::Relaxed), total);
     let mut tree = Tree::new(root);

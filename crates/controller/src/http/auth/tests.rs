@@ -51,9 +51,13 @@ fn a_token_is_a_bearers_or_the_password_of_basic_which_no_other_sites_page_may_u
         if let Some(site) = site {
             headers.insert("sec-fetch-site", site.parse().unwrap());
         }
-        assert_eq!(token(&headers).as_deref(), expected, "{authorization} {site:?}");
+        assert_eq!(
+            token(&headers, &Extensions::new()).as_deref(),
+            expected,
+            "{authorization} {site:?}"
+        );
     }
-    assert_eq!(token(&HeaderMap::new()), None);
+    assert_eq!(token(&HeaderMap::new(), &Extensions::new()), None);
 }
 
 fn router(controller: &Controller) -> Router {
@@ -181,6 +185,8 @@ async fn without_authentication_everyone_is_an_admin_called_anyone() {
     ] {
         assert_eq!(ask(&router, None, request).await, 404);
     }
+    let by_page = Request::delete("/api/v1/servers/NONE").header("origin", "https://evil.example");
+    assert_eq!(ask(&router, None, by_page).await, 401);
     let entries = controller.app.store.audit(0, 100).await.unwrap();
     let seen: Vec<_> = entries.iter().map(|entry| (&*entry.who, &*entry.role)).collect();
     assert_eq!(seen, [("anyone", "admin"); 2]);
