@@ -4,6 +4,7 @@
 //! ```text
 //! run     task medium ─▶ identity ─▶ hello ─▶ target disk ─▶ /run/provision ─▶ systemd target
 //! agent   tools' permit, progress and reasons, the steps' journal ─▶ controller
+//! close   the kernel's settings, before the first step
 //! report  how it ended ─▶ controller, until it is answered
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! - `session`: what makes this boot the one that may speak;
 //! - `network`: the recipe's network as systemd-networkd files;
 //! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
+//! - `knobs`: what changes the kernel, shut before code of an image could run;
 //! - `reach`: why it is not reached, told without a network;
 //! - `exit`: the exit codes that people meet in the console.
 
@@ -22,6 +24,7 @@ mod exit;
 mod firmware;
 mod identity;
 mod journal;
+mod knobs;
 mod medium;
 mod network;
 mod places;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let ended = match args.as_slice() {
         ["run"] => run::run(),
         ["agent"] => agent::run().map_err(|error| Exit::Internal.because(error)),
+        ["close"] => knobs::close().map_err(|error| Exit::Internal.because(error)),
         ["report", "success"] => report::success().map_err(|error| Exit::Internal.because(error)),
         ["report", "failed", unit] => {
             report::failed(unit).map_err(|error| Exit::Internal.because(error))
@@ -81,7 +85,7 @@ fn usage() -> String {
         .collect();
     format!(
         "usage: shoal-dispatcher run\n       shoal-dispatcher agent\n       \
-         shoal-dispatcher report success\n       shoal-dispatcher report failed UNIT\n\n\
+         shoal-dispatcher close\n       shoal-dispatcher report success\n       shoal-dispatcher report failed UNIT\n\n\
          exit status of `run`:\n   0  handed over to systemd\n{codes}"
     )
 }

@@ -194,7 +194,7 @@ fn start(target: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("run {command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {}", output.status, said.trim());

@@ -7,7 +7,7 @@ use std::process::{self, Command, Stdio};
 use anyhow::{Context, bail};
 
 /// Where the programs of a tool image are, whatever the container's own PATH says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How much of a failed program's last words goes into the reason.
 const LAST_WORDS_BYTES_MAX: usize = 1500;
 

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (name, ended) = match args.as_slice() {
         [command, words @ ..] if command == inside_image::COMMAND => {
-            (command.as_str(), inside_image::become_program(words))
+            (command.as_str(), inside_image::become_part(words))
         }
         [name] if let Some(step) = Step::parse(name) => {
             (step.name(), tools::run(step, &Places::default()))

@@ -4,7 +4,7 @@
 //! Mount points are opened below the root without following links, and mounted on through the open
 //! descriptor: an image cannot make us mount elsewhere.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::devices::Disk;
 /// A scanner or the kernel's own work may hold a filesystem for a moment after its last use.
 const UNMOUNT_WAIT: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(100);
+/// tmpfs(5): half of the memory is for it, and an initramfs has some thousand files.
+const MEMORY_OPTIONS: &CStr = c"mode=0755,size=50%,nr_inodes=200000";
 
 /// Mounted filesystems; unmounted when dropped, [`Mounted::unmount`] also tells whether it worked.
 #[derive(Debug)]
@@ -63,22 +65,13 @@ pub fn mount_one(node: &Path, format: Format, dir: &Path) -> anyhow::Result<Moun
     Ok(Mounted { points: vec![dir.to_owned()] })
 }
 
-/// Mounts kernel filesystems (`proc`, `tmpfs` ...) below `target`, each by its kind and place. The image's
-/// programs may look at this system's devices and change nothing of them.
-pub fn mount_kernel(target: &Path, filesystems: &[(&str, &str)]) -> anyhow::Result<Mounted> {
-    let mut mounted = Mounted { points: Vec::new() };
-    for (kind, below) in filesystems {
-        let dir = mount_point(target, Path::new(below))
-            .with_context(|| format!("/{below} of the image is not a directory"))?;
-        let flags = match *kind {
-            "sysfs" => MountFlags::NOSUID | MountFlags::RDONLY,
-            _ => MountFlags::NOSUID,
-        };
-        rustix::mount::mount(*kind, through(&dir), *kind, flags, None)
-            .with_context(|| format!("mount {kind} on /{below} of the image"))?;
-        mounted.points.push(target.join(below));
-    }
-    Ok(mounted)
+/// Mounts an empty filesystem in memory on a directory of ours, which is made where it is missing.
+pub fn mount_memory(dir: &Path) -> anyhow::Result<Mounted> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let options = Some(MEMORY_OPTIONS);
+    rustix::mount::mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID, options)
+        .with_context(|| format!("mount a tmpfs on {}", dir.display()))?;
+    Ok(Mounted { points: vec![dir.to_owned()] })
 }
 
 impl Mounted {

@@ -2,9 +2,10 @@
 //! The kernels of an image and their initramfs, newest first.
 
 use std::cmp::Ordering;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::beneath::Root;
 
@@ -14,6 +15,45 @@ pub struct Kernel {
     pub version: String,
     pub file: String,
     pub initramfs: Option<String>,
+}
+
+impl Kernel {
+    /// One for emergencies, which has everything inside.
+    pub fn is_rescue(&self) -> bool {
+        self.version.contains("rescue")
+    }
+}
+
+/// The head of a kernel, with its setup header
+/// (Documentation/arch/x86/boot.rst of Linux: boot_flag, header, setup_sects, syssize).
+const HEAD_BYTES: usize = 1024;
+/// Kernels of before 6.8 count the checksum's filling otherwise.
+const SLACK_BYTES: u64 = 4096;
+
+/// Fails for a file that no boot loader can start: empty, cut off, or something else.
+pub fn check(root: &Root, kernel: &Kernel) -> anyhow::Result<()> {
+    let path = Path::new("boot").join(&kernel.file);
+    let file = root.file(&path).with_context(|| format!("open /{}", path.display()))?;
+    let length = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    let field = |at: usize, bytes: usize| {
+        let bytes = head.get(at..at + bytes)?.iter().rev();
+        Some(bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    let why = match (field(0x1fe, 2), head.get(0x202..0x206), field(0x1f1, 1), field(0x1f4, 4)) {
+        _ if length == 0 => Some("is empty"),
+        (Some(0xaa55), Some(b"HdrS"), Some(sectors), Some(paragraphs)) => {
+            let sectors = if sectors == 0 { 4 } else { sectors };
+            let whole = (sectors + 1) * 512 + paragraphs * 16;
+            (length + SLACK_BYTES < whole).then_some("is cut off")
+        }
+        _ => Some("is not a Linux kernel for x86"),
+    };
+    match why {
+        Some(why) => bail!("the kernel /{} of the image {why}", path.display()),
+        None => Ok(()),
+    }
 }
 
 /// Every kernel of the image. Images by bootc's conventions have theirs beside the modules only: these
@@ -99,8 +139,42 @@ fn compare(one: &str, other: &str) -> Ordering {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// The head of a kernel of this many bytes.
+    pub fn bytes(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        bytes[0x1f1] = 1;
+        let paragraphs = u32::try_from((length - 1024) / 16).unwrap();
+        bytes[0x1f4..0x1f8].copy_from_slice(&paragraphs.to_le_bytes());
+        bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes
+    }
+
+    #[test]
+    fn a_file_that_is_no_whole_kernel_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("boot")).unwrap();
+        let whole = bytes(100_000);
+        for (case, bytes, expected) in [
+            ("whole", &whole[..], None),
+            ("with a signature", &[&whole[..], &[1; 2000]].concat(), None),
+            ("empty", &[], Some("is empty")),
+            ("cut off", &whole[..50_000], Some("is cut off")),
+            ("its head alone", &whole[..1024], Some("is cut off")),
+            ("less than a head", &whole[..500], Some("is not a Linux kernel for x86")),
+            ("a text", &[b'x'; 100_000], Some("is not a Linux kernel for x86")),
+        ] {
+            std::fs::write(dir.path().join("boot/vmlinuz-6.1"), bytes).unwrap();
+            let kernel = among(&["vmlinuz-6.1".into()]).remove(0);
+            let outcome = check(&Root::open(dir.path()).unwrap(), &kernel);
+            let expected =
+                expected.map(|why| format!("the kernel /boot/vmlinuz-6.1 of the image {why}"));
+            assert_eq!(outcome.map_err(|error| error.to_string()).err(), expected, "{case}");
+        }
+    }
 
     #[test]
     fn the_newest_kernel_comes_first() {

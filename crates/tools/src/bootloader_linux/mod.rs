@@ -2,7 +2,7 @@
 //! The boot loader step: makes the written image boot on this machine, by UEFI.
 //!
 //! ```text
-//! mount ─▶ fstab ─▶ kernels ─▶ initramfs ─▶ ESP: shim, GRUB, stub ─▶ grub.cfg, entries ─▶ NVRAM
+//! mount ─▶ kernels ─▶ fstab ─▶ initramfs ─▶ ESP: shim, GRUB, stub ─▶ grub.cfg, entries ─▶ NVRAM
 //! ```
 //!
 //! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: what the image asks for;
@@ -59,17 +59,24 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let loader = {
         let root = Root::open(&places.target)?;
         image_linux::check_written(&root)?;
+        let say = |text: &str| reporter.say(text);
+        let mut kernels = kernels::find(&root)?;
+        ensure!(!kernels.is_empty(), "the image has no kernel: there is no /boot/vmlinuz-*");
+        let mounts = recipe::layout::mounts(&linux.layout);
+        let formats = mounts.iter().map(|(_, partition)| partition.format.name().to_owned());
+        let format = filesystems::root(&filesystems)?.format;
+        let needed = initramfs::needed(&disk.name, format.name(), formats);
+        initramfs::check_kernels(&root, &mut kernels, &needed, &say)?;
+        readable::check_kernels(&root, &kernels, &features, &say)?;
         reporter.say("write /etc/fstab");
         root.write(Path::new("etc/fstab"), filesystems::fstab(&filesystems).as_bytes(), 0o644)
             .context("write /etc/fstab")?;
-        let say = |text: &str| reporter.say(text);
         let system = system::read(&root)?;
         leftovers::remove(&root, &system, &grub_cfg::cmdline(&system, &filesystems)?, &say)?;
-        let mut kernels = kernels::find(&root)?;
-        ensure!(!kernels.is_empty(), "the image has no kernel: there is no /boot/vmlinuz-*");
-        readable::check_kernels(&root, &kernels, &features, &say)?;
-        let needed = initramfs::needed(&disk.name, filesystems::root(&filesystems)?.format.name());
-        initramfs::complete(&root, &places.target, &mut kernels, &needed, &say)?;
+        let points = mounts.iter().map(|(point, _)| point.as_str());
+        let workshop =
+            initramfs::Workshop::new(&places.target, points, places.device_dir.join("cage"))?;
+        initramfs::complete(&root, &workshop, &mut kernels, &needed, &say)?;
         let loader = esp::choose(&root, &system.id)?;
         if let Some(grub) = esp::grub(&root, &loader)?
             && let Some(doubts) = readable::grub_doubts(&grub, &features, &filesystems)?
