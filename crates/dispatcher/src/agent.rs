@@ -26,11 +26,12 @@ use anyhow::{Context, bail};
 use api::node::{
     AgentReply, AgentRequest, LOG_LINES_MAX, Log, PermitRequest, Progress, TEXT_BYTES_MAX,
 };
+use recipe::DiskHints;
 use recipe::run_dir::{self, AGENT_SOCKET};
 
 use crate::controller::{self, Answer, Controller};
 use crate::journal::{self, Line};
-use crate::{identity, places, report};
+use crate::{disks, identity, places, report};
 
 const SEND_EVERY: Duration = Duration::from_secs(1);
 /// Longest line of a tool.
@@ -50,6 +51,8 @@ struct Shared {
     progress: Mutex<BTreeMap<String, Progress>>,
     flush: Mutex<Sender<Message>>,
     steps: Steps,
+    /// What the recipe says of its disk.
+    target_disk: Option<DiskHints>,
 }
 
 /// The units of this attempt, until that is over.
@@ -102,6 +105,7 @@ pub fn run() -> anyhow::Result<()> {
         progress: Mutex::default(),
         flush: Mutex::new(sender.clone()),
         steps,
+        target_disk: recipe.target_disk().cloned(),
     });
     let journal = journal::follow(&units)?;
     std::thread::spawn(move || read_journal(journal, &sender));
@@ -163,6 +167,11 @@ fn serve(shared: &Shared, stream: &UnixStream) -> anyhow::Result<()> {
 fn answer(shared: &Shared, request: AgentRequest) -> AgentReply {
     match request {
         AgentRequest::Permit { disk, found } => {
+            if let Some(hints) = &shared.target_disk
+                && let Err(reason) = disks::check_again(hints, &disk.name)
+            {
+                return AgentReply::Refused { reason };
+            }
             let request = PermitRequest {
                 boot_id: shared.boot_id.clone(),
                 dmi: identity::read(),

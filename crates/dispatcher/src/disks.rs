@@ -58,6 +58,21 @@ fn decide(
     }
 }
 
+/// Is the disk that was chosen still the only one that is meant? A second one that fits may have come since: disks
+/// that spin up late, a second controller.
+pub fn check_again(hints: &DiskHints, chosen: &str) -> Result<(), String> {
+    let seen = all(Path::new(SYS_BLOCK), &udev).into_iter().map(|seen| seen.disk);
+    is_still_meant(hints, chosen, &seen.collect::<Vec<_>>())
+}
+
+fn is_still_meant(hints: &DiskHints, chosen: &str, seen: &[DiskFacts]) -> Result<(), String> {
+    match target_disk::select(hints, seen) {
+        Ok(disk) if disk.name == chosen => Ok(()),
+        Ok(disk) => Err(format!("{chosen} was chosen, but target_disk means {} now", disk.name)),
+        Err(error) => Err(format!("{chosen} was chosen, but since then: {error}")),
+    }
+}
+
 /// Time since the boot, which is how udev counts.
 fn uptime() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -223,10 +238,35 @@ mod tests {
             assert_eq!(decided, chosen.map(|chosen| chosen.map(str::to_owned)), "{told}");
         }
         // One that is not meant may still be followed by one that is.
-        let named = DiskHints { name: Some("a".into()), ..DiskHints::default() };
-        let seen = [disk("a", Some(1)), disk("b", Some(24))];
+        let path = || "/dev/disk/by-id/a".to_owned();
+        let named = DiskHints { name: Some(path()), ..DiskHints::default() };
+        let mut seen = [disk("a", Some(1)), disk("b", Some(24))];
+        seen[0].disk.links.push(path());
         assert!(decide(&named, &seen, secs(25), secs(0)).is_none());
         assert!(decide(&named, &seen, secs(29), secs(4)).is_some());
+    }
+
+    #[test]
+    fn a_twin_that_came_after_the_choice_is_seen_before_the_permit() {
+        let disk = |name: &str, serial: &str| DiskFacts {
+            name: name.into(),
+            size_bytes: 8 << 30,
+            serial: Some(serial.into()),
+            ..DiskFacts::default()
+        };
+        let (one, twin, other) = (disk("sda", "S1"), disk("sdb", "S1"), disk("sdc", "S2"));
+        let hints = DiskHints { serial: Some("S1".into()), ..DiskHints::default() };
+        let check = |seen: &[&DiskFacts]| {
+            let seen: Vec<DiskFacts> = seen.iter().map(|disk| (*disk).clone()).collect();
+            is_still_meant(&hints, "sda", &seen)
+        };
+        assert_eq!(check(&[&one, &other]), Ok(()));
+        let two = check(&[&one, &twin, &other]).unwrap_err();
+        assert!(two.starts_with("sda was chosen, but since then: 2 disks match"), "{two}");
+        assert!(two.contains("sdb (serial S1"), "{two}");
+        let moved = check(&[&twin, &other]).unwrap_err();
+        assert_eq!(moved, "sda was chosen, but target_disk means sdb now");
+        assert!(check(&[&other]).unwrap_err().contains("0 disks match"));
     }
 
     #[test]

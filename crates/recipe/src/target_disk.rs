@@ -8,7 +8,7 @@ use crate::layout;
 /// What a recipe says of its disk; every hint must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskHints {
-    /// A kernel name (`sda`), or a `/dev/disk/by-*` path.
+    /// A `/dev/disk/by-*` path; or a kernel name (`sda`), where this is the only disk.
     pub name: Option<String>,
     pub serial: Option<String>,
     pub wwn: Option<String>,
@@ -47,24 +47,45 @@ pub struct DiskFacts {
 
 /// No disk is meant, or several are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{matching} disks match target_disk, exactly one must; this machine has {seen}")]
+#[error("{matching} disks match target_disk, {rule}; this machine has {seen}")]
 pub struct NoDisk {
     pub matching: usize,
+    /// What is broken.
+    pub rule: &'static str,
     /// The disks, for people.
     pub seen: String,
 }
 
+const ONE_MUST: &str = "exactly one must";
+/// Names count the disks in the order in which the kernel met them. A stick, a virtual one of ours too, or
+/// a disk that answers later than last time, and the name is another disk's.
+const NAME_IS_NOT_ENOUGH: &str = "and a kernel name is accepted only where there is one disk: it says which disk \
+    the kernel met first; write serial, wwn or a /dev/disk/by-* path";
+
 /// The one disk that is meant.
 pub fn select<'a>(hints: &DiskHints, disks: &'a [DiskFacts]) -> Result<&'a DiskFacts, NoDisk> {
+    let seen = || describe(disks);
+    let targets = disks.iter().filter(|disk| is_target(disk)).count();
+    if targets > 1 && hints.name.as_deref().is_some_and(is_kernel_name) {
+        return Err(NoDisk { matching: targets, rule: NAME_IS_NOT_ENOUGH, seen: seen() });
+    }
     let matching: Vec<_> = disks.iter().filter(|disk| is_meant(hints, disk)).collect();
     match matching.as_slice() {
         [disk] => Ok(disk),
-        _ => Err(NoDisk { matching: matching.len(), seen: describe(disks) }),
+        _ => Err(NoDisk { matching: matching.len(), rule: ONE_MUST, seen: seen() }),
     }
 }
 
+/// Not `/dev/disk/by-*`, which udev makes from what the disk itself or its place says.
+fn is_kernel_name(name: &str) -> bool {
+    !name.starts_with("/dev/disk/")
+}
+
+fn is_target(disk: &DiskFacts) -> bool {
+    disk.size_bytes > 0 && !disk.removable && !disk.read_only && !disk.optical
+}
+
 fn is_meant(hints: &DiskHints, disk: &DiskFacts) -> bool {
-    let is_disk = disk.size_bytes > 0 && !disk.removable && !disk.read_only && !disk.optical;
     // udev and the kernel may pad a serial or add a prefix to a WWN: compare what is left.
     let same = |hint: &Option<String>, fact: &Option<String>| match (hint, fact) {
         (None, _) => true,
@@ -85,7 +106,7 @@ fn is_meant(hints: &DiskHints, disk: &DiskFacts) -> bool {
         SizeHint::AtMost(bytes) => disk.size_bytes <= bytes,
         SizeHint::About(bytes) => disk.size_bytes.abs_diff(bytes) <= bytes / 100,
     });
-    is_disk
+    is_target(disk)
         && is_named
         && same(&hints.serial, &disk.serial)
         && same_wwn
@@ -169,8 +190,8 @@ mod tests {
             (hint(&|h| h.serial = Some("B2".into())), Ok("sdb")),
             (hint(&|h| h.serial = Some("B2 ".into())), Ok("sdb")),
             (hint(&|h| h.serial = Some("b2".into())), Err(0)),
-            (hint(&|h| h.name = Some("sda".into())), Ok("sda")),
-            (hint(&|h| h.name = Some("/dev/sda".into())), Ok("sda")),
+            (hint(&|h| h.name = Some("sda".into())), Err(2)),
+            (hint(&|h| h.name = Some("/dev/sda".into())), Err(2)),
             (hint(&|h| h.name = Some("/dev/disk/by-id/ata-B2".into())), Ok("sdb")),
             (hint(&|h| h.wwn = Some("naa.5000C500000000a1".into())), Ok("sda")),
             (hint(&|h| h.size = Some(SizeHint::AtLeast(1 << 40))), Err(2)),
@@ -215,6 +236,32 @@ mod tests {
             let refused = select(&DiskHints::default(), std::slice::from_ref(&bad)).unwrap_err();
             assert_eq!(refused.matching, 0, "{bad:?}");
         }
+    }
+
+    /// The stick with our task is `sda` when a BMC shows it early, and moves every other name by one.
+    #[test]
+    fn a_kernel_name_means_the_only_disk_or_none() {
+        let named = |name: &str| DiskHints { name: Some(name.into()), ..DiskHints::default() };
+        let stick = DiskFacts { removable: true, ..disk("sda", "STICK", 1 << 30) };
+        let (first, second) = (disk("sdb", "A1", 1 << 40), disk("sdc", "B2", 1 << 40));
+        let one = [stick.clone(), first.clone()];
+        let two = [stick, first, second];
+        for (disks, name, expected) in [
+            (&one[..], "sdb", Ok("sdb")),
+            (&one, "/dev/sdb", Ok("sdb")),
+            (&one, "sda", Err((0, ONE_MUST))),
+            (&two, "sdb", Err((2, NAME_IS_NOT_ENOUGH))),
+            (&two, "/dev/sdc", Err((2, NAME_IS_NOT_ENOUGH))),
+            (&two, "nosuch", Err((2, NAME_IS_NOT_ENOUGH))),
+            (&two, "/dev/disk/by-id/ata-B2", Ok("sdc")),
+            (&two, "/dev/disk/by-id/ata-C3", Err((0, ONE_MUST))),
+        ] {
+            let got = select(&named(name), disks);
+            let got = got.map(|disk| disk.name.as_str());
+            assert_eq!(got.map_err(|error| (error.matching, error.rule)), expected, "{name}");
+        }
+        let error = select(&named("sdb"), &two).unwrap_err().to_string();
+        assert!(error.contains("sdc (serial B2, "), "{error}");
     }
 
     #[test]
