@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Disk images and blobs as the cases want them, and what tells whether they changed.
+//! Disk images and blobs as the cases want them, what tells whether they changed, and keys to log in with.
 
 use std::fs;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::succeed;
@@ -73,4 +73,17 @@ pub fn hash(path: &Path) -> anyhow::Result<Vec<u8>> {
         }
     }
     Ok(hasher.finalize().to_vec())
+}
+
+/// A key pair for this run: the private key's file, the public key's line.
+pub fn ssh_key(dir: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let key = dir.join("id_ed25519");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"])
+        .arg(&key)
+        .status()
+        .context("run ssh-keygen")?;
+    ensure!(made.success(), "ssh-keygen failed");
+    let public = fs::read_to_string(key.with_extension("pub"))?;
+    Ok((key, public.trim().to_owned()))
 }

@@ -46,7 +46,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use files::{flip_a_bit, hash, largest_file, tempting};
+use files::{flip_a_bit, hash, largest_file, ssh_key, tempting};
 use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
@@ -490,17 +490,4 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     at_rest(&world, &machine)?;
     world.tell("refused; the disk is unchanged");
     Ok(())
-}
-
-/// A key pair for this run: the private key's file, the public key's line.
-fn ssh_key(dir: &Path) -> anyhow::Result<(PathBuf, String)> {
-    let key = dir.join("id_ed25519");
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"])
-        .arg(&key)
-        .status()
-        .context("run ssh-keygen")?;
-    ensure!(made.success(), "ssh-keygen failed");
-    let public = fs::read_to_string(key.with_extension("pub"))?;
-    Ok((key, public.trim().to_owned()))
 }
