@@ -12,16 +12,46 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use super::{INSTALL, Lab, SERIAL, at_rest, is_complete, machine_with, recipe};
 use crate::succeed;
 
 const GENERATOR: &str = include_str!("../../../crates/tools/tests/hostile_image/generator.pl");
 /// As it is in the archive.
 const MKINITRAMFS: &str = "usr/sbin/mkinitramfs";
 /// The last line of an attack in which nothing was reached.
-pub const NOTHING_REACHED: &str = "hostile: done: 0 reached";
+const NOTHING_REACHED: &str = "hostile: done: 0 reached";
+const ARTIFACT: &str = "os-images/hostile:1";
+/// The machine is known by its service tag, which its BMC shows as SKU; `SerialNumber` of Redfish and SMBIOS
+/// type 2 have the board's.
+const DELL: &[&str] =
+    &["--maker", "dell", "--board-serial", "CNSHOAL00000001", "--chassis-serial", SERIAL];
+
+/// Installs it on a machine like Dell's. Returns how many cases passed.
+pub fn hostile(root: &Path) -> anyhow::Result<u32> {
+    let lab = Lab::start(root, "hostile", false, |world| machine_with(world, "cd,cd", DELL))?;
+    let Lab { world, machine, public_key, .. } = &lab;
+    let rootfs = rootfs(root)?;
+    world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;
+    let mut recipe = recipe(public_key, None);
+    recipe["oci_url"] = format!("controller/{ARTIFACT}").into();
+    let id = world.create_job(SERIAL, &recipe)?;
+    let job = world.follow(&id, INSTALL, is_complete)?;
+    ensure!(job["outcome"] == "succeeded", "the job failed: {job:#}");
+    at_rest(world, machine)?;
+    let said: Vec<String> = world
+        .events(&id, 0)?
+        .iter()
+        .filter_map(|event| event["message"].as_str().map(str::to_owned))
+        .filter(|message| message.contains("hostile: "))
+        .collect();
+    let is_done = said.iter().any(|message| message.contains(NOTHING_REACHED));
+    ensure!(is_done, "the attack did not end with nothing reached:\n{}", said.join("\n"));
+    world.tell("a Dell is installed; what the image attacked was not reached");
+    Ok(1)
+}
 
 /// Makes `target/images/hostile-rootfs.tar.zst` from `rootfs.tar.zst`, where that is newer.
-pub fn rootfs(root: &Path) -> anyhow::Result<PathBuf> {
+fn rootfs(root: &Path) -> anyhow::Result<PathBuf> {
     let images = root.join("target/images");
     let (from, to) = (images.join("rootfs.tar.zst"), images.join("hostile-rootfs.tar.zst"));
     let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified());

@@ -13,7 +13,15 @@
 //!             (one CD slot: the task is spliced in)
 //!             behind sushy-tools, a Redfish service
 //!             that others wrote, and libvirt        SSH login on the installed system
-//! power-off   power cuts in every phase             the jobs say so
+//! guards      an unreadable sector; a partition
+//!             that only the backup table names;
+//!             legacy BIOS mode                      refused; not a byte of the disks changed
+//! images      a Dell, whose BMC shows its board's
+//!             serial, and an image whose own
+//!             programs attack the maintenance OS    installed; no attack reached anything
+//!             a kernel that says to be EL 8's,
+//!             on XFS                                SSH login on the installed system
+//! power-off   power cuts in three phases            the jobs say so
 //! ```
 //!
 //! All of these go on side by side: most of a boot under TCG is one processor's, and most of the rest is
@@ -29,7 +37,6 @@ mod cancel;
 mod files;
 mod foreign;
 mod guards;
-#[expect(dead_code, reason = "no case installs it yet")]
 mod hostile;
 mod machine;
 mod old_kernel;
@@ -73,6 +80,10 @@ pub enum Workflow {
     Sushy,
     /// A machine with XFS, and an image whose kernel says to be that of EL 8.
     OldKernel,
+    /// A Dell, and an image whose own programs attack the maintenance OS.
+    Hostile,
+    /// Machines that must be left alone: a bad sector, a hidden partition, legacy BIOS mode.
+    Guards,
     /// A machine without virtual media, by UEFI HTTP boot.
     Http,
 }
@@ -113,7 +124,12 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 Ok(3)
             });
             let guards = lane("guards", || guards::guards(root));
-            let mut lanes = vec![provision, others, guards];
+            let images = lane("images", || {
+                let hostile = hostile::hostile(root).context("a hostile image on a Dell")?;
+                let old = old_kernel::old_kernel(root).context("an image with an old kernel")?;
+                Ok(hostile + old)
+            });
+            let mut lanes = vec![provision, others, guards, images];
             lanes.extend(power_offs::lanes(root, offs));
             side_by_side(&lanes)
         }
@@ -128,6 +144,8 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
             silent::silent(&lab)
         }
         Workflow::Sushy => sushy(root),
+        Workflow::Hostile => hostile::hostile(root),
+        Workflow::Guards => guards::guards(root),
         Workflow::OldKernel => old_kernel::old_kernel(root),
         Workflow::Http => {
             let world = World::new(root, "http")?.with_plain_media()?;
@@ -195,7 +213,7 @@ impl Lab {
         root: &Path,
         name: &str,
         has_data: bool,
-        machine: fn(&mut World) -> anyhow::Result<Machine>,
+        machine: impl FnOnce(&mut World) -> anyhow::Result<Machine>,
     ) -> anyhow::Result<Lab> {
         Lab::of(World::new(root, name)?, has_data, machine)
     }
@@ -472,10 +490,9 @@ fn wrong_machine(root: &Path) -> anyhow::Result<()> {
     world.start_controller()?;
     let shape = Shape {
         serial: "OTHER99",
-        redfish_serial: SERIAL,
         disk_bus: "sata",
         slots: "cd",
-        options: &[],
+        options: &["--redfish-serial", SERIAL],
     };
     let machine = world.start_machine(&shape)?;
     let before = hash(&machine.disk)?;

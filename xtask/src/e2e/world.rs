@@ -78,8 +78,6 @@ pub enum End {
 pub struct Shape<'a> {
     /// SMBIOS serial number.
     pub serial: &'a str,
-    /// The serial number that its BMC tells.
-    pub redfish_serial: &'a str,
     pub disk_bus: &'a str,
     /// Virtual media of its BMC: `cd,cd`, `cd,usb`, `cd`, or `http` for none and UEFI HTTP boot.
     pub slots: &'a str,
@@ -182,7 +180,7 @@ impl World {
         let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
             .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "4G"])
             .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
-            .args(["--serial", shape.serial, "--redfish-serial", shape.redfish_serial])
+            .args(["--serial", shape.serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             .args(shape.options)
             // Two of one machine that wait for each other would keep others from a processor.

@@ -54,10 +54,10 @@ pub fn hostile_load(root: &Path, programs: &Path, seconds: u64) -> anyhow::Resul
     let target = Target::new(&controller, dir.path(), Duration::from_secs(seconds))?;
     let mut failures = Vec::new();
     for (name, attack) in [
-        ("a job's log and its readers", Target::log_and_read as Attack),
-        ("slow readers without a token", Target::stall),
-        ("refused requests and new boots", Target::refuse),
-        ("a bundle of nested indexes", Target::nest),
+        ("a job's log and its readers", (|target| target.log_and_read()) as Attack),
+        ("slow readers without a token", |target| target.stall()),
+        ("refused requests and new boots", |target| target.refuse()),
+        ("a bundle of nested indexes", |target| target.nest()),
     ] {
         failures.extend(watched(&target, name, attack).with_context(|| name)?);
     }
