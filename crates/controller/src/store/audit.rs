@@ -95,7 +95,7 @@ impl Store {
     /// Adds one entry for so many requests.
     pub async fn record_repeats(&self, deed: Deed, repeats: u64, now: i64) -> Result<(), Error> {
         self.write(move |db| {
-            append(db, AuditEntry { repeats: Some(repeats), ..entry_of(deed, now) }).map(drop)
+            append(db, AuditEntry { repeats: Some(repeats), ..entry_of(deed, now) })
         })
         .await
     }
@@ -168,7 +168,7 @@ impl Store {
 
 /// Adds what was done at this time.
 pub(super) fn append_deed(db: &Db, deed: Deed, now: i64) -> Result<(), Error> {
-    append(db, entry_of(deed, now)).map(drop)
+    append(db, entry_of(deed, now))
 }
 
 fn entry_of(deed: Deed, now: i64) -> AuditEntry {
@@ -187,8 +187,8 @@ fn entry_of(deed: Deed, now: i64) -> AuditEntry {
     }
 }
 
-/// With the next number, which it answers, and the hash that follows from it.
-fn append(db: &Db, mut entry: AuditEntry) -> Result<u64, Error> {
+/// With the next number, and the hash that follows from it.
+fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
     let last = db
         .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))
@@ -214,7 +214,7 @@ fn append(db: &Db, mut entry: AuditEntry) -> Result<u64, Error> {
             entry.repeats
         ],
     )?;
-    Ok(entry.seq)
+    Ok(())
 }
 
 fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
