@@ -106,7 +106,7 @@ pub struct Plan {
     pub expected_seconds: Option<u64>,
 }
 
-/// One thing that was looked at: `target`, `maintenance-iso`, `server`, `artifact`, `bmc`,
+/// One thing that was looked at: `target`, `maintenance-iso`, `server`, `artifact`, `disk`, `bmc`,
 /// `media-plan`, `fetch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {

@@ -4,7 +4,7 @@
 
 use api::jobs::{Check, CheckResult, Plan};
 use api::servers::FetchResult;
-use recipe::Recipe;
+use recipe::{Recipe, Wipe, Workflow};
 
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
@@ -30,6 +30,9 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan>
         }
         Err(refusal) => return Err(refusal),
     };
+    if let Workflow::Linux(linux) = &recipe.workflow {
+        checks.push(disk(&linux.wipe));
+    }
     let serial = server.serial.clone();
     let media_plan = match preflight::look(app, server, true).await {
         Ok(seen) => machine(app, &mut checks, &seen),
@@ -99,6 +102,27 @@ fn artifact(recipe: &Recipe, digest: Option<&str>) -> Check {
             format!("{url} is in a registry that only the machine asks; it is not looked at here"),
         ),
     }
+}
+
+/// What the machine will look at, and what it will write: nobody can look at its disk from here.
+fn disk(wipe: &Wipe) -> Check {
+    let consent = match wipe {
+        Wipe::Never => "is written only if all of that can be read and is empty".to_owned(),
+        Wipe::Any => {
+            "is written if all of that can be read, and what is found belongs to this disk alone: the data on it \
+             are destroyed"
+                .to_owned()
+        }
+        Wipe::Expect(words) => format!(
+            "is written if all of that can be read, and nothing is found but {}: these are destroyed",
+            words.join(", ")
+        ),
+    };
+    let detail = format!(
+        "not looked at from here. The machine looks at both ends of the disk, at the partitions of every table and \
+         of the kernel, at signatures and at samples of the bytes; the disk {consent}"
+    );
+    check("disk", CheckResult::Warn, detail)
 }
 
 /// What was seen at the BMC; answers the media plan.

@@ -60,11 +60,17 @@ async fn a_plan_names_every_trouble_and_not_only_the_first() {
     put_server(&controller, &bmc).await;
     let seen = plan(&controller).await;
     assert_eq!(seen["is_ready"], false);
-    for (name, expected) in
-        [("maintenance-iso", "fail"), ("bmc", "pass"), ("media-plan", "pass"), ("fetch", "fail")]
-    {
+    for (name, expected) in [
+        ("maintenance-iso", "fail"),
+        ("disk", "warn"),
+        ("bmc", "pass"),
+        ("media-plan", "pass"),
+        ("fetch", "fail"),
+    ] {
         assert_eq!(result(&seen, name), expected, "{name}: {seen:#}");
     }
+    let disk = "the disk is written only if all of that can be read and is empty";
+    assert!(seen["checks"].to_string().contains(disk), "{seen:#}");
 }
 
 #[tokio::test]
