@@ -16,6 +16,7 @@
 
 use std::fmt;
 
+use recipe::machine::{BoardFacts, Names};
 use schemars::JsonSchema;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -25,7 +26,8 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 /// Most log lines in one message.
 pub const LOG_LINES_MAX: usize = 200;
 
-/// Who the machine says it is: SMBIOS type 1, from `/sys/class/dmi/id`.
+/// Who the machine says it is: SMBIOS types 1, 2 and 3, from `/sys/class/dmi/id`. What firmware does not tell
+/// is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dmi {
@@ -35,6 +37,26 @@ pub struct Dmi {
     pub manufacturer: String,
     #[serde(default)]
     pub product: String,
+    #[serde(default)]
+    pub sku: String,
+    #[serde(default)]
+    pub board_serial: String,
+    #[serde(default)]
+    pub chassis_serial: String,
+}
+
+impl Dmi {
+    /// The names by which the machine is known by this.
+    pub fn names(&self) -> Names {
+        Names::of_board(&BoardFacts {
+            manufacturer: &self.manufacturer,
+            serial: &self.serial,
+            sku: &self.sku,
+            uuid: &self.uuid,
+            board_serial: &self.board_serial,
+            chassis_serial: &self.chassis_serial,
+        })
+    }
 }
 
 /// The maintenance OS runs and has found its task medium.

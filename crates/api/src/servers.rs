@@ -75,6 +75,10 @@ pub struct Probe {
     pub manufacturer: String,
     pub model: String,
     pub serial: String,
+    /// Each name by which the BMC says that the machine is known, and which of them do not count because
+    /// several machines bear them, such as `service tag "ABC1234"`.
+    #[serde(default)]
+    pub names: Vec<String>,
     pub power: String,
     pub boot_override: String,
     /// The family of BMCs by which it is treated, such as `hpe-ilo5`; `standard` where none fits.

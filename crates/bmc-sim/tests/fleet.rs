@@ -73,7 +73,8 @@ async fn each_vendor_shows_its_slots_where_it_has_them() {
         let token = world.log_in(&member.url).await;
         let system = format!("/redfish/v1/Systems/{}", profile.system);
         let system = world.get(&member.url, &token, &system).await;
-        assert_eq!(system["SerialNumber"], member.serial.as_str(), "{}", profile.name);
+        let name = if profile.has_service_tag { "SKU" } else { "SerialNumber" };
+        assert_eq!(system[name], member.serial.as_str(), "{}", profile.name);
         let manager = format!("/redfish/v1/Managers/{}", profile.manager);
         let manager = world.get(&member.url, &token, &manager).await;
         let media = [&system, &manager].map(|owner| owner["VirtualMedia"]["@odata.id"].as_str());

@@ -139,6 +139,9 @@ fn probed(probe: &Value) -> Vec<Vec<String>> {
     .iter()
     .map(|key| vec![(*key).to_owned(), text(probe, &format!("/{key}"))])
     .collect();
+    for name in probe["names"].as_array().into_iter().flatten() {
+        rows.push(vec!["known by".into(), name.as_str().unwrap_or_default().to_owned()]);
+    }
     for slot in probe["slots"].as_array().into_iter().flatten() {
         let types: Vec<&str> = slot["media_types"]
             .as_array()

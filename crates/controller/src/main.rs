@@ -18,6 +18,7 @@ mod driver;
 mod evidence;
 mod files;
 mod http;
+mod identity;
 mod kept;
 mod keys;
 mod lanes;

@@ -15,6 +15,10 @@ use crate::store::{Boot, Error, JobRow, Speaker, Store, Unheard};
 const NAME_BYTES_MAX: usize = 256;
 /// Most signatures on one disk that are kept; blkid knows some 80 kinds, a disk has a few.
 const FOUND_MAX: usize = 64;
+/// Longest description of who said hello: two of them and their names go into one event.
+const WHO_BYTES_MAX: usize = 1024;
+/// Longest description of a machine in its hello; what is told of its names comes after that.
+const HELLO_BYTES_MAX: usize = 1024;
 const SHA256_BYTES: usize = 32;
 
 /// A message that is not accepted, and why.
@@ -40,8 +44,14 @@ impl From<Unheard> for Refused {
     }
 }
 
-/// The machine of this job runs.
-pub async fn hello(store: &Store, job: &JobRow, hello: Hello, now: i64) -> Result<(), Refused> {
+/// The machine of this job runs; `from` is the address that it speaks from.
+pub async fn hello(
+    store: &Store,
+    job: &JobRow,
+    hello: Hello,
+    from: Option<&str>,
+    now: i64,
+) -> Result<(), Refused> {
     if hello.session_sha256.is_empty() {
         return Err(too_old(store, job, bounded(hello.version, NAME_BYTES_MAX), now).await);
     }
@@ -49,15 +59,19 @@ pub async fn hello(store: &Store, job: &JobRow, hello: Hello, now: i64) -> Resul
     if session_hash.len() != SHA256_BYTES {
         return Err(Refused::NoCommitment);
     }
-    let dmi = &hello.dmi;
+    let dmi = kept_dmi(hello.dmi);
+    let names = dmi.names();
+    let boot_id = bounded(hello.boot_id, NAME_BYTES_MAX);
+    let from = from.unwrap_or("an unknown address");
+    let who = bounded(format!("{from} ({names}; boot {boot_id})"), WHO_BYTES_MAX);
     let message = bounded(
         format!(
             "maintenance OS is up on {} {} (serial {}), dispatcher {}",
             dmi.manufacturer, dmi.product, dmi.serial, hello.version
         ),
-        TEXT_BYTES_MAX,
+        HELLO_BYTES_MAX,
     );
-    let boot = Boot { boot_id: bounded(hello.boot_id, NAME_BYTES_MAX), session_hash, message };
+    let boot = Boot { boot_id, session_hash, names, who, message };
     store.hello(&job.attempt, boot, now).await??;
     Ok(())
 }
@@ -136,12 +150,7 @@ fn kept(request: PermitRequest) -> PermitRequest {
     let PermitRequest { boot_id, dmi, disk, found } = request;
     PermitRequest {
         boot_id: name(boot_id),
-        dmi: Dmi {
-            serial: name(dmi.serial),
-            uuid: name(dmi.uuid),
-            manufacturer: name(dmi.manufacturer),
-            product: name(dmi.product),
-        },
+        dmi: kept_dmi(dmi),
         disk: DiskIdentity {
             name: name(disk.name),
             serial: disk.serial.map(name),
@@ -150,6 +159,20 @@ fn kept(request: PermitRequest) -> PermitRequest {
             size_bytes: disk.size_bytes,
         },
         found: found.into_iter().take(FOUND_MAX).map(name).collect(),
+    }
+}
+
+fn kept_dmi(dmi: Dmi) -> Dmi {
+    let name = |text: String| bounded(text, NAME_BYTES_MAX);
+    let Dmi { serial, uuid, manufacturer, product, sku, board_serial, chassis_serial } = dmi;
+    Dmi {
+        serial: name(serial),
+        uuid: name(uuid),
+        manufacturer: name(manufacturer),
+        product: name(product),
+        sku: name(sku),
+        board_serial: name(board_serial),
+        chassis_serial: name(chassis_serial),
     }
 }
 
@@ -196,6 +219,9 @@ mod tests {
             uuid: text(),
             manufacturer: text(),
             product: text(),
+            sku: text(),
+            board_serial: text(),
+            chassis_serial: text(),
         };
         let disk = |text: &dyn Fn() -> String| DiskIdentity {
             name: text(),
@@ -236,7 +262,7 @@ mod tests {
     fn a_commitment_is_as_long_as_a_hash() {
         for (digits, is_one) in [(62, false), (63, false), (64, true), (65, false), (66, false)] {
             let (store, job) = awaited();
-            let said = at_once(hello(&store, &job, hello_of("a".repeat(digits)), 0));
+            let said = at_once(hello(&store, &job, hello_of("a".repeat(digits)), None, 0));
             match said {
                 Ok(()) => assert!(is_one, "{digits} digits"),
                 Err(Refused::NoCommitment) => assert!(!is_one, "{digits} digits"),
@@ -248,7 +274,7 @@ mod tests {
     #[test]
     fn what_a_machine_says_is_kept_within_bounds() {
         let (store, job) = awaited();
-        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
+        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), None, 0)).unwrap();
         let speaker = || Speaker { attempt: "a1".into(), session_hash: vec![0xab; SHA256_BYTES] };
         let said = Progress {
             seq: 1,
@@ -285,7 +311,7 @@ mod tests {
     #[test]
     fn a_permit_is_for_the_one_disk_that_it_was_asked_for() {
         let (store, job) = awaited();
-        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), 0)).unwrap();
+        at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), None, 0)).unwrap();
         let asked = |size_bytes| {
             let mut request = PermitRequest { boot_id: long(), ..rows::permit("SN1") };
             request.disk.size_bytes = size_bytes;
@@ -312,7 +338,7 @@ mod tests {
     #[test]
     fn the_version_of_a_dispatcher_that_is_too_old_is_told_within_bounds() {
         let (store, job) = awaited();
-        match at_once(hello(&store, &job, hello_of(String::new()), 0)) {
+        match at_once(hello(&store, &job, hello_of(String::new()), None, 0)) {
             Err(Refused::TooOld(version, ended)) => {
                 assert_eq!(version, cut(NAME_BYTES_MAX));
                 let Some(Outcome::Failed(why)) = ended.state.outcome() else { panic!("{ended:?}") };

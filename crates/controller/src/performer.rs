@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use job::{Action, Event, Failure, Stage, State, transition};
+use recipe::machine::Names;
 use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
@@ -17,7 +18,7 @@ use crate::media::Hashing;
 use crate::media_plan::{self, Chosen, MediaPlan, Place};
 use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
-use crate::{App, now_ms};
+use crate::{App, identity, now_ms};
 
 /// How often is looked for a sign of a machine that boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
@@ -79,7 +80,8 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
     let job = &claim.job;
     let done = match claim.action {
         Action::Start => Ok("started".into()),
-        Action::BuildTaskMedium => build_task_medium(app, job).await,
+        // So that a recipe which gives none is told before the BMC is asked.
+        Action::BuildTaskMedium => build_task_medium(app, job, &Names::default()).await,
         Action::InsertMedia => insert_media(app, job).await,
         Action::BootMaintenance => match how_to_boot(claim) {
             Boot::SaidHello => Ok("the machine had been reset before: it said hello".into()),
@@ -145,17 +147,22 @@ fn no_sign() -> String {
     format!("{story}: inserting the media anew")
 }
 
-async fn build_task_medium(app: &App, job: &JobRow) -> Done {
+/// `names`: by which the BMC says that the machine is known; none before it was asked.
+async fn build_task_medium(app: &App, job: &JobRow, names: &Names) -> Done {
     let failed = |reason: String| Failed::new("iso.build", reason, false);
     let recipe = recipe::Recipe::parse(job.recipe.as_bytes()).map_err(|problems| {
         let list: Vec<String> =
             problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
         failed(format!("the stored recipe is not valid any more: {}", list.join("; ")))
     })?;
+    let server = app.store.server(&job.server_serial).await;
+    let ignores_uuid = server.map_err(|error| Failed::by_store("iso.build", &error))?.ignores_uuid;
     let attempt = recipe::task_medium::Attempt {
         job_id: job.id.clone(),
         attempt_id: job.attempt.clone(),
         server_serial: job.server_serial.clone(),
+        machine_names: names.clone(),
+        ignores_uuid,
         controller_url: app.settings.node_url.to_string().trim_end_matches('/').to_owned(),
         controller_ca_pem: (!app.settings.plain_http).then(|| app.keys.ca_pem.clone()),
         token: app.keys.attempt_token(&job.attempt).into(),
@@ -209,6 +216,9 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
     };
     let chosen = media_plan::choose(machine)
         .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
+    // Built anew: now it is known by which names the machine will recognise itself.
+    let names = identity::names(&machine.told);
+    build_task_medium(app, job, &names).await?;
     if chosen.plan.is_combined() {
         // Told before the BMC is touched.
         let view = app.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
@@ -220,11 +230,12 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
         hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
         urls.push(medium_url(app, &token, *kind));
     }
-    let (plan, uuid) = (chosen.plan.name(), machine.uuid.clone());
-    let issued = app.store.issue_media(&job.id, plan, uuid, hashes, now_ms()).await;
+    let known_by = identity::words(&names, &job.server_serial);
+    let issued = app.store.issue_media(&job.id, chosen.plan.name(), names, hashes, now_ms()).await;
     issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
     app.media.forget_reads(&job.id);
-    insert_all(bmc, machine, &chosen, urls).await
+    let inserted = insert_all(bmc, machine, &chosen, urls).await?;
+    Ok(format!("{inserted}; {known_by}"))
 }
 
 async fn insert_all(bmc: &Bmc, machine: &Machine, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
@@ -294,7 +305,7 @@ async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<St
     if !is_lost {
         return Ok(None);
     }
-    let machine = bmc.machine(Some(&job.server_serial)).await.map_err(by_bmc)?;
+    let machine = bmc.machine(Some(identity::wanted(&job.server_serial))).await.map_err(by_bmc)?;
     insert_anew(app, bmc, &machine, job).await.map(Some)
 }
 

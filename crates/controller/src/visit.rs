@@ -15,7 +15,7 @@ use crate::evidence::Evidence;
 use crate::lanes::{Turn, Visiting};
 use crate::performer::{Failed, chain};
 use crate::store::{self, JobRow, ServerRow, Store};
-use crate::{App, driver, now_ms, timestamp};
+use crate::{App, driver, identity, now_ms, timestamp};
 
 /// Of a failed job's evidence: what was said to its BMC.
 const TRANSCRIPT: &str = "redfish.jsonl";
@@ -170,9 +170,9 @@ impl Session {
         end(&self.bmc, &self.server, &self.store).await;
     }
 
-    /// The machine, which must have the server's serial.
+    /// The machine, which must have the server's name.
     pub async fn machine(&self, app: &App, server: &ServerRow) -> Result<Machine, Closed> {
-        match self.bmc.machine(Some(&server.serial)).await {
+        match self.bmc.machine(Some(identity::wanted(&server.serial))).await {
             Ok(machine) => Ok(machine),
             Err(error) => {
                 heed(app, server, &error).await?;
@@ -255,7 +255,7 @@ impl Visit {
         let turn = app.lanes.enter(&server.bmc_url).await;
         let bmc = Session::open(app, &server, purpose).await?;
         let machine = match purpose {
-            Purpose::Glance => bmc.bmc.machine(Some(serial)).await?,
+            Purpose::Glance => bmc.bmc.machine(Some(identity::wanted(serial))).await?,
             Purpose::Look | Purpose::Job(_) => bmc.machine(app, &server).await?,
         };
         Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
@@ -266,7 +266,7 @@ impl Visit {
         if self.is_first {
             return Ok(self.machine.slots.clone());
         }
-        self.bmc.slots_again(&self.machine).await
+        self.bmc.slots_again(&self.machine, identity::wanted(&self.server.serial)).await
     }
 
     /// Keeps what the BMC logged since a failed job began. It is evidence: not to get it is told
@@ -444,10 +444,10 @@ mod tests {
         let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
         let (app, job) = with_job(dir.path(), &bmc).await;
         let mut visit = Visit::begin(&app, &job).await.unwrap();
-        visit.machine.serial = "SN0".into();
+        visit.machine.told.serial = "SN0".into();
         visit.pause(&app, Ok(())).await.unwrap();
         let visit = Visit::begin(&app, &job).await.unwrap();
-        assert_eq!(visit.machine.serial, "SN1");
+        assert_eq!(visit.machine.told.serial, "SN1");
         assert_eq!(bmc.seen.lock().unwrap().logins, 2);
     }
 }

@@ -2,7 +2,7 @@
 //! `shoal-dispatcher agent`: what the steps say, told to the controller.
 //!
 //! ```text
-//! tools ── permit ────▶ answered by the controller, however long it takes
+//! tools ── permit ────▶ answered by the controller, however long it takes; with it come the recipe's secrets
 //!       ── progress ──▶ newest ──▶ sent about once a second, may be lost
 //!       ── failure ───▶ kept for the report
 //! journalctl ─────────▶ batches ─▶ sent in order until answered
@@ -28,10 +28,11 @@ use api::node::{
 };
 use recipe::DiskHints;
 use recipe::run_dir::{self, AGENT_SOCKET};
+use recipe::task_medium::Attempt;
 
 use crate::controller::{self, Answer, Controller};
 use crate::journal::{self, Line};
-use crate::{disks, identity, places, report};
+use crate::{disks, identity, places, report, secrets};
 
 const SEND_EVERY: Duration = Duration::from_secs(1);
 /// Longest line of a tool.
@@ -45,6 +46,7 @@ const GONE: u16 = 410;
 /// What all threads share.
 struct Shared {
     controller: Controller,
+    attempt: Attempt,
     boot_id: String,
     seq: AtomicU64,
     /// The newest of each step that is not sent yet.
@@ -97,9 +99,11 @@ pub fn run() -> anyhow::Result<()> {
         Steps { units: units.clone(), are_ended: AtomicBool::new(false), end: journal::kill };
     units.push(places::DISPATCHER_UNIT.into());
 
+    let attempt = controller::attempt()?;
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::new(Shared {
-        controller: Controller::of_this_boot(&controller::attempt()?)?,
+        controller: Controller::of_this_boot(&attempt)?,
+        attempt,
         boot_id: identity::boot_id()?,
         seq: AtomicU64::new(0),
         progress: Mutex::default(),
@@ -179,7 +183,10 @@ fn answer(shared: &Shared, request: AgentRequest) -> AgentReply {
                 found,
             };
             match shared.controller.tell("permit", &request) {
-                Answer::Yes => AgentReply::Granted,
+                Answer::Yes => match secrets::put_in_place(&shared.controller, &shared.attempt) {
+                    Ok(()) => AgentReply::Granted,
+                    Err(error) => AgentReply::Refused { reason: format!("{error:#}") },
+                },
                 Answer::No { reason, .. } => AgentReply::Refused { reason },
             }
         }

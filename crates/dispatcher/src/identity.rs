@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use api::node::Dmi;
-use recipe::serial;
+use recipe::machine::{self, Match, Mismatch};
+use recipe::task_medium::Attempt;
 
 use crate::places;
 
-/// SMBIOS type 1 of this machine.
+/// SMBIOS types 1, 2 and 3 of this machine, as the kernel shows them.
 pub fn read() -> Dmi {
     let text = |name: &str| {
         let path = Path::new(places::SYS_DMI).join(name);
@@ -21,6 +22,9 @@ pub fn read() -> Dmi {
         uuid: text("product_uuid"),
         manufacturer: text("sys_vendor"),
         product: text("product_name"),
+        sku: text("product_sku"),
+        board_serial: text("board_serial"),
+        chassis_serial: text("chassis_serial"),
     }
 }
 
@@ -31,23 +35,11 @@ pub fn boot_id() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Refuses every machine but the one that the task is for.
-pub fn check(dmi: &Dmi, server_serial: &str) -> anyhow::Result<()> {
-    if serial::is_placeholder(&dmi.serial) {
-        bail!(
-            "the firmware's serial number is {:?}, which names no machine; the task is for {:?}",
-            dmi.serial,
-            server_serial
-        );
-    }
-    if dmi.serial.trim() != server_serial.trim() {
-        bail!(
-            "this machine's serial number is {:?}, the task is for {:?}",
-            dmi.serial,
-            server_serial
-        );
-    }
-    Ok(())
+/// By which name this is the machine that the task is for. The controller asks the same of what it knows
+/// before it gives a permit.
+pub fn check(dmi: &Dmi, attempt: &Attempt) -> Result<Match, Mismatch> {
+    let Attempt { server_serial, machine_names, ignores_uuid, .. } = attempt;
+    machine::same_machine(server_serial, machine_names, &dmi.names(), *ignores_uuid)
 }
 
 #[cfg(test)]
@@ -59,7 +51,31 @@ mod tests {
         let id = boot_id().unwrap();
         assert_eq!(id.len(), 36, "{id:?}");
         let other = "4c4c4544-004b-4d10-8032-b7c04f463533";
-        assert!(recipe::uuid::contradict(&id, other), "{id:?} is no UUID");
+        assert!(!recipe::uuid::are_same(&id, other), "{id:?} is no UUID");
+        assert!(recipe::uuid::is_real(&id), "{id:?} is no UUID");
+    }
+
+    /// The task of this server, whose BMC tells these names.
+    fn attempt(server_serial: &str, machine_names: serde_json::Value) -> Attempt {
+        serde_json::from_value(serde_json::json!({
+            "job_id": "j", "attempt_id": "a", "server_serial": server_serial,
+            "machine_names": machine_names, "controller_url": "http://192.0.2.1", "token": "t",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_dell_that_is_named_by_its_board_passes_by_its_tag() {
+        let names = serde_json::json!([
+            {"kind": "board_serial", "text": "CNEXAMPLE00001"},
+            {"kind": "service_tag", "text": "ABC1234"},
+        ]);
+        let attempt = attempt("CNEXAMPLE00001", names);
+        for (serial, passes) in [("ABC1234", true), ("XYZ9876", false), ("", false)] {
+            let manufacturer = "Dell Inc.".into();
+            let dmi = Dmi { serial: serial.into(), manufacturer, ..Dmi::default() };
+            assert_eq!(check(&dmi, &attempt).is_ok(), passes, "{serial:?}");
+        }
     }
 
     #[test]
@@ -75,7 +91,8 @@ mod tests {
             ("To Be Filled By O.E.M.", "To Be Filled By O.E.M.", false),
         ] {
             let dmi = Dmi { serial: serial.into(), ..Dmi::default() };
-            assert_eq!(check(&dmi, wanted).is_ok(), passes, "{serial:?} for {wanted:?}");
+            let attempt = attempt(wanted, serde_json::json!([]));
+            assert_eq!(check(&dmi, &attempt).is_ok(), passes, "{serial:?} for {wanted:?}");
         }
     }
 }

@@ -31,6 +31,7 @@ mod places;
 mod reach;
 mod report;
 mod run;
+mod secrets;
 mod session;
 
 use std::process::ExitCode;

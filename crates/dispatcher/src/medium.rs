@@ -14,12 +14,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use api::node::Dmi;
 use recipe::Recipe;
 use recipe::signature::{KEY_FILE, PublicKey};
 use recipe::task_medium::{self, Attempt, RESERVED_FILE, ReadError, VOLUME_PREFIX};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::exit::{Exit, Stopped};
+use crate::identity;
 use crate::places::{BOOT_MEDIUM_DIR, MEDIUM_DIR, SYS_BLOCK};
 
 /// A BMC may need this long to show its second medium after the first.
@@ -38,12 +40,12 @@ pub struct Medium {
     pub recipe: Result<Recipe, Stopped>,
 }
 
-/// Waits for the task medium of the machine with this serial, and reads it. A drive that cannot be
+/// Waits for the task medium of the machine with these names, and reads it. A drive that cannot be
 /// read is tried again: a virtual CD loses single reads.
-pub fn find(serial: &str) -> Result<Medium, Stopped> {
+pub fn find(dmi: &Dmi) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
-        let found = look(serial);
+        let found = look(dmi);
         if found.is_ok() || Instant::now() > deadline {
             return found;
         }
@@ -51,11 +53,11 @@ pub fn find(serial: &str) -> Result<Medium, Stopped> {
     }
 }
 
-fn look(serial: &str) -> Result<Medium, Stopped> {
+fn look(dmi: &Dmi) -> Result<Medium, Stopped> {
     let key = controller_key(&Path::new(BOOT_MEDIUM_DIR).join(KEY_FILE))?;
     let drives = drives(Path::new(SYS_BLOCK));
     let nodes: Vec<PathBuf> = drives.iter().map(|name| Path::new("/dev").join(name)).collect();
-    task_in(&nodes, serial, key).unwrap_or_else(|| {
+    task_in(&nodes, dmi, key).unwrap_or_else(|| {
         Err(Exit::NoMedium.because(format!(
             "no optical drive, USB stick or RAM disk holds a volume {VOLUME_PREFIX}*, none by itself and \
              none in {RESERVED_FILE}; drives seen: {}",
@@ -66,16 +68,16 @@ fn look(serial: &str) -> Result<Medium, Stopped> {
 
 /// What is in the drives by itself, and only if none of that is to be believed, what they hold; `None` where
 /// there is nothing at all.
-fn task_in(nodes: &[PathBuf], serial: &str, key: PublicKey) -> Option<Result<Medium, Stopped>> {
+fn task_in(nodes: &[PathBuf], dmi: &Dmi, key: PublicKey) -> Option<Result<Medium, Stopped>> {
     let whole = whole(nodes);
-    let chosen = (!whole.is_empty()).then(|| choose(&whole, serial, key));
+    let chosen = (!whole.is_empty()).then(|| choose(&whole, dmi, key));
     let is_open = match &chosen {
         None => true,
         // Several that are signed are a mix-up, which a further one does not mend.
         Some(chosen) => chosen.as_ref().is_err_and(|stopped| stopped.exit != Exit::NoMedium),
     };
     let within = if is_open { within(nodes) } else { Vec::new() };
-    if within.is_empty() { chosen } else { Some(choose(&within, serial, key)) }
+    if within.is_empty() { chosen } else { Some(choose(&within, dmi, key)) }
 }
 
 /// What task media are checked with: the controller put it into the medium that this system booted from.
@@ -88,9 +90,9 @@ fn controller_key(path: &Path) -> Result<PublicKey, Stopped> {
     })
 }
 
-/// Of several media the one for this serial. A single one is taken as it is: the identity check
+/// Of several media the one for this machine. A single one is taken as it is: the identity check
 /// tells better what is wrong with it.
-fn choose(places: &[Place], serial: &str, key: PublicKey) -> Result<Medium, Stopped> {
+fn choose(places: &[Place], dmi: &Dmi, key: PublicKey) -> Result<Medium, Stopped> {
     let mut media = Vec::new();
     let mut last = None;
     for place in places {
@@ -107,13 +109,18 @@ fn choose(places: &[Place], serial: &str, key: PublicKey) -> Result<Medium, Stop
     }
     let list = || places.iter().map(Place::to_string).collect::<Vec<_>>().join(", ");
     if media.len() > 1 {
-        media.retain(|medium| medium.attempt.server_serial == serial);
+        media.retain(|medium| identity::check(dmi, &medium.attempt).is_ok());
     }
     match media.len() {
         1 => Ok(media.remove(0)),
-        0 => Err(Exit::NoMedium.because(format!("none of {} is for serial {serial:?}", list()))),
+        0 => Err(Exit::NoMedium.because(format!(
+            "none of {} is for this machine, {}",
+            list(),
+            dmi.names()
+        ))),
         count => Err(Exit::NoMedium.because(format!(
-            "{count} task media are for serial {serial:?}: {}; eject the stale ones",
+            "{count} task media are for this machine, {}: {}; eject the stale ones",
+            dmi.names(),
             list()
         ))),
     }
@@ -288,6 +295,10 @@ mod tests {
 
     use super::*;
 
+    fn dmi(serial: &str) -> Dmi {
+        Dmi { serial: serial.into(), ..Dmi::default() }
+    }
+
     #[test]
     fn only_optical_drives_small_usb_disks_and_ram_disks_are_looked_at() {
         let dir = tempfile::tempdir().unwrap();
@@ -385,7 +396,7 @@ mod tests {
         maintenance(dir.path(), "forged", &image(FOREIGN, "foreign"));
         let found = |names: &[&str]| {
             let nodes: Vec<PathBuf> = names.iter().map(|name| dir.path().join(name)).collect();
-            task_in(&nodes, "SN1", signer(OURS).public_key())
+            task_in(&nodes, &dmi("SN1"), signer(OURS).public_key())
                 .map(|found| found.map(|medium| medium.device).map_err(|stopped| stopped.exit))
         };
         let full = format!("{RESERVED_FILE} in {}", dir.path().join("full").display());
@@ -430,18 +441,24 @@ mod tests {
             (vec![&broken, &mine], Ok("j1")),
             (vec![&mixed, &mine], Ok("j1")),
             (vec![&mine, &stale], Err((Exit::NoMedium, "eject the stale ones"))),
-            (vec![&others, &others_too], Err((Exit::NoMedium, "is for serial \"SN1\""))),
+            (
+                vec![&others, &others_too],
+                Err((Exit::NoMedium, "is for this machine, serial \"SN1\"")),
+            ),
             (vec![&forged, &mine], Ok("j1")),
             (vec![&mine, &forged], Ok("j1")),
             (vec![&forged], Err((Exit::Signature, "not a signature by the controller"))),
-            (vec![&forged, &others, &others_too], Err((Exit::NoMedium, "is for serial \"SN1\""))),
+            (
+                vec![&forged, &others, &others_too],
+                Err((Exit::NoMedium, "is for this machine, serial \"SN1\"")),
+            ),
             (vec![&broken, &forged], Err((Exit::Signature, "forged"))),
             (vec![&mixed], Err((Exit::Unreadable, "its volume is TASK_J4"))),
             (vec![&broken], Err((Exit::Unreadable, "absent"))),
         ];
         for (places, expected) in cases {
             let places: Vec<Place> = places.into_iter().cloned().collect();
-            match (choose(&places, "SN1", signer(OURS).public_key()), expected) {
+            match (choose(&places, &dmi("SN1"), signer(OURS).public_key()), expected) {
                 (Ok(medium), Ok(job)) => assert_eq!(medium.attempt.job_id, job),
                 (Err(stopped), Err((exit, words))) => {
                     assert_eq!(stopped.exit, exit, "{stopped}");

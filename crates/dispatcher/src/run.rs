@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use api::node::{Dmi, Hello};
 use api::signal::Signal;
 use recipe::run_dir::{self, Identity};
-use recipe::task_medium::{Attempt, ReadError};
+use recipe::task_medium::Attempt;
 use recipe::{File, Network, Recipe};
 
 use crate::controller::{Answer, Controller};
@@ -38,7 +38,7 @@ pub fn run() -> Result<(), Stopped> {
 fn find_and_hand_over() -> Result<(), Stopped> {
     let dmi = identity::read();
     // Without a task nobody knows whom to call.
-    let medium = medium::find(&dmi.serial).inspect_err(|stopped| match stopped.exit {
+    let medium = medium::find(&dmi).inspect_err(|stopped| match stopped.exit {
         Exit::NoMedium => reach::send(Signal::NoTaskMedium),
         Exit::Signature => reach::send(Signal::TaskMediumForeign),
         _ => reach::send(Signal::TaskMediumUnreadable),
@@ -49,18 +49,18 @@ fn find_and_hand_over() -> Result<(), Stopped> {
     hand_over(&medium.recipe?, &medium.attempt, dmi)
 }
 
-fn hand_over(on_medium: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
+fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
     // Before anything that can fail is reported: without a network nobody would hear of it.
-    if let Some(network) = &on_medium.network {
+    if let Some(network) = &recipe.network {
         set_network(network).map_err(|error| Exit::Write.because(error))?;
     }
     let boot_id = identity::boot_id().map_err(|error| Exit::Internal.because(error))?;
     // Also from a wrong machine: the controller then knows that it runs this system, not its own.
     say_hello(attempt, &boot_id, &dmi)?;
-    identity::check(&dmi, &attempt.server_serial).map_err(|error| Exit::Identity.because(error))?;
-    firmware::check(on_medium, Path::new(places::SYS_EFI))
+    let same = identity::check(&dmi, attempt).map_err(|error| Exit::Identity.because(error))?;
+    println!("this is the machine: {same}");
+    firmware::check(recipe, Path::new(places::SYS_EFI))
         .map_err(|error| Exit::Firmware.because(error))?;
-    let recipe = &whole(on_medium, attempt)?;
 
     let disk = match recipe.target_disk() {
         Some(hints) => Some(disks::choose(hints).map_err(|error| Exit::TargetDisk.because(error))?),
@@ -122,33 +122,6 @@ fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped>
     }
 }
 
-/// The recipe with what was not put on the medium.
-fn whole(on_medium: &Recipe, attempt: &Attempt) -> Result<Recipe, Stopped> {
-    if !attempt.withholds_secrets {
-        return Ok(on_medium.clone());
-    }
-    let controller =
-        Controller::of_this_boot(attempt).map_err(|error| Exit::Internal.because(error))?;
-    let bytes = controller
-        .fetch("recipe", recipe::BODY_BYTES_MAX as u64)
-        .map_err(|reason| Exit::Refused.because(reason))?;
-    joined(on_medium, &bytes)
-}
-
-/// What came from the controller must be what is on the medium, but for the stand-ins.
-fn joined(on_medium: &Recipe, bytes: &[u8]) -> Result<Recipe, Stopped> {
-    let whole = Recipe::parse(bytes).map_err(|problems| {
-        Exit::Invalid.because(anyhow::Error::from(ReadError::Recipe(problems)))
-    })?;
-    if whole.without_secrets() != *on_medium {
-        return Err(Exit::Invalid.because(
-            "the controller has another recipe for this attempt than the task medium; is the medium an \
-             old one?",
-        ));
-    }
-    Ok(whole)
-}
-
 /// Repeated, it is answered alike: it says the same.
 pub fn hello(controller: &Controller, boot_id: &str, dmi: &Dmi, session: &str) -> Answer {
     let hello = Hello {
@@ -199,36 +172,4 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} ended with {}: {}", output.status, said.trim());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recipe(disk: &str, user_data: &str) -> Recipe {
-        let json = serde_json::json!({
-            "task_target": "install-linux.target",
-            "target_disk": {"serial": disk},
-            "oci_url": "controller/os-images/debian:13",
-            "partition_layout": [
-                {"size": "512M", "type_guid": "ef00", "format": "vfat"},
-                {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "cidata"},
-                {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
-            ],
-            "user_data": user_data,
-        });
-        Recipe::parse(json.to_string().as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn what_was_withheld_is_put_back_and_nothing_else_may_differ() {
-        let whole = recipe("D1", "#cloud-config\npassword: secret\n");
-        let on_medium = whole.without_secrets();
-        assert_eq!(joined(&on_medium, &whole.to_json()).unwrap(), whole);
-        let other_disk = recipe("D2", "#cloud-config\npassword: secret\n");
-        let stopped = joined(&on_medium, &other_disk.to_json()).unwrap_err();
-        assert_eq!(stopped.exit, Exit::Invalid);
-        assert!(stopped.reason.contains("another recipe"), "{stopped}");
-        assert_eq!(joined(&on_medium, b"{}").unwrap_err().exit, Exit::Invalid);
-    }
 }

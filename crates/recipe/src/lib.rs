@@ -4,13 +4,15 @@
 //! - `wire`: the file as written; `validate`, then `meaning`: every problem at once;
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `signature`: who made a task medium, and how the machine knows;
-//! - `layout`, `target_disk`: what partitions and disk hints mean; `serial`, `uuid`: what names a machine;
+//! - `layout`, `target_disk`: what partitions and disk hints mean;
+//! - `machine`: by which names a machine is known; `serial`, `uuid`: which of them are real;
 //! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
 //!   written and read by the same module.
 //!
 //! Pure: no I/O, no clock, no logging.
 
 pub mod layout;
+pub mod machine;
 mod meaning;
 mod model;
 mod payload;

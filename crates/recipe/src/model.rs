@@ -16,7 +16,7 @@ use crate::wire::Wire;
 pub const CONTROLLER_HOST: &str = "controller";
 
 /// What stands on a task medium for what is not to be read there.
-const STAND_IN: &str = "withheld: the controller gives it to the machine that said hello";
+const STAND_IN: &str = "withheld: the controller gives it to the machine that has its permit";
 
 /// What to install on one server.
 #[derive(Clone, PartialEq)]

@@ -9,8 +9,10 @@
 /// - dmidecode(8) says "Not Specified" for an absent string;
 /// - systemd's hwdb has a list of useless DMI names: "Default string", "N/A", "O.E.M.", "OEM", "To be filled
 ///   by O.E.M.";
+/// - ASUS' boards say "MB-1234567890" in type 2, and firmware without a setting "Not Settable" and "Not
+///   Present" (dmidecode's words for UUIDs of ones and zeros);
 /// - the rest are words that no vendor gives as a serial; of which board each is was not looked up.
-const PLACEHOLDERS: [&str; 21] = [
+const PLACEHOLDERS: [&str; 31] = [
     "tobefilledbyoem",
     "tobefilled",
     "defaultstring",
@@ -32,6 +34,16 @@ const PLACEHOLDERS: [&str; 21] = [
     "oem",
     "undefined",
     "unspecified",
+    "filledbyoem",
+    "notprovided",
+    "notpresent",
+    "notsettable",
+    "noenclosure",
+    "systemserial",
+    "boardserial",
+    "chassisserial",
+    "mb1234567890",
+    "tbd",
 ];
 
 /// Counting up from 0 or 1, as far as one likes: "0123456789", "12345678", "123456789012345".
@@ -85,6 +97,12 @@ mod tests {
             "1234567890",
             "12345678901234567890",
             "O.E.M.",
+            ". .",
+            " , , ",
+            "MB-1234567890",
+            "Filled By OEM",
+            "Not Provided",
+            "Chassis Serial",
         ] {
             assert!(is_placeholder(serial), "{serial:?} passes");
         }

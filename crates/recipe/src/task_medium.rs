@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Names;
 use crate::payload::Payload;
 use crate::validate::Problem;
 use crate::{File, Recipe, SCHEMA};
@@ -23,6 +24,12 @@ pub struct Attempt {
     pub job_id: String,
     pub attempt_id: String,
     pub server_serial: String,
+    /// By what the BMC says that the machine is known. Empty: the machine has to bear `server_serial` itself.
+    #[serde(default, skip_serializing_if = "Names::is_empty")]
+    pub machine_names: Names,
+    /// The BMC is known to tell a wrong UUID.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_uuid: bool,
     /// Scheme, host and port, without a slash at the end.
     pub controller_url: String,
     /// The CA to trust for `controller_url`; absent: plain HTTP.
@@ -35,7 +42,7 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_digest: Option<String>,
     /// The recipe on the medium has stand-ins ([`Recipe::without_secrets`]): the controller gives the whole
-    /// one to the boot that said hello.
+    /// one to the boot that has the permit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withholds_secrets: bool,
 }

@@ -105,6 +105,8 @@ fn attempt() -> Attempt {
         job_id: "0198b9c0-0000-7000-8000-000000000001".into(),
         attempt_id: "a1".into(),
         server_serial: "SN1".into(),
+        machine_names: recipe::machine::Names::default(),
+        ignores_uuid: false,
         controller_url: "https://192.0.2.5:8443".into(),
         controller_ca_pem: Some("pem".into()),
         token: "secret".to_owned().into(),

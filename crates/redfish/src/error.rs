@@ -26,8 +26,14 @@ pub enum Error {
     TaskFailed { task: String, why: String },
     #[error("{what} was accepted, but after {budget:?} it has not happened")]
     NotEffective { what: String, budget: Duration },
-    #[error("the BMC leads to a machine with serial {found:?}, not {wanted:?}")]
+    /// `found` has all that is told of each system.
+    #[error("the BMC leads to a machine with serial {found}, not {wanted:?}")]
     WrongMachine { wanted: String, found: String },
+    #[error(
+        "the BMC has several machines that are named {wanted:?}: {systems}; register the server by a name that \
+         only one of them has, such as its UUID"
+    )]
+    Ambiguous { wanted: String, systems: String },
     #[error("this BMC does not offer {wanted}; it has: {found}")]
     NoSlot { wanted: &'static str, found: String },
     #[error("this BMC does not offer {0}")]
@@ -68,6 +74,7 @@ impl Error {
             | Error::CertificateChanged { .. }
             | Error::CertificateUntrusted { .. }
             | Error::WrongMachine { .. }
+            | Error::Ambiguous { .. }
             | Error::NoSlot { .. }
             | Error::Unsupported(_)
             | Error::Image { .. }

@@ -35,7 +35,7 @@ pub use firmware::{Accepted, Firmware, Image};
 pub use logs::{BootProgress, LogEntry};
 #[doc(hidden)]
 pub use machine::machine_of_answers;
-pub use machine::{Machine, Power, Slot};
+pub use machine::{Machine, Power, Slot, Told, Wanted};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};
 pub use secrets::Secret;

@@ -2,6 +2,7 @@
 //! Discovery: from the service root to the system, its power, boot override and media slots.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use reqwest::Method;
@@ -18,9 +19,8 @@ const MEMBERS_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub system_path: String,
-    pub serial: String,
-    /// SMBIOS UUID, as the BMC writes it; empty where it tells none.
-    pub uuid: String,
+    /// By what the BMC says that it can be known.
+    pub told: Told,
     pub manufacturer: String,
     pub model: String,
     /// What kind of BMC it has.
@@ -42,6 +42,61 @@ pub struct Machine {
     pub(crate) reset_types: Vec<String>,
     /// Likewise for `BootSourceOverrideTarget`.
     pub(crate) boot_targets: Vec<String>,
+}
+
+/// By what a BMC says that its machine can be known: as it writes it, without spaces around it, and empty
+/// where it says nothing. Which of these names one machine alone is the caller's to know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// `SerialNumber`: the system's; some makers give the board's here.
+    pub serial: String,
+    /// `SKU`: the product's number; some makers give the machine's service tag here.
+    pub sku: String,
+    /// The maker is known to do so.
+    pub sku_is_service_tag: bool,
+    /// Service tags that are told in the maker's own properties.
+    pub service_tags: Vec<String>,
+    /// SMBIOS UUID.
+    pub uuid: String,
+}
+
+impl Told {
+    fn of(system: &Value, sku_is_service_tag: bool) -> Told {
+        let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
+        let dell = &system["Oem"]["Dell"];
+        // Source: Dell's iDRAC Redfish guide, `DellSystem` (`NodeID` is the service tag).
+        let mut tags = [&dell["DellSystem"]["NodeID"], &dell["ServiceTag"]].map(text).to_vec();
+        tags.retain(|tag| !tag.is_empty());
+        tags.dedup();
+        Told {
+            serial: text(&system["SerialNumber"]),
+            sku: text(&system["SKU"]),
+            sku_is_service_tag,
+            service_tags: tags,
+            uuid: text(&system["UUID"]),
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?}", self.serial)?;
+        let tags = self.service_tags.iter().map(|tag| ("service tag", tag));
+        let others = [("SKU", &self.sku), ("UUID", &self.uuid)].into_iter().chain(tags);
+        let others: Vec<String> = others
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(what, text)| format!("{what} {text:?}"))
+            .collect();
+        if others.is_empty() { Ok(()) } else { write!(f, " ({})", others.join(", ")) }
+    }
+}
+
+/// Which machine is meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    pub name: &'a str,
+    /// Whether the machine of which a BMC tells this has that name.
+    pub is_it: fn(&Told, &str) -> bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,30 +232,43 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
 }
 
 impl Bmc {
-    /// The machine behind this BMC; with `serial`, exactly that one.
-    pub async fn machine(&self, serial: Option<&str>) -> Result<Machine, Error> {
+    /// The machine behind this BMC; with `wanted`, exactly that one. Where two systems have its name, neither
+    /// is taken.
+    pub async fn machine(&self, wanted: Option<Wanted<'_>>) -> Result<Machine, Error> {
         let root = self.look("/redfish/v1/").await?.body;
         let systems = self.members(&root["Systems"]).await?;
-        let mut found = Vec::new();
         let is_only_one = systems.len() == 1;
-        for Member { path, body: system, .. } in systems {
-            let text = system["SerialNumber"].as_str().unwrap_or_default().trim().to_owned();
-            let is_told = !text.is_empty();
-            if serial.is_none_or(|wanted| wanted == text) || (is_only_one && !is_told) {
-                let manager = self.manager_of(&root, &system).await?;
-                let told = manager.as_ref().map_or(&Value::Null, |manager| &*manager.body);
-                let profile = self.profile.unwrap_or_else(|| detect(&root, told, &system));
-                if is_told || serial.is_none() || profile.has(Quirk::TellsNoSerial) {
-                    let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;
-                    suit(&mut slots, profile);
-                    return Ok(machine_of(path, &system, manager, profile, slots));
-                }
+        let (mut meant, mut found) = (Vec::new(), Vec::new());
+        for Member { path, body, .. } in systems {
+            // Its maker is known without the manager, which costs a request.
+            let profile = self.profile.unwrap_or_else(|| detect(&root, &Value::Null, &body));
+            let told = Told::of(&body, profile.has(Quirk::SkuIsServiceTag));
+            let is_named = wanted.is_none_or(|wanted| (wanted.is_it)(&told, wanted.name));
+            if is_named || (is_only_one && told.serial.is_empty()) {
+                meant.push((path, body, is_named));
             }
-            found.push(text);
+            found.push(told.to_string());
         }
-        match serial {
+        if let (Some(wanted), [_, _, ..]) = (wanted, meant.as_slice()) {
+            let systems: Vec<_> = meant.into_iter().map(|(path, ..)| path).collect();
+            return Err(Error::Ambiguous {
+                wanted: wanted.name.into(),
+                systems: self.foreign(&systems.join(", ")),
+            });
+        }
+        if let Some((path, system, is_named)) = meant.into_iter().next() {
+            let manager = self.manager_of(&root, &system).await?;
+            let told = manager.as_ref().map_or(&Value::Null, |manager| &*manager.body);
+            let profile = self.profile.unwrap_or_else(|| detect(&root, told, &system));
+            if is_named || profile.has(Quirk::TellsNoSerial) {
+                let mut slots = self.slots_of(&root, &path, &system, is_only_one).await?;
+                suit(&mut slots, profile);
+                return Ok(machine_of(path, &system, manager, profile, slots));
+            }
+        }
+        match wanted {
             Some(wanted) if !found.is_empty() => Err(Error::WrongMachine {
-                wanted: wanted.into(),
+                wanted: wanted.name.into(),
                 found: self.foreign(&found.join(", ")),
             }),
             _ => Err(Error::Unsupported("a computer system")),
@@ -216,17 +284,21 @@ impl Bmc {
     /// that what was known of its BMC may not hold any more.
     pub async fn recognize(&self, machine: &Machine) -> Result<Machine, Error> {
         let system = self.once(Method::GET, &machine.system_path, None, None).await?.body;
-        let now = system["SerialNumber"].as_str().unwrap_or_default().trim();
-        if now != machine.serial {
-            let wanted = machine.serial.clone();
-            return Err(Error::WrongMachine { wanted, found: now.into() });
+        let now = Told::of(&system, machine.told.sku_is_service_tag);
+        if now != machine.told {
+            let wanted = machine.told.serial.clone();
+            return Err(Error::WrongMachine { wanted, found: self.foreign(&now.to_string()) });
         }
         Ok(as_now(machine, &system))
     }
 
     /// The slots of a machine that was met before. A BMC that restarted meanwhile may have them
-    /// elsewhere: then they are looked for anew.
-    pub async fn slots_again(&self, machine: &Machine) -> Result<Vec<Slot>, Error> {
+    /// elsewhere: then they are looked for anew, at the machine that is `wanted`.
+    pub async fn slots_again(
+        &self,
+        machine: &Machine,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Slot>, Error> {
         let mut slots = Vec::new();
         for slot in &machine.slots {
             match self.get(&slot.path).await {
@@ -235,7 +307,7 @@ impl Bmc {
                     slots.push(Slot { inserted, image, ..slot.clone() });
                 }
                 Err(Error::Status { status: 404 | 410, .. }) => {
-                    return Ok(self.machine(Some(&machine.serial)).await?.slots);
+                    return Ok(self.machine(Some(wanted)).await?.slots);
                 }
                 Err(error) => return Err(error),
             }
@@ -382,8 +454,7 @@ fn machine_of(
         profile,
         bmc_firmware: firmware.unwrap_or_default().trim().to_owned(),
         settings_path: link(&system["@Redfish.Settings"]["SettingsObject"]),
-        serial: text("SerialNumber"),
-        uuid: text("UUID"),
+        told: Told::of(system, profile.has(Quirk::SkuIsServiceTag)),
         manufacturer: text("Manufacturer"),
         model: text("Model"),
         power: power_of(system),

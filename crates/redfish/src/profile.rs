@@ -41,6 +41,10 @@ pub(crate) enum Quirk {
     /// A system tells no serial number; where it is the BMC's only one, it is the machine.
     /// Source: sushy-tools 2.2, `templates/system.json`.
     TellsNoSerial,
+    /// `SKU` is the machine's service tag, which SMBIOS shows as its serial, and `SerialNumber` the board's
+    /// number. Elsewhere a SKU is a product's. Source: ansible issue 53461, netbox-sync issues 375 and 551
+    /// (Dell iDRAC).
+    SkuIsServiceTag,
     /// An override is shown as `Continuous` whatever was set, and stays until another target is set.
     /// Source: sushy-tools 2.2, `templates/system.json`.
     BootOverrideStays,
@@ -88,22 +92,22 @@ static PROFILES: &[Profile] = &[
     Profile {
         name: "dell-idrac8",
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V8),
-        quirks: &[Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
+        quirks: &[Quirk::SkuIsServiceTag, Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
     },
     Profile {
         name: "dell-idrac9-before-6",
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V9Before6),
-        quirks: &[Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
+        quirks: &[Quirk::SkuIsServiceTag, Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
     },
     Profile {
         name: "dell-idrac9",
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V9),
-        quirks: &[],
+        quirks: &[Quirk::SkuIsServiceTag],
     },
     Profile {
         name: "dell-idrac10",
         is_it: |said| said.is_of("dell"),
-        quirks: &[Quirk::BootsFromFirstSlot],
+        quirks: &[Quirk::SkuIsServiceTag, Quirk::BootsFromFirstSlot],
     },
     Profile {
         name: "hpe-ilo4",

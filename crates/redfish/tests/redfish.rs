@@ -13,7 +13,7 @@ mod writes;
 use std::time::{Duration, Instant};
 
 use played::{Bmc as Played, Reply, Seen, reply};
-use redfish::{Bmc, Budgets, Endpoint, Error, Power, Secret, Shutdown, Trust};
+use redfish::{Bmc, Budgets, Endpoint, Error, Power, Secret, Shutdown, Trust, Wanted};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -52,6 +52,12 @@ async fn connect(bmc: &Played) -> Bmc {
     Bmc::connect(&endpoint(bmc), budgets()).await.unwrap()
 }
 
+/// The machine whose BMC tells this serial number.
+#[expect(clippy::unnecessary_wraps, reason = "as `Bmc::machine` takes it")]
+fn named(serial: &str) -> Option<Wanted<'_>> {
+    Some(Wanted { name: serial, is_it: |told, name| told.serial == name })
+}
+
 fn medium() -> Url {
     Url::parse(&format!("https://controller:8443/m/{TOKEN}/task.iso")).unwrap()
 }
@@ -65,7 +71,7 @@ fn well_behaved(_seen: &Seen, _nth: usize) -> Option<Reply> {
 async fn a_session_is_opened_once_used_and_closed() {
     let played = Played::start(well_behaved).await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     assert_eq!((machine.system_path.as_str(), machine.power), (SYSTEM, Power::Off));
     bmc.close().await;
     let seen = played.seen();
@@ -82,7 +88,7 @@ async fn a_bmc_without_sessions_gets_basic() {
     let played =
         Played::start(|seen, _nth| (seen.path == SESSIONS).then(|| reply(404, json!({})))).await;
     let bmc = connect(&played).await;
-    bmc.machine(Some("SN1")).await.unwrap();
+    bmc.machine(named("SN1")).await.unwrap();
     let last = played.seen().pop().unwrap();
     assert_eq!((last.token, last.basic.as_deref()), (None, Some("u:p")));
 
@@ -90,7 +96,7 @@ async fn a_bmc_without_sessions_gets_basic() {
     let played =
         Played::start(|seen, _nth| (seen.path == SESSIONS).then(|| reply(401, json!({})))).await;
     played.state().said.insert("/redfish/v1", json!({"Links": {}}));
-    connect(&played).await.machine(Some("SN1")).await.unwrap();
+    connect(&played).await.machine(named("SN1")).await.unwrap();
     assert_eq!(played.count("POST", SESSIONS), 0);
 }
 
@@ -113,7 +119,7 @@ async fn a_dropped_session_is_opened_anew_once() {
     })
     .await;
     let bmc = connect(&played).await;
-    bmc.machine(Some("SN1")).await.unwrap();
+    bmc.machine(named("SN1")).await.unwrap();
     assert_eq!(played.count("POST", SESSIONS), 2);
     assert_eq!(played.seen().pop().unwrap().token.as_deref(), Some("token-2"));
 
@@ -122,7 +128,7 @@ async fn a_dropped_session_is_opened_anew_once() {
     })
     .await;
     let bmc = connect(&played).await;
-    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
     assert!(matches!(error, Error::Unauthorized), "{error}");
     assert_eq!(played.count("POST", SESSIONS), 2);
 }
@@ -137,7 +143,7 @@ async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
     .await;
     let bmc = connect(&played).await;
     for _ in 0..3 {
-        let error = bmc.machine(Some("SN1")).await.unwrap_err();
+        let error = bmc.machine(named("SN1")).await.unwrap_err();
         assert!(matches!(error, Error::Unauthorized), "{error}");
     }
     assert!(bmc.is_refused());
@@ -152,7 +158,7 @@ async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
     let bmc = connect(&played).await;
     assert!(!bmc.is_refused());
     for _ in 0..3 {
-        bmc.machine(Some("SN1")).await.unwrap_err();
+        bmc.machine(named("SN1")).await.unwrap_err();
     }
     assert!(bmc.is_refused());
     assert_eq!(played.count("GET", "/redfish/v1/Systems"), 1);
@@ -175,7 +181,7 @@ async fn nobody_but_the_trusted_bmc_sees_a_request() {
     assert_eq!(played.seen().len(), 0);
 
     let bmc = Bmc::connect(&with(ca(&played)), budgets()).await.unwrap();
-    bmc.machine(Some("SN1")).await.unwrap();
+    bmc.machine(named("SN1")).await.unwrap();
     assert_eq!(redfish::fetch_certificate(&played.url).await.unwrap(), played.pin);
     assert!(redfish::check_ca(played.ca_pem.as_bytes()).is_ok());
     for no_ca in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
@@ -195,9 +201,9 @@ async fn retry_after_is_honoured_or_handed_on() {
     let bmc = connect(&played).await;
     assert_eq!(played.count("POST", SESSIONS), 2);
     let begun = Instant::now();
-    bmc.machine(Some("SN1")).await.unwrap();
+    bmc.machine(named("SN1")).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
-    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(600)), "{error}");
     assert!(error.is_transient());
     assert_eq!(played.count("GET", "/redfish/v1/Systems"), 3);
@@ -216,7 +222,7 @@ async fn a_bmc_that_is_always_busy_is_not_hammered() {
         ..budgets()
     };
     let bmc = Bmc::connect(&endpoint(&played), slow).await.unwrap();
-    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
     assert!(matches!(error, Error::Status { status: 503, .. }), "{error}");
     let requests = played.count("GET", "/redfish/v1/Systems");
     assert!((2..=6).contains(&requests), "{requests}");
@@ -231,7 +237,7 @@ async fn media_are_found_under_managers_linked_or_not() {
     })
     .await;
     for played in [linked, unlinked] {
-        let machine = connect(&played).await.machine(Some("SN1")).await.unwrap();
+        let machine = connect(&played).await.machine(named("SN1")).await.unwrap();
         let paths: Vec<&str> = machine.slots.iter().map(|slot| slot.path.as_str()).collect();
         assert_eq!(paths, [SLOT, "/redfish/v1/Managers/1/VirtualMedia/2"]);
         assert!(machine.slots.iter().all(redfish::Slot::takes_cd));
@@ -241,14 +247,14 @@ async fn media_are_found_under_managers_linked_or_not() {
 #[tokio::test]
 async fn another_machine_and_another_host_are_refused() {
     let played = Played::start(well_behaved).await;
-    let error = connect(&played).await.machine(Some("SN2")).await.unwrap_err();
+    let error = connect(&played).await.machine(named("SN2")).await.unwrap_err();
     assert!(matches!(error, Error::WrongMachine { .. }), "{error}");
     let played = Played::start(|seen, _nth| {
         let away = json!({"Members": [{"@odata.id": "https://192.0.2.1/redfish/v1/Systems/1"}]});
         (seen.path == "/redfish/v1/Systems").then(|| reply(200, away))
     })
     .await;
-    let error = connect(&played).await.machine(Some("SN1")).await.unwrap_err();
+    let error = connect(&played).await.machine(named("SN1")).await.unwrap_err();
     assert!(matches!(error, Error::BadAnswer { .. }), "{error}");
 }
 
@@ -266,7 +272,7 @@ async fn a_slow_insert_is_followed_to_its_end() {
     })
     .await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.insert(&machine.slots[0], &medium()).await.unwrap();
     assert_eq!((played.count("GET", MONITOR), played.count("GET", SLOT)), (3, 5));
 }
@@ -285,7 +291,7 @@ async fn a_failed_task_and_an_insert_without_effect_are_errors() {
         })
         .await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let error = bmc.insert(&machine.slots[0], &medium()).await.unwrap_err();
     let told =
         format!("{TASK}: the task failed: cannot read https://controller:8443/m/***/task.iso");
@@ -295,7 +301,7 @@ async fn a_failed_task_and_an_insert_without_effect_are_errors() {
         Played::start(|seen, _nth| (seen.path == INSERT).then(|| reply(204, Value::Null))).await;
     let short = Budgets { insert: Duration::from_millis(50), ..budgets() };
     let bmc = Bmc::connect(&endpoint(&played), short).await.unwrap();
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let error = bmc.insert(&machine.slots[0], &medium()).await.unwrap_err();
     assert!(matches!(error, Error::NotEffective { .. }), "{error}");
 }
@@ -317,14 +323,14 @@ async fn what_a_bmc_may_still_do_is_known() {
         let insert = Duration::from_millis(200);
         let short = Budgets { insert, retries: Duration::ZERO, ..budgets() };
         let bmc = Bmc::connect(&endpoint(&played), short).await.unwrap();
-        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        let machine = bmc.machine(named("SN1")).await.unwrap();
         assert!(!bmc.is_unsettled(), "{what}: nothing was asked for yet");
         let inserted = bmc.insert(&machine.slots[0], &medium()).await;
         assert_eq!(bmc.is_unsettled(), is_unsettled, "{what}: {inserted:?}");
     }
     let played = Played::start(hangs).await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let medium = medium();
     let dropped = bmc.insert(&machine.slots[0], &medium);
     tokio::time::timeout(Duration::from_millis(200), dropped).await.unwrap_err();
@@ -341,7 +347,7 @@ async fn an_insert_whose_answer_was_lost_is_seen_in_the_slot() {
     })
     .await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.insert(&machine.slots[0], &medium()).await.unwrap();
 }
 
@@ -354,7 +360,7 @@ async fn a_refused_insert_is_told_without_the_secret_of_its_url() {
     })
     .await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let error = bmc.insert(&machine.slots[0], &medium()).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -374,7 +380,7 @@ async fn a_medium_is_ejected_with_an_empty_object_where_no_body_is_refused() {
         })
         .await;
         let bmc = connect(&played).await;
-        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        let machine = bmc.machine(named("SN1")).await.unwrap();
         bmc.insert(&machine.slots[0], &medium()).await.unwrap();
         bmc.eject(&machine.slots[0]).await.unwrap();
         assert_eq!(played.state().slots[0], None, "{refusal}");
@@ -400,7 +406,7 @@ async fn a_machine_is_switched_in_the_first_way_that_is_not_refused() {
         .await;
         played.state().reset_types = offered.clone();
         let bmc = connect(&played).await;
-        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        let machine = bmc.machine(named("SN1")).await.unwrap();
         bmc.power_on(&machine).await.unwrap();
         assert_eq!(played.state().resets.last().map(String::as_str), Some(on), "{offered}");
         bmc.power_off(&machine, Shutdown::Forced).await.unwrap();
@@ -413,7 +419,7 @@ async fn the_button_of_a_machine_that_got_there_by_itself_is_not_pressed() {
     let played = Played::start(well_behaved).await;
     played.state().reset_types = json!(["PushPowerButton"]);
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     assert_eq!(machine.power, Power::Off);
     played.state().is_on = true;
     bmc.power_on(&machine).await.unwrap();
@@ -428,7 +434,7 @@ async fn the_button_of_a_machine_that_got_there_by_itself_is_not_pressed() {
 async fn a_boot_override_is_read_back_with_its_mode() {
     let played = Played::start(well_behaved).await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.set_boot_once_cd(&machine).await.unwrap();
     assert_eq!(played.state().boot["BootSourceOverrideMode"], "UEFI");
     bmc.clear_boot_override(&machine).await.unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use redfish::{Bmc, Budgets, Endpoint, Power, Secret, Shutdown, Trust};
+use redfish::{Bmc, Budgets, Endpoint, Power, Secret, Shutdown, Trust, Wanted};
 use url::Url;
 
 const SERIAL: &str = "SN1";
@@ -87,7 +87,10 @@ async fn a_machine_of_sushy_tools_is_found_switched_and_booted_from_cd() {
     let budgets = Budgets { retries: START_MAX, ..Budgets::default() };
     let bmc = Bmc::connect(&endpoint, budgets).await.unwrap();
     assert!(begun.elapsed() < START_MAX);
-    let machine = bmc.machine(Some(SERIAL)).await.unwrap();
+    let machine = bmc
+        .machine(Some(Wanted { name: SERIAL, is_it: |told, name| told.serial == name }))
+        .await
+        .unwrap();
     assert_eq!((machine.profile.name, machine.power), ("sushy-tools", Power::Off));
     assert!(machine.slots.iter().any(redfish::Slot::takes_cd), "{:?}", machine.slots);
     bmc.set_boot_once_cd(&machine).await.unwrap();

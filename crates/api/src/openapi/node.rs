@@ -52,12 +52,12 @@ fn recipe() -> Operation {
         id: "getWholeRecipe",
         tag: "node",
         summary: "The recipe, with what its task medium does not say",
-        description: "Where machines are spoken to over TLS, `user_data`, `meta_data`, `network_config`, `unattend_xml` and the values of `env` are not on the task medium, which BMCs copy: it has stand-ins, and says so in `withholds_secrets`. For the session that a hello opened, while the attempt lasts.",
+        description: "Where machines are spoken to over TLS, `user_data`, `meta_data`, `network_config`, `unattend_xml` and the values of `env` are not on the task medium, which BMCs copy: it has stand-ins, and says so in `withholds_secrets`. For the session that has the permit, while the attempt lasts: a hello alone proves nothing.",
         access: Access::Attempt,
         parameters: vec![attempt()],
         body: None,
         answers: vec![(200, answer("The recipe", "Recipe", recipe_example()))],
-        problems: vec![OVER, STORAGE],
+        problems: vec![(409, "permit-first", "the session has no permit yet"), OVER, STORAGE],
     }
 }
 
@@ -78,7 +78,7 @@ fn permit() -> Operation {
         body: body("PermitRequest", request),
         answers: vec![(200, answer("Granted", "Permit", json!({"granted": true})))],
         problems: problems(&[
-            (403, "wrong-machine", "the machine's serial is not the job's"),
+            (403, "wrong-machine", "the machine's names are not those of the job's server"),
             (409, "permit-taken", "another boot has the permit, or it was given for another disk"),
             (
                 503,

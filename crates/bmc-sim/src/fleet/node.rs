@@ -17,6 +17,7 @@ use super::Shared;
 use super::bmc::{Bmc, Medium};
 use super::fault::Fault;
 use super::ledger::Grant;
+use super::resources::board_serial;
 
 /// One request of a machine that reads a file.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -343,8 +344,13 @@ impl Boot {
     }
 
     fn dmi(&self) -> Value {
+        let serial = self.serial();
+        let board_serial = match self.bmc.profile.has_service_tag {
+            true => format!(".{serial}.{}.", board_serial(serial)),
+            false => String::new(),
+        };
         json!({
-            "serial": self.serial(), "uuid": self.bmc.uuid,
+            "serial": serial, "uuid": self.bmc.uuid, "board_serial": board_serial,
             "manufacturer": self.bmc.profile.manufacturer, "product": self.bmc.profile.model,
         })
     }

@@ -25,6 +25,8 @@ pub struct Profile {
     pub takes_push: bool,
     /// Its machine's firmware downloads what `HttpBootUri` says (UEFI HTTP boot).
     pub has_http_boot: bool,
+    /// Shows the machine's serial, the service tag, as SKU, and the board's as its serial.
+    pub has_service_tag: bool,
     /// Boots from its first slot only.
     pub is_first_slot_only: bool,
     /// What the controller does not do yet that this BMC needs.
@@ -157,11 +159,14 @@ const STANDARD: Profile = Profile {
     is_prefetching: false,
     takes_push: true,
     has_http_boot: false,
+    has_service_tag: false,
     is_first_slot_only: false,
     gap: None,
 };
 
 const DELL: Profile = Profile {
+    // ansible issue 53461, netbox-sync issues 375 and 551.
+    has_service_tag: true,
     manufacturer: "Dell Inc.",
     system: "System.Embedded.1",
     manager: "iDRAC.Embedded.1",

@@ -79,6 +79,14 @@ pub fn collection(path: &str, members: &[String]) -> Value {
     json!({"@odata.id": path, "Members@odata.count": links.len(), "Members": links})
 }
 
+/// What all machines of a make show as their SKU.
+const PRODUCT_NUMBER: &str = "P12345-B21";
+
+/// The number of the board whose machine has this service tag.
+pub fn board_serial(service_tag: &str) -> String {
+    format!("CN{service_tag}00A")
+}
+
 /// Who the machine is.
 pub struct Who<'a> {
     pub serial: &'a str,
@@ -86,9 +94,13 @@ pub struct Who<'a> {
 }
 
 pub fn system(profile: &Profile, paths: &Paths, who: &Who, is_on: bool, boot: &Boot) -> Value {
+    let (serial, sku) = match profile.has_service_tag {
+        true => (board_serial(who.serial), who.serial),
+        false => (who.serial.to_owned(), PRODUCT_NUMBER),
+    };
     let mut system = json!({
         "@odata.id": paths.system, "@odata.type": "#ComputerSystem.v1_20_0.ComputerSystem",
-        "Id": profile.system, "SerialNumber": who.serial, "UUID": who.uuid,
+        "Id": profile.system, "SerialNumber": serial, "SKU": sku, "UUID": who.uuid,
         "Manufacturer": profile.manufacturer, "Model": profile.model,
         "PowerState": if is_on { "On" } else { "Off" },
         "Boot": boot_object(profile, boot),

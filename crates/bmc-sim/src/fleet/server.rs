@@ -26,6 +26,7 @@ use super::bmc::Bmc;
 use super::fault::{Expected, Fault};
 use super::layout::Layout;
 use super::ledger::Ledger;
+use super::profile::Profile;
 use super::reply::{Manner, Reply, Request};
 use super::{STRANGER, Wanted, address, index_of};
 use crate::tls;
@@ -176,7 +177,8 @@ impl Fleet {
             secrets: Mutex::default(),
         });
         let bmcs = wanted.iter().enumerate().map(|(index, wanted)| {
-            let (serial, uuid) = (serial(index), uuid::Uuid::from_u128(index as u128 + 1));
+            let serial = serial(index, wanted.profile);
+            let uuid = uuid::Uuid::from_u128(index as u128 + 1);
             Arc::new(Bmc::new(serial, uuid.to_string(), wanted.profile, wanted.fault))
         });
         let bmcs: Arc<Vec<Arc<Bmc>>> = Arc::new(bmcs.collect());
@@ -232,8 +234,12 @@ impl Fleet {
     }
 }
 
-fn serial(index: usize) -> String {
-    format!("FLEET{index:05}")
+/// A service tag has seven characters.
+fn serial(index: usize, profile: &Profile) -> String {
+    match profile.has_service_tag {
+        true => format!("F{index:06}"),
+        false => format!("FLEET{index:05}"),
+    }
 }
 
 fn listen(port: u16) -> anyhow::Result<TcpListener> {

@@ -374,6 +374,8 @@ fn unknown(detail: &str) -> Refusal {
 /// Whoever has read the task medium of one attempt. It may say hello.
 pub struct Node {
     pub job: JobRow,
+    /// From where it speaks.
+    pub address: Option<String>,
 }
 
 /// One boot of the machine of one attempt. Whether its session is in force is decided in the transaction
@@ -398,7 +400,8 @@ impl FromRequestParts<App> for Node {
         if !bool::from(sha256(token.as_bytes()).ct_eq(&job.token_hash)) {
             return Err(wrong());
         }
-        Ok(Node { job })
+        let address = Caller::of(&parts.headers, &parts.extensions).address();
+        Ok(Node { job, address })
     }
 }
 

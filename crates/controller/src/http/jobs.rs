@@ -392,7 +392,12 @@ fn shown(row: &JobRow) -> Job {
     };
     let cleanup_problem = row.state.problem().map(|p| format!("{}: {}", p.step, p.reason));
     Job {
-        needs_attention: attention(row.permit.is_some(), failure, cleanup_problem.as_deref()),
+        needs_attention: attention(
+            row.permit.is_some(),
+            failure,
+            cleanup_problem.as_deref(),
+            row.attention.as_deref(),
+        ),
         id: row.id.clone(),
         server_serial: row.server_serial.clone(),
         status: api_status(row.state.status()),
@@ -421,13 +426,23 @@ const UNHEARD: [&str; 6] = [
 ];
 
 /// What a person has to look at, as nobody else can tell.
-fn attention(has_permit: bool, failure: Option<&Failure>, problem: Option<&str>) -> Option<String> {
+fn attention(
+    has_permit: bool,
+    failure: Option<&Failure>,
+    problem: Option<&str>,
+    noted: Option<&str>,
+) -> Option<String> {
     let is_unheard = failure.is_some_and(|failure| UNHEARD.contains(&failure.step.as_str()));
     let disk = (has_permit && is_unheard).then_some(
         "the disk: the machine was permitted to write, and did not tell how far it came",
     );
     let rest = problem.map(|problem| format!("the machine at rest: {problem}"));
-    let parts: Vec<String> = disk.map(str::to_owned).into_iter().chain(rest).collect();
+    let parts: Vec<String> = disk
+        .map(str::to_owned)
+        .into_iter()
+        .chain(rest)
+        .chain(noted.map(|noted| format!("who the machine was: {noted}")))
+        .collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -450,9 +465,11 @@ mod tests {
             (true, None, problem, "the machine at rest: cleanup.unmount"),
         ] {
             let failure = failure.map(failed);
-            let told = attention(has_permit, failure.as_ref(), problem);
+            let told = attention(has_permit, failure.as_ref(), problem, None);
             assert_eq!(told.is_some(), !expected.is_empty(), "{failure:?}");
             assert!(told.unwrap_or_default().contains(expected), "{failure:?}");
         }
+        let noted = attention(true, None, None, Some("two said hello"));
+        assert_eq!(noted.as_deref(), Some("who the machine was: two said hello"));
     }
 }

@@ -16,7 +16,10 @@ use crate::{App, now_ms};
 type Body = Result<Taken, Refusal>;
 
 pub async fn hello(node: Node, State(app): State<App>, body: Body) -> Answer<StatusCode> {
-    told(&app, node::hello(&app.store, &node.job, json(&body?.bytes)?, now_ms()).await)?;
+    let Node { job, address } = node;
+    let heard =
+        node::hello(&app.store, &job, json(&body?.bytes)?, address.as_deref(), now_ms()).await;
+    told(&app, heard)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -130,6 +133,13 @@ impl From<Unheard> for Refusal {
             Unheard::PermitTaken(detail) => {
                 refuse(StatusCode::CONFLICT, "permit-taken", "the permit is given", detail)
             }
+            Unheard::NoPermit => refuse(
+                StatusCode::CONFLICT,
+                "permit-first",
+                "the permit comes first",
+                "the recipe's secrets are for the boot that has its permit; a maintenance.iso of an older version \
+                 asks before that: build it anew",
+            ),
             Unheard::TooEarly => refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-early",

@@ -8,10 +8,10 @@ use recipe::{Recipe, Wipe, Workflow};
 
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
-use crate::App;
 use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::ServerRow;
+use crate::{App, identity};
 
 /// Earlier jobs that the expected duration is taken from.
 const SAMPLES: usize = 21;
@@ -127,7 +127,8 @@ fn disk(wipe: &Wipe) -> Check {
 
 /// What was seen at the BMC; answers the media plan.
 fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
-    let what = format!("{} {}, serial {}", machine.manufacturer, machine.model, machine.serial);
+    let names = identity::names(&machine.told);
+    let what = format!("{} {}, {names}", machine.manufacturer, machine.model);
     checks.push(check("bmc", CheckResult::Pass, what));
     let chosen = preflight::media_plan(app, machine);
     checks.push(match &chosen {

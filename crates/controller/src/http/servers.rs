@@ -18,7 +18,7 @@ use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
 use crate::visit::Closed;
-use crate::{App, addresses, now_ms, timestamp};
+use crate::{App, addresses, identity, now_ms, timestamp};
 
 pub async fn put(
     State(app): State<App>,
@@ -106,12 +106,12 @@ fn invalid(path: &str, code: &str, message: &str) -> Refusal {
 }
 
 fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
-    if recipe::serial::is_placeholder(serial) {
+    if !recipe::machine::can_register(serial) {
         return Err(invalid(
             "",
             "serial",
-            "this serial is a placeholder that vendors leave in many machines: give the machine a serial of its \
-             own with the vendor's tool, and set the server by that",
+            "this serial is a placeholder that vendors leave in many machines: set the server by another name of \
+             the machine, such as its UUID, or give it a serial of its own with the vendor's tool",
         ));
     }
     let is_plain = serial.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
@@ -225,6 +225,7 @@ pub async fn probe(
             .map(|fetch| fetch.detail.clone()),
     );
     Ok(Json(Probe {
+        names: identity::names(&machine.told).shown(),
         media_plan: plan.as_ref().ok().map(|chosen| chosen.plan.name().to_owned()),
         problems,
         certificate_sha256: pin.unwrap_or_default(),
@@ -245,7 +246,7 @@ pub async fn probe(
         bmc_firmware: machine.bmc_firmware.clone(),
         manufacturer: machine.manufacturer,
         model: machine.model,
-        serial: machine.serial,
+        serial: machine.told.serial,
     }))
 }
 

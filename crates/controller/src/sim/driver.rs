@@ -290,7 +290,13 @@ impl World {
             (MediumKind::Maintenance, token("maintenance")),
             (MediumKind::Task, token("task")),
         ];
-        self.ask(self.store.issue_media(job_id, "cd+cd", String::new(), tokens, self.wall()));
+        self.ask(self.store.issue_media(
+            job_id,
+            "cd+cd",
+            recipe::machine::Names::default(),
+            tokens,
+            self.wall(),
+        ));
         self.tokens.insert(job_id.into(), [token("maintenance"), token("task")]);
         self.read_at.remove(job_id);
     }

@@ -204,7 +204,7 @@ impl World {
             Phase::Hello => {
                 let session_sha256 = hex::encode(&speaker.session_hash);
                 let hello = Hello { boot_id, dmi, version: "sim".into(), session_sha256 };
-                at_once(node::hello(&store, &job, hello, now))
+                at_once(node::hello(&store, &job, hello, None, now))
             }
             Phase::Permit => {
                 let disk = DiskIdentity {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0010_invariants.sql"),
     include_str!("../../migrations/0011_bounds.sql"),
     include_str!("../../migrations/0012_clock.sql"),
+    include_str!("../../migrations/0013_machine_names.sql"),
 ];
 
 /// What [`open`] makes of a database.

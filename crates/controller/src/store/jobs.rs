@@ -39,6 +39,8 @@ pub struct JobRow {
     pub media_plan: Option<String>,
     /// See [`Store::unsettled`].
     pub unsettled_until: i64,
+    /// What a person has to look at, however the job ended.
+    pub attention: Option<String>,
 }
 
 /// What `POST /jobs` stores.
@@ -80,7 +82,7 @@ pub struct Applied {
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
-    media_plan, unsettled_until FROM jobs";
+    media_plan, unsettled_until, attention FROM jobs";
 
 /// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
 fn select_brief() -> String {
@@ -125,6 +127,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         updated_at: row.get(15)?,
         media_plan: row.get(16)?,
         unsettled_until: row.get(17)?,
+        attention: row.get(18)?,
     })
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Media tokens: which URL gives which medium to which job, and until when.
 
+use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Db, Error, Store};
@@ -70,13 +71,13 @@ pub struct MediumRow {
 }
 
 impl Store {
-    /// New tokens for a new insert by this plan, into the machine of this UUID; the job's earlier ones are
+    /// New tokens for a new insert by this plan, into the machine that its BMC knows by these names; the job's earlier ones are
     /// dead from now on.
     pub async fn issue_media(
         &self,
         job_id: &str,
         media_plan: &'static str,
-        machine_uuid: String,
+        machine_names: Names,
         tokens: Vec<(MediumKind, Vec<u8>)>,
         now: i64,
     ) -> Result<(), Error> {
@@ -84,8 +85,8 @@ impl Store {
         self.write(move |db| {
             revoke(db, &job_id, now)?;
             db.execute(
-                "UPDATE jobs SET media_plan = ?2, machine_uuid = ?3 WHERE id = ?1",
-                [&job_id, media_plan, &machine_uuid],
+                "UPDATE jobs SET media_plan = ?2, machine_names = ?3 WHERE id = ?1",
+                [job_id.as_str(), media_plan, &serde_json::to_string(&machine_names)?],
             )?;
             for (kind, hash) in tokens {
                 db.execute(

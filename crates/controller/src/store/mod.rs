@@ -24,6 +24,7 @@ mod reserve;
 mod said;
 pub mod sealed;
 mod servers;
+mod sessions;
 mod tokens;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,13 +2,22 @@
 //! What is said about a job from outside: by its machine, and by webhooks. What it does to the job's
 //! state goes through [`apply`], like everything else.
 
-use api::node::{PermitRequest, Progress};
-use job::{Event, Failure, Outcome, Stage, State, deadline_secs};
+use api::node::{PermitRequest, Progress, TEXT_BYTES_MAX};
+use job::{Event, Outcome, Stage, State};
+use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
-use super::jobs::{JobRow, Line, SELECT, apply, get, get_attempt, job_row, tell};
+use super::jobs::{JobRow, Line, SELECT, apply, get_attempt, job_row, tell};
 use super::said::say;
+use super::sessions::{
+    SECRETS_READ, in_force, note_late, same_machine, session, speaking, start_session, tell_once,
+    touch, who_of,
+};
 use super::{Db, Error, Store};
+use crate::node::bounded;
+
+/// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.
+const DELIVERIES_MAX: u64 = 100;
 
 /// What became of a webhook.
 #[derive(Debug)]
@@ -33,6 +42,10 @@ pub struct Boot {
     pub boot_id: String,
     /// SHA-256 of the token of its session.
     pub session_hash: Vec<u8>,
+    /// By which the board says that it is known.
+    pub names: Names,
+    /// From where it speaks and what it says it is, for people.
+    pub who: String,
     /// For the story.
     pub message: String,
 }
@@ -51,13 +64,15 @@ pub enum Unheard {
     WrongMachine(String),
     /// Another boot has the permit, or it was given for something else.
     PermitTaken(String),
+    /// The recipe's secrets are for the boot that has the permit.
+    NoPermit,
     /// The machine cannot have got that far yet by what is recorded: ask again.
     TooEarly,
     WrongState(job::Refused),
 }
 
 /// What a message is answered with.
-type Heard<T> = Result<T, Unheard>;
+pub(super) type Heard<T> = Result<T, Unheard>;
 
 impl Store {
     /// Whether a hello opened this session, be it in force or over.
@@ -82,6 +97,7 @@ impl Store {
         self.write(move |db| {
             let job = get_attempt(db, &attempt)?;
             if job.state.outcome().is_some() {
+                note_late(db, &job, &boot, now)?;
                 return Ok(Err(Unheard::Over));
             }
             // There is no medium yet from which a machine could know its attempt.
@@ -116,14 +132,20 @@ impl Store {
         .await
     }
 
-    /// The whole recipe, for the machine whose medium has a part of it.
+    /// The whole recipe, for the machine whose medium has a part of it: the boot that has the permit, which
+    /// thereby proved its board and its disk. A hello alone proves nothing.
     pub async fn recipe_for(&self, speaker: Speaker, now: i64) -> Result<Heard<String>, Error> {
         self.write(move |db| {
             let job = match speaking(db, &speaker, now)? {
                 Ok(job) => job,
                 Err(unheard) => return Ok(Err(unheard)),
             };
+            if job.permit.is_none() {
+                return Ok(Err(Unheard::NoPermit));
+            }
             touch(db, &job, now)?;
+            let who = who_of(db, &job)?;
+            tell_once(db, &job, SECRETS_READ, &format!("the recipe's secrets went to {who}"), now)?;
             Ok(Ok(job.recipe))
         })
         .await
@@ -141,18 +163,9 @@ impl Store {
                 Ok(job) => job,
                 Err(unheard) => return Ok(Err(unheard)),
             };
-            let refused = if request.dmi.serial.trim() != job.server_serial {
-                Some(Unheard::WrongMachine(format!(
-                    "this machine's serial is {:?}, the job is for {:?}",
-                    request.dmi.serial, job.server_serial
-                )))
-            } else if let Some(uuid) = other_uuid(db, &job, &request)? {
-                Some(Unheard::WrongMachine(format!(
-                    "this machine's UUID is {}, its BMC says {uuid}: the BMC is another machine's, or two \
-                     have serial {:?}; if the BMC is known to tell a wrong UUID, set the server with \
-                     --dangerously-ignore-uuid",
-                    request.dmi.uuid, job.server_serial
-                )))
+            let same = same_machine(db, &job, &request.dmi.names())?;
+            let refused = if let Err(mismatch) = &same {
+                Some(Unheard::WrongMachine(bounded(mismatch.to_string(), TEXT_BYTES_MAX)))
             } else if job.boot_id.as_ref() != Some(&request.boot_id) {
                 Some(Unheard::PermitTaken("the session is of another boot than the request".into()))
             } else {
@@ -171,7 +184,9 @@ impl Store {
                 }
                 return Ok(Err(refused));
             }
-            let moved = match apply(db, &job, &Event::Permitted, &permitted(&request), now) {
+            let by = same.map(|same| same.to_string()).unwrap_or_default();
+            let message = bounded(format!("{}; {by}", permitted(&request)), TEXT_BYTES_MAX);
+            let moved = match apply(db, &job, &Event::Permitted, &message, now) {
                 Ok(moved) => moved,
                 Err(Error::Refused(_)) => return Ok(Err(Unheard::TooEarly)),
                 Err(error) => return Err(error),
@@ -322,133 +337,6 @@ impl Store {
     }
 }
 
-/// What the BMC tells as the machine's UUID, if that cannot be the one of the machine that asks.
-fn other_uuid(db: &Db, job: &JobRow, request: &PermitRequest) -> Result<Option<String>, Error> {
-    let (told, is_ignored): (String, bool) = db.query_row(
-        "SELECT machine_uuid, ignores_uuid FROM jobs JOIN servers ON serial = server_serial
-         WHERE jobs.id = ?1",
-        [&job.id],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let is_other = !is_ignored && recipe::uuid::contradict(&told, &request.dmi.uuid);
-    Ok(is_other.then_some(told))
-}
-
-/// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.
-const DELIVERIES_MAX: u64 = 100;
-/// Boots of one attempt that may say hello. A machine that needs more does not come to its permit; and whoever
-/// else knows the attempt's token must not fill the database.
-const BOOTS_MAX: u64 = 16;
-
-/// The first hello of a boot. After the permit it tells that the boot which had that is gone.
-fn start_session(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<Heard<JobRow>, Error> {
-    if job.permit.is_some() {
-        // The permit died with its boot; whatever that was writing is half done.
-        let reason =
-            "another boot said hello while the disk was being written: the machine restarted";
-        return end(db, job, "node.restarted", reason, now);
-    }
-    let boots: u64 =
-        db.query_row("SELECT count(*) FROM node_sessions WHERE job_id = ?1", [&job.id], |row| {
-            row.get(0)
-        })?;
-    if boots >= BOOTS_MAX {
-        let reason = format!(
-            "more than {BOOTS_MAX} boots said hello and none asked for a permit: the machine restarts again and \
-             again, or somebody else knows this attempt's token"
-        );
-        return end(db, job, "node.too-many-boots", &reason, now);
-    }
-    db.execute(
-        "INSERT INTO node_sessions VALUES (?1, ?2, ?3, ?4)",
-        params![job.id, boot.boot_id, boot.session_hash, now],
-    )?;
-    // Another boot counts its messages from one again.
-    db.execute(
-        "UPDATE jobs SET hello_at = ?2, boot_id = ?3, updated_at = ?2,
-         progress_seq = 0, log_seq = 0 WHERE id = ?1",
-        params![job.id, now, boot.boot_id],
-    )?;
-    say(db, job, &[Line { kind: "hello", message: &boot.message, ..Line::default() }], now)?;
-    if job.boot_id.is_some() {
-        let message = "this is another boot: the session of the boot before is over";
-        say(db, job, &[Line { kind: "session_replaced", message, ..Line::default() }], now)?;
-    }
-    touch(db, job, now)?;
-    Ok(Ok(get(db, &job.id)?))
-}
-
-/// The job of a session, and the boot that opened that.
-fn session(db: &Db, speaker: &Speaker) -> Result<Option<(JobRow, String)>, Error> {
-    let job = match get_attempt(db, &speaker.attempt) {
-        Ok(job) => job,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let boot_id = db
-        .query_row(
-            "SELECT boot_id FROM node_sessions WHERE job_id = ?1 AND token_hash = ?2",
-            params![job.id, speaker.session_hash],
-            |row| row.get(0),
-        )
-        .optional()?;
-    Ok(boot_id.map(|boot_id| (job, boot_id)))
-}
-
-/// The open job whose machine speaks, if its session is in force.
-fn speaking(db: &Db, speaker: &Speaker, now: i64) -> Result<Heard<JobRow>, Error> {
-    match session(db, speaker)? {
-        Some((job, boot_id)) => in_force(db, job, &boot_id, now),
-        None => Ok(Err(Unheard::NoSession)),
-    }
-}
-
-/// Passes the job if the session of this boot is in force. A boot that speaks after another one has
-/// replaced it did not restart: two hold the token of this attempt, and which of them is the machine
-/// nobody can tell.
-fn in_force(db: &Db, job: JobRow, boot_id: &str, now: i64) -> Result<Heard<JobRow>, Error> {
-    if job.state.outcome().is_some() {
-        let is_restarted = job.state.outcome().is_some_and(
-            |outcome| matches!(outcome, Outcome::Failed(why) if why.step == "node.restarted"),
-        );
-        if is_restarted && job.boot_id.as_deref() == Some(boot_id) {
-            let message = "the boot that had the permit still speaks: it did not restart, the other \
-                           hello came from somebody else who knows this attempt's token";
-            tell_once(db, &job, "session_refused", message, now)?;
-        }
-        return Ok(Err(Unheard::Over));
-    }
-    match job.boot_id.as_deref() {
-        Some(current) if current == boot_id => Ok(Ok(job)),
-        Some(_) => {
-            let reason = "two speak with the token of this attempt at the same time: a boot went on \
-                          after another one had said hello; look who can read the BMCs' network";
-            end(db, &job, "node.two-sessions", reason, now)
-        }
-        // New media were inserted since, for a new boot.
-        None => Ok(Err(Unheard::Over)),
-    }
-}
-
-fn end<T>(db: &Db, job: &JobRow, step: &str, reason: &str, now: i64) -> Result<Heard<T>, Error> {
-    let failure = Failure { step: step.into(), reason: reason.into() };
-    let moved = apply(db, job, &Event::Overdue(failure), reason, now)?;
-    Ok(Err(Unheard::Ended(Box::new(moved))))
-}
-
-/// A line of the story that a stranger can cause: the first one says it all.
-fn tell_once(db: &Db, job: &JobRow, kind: &str, message: &str, now: i64) -> Result<(), Error> {
-    let is_told: bool = db.query_row(
-        "SELECT EXISTS (SELECT 1 FROM job_events WHERE job_id = ?1 AND kind = ?2)",
-        [job.id.as_str(), kind],
-        |row| row.get(0),
-    )?;
-    if is_told {
-        return Ok(());
-    }
-    tell(db, job, &Line { kind, message, ..Line::default() }, now)
-}
-
 fn permitted(request: &PermitRequest) -> String {
     let disk = &request.disk;
     format!(
@@ -458,15 +346,4 @@ fn permitted(request: &PermitRequest) -> String {
         disk.size_bytes,
         if request.found.is_empty() { "nothing".into() } else { request.found.join(", ") }
     )
-}
-
-/// A sign of life: the deadline of the present state begins anew.
-fn touch(db: &Db, job: &JobRow, now: i64) -> Result<(), Error> {
-    if let Some(secs) = deadline_secs(&job.state) {
-        db.execute(
-            "UPDATE jobs SET deadline_at = ?2 WHERE id = ?1",
-            params![job.id, now + secs.cast_signed() * 1000],
-        )?;
-    }
-    Ok(())
 }

@@ -161,7 +161,10 @@ async fn callers(app: &App) -> Vec<(Who, Option<String>)> {
     add(Who::Revoked, revoked);
     let medium = app.keys.media_token().unwrap();
     let hashed = vec![(MediumKind::Task, sha256(medium.as_bytes()))];
-    app.store.issue_media("job-a1", "cd+cd", String::new(), hashed, now_ms()).await.unwrap();
+    app.store
+        .issue_media("job-a1", "cd+cd", recipe::machine::Names::default(), hashed, now_ms())
+        .await
+        .unwrap();
     add(Who::MediumsToken, medium);
     let whole = token(app, Role::Admin, 60_000).await;
     add(Who::Cut, whole[..whole.len() - 1].to_owned());

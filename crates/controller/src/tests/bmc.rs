@@ -20,6 +20,8 @@ pub enum Play {
     FailAt(&'static str),
     /// Boots another server's disk shelf: its own serial is another one.
     WrongSerial,
+    /// As Dell's: the serial is the service tag, which Redfish shows as SKU.
+    Dell,
     /// Never reads anything.
     Dead,
     /// Reads as long as it can, and gets no further.
@@ -34,6 +36,10 @@ pub enum Play {
     RefuseInserts(usize),
 }
 
+/// Of each machine.
+pub const UUID: &str = "00000000-0000-4000-8000-000000000001";
+/// What a Dell's BMC says is its serial number.
+pub const DELL_BOARD: &str = "CNEXAMPLE00001";
 /// After which a late insert is carried out.
 const LATE: Duration = Duration::from_millis(500);
 
@@ -207,9 +213,11 @@ fn get(bmc: &Bmc, path: &str) -> Response {
             bmc,
             &seen,
             json!({
-                "@odata.id": path, "Id": "1", "SerialNumber": bmc.serial,
-                "UUID": "00000000-0000-4000-8000-000000000001",
-                "Manufacturer": "Test", "Model": "Played",
+                "@odata.id": path, "Id": "1", "UUID": UUID,
+                "SerialNumber": if bmc.play == Play::Dell { DELL_BOARD } else { &bmc.serial },
+                "SKU": bmc.serial,
+                "Manufacturer": if bmc.play == Play::Dell { "Dell Inc." } else { "Test" },
+                "Model": "Played",
                 "PowerState": if seen.is_on { "On" } else { "Off" },
                 "BootProgress": {"LastState": seen.boot_progress},
                 "LogServices": link("/redfish/v1/Systems/1/LogServices"),
@@ -425,7 +433,13 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
         }
     };
     let serial = if bmc.play == Play::WrongSerial { "OTHER" } else { &bmc.serial };
-    let dmi = json!({"serial": serial, "uuid": "00000000-0000-4000-8000-000000000001"});
+    let dmi = match bmc.play {
+        Play::Dell => json!({
+            "serial": serial, "uuid": UUID, "manufacturer": "Dell Inc.",
+            "board_serial": format!(".{serial}.{DELL_BOARD}."),
+        }),
+        _ => json!({"serial": serial, "uuid": UUID}),
+    };
     let hello = json!({
         "boot_id": "b1", "dmi": dmi, "version": "test",
         "session_sha256": super::session_sha256("b1"),

@@ -27,7 +27,8 @@ fn what_no_bug_may_write_is_refused() {
     awaiting(&store, "writes", "SN2", "a2");
     at_once(store.permit(rows::speaker("a2", "b1"), rows::permit("SN2"), 1)).unwrap().unwrap();
     let tokens = vec![(MediumKind::Task, vec![1])];
-    at_once(store.issue_media("writes", "cd+cd", String::new(), tokens, 1)).unwrap();
+    at_once(store.issue_media("writes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
+        .unwrap();
     awaiting(&store, "over", "SN3", "a3");
     apply(&store, "over", Event::Cancelled);
     for action in [Action::PowerOff, Action::EjectMedia, Action::StartMachine] {
@@ -36,9 +37,11 @@ fn what_no_bug_may_write_is_refused() {
     awaiting(&store, "closes", "SN4", "a4");
     apply(&store, "closes", Event::Cancelled);
     let tokens = vec![(MediumKind::Task, vec![2])];
-    at_once(store.issue_media("closes", "cd+cd", String::new(), tokens, 1)).unwrap();
+    at_once(store.issue_media("closes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
+        .unwrap();
     let tokens = vec![(MediumKind::Task, vec![3])];
-    at_once(store.issue_media("closes", "cd+cd", String::new(), tokens, 1)).unwrap();
+    at_once(store.issue_media("closes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
+        .unwrap();
 
     let before = store.dump().unwrap();
     for (sql, refused) in [

@@ -11,8 +11,12 @@ use super::bmc::{Bmc, CD_AND_STICK, NONE, ONE_CD, Play, TWO_CDS};
 use super::{Controller, linux_recipe, temp_dir};
 
 pub async fn put_server(controller: &Controller, bmc: &Bmc) {
+    put_server_as(controller, bmc, "SN1").await;
+}
+
+async fn put_server_as(controller: &Controller, bmc: &Bmc, name: &str) {
     let answer = controller
-        .request("PUT", "/api/v1/servers/SN1")
+        .request("PUT", &format!("/api/v1/servers/{name}"))
         .json(&json!({"bmc": {
             "url": bmc.url, "username": "u", "password": "p", "certificate_sha256": bmc.pin
         }}))
@@ -23,10 +27,15 @@ pub async fn put_server(controller: &Controller, bmc: &Bmc) {
 }
 
 pub async fn create(controller: &Controller, bmc: &Bmc) -> String {
-    put_server(controller, bmc).await;
+    create_as(controller, bmc, "SN1").await
+}
+
+/// For a server that is registered by this name.
+pub async fn create_as(controller: &Controller, bmc: &Bmc, name: &str) -> String {
+    put_server_as(controller, bmc, name).await;
     let answer = controller
         .request("POST", "/api/v1/jobs")
-        .json(&json!({"server_serial": "SN1", "recipe": linux_recipe()}))
+        .json(&json!({"server_serial": name, "recipe": linux_recipe()}))
         .send()
         .await
         .unwrap();

@@ -73,7 +73,7 @@ async fn task_medium(bmc: &Bmc) -> Vec<recipe::File> {
 }
 
 #[tokio::test]
-async fn secrets_are_not_on_the_medium_and_the_boot_that_said_hello_gets_them() {
+async fn secrets_are_not_on_the_medium_and_the_boot_with_the_permit_gets_them() {
     for is_plain in [false, true] {
         let dir = temp_dir();
         let controller =
@@ -100,6 +100,9 @@ async fn secrets_are_not_on_the_medium_and_the_boot_that_said_hello_gets_them() 
         let dmi = serde_json::json!({"serial": "SN1", "uuid": ""});
         let hello = serde_json::json!({"boot_id": "b1", "dmi": dmi, "version": "test"});
         assert_eq!(controller.say(&id, "hello", &hello).await, 204);
+        assert_eq!(ask(&super::session_token("b1")).await.0, 409);
+        let permit = serde_json::to_value(super::rows::permit("SN1")).unwrap();
+        assert_eq!(controller.say(&id, "permit", &permit).await, 200);
         let (status, whole) = ask(&super::session_token("b1")).await;
         assert_eq!(status, 200);
         let whole = recipe::Recipe::parse(&whole).unwrap();

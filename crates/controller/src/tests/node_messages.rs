@@ -178,7 +178,9 @@ fn rule(message: Message, phase: Phase) -> (u16, Effect) {
         // The jobs that are over here have succeeded.
         (Message::Success, _) if phase.is_over() => (204, Effect::Nothing),
         _ if phase.is_over() => (410, Effect::Nothing),
-        (Message::Recipe, _) => (200, Effect::Nothing),
+        // The secrets are for the boot with the permit.
+        (Message::Recipe, Phase::Writing) => (200, Effect::Nothing),
+        (Message::Recipe, _) => (409, Effect::Nothing),
         (Message::Permit, Phase::BootingHeard) => (503, Effect::Nothing),
         (Message::Permit, Phase::AwaitingHeard) => (200, Effect::Permit),
         (Message::Permit, _) => (200, Effect::Nothing),
@@ -627,6 +629,85 @@ async fn another_boot_ends_a_write_and_a_boot_that_did_not_restart_is_told() {
         assert_eq!(world.say(&machine, Message::Progress, "b1", 5).await, 410);
     }
     assert_eq!(told(&world, &machine, "session_refused").await, 1);
+}
+
+/// What a person is asked to look at, and the events' texts.
+async fn told_to_a_person(world: &World, machine: &Machine) -> (String, String) {
+    let path = format!("/api/v1/jobs/{}", machine.job);
+    let request = Request::get(path)
+        .header("authorization", format!("Bearer {}", world.app_admin()))
+        .body(Body::empty())
+        .unwrap();
+    let answer = world.router.clone().oneshot(request).await.unwrap();
+    let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    let job: Value = serde_json::from_slice(&bytes).unwrap();
+    let events = world.app.store.events(&machine.job, 0, 1000).await.unwrap();
+    let texts: Vec<String> = events.into_iter().map(|event| event.message).collect();
+    (job["needs_attention"].as_str().unwrap_or_default().to_owned(), texts.join("\n"))
+}
+
+const CHANGE_THEM: &str =
+    "the secrets of this recipe may have been read by somebody else: change them";
+
+#[tokio::test]
+async fn a_hello_gives_no_secret_and_a_second_one_is_put_before_a_person() {
+    let dir = temp_dir();
+    let mut world = world(dir.path()).await;
+    let machine = world.job_in(Phase::Awaiting, false).await;
+    // Somebody who read the task medium is quicker than the machine.
+    assert_eq!(world.say(&machine, Message::Hello, "thief", 0).await, 204);
+    assert_eq!(world.say(&machine, Message::Recipe, "thief", 0).await, 409);
+    assert_eq!(world.say(&machine, Message::Hello, "b1", 0).await, 204);
+    assert_eq!(world.say(&machine, Message::Recipe, "b1", 0).await, 409);
+    assert_eq!(world.say(&machine, Message::Permit, "b1", 0).await, 200);
+    assert_eq!(world.say(&machine, Message::Recipe, "b1", 0).await, 200);
+    assert_eq!(world.say(&machine, Message::Success, "b1", 0).await, 204);
+    let (attention, events) = told_to_a_person(&world, &machine).await;
+    for boot in ["boot thief", "boot b1"] {
+        assert!(attention.contains(boot), "{boot}: {attention}");
+    }
+    assert!(attention.contains("neither with the recipe's secrets"), "{attention}");
+    assert!(!attention.contains(CHANGE_THEM), "{attention}");
+    assert!(events.contains("the recipe's secrets went to"), "{events}");
+}
+
+#[tokio::test]
+async fn the_machines_hello_after_another_ones_permit_says_to_change_the_secrets() {
+    let dir = temp_dir();
+    let mut world = world(dir.path()).await;
+    for is_over in [false, true] {
+        let machine = world.job_in(Phase::Awaiting, false).await;
+        // It says of itself what the machine would say.
+        for (message, status) in
+            [(Message::Hello, 204), (Message::Permit, 200), (Message::Recipe, 200)]
+        {
+            assert_eq!(world.say(&machine, message, "thief", 0).await, status);
+        }
+        if is_over {
+            assert_eq!(world.say(&machine, Message::Success, "thief", 0).await, 204);
+            assert_eq!(told_to_a_person(&world, &machine).await.0, "");
+        }
+        for _ in 0..2 {
+            assert_eq!(world.say(&machine, Message::Hello, "b1", 0).await, 410);
+        }
+        let (attention, _) = told_to_a_person(&world, &machine).await;
+        for words in ["boot thief", "boot b1", CHANGE_THEM] {
+            assert!(attention.contains(words), "over: {is_over}: no {words:?} in {attention}");
+        }
+        assert_eq!(failed_step(&world, &machine).await.is_some(), !is_over);
+    }
+}
+
+#[tokio::test]
+async fn two_that_speak_at_once_are_both_named() {
+    let dir = temp_dir();
+    let mut world = world(dir.path()).await;
+    let machine = world.job_in(Phase::AwaitingHeard, false).await;
+    assert_eq!(world.say(&machine, Message::Hello, "thief", 0).await, 204);
+    assert_eq!(world.say(&machine, Message::Log, "b1", 1).await, 410);
+    let (attention, _) = told_to_a_person(&world, &machine).await;
+    assert!(attention.contains("boot b1") && attention.contains("boot thief"), "{attention}");
+    assert!(!attention.contains(CHANGE_THEM), "{attention}");
 }
 
 #[tokio::test]

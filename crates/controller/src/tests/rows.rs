@@ -53,6 +53,8 @@ pub fn boot(boot_id: &str) -> Boot {
     Boot {
         boot_id: boot_id.into(),
         session_hash: crate::keys::sha256(session_token(boot_id).as_bytes()),
+        names: recipe::machine::Names::default(),
+        who: format!("192.0.2.1 (boot {boot_id})"),
         message: "hello".into(),
     }
 }

@@ -80,7 +80,7 @@ fn life() -> Vec<(&'static str, Ask)> {
         ask("issue_media", async move |store, now| {
             let tokens =
                 vec![(MediumKind::Maintenance, vec![number]), (MediumKind::Task, vec![number, 0])];
-            store.issue_media("j1", "cd+cd", String::new(), tokens, now).await
+            store.issue_media("j1", "cd+cd", recipe::machine::Names::default(), tokens, now).await
         })
     };
     vec![

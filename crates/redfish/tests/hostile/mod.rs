@@ -10,7 +10,7 @@ use redfish::{Bmc, Budgets};
 use serde_json::{Value, json};
 
 use super::played::{Bmc as Played, drip, reply};
-use super::{INSERT, SESSIONS, SYSTEM, TOKEN, budgets, connect, endpoint, medium};
+use super::{INSERT, SESSIONS, SYSTEM, TOKEN, budgets, connect, endpoint, medium, named};
 
 /// Documents of names that the client looks at, in places where they do not belong.
 fn evil() -> impl Strategy<Value = Value> {
@@ -124,7 +124,7 @@ async fn bombs_redirects_and_drips_are_refused() {
             (seen.path == SYSTEM).then(|| answer.lock().unwrap().take()).flatten()
         })
         .await;
-        let error = connect(&played).await.machine(Some("SN1")).await.unwrap_err().to_string();
+        let error = connect(&played).await.machine(named("SN1")).await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
 }
@@ -140,7 +140,7 @@ async fn a_transcript_tells_what_happened_and_no_secret() {
     .await;
     played.state().said.insert(SYSTEM, json!({"Oem": {"Test": {"Password": canary}}}));
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.insert(&machine.slots[0], &medium()).await.unwrap_err();
     let transcript = bmc.transcript();
     let insert = transcript.iter().find(|exchange| exchange.path == INSERT).unwrap();

@@ -5,7 +5,7 @@ use redfish::Error;
 use serde_json::{Value, json};
 
 use super::played::{Bmc as Played, reply};
-use super::{SYSTEM, connect, medium, well_behaved};
+use super::{SYSTEM, connect, medium, named, well_behaved};
 
 const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
 
@@ -31,12 +31,12 @@ async fn it_is_offered_with_its_target_and_a_place_for_the_url_that_can_be_writt
         let played = offering(shown.clone()).await;
         played.state().boot[TARGETS] = targets.clone();
         played.state().said.insert("/redfish/v1", root.clone());
-        let machine = connect(&played).await.machine(Some("SN1")).await.unwrap();
+        let machine = connect(&played).await.machine(named("SN1")).await.unwrap();
         assert_eq!(machine.has_http_boot, expected, "{targets} {shown} {root}");
     }
     let played = Played::start(well_behaved).await;
     played.state().boot[TARGETS] = json!(["UefiHttp"]);
-    let machine = connect(&played).await.machine(Some("SN1")).await.unwrap();
+    let machine = connect(&played).await.machine(named("SN1")).await.unwrap();
     assert!(!machine.has_http_boot, "its firmware would ask DHCP for the URL");
 }
 
@@ -44,7 +44,7 @@ async fn it_is_offered_with_its_target_and_a_place_for_the_url_that_can_be_writt
 async fn url_and_override_are_set_together_and_put_to_rest() {
     let played = offering(Value::Null).await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     // Twice, as every action.
     for _ in 0..2 {
         bmc.set_boot_once_http(&machine, medium().as_str()).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_bmc_that_takes_only_null_or_only_the_whole_gets_that() {
         played.state().boot[TARGETS] = json!(["UefiHttp"]);
         played.state().boot["HttpBootUri"] = "http://a/b.iso".into();
         let bmc = connect(&played).await;
-        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        let machine = bmc.machine(named("SN1")).await.unwrap();
         bmc.clear_http_boot_uri(&machine).await.unwrap();
         assert_eq!(bmc.http_boot_uri(&machine).await.unwrap(), None, "{refused}");
     }
@@ -98,7 +98,7 @@ async fn a_url_that_is_taken_and_not_shown_is_an_error_of_its_own() {
     played.state().boot[TARGETS] = json!(["UefiHttp"]);
     played.state().boot["HttpBootUri"] = "http://a/b.iso".into();
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     for result in [
         bmc.set_boot_once_http(&machine, medium().as_str()).await,
         bmc.clear_http_boot_uri(&machine).await,
@@ -120,7 +120,7 @@ async fn a_bmc_that_refuses_the_url_says_why() {
     played.state().boot[TARGETS] = json!(["UefiHttp"]);
     played.state().boot["HttpBootUri"] = "".into();
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let error = bmc.set_boot_once_http(&machine, medium().as_str()).await.unwrap_err();
     assert!(matches!(error, Error::Status { status: 403, .. }), "{error}");
     assert!(error.to_string().contains("needs a licence"), "{error}");
@@ -140,7 +140,7 @@ async fn an_ami_has_the_url_among_its_future_settings() {
     let settings = json!({"SettingsObject": {"@odata.id": "/redfish/v1/Systems/1/SD"}});
     played.state().said.insert(SYSTEM, json!({"@Redfish.Settings": settings}));
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.set_boot_once_http(&machine, medium().as_str()).await.unwrap();
     assert_eq!(played.state().future_boot["HttpBootUri"], medium().as_str());
     assert_eq!(bmc.http_boot_uri(&machine).await.unwrap().as_deref(), Some(medium().as_str()));

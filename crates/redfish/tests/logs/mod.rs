@@ -6,7 +6,7 @@ use redfish::BootProgress;
 use serde_json::{Value, json};
 
 use super::played::{Bmc as Played, reply};
-use super::{SYSTEM, TOKEN, connect, medium};
+use super::{SYSTEM, TOKEN, connect, medium, named};
 
 const LOGS: &str = "/redfish/v1/Managers/1/LogServices";
 
@@ -47,7 +47,7 @@ async fn entries_since_the_job_began_are_read_by_the_bmcs_clock() {
     let manager = json!({"DateTime": "2025-03-01T12:01:00+00:00", "LogServices": link(LOGS)});
     played.state().said.insert("/redfish/v1/Managers/1", manager);
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
     let entries = bmc
         .log_entries(&machine, at("2026-03-01T12:00:00Z"), at("2026-03-01T12:01:00Z"))
@@ -77,7 +77,7 @@ async fn a_log_without_end_is_read_in_bounds() {
     .await;
     played.state().said.insert(SYSTEM, json!({"LogServices": {"@odata.id": LOGS}}));
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let now = Timestamp::UNIX_EPOCH;
     assert_eq!(bmc.log_entries(&machine, now, now).await.unwrap().len(), 200);
     assert_eq!(played.count("GET", &format!("{LOGS}/Sel/Entries")), 8);
@@ -87,7 +87,7 @@ async fn a_log_without_end_is_read_in_bounds() {
 async fn boot_progress_is_told_where_the_bmc_tells_it() {
     let played = Played::start(super::well_behaved).await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     assert_eq!(bmc.boot_progress(&machine).await.unwrap(), None);
     let progress = json!({"LastState": "OSBootStarted", "LastStateTime": "2026-03-01T12:00:00Z"});
     played.state().said.insert(SYSTEM, json!({"BootProgress": progress}));

@@ -5,13 +5,13 @@ use redfish::{Bmc, Endpoint, Machine};
 use serde_json::{Value, json};
 
 use super::played::{self, Bmc as Played, Reply, Seen, reply};
-use super::{INSERT, SLOT, SYSTEM, budgets, connect, endpoint, medium, well_behaved};
+use super::{INSERT, SLOT, SYSTEM, budgets, connect, endpoint, medium, named, well_behaved};
 
 const ROOT: &str = "/redfish/v1";
 const MANAGER: &str = "/redfish/v1/Managers/1";
 
 async fn machine_of(bmc: &Bmc, name: &str) -> Machine {
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     assert_eq!(machine.profile.name, name);
     machine
 }
@@ -172,7 +172,7 @@ async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
     played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
     played.state().said.insert(ROOT, root("RootService"));
     let bmc = connect(&played).await;
-    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
     assert!(matches!(error, redfish::Error::WrongMachine { .. }), "{error}");
     played.state().said.insert(ROOT, root("RedvirtService"));
     bmc.forget_seen();
@@ -184,7 +184,7 @@ async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
     assert_eq!(played.state().boot["BootSourceOverrideTarget"], "Hdd");
 
     played.state().said.insert(SYSTEM, json!({"SerialNumber": "OTHER"}));
-    let error = bmc.machine(Some("SN1")).await.unwrap_err();
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
     assert!(matches!(error, redfish::Error::WrongMachine { .. }), "{error}");
 }
 
@@ -235,4 +235,62 @@ async fn a_bmc_that_hides_its_manager_is_a_standard_one() {
     let machine = machine_of(&connect(&played).await, "standard").await;
     assert_eq!(machine.slots.len(), 2);
     let _shown: Value = played::slot(SLOT, None);
+}
+
+#[tokio::test]
+async fn a_sku_is_a_service_tag_only_where_the_maker_gives_it_there() {
+    let played = Played::start(well_behaved).await;
+    let dell = json!({"Dell": {"DellSystem": {"NodeID": "ABC1234"}}});
+    for (maker, oem, is_tag, tags) in [
+        ("Dell Inc.", dell.clone(), true, vec!["ABC1234"]),
+        ("Dell Inc.", json!({"Dell": {"ServiceTag": "ABC1234 "}}), true, vec!["ABC1234"]),
+        ("Dell Inc.", json!({}), true, vec![]),
+        ("Lenovo", json!({}), false, vec![]),
+        ("Supermicro", json!([1]), false, vec![]),
+    ] {
+        let system = json!({
+            "Manufacturer": maker, "SerialNumber": "CNEXAMPLE00001  ", "SKU": " ABC1234", "Oem": oem,
+            "UUID": "4c4c4544-0042-4310-8031-c1c04f323334",
+        });
+        played.state().said.insert(SYSTEM, system);
+        let bmc = connect(&played).await;
+        let told = bmc.machine(named("CNEXAMPLE00001")).await.unwrap().told;
+        let expected = redfish::Told {
+            serial: "CNEXAMPLE00001".into(),
+            sku: "ABC1234".into(),
+            sku_is_service_tag: is_tag,
+            service_tags: tags.into_iter().map(str::to_owned).collect(),
+            uuid: "4c4c4544-0042-4310-8031-c1c04f323334".into(),
+        };
+        assert_eq!(told, expected, "{maker}");
+        let by_tag = redfish::Wanted { name: "ABC1234", is_it: |told, name| told.sku == name };
+        assert_eq!(bmc.machine(Some(by_tag)).await.unwrap().told, expected);
+    }
+}
+
+#[tokio::test]
+async fn of_two_systems_with_one_name_neither_is_taken() {
+    const SECOND: &str = "/redfish/v1/Systems/2";
+    let played = Played::start(|seen, _nth| match seen.path.as_str() {
+        "/redfish/v1/Systems" => {
+            let members = json!([{"@odata.id": SYSTEM}, {"@odata.id": SECOND}]);
+            Some(reply(200, json!({"Members": members})))
+        }
+        SECOND => {
+            let uuid = "30373237-3132-584d-5132-333430353034";
+            Some(reply(200, json!({"@odata.id": SECOND, "SerialNumber": "SN1", "UUID": uuid})))
+        }
+        _ => None,
+    })
+    .await;
+    let bmc = connect(&played).await;
+    let error = bmc.machine(named("SN1")).await.unwrap_err();
+    assert!(matches!(error, redfish::Error::Ambiguous { .. }), "{error}");
+    let words = error.to_string();
+    assert!(words.contains(SYSTEM) && words.contains(SECOND), "{words}");
+    let by_uuid = redfish::Wanted {
+        name: "30373237-3132-584d-5132-333430353034",
+        is_it: |told, name| told.uuid == name,
+    };
+    assert_eq!(bmc.machine(Some(by_uuid)).await.unwrap().system_path, SECOND);
 }

@@ -5,7 +5,7 @@ use redfish::Shutdown;
 use serde_json::{Value, json};
 
 use super::played::{Bmc as Played, reply};
-use super::{INSERT, SYSTEM, connect, medium};
+use super::{INSERT, SYSTEM, connect, medium, named};
 
 #[tokio::test]
 async fn a_condition_is_met_in_each_form() {
@@ -27,7 +27,7 @@ async fn a_condition_is_met_in_each_form() {
             })
             .await;
         let bmc = connect(&played).await;
-        let machine = bmc.machine(Some("SN1")).await.unwrap();
+        let machine = bmc.machine(named("SN1")).await.unwrap();
         bmc.set_boot_once_cd(&machine).await.unwrap();
         assert_eq!(played.state().boot["BootSourceOverrideEnabled"], "Once", "{shown:?}");
     }
@@ -43,7 +43,7 @@ async fn an_override_goes_to_the_future_settings_where_the_system_is_read_only()
     let settings = json!({"SettingsObject": {"@odata.id": "/redfish/v1/Systems/1/SD"}});
     played.state().said.insert(SYSTEM, json!({"@Redfish.Settings": settings}));
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.set_boot_once_cd(&machine).await.unwrap();
     assert_eq!(played.state().future_boot["BootSourceOverrideTarget"], "Cd");
 }
@@ -57,7 +57,7 @@ async fn a_conflict_that_passes_is_waited_for() {
     })
     .await;
     let bmc = connect(&played).await;
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     bmc.power_on(&machine).await.unwrap();
     bmc.power_off(&machine, Shutdown::Forced).await.unwrap();
     bmc.set_boot_once_cd(&machine).await.unwrap();
