@@ -121,6 +121,9 @@ enum Task {
         /// For each attack.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
+        /// Take the controller as it is in target/release, also when it is older than the tree.
+        #[arg(long)]
+        as_built: bool,
     },
     /// Worlds in which everything goes wrong, by seed: no wrongful write, no job without a true end.
     Sim {
@@ -186,9 +189,13 @@ fn main() -> anyhow::Result<()> {
             debug_programs()?;
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
-        Task::HostileLoad { seconds } => {
-            debug_programs()?;
-            hostile_load::hostile_load(&root, &root.join("target/debug"), seconds)
+        Task::HostileLoad { seconds, as_built } => {
+            // The limits are for what is installed: a build for debugging takes twenty times as long.
+            if !as_built {
+                let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
+                run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat())?;
+            }
+            hostile_load::hostile_load(&root, &root.join("target/release"), seconds)
         }
         Task::Sim { seeds, first_seed } => {
             suite::sim(&["--release", "-p", "controller"], seeds, first_seed)
