@@ -46,6 +46,7 @@ mod updates;
 mod visit;
 mod vouched;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,10 @@ pub struct App {
     pub logouts: TaskTracker,
 }
 
+/// Threads that serve, also on fewer cores: more than there may be large bodies at once (`http::bodies`), each of
+/// which takes one of them while it is parsed. The kernel shares the cores out among them.
+const WORKERS_MIN: usize = 8;
+
 /// How long the end of this process waits for BMCs to end their sessions. With what requests may take
 /// to end (`http::sockets`) a stop takes less than 20 s, after which service managers begin to kill.
 const LOGOUTS_MAX: Duration = Duration::from_secs(5);
@@ -106,7 +111,11 @@ fn main() -> anyhow::Result<()> {
 
 fn serve(args: settings::ServeArgs) -> anyhow::Result<()> {
     http::raise_descriptors();
-    let runtime = tokio::runtime::Runtime::new()?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(WORKERS_MIN))
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(async {
         let app = build(Settings::check(args)?)?;
         resume(&app).await?;

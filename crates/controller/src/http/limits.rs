@@ -58,9 +58,8 @@ impl Connections {
     pub fn of_this_process(shares: usize) -> Arc<Connections> {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
-        let half = descriptors.map_or(OVER_ALL, |count| count / 2);
-        let over_all = half.clamp(1, OVER_ALL).div_ceil(shares.max(1));
-        Connections::at_most(over_all, PER_ADDRESS.min(over_all.div_ceil(SHARE_OF_ADDRESS)))
+        let (over_all, per_address) = places(descriptors.unwrap_or(usize::MAX), shares);
+        Connections::at_most(over_all, per_address)
     }
 
     fn at_most(over_all: usize, per_address: usize) -> Arc<Connections> {
@@ -82,6 +81,12 @@ impl Connections {
         }
         Some(Place { connections: self.clone(), address })
     }
+}
+
+/// Connections over all, and of one address.
+fn places(descriptors: usize, shares: usize) -> (usize, usize) {
+    let over_all = (descriptors / 2).clamp(1, OVER_ALL).div_ceil(shares.max(1));
+    (over_all, PER_ADDRESS.min(over_all.div_ceil(SHARE_OF_ADDRESS)))
 }
 
 /// Of one connection; free again when dropped.
@@ -202,14 +207,25 @@ mod tests {
 
     #[test]
     fn an_address_never_has_all_that_there_is() {
-        raise_descriptors();
-        let limit = getrlimit(Resource::Nofile);
-        assert_eq!(limit.current, limit.maximum);
-        for shares in [1, 3, 100_000] {
-            let Connections { over_all, per_address, .. } = *Connections::of_this_process(shares);
-            assert!(per_address >= 1 && per_address <= PER_ADDRESS, "{per_address}");
-            assert!(over_all == 1 || per_address * 2 <= over_all, "{per_address} of {over_all}");
+        for (descriptors, shares, expected) in [
+            (usize::MAX, 1, (8192, 512)),
+            (524_288, 3, (2731, 512)),
+            (1024, 1, (512, 128)),
+            (1024, 3, (171, 43)),
+            (20, 3, (4, 1)),
+            (0, 1, (1, 1)),
+        ] {
+            assert_eq!(places(descriptors, shares), expected, "{descriptors} for {shares}");
         }
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+        let before = getrlimit(Resource::Nofile);
+        let lower = before.maximum.unwrap_or(1 << 20) - 1;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), ..before.clone() }).unwrap();
+        raise_descriptors();
+        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
     }
 
     /// Requests on one connection whose client does not read: how many are served, and whether the connection
