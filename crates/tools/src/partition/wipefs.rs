@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The output of wipefs: the signatures, and in libblkid's debug output what it read for them. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
+use serde::de::Error;
 
 /// libblkid reads at most 2 MiB at once, and some 100 KiB in all of most devices.
 const READ_BYTES_MAX: u64 = 4 << 20;
@@ -21,16 +22,14 @@ pub struct Signature {
 
 /// The signatures in wipefs' JSON; it says nothing at all of a blank device.
 pub fn signatures(json: &str) -> serde_json::Result<Vec<Signature>> {
-    #[derive(Deserialize)]
-    struct Output {
-        signatures: Vec<Signature>,
-    }
     if json.trim().is_empty() {
         return Ok(Vec::new());
     }
+    let mut output: BTreeMap<String, Vec<Signature>> = serde_json::from_str(json)?;
+    let signatures = output.remove("signatures");
+    let signatures = signatures.ok_or_else(|| serde_json::Error::missing_field("signatures"))?;
     // One filesystem may have magic in several places.
-    let signatures: BTreeSet<_> =
-        serde_json::from_str::<Output>(json)?.signatures.into_iter().collect();
+    let signatures: BTreeSet<_> = signatures.into_iter().collect();
     Ok(signatures.into_iter().collect())
 }
 
@@ -80,7 +79,12 @@ mod tests {
         let expected = Signature { kind: "vfat".into(), label: Some("ESP".into()) };
         assert_eq!(signatures(vfat).unwrap(), [expected]);
         assert_eq!(signatures("").unwrap(), []);
-        assert!(signatures("DEVICE OFFSET").is_err());
+        for no_output in
+            ["DEVICE OFFSET", "{}", "[[]]", r#"{"other": []}"#, r#"{"signatures": [{}]}"#]
+        {
+            assert!(signatures(no_output).is_err(), "{no_output}");
+        }
+        assert_eq!(signatures(r#"{"signatures": []}"#).unwrap(), []);
     }
 
     #[test]

@@ -94,8 +94,8 @@ fn a_disk_with_an_unreadable_sector_is_never_blank() {
     let none: Prepare = |_| {};
     let all = expect(&["ext4", "gpt", "dos", "LVM2_member", "unknown-data"]);
     for (what, prepare, bad_byte) in [
-        ("ext4, its first sector", ext4 as Prepare, 0),
-        ("ext4, where btrfs would be", ext4, 64 << 10),
+        ("ext4, where btrfs would be", ext4 as Prepare, 64 << 10),
+        ("ext4, its first sector", ext4, 0),
         ("ext4, the end", ext4, DISK_BYTES - 4096),
         ("ext4, where MD would be", ext4, DISK_BYTES - (64 << 10)),
         ("LVM, its label", lvm, 0),
