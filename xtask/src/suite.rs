@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! validate ─▶ simulation ─▶ kill points, error points, power cuts ─▶ programs, images ─▶
-//! faults ─▶ API fuzz ─▶ canary ─▶ first run ─▶ end to end
+//! faults ─▶ API fuzz ─▶ canary ─▶ first run ─▶ hostile load ─▶ end to end
 //! ```
 //!
 //! The default run takes samples of what is slow and rarely fails; `--all` takes every point, feeds the
@@ -69,6 +69,9 @@ const ALL: Extent = Extent {
     power_offs: e2e::POWER_OFFS_ALL,
 };
 
+/// Of each attack on a controller; four of them.
+const HOSTILE_SECS: u64 = 10;
+
 /// Simulated worlds; they run on the build that the tests have made.
 const SIM_SEEDS: u64 = 20_000;
 
@@ -103,6 +106,8 @@ pub fn test(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
     println!("canary: nothing leaked after {:.1} min", minutes());
     first_run::first_run(root, &release)?;
     println!("first run: as it should be after {:.1} min", minutes());
+    hostile_load::hostile_load(root, &release, HOSTILE_SECS)?;
+    println!("hostile load: within its limits after {:.1} min", minutes());
     let passed = e2e::run(root, e2e::Workflow::Linux, extent.power_offs)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())

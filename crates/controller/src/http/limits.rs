@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use axum::http::Request;
 use axum_server::accept::Accept;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
@@ -162,7 +163,7 @@ pub struct Held<S> {
     _place: Arc<Place>,
 }
 
-impl<S: Service<R>, R> Service<R> for Held<S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Held<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -174,7 +175,8 @@ impl<S: Service<R>, R> Service<R> for Held<S> {
         }
     }
 
-    fn call(&mut self, request: R) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().insert(self.blocked.clone());
         self.inner.call(request)
     }
 }
@@ -244,7 +246,7 @@ mod tests {
         );
         let connections = Connections::at_most(8, 8);
         let handle = Handle::<SocketAddr>::new();
-        let pace = Pace { window: std::time::Duration::from_secs(1), bytes: 64 << 10 };
+        let pace = Pace { window: std::time::Duration::from_secs(1), ..PACE };
         let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
             .map(|inner| Limited { inner, connections: connections.clone(), pace })
             .handle(handle.clone());

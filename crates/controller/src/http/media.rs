@@ -27,6 +27,7 @@ use tokio_util::io::ReaderStream;
 
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
+use super::stalled::Blocked;
 use crate::boot::Asked;
 use crate::keys::sha256;
 use crate::media::{Content, Hashing, Overlay, View};
@@ -63,6 +64,9 @@ pub async fn serve(
     }
     if medium.revoked {
         return Err(gone("the job that it was made for needs it no more"));
+    }
+    if let Some(blocked) = extensions.get::<Arc<Blocked>>() {
+        blocked.be_patient();
     }
     let view = view(&app, &medium).await?.ok_or_else(unknown)?;
     let part = match part(&headers, &view.etag, view.size) {

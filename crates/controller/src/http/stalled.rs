@@ -26,6 +26,8 @@ use tokio::time::{Sleep, sleep};
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub window: Duration,
+    /// The window of a connection whose client has shown a token: [`Blocked::be_patient`].
+    pub patient_window: Duration,
     /// In each window, unless the response ends in it.
     pub bytes: usize,
 }
@@ -33,12 +35,21 @@ pub struct Pace {
 /// About 1 KiB/s. The slowest BMCs read at some 100 KiB/s, and Linux reports a socket as writable again
 /// when a third of its buffer is free: some 30 KiB to 1 MiB. A BMC that resets itself within a download takes
 /// more than a minute, and then begins anew on another connection.
-pub const PACE: Pace = Pace { window: Duration::from_secs(60), bytes: 64 << 10 };
+///
+/// A BMC that requests the whole medium at once reads no further than the server does: while firmware waits
+/// for a person, or a kernel needs nothing of the medium, for minutes. The controller ends a job that is silent
+/// for longer than the patient window, and the readers of one job are counted.
+pub const PACE: Pace = Pace {
+    window: Duration::from_secs(60),
+    patient_window: Duration::from_secs(60 * 60),
+    bytes: 64 << 10,
+};
 
 /// Whether a connection's client is to read before it is served further.
 #[derive(Debug, Default)]
 pub struct Blocked {
     is_set: AtomicBool,
+    is_patient: AtomicBool,
     waiting: AtomicWaker,
 }
 
@@ -48,6 +59,11 @@ impl Blocked {
         // Registered first: it may be freed between the two.
         self.waiting.register(context.waker());
         if self.is_set.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// From now on the patient window counts on this connection. For a handler that has seen a token.
+    pub fn be_patient(&self) {
+        self.is_patient.store(true, Ordering::SeqCst);
     }
 
     fn set(&self) {
@@ -107,7 +123,10 @@ impl<I> Timed<I> {
 
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.blocked.set();
-        let length = self.pace.window;
+        let length = match self.blocked.is_patient.load(Ordering::SeqCst) {
+            true => self.pace.patient_window,
+            false => self.pace.window,
+        };
         let new = || Window { end: Box::pin(sleep(length)), written: 0 };
         let window = self.window.get_or_insert_with(new);
         match window.end.as_mut().poll(context) {
@@ -176,9 +195,19 @@ mod tests {
     use super::*;
 
     /// Whether a response of so many bytes goes out to a client that reads so many at once, after such pauses.
-    async fn is_sent(pace: Pace, bytes: usize, at_once: usize, pause: Duration) -> bool {
+    async fn is_sent(
+        pace: Pace,
+        is_patient: bool,
+        bytes: usize,
+        at_once: usize,
+        pause: Duration,
+    ) -> bool {
         let (ours, mut theirs) = duplex(100);
-        let mut ours = Timed::new(ours, pace, Arc::default());
+        let blocked = Arc::new(Blocked::default());
+        if is_patient {
+            blocked.be_patient();
+        }
+        let mut ours = Timed::new(ours, pace, blocked);
         let client = async {
             while at_once > 0 {
                 sleep(pause).await;
@@ -195,7 +224,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_that_makes_no_progress_is_cut_and_a_slow_one_is_not() {
-        let pace = |millis, bytes| Pace { window: Duration::from_millis(millis), bytes };
+        let pace = |millis, bytes| Pace {
+            window: Duration::from_millis(millis),
+            patient_window: Duration::from_secs(3600),
+            bytes,
+        };
         let ms = Duration::from_millis;
         for (what, pace, bytes, at_once, pause, expected) in [
             ("it fits into the buffer", pace(50, 1000), 100, 0, ms(0), true),
@@ -211,8 +244,12 @@ mod tests {
             ),
             ("a byte now and then", pace(500, 1000), 100_000, 1, ms(5), false),
         ] {
-            assert_eq!(is_sent(pace, bytes, at_once, pause).await, expected, "{what}");
+            assert_eq!(is_sent(pace, false, bytes, at_once, pause).await, expected, "{what}");
         }
+        // A BMC whose server reads nothing for longer than the window of a stranger.
+        assert!(is_sent(pace(20, 1000), true, 201, 101, ms(200)).await);
+        let hasty = Pace { patient_window: ms(50), ..pace(3_600_000, 1000) };
+        assert!(!is_sent(hasty, true, 101, 0, ms(0)).await);
     }
 
     #[tokio::test]
