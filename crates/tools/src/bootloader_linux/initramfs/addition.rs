@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
@@ -113,7 +113,7 @@ fn dependencies(modules: &Modules, inside: &BTreeMap<String, String>) -> BTreeMa
 }
 
 fn is_below(path: &str) -> bool {
-    crate::beneath::relative(path.as_bytes()).is_ok_and(|found| found == PathBuf::from(path))
+    crate::beneath::relative(path.as_bytes()).is_ok_and(|found| found == Path::new(path))
 }
 
 fn module(root: &Root, version: &str, path: &str, packing: &str) -> anyhow::Result<Vec<u8>> {

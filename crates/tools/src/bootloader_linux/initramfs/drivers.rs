@@ -42,17 +42,33 @@ fn drivers(sys: &Path, disk: &str) -> Vec<Driver> {
     let Ok(device) = fs::canonicalize(sys.join("class/block").join(disk)) else {
         return Vec::new();
     };
-    let driver = |above: &Path| {
-        let link = fs::read_link(above.join("driver/module")).ok()?;
-        let module = normal(link.file_name()?.to_str()?);
-        let modalias = fs::read_to_string(above.join("modalias")).ok();
-        let modalias = modalias.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        // A module has a state; what is built in has at most parameters.
-        let is_module = above.join("driver/module/initstate").exists();
-        let device = above.file_name()?.to_string_lossy().into_owned();
-        Some(Driver { device, module, modalias, is_module })
-    };
-    device.ancestors().filter_map(driver).collect()
+    let mut paths = vec![device.clone()];
+    if device.components().any(|part| part.as_os_str() == "virtual") {
+        // A namespace that several controllers could show belongs to none of them: beside it are links
+        // to those that do.
+        let links = device.parent().into_iter().flat_map(fs::read_dir).flatten().flatten();
+        let links = links.filter(|item| item.file_type().is_ok_and(|kind| kind.is_symlink()));
+        paths.extend(links.filter_map(|link| fs::canonicalize(link.path()).ok()));
+    }
+    let mut drivers: Vec<Driver> = Vec::new();
+    for found in paths.iter().flat_map(|path| path.ancestors()).filter_map(driver) {
+        if !drivers.contains(&found) {
+            drivers.push(found);
+        }
+    }
+    drivers
+}
+
+/// The driver of a device, where it has one that is or could be a module.
+fn driver(device: &Path) -> Option<Driver> {
+    let link = fs::read_link(device.join("driver/module")).ok()?;
+    let module = normal(link.file_name()?.to_str()?);
+    let modalias = fs::read_to_string(device.join("modalias")).ok();
+    let modalias = modalias.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    // A module has a state; what is built in has at most parameters.
+    let is_module = device.join("driver/module/initstate").exists();
+    let device = device.file_name()?.to_string_lossy().into_owned();
+    Some(Driver { device, module, modalias, is_module })
 }
 
 /// The modules that this kernel's initramfs must have; or what the kernel lacks, for people.
@@ -91,5 +107,59 @@ fn filesystem(modules: &Modules, name: &str) -> Found {
     match modules.named(name) {
         Found::Nowhere => modules.aliased(&format!("fs-{name}")),
         found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A directory as the kernel's /sys.
+    fn device(sys: &Path, path: &str, driver: &str, modalias: &str, is_module: bool) -> PathBuf {
+        let device = sys.join("devices").join(path);
+        let (own, module) = (sys.join("bus/drivers").join(driver), sys.join("module").join(driver));
+        for dir in [&device, &own, &module] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        fs::write(device.join("modalias"), format!("{modalias}\n")).unwrap();
+        symlink(&own, device.join("driver")).unwrap();
+        symlink(&module, own.join("module")).unwrap();
+        if is_module {
+            fs::write(module.join("initstate"), "live\n").unwrap();
+        }
+        device
+    }
+
+    #[test]
+    fn drivers_are_found_for_disks_with_one_and_with_several_controllers() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = fs::canonicalize(dir.path()).unwrap();
+        device(&sys, "pci0/00:01.0", "pcieport", "pci:bridge", false);
+        let card = device(&sys, "pci0/00:01.0/01:00.0", "nvme", "pci:card", true);
+        for dir in ["nvme/nvme0/nvme0n1", "nvme/nvme1"] {
+            fs::create_dir_all(card.join(dir)).unwrap();
+        }
+        let shared = sys.join("devices/virtual/nvme-subsystem/nvme-subsys1");
+        fs::create_dir_all(shared.join("nvme1n1")).unwrap();
+        symlink(card.join("nvme/nvme1"), shared.join("nvme1")).unwrap();
+        fs::create_dir_all(sys.join("class/block")).unwrap();
+        symlink(card.join("nvme/nvme0/nvme0n1"), sys.join("class/block/nvme0n1")).unwrap();
+        symlink(shared.join("nvme1n1"), sys.join("class/block/nvme1n1")).unwrap();
+        for disk in ["nvme0n1", "nvme1n1"] {
+            let found = drivers(&sys, disk);
+            let found: Vec<_> = found
+                .iter()
+                .map(|one| (one.device.as_str(), one.module.as_str(), one.is_module))
+                .collect();
+            assert_eq!(
+                found,
+                [("01:00.0", "nvme", true), ("00:01.0", "pcieport", false)],
+                "{disk}"
+            );
+        }
+        assert_eq!(drivers(&sys, "nodisk"), []);
     }
 }

@@ -40,6 +40,9 @@ pub fn check_kernels(
     needed: &Needed,
     say: &dyn Fn(&str),
 ) -> anyhow::Result<()> {
+    if needed.drivers.is_empty() {
+        say("no driver is known between the disk and the processor: only filesystems are checked");
+    }
     let mut is_default = true;
     let mut good = Vec::new();
     for kernel in kernels.drain(..) {
