@@ -7,13 +7,13 @@ use job::{Event, Outcome, Stage, State};
 use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
-use super::jobs::{JobRow, Line, SELECT, apply, get_attempt, job_row, tell};
+use super::jobs::{JobRow, Line, SELECT, apply, get_attempt, job_row};
 use super::said::say;
 use super::sessions::{
     SECRETS_READ, in_force, note_late, same_machine, session, speaking, start_session, tell_once,
     touch, who_of,
 };
-use super::{Db, Error, Store};
+use super::{Error, Store};
 use crate::node::bounded;
 
 /// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.

@@ -130,7 +130,7 @@ async fn lists_of_events_come_in_pages_none_of_which_is_long() {
     }
     assert_eq!(seen, world.app.store.events("j1", 0, 100_000).await.unwrap().len());
     assert!(pages > 3, "{pages} pages");
-    let beyond = world.json(&format!("/api/v1/jobs/j1/events?after={}", u64::MAX)).await;
+    let beyond = world.json(&format!("/api/v1/jobs/j1/events?after={}", i64::MAX)).await;
     assert_eq!(beyond, json!({"events": []}));
 }
 

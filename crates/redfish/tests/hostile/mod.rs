@@ -182,7 +182,7 @@ async fn a_bmc_that_repeats_its_password_or_session_is_not_quoted() {
     let endpoint =
         redfish::Endpoint { password: redfish::Secret::new(PASSWORD.into()), ..endpoint(&played) };
     let bmc = Bmc::connect(&endpoint, budgets()).await.unwrap();
-    let machine = bmc.machine(Some("SN1")).await.unwrap();
+    let machine = bmc.machine(named("SN1")).await.unwrap();
     let error = bmc.insert(&machine.slots[0], &medium()).await.unwrap_err().to_string();
     let progress = bmc.boot_progress(&machine).await.unwrap().unwrap();
     let transcript = serde_json::to_string(&bmc.transcript()).unwrap();
