@@ -16,9 +16,9 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 
 use crate::{
-    api_fuzz, canary, e2e, first_run, fleet, fuzz, images, kill_points, points, power_cuts,
+    api_fuzz, canary, e2e, first_run, fleet, fuzz, hostile_load, images, kill_points, points,
+    power_cuts, programs, validate,
 };
-use crate::{programs, validate};
 
 /// How much is run.
 #[derive(Debug, Clone, Copy, clap::Args)]

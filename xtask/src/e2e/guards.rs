@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Machines that must be left alone: a disk that cannot be read everywhere, partitions that the kernel does
-//! not show, a firmware that could not boot what is installed. Each is refused with its cause, and its disk
+//! not show, a firmware that could not boot what is installed, another board. Each is refused with its cause, and its disk
 //! keeps every byte.
 
 use std::fs;
@@ -11,8 +11,12 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::world::World;
-use super::{INSTALL, Lab, SERIAL, at_rest, failed_at, hash, is_complete, machine_with, recipe};
+use super::files::{ssh_key, tempting};
+use super::world::{Shape, World};
+use super::{
+    INSTALL, Lab, SERIAL, at_rest, by_plan, failed_at, hash, is_complete, machine_with, push,
+    recipe,
+};
 use crate::succeed;
 
 const DISK_BYTES: u64 = 4 << 30;
@@ -52,6 +56,35 @@ fn bios(root: &Path) -> anyhow::Result<()> {
     let lab =
         Lab::of(World::new(root, "bios")?, true, |world| machine_with(world, "cd,cd", &options))?;
     refused(&lab, Some(json!("any")), "shoal-dispatcher.service", "UEFI")
+}
+
+/// The BMC says that it is the job's server, the board in it is another one: nothing is written. Nor
+/// does the maintenance OS by itself: its boot meets partitions, a journal and swap, and uses none.
+pub fn wrong_machine(root: &Path) -> anyhow::Result<()> {
+    let mut world = World::new(root, "wrong-machine")?;
+    let disk = world.disk();
+    fs::File::create(&disk)?.set_len(4 << 30)?;
+    tempting(&disk)?;
+    world.start_controller()?;
+    let shape = Shape {
+        serial: "OTHER99",
+        disk_bus: "sata",
+        slots: "cd",
+        options: &["--redfish-serial", SERIAL],
+    };
+    let machine = world.start_machine(&shape)?;
+    let before = hash(&machine.disk)?;
+    world.register(&machine, SERIAL)?;
+    push(&world)?;
+    let (_, public_key) = ssh_key(&world.dir)?;
+    let id = world.create_job(SERIAL, &recipe(&public_key, Some(json!("any"))))?;
+    let job = world.follow(&id, INSTALL, is_complete)?;
+    failed_at(&job, "shoal-dispatcher.service", "OTHER99")?;
+    by_plan(&job, "cd")?;
+    ensure!(hash(&machine.disk)? == before, "the disk changed");
+    at_rest(&world, &machine)?;
+    world.tell("refused; the disk is unchanged");
+    Ok(())
 }
 
 fn refused(lab: &Lab, wipe: Option<Value>, step: &str, reason: &str) -> anyhow::Result<()> {

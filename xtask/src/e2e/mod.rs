@@ -53,7 +53,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use files::{flip_a_bit, hash, largest_file, ssh_key, tempting};
+use files::{flip_a_bit, hash, largest_file, ssh_key};
 use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
@@ -109,7 +109,7 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
     match workflow {
         Workflow::Linux => {
             let others = lane("others", || {
-                wrong_machine(root).context("a machine with another serial")?;
+                guards::wrong_machine(root).context("a machine with another serial")?;
                 sushy(root).context("a machine behind sushy-tools")
             });
             let provision = lane("provision", || {
@@ -259,8 +259,7 @@ fn one_machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
 
 /// The same with further options of its simulator.
 fn machine_with(world: &mut World, slots: &str, options: &[&str]) -> anyhow::Result<Machine> {
-    let shape =
-        Shape { serial: SERIAL, redfish_serial: SERIAL, disk_bus: "virtio", slots, options };
+    let shape = Shape { serial: SERIAL, disk_bus: "virtio", slots, options };
     let machine = world.start_machine(&shape)?;
     world.register(&machine, SERIAL)?;
     Ok(machine)
@@ -477,34 +476,5 @@ fn inside(world: &World, machine: &Machine, key: &Path) -> anyhow::Result<()> {
         ensure!(table.contains(part), "no {part:?} in the partition table:\n{table}");
     }
     world.tell("the partition table is as asked");
-    Ok(())
-}
-
-/// The BMC says that it is the job's server, the board in it is another one: nothing is written. Nor
-/// does the maintenance OS by itself: its boot meets partitions, a journal and swap, and uses none.
-fn wrong_machine(root: &Path) -> anyhow::Result<()> {
-    let mut world = World::new(root, "wrong-machine")?;
-    let disk = world.disk();
-    fs::File::create(&disk)?.set_len(4 << 30)?;
-    tempting(&disk)?;
-    world.start_controller()?;
-    let shape = Shape {
-        serial: "OTHER99",
-        disk_bus: "sata",
-        slots: "cd",
-        options: &["--redfish-serial", SERIAL],
-    };
-    let machine = world.start_machine(&shape)?;
-    let before = hash(&machine.disk)?;
-    world.register(&machine, SERIAL)?;
-    push(&world)?;
-    let (_, public_key) = ssh_key(&world.dir)?;
-    let id = world.create_job(SERIAL, &recipe(&public_key, Some(json!("any"))))?;
-    let job = world.follow(&id, INSTALL, is_complete)?;
-    failed_at(&job, "shoal-dispatcher.service", "OTHER99")?;
-    by_plan(&job, "cd")?;
-    ensure!(hash(&machine.disk)? == before, "the disk changed");
-    at_rest(&world, &machine)?;
-    world.tell("refused; the disk is unchanged");
     Ok(())
 }

@@ -225,7 +225,7 @@ mod tests {
     fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
         let before = getrlimit(Resource::Nofile);
         let lower = before.maximum.unwrap_or(1 << 20) - 1;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), ..before.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), ..before }).unwrap();
         raise_descriptors();
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
     }

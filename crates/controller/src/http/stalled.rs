@@ -209,16 +209,18 @@ mod tests {
         }
         let mut ours = Timed::new(ours, pace, blocked);
         let client = async {
-            while at_once > 0 {
+            if at_once == 0 {
+                std::future::pending::<()>().await;
+            }
+            loop {
                 sleep(pause).await;
                 theirs.read_exact(&mut vec![0; at_once]).await.unwrap();
             }
-            std::future::pending::<()>().await;
         };
         let response = vec![7; bytes];
         tokio::select! {
             written = ours.write_all(&response) => written.is_ok(),
-            () = client => unreachable!("it waits for ever"),
+            () = client => unreachable!("it reads for ever"),
         }
     }
 

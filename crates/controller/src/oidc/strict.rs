@@ -13,8 +13,11 @@ use serde_json::{Map, Value};
 /// section 4.1; RFC 7797, section 3). We read in one way only.
 const CHANGING: [&str; 5] = ["crit", "b64", "zip", "enc", "cty"];
 
+/// The members of a JSON object.
+type Members = Map<String, Value>;
+
 /// The header and the claims of a token of three parts.
-pub fn parts(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), String> {
+pub fn parts(token: &str) -> Result<(Members, Members), String> {
     let mut parts = token.split('.');
     let (Some(header), Some(claims)) = (parts.next(), parts.next()) else {
         return Err("it has not three parts".into());
@@ -23,14 +26,14 @@ pub fn parts(token: &str) -> Result<(Map<String, Value>, Map<String, Value>), St
 }
 
 /// Refuses a header that wants its token read in a way that we do not know.
-pub fn check_header(header: &Map<String, Value>) -> Result<(), String> {
+pub fn check_header(header: &Members) -> Result<(), String> {
     match CHANGING.iter().find(|name| header.contains_key(**name)) {
         Some(name) => Err(format!("its header has {name:?}, which is not understood")),
         None => Ok(()),
     }
 }
 
-fn object(what: &str, part: &str) -> Result<Map<String, Value>, String> {
+fn object(what: &str, part: &str) -> Result<Members, String> {
     let wrong = |why: String| format!("its {what} cannot be read: {why}");
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| wrong(error.to_string()))?;
     let mut reader = serde_json::Deserializer::from_slice(&bytes);
