@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use axum::http::Request;
 use axum_server::accept::Accept;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -26,6 +27,11 @@ const PER_ADDRESS: usize = 512;
 const SHARE_OF_ADDRESS: usize = 4;
 /// Each holds up to half a megabyte of buffers while it is busy.
 const OVER_ALL: usize = 8192;
+
+/// What the kernel takes of a connection beyond what it may send now (tcp(7), `TCP_NOTSENT_LOWAT`). Without it a
+/// client that does not read has up to four megabytes of the kernel's memory (`tcp_wmem`); a thousand of them kept
+/// the processor busy for two seconds. What is on its way to a client that reads is not limited by it.
+const NOT_SENT_BYTES: u32 = 128 << 10;
 
 /// Lets this process have as many descriptors as it may: the soft limit, 1024 in most places, is for programs
 /// that use `select` (<https://0pointer.net/blog/file-descriptor-limits.html>).
@@ -141,6 +147,9 @@ where
                 io::ErrorKind::ConnectionRefused.into()
             })
         });
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT_BYTES) {
+            tracing::debug!(%error, "what the kernel keeps for a connection is not limited");
+        }
         let blocked = Arc::new(Blocked::default());
         // Without a place the stream is dropped here, which hangs up.
         let accepted = place.map(|place| {
