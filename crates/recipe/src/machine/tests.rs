@@ -229,3 +229,14 @@ fn names_travel_as_they_are() {
     assert_eq!(json[0], serde_json::json!({"kind": "board_serial", "text": "CNEXAMPLE00001"}));
     assert_eq!(serde_json::from_value::<Names>(json).unwrap(), names);
 }
+
+#[test]
+fn each_name_is_told_once_by_its_kind() {
+    let tags = ["ABC1234".to_owned(), "ABC1234".to_owned(), "no-tag".to_owned()];
+    let facts = BmcFacts { serial: "S1", uuid: DELL, service_tags: &tags, ..BmcFacts::default() };
+    // The tag that the UUID spells is there already.
+    let expected = ["serial \"S1\"", "service tag \"ABC1234\"", &format!("UUID {DELL:?}")];
+    assert_eq!(Names::of_bmc(&facts).shown(), expected);
+    let facts = BoardFacts { serial: "S1", board_serial: "S1", ..BoardFacts::default() };
+    assert_eq!(Names::of_board(&facts).shown(), ["serial \"S1\"", "board serial \"S1\""]);
+}
