@@ -443,4 +443,15 @@ mod tests {
         let half = Found { copies, table: None, ..ours.clone() };
         assert_eq!(decide(&half), Ok(Decision::Write));
     }
+
+    #[test]
+    fn a_filesystem_that_the_layout_gives_no_label_may_have_any() {
+        let mut layout = layout();
+        layout[2].label = None;
+        let placed = place(&layout, 1 << 30, 512).unwrap();
+        for label in ["", "data"] {
+            assert!(is_formatted(&[signature("ext4", label)], &placed[2]), "{label}");
+        }
+        assert!(!is_formatted(&[signature("xfs", "")], &placed[2]));
+    }
 }
