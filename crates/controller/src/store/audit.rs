@@ -268,19 +268,7 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::rows::at_once;
-
-    fn deed(status: u16) -> Deed {
-        Deed {
-            who: "ann".into(),
-            role: "admin",
-            method: "POST".into(),
-            route: "/api/v1/jobs".into(),
-            target: String::new(),
-            from: None,
-            status,
-        }
-    }
+    use crate::tests::rows::{at_once, deed};
 
     /// A store with so many entries, one a day.
     fn daily(count: i64) -> Store {

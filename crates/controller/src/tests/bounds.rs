@@ -226,16 +226,7 @@ async fn an_audit_log_whose_oldest_entries_went_says_where_it_begins() {
     let dir = super::temp_dir();
     let world = World::new(dir.path()).await;
     for _ in 0..20 {
-        let deed = crate::store::Deed {
-            who: "ann".into(),
-            role: "admin",
-            method: "POST".into(),
-            route: "/api/v1/jobs".into(),
-            target: String::new(),
-            from: None,
-            status: 202,
-        };
-        world.app.store.record(deed, None, 0).await.unwrap();
+        world.app.store.record(rows::deed(202), None, 0).await.unwrap();
     }
     let whole = world.json("/api/v1/audit").await;
     assert_eq!(whole["anchor"], Value::Null);

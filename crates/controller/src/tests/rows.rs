@@ -7,7 +7,7 @@ use job::{Action, Event};
 
 use super::{linux_recipe, session_token};
 use crate::now_ms;
-use crate::store::{Boot, NewJobRow, ServerRow, Speaker};
+use crate::store::{Boot, Deed, NewJobRow, ServerRow, Speaker};
 
 /// A server with a BMC at which nobody answers.
 pub fn server(serial: &str) -> ServerRow {
@@ -83,4 +83,17 @@ pub fn permit(serial: &str) -> PermitRequest {
 /// In a database in memory everything is ready at the first poll.
 pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().expect("the store in memory never waits")
+}
+
+/// A request for a new job, as the audit log has it.
+pub fn deed(status: u16) -> Deed {
+    Deed {
+        who: "ann".into(),
+        role: "admin",
+        method: "POST".into(),
+        route: "/api/v1/jobs".into(),
+        target: String::new(),
+        from: None,
+        status,
+    }
 }

@@ -10,7 +10,7 @@ use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
 use crate::clock::Jump;
-use crate::store::{Deed, Error, MediumKind, Retention, Speaker, Store, TokenRow};
+use crate::store::{Error, MediumKind, Retention, Speaker, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
 type Ask = Box<dyn Fn(&Store, i64) -> Result<(), Error>>;
@@ -31,18 +31,6 @@ fn moved(id: &'static str, event: Event) -> (&'static str, Ask) {
 
 fn speaker() -> Speaker {
     rows::speaker("a1", "b1")
-}
-
-fn deed() -> Deed {
-    Deed {
-        who: "ann".into(),
-        role: "admin",
-        method: "POST".into(),
-        route: "/api/v1/jobs".into(),
-        target: String::new(),
-        from: None,
-        status: 202,
-    }
 }
 
 fn token(id: &str) -> TokenRow {
@@ -90,14 +78,16 @@ fn life() -> Vec<(&'static str, Ask)> {
             store.login_refused(&rows::server("SN1"), now).await
         }),
         ask("servers", async |store, _| store.servers().await),
-        ask("begin_deed", async |store, now| store.begin_deed(deed(), now).await),
-        ask("record", async |store, now| store.record(deed(), Some(1), now).await),
-        ask("begin_deed", async |store, now| store.begin_deed(deed(), now).await),
+        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
+        ask("record", async |store, now| store.record(rows::deed(202), Some(1), now).await),
+        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
         ask("record_interrupted", async |store, _| store.record_interrupted().await),
         ask("audit_page", async |store, _| store.audit_page(0, 10).await),
-        ask("begin_deed", async |store, now| store.begin_deed(deed(), now).await),
+        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
         ask("forget_begun", async |store, _| store.forget_begun(3).await),
-        ask("record_repeats", async |store, now| store.record_repeats(deed(), 7, now).await),
+        ask("record_repeats", async |store, now| {
+            store.record_repeats(rows::deed(202), 7, now).await
+        }),
         ask("trim_audit", async |store, now| {
             store.trim_audit(Retention { since: 0, entries_max: 2 }, now).await
         }),

@@ -16,8 +16,8 @@ use recipe::{DiskFacts, Recipe};
 use serde_json::{Value, json};
 
 use super::{CONFIG, start};
-use crate::image_linux::tests::archive::{archive, file, pax};
-use crate::image_linux::tests::registry::Registry;
+use crate::image_linux::tests::archive::{archive, file, gzip, noise, pax, zstd};
+use crate::image_linux::tests::registry::{Registry, url};
 use crate::{Places, Step};
 
 const DISK_BYTES: u64 = 600 << 20;
@@ -102,32 +102,6 @@ fn agent(socket: &Path) -> Arc<Mutex<Vec<AgentRequest>>> {
         }
     });
     heard
-}
-
-fn url(digest: &Digest) -> String {
-    format!("controller/os/debian@{digest}")
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 3).unwrap()
-}
-
-/// Bytes that do not compress, always the same.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_f491_u32;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Zeros with some bytes at one place, as disks and their filesystems begin.

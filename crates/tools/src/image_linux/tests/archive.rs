@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Tar archives made byte by byte: what no honest program writes has to be written somehow.
 
+use std::io::Write;
+
 /// A ustar member; the header's checksum is right.
 pub fn member(path: &str, kind: u8, link: &str, data: &[u8]) -> Vec<u8> {
     let mut header = [0u8; 512];
@@ -62,4 +64,26 @@ pub fn symlink(path: &str, to: &str) -> Vec<u8> {
 
 pub fn hardlink(path: &str, to: &str) -> Vec<u8> {
     member(path, b'1', to, b"")
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// Bytes that do not compress, always the same.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
 }

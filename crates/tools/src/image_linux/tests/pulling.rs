@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +12,8 @@ use std::time::Duration;
 use oci::{Digest, media_type};
 use recipe::run_dir::PullAccess;
 
-use super::archive::{archive, directory, file, member};
-use super::registry::Registry;
+use super::archive::{archive, directory, file, gzip, member, noise, zstd};
+use super::registry::{Registry, url};
 use crate::beneath::Root;
 use crate::image_linux::extract::Tree;
 use crate::image_linux::{layers, pull};
@@ -40,32 +39,6 @@ fn pull_into(access: &PullAccess, oci_url: &str, into: &Path) -> anyhow::Result<
     assert!(ticks.get() > 0);
     tree.finish()?;
     Ok(arrived.load(Ordering::Relaxed))
-}
-
-fn url(digest: &Digest) -> String {
-    format!("controller/os/debian@{digest}")
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 3).unwrap()
-}
-
-/// Bytes that do not compress, always the same.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 88_172_645_463_325_252u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
 }
 
 #[test]

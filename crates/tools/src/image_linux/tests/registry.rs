@@ -141,3 +141,7 @@ impl Registry {
         ([head.as_bytes(), sent].concat(), cut.is_none())
     }
 }
+
+pub fn url(digest: &Digest) -> String {
+    format!("controller/os/debian@{digest}")
+}
