@@ -5,12 +5,13 @@
 //! The places are bytes of one file of zeros, [`FILE`]:
 //!
 //! ```text
-//! 0            LEAD_BYTES                               FILE_BYTES
-//! │ nobody reads │ place 15 │ place 14 │ … │ place 1 │ place 0 │
+//! 0            LEAD_BYTES                                          FILE_BYTES
+//! │ nobody reads │ place 15 │ place 14 │ … │ place 1 │ place 0 │ nobody reads │
 //! ```
 //!
 //! A BMC reads ahead, so that what was asked for before hides what lies behind it. Therefore nothing is
-//! told at the file's begin, and what a machine finds out later is told further in front.
+//! told at the file's begin, and what a machine finds out later is told further in front. Others read whole
+//! blocks: what lies behind the file (the task) must not be in a block that begins in a place.
 
 /// Where the places are, in the maintenance medium.
 pub const FILE: &str = "shoal/signals";
@@ -19,8 +20,12 @@ const LEAD_BYTES: u64 = 2 << 20;
 /// What is asked for lies in the middle of it: some BMCs read whole blocks of 64 KiB.
 const PLACE_BYTES: u64 = 128 << 10;
 const PLACES: u64 = 16;
+/// Blocks of this size begin in the place that they are read for.
+pub const BLOCK_BYTES_MAX: u64 = PLACE_BYTES / 2;
+/// The largest blocks in which a BMC was seen to read.
+const TRAIL_BYTES: u64 = 1 << 20;
 /// How long the file is.
-pub const FILE_BYTES: u64 = LEAD_BYTES + PLACES * PLACE_BYTES;
+pub const FILE_BYTES: u64 = LEAD_BYTES + PLACES * PLACE_BYTES + TRAIL_BYTES;
 
 /// Why a maintenance OS that runs is not heard. Their order is that in which a machine finds out; after
 /// what is last there is nothing more (see `is_last`).
@@ -110,16 +115,19 @@ mod tests {
             assert_eq!(Signal::at(block), Some(signal), "blocks of 64 KiB");
             assert!(signal.offset() + 2048 <= FILE_BYTES);
         }
-        for nothing in [0, LEAD_BYTES - 1, LEAD_BYTES, FILE_BYTES, u64::MAX] {
+        for nothing in
+            [0, LEAD_BYTES - 1, LEAD_BYTES, FILE_BYTES - TRAIL_BYTES, FILE_BYTES, u64::MAX]
+        {
             assert_eq!(Signal::at(nothing), None, "{nothing}");
         }
     }
 
     #[test]
     fn a_place_never_gets_another_meaning() {
-        assert_eq!(Signal::NoTaskMedium.offset(), FILE_BYTES - 65536);
-        assert_eq!(Signal::NoLink.offset(), FILE_BYTES - 65536 - 3 * 131_072);
-        assert_eq!(Signal::OtherAnswer.offset(), FILE_BYTES - 65536 - 10 * 131_072);
-        assert_eq!(Signal::TaskMediumForeign.offset(), FILE_BYTES - 65536 - 11 * 131_072);
+        let last = (4 << 20) - 65536;
+        assert_eq!(Signal::NoTaskMedium.offset(), last);
+        assert_eq!(Signal::NoLink.offset(), last - 3 * 131_072);
+        assert_eq!(Signal::OtherAnswer.offset(), last - 10 * 131_072);
+        assert_eq!(Signal::TaskMediumForeign.offset(), last - 11 * 131_072);
     }
 }

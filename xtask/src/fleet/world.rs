@@ -289,7 +289,7 @@ pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
         ("boot/initrd.img", FILE_BYTES),
         ("live/rootfs.squashfs", FILE_BYTES),
         ("shoal/controller.pem", 2048),
-        ("shoal/signals", 4 << 20),
+        ("shoal/signals", 5 << 20),
         ("shoal/task.img", 256 << 10),
     ] {
         let path = tree.join(name);

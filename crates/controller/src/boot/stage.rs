@@ -6,6 +6,11 @@ use std::time::Duration;
 use api::signal::Signal;
 use job::Failure;
 
+/// How long a cause may stay the same before the job ends with it. The machine waits a minute before it
+/// signals one (`dispatcher::reach`); switches with spanning tree open a port in 50 s (IEEE 802.1D-1998, 8.10.2),
+/// and DHCP follows. The user has the verdict within three minutes of the first signal.
+const SIGNALLED_MAX: Duration = Duration::from_secs(170);
+
 /// Between the reset and the machine's hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -82,7 +87,8 @@ impl Stage {
         }
     }
 
-    /// How long nothing may be read in this stage; `None` where reads tell nothing.
+    /// How long a boot may stay in this stage, without a read or with the same cause signalled; `None` where reads
+    /// tell nothing.
     pub fn silence_max(self) -> Option<Duration> {
         let minutes = |count: u64| Some(Duration::from_secs(count * 60));
         match self {
@@ -98,8 +104,7 @@ impl Stage {
             Stage::Userspace | Stage::TaskMedium => minutes(20),
             // It has waited for its drives already.
             Stage::Told(signal) if signal.is_last() => minutes(1),
-            // It goes on trying: somebody may plug in the cable.
-            Stage::Told(_) => minutes(5),
+            Stage::Told(_) => Some(SIGNALLED_MAX),
             Stage::Copied | Stage::Downloaded | Stage::Unknown => None,
         }
     }
@@ -279,6 +284,15 @@ mod tests {
             (Stage::Silent, Stage::Silent, false),
         ] {
             assert_eq!(now.is_news_after(told), is_news, "{told:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_that_does_not_change_ends_the_job_within_three_minutes() {
+        for signal in Signal::ALL {
+            let most = Stage::Told(signal).silence_max().unwrap();
+            assert!(most < Duration::from_secs(180), "{signal:?}: {most:?}");
+            assert!(most >= Duration::from_secs(60), "{signal:?}: {most:?}");
         }
     }
 

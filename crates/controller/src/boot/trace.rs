@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use api::signal::Signal;
+use api::signal::{BLOCK_BYTES_MAX, Signal};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -86,8 +86,10 @@ struct Boot {
     is_copied: bool,
     /// Firmware asked, which reads the whole image and no part of it.
     is_download: bool,
-    /// What the maintenance OS told last by what it read.
+    /// The last cause that the maintenance OS signalled by what it read.
     signal: Option<Signal>,
+    /// That cause, and when its bytes were first read. Other reads do not change the time.
+    signalled: Option<(Signal, Instant)>,
     /// The last one, and those that nobody has asked for yet.
     stage: Stage,
     news: Vec<Stage>,
@@ -114,8 +116,9 @@ impl Trace {
                         let is_loaded = boot.percent(layout, Part::Initrd) >= LOADED_PERCENT;
                         boot.is_root_read |= part == Part::Root && is_loaded;
                     }
-                    // What goes on with the request before it is read ahead, or a copy.
-                    let signal = layout.signal_at(asked.bytes.start).filter(|_| !is_followed);
+                    // A request that continues the one before is read-ahead, or part of a copy.
+                    let is_aimed = !is_followed && !is_large_block(&asked.bytes);
+                    let signal = layout.signal_at(asked.bytes.start).filter(|_| is_aimed);
                     if signal.is_some() && boot.is_root_read {
                         boot.signal = signal;
                     }
@@ -152,6 +155,9 @@ impl Trace {
         *if kind.boots() { &mut self.maintenance_bytes } else { &mut self.task_bytes } += length;
         let Some(boot) = &mut self.boot else { return };
         boot.last_at = now;
+        if boot.signal != boot.signalled.map(|(signal, _)| signal) {
+            boot.signalled = boot.signal.map(|signal| (signal, now));
+        }
         if kind.boots() {
             boot.mark(layout, bytes);
         } else {
@@ -192,16 +198,25 @@ impl Trace {
             is_copied: self.is_copied || was_read,
             is_download: false,
             signal: None,
+            signalled: None,
             stage: Stage::Silent,
             news: Vec::new(),
         });
         self.look(layout);
     }
 
-    /// How far the boot came, and for how long nothing was read; `None` where no reset was seen.
+    /// How far the boot came, and since when it got no further: since the last read, or, where the machine
+    /// signalled a cause, since it first did. `None` where no reset was seen.
     pub fn stage(&self, layout: &Layout, now: Instant) -> Option<(Stage, std::time::Duration)> {
         let boot = self.boot.as_ref()?;
-        Some((boot.stage(layout, self.maintenance_bytes), now - boot.last_at.max(boot.began_at)))
+        let stage = boot.stage(layout, self.maintenance_bytes);
+        let last_read = boot.last_at.max(boot.began_at);
+        let since = match (stage, boot.signalled) {
+            // A running system reads its root file system all the time.
+            (Stage::Told(_), Some((_, at))) => at,
+            _ => last_read,
+        };
+        Some((stage, now.saturating_duration_since(since)))
     }
 
     pub fn is_booting(&self) -> bool {
@@ -211,6 +226,13 @@ impl Trace {
     pub fn requests(&self) -> impl Iterator<Item = &Request> {
         self.requests.iter()
     }
+}
+
+/// Whether a BMC that reads in blocks asked for this one: it begins anywhere before the bytes that the machine
+/// wanted, so that its first byte says nothing.
+fn is_large_block(bytes: &Range<u64>) -> bool {
+    let length = bytes.end.saturating_sub(bytes.start);
+    length > BLOCK_BYTES_MAX && length.is_power_of_two() && bytes.start.is_multiple_of(length)
 }
 
 impl Request {
@@ -314,6 +336,16 @@ mod tests {
     }
 
     fn get(trace: &mut Trace, layout: &Layout, kind: MediumKind, bytes: Range<u64>) {
+        get_at(trace, layout, kind, bytes, Instant::now());
+    }
+
+    fn get_at(
+        trace: &mut Trace,
+        layout: &Layout,
+        kind: MediumKind,
+        bytes: Range<u64>,
+        now: Instant,
+    ) {
         let asked = Asked {
             peer: None,
             agent: "BMC".into(),
@@ -322,7 +354,7 @@ mod tests {
             bytes: bytes.clone(),
         };
         trace.ask(layout, &asked, Timestamp::UNIX_EPOCH);
-        trace.read(layout, kind, bytes, Instant::now());
+        trace.read(layout, kind, bytes, now);
     }
 
     #[test]
@@ -452,6 +484,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_block_that_touches_the_signals_signals_nothing() {
+        let (layout, now) = (layout(), Instant::now());
+        let signals = SIGNALS_MIB * MIB..SIGNALS_MIB * MIB + api::signal::FILE_BYTES;
+        for block in [128 << 10, 256 << 10, 512 << 10, MIB] {
+            let mut trace = Trace::default();
+            trace.begin_boot(&layout, now);
+            for bytes in [31 * MIB..41 * MIB, 21 * MIB..31 * MIB, 41 * MIB..42 * MIB] {
+                get(&mut trace, &layout, MediumKind::Maintenance, bytes);
+            }
+            let mut start = signals.start / block * block;
+            while start < signals.end {
+                get(&mut trace, &layout, MediumKind::Maintenance, start..start + block);
+                let stage = trace.stage(&layout, now).unwrap().0;
+                assert_eq!(stage, Stage::Userspace, "{start} {block}");
+                start += 2 * block;
+            }
+        }
+    }
+
+    #[test]
     fn a_copy_before_the_reset_hides_the_boot_and_a_probe_before_it_is_one() {
         let layout = layout();
         for (read, stage, with_task) in [
@@ -493,5 +545,32 @@ mod tests {
         assert_eq!(silence(&trace, 60), 60);
         trace.read(&layout, MediumKind::Maintenance, 0..1, began + Duration::from_secs(50));
         assert_eq!(silence(&trace, 60), 10);
+    }
+
+    #[test]
+    fn a_cause_that_stays_the_same_counts_from_its_first_signal() {
+        let (layout, mut trace, began) = (layout(), Trace::default(), Instant::now());
+        trace.begin_boot(&layout, began);
+        let read = |trace: &mut Trace, bytes: Range<u64>, secs| {
+            let now = began + Duration::from_secs(secs);
+            get_at(trace, &layout, MediumKind::Maintenance, bytes, now);
+        };
+        let silence = |trace: &Trace, secs| {
+            let now = began + Duration::from_secs(secs);
+            trace.stage(&layout, now).map(|(stage, silence)| (stage, silence.as_secs()))
+        };
+        let place = |signal: Signal| {
+            let at = SIGNALS_MIB * MIB + signal.offset();
+            at..at + 2048
+        };
+        for bytes in [31 * MIB..41 * MIB, 21 * MIB..31 * MIB, 41 * MIB..42 * MIB] {
+            read(&mut trace, bytes, 10);
+        }
+        read(&mut trace, place(Signal::NoLink), 100);
+        read(&mut trace, 43 * MIB..44 * MIB, 150);
+        assert_eq!(silence(&trace, 200), Some((Stage::Told(Signal::NoLink), 100)));
+        read(&mut trace, place(Signal::NoAddress), 210);
+        read(&mut trace, 45 * MIB..46 * MIB, 250);
+        assert_eq!(silence(&trace, 260), Some((Stage::Told(Signal::NoAddress), 50)));
     }
 }
