@@ -49,6 +49,11 @@ impl Reader {
         Reader { file, size_bytes, sector_bytes }
     }
 
+    #[cfg(test)]
+    pub fn file_for_tests(&self) -> &File {
+        &self.file
+    }
+
     /// Reads this many bytes, all of which must lie on the disk.
     pub fn read(&self, at: u64, length: usize) -> Result<Vec<u8>, Unreadable> {
         let end = at.saturating_add(length as u64);

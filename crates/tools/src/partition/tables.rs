@@ -124,3 +124,154 @@ fn claim(
     let range = (start < on_disk).then(|| Range { start, bytes: on_disk - start });
     Claim { range, kind, is_beyond_end: sectors == 0 || end > disk_bytes, is_guessed: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::process::Command;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const DISK_BYTES: u64 = 64 * MIB;
+    const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
+
+    /// A disk of this size; sgdisk makes a table with the arguments, for a disk of 64 MiB.
+    fn disk(bytes: u64, sgdisk: &[&str]) -> Reader {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(DISK_BYTES).unwrap();
+        if !sgdisk.is_empty() {
+            let made = Command::new("sgdisk").args(sgdisk).arg(file.path()).output().unwrap();
+            assert!(made.status.success(), "{made:?}");
+        }
+        file.as_file().set_len(bytes).unwrap();
+        Reader::of_file(File::options().read(true).write(true).open(file.path()).unwrap(), 512)
+    }
+
+    /// A record of partitions (type, first sector, sectors).
+    fn with_record(reader: Reader, entries: &[(u8, u32, u32)]) -> Reader {
+        let mut record = vec![0; 512];
+        record[510..].copy_from_slice(&[0x55, 0xaa]);
+        for ((kind, first, sectors), raw) in
+            entries.iter().zip(record[446..510].chunks_exact_mut(16))
+        {
+            raw[4] = *kind;
+            raw[8..12].copy_from_slice(&first.to_le_bytes());
+            raw[12..16].copy_from_slice(&sectors.to_le_bytes());
+        }
+        reader.file_for_tests().write_all_at(&record, 0).unwrap();
+        reader
+    }
+
+    fn read_all(reader: &Reader) -> Tables {
+        let mut unreadable = Vec::new();
+        let tables = read(reader, &mut unreadable);
+        assert_eq!(unreadable, []);
+        tables
+    }
+
+    const TWO: &[&str] = &["--new=1:2048:+10M", "--new=2:40M:+20M"];
+
+    #[test]
+    fn both_copies_of_a_table_claim_its_partitions() {
+        let reader = disk(DISK_BYTES, TWO);
+        let tables = read_all(&reader);
+        let places: Vec<u64> = tables.copies.iter().map(|(at, _)| *at).collect();
+        assert_eq!(places, [512, DISK_BYTES - 512]);
+        assert_eq!(tables.primary(512), tables.copies[0].1.table());
+        assert!(tables.primary(512).is_some());
+        assert_eq!(tables.primary(4096), None);
+        let claims = tables.claims(DISK_BYTES, 512, tables.mbr.as_ref());
+        let shown: Vec<_> = claims
+            .iter()
+            .filter_map(|claim| claim.range)
+            .map(|range| (range.start / MIB, range.end() / MIB))
+            .collect();
+        assert_eq!(shown, [(1, 11), (40, 60), (1, 11), (40, 60)]);
+        for claim in claims {
+            assert!(!claim.is_beyond_end && !claim.is_guessed, "{claim:?}");
+            assert_eq!(claim.kind, TypeOf::Gpt(LINUX.into()));
+        }
+    }
+
+    #[test]
+    fn the_copy_of_a_disk_that_grew_is_found_where_the_first_one_says() {
+        let reader = disk(DISK_BYTES + 32 * MIB, TWO);
+        let tables = read_all(&reader);
+        let places: Vec<u64> = tables.copies.iter().map(|(at, _)| *at).collect();
+        assert_eq!(places, [512, DISK_BYTES - 512]);
+    }
+
+    #[test]
+    fn a_disk_that_is_smaller_than_its_table_has_claims_beyond_its_end() {
+        let reader = disk(50 * MIB, &["--new=1:2048:+10M", "--new=2:40M:+15M", "--new=3:56M:+2M"]);
+        let tables = read_all(&reader);
+        assert_eq!(tables.copies.len(), 1);
+        let claims = tables.claims(50 * MIB, 512, None);
+        let shown: Vec<_> = claims
+            .iter()
+            .map(|claim| (claim.range.map(|range| range.end() / MIB), claim.is_beyond_end))
+            .collect();
+        assert_eq!(shown, [(Some(11), false), (Some(50), true), (None, true)]);
+    }
+
+    #[test]
+    fn a_record_claims_in_the_disks_sectors_and_perhaps_in_others() {
+        // The second one fits only in sectors of 512, the third one frames others.
+        let entries = [(0x83, 256, 1024), (0x8e, 65_536, 4096), (0x0f, 4096, 64)];
+        let reader = with_record(disk(DISK_BYTES, &[]), &entries);
+        let tables = read_all(&reader);
+        let claims = tables.claims(DISK_BYTES, 512, tables.mbr.as_ref());
+        let shown: Vec<_> = claims
+            .iter()
+            .map(|claim| (&claim.kind, claim.range.unwrap(), claim.is_guessed))
+            .collect();
+        let range = |start, bytes| Range { start, bytes };
+        assert_eq!(
+            shown,
+            [
+                (&TypeOf::Mbr(0x83), range(256 * 512, 1024 * 512), false),
+                (&TypeOf::Mbr(0x8e), range(65_536 * 512, 4096 * 512), false),
+                (&TypeOf::Mbr(0x83), range(256 * 4096, 1024 * 4096), true),
+            ]
+        );
+        assert!(tables.claims(DISK_BYTES, 512, None).is_empty(), "a boot sector is no table");
+    }
+
+    #[test]
+    fn a_table_of_other_sectors_is_not_the_kernels() {
+        let table = Table { disk_guid: "d".into(), entries: Vec::new() };
+        let copy =
+            |sector_bytes| Copy::Valid { table: table.clone(), sector_bytes, other_sector: 1 };
+        let primary = |at, own| {
+            let tables = Tables { copies: vec![(at, copy(own))], ..Tables::default() };
+            tables.primary(512).is_some()
+        };
+        assert!(primary(512, 512));
+        assert!(!primary(512, 4096));
+        assert!(!primary(4096, 4096));
+        let damaged =
+            Tables { copies: vec![(512, Copy::Damaged { at: 512 })], ..Tables::default() };
+        assert_eq!(damaged.primary(512), None);
+    }
+
+    #[test]
+    fn what_of_a_claim_is_on_the_disk() {
+        for (first, sectors, range, is_beyond_end) in [
+            (10, 5, Some((10, 5)), false),
+            (90, 10, Some((90, 10)), false),
+            (90, 11, Some((90, 10)), true),
+            (99, 1, Some((99, 1)), false),
+            (100, 1, None, true),
+            (200, 10, None, true),
+            (10, 0, None, true),
+            (u64::MAX, 2, None, true),
+            (0, u64::MAX, Some((0, 100)), true),
+        ] {
+            let got = claim(100 * 512, 512, (first, sectors), TypeOf::Mbr(1));
+            let sectors = got.range.map(|range| (range.start / 512, range.bytes / 512));
+            assert_eq!((sectors, got.is_beyond_end), (range, is_beyond_end), "{first}");
+        }
+    }
+}
