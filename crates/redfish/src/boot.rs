@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::machine::http_boot_uri;
 use crate::profile::Quirk;
-use crate::{Bmc, Error, Machine};
+use crate::{Bmc, Error, Machine, links};
 
 /// Where a change of the override was taken, and in which form.
 struct Taken<'a> {
@@ -196,7 +196,7 @@ impl Bmc {
         wanted: &Value,
     ) -> Result<(), Error> {
         let manager = machine.manager_path.as_deref();
-        let path = format!("{}/Attributes", manager.ok_or(Error::Unsupported("a manager"))?);
+        let path = links::below(manager.ok_or(Error::Unsupported("a manager"))?, "Attributes");
         let is_so = |resource: &Value| {
             let wanted = wanted.as_object().into_iter().flatten();
             wanted.into_iter().all(|(name, value)| resource["Attributes"][name] == *value)

@@ -9,9 +9,9 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::answer::Answer;
 use crate::patience::Repeat;
-use crate::transport::Answer;
-use crate::{Bmc, Error};
+use crate::{Bmc, Error, links};
 
 impl Bmc {
     /// A PATCH on condition that the resource is as just read; Lenovo and AMI refuse one without
@@ -91,8 +91,9 @@ impl Bmc {
         if answer.status != reqwest::StatusCode::ACCEPTED {
             return Ok(());
         }
-        let link = answer.body["@odata.id"].as_str().map(str::to_owned).or(answer.location);
-        let Some(path) = link else { return Ok(()) };
+        let told = answer.body["@odata.id"].as_str();
+        let told = told.and_then(|link| links::path_at_home(&self.base, link));
+        let Some(path) = told.or(answer.location) else { return Ok(()) };
         let deadline = Instant::now() + budget;
         while Instant::now() < deadline {
             let (status, task) = match self.get(&path).await {

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
 
+use crate::answer::Answer;
 use crate::machine::link;
 use crate::patience::Repeat;
-use crate::transport::Answer;
 use crate::{Bmc, Error};
 
 /// Parts of a machine whose firmware is listed; a large server has some sixty.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
 //!
-//! - `transport`: TLS with a pin or a CA, sessions, bounded answers; `patience`: retries; `seen`: what
-//!   need not be read twice in a moment;
+//! - `transport`: requests; `tls`: a pin or a CA; `session`: logins; `links`: where a request may go; `answer`:
+//!   bounded bodies; `patience`: retries; `seen`: what need not be read twice in a moment;
 //! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
@@ -13,11 +13,13 @@
 //!
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
 
+mod answer;
 mod boot;
 mod converge;
 mod document;
 mod error;
 mod firmware;
+mod links;
 mod logs;
 mod machine;
 mod patience;
@@ -25,6 +27,7 @@ mod power;
 mod profile;
 mod secrets;
 mod seen;
+mod session;
 mod tls;
 mod transcript;
 mod transport;
@@ -32,6 +35,7 @@ mod virtual_media;
 
 pub use error::Error;
 pub use firmware::{Accepted, Firmware, Image};
+pub use links::is_same as is_same_link;
 pub use logs::{BootProgress, LogEntry};
 #[doc(hidden)]
 pub use machine::machine_of_answers;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::machine::link;
-use crate::{Bmc, Error, Machine};
+use crate::{Bmc, Error, Machine, links};
 
 /// Log services that are read: a system has an event log, a manager two or three.
 const SERVICES_MAX: usize = 8;
@@ -86,12 +86,16 @@ impl Bmc {
         let clock = manager["DateTime"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
         let ahead = clock.map_or(SignedDuration::ZERO, |clock| clock.duration_since(now));
         let since = Since(since.checked_add(ahead).ok());
-        let mut services = BTreeSet::new();
+        let mut services: Vec<String> = Vec::new();
         for owner in [system, manager] {
             let Some(path) = link(&owner["LogServices"]) else { continue };
             let body = self.get(&path).await?.body;
             let members = body["Members"].as_array().into_iter().flatten();
-            services.extend(members.filter_map(link).take(SERVICES_MAX));
+            for service in members.filter_map(link).take(SERVICES_MAX) {
+                if !services.iter().any(|known| links::is_same(known, &service)) {
+                    services.push(service);
+                }
+            }
         }
         let mut entries = Vec::new();
         for service in services.into_iter().take(SERVICES_MAX) {
@@ -113,7 +117,9 @@ impl Bmc {
         let mut next = link(&service_body["Entries"]);
         let (mut found, mut seen, mut links_left) = (Vec::new(), BTreeSet::new(), LINKS_MAX);
         for _page in 0..PAGES_MAX {
-            let Some(path) = next.filter(|path| seen.insert(path.clone())) else { break };
+            let Some(path) = next.filter(|path| seen.insert(links::key(path).to_owned())) else {
+                break;
+            };
             let body = self.get(&path).await?.body;
             let mut page = Vec::new();
             for member in body["Members"].as_array().into_iter().flatten() {
@@ -132,13 +138,15 @@ impl Bmc {
             let is_newest_first = created(page.first()) > created(page.last());
             let is_over = is_newest_first && page.last().is_some_and(|entry| !since.covers(entry));
             found.extend(page.into_iter().filter(|entry| since.covers(entry)));
-            next = if is_over {
-                None
-            } else {
-                body["Members@odata.nextLink"].as_str().map(str::to_owned)
-            };
+            next = if is_over { None } else { self.next_page(&path, &body) };
         }
         Ok(found)
+    }
+
+    /// Some BMCs write the next page with a host that only they know.
+    fn next_page(&self, page: &str, body: &Value) -> Option<String> {
+        let next = body["Members@odata.nextLink"].as_str()?;
+        links::path_at_home(&self.same_authority(page).ok()?, next)
     }
 
     fn entry(&self, log: &str, body: &Value) -> LogEntry {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::profile::{Profile, Quirk, STANDARD, detect};
 use crate::secrets::Secrets;
-use crate::{Bmc, Error};
+use crate::{Bmc, Error, links};
 
 /// Most members of a collection that are looked at.
 const MEMBERS_MAX: usize = 64;
@@ -190,8 +190,9 @@ fn texts(list: &Value) -> Vec<String> {
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// A link as the BMC writes it.
 pub(crate) fn link(value: &Value) -> Option<String> {
-    value["@odata.id"].as_str().map(|path| path.trim_end_matches('/').to_owned())
+    value["@odata.id"].as_str().filter(|path| !path.is_empty()).map(str::to_owned)
 }
 
 impl Machine {
@@ -365,14 +366,14 @@ impl Bmc {
         for Member { body: manager, .. } in self.members(&root["Managers"]).await? {
             let servers = manager["Links"]["ManagerForServers"].as_array();
             let is_ours = servers.map_or(is_only_one, |servers| {
-                servers.iter().filter_map(link).any(|server| server == system_path)
+                servers.iter().filter_map(link).any(|server| links::is_same(&server, system_path))
             });
             if is_ours {
                 slots.extend(self.slots(&manager["VirtualMedia"]).await?);
             }
         }
         let mut seen = BTreeSet::new();
-        slots.retain(|slot| seen.insert(slot.path.clone()));
+        slots.retain(|slot| seen.insert(links::key(&slot.path).to_owned()));
         Ok(slots)
     }
 
@@ -392,12 +393,12 @@ impl Bmc {
     async fn members(&self, collection: &Value) -> Result<Vec<Member>, Error> {
         let Some(path) = link(collection) else { return Ok(Vec::new()) };
         let body = self.get(&path).await?.body;
-        let links = body["Members"].as_array().cloned().unwrap_or_default();
         let mut seen = BTreeSet::new();
         let mut members = Vec::new();
         // The same link a thousand times is one member.
-        let links = links.iter().filter_map(link).filter(|path| seen.insert(path.clone()));
-        for path in links.take(MEMBERS_MAX) {
+        let paths = body["Members"].as_array().into_iter().flatten().filter_map(link);
+        let paths = paths.filter(|path| seen.insert(links::key(path).to_owned()));
+        for path in paths.take(MEMBERS_MAX) {
             let answer = self.get(&path).await?;
             members.push(Member { path, allow: answer.allow, body: answer.body });
         }
@@ -408,8 +409,7 @@ impl Bmc {
 /// Slots as the profile has them: in which order, and which of them can be used.
 fn suit(slots: &mut [Slot], profile: &'static Profile) {
     if profile.has(Quirk::BootsFromFirstSlot) {
-        slots
-            .sort_by_key(|slot| slot.path.rsplit('/').next().and_then(|id| id.parse::<u32>().ok()));
+        slots.sort_by_key(|slot| links::last_segment(&slot.path).parse::<u32>().ok());
     }
     let has_actions = slots.iter().any(|slot| slot.insert_path.is_some());
     let mut is_taken = false;

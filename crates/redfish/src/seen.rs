@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::transport::Answer;
+use crate::answer::Answer;
 use crate::{Bmc, Error};
 
 /// How long what was read may be taken as it was. Somebody else could change it in that time; so they could

@@ -1,33 +1,27 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Requests to one BMC: session, bounded answers, retries that honour Retry-After.
+//! Requests to one BMC: what is sent, how often, and what is kept of it. The login is in `session`, the body
+//! of an answer in `answer`, where a request may go in `links`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode, header};
-use serde_json::{Value, json};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
-use zeroize::Zeroizing;
 
+use crate::answer::{Answer, bounded, retry_after};
 use crate::error::foreign;
+use crate::links::{self, Redirect};
 use crate::patience::{Patience, Repeat};
 use crate::secrets::{Secret, Secrets};
 use crate::seen::Seen;
+use crate::session::{Auth, SESSIONS};
 use crate::tls::{self, Shown, Trust, hex};
 use crate::transcript::{Exchange, Transcript};
 use crate::{Error, Profile};
-
-/// A BMC's answers are small; a system resource of a large server has some 100 KiB.
-const BODY_BYTES_MAX: usize = 4 << 20;
-/// Fewest bytes a second of an answer; the slowest real BMC sends some KiB.
-const RATE_MIN: f64 = 256.0;
-/// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
-/// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
-const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 
 /// How a BMC is reached.
 #[derive(Debug, Clone)]
@@ -85,44 +79,23 @@ impl Default for Budgets {
 /// One BMC, logged in.
 pub struct Bmc {
     client: reqwest::Client,
-    base: Url,
-    auth: Mutex<Auth>,
+    pub(crate) base: Url,
+    pub(crate) auth: Mutex<Auth>,
     /// Where sessions are opened.
-    sessions: String,
-    username: String,
-    password: Secret,
+    pub(crate) sessions: String,
+    pub(crate) username: String,
+    pub(crate) password: Secret,
     shown: Shown,
     transcript: std::sync::Mutex<Transcript>,
     /// What is taken out of the BMC's words.
-    secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) seen: Seen,
     /// A change whose effect was not read back yet.
     unsettled: AtomicBool,
     /// The credentials were refused: they are not sent again.
-    refused: AtomicBool,
+    pub(crate) refused: AtomicBool,
     pub(crate) profile: Option<&'static Profile>,
     pub(crate) budgets: Budgets,
-}
-
-enum Auth {
-    Session {
-        token: Zeroizing<String>,
-        location: Option<String>,
-    },
-    Basic,
-    /// Before the login.
-    None,
-}
-
-/// An answer with a 2xx status.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub status: StatusCode,
-    pub location: Option<String>,
-    pub etag: Option<String>,
-    /// The methods that the resource takes, where the BMC says.
-    pub allow: Option<String>,
-    pub body: Arc<Value>,
 }
 
 impl Bmc {
@@ -159,64 +132,6 @@ impl Bmc {
             bmc.log_in().await?;
         }
         Ok(bmc)
-    }
-
-    async fn log_in(&self) -> Result<(), Error> {
-        *self.auth.lock().await = Auth::None;
-        let mut patience = Patience::new(Repeat::Freely, &self.budgets);
-        let auth = loop {
-            match self.log_in_once().await {
-                Ok(auth) => break auth,
-                Err(error) => patience.spend_on(error).await?,
-            }
-        };
-        *self.auth.lock().await = auth;
-        Ok(())
-    }
-
-    async fn log_in_once(&self) -> Result<Auth, Error> {
-        if self.is_refused() {
-            return Err(Error::Unauthorized);
-        }
-        let what = format!("POST {}", self.sessions);
-        let body = json!({"UserName": self.username, "Password": self.password.text()});
-        let request = self.request(Method::POST, &self.sessions).await?.json(&body);
-        let response = self.send(request, &what).await?;
-        let text = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        match response.status().as_u16() {
-            200..=299 => Ok(match text("x-auth-token") {
-                Some(token) => {
-                    self.secrets.add(&token);
-                    Auth::Session { token: token.into(), location: text("location") }
-                }
-                None => Auth::Basic,
-            }),
-            401 | 403 => {
-                self.refused.store(true, Ordering::SeqCst);
-                Err(Error::Unauthorized)
-            }
-            404 | 405 | 501 => Ok(Auth::Basic),
-            _ => Err(self.refused(&what, response).await),
-        }
-    }
-
-    /// Ends the session. A BMC has few of them; failing to end one is not worth an error. May be
-    /// called twice.
-    pub async fn close(&self) {
-        let auth = std::mem::replace(&mut *self.auth.lock().await, Auth::None);
-        let Auth::Session { token, location: Some(location) } = auth else { return };
-        let Ok(url) = self.same_authority(&location) else { return };
-        let ended = self
-            .client
-            .delete(url)
-            .header("x-auth-token", token.as_str())
-            .timeout(Duration::from_secs(10))
-            .send()
-            .await;
-        // The BMC drops an idle session by itself.
-        drop(ended);
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
@@ -276,18 +191,27 @@ impl Bmc {
         self.seen.forget();
         let result = async {
             let what = format!("POST {path}");
-            let request = self.request(Method::POST, path).await?.timeout(self.budgets.insert);
+            let url = self.same_authority(path)?;
             // With its length told: small web servers of BMCs take no chunked body.
-            let request = request
+            let request = self
+                .credentials()
+                .await?
+                .put(self.client.post(url.clone()))
+                .timeout(self.budgets.insert)
                 .header(header::CONTENT_TYPE, content_type)
                 .header(header::CONTENT_LENGTH, length)
                 .body(body);
             let response = self.send(request, &what).await?;
-            match response.status() {
-                StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
-                status if status.is_success() => answer(&what, response, self.budgets.grace).await,
-                _ => Err(self.refused(&what, response).await),
-            }
+            // What went out as a stream is gone.
+            let response = match links::redirect(&Method::POST, &url, &response) {
+                Redirect::None => response,
+                Redirect::To(_) => {
+                    let why = "a redirect, which an upload does not follow";
+                    return Err(self.redirected(&what, &response, why));
+                }
+                Redirect::Refused(why) => return Err(self.redirected(&what, &response, &why)),
+            };
+            self.judged(&what, response).await
         }
         .await;
         let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &*answer.body));
@@ -358,21 +282,30 @@ impl Bmc {
         let what = format!("{method} {path}");
         let budget = match method {
             Method::GET => self.budgets.read,
-            _ if path.ends_with("InsertMedia") => self.budgets.insert,
+            _ if links::key(path).ends_with("InsertMedia") => self.budgets.insert,
             _ => self.budgets.request,
         };
-        let mut request = self.request(method, path).await?.timeout(budget);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        if let Some(etag) = etag {
-            request = request.header(header::IF_MATCH, etag);
-        }
-        let response = self.send(request, &what).await?;
+        let credentials = self.credentials().await?;
+        let url = self.same_authority(path)?;
+        let finish = |mut request: RequestBuilder| {
+            request = credentials.put(request);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(etag) = etag {
+                request = request.header(header::IF_MATCH, etag);
+            }
+            request
+        };
+        let response = self.travel(&what, method, url, budget, finish).await?;
+        self.judged(&what, response).await
+    }
+
+    async fn judged(&self, what: &str, response: Response) -> Result<Answer, Error> {
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
-            status if status.is_success() => answer(&what, response, self.budgets.grace).await,
-            _ => Err(self.refused(&what, response).await),
+            status if status.is_success() => self.answer(what, response).await,
+            _ => Err(self.refused(what, response).await),
         }
     }
 
@@ -384,30 +317,47 @@ impl Bmc {
         Error::Unauthorized
     }
 
-    async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
-        let url = self.same_authority(path)?;
-        let request = self.client.request(method, url).timeout(self.budgets.request);
-        Ok(match &*self.auth.lock().await {
-            Auth::Session { token, .. } => request.header("x-auth-token", token.as_str()),
-            Auth::Basic if self.is_refused() => return Err(Error::Unauthorized),
-            Auth::Basic => request.basic_auth(&self.username, Some(self.password.text())),
-            Auth::None => request,
-        })
+    /// A request, and after it where the BMC redirects it to, within its own authority.
+    pub(crate) async fn travel(
+        &self,
+        what: &str,
+        method: Method,
+        mut url: Url,
+        budget: Duration,
+        finish: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let deadline = Instant::now() + budget;
+        let mut redirects = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let request = finish(self.client.request(method.clone(), url.clone())).timeout(left);
+            let response = self.send(request, what).await?;
+            let refused = match links::redirect(&method, &url, &response) {
+                Redirect::None => return Ok(response),
+                Redirect::To(next) if redirects < links::REDIRECTS_MAX => {
+                    (url, redirects) = (next, redirects + 1);
+                    continue;
+                }
+                Redirect::To(_) => format!("more than {} redirects", links::REDIRECTS_MAX),
+                Redirect::Refused(why) => why,
+            };
+            return Err(self.redirected(what, &response, &refused));
+        }
+    }
+
+    fn redirected(&self, what: &str, response: &Response, why: &str) -> Error {
+        let (status, detail) = (response.status().as_u16(), self.foreign(why));
+        Error::Status { what: what.into(), status, detail, retry_after: None }
     }
 
     /// A link as a URL: never to another host, whatever the BMC says.
-    fn same_authority(&self, link: &str) -> Result<Url, Error> {
-        let bad =
-            |why: &str| Error::BadAnswer { what: "a link of the BMC".into(), why: why.into() };
-        let url = self.base.join(link).map_err(|_| bad("it is not a URL"))?;
-        let same = url.scheme() == self.base.scheme()
-            && url.host() == self.base.host()
-            && url.port_or_known_default() == self.base.port_or_known_default();
-        if same { Ok(url) } else { Err(bad("it leads to another host; it is not followed")) }
+    pub(crate) fn same_authority(&self, link: &str) -> Result<Url, Error> {
+        links::within(&self.base, link)
+            .map_err(|why| Error::BadAnswer { what: "a link of the BMC".into(), why: why.into() })
     }
 
     /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
-    async fn refused(&self, what: &str, response: Response) -> Error {
+    pub(crate) async fn refused(&self, what: &str, response: Response) -> Error {
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
         let body: Value = match bounded(what, response, self.budgets.grace).await {
@@ -439,49 +389,5 @@ impl Bmc {
                 _ => Error::Unreachable { what: what.into(), source: source.without_url() },
             }
         })
-    }
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    // The date form needs a calendar; the normal pause serves for it.
-    let secs: u64 = value.trim().parse().ok()?;
-    Some(Duration::from_secs(secs).min(RETRY_AFTER_MAX))
-}
-
-async fn answer(what: &str, response: Response, grace: Duration) -> Result<Answer, Error> {
-    let text = |name| {
-        let value = response.headers().get(name)?;
-        value.to_str().ok().map(str::to_owned)
-    };
-    let status = response.status();
-    let [location, etag, allow] = [header::LOCATION, header::ETAG, header::ALLOW].map(text);
-    let bytes = bounded(what, response, grace).await?;
-    let body = match bytes.trim_ascii() {
-        [] => Value::Null,
-        json => crate::document::parse(json)
-            .map_err(|why| Error::BadAnswer { what: what.into(), why })?,
-    };
-    Ok(Answer { status, location, etag, allow, body: body.into() })
-}
-
-async fn bounded(what: &str, mut response: Response, grace: Duration) -> Result<Vec<u8>, Error> {
-    let bad = |why: String| Error::BadAnswer { what: what.into(), why };
-    let mut bytes = Vec::new();
-    let begun = Instant::now();
-    loop {
-        let chunk = response.chunk().await.map_err(|source| Error::Unreachable {
-            what: what.into(),
-            source: source.without_url(),
-        })?;
-        let Some(chunk) = chunk else { return Ok(bytes) };
-        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(bad(format!("the answer is larger than {BODY_BYTES_MAX} bytes")));
-        }
-        bytes.extend_from_slice(&chunk);
-        let elapsed = begun.elapsed();
-        if elapsed > grace && (bytes.len() as f64) < elapsed.as_secs_f64() * RATE_MIN {
-            return Err(bad(format!("the answer comes with less than {RATE_MIN} bytes a second")));
-        }
     }
 }

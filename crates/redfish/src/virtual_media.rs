@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::answer::Answer;
 use crate::machine::slot_of;
 use crate::patience::Repeat;
 use crate::profile::Quirk;
-use crate::transport::Answer;
 use crate::{Bmc, Error, Slot};
 
 /// How often an insert that is called a bad request is repeated: some BMCs say so while they work on

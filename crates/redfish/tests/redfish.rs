@@ -5,9 +5,11 @@
 mod firmware;
 mod hostile;
 mod http_boot;
+mod links;
 mod logs;
 mod played;
 mod profiles;
+mod sessions;
 mod writes;
 
 use std::time::{Duration, Instant};

@@ -167,7 +167,9 @@ fn is_installed(
     targets: &[String],
     wanted: Option<&str>,
 ) -> bool {
-    let is_target = |item: &&redfish::Firmware| targets.contains(&item.path);
+    let is_target = |item: &&redfish::Firmware| {
+        targets.iter().any(|target| redfish::is_same_link(target, &item.path))
+    };
     let is_any_listed = now.iter().any(|item| is_target(&item));
     // While it restarts, a BMC may list an item without its version.
     let mut listed = now
@@ -175,7 +177,10 @@ fn is_installed(
         .filter(|item| !is_any_listed || is_target(item))
         .filter(|item| !item.version.is_empty());
     let is_new = |item: &redfish::Firmware| {
-        !before.iter().any(|old| old.path == item.path && old.version == item.version)
+        let is_same = |old: &api::servers::Firmware| {
+            redfish::is_same_link(&old.path, &item.path) && old.version == item.version
+        };
+        !before.iter().any(is_same)
     };
     match wanted {
         Some(version) if is_any_listed => {

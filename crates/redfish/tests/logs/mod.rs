@@ -69,7 +69,7 @@ async fn a_log_without_end_is_read_in_bounds() {
                 200,
                 json!({
                     "Members": vec![entry("not a time", "x"); 100],
-                    "Members@odata.nextLink": format!("{LOGS}/Sel/Entries?page={nth}")
+                    "Members@odata.nextLink": format!("https://bmc-42.example{LOGS}/Sel/Entries?page={nth}")
                 }),
             ),
         })

@@ -21,6 +21,8 @@ use url::Url;
 pub struct Seen {
     pub method: String,
     pub path: String,
+    /// Likewise, with the slash at its end.
+    pub written: String,
     pub token: Option<String>,
     /// `user:password` of Basic.
     pub basic: Option<String>,
@@ -90,6 +92,8 @@ pub struct Machine {
     pub keeps_legacy: bool,
     /// Shows each override as one that stays.
     pub shows_continuous: bool,
+    /// What is answered to a path without a slash at its end, where all links have one.
+    pub without_slash: Option<u16>,
     /// What a resource says besides, by its path.
     pub said: BTreeMap<&'static str, Value>,
     /// The BMC's own attributes, and the settings of the next boot.
@@ -149,6 +153,7 @@ impl Bmc {
                 resets: Vec::new(),
                 keeps_legacy: false,
                 shows_continuous: false,
+                without_slash: None,
                 said: BTreeMap::new(),
                 attributes: json!({}),
                 future_boot: json!({}),
@@ -188,6 +193,7 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     let seen = Seen {
         method: parts.method.to_string(),
         path: parts.uri.path().trim_end_matches('/').to_owned(),
+        written: parts.uri.path().to_owned(),
         token: text(&parts.headers, "x-auth-token"),
         basic,
         if_match: text(&parts.headers, "if-match"),
@@ -208,6 +214,38 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
 }
 
 fn behave(bmc: &Bmc, seen: &Seen) -> Reply {
+    let Some(status) = bmc.state().without_slash else { return behave_plainly(bmc, seen) };
+    if !seen.written.ends_with('/') {
+        return reply(status, json!({})).header("location", &format!("{}/", seen.written));
+    }
+    let mut usual = behave_plainly(bmc, seen);
+    add_slashes(&mut usual.body);
+    for (name, value) in &mut usual.headers {
+        if *name == "location" {
+            value.push('/');
+        }
+    }
+    usual
+}
+
+fn add_slashes(body: &mut Value) {
+    match body {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(link) if matches!(name.as_str(), "@odata.id" | "target") => {
+                        link.push('/');
+                    }
+                    value => add_slashes(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(add_slashes),
+        _ => {}
+    }
+}
+
+fn behave_plainly(bmc: &Bmc, seen: &Seen) -> Reply {
     let mut machine = bmc.machine.lock().unwrap();
     let is_open = seen.path == "/redfish/v1" || seen.path.ends_with("/Sessions");
     if !is_open && seen.token.is_none() && seen.basic.is_none() {

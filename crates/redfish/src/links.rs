@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Links of a BMC: how they become URLs, when two of them are one resource, and where a redirect leads.
+//! A link is used as the BMC wrote it, with its final slash; credentials go to the BMC's own authority only.
+
+use reqwest::{Method, Response, header};
+use url::Url;
+
+/// Most redirects of one request. BMCs add a slash or a version, which are two; more is a loop.
+pub(crate) const REDIRECTS_MAX: usize = 5;
+
+/// What a link names, for comparisons: without scheme and authority, which only some BMCs write, and
+/// without the slash at its end, which a BMC may write in one place and leave out in another.
+pub(crate) fn key(link: &str) -> &str {
+    let path = match link.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("", |start| &rest[start..]),
+        None => link,
+    };
+    path.trim_end_matches('/')
+}
+
+/// Whether both links lead to the same resource.
+pub fn is_same(one: &str, other: &str) -> bool {
+    key(one) == key(other)
+}
+
+/// The last segment of a link's path.
+pub(crate) fn last_segment(link: &str) -> &str {
+    key(link).rsplit('/').next().unwrap_or_default()
+}
+
+/// A path below a link.
+pub(crate) fn below(link: &str, name: &str) -> String {
+    format!("{}/{name}", link.trim_end_matches('/'))
+}
+
+/// Whether a URL is of the same scheme, host and port.
+fn is_same_authority(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+/// A link of a resource as a URL; one that leads to another host is refused, in words.
+pub(crate) fn within(base: &Url, link: &str) -> Result<Url, &'static str> {
+    let url = base.join(link).map_err(|_| "it is not a URL")?;
+    match is_same_authority(&url, base) {
+        true => Ok(url),
+        false => Err("it leads to another host; it is not followed"),
+    }
+}
+
+/// A link that the BMC made for the answer to this request, at the host that was asked. Some BMCs name
+/// themselves by a name or an address that holds in their own network only (stmcginnis/gofish#77).
+pub(crate) fn at_home(asked: &Url, link: &str) -> Option<Url> {
+    // By RFC 3986 this would be below the path that was asked, where no resource is.
+    let is_rootless = link.starts_with("redfish/");
+    let named = match is_rootless {
+        true => asked.join(&format!("/{link}")),
+        false => asked.join(link.trim()),
+    };
+    let named = named.ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let mut url = asked.clone();
+    url.set_path(named.path());
+    url.set_query(named.query());
+    url.set_fragment(None);
+    Some(url)
+}
+
+/// The link of [`at_home`] as a path.
+pub(crate) fn path_at_home(asked: &Url, link: &str) -> Option<String> {
+    let url = at_home(asked, link)?;
+    Some(match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    })
+}
+
+/// What an answer says of where the request should go instead.
+pub(crate) enum Redirect {
+    /// The answer is no redirect.
+    None,
+    To(Url),
+    /// In words: why it is not followed.
+    Refused(String),
+}
+
+/// Where a request that was sent to `asked` goes next. Changes are sent again only where the status says
+/// that method and body stay (RFC 9110, 15.4); the client would change a resource that nobody named else.
+pub(crate) fn redirect(method: &Method, asked: &Url, response: &Response) -> Redirect {
+    let status = response.status().as_u16();
+    let is_followed = match status {
+        301..=303 => *method == Method::GET,
+        307 | 308 => true,
+        _ => return Redirect::None,
+    };
+    let location = response.headers().get(header::LOCATION);
+    let Some(location) = location.and_then(|value| value.to_str().ok()) else {
+        return Redirect::Refused("a redirect that does not say where to".into());
+    };
+    let Ok(url) = asked.join(location.trim()) else {
+        return Redirect::Refused(format!("a redirect to {location:?}, which is not a URL"));
+    };
+    let to = shown(&url);
+    if !is_same_authority(&url, asked) {
+        let why = match (asked.scheme(), url.scheme()) {
+            ("https", "http") => "it is not protected by TLS",
+            _ => "it is another host",
+        };
+        return Redirect::Refused(format!("a redirect to {to}, which is not followed: {why}"));
+    }
+    if !is_followed {
+        let why = format!("a {method} is sent again only after 307 and 308");
+        return Redirect::Refused(format!("a redirect to {to}, which is not followed: {why}"));
+    }
+    Redirect::To(url)
+}
+
+/// Without a login that may be in it.
+fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    // A URL that cannot have a login has none.
+    if shown.set_username("").is_ok() {
+        let _none = shown.set_password(None);
+    }
+    shown.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_the_same_however_it_is_linked() {
+        let one = "/redfish/v1/Systems/1";
+        for (link, is_so) in [
+            ("/redfish/v1/Systems/1", true),
+            ("/redfish/v1/Systems/1/", true),
+            ("https://bmc/redfish/v1/Systems/1/", true),
+            ("https://192.0.2.1:8443/redfish/v1/Systems/1", true),
+            ("/redfish/v1/Systems/10", false),
+            ("/redfish/v1/Systems", false),
+            ("https://bmc", false),
+            ("", false),
+        ] {
+            assert_eq!(is_same(one, link), is_so, "{link}");
+        }
+        assert_eq!(last_segment("/redfish/v1/Systems/1/"), "1");
+        assert_eq!(
+            below("/redfish/v1/Managers/1/", "Attributes"),
+            below("/redfish/v1/Managers/1", "Attributes")
+        );
+    }
+
+    #[test]
+    fn a_link_of_another_name_is_followed_at_the_host_that_was_asked() {
+        let asked = Url::parse("https://192.0.2.1:444/redfish/v1/SessionService/Sessions").unwrap();
+        for (link, expected) in [
+            ("https://bmc-42.example/redfish/v1/S/1", Some("/redfish/v1/S/1")),
+            ("http://bmc-42.example:80/redfish/v1/S/1/", Some("/redfish/v1/S/1/")),
+            ("//bmc-42.example/redfish/v1/S/1?a=b#c", Some("/redfish/v1/S/1?a=b")),
+            ("/redfish/v1/S/1", Some("/redfish/v1/S/1")),
+            ("redfish/v1/S/1", Some("/redfish/v1/S/1")),
+            ("Sessions/1", Some("/redfish/v1/SessionService/Sessions/1")),
+            ("file:///etc/passwd", None),
+            ("mailto:root", None),
+            ("https://", None),
+        ] {
+            assert_eq!(path_at_home(&asked, link).as_deref(), expected, "{link}");
+            if let Some(url) = at_home(&asked, link) {
+                assert_eq!(url.authority(), "192.0.2.1:444", "{link}");
+            }
+        }
+    }
+}
