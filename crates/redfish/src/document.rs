@@ -9,16 +9,38 @@ const DEPTH_MAX: usize = 64;
 /// Members and elements of one answer together. A system of a large server has some thousands.
 const VALUES_MAX: usize = 100_000;
 
-/// The document, or in words what is wrong with it.
-pub(crate) fn parse(json: &[u8]) -> Result<Value, String> {
+/// Why there is no document, in words.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// Larger than any resource is.
+    Bomb(String),
+    NotJson(String),
+}
+
+/// A body without what some BMCs put around it: a byte order mark, white space, the NUL of a C string.
+pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
+    let is_padding = |byte: &u8| *byte == 0 || byte.is_ascii_whitespace();
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let start = bytes.iter().position(|byte| !is_padding(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|byte| !is_padding(byte)).map_or(start, |last| last + 1);
+    &bytes[start..end]
+}
+
+/// The document. Bytes that are no UTF-8 become U+FFFD: one of a person's texts in another encoding must
+/// not hide the whole resource (DMTF/libredfish#108).
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
+    let json = trimmed(bytes);
     let (depth, values) = measure(json);
     if depth > DEPTH_MAX {
-        return Err(format!("the answer nests deeper than {DEPTH_MAX} levels"));
+        let why = format!("the answer nests deeper than {DEPTH_MAX} levels");
+        return Err(Unusable::Bomb(why));
     }
     if values > VALUES_MAX {
-        return Err(format!("the answer has more than {VALUES_MAX} values"));
+        return Err(Unusable::Bomb(format!("the answer has more than {VALUES_MAX} values")));
     }
-    serde_json::from_slice(json).map_err(|error| format!("the answer is not JSON: {error}"))
+    // No byte of a sequence that is no UTF-8 is a bracket, a comma or a quote: the measure holds.
+    serde_json::from_str(&String::from_utf8_lossy(json))
+        .map_err(|error| Unusable::NotJson(format!("the answer is not JSON: {error}")))
 }
 
 /// Depth and an upper bound of the number of values, by brackets and commas outside of strings: a
@@ -78,7 +100,8 @@ mod tests {
             (format!("[{}0]", "0,".repeat(VALUES_MAX)), "more than"),
             ("[\"".into(), "not JSON"),
         ] {
-            let error = parse(bomb.as_bytes()).unwrap_err();
+            let (Unusable::Bomb(error) | Unusable::NotJson(error)) =
+                parse(bomb.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
         let strings = format!("[\"{}\"]", "[{,\\\"".repeat(VALUES_MAX));

@@ -212,7 +212,7 @@ impl Machine {
 /// `None` where one is refused. For the fuzz target.
 #[doc(hidden)]
 pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
-    let parsed: Result<Vec<Value>, String> =
+    let parsed: Result<Vec<Value>, _> =
         answers.iter().map(|bytes| crate::document::parse(bytes)).collect();
     let parsed = parsed.ok()?;
     let [root, manager, system, slots @ ..] = parsed.as_slice() else { return None };

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::answer::Body;
 use crate::patience::{Patience, Repeat};
 use crate::{Bmc, Error, links};
 
@@ -100,7 +101,7 @@ impl Bmc {
         };
         let (token, location) = (text("x-auth-token"), text(header::LOCATION.as_str()));
         // The body only helps to find the session again; a login is not lost by it.
-        let body = self.body_of(what, response).await.unwrap_or_default();
+        let body = self.body_of(what, response).await.map(Body::json).unwrap_or_default();
         let places = places(&asked, location.as_deref(), &body);
         match token {
             Some(token) => {

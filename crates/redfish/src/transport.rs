@@ -211,7 +211,7 @@ impl Bmc {
                 }
                 Redirect::Refused(why) => return Err(self.redirected(&what, &response, &why)),
             };
-            self.judged(&what, response).await
+            self.judged(&Method::POST, &what, response).await
         }
         .await;
         let seen = result.as_ref().map(|answer| (answer.status.as_u16(), &*answer.body));
@@ -297,14 +297,19 @@ impl Bmc {
             }
             request
         };
-        let response = self.travel(&what, method, url, budget, finish).await?;
-        self.judged(&what, response).await
+        let response = self.travel(&what, method.clone(), url, budget, finish).await?;
+        self.judged(&method, &what, response).await
     }
 
-    async fn judged(&self, what: &str, response: Response) -> Result<Answer, Error> {
+    async fn judged(
+        &self,
+        method: &Method,
+        what: &str,
+        response: Response,
+    ) -> Result<Answer, Error> {
         match response.status() {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
-            status if status.is_success() => self.answer(what, response).await,
+            status if status.is_success() => self.answer(method, what, response).await,
             _ => Err(self.refused(what, response).await),
         }
     }

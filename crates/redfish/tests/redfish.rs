@@ -2,6 +2,7 @@
 //! The client over HTTPS, against a BMC that is played on the wire and misbehaves as told.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
+mod bodies;
 mod firmware;
 mod hostile;
 mod http_boot;

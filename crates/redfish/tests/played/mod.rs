@@ -38,10 +38,16 @@ pub struct Reply {
     headers: Vec<(&'static str, String)>,
     body: Value,
     drips: bool,
+    raw: Option<Vec<u8>>,
 }
 
 pub fn reply(status: u16, body: Value) -> Reply {
-    Reply { status, headers: Vec::new(), body, drips: false }
+    Reply { status, headers: Vec::new(), body, drips: false, raw: None }
+}
+
+/// These bytes as an answer.
+pub fn raw(status: u16, bytes: impl Into<Vec<u8>>) -> Reply {
+    Reply { raw: Some(bytes.into()), ..reply(status, Value::Null) }
 }
 
 /// An answer that comes byte by byte and never ends.
@@ -69,6 +75,9 @@ impl IntoResponse for Reply {
         let status = StatusCode::from_u16(self.status).unwrap();
         let mut response = match self.body {
             _ if self.drips => (status, drops()).into_response(),
+            _ if self.raw.is_some() => {
+                (status, Body::from(self.raw.unwrap_or_default())).into_response()
+            }
             Value::Null => status.into_response(),
             body => (status, axum::Json(body)).into_response(),
         };
