@@ -8,10 +8,11 @@ mod digest;
 mod manifest;
 mod name;
 mod reference;
+mod shape;
 
 pub use digest::{Digest, Hasher, InvalidDigest, Verifier};
 pub use manifest::{Descriptor, InvalidManifest, Manifest, ManifestKind, annotation, media_type};
-pub use name::{InvalidRepository, InvalidTag, Repository, Tag, TagOrDigest};
+pub use name::{InvalidRepository, InvalidTag, InvalidTagOrDigest, Repository, Tag, TagOrDigest};
 pub use reference::{InvalidReference, Reference, is_repository, is_tag};
 
 /// Largest manifest that is taken (distribution-spec: at least 4 MiB).

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Digest;
+use crate::shape::{Seen, top_level};
 
 /// Media types that Shoal writes or understands.
 pub mod media_type {
@@ -61,7 +61,7 @@ const FIELDS: [&str; 8] = [
     "annotations",
 ];
 
-/// What some content is, and how much.
+/// What some content is, and how much. `null` for an optional field is taken as its absence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -70,28 +70,29 @@ pub struct Descriptor {
     pub size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "annotations", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A manifest or an index; which one, its media type says.
+/// A manifest or an index; which one, its media type says. Go programs write an empty list or map that was
+/// never set as `null` (`encoding/json`), so `null` for an optional field is taken as its absence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     pub schema_version: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_absent")]
     pub media_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Descriptor>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_absent", skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Descriptor>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_absent", skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "annotations", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -103,21 +104,23 @@ impl Manifest {
     /// The manifest in `bytes`, which was sent as `content_type`.
     pub fn parse(bytes: &[u8], content_type: &str) -> Result<Manifest, InvalidManifest> {
         let invalid = |why: String| InvalidManifest(why);
-        let value: Value =
-            serde_json::from_slice(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
+        let fields = top_level(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
         // Go's parser takes `Layers` for `layers`: what we would not see, others would.
-        for key in value.as_object().into_iter().flat_map(|object| object.keys()) {
+        for (key, _) in &fields {
             let is_disguised =
                 |field: &&&str| field.eq_ignore_ascii_case(key) && **field != key.as_str();
             if let Some(field) = FIELDS.iter().find(is_disguised) {
                 return Err(invalid(format!("{key:?} is not how {field:?} is written")));
             }
         }
-        let has = |key: &str| value.get(key).is_some();
-        if has("manifests") && (has("layers") || has("config")) {
+        let seen = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, seen)| *seen);
+        let has = |name: &str| seen(name) == Some(Seen::Value);
+        let is_image = has("layers") || has("config");
+        if has("manifests") && is_image {
             return Err(invalid("a document is a manifest or an index, not both".into()));
         }
-        let is_index = has("manifests");
+        // An index without manifests may say so by `null`; an image may have that too.
+        let is_index = seen("manifests").is_some() && !is_image;
         // Read from the bytes again, not from the value: this refuses a field that comes twice.
         let mut manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|error| invalid(format!("not a manifest: {error}")))?;
@@ -167,6 +170,23 @@ impl Manifest {
     }
 }
 
+/// `null` as if the field were not there.
+fn null_as_absent<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Annotations without those whose value is `null`.
+fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let all: BTreeMap<String, Option<String>> = null_as_absent(deserializer)?;
+    Ok(all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +225,96 @@ mod tests {
             let parsed = Manifest::parse(document.as_bytes(), content_type);
             assert_eq!(parsed.is_ok(), is_valid, "{document} as {content_type}");
         }
+    }
+
+    #[test]
+    fn null_is_taken_as_absent_where_the_field_is_optional() {
+        let digest = Digest::of(b"");
+        let image = serde_json::json!({
+            "schemaVersion": 2,
+            "config": {"mediaType": "x/y", "digest": digest.as_str(), "size": 0},
+            "layers": [{"mediaType": "x/z", "digest": digest.as_str(), "size": 0}],
+        });
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [{"mediaType": "x/z", "digest": digest.as_str(), "size": 0}],
+        });
+        // Whether an image, an index and a descriptor of each may have `null` there.
+        for (place, of_image, of_index) in [
+            ("/schemaVersion", false, false),
+            ("/mediaType", true, true),
+            ("/artifactType", true, true),
+            ("/config", false, true),
+            ("/layers", true, true),
+            // An index that has no manifests; an image that is no index.
+            ("/manifests", true, true),
+            ("/subject", true, true),
+            ("/annotations", true, true),
+            ("/annotations/a", true, true),
+            ("/unknown", true, true),
+            ("/layers/0", false, true),
+            ("/layers/0/mediaType", false, true),
+            ("/layers/0/digest", false, true),
+            ("/layers/0/size", false, true),
+            ("/layers/0/annotations", true, true),
+            ("/layers/0/artifactType", true, true),
+            ("/layers/0/urls", true, true),
+            ("/layers/0/data", true, true),
+            ("/layers/0/platform", true, true),
+            ("/manifests/0", true, false),
+            ("/manifests/0/digest", true, false),
+            ("/manifests/0/annotations", true, true),
+            ("/manifests/0/artifactType", true, true),
+            ("/manifests/0/platform", true, true),
+            ("/config/annotations", true, true),
+            ("/config/digest", false, true),
+        ] {
+            for (base, content_type, is_valid) in
+                [(&image, media_type::MANIFEST, of_image), (&index, media_type::INDEX, of_index)]
+            {
+                let mut document = base.clone();
+                let (parent, name) = place.rsplit_once('/').unwrap();
+                if parent == "/annotations" {
+                    document["annotations"] = serde_json::json!({"b": "c"});
+                }
+                match document.pointer_mut(parent) {
+                    Some(serde_json::Value::Array(list)) => list[0] = serde_json::Value::Null,
+                    Some(parent) => parent[name] = serde_json::Value::Null,
+                    // A part that this kind of document does not have.
+                    None => continue,
+                }
+                let text = document.to_string();
+                let parsed = Manifest::parse(text.as_bytes(), content_type);
+                assert_eq!(parsed.is_ok(), is_valid, "{place} in {text}: {parsed:?}");
+            }
+        }
+        let empty = r#"{"schemaVersion":2,"manifests":null}"#;
+        let parsed = Manifest::parse(empty.as_bytes(), media_type::INDEX).unwrap();
+        assert_eq!((parsed.kind(), parsed.manifests.len()), (ManifestKind::Index, 0));
+        assert!(Manifest::parse(empty.as_bytes(), media_type::MANIFEST).is_err());
+        // Two kinds at once stay refused, whatever else is null.
+        let mut both = image.clone();
+        both["manifests"] = serde_json::json!([]);
+        assert!(Manifest::parse(both.to_string().as_bytes(), media_type::MANIFEST).is_err());
+        let twice = image.to_string().replace("\"layers\"", "\"layers\":null,\"layers\"");
+        assert!(Manifest::parse(twice.as_bytes(), media_type::MANIFEST).is_err());
+    }
+
+    #[test]
+    fn a_document_that_is_nested_too_deeply_is_refused_and_a_wide_one_is_read_at_once() {
+        let digest = Digest::of(b"");
+        let with = |extra: &str| {
+            format!(
+                r#"{{"schemaVersion":2,"config":{{"mediaType":"x/y","digest":"{digest}","size":0}},"extra":{extra}}}"#
+            )
+        };
+        for (depth, is_valid) in [(100, true), (200, false), (2 << 20, false)] {
+            let text = with(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+            let parsed = Manifest::parse(text.as_bytes(), media_type::MANIFEST);
+            assert_eq!(parsed.is_ok(), is_valid, "{depth} levels");
+        }
+        let wide = with(&format!("[{}[]]", "[[[]]],".repeat(600_000)));
+        assert!(Manifest::parse(wide.as_bytes(), media_type::MANIFEST).is_ok());
     }
 
     proptest::proptest! {

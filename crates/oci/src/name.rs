@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Digest, is_repository, is_tag};
+use crate::{Digest, InvalidDigest, is_repository, is_tag};
 
 /// The name of a repository, such as `os-images/debian`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,15 @@ pub struct InvalidRepository(String);
     "{0:?} is not a tag; write 1 to 128 letters, digits, _ . and -, beginning with none of . -"
 )]
 pub struct InvalidTag(String);
+
+/// Says which of the two the text was meant as: a digest has a colon, and a tag never has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTagOrDigest {
+    #[error(transparent)]
+    Tag(#[from] InvalidTag),
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+}
 
 /// What a manifest is asked for by. A tag has no colon, so that the two cannot be confused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +80,13 @@ impl FromStr for Tag {
 }
 
 impl FromStr for TagOrDigest {
-    type Err = InvalidTag;
+    type Err = InvalidTagOrDigest;
 
-    fn from_str(text: &str) -> Result<TagOrDigest, InvalidTag> {
-        match text.parse() {
-            Ok(digest) => Ok(TagOrDigest::Digest(digest)),
-            Err(_) => text.parse().map(TagOrDigest::Tag),
-        }
+    fn from_str(text: &str) -> Result<TagOrDigest, InvalidTagOrDigest> {
+        Ok(match text.contains(':') {
+            true => TagOrDigest::Digest(text.parse()?),
+            false => TagOrDigest::Tag(text.parse()?),
+        })
     }
 }
 
@@ -114,8 +123,19 @@ mod tests {
             TagOrDigest::Digest(digest.parse().unwrap())
         );
         assert_eq!("v1".parse::<TagOrDigest>().unwrap(), TagOrDigest::Tag("v1".parse().unwrap()));
-        for bad in ["", "sha256:totallywrong", ".x", "-x", "a/b", "..", &"a".repeat(129)] {
-            assert!(bad.parse::<TagOrDigest>().is_err(), "{bad:?}");
+        for (bad, meant) in [
+            ("", "not a tag"),
+            ("sha256:totallywrong", "not a digest"),
+            ("md5:00", "not a digest"),
+            (":", "not a digest"),
+            (".x", "not a tag"),
+            ("-x", "not a tag"),
+            ("a/b", "not a tag"),
+            ("..", "not a tag"),
+            (&"a".repeat(129), "not a tag"),
+        ] {
+            let error = bad.parse::<TagOrDigest>().unwrap_err().to_string();
+            assert!(error.contains(meant), "{bad:?}: {error}");
         }
     }
 }

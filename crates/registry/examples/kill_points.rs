@@ -135,7 +135,13 @@ fn perform(storage: &Storage, dir: &Path, step: &Step) -> Done {
             let manifest = Manifest::parse(&bytes, media_type)?;
             let new = NewManifest { digest: Digest::of(&bytes), bytes, manifest };
             let tag = tag.parse()?;
-            storage.put_manifest(&repository.parse()?, Some(&tag), &new, &Condition::None, 0)?;
+            storage.put_manifest(
+                &repository.parse()?,
+                std::slice::from_ref(&tag),
+                &new,
+                &Condition::None,
+                0,
+            )?;
         }
         Step::DeleteTag { repository, tag } => {
             delete(storage, repository, &TagOrDigest::Tag(tag.parse()?))?;

@@ -27,8 +27,8 @@ pub enum Error {
     UploadUnknown,
     #[error("another request is writing to this upload")]
     UploadBusy,
-    #[error("too many uploads are open; finish or cancel some")]
-    TooManyUploads,
+    #[error("{whose} has {open} open uploads and may have no more; finish or cancel some")]
+    TooManyUploads { whose: String, open: usize },
     #[error("the content is {found}, not {wanted}")]
     Digest { wanted: Digest, found: Digest },
     #[error("{0}")]
@@ -40,11 +40,17 @@ pub enum Error {
     ReferenceSize { digest: Digest, said: u64, found: u64 },
     #[error("{digest} is part of the manifest {by}; delete that first")]
     InUse { digest: Digest, by: String },
+    /// The bytes have a media type already: what a tag stands for must not change by a push elsewhere.
+    #[error("{digest} was pushed as {first}; it cannot be {wanted} too in the same repository")]
+    MediaType { digest: Digest, first: String, wanted: String },
     #[error("the tag {0} is immutable; push under another one")]
     Immutable(String),
+    /// A deletion that would take away an immutable tag.
+    #[error("{object} cannot be deleted: the tag {tag} is immutable; an admin can delete it")]
+    Kept { object: TagOrDigest, tag: String },
     /// `If-Match` or `If-None-Match` does not hold.
-    #[error("the tag {0} is not where the condition says")]
-    Precondition(String),
+    #[error("{0} is not as If-Match or If-None-Match demands")]
+    Precondition(TagOrDigest),
     #[error("the disk has no room for {0} more bytes")]
     Full(u64),
     #[error("a bundle is refused: {0}")]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
@@ -18,13 +19,15 @@ use crate::io::Io;
 use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
-use crate::storage::{Page, Storage};
+use crate::storage::{BEHIND_MAX, Page, Storage};
 
 /// Bodies that are received at once: each may hold two batches in memory.
 const RECEIVING_MAX: usize = 512;
 
 pub struct Registry {
     pub(crate) io: Io,
+    /// Whether somebody waits to bring `index.json` up to the tags.
+    is_following_tags: Arc<AtomicBool>,
     pub(crate) receiving: Semaphore,
     pub(crate) cache: ManifestCache,
     storage: Arc<Storage>,
@@ -39,6 +42,7 @@ impl Registry {
     pub fn open_with(dir: &Path, policy: Policy) -> Result<Registry, OpenError> {
         Ok(Registry {
             io: Io::start().map_err(OpenError::Directory)?,
+            is_following_tags: Arc::default(),
             receiving: Semaphore::new(RECEIVING_MAX),
             cache: ManifestCache::default(),
             storage: Arc::new(Storage::open(dir, policy)?),
@@ -84,6 +88,28 @@ impl Registry {
     /// How often the index was written; does not block.
     pub(crate) fn written(&self) -> u64 {
         self.storage.index.written()
+    }
+
+    /// After a change of tags: has `index.json` written soon, if it was not at once.
+    pub(crate) fn follow_tags(&self) {
+        let is_followed = || self.is_following_tags.swap(true, Ordering::SeqCst);
+        if !self.storage.is_layout_behind() || is_followed() {
+            return;
+        }
+        let (storage, io) = (Arc::downgrade(&self.storage), self.io.clone());
+        let is_following_tags = self.is_following_tags.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(BEHIND_MAX).await;
+            // First: a change that comes while it is written is followed by another.
+            is_following_tags.store(false, Ordering::SeqCst);
+            // A registry that was dropped in between has written it.
+            let Some(storage) = storage.upgrade() else { return };
+            match io.run(move || storage.catch_up_layout()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "registry: index.json is not written"),
+                Err(error) => tracing::warn!(%error, "registry: index.json is not written"),
+            }
+        });
     }
 
     /// Removes what nobody needs; `kept` are manifests that are needed without a tag.

@@ -128,13 +128,15 @@ impl From<Error> for Refusal {
             | Error::ManifestInvalid(_)
             | Error::ReferenceUnknown(..)
             | Error::ReferenceSize { .. }
+            | Error::MediaType { .. }
             | Error::Immutable(_)
+            | Error::Kept { .. }
             | Error::Precondition(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "bundle", "the bundle is refused")
             }
             Error::UploadUnknown
             | Error::UploadBusy
-            | Error::TooManyUploads
+            | Error::TooManyUploads { .. }
             | Error::Files(_)
             | Error::Index(_) => return anyhow::Error::from(error).into(),
         };

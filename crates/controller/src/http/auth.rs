@@ -183,6 +183,10 @@ fn answered(mut deed: Deed, answer: &Response) -> Deed {
     if let Some(made) = location.and_then(|location| location.to_str().ok()) {
         deed.target = bounded(made);
     }
+    // Of a push by digest: the tags that it moved, which its path does not have.
+    for tag in answer.headers().get_all("oci-tag").iter().filter_map(|tag| tag.to_str().ok()) {
+        deed.target = bounded(&format!("{} {tag}", deed.target));
+    }
     deed
 }
 

@@ -15,7 +15,7 @@ use super::{Imported, MAINTENANCE_ISO, MAINTENANCE_ISO_NAME, REPOSITORY};
 use crate::Error;
 use crate::storage::blobs::{add_blob, add_content};
 use crate::storage::manifests::{
-    Condition, NewManifest, add_manifest, check_parts, check_tag, set_tag,
+    Condition, NewManifest, add_manifest, check_parts, check_target, set_tag,
 };
 use crate::storage::{Storage, space::Reservation};
 
@@ -190,7 +190,8 @@ impl Storage {
         }
         if let Some(tag) = &entry.tag {
             let digest = &entry.descriptor.digest;
-            check_tag(index, repository, Some(tag), digest, &Condition::None, self)?;
+            let tags = std::slice::from_ref(tag);
+            check_target(index, repository, tags, digest, &Condition::None, self)?;
             set_tag(index, repository, tag, digest, now_ms)?;
         }
         Ok(())

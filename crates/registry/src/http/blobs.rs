@@ -33,7 +33,9 @@ pub async fn get(call: Call, repository: Repository, digest: Digest) -> Answer {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     set(&mut headers, header::CONTENT_TYPE, media_type::OCTET_STREAM);
-    let (status, start, end) = match wanted(range_header(&call, &digest), size) {
+    // Only GET has ranges (RFC 9110, section 14.2).
+    let range = range_header(&call, &digest).filter(|_| !call.is_head());
+    let (status, start, end) = match wanted(range, size) {
         Wanted::All => (StatusCode::OK, 0, size),
         Wanted::Part { start, end } => {
             let range = format!("bytes {start}-{}/{size}", end - 1);

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Manifests and indexes: by tag or by digest.
 
-use axum::body::{Body, Bytes, to_bytes};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
-use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, TagOrDigest, media_type};
+use futures_util::StreamExt;
+use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, Tag, TagOrDigest, media_type};
 
 use super::blobs::{created, etag, is_cached, tags_of};
 use super::refusal::{Code, Refusal, refuse};
@@ -19,6 +22,11 @@ const TYPES: [&str; 4] = [
     media_type::DOCKER_MANIFEST,
     media_type::DOCKER_INDEX,
 ];
+
+/// Tags of one push. The specification has registries take ten or more; release scripts push a handful.
+const TAGS_MAX: usize = 64;
+/// How long a manifest may take to come: at 4 MiB that is 70 KiB/s.
+const READ_MAX: Duration = Duration::from_secs(60);
 
 pub async fn get(call: Call, repository: Repository, reference: TagOrDigest) -> Answer {
     let (stored, bytes) = match call.access.artifact_in(&repository).cloned() {
@@ -92,20 +100,20 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     call.require_push(&repository)?;
     let content_type = content_type(&call)?;
     let condition = condition(&call)?;
-    let bytes = to_bytes(body, MANIFEST_BYTES_MAX).await.map_err(|_| {
-        let message = format!("a manifest has at most {MANIFEST_BYTES_MAX} bytes");
-        refuse(Code::ManifestTooLarge, message)
-    })?;
-    let new = parse(&content_type, &reference, bytes.into())?;
-    let (digest, subject) = (new.digest.clone(), new.manifest.subject.clone());
-    let name = repository.clone();
-    let tag = match &reference {
-        TagOrDigest::Tag(tag) => Some(tag.clone()),
-        TagOrDigest::Digest(_) => None,
-    };
-    call.registry
-        .run(move |storage| storage.put_manifest(&name, tag.as_ref(), &new, &condition, now_ms()))
-        .await?;
+    let (tags, asked) = tags(&call, &reference)?;
+    let bytes = read_body(body).await?;
+    let (name, place) = (repository.clone(), reference.clone());
+    // A document of 4 MiB takes its time to be read and hashed: not on the threads that serve others.
+    let put = call.registry.run(move |storage| {
+        let new = match parse(&content_type, &place, bytes) {
+            Ok(new) => new,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        storage.put_manifest(&name, &tags, &new, &condition, now_ms())?;
+        Ok(Ok((new.digest, new.manifest.subject)))
+    });
+    let (digest, subject) = put.await??;
+    call.registry.follow_tags();
     call.audit("push manifest", &repository, &format!("{reference} = {digest}"));
     let mut response = created(format!("/v2/{repository}/manifests/{reference}"), &digest);
     if let Some(subject) = subject
@@ -113,7 +121,57 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     {
         response.headers_mut().insert("oci-subject", value);
     }
+    for tag in asked {
+        call.audit("push manifest", &repository, &format!("{tag} = {digest}"));
+        if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+            response.headers_mut().append("oci-tag", value);
+        }
+    }
     Ok(response)
+}
+
+/// The tags of a push: all, and those of them that `?tag=` has (distribution-spec, Pushing Manifests with Tags).
+fn tags(call: &Call, reference: &TagOrDigest) -> Result<(Vec<Tag>, Vec<Tag>), Refusal> {
+    let texts = call.queries("tag");
+    if texts.len() > TAGS_MAX {
+        let message = format!("{} tags at once; {TAGS_MAX} are the most", texts.len());
+        return Err(refuse(Code::TooManyTags, message));
+    }
+    let mut asked: Vec<Tag> = Vec::new();
+    for text in texts {
+        let wrong = |error: oci::InvalidTag| refuse(Code::ManifestInvalid, error.to_string());
+        let tag = text.parse().map_err(wrong)?;
+        if !asked.contains(&tag) {
+            asked.push(tag);
+        }
+    }
+    let mut all = asked.clone();
+    match reference {
+        TagOrDigest::Tag(tag) if !all.contains(tag) => all.push(tag.clone()),
+        TagOrDigest::Tag(_) | TagOrDigest::Digest(_) => {}
+    }
+    Ok((all, asked))
+}
+
+async fn read_body(body: Body) -> Result<Vec<u8>, Refusal> {
+    let reading = async {
+        let (mut body, mut bytes) = (body.into_data_stream(), Vec::new());
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| {
+                refuse(Code::ManifestInvalid, format!("the body ended early: {error}"))
+            })?;
+            if bytes.len() + piece.len() > MANIFEST_BYTES_MAX {
+                let message = format!("a manifest has at most {MANIFEST_BYTES_MAX} bytes");
+                return Err(refuse(Code::ManifestTooLarge, message));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(READ_MAX, reading).await.map_err(|_| {
+        let message = format!("a manifest has to be there within {} s", READ_MAX.as_secs());
+        refuse(Code::TimedOut, message)
+    })?
 }
 
 pub async fn delete(call: Call, repository: Repository, reference: TagOrDigest) -> Answer {
@@ -121,6 +179,7 @@ pub async fn delete(call: Call, repository: Repository, reference: TagOrDigest) 
     let (name, wanted, is_admin) =
         (repository.clone(), reference.clone(), call.access.may_administer());
     call.registry.run(move |storage| storage.delete_manifest(&name, &wanted, is_admin)).await?;
+    call.registry.follow_tags();
     call.audit("delete manifest", &repository, &reference);
     Ok(StatusCode::ACCEPTED.into_response())
 }

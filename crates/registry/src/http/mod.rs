@@ -70,6 +70,11 @@ impl Call {
         query::value(self.parts.uri.query().unwrap_or_default(), name)
     }
 
+    /// Every value of a parameter that may come several times.
+    fn queries(&self, name: &str) -> Vec<String> {
+        query::values(self.parts.uri.query().unwrap_or_default(), name)
+    }
+
     fn require_push(&self, repository: &Repository) -> Result<(), Refusal> {
         if self.access.may_push(repository) { Ok(()) } else { Err(denied("push to", repository)) }
     }
@@ -100,7 +105,21 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Respo
     let call = Call { registry, access, parts };
     match path::parse(&path) {
         Ok(target) => answer(call, body, target).await.unwrap_or_else(Refusal::into_response),
-        Err(refusal) => refusal.into_response(),
+        Err(unfit) => match call.parts.method {
+            Method::GET | Method::HEAD | Method::DELETE => unfit.not_found().into_response(),
+            _ => unfit.refusal.into_response(),
+        },
+    }
+}
+
+/// What may be asked of a target, for the `Allow` of a 405 (RFC 9110, section 15.5.6).
+fn allowed(target: &Target) -> &'static str {
+    match target {
+        Target::Base | Target::Catalog | Target::Tags(_) | Target::Referrers(..) => "GET, HEAD",
+        Target::Blob(..) => "GET, HEAD, DELETE",
+        Target::Uploads(_) => "POST",
+        Target::Upload(..) => "GET, PATCH, PUT, DELETE",
+        Target::Manifest(..) => "GET, HEAD, PUT, DELETE",
     }
 }
 
@@ -108,6 +127,7 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Respo
 async fn answer(call: Call, body: Body, target: Target) -> Answer {
     let method = call.parts.method.clone();
     let reads = matches!(method, Method::GET | Method::HEAD);
+    let allow = allowed(&target);
     match (target, method) {
         (Target::Base, _) if reads => Ok(base()),
         (Target::Catalog, _) if reads => lists::catalog(call).await,
@@ -143,7 +163,10 @@ async fn answer(call: Call, body: Body, target: Target) -> Answer {
         (Target::Manifest(repository, reference), Method::DELETE) => {
             manifests::delete(call, repository, reference).await
         }
-        (_, method) => Err(refuse(Code::Unsupported, format!("{method} is not supported here"))),
+        (_, method) => {
+            let message = format!("{method} is not supported here; this takes {allow}");
+            Err(refuse(Code::Unsupported, message).with(header::ALLOW, allow))
+        }
     }
 }
 

@@ -19,8 +19,29 @@ pub enum Target {
     Manifest(Repository, TagOrDigest),
 }
 
-pub fn parse(path: &str) -> Result<Target, Refusal> {
-    let nothing = || refuse(Code::NameUnknown, "there is nothing at this path");
+/// A path that is no target.
+#[derive(Debug)]
+pub struct Unfit {
+    pub refusal: Refusal,
+    /// What a request that only looks something up is told: no repository, blob or manifest can have a name that
+    /// is invalid, so it is not found. Absent where the specification demands 400 for these too.
+    unknown: Option<Code>,
+}
+
+impl Unfit {
+    /// For a request that looks up or deletes.
+    pub fn not_found(self) -> Refusal {
+        let Unfit { mut refusal, unknown } = self;
+        refusal.code = unknown.unwrap_or(refusal.code);
+        refusal
+    }
+}
+
+pub fn parse(path: &str) -> Result<Target, Unfit> {
+    let nothing = || Unfit {
+        refusal: refuse(Code::NameUnknown, "there is nothing at this path"),
+        unknown: None,
+    };
     match path {
         "" | "/" => return Ok(Target::Base),
         "/_catalog" => return Ok(Target::Catalog),
@@ -39,19 +60,28 @@ pub fn parse(path: &str) -> Result<Target, Refusal> {
         if last.is_empty() {
             return Ok(Target::Uploads(name));
         }
-        let unknown = |_| refuse(Code::BlobUploadUnknown, "there is no such upload");
+        let unknown = |_| Unfit {
+            refusal: refuse(Code::BlobUploadUnknown, "there is no such upload"),
+            unknown: None,
+        };
         return last.parse().map(|id| Target::Upload(name, id)).map_err(unknown);
     }
     if let Some(name) = rest.strip_suffix("/blobs") {
-        return Ok(Target::Blob(repository(name)?, digest(&last)?));
+        return Ok(Target::Blob(repository(name)?, digest_of(&last, Some(Code::BlobUnknown))?));
     }
     if let Some(name) = rest.strip_suffix("/referrers") {
-        return Ok(Target::Referrers(repository(name)?, digest(&last)?));
+        // "a `<digest>` with an invalid syntax, a 400 Bad Request MUST be returned" (Listing Referrers).
+        return Ok(Target::Referrers(repository(name)?, digest_of(&last, None)?));
     }
     if let Some(name) = rest.strip_suffix("/manifests") {
         let name = repository(name)?;
-        let code = if last.contains(':') { Code::DigestInvalid } else { Code::ManifestInvalid };
-        let wrong = |error: oci::InvalidTag| refuse(code, error.to_string());
+        let wrong = |error: oci::InvalidTagOrDigest| {
+            let code = match error {
+                oci::InvalidTagOrDigest::Tag(_) => Code::ManifestInvalid,
+                oci::InvalidTagOrDigest::Digest(_) => Code::DigestInvalid,
+            };
+            Unfit { refusal: refuse(code, error.to_string()), unknown: Some(Code::ManifestUnknown) }
+        };
         return last.parse().map(|reference| Target::Manifest(name, reference)).map_err(wrong);
     }
     match (rest.strip_suffix("/tags"), last.as_str()) {
@@ -60,9 +90,15 @@ pub fn parse(path: &str) -> Result<Target, Refusal> {
     }
 }
 
-fn repository(text: &str) -> Result<Repository, Refusal> {
-    text.parse()
-        .map_err(|error: oci::InvalidRepository| refuse(Code::NameInvalid, error.to_string()))
+fn repository(text: &str) -> Result<Repository, Unfit> {
+    text.parse().map_err(|error: oci::InvalidRepository| Unfit {
+        refusal: refuse(Code::NameInvalid, error.to_string()),
+        unknown: Some(Code::NameUnknown),
+    })
+}
+
+fn digest_of(text: &str, unknown: Option<Code>) -> Result<Digest, Unfit> {
+    digest(text).map_err(|refusal| Unfit { refusal, unknown })
 }
 
 pub fn digest(text: &str) -> Result<Digest, Refusal> {
@@ -99,23 +135,28 @@ mod tests {
         ] {
             assert_eq!(parse(&path).ok(), Some(expected), "{path}");
         }
-        for (path, code) in [
-            ("/a", Code::NameUnknown),
-            ("/a/tags/lists", Code::NameUnknown),
-            ("/tags/list", Code::NameUnknown),
-            ("/A/tags/list", Code::NameInvalid),
-            ("/../tags/list", Code::NameInvalid),
-            ("/a/../../etc/passwd/tags/list", Code::NameInvalid),
-            ("/a%2f..%2fb/tags/list", Code::NameInvalid),
-            ("/a/blobs/sha256:../../x", Code::NameUnknown),
-            ("/a/blobs/sha256%3A..%2F..%2Fx", Code::DigestInvalid),
-            ("/a/blobs/uploads/../x", Code::NameUnknown),
-            ("/a/blobs/uploads/..%2Fx", Code::BlobUploadUnknown),
-            ("/a/manifests/sha256:totallywrong", Code::DigestInvalid),
-            ("/a/manifests/..", Code::ManifestInvalid),
-            ("/a/manifests/%00", Code::ManifestInvalid),
+        // What a request that writes is told, and one that looks up.
+        for (path, written, looked_up) in [
+            ("/a", Code::NameUnknown, Code::NameUnknown),
+            ("/a/tags/lists", Code::NameUnknown, Code::NameUnknown),
+            ("/tags/list", Code::NameUnknown, Code::NameUnknown),
+            ("/A/tags/list", Code::NameInvalid, Code::NameUnknown),
+            ("/../tags/list", Code::NameInvalid, Code::NameUnknown),
+            ("/a/../../etc/passwd/tags/list", Code::NameInvalid, Code::NameUnknown),
+            ("/a%2f..%2fb/tags/list", Code::NameInvalid, Code::NameUnknown),
+            ("/a/blobs/sha256:../../x", Code::NameUnknown, Code::NameUnknown),
+            ("/a/blobs/sha256%3A..%2F..%2Fx", Code::DigestInvalid, Code::BlobUnknown),
+            ("/a/blobs/md5:00", Code::DigestInvalid, Code::BlobUnknown),
+            ("/a/referrers/md5:00", Code::DigestInvalid, Code::DigestInvalid),
+            ("/a/blobs/uploads/../x", Code::NameUnknown, Code::NameUnknown),
+            ("/a/blobs/uploads/..%2Fx", Code::BlobUploadUnknown, Code::BlobUploadUnknown),
+            ("/a/manifests/sha256:totallywrong", Code::DigestInvalid, Code::ManifestUnknown),
+            ("/a/manifests/.INVALID_MANIFEST_NAME", Code::ManifestInvalid, Code::ManifestUnknown),
+            ("/a/manifests/..", Code::ManifestInvalid, Code::ManifestUnknown),
+            ("/a/manifests/%00", Code::ManifestInvalid, Code::ManifestUnknown),
         ] {
-            assert_eq!(parse(path).unwrap_err().code, code, "{path}");
+            assert_eq!(parse(path).unwrap_err().refusal.code, written, "{path}");
+            assert_eq!(parse(path).unwrap_err().not_found().code, looked_up, "{path}");
         }
     }
 

@@ -11,11 +11,19 @@ const PAGE_MAX: usize = 1000;
 
 /// A parameter's value. `+` stays what it is: media types contain it, and nothing here has spaces.
 pub fn value(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| match pair.split_once('=') {
+    decode(raw_values(query, name).next()?)
+}
+
+/// All values of a parameter. One that is not text becomes one that no name matches.
+pub fn values(query: &str, name: &str) -> Vec<String> {
+    raw_values(query, name).map(|text| decode(text).unwrap_or_else(|| text.to_owned())).collect()
+}
+
+fn raw_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    query.split('&').filter_map(move |pair| match pair.split_once('=') {
         Some((key, value)) => (key == name).then_some(value),
         None => (pair == name).then_some(""),
-    })?;
-    decode(value)
+    })
 }
 
 /// Text without its percent-escapes, if that is text.
@@ -86,5 +94,7 @@ mod tests {
         ] {
             assert_eq!(value(query, name).as_deref(), expected, "{name}");
         }
+        let tags = values("tag=a&tag=b%2Ec&x=y&tag=%zz&tag", "tag");
+        assert_eq!(tags, ["a", "b.c", "%zz", ""]);
     }
 }

@@ -39,6 +39,7 @@ pub enum Code {
     StorageFull,
     TimedOut,
     TooManyRequests,
+    TooManyTags,
     Unauthorized,
     Unsupported,
 }
@@ -69,6 +70,8 @@ impl Code {
             Code::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
             Code::TimedOut => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            // The specification's own status for more tags than a registry takes.
+            Code::TooManyTags => (StatusCode::URI_TOO_LONG, "TAG_INVALID"),
             Code::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         }
@@ -110,13 +113,18 @@ impl From<Error> for Refusal {
             Error::ManifestUnknown(..) => Code::ManifestUnknown,
             Error::UploadUnknown => Code::BlobUploadUnknown,
             Error::UploadBusy => Code::Conflict,
-            Error::TooManyUploads | Error::Maintained => Code::TooManyRequests,
+            Error::TooManyUploads { .. } => return busy(error.to_string(), UPLOADS_RETRY_SECS),
+            Error::Maintained => return busy(error.to_string(), MAINTENANCE_RETRY_SECS),
             Error::Digest { .. } => Code::DigestInvalid,
             Error::ManifestInvalid(_) | Error::Bundle(_) => Code::ManifestInvalid,
             Error::ReferenceUnknown(..) => Code::ManifestBlobUnknown,
             Error::ReferenceSize { .. } => Code::SizeInvalid,
-            Error::InUse { .. } => Code::InUse,
-            Error::Immutable(_) => Code::Denied,
+            Error::InUse { .. } => {
+                // A 405 names what is allowed now: the deletion is once the manifest is gone.
+                return refuse(Code::InUse, error.to_string()).with(header::ALLOW, "GET, HEAD");
+            }
+            Error::MediaType { .. } => Code::ManifestInvalid,
+            Error::Immutable(_) | Error::Kept { .. } => Code::Denied,
             Error::Precondition(_) => Code::PreconditionFailed,
             Error::Full(_) => Code::StorageFull,
             Error::Files(source) if is_full(source) => {
@@ -127,6 +135,16 @@ impl From<Error> for Refusal {
         };
         refuse(code, error.to_string())
     }
+}
+
+/// When a client may ask again that had too many uploads open: those under way may be done by then.
+const UPLOADS_RETRY_SECS: u64 = 60;
+/// A collection takes seconds, an export or import minutes.
+const MAINTENANCE_RETRY_SECS: u64 = 30;
+
+/// `429 Too Many Requests`, and when to ask again.
+pub fn busy(message: impl Into<String>, retry_secs: u64) -> Refusal {
+    refuse(Code::TooManyRequests, message).with(header::RETRY_AFTER, &retry_secs.to_string())
 }
 
 fn is_full(error: &std::io::Error) -> bool {

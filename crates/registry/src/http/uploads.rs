@@ -15,6 +15,7 @@ use super::refusal::{Code, Refusal, refuse};
 use super::{Answer, Call};
 use crate::now_ms;
 use crate::storage::Upload;
+use crate::storage::files::ALGORITHMS;
 
 /// `POST`: with `mount` a blob that is elsewhere, with `digest` the whole blob, else an upload to fill.
 pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
@@ -27,6 +28,7 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
         }
     }
     let digest = call.query("digest").map(|text| path::digest(&text)).transpose()?;
+    refuse_unknown_algorithm(&call)?;
     let declared = if digest.is_some() { declared_size(&call) } else { 0 };
     let name = repository.clone();
     let upload = call.registry.run(move |storage| storage.begin_upload(&name, declared)).await?;
@@ -48,6 +50,18 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
         }
     };
     finish(call, repository, upload, digest).await
+}
+
+/// The algorithm that the client will name its digest by: an upload that could not be finished is not begun.
+fn refuse_unknown_algorithm(call: &Call) -> Result<(), Refusal> {
+    match call.query("digest-algorithm") {
+        Some(name) if !ALGORITHMS.contains(&name.as_str()) => {
+            let known = ALGORITHMS.join(" or ");
+            let message = format!("digest-algorithm {name:?} is not supported; use {known}");
+            Err(refuse(Code::DigestInvalid, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub async fn status(call: Call, repository: Repository, id: Uuid) -> Answer {

@@ -27,34 +27,39 @@ pub struct NewManifest {
     pub manifest: Manifest,
 }
 
-/// Where a tag must point for a push to it (RFC 9110, If-Match and If-None-Match).
+/// Where each tag of a push must point, or without tags, whether the manifest must be there (RFC 9110, If-Match
+/// and If-None-Match).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     None,
-    /// The tag must point to one of these.
+    /// It must point to one of these.
     PointsTo(Vec<Digest>),
-    /// The tag must exist.
+    /// It must exist.
     Exists,
     Absent,
 }
+
+/// Longest media type (RFC 6838, section 4.2): lists of referrers repeat the artifact type.
+const MEDIA_TYPE_BYTES_MAX: usize = 255;
 
 /// Layers of these types may be elsewhere (image-spec, non-distributable layers; Docker's foreign
 /// layers).
 const ELSEWHERE: [&str; 2] = ["nondistributable", "foreign"];
 
 impl Storage {
-    /// Takes a manifest in, and moves the tag there if one is given.
+    /// Takes a manifest in, and moves these tags there: all of them or none.
     pub fn put_manifest(
         &self,
         repository: &Repository,
-        tag: Option<&Tag>,
+        tags: &[Tag],
         new: &NewManifest,
         condition: &Condition,
         now_ms: i64,
     ) -> Result<(), Error> {
         // Once before anything is written, for the answer; once in the transaction, for the truth.
         self.index.read(|index| {
-            check_tag(index, repository, tag, &new.digest, condition, self)?;
+            check_target(index, repository, tags, &new.digest, condition, self)?;
+            check_media_type(index, repository, new)?;
             check_parts(index, repository, &new.manifest)
         })?;
         let _lock = self.locks.lock(&new.digest);
@@ -65,19 +70,13 @@ impl Storage {
             self.files.adopt(&temporary, &new.digest)?;
         }
         self.index.write(|index| {
-            check_tag(index, repository, tag, &new.digest, condition, self)?;
+            check_target(index, repository, tags, &new.digest, condition, self)?;
             check_parts(index, repository, &new.manifest)?;
             add_content(index, &new.digest, new.bytes.len() as u64, now_ms)?;
             add_manifest(index, repository, new)?;
-            match tag {
-                Some(tag) => set_tag(index, repository, tag, &new.digest, now_ms),
-                None => Ok(()),
-            }
+            tags.iter().try_for_each(|tag| set_tag(index, repository, tag, &new.digest, now_ms))
         })?;
-        if tag.is_some() {
-            self.export_layout()?;
-        }
-        Ok(())
+        if tags.is_empty() { Ok(()) } else { self.tags_changed() }
     }
 
     /// What a tag or digest of a repository stands for.
@@ -112,19 +111,20 @@ impl Storage {
         may_break_immutability: bool,
     ) -> Result<(), Error> {
         let unknown = || Error::ManifestUnknown(repository.clone(), reference.clone());
+        let kept = |tag| Error::Kept { object: reference.clone(), tag };
         let is_kept = self.policy.is_immutable(repository) && !may_break_immutability;
         self.index.write(|index| {
             let deleted = match reference {
                 TagOrDigest::Tag(tag) => {
                     if is_kept {
-                        return Err(Error::Immutable(tag.to_string()));
+                        return Err(kept(tag.to_string()));
                     }
                     let sql = "DELETE FROM tags WHERE repository = ?1 AND tag = ?2";
                     index.execute(sql, params![repository.as_str(), tag.as_str()])?
                 }
                 TagOrDigest::Digest(digest) => {
                     if is_kept && let Some(tag) = a_tag_of(index, repository, digest)? {
-                        return Err(Error::Immutable(tag));
+                        return Err(kept(tag));
                     }
                     refuse_part(index, repository, digest, true)?;
                     remove_manifest(index, repository, digest)?
@@ -132,7 +132,7 @@ impl Storage {
             };
             if deleted == 0 { Err(unknown()) } else { Ok(()) }
         })?;
-        self.export_layout()
+        self.tags_changed()
     }
 
     /// A file of the right size that has its row: the content is there, so it need not be written.
@@ -214,32 +214,57 @@ fn check_size(repository: &Repository, part: &Descriptor, found: Option<u64>) ->
     }
 }
 
-pub fn check_tag(
+/// Whether the condition of a push holds, and no tag moves that must not.
+pub fn check_target(
     index: &Transaction,
     repository: &Repository,
-    tag: Option<&Tag>,
+    tags: &[Tag],
     digest: &Digest,
     condition: &Condition,
     storage: &Storage,
 ) -> Result<(), Error> {
-    let Some(tag) = tag else { return Ok(()) };
-    let sql = "SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2";
-    let key = params![repository.as_str(), tag.as_str()];
-    let now = index.query_row(sql, key, |row| digest_at(row, 0)).optional()?;
-    let holds = match condition {
+    let holds = |now: Option<&Digest>| match condition {
         Condition::None => true,
-        Condition::PointsTo(digests) => now.as_ref().is_some_and(|now| digests.contains(now)),
+        Condition::PointsTo(digests) => now.is_some_and(|now| digests.contains(now)),
         Condition::Exists => now.is_some(),
         Condition::Absent => now.is_none(),
     };
-    if !holds {
-        return Err(Error::Precondition(tag.to_string()));
+    if tags.is_empty() {
+        let reference = TagOrDigest::Digest(digest.clone());
+        let now = find(index, repository, &reference)?.map(|(stored, _)| stored.digest);
+        return if holds(now.as_ref()) { Ok(()) } else { Err(Error::Precondition(reference)) };
     }
-    let moves = now.is_some_and(|now| now != *digest);
-    if moves && storage.policy.is_immutable(repository) {
-        return Err(Error::Immutable(tag.to_string()));
+    for tag in tags {
+        let sql = "SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2";
+        let key = params![repository.as_str(), tag.as_str()];
+        let now = index.query_row(sql, key, |row| digest_at(row, 0)).optional()?;
+        if !holds(now.as_ref()) {
+            return Err(Error::Precondition(TagOrDigest::Tag(tag.clone())));
+        }
+        let moves = now.is_some_and(|now| now != *digest);
+        if moves && storage.policy.is_immutable(repository) {
+            return Err(Error::Immutable(tag.to_string()));
+        }
     }
     Ok(())
+}
+
+/// A digest keeps the media type of its first push into a repository: a tag that stands for it, even one that is
+/// immutable, would else be served as something else after a push of the same bytes. It can only differ for a
+/// document without a `mediaType` of its own.
+fn check_media_type(
+    index: &Transaction,
+    repository: &Repository,
+    new: &NewManifest,
+) -> Result<(), Error> {
+    let reference = TagOrDigest::Digest(new.digest.clone());
+    let wanted = &new.manifest.media_type;
+    match find(index, repository, &reference)? {
+        Some((Stored { digest, media_type: first, .. }, _)) if first != *wanted => {
+            Err(Error::MediaType { digest, first, wanted: wanted.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Enters a manifest whose parts are there; they are in use from now on.
@@ -248,16 +273,21 @@ pub fn add_manifest(
     repository: &Repository,
     new: &NewManifest,
 ) -> Result<(), Error> {
+    check_media_type(index, repository, new)?;
     let manifest = &new.manifest;
     let artifact_type = match manifest.kind() {
         ManifestKind::Image => manifest.artifact_type(),
         ManifestKind::Index => manifest.artifact_type.as_deref(),
     };
+    if artifact_type.is_some_and(|text| text.len() > MEDIA_TYPE_BYTES_MAX) {
+        let message = format!("its artifact type is longer than {MEDIA_TYPE_BYTES_MAX} bytes");
+        return Err(Error::ManifestInvalid(message));
+    }
     let annotations = serde_json::to_string(&manifest.annotations)
         .map_err(|error| Error::ManifestInvalid(error.to_string()))?;
     index.execute(
         "INSERT INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)
-         ON CONFLICT DO UPDATE SET media_type = ?3, unused_ms = NULL",
+         ON CONFLICT DO UPDATE SET unused_ms = NULL",
         params![
             repository.as_str(),
             new.digest.as_str(),

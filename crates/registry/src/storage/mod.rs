@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+pub(crate) use layout::BEHIND_MAX;
 pub use lists::Page;
 pub use manifests::{Condition, NewManifest, Stored};
 pub use uploads::Upload;

@@ -60,7 +60,7 @@ impl Storage {
         let path = self.files.upload(repository, id);
         let mut known = self.uploads.known();
         if known.len() >= OPEN_MAX {
-            return Err(Error::TooManyUploads);
+            return Err(Error::TooManyUploads { whose: "the registry".into(), open: known.len() });
         }
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         known.insert(id, State::Busy);

@@ -2,6 +2,7 @@
 //! The registry over HTTP: the real router, the real storage, a directory of its own.
 //!
 //! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
+//! - `field`: what clients in the field send, each with what it met before;
 //! - `negative`: what nobody should ask for;
 //! - `storage`: what is on the disk, before and after a restart;
 //! - `hostile`: documents that name each other too often;
@@ -12,6 +13,7 @@
 mod cases;
 mod clients;
 mod conformance;
+mod field;
 mod hostile;
 mod model;
 mod negative;

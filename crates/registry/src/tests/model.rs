@@ -239,9 +239,8 @@ impl Life<'_> {
         let digest = Digest::of(&content);
         let new = NewManifest { digest: digest.clone(), bytes: content, manifest };
         let name = Self::name(repository);
-        let typed = tag.map(|tag| TAGS[tag].parse().unwrap());
-        let put =
-            self.storage().put_manifest(&name, typed.as_ref(), &new, &Condition::None, self.now_ms);
+        let typed: Vec<_> = tag.iter().map(|tag| TAGS[*tag].parse().unwrap()).collect();
+        let put = self.storage().put_manifest(&name, &typed, &new, &Condition::None, self.now_ms);
         let now_ms = self.now_ms;
         let model = &mut self.models[repository];
         assert_eq!(put.is_ok(), model.has_parts(document), "{put:?}");

@@ -34,12 +34,12 @@ pub fn put(storage: &Storage, place: &str, document: &Value, now_ms: i64) -> Res
     let media_type = document["mediaType"].as_str().unwrap();
     let manifest = Manifest::parse(&bytes, media_type).unwrap();
     let new = NewManifest { digest: Digest::of(&bytes), bytes, manifest };
-    let (repository, tag) = match place.split_once(':') {
-        Some((repository, tag)) => (repository, Some(tag.parse().unwrap())),
-        None => (place, None),
+    let (repository, tags) = match place.split_once(':') {
+        Some((repository, tag)) => (repository, vec![tag.parse().unwrap()]),
+        None => (place, Vec::new()),
     };
     let repository = name(repository);
-    storage.put_manifest(&repository, tag.as_ref(), &new, &Condition::None, now_ms)?;
+    storage.put_manifest(&repository, &tags, &new, &Condition::None, now_ms)?;
     Ok(new.digest)
 }
 
