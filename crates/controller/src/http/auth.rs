@@ -14,7 +14,7 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::access::Role;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -24,7 +24,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum_server::tls::TlsInfo;
 use base64::Engine;
-use futures_util::StreamExt;
 use subtle::ConstantTimeEq;
 
 use super::browser::is_of_another_sites_page;
@@ -38,9 +37,6 @@ use crate::{App, now_ms, oidc, tokens};
 
 /// Of a path in the audit log; ids and serials are shorter.
 const TARGET_CHARS_MAX: usize = 512;
-
-/// How long a refused body is read.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +89,6 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
             Admitted::Denied(known, refusal) => (known, Some(refusal)),
             Admitted::Unknown(refusal) => {
                 caller.judge(&gate.app, refusal.status());
-                drain(request).await;
                 return refusal.into_response();
             }
         };
@@ -113,10 +108,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
     let work = async move {
         let answer = match denied {
             None => next.run(request).await,
-            Some(refusal) => {
-                drain(request).await;
-                refusal.into_response()
-            }
+            Some(refusal) => refusal.into_response(),
         };
         caller.judge(&gate.app, answer.status());
         answer
@@ -154,25 +146,6 @@ pub async fn carry_out(
     tokio::spawn(noted).await.unwrap_or_else(|error| {
         Refusal::from(anyhow::Error::from(error).context("carry out a request")).into_response()
     })
-}
-
-/// Reads a body that nobody wants, as far as an API's body goes: a client that is still sending would find
-/// the connection broken and never read why. One that asked first (RFC 9110, section 10.1.1) is waiting.
-async fn drain(request: Request) {
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let reading = async {
-        let mut body = request.into_body().into_data_stream();
-        let mut left = super::BODY_BYTES_MAX;
-        while let Some(Ok(part)) = body.next().await {
-            let Some(less) = left.checked_sub(part.len()) else { return };
-            left = less;
-        }
-    };
-    if tokio::time::timeout(DRAIN_MAX, reading).await.is_err() {
-        tracing::debug!("a refused body does not end");
-    }
 }
 
 /// A deed, as its answer tells how it ended.

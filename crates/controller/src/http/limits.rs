@@ -13,11 +13,13 @@ use std::task::{Context, Poll};
 
 use axum::http::Request;
 use axum_server::accept::Accept;
+use http_body::Body;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tower::Service;
 
+use super::linger::{Lingering, PATIENCE, Patience, Unread};
 use super::stalled::{Blocked, PACE, Pace, Timed};
 
 /// Of one address. A registry client has some ten, a BMC a few, a rack behind one address a few hundred.
@@ -123,17 +125,18 @@ pub struct Limited<A> {
     pub inner: A,
     pub connections: Arc<Connections>,
     pub pace: Pace,
+    pub patience: Patience,
 }
 
 impl<A> Limited<A> {
     pub fn new(inner: A, connections: Arc<Connections>) -> Limited<A> {
-        Limited { inner, connections, pace: PACE }
+        Limited { inner, connections, pace: PACE, patience: PATIENCE }
     }
 }
 
 impl<A, S> Accept<TcpStream, S> for Limited<A>
 where
-    A: Accept<Timed<TcpStream>, S>,
+    A: Accept<Timed<Lingering<TcpStream>>, S>,
     A::Future: Send + 'static,
 {
     type Stream = A::Stream;
@@ -150,16 +153,17 @@ where
         if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT_BYTES) {
             tracing::debug!(%error, "what the kernel keeps for a connection is not limited");
         }
-        let blocked = Arc::new(Blocked::default());
+        let (blocked, unread) = <(Arc<Blocked>, Arc<Unread>)>::default();
         // Without a place the stream is dropped here, which hangs up.
         let accepted = place.map(|place| {
+            let stream = Lingering::new(stream, self.patience, unread.clone());
             let stream = Timed::new(stream, self.pace, blocked.clone());
             (self.inner.accept(stream, service), place)
         });
         Box::pin(async move {
             let (accepted, place) = accepted?;
             let (stream, inner) = accepted.await?;
-            Ok((stream, Held { inner, blocked, _place: Arc::new(place) }))
+            Ok((stream, Held { inner, blocked, unread, _place: Arc::new(place) }))
         })
     }
 }
@@ -169,10 +173,11 @@ where
 pub struct Held<S> {
     inner: S,
     blocked: Arc<Blocked>,
+    unread: Arc<Unread>,
     _place: Arc<Place>,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for Held<S> {
+impl<S: Service<Request<B>>, B: Body> Service<Request<B>> for Held<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -186,6 +191,8 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Held<S> {
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         request.extensions_mut().insert(self.blocked.clone());
+        self.unread.begin(request.body());
+        request.extensions_mut().insert(self.unread.clone());
         self.inner.call(request)
     }
 }
@@ -257,7 +264,7 @@ mod tests {
         let handle = Handle::<SocketAddr>::new();
         let pace = Pace { window: std::time::Duration::from_secs(1), ..PACE };
         let server = axum_server::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap())
-            .map(|inner| Limited { inner, connections: connections.clone(), pace })
+            .map(|inner| Limited { pace, ..Limited::new(inner, connections.clone()) })
             .handle(handle.clone());
         let serving = tokio::spawn(server.serve(router.into_make_service()));
         let address = handle.listening().await.unwrap();

@@ -15,6 +15,7 @@ mod headers;
 mod health;
 mod jobs;
 mod limits;
+mod linger;
 mod media;
 mod node;
 mod path;
@@ -37,7 +38,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn_with_state, map_response, map_response_with_state};
+use axum::middleware::{from_fn_with_state, map_request, map_response, map_response_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 pub use answers::Answers;
@@ -228,7 +229,7 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
             router.merge(registry.layer(from_fn_with_state(desk, registry::authorize)))
         }
     };
-    router.layer(map_response(headers::for_browsers))
+    router.layer(map_response(headers::for_browsers)).layer(map_request(linger::watch))
 }
 
 fn no_such_path() -> Refusal {

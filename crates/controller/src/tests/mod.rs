@@ -9,6 +9,7 @@ mod bad_input;
 pub mod bmc;
 mod bounds;
 mod disk_full;
+mod early_refusals;
 mod firmware;
 mod fleet;
 mod identity;

@@ -3,14 +3,13 @@
 //! noted, or that nobody reads to their end.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::request;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::{FutureExt, stream};
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tower::ServiceExt;
@@ -276,37 +275,4 @@ async fn nothing_is_done_that_cannot_be_noted_before_and_what_is_done_stays() {
     refuse("audit");
     assert_eq!(ask(&router, None, bearing(&admin, "DELETE", path)).await, 204);
     assert!(store.server("SN1").await.is_err());
-}
-
-/// A body without an end, and how many of its MiB were read.
-fn endless() -> (Body, Arc<AtomicUsize>) {
-    let part = Bytes::from(vec![b' '; 1 << 20]);
-    let read_mib = Arc::new(AtomicUsize::new(0));
-    let counted = read_mib.clone();
-    let parts = stream::repeat_with(move || {
-        let parts = counted.fetch_add(1, Ordering::Relaxed);
-        assert!(parts < 1000, "this does not end");
-        Ok::<_, std::io::Error>(part.clone())
-    });
-    (Body::from_stream(parts), read_mib)
-}
-
-#[tokio::test]
-async fn a_refused_body_is_read_as_far_as_a_good_one_goes() {
-    let dir = temp_dir();
-    let controller = Controller::start(dir.path()).await;
-    let reader = reader(&controller).await;
-    for (token, expected) in [(reader.as_str(), 403), ("wrong", 401)] {
-        let (body, read_mib) = endless();
-        let request = bearing(token, "POST", "/api/v1/jobs").body(body).unwrap();
-        let answer = router(&controller).oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), expected);
-        assert_eq!(read_mib.load(Ordering::Relaxed), (http::BODY_BYTES_MAX >> 20) + 1);
-    }
-    // Who is about to send is waited for, and who waits for leave to is answered at once.
-    let silent = || Body::from_stream(stream::pending::<std::io::Result<Bytes>>());
-    assert!(drain(Request::new(silent())).now_or_never().is_none());
-    let mut asking = Request::new(silent());
-    asking.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
-    drain(asking).now_or_never().unwrap();
 }
