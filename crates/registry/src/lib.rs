@@ -42,7 +42,7 @@ pub use http::router;
 pub use policy::{InvalidPrefix, Policy, Prefix};
 pub use registry::Registry;
 pub use scrub::{Pace, Scrubbed};
-pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload};
+pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload, Uploader};
 
 /// Milliseconds since 1970 (UTC).
 fn now_ms() -> i64 {

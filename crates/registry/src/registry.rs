@@ -7,28 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
-use tokio::sync::Semaphore;
 
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::cache::ManifestCache;
 use crate::collect::Collected;
 use crate::error::{Error, OpenError};
 use crate::former_tokens::FormerToken;
-use crate::http::Refusal;
+use crate::http::{Receiving, Refusal};
 use crate::io::Io;
 use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
 use crate::storage::{BEHIND_MAX, Page, Storage};
 
-/// Bodies that are received at once: each may hold two batches in memory.
-const RECEIVING_MAX: usize = 512;
-
 pub struct Registry {
     pub(crate) io: Io,
     /// Whether somebody waits to bring `index.json` up to the tags.
     is_following_tags: Arc<AtomicBool>,
-    pub(crate) receiving: Semaphore,
+    pub(crate) receiving: Receiving,
     pub(crate) cache: ManifestCache,
     storage: Arc<Storage>,
 }
@@ -43,7 +39,7 @@ impl Registry {
         Ok(Registry {
             io: Io::start().map_err(OpenError::Directory)?,
             is_following_tags: Arc::default(),
-            receiving: Semaphore::new(RECEIVING_MAX),
+            receiving: Receiving::default(),
             cache: ManifestCache::default(),
             storage: Arc::new(Storage::open(dir, policy)?),
         })

@@ -17,6 +17,7 @@ mod refusal;
 mod send;
 mod uploads;
 
+pub(crate) use receive::Receiving;
 pub(crate) use refusal::Refusal;
 pub(crate) use send::Buffers;
 

@@ -8,6 +8,8 @@
 //!             next        this one                 the ones before
 //! ```
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
@@ -16,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::refusal::{Code, Refusal, refuse};
 use crate::Error;
+use crate::access::Access;
 use crate::io::Io;
 use crate::storage::Upload;
 
@@ -27,6 +30,52 @@ const BATCH_PIECES: usize = 64;
 const FLUSH_BYTES: u64 = 32 << 20;
 /// A client that sends nothing for so long is gone: a request holds its upload alone.
 const STALL: Duration = Duration::from_secs(60);
+
+/// Bodies that are received at once: each may hold two batches in memory.
+const RECEIVING_MAX: usize = 512;
+/// Of those, one caller's that is no admin.
+const RECEIVING_OF_ONE: usize = 128;
+/// The last places are for admins.
+const RECEIVING_FOR_ADMINS: usize = 64;
+
+/// Bodies that are received, by caller.
+#[derive(Default)]
+pub struct Receiving(Mutex<HashMap<String, usize>>);
+
+/// One of them; its place is free when this is dropped.
+pub struct Place<'a> {
+    receiving: &'a Receiving,
+    who: String,
+}
+
+impl Receiving {
+    /// A place for one more body of this caller, if there may be one.
+    pub fn enter(&self, access: &Access) -> Option<Place<'_>> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (over_all, of_one) = match access.may_administer() {
+            true => (RECEIVING_MAX, RECEIVING_MAX),
+            false => (RECEIVING_MAX - RECEIVING_FOR_ADMINS, RECEIVING_OF_ONE),
+        };
+        let of_caller = open.get(&access.who).copied().unwrap_or(0);
+        if of_caller >= of_one || open.values().sum::<usize>() >= over_all {
+            return None;
+        }
+        open.insert(access.who.clone(), of_caller + 1);
+        Some(Place { receiving: self, who: access.who.clone() })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut open = self.receiving.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.who);
+            }
+        }
+    }
+}
 
 /// Appends a body to an upload. The upload comes back also where the body ended early: with what came.
 pub async fn receive(io: &Io, upload: Upload, body: Body) -> (Option<Upload>, Result<(), Refusal>) {

@@ -139,6 +139,8 @@ impl From<Error> for Refusal {
 
 /// When a client may ask again that had too many uploads open: those under way may be done by then.
 const UPLOADS_RETRY_SECS: u64 = 60;
+/// A body that sends nothing is cut off within a minute; others end sooner.
+pub const BODIES_RETRY_SECS: u64 = 10;
 /// A collection takes seconds, an export or import minutes.
 const MAINTENANCE_RETRY_SECS: u64 = 30;
 

@@ -11,11 +11,11 @@ use super::blobs::created;
 use super::path;
 use super::range::chunk;
 use super::receive::receive;
-use super::refusal::{Code, Refusal, refuse};
+use super::refusal::{BODIES_RETRY_SECS, Code, Refusal, busy, refuse};
 use super::{Answer, Call};
 use crate::now_ms;
-use crate::storage::Upload;
 use crate::storage::files::ALGORITHMS;
+use crate::storage::{Upload, Uploader};
 
 /// `POST`: with `mount` a blob that is elsewhere, with `digest` the whole blob, else an upload to fill.
 pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
@@ -31,7 +31,15 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
     refuse_unknown_algorithm(&call)?;
     let declared = if digest.is_some() { declared_size(&call) } else { 0 };
     let name = repository.clone();
-    let upload = call.registry.run(move |storage| storage.begin_upload(&name, declared)).await?;
+    let access = call.access.clone();
+    let begun = call.registry.run(move |storage| {
+        let uploader = match access.may_administer() {
+            true => Uploader::Admin,
+            false => Uploader::Publisher(&access.who),
+        };
+        storage.begin_upload_by(uploader, &name, declared)
+    });
+    let upload = begun.await?;
     let Some(digest) = digest else {
         return Ok(position(StatusCode::ACCEPTED, &repository, upload.id, 0));
     };
@@ -40,12 +48,7 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
         Ok(upload) => upload,
         Err(refusal) => {
             // Nobody was told the id, so nobody can go on.
-            let name = repository.clone();
-            let cancelled =
-                call.registry.run(move |storage| storage.cancel_upload(&name, id)).await;
-            if let Err(error) = cancelled {
-                tracing::warn!(?error, "registry: a broken upload stays until it is swept");
-            }
+            give_up(&call, &repository, id).await;
             return Err(refusal);
         }
     };
@@ -72,8 +75,7 @@ pub async fn status(call: Call, repository: Repository, id: Uuid) -> Answer {
 }
 
 pub async fn patch(call: Call, body: Body, repository: Repository, id: Uuid) -> Answer {
-    let upload = resume(&call, &repository, id).await?;
-    let upload = fill_chunk(&call, body, &repository, upload).await?;
+    let upload = resume_and_fill(&call, body, &repository, id).await?;
     Ok(position(StatusCode::ACCEPTED, &repository, id, upload.size()))
 }
 
@@ -84,8 +86,7 @@ pub async fn put(call: Call, body: Body, repository: Repository, id: Uuid) -> An
         .query("digest")
         .ok_or_else(|| refuse(Code::DigestInvalid, "?digest= is missing"))
         .and_then(|text| path::digest(&text))?;
-    let upload = resume(&call, &repository, id).await?;
-    let upload = fill_chunk(&call, body, &repository, upload).await?;
+    let upload = resume_and_fill(&call, body, &repository, id).await?;
     finish(call, repository, upload, digest).await
 }
 
@@ -119,6 +120,34 @@ async fn resume(call: &Call, repository: &Repository, id: Uuid) -> Result<Upload
     call.require_push(repository)?;
     let (name, declared) = (repository.clone(), declared_size(call));
     call.registry.run(move |storage| storage.continue_upload(&name, id, declared)).await
+}
+
+/// Goes on with an upload. One that the disk has no room for is removed: what it had taken is room for others at
+/// once, and not when it is swept a day later.
+async fn resume_and_fill(
+    call: &Call,
+    body: Body,
+    repository: &Repository,
+    id: Uuid,
+) -> Result<Upload, Refusal> {
+    let filled = match resume(call, repository, id).await {
+        Ok(upload) => fill_chunk(call, body, repository, upload).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Err(refusal) = &filled
+        && refusal.code == Code::StorageFull
+    {
+        give_up(call, repository, id).await;
+    }
+    filled
+}
+
+async fn give_up(call: &Call, repository: &Repository, id: Uuid) {
+    let name = repository.clone();
+    let cancelled = call.registry.run(move |storage| storage.cancel_upload(&name, id)).await;
+    if let Err(error) = cancelled {
+        tracing::warn!(?error, "registry: a broken upload stays until it is swept");
+    }
 }
 
 /// Fills an upload from a body that may say which part it is: the one after the last, or 416.
@@ -159,8 +188,8 @@ async fn fill(call: &Call, body: Body, upload: Upload) -> Result<Upload, Refusal
     let _place = call
         .registry
         .receiving
-        .try_acquire()
-        .map_err(|_| refuse(Code::TooManyRequests, "too many uploads are under way"))?;
+        .enter(&call.access)
+        .ok_or_else(|| busy("too many bodies are sent at once", BODIES_RETRY_SECS))?;
     match receive(&call.registry.io, upload, body).await {
         (Some(upload), Ok(())) => Ok(upload),
         (_, Err(refusal)) => Err(refusal),

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 pub(crate) use layout::BEHIND_MAX;
 pub use lists::Page;
 pub use manifests::{Condition, NewManifest, Stored};
-pub use uploads::Upload;
+pub use uploads::{Upload, Uploader};
 
 use crate::error::OpenError;
 use crate::policy::Policy;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Error;
 
-/// An upload of unknown size asks for room in steps of this: few calls, little promised in vain.
-const STEP_BYTES: u64 = 16 << 20;
+/// An upload asks for room in steps of this, a batch of its bytes: few calls, little promised in vain.
+const STEP_BYTES: u64 = 1 << 20;
 
 pub struct Space {
     dir: PathBuf,
@@ -32,6 +32,13 @@ impl Space {
         let mut reservation = Reservation { space: self.clone(), left: 0 };
         reservation.extend(bytes)?;
         Ok(reservation)
+    }
+
+    /// Whether there is room for so many bytes now. They are not promised: a client could declare all that there is
+    /// and send nothing.
+    pub fn check(self: &Arc<Space>, bytes: u64) -> Result<Reservation, Error> {
+        drop(self.reserve(bytes)?);
+        Ok(Reservation { space: self.clone(), left: 0 })
     }
 
     fn available(&self) -> std::io::Result<u64> {

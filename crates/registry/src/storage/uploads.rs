@@ -25,10 +25,23 @@ use crate::Error;
 
 /// Uploads that are open at once: each is a file, and half a kilobyte of memory.
 const OPEN_MAX: usize = 4096;
+/// Of those, one caller's. A client pushes some ten layers at once, and a fleet's builders may share a token.
+const OPEN_OF_ONE: usize = 512;
+/// The last places are for admins: however many callers fill theirs, somebody can still mend it by a push.
+const OPEN_FOR_ADMINS: usize = 256;
+
+/// The caller that begins an upload: each has its own limit.
+#[derive(Debug, Clone, Copy)]
+pub enum Uploader<'a> {
+    Admin,
+    Publisher(&'a str),
+}
 
 #[derive(Default)]
 pub struct Uploads {
     known: Mutex<HashMap<Uuid, State>>,
+    /// Whose the uploads are that publishers began in this process.
+    owners: Mutex<HashMap<Uuid, String>>,
 }
 
 enum State {
@@ -53,16 +66,26 @@ pub struct Upload {
 }
 
 impl Storage {
-    /// Begins an upload into a repository. `size` is what the client declared, 0 if nothing.
+    /// Begins an upload into a repository. `size` is what the client declared, 0 if nothing: there must be room for
+    /// it, but room is reserved as bytes come.
     pub fn begin_upload(&self, repository: &Repository, size: u64) -> Result<Upload, Error> {
-        let room = self.space.reserve(size)?;
+        self.begin_upload_by(Uploader::Admin, repository, size)
+    }
+
+    /// The same within the limits of its caller.
+    pub fn begin_upload_by(
+        &self,
+        uploader: Uploader,
+        repository: &Repository,
+        size: u64,
+    ) -> Result<Upload, Error> {
+        let room = self.space.check(size)?;
         let id = Uuid::new_v4();
         let path = self.files.upload(repository, id);
         let mut known = self.uploads.known();
-        if known.len() >= OPEN_MAX {
-            return Err(Error::TooManyUploads { whose: "the registry".into(), open: known.len() });
-        }
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        self.uploads.admit(uploader, id, &mut known)?;
+        let created = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = created.inspect_err(|_| self.uploads.disown(id, &mut known))?;
         known.insert(id, State::Busy);
         drop(known);
         let hasher = Some(Hasher::sha256());
@@ -77,9 +100,9 @@ impl Storage {
         id: Uuid,
         size: u64,
     ) -> Result<Upload, Error> {
-        let room = self.space.reserve(size)?;
         let path = self.files.upload(repository, id);
         let file = File::options().read(true).write(true).open(&path).map_err(unknown)?;
+        let room = self.space.check(size)?;
         let before = match self.uploads.known().entry(id) {
             std::collections::hash_map::Entry::Occupied(mut entry) => {
                 match std::mem::replace(entry.get_mut(), State::Busy) {
@@ -181,7 +204,7 @@ impl Storage {
                 age.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= idle));
             if !is_busy && is_idle {
                 fs::remove_file(entry.path())?;
-                known.remove(&id);
+                self.uploads.disown(id, &mut known);
                 swept += 1;
             }
         }
@@ -271,7 +294,7 @@ impl Upload {
 
     fn forget(&mut self) {
         self.hasher = None;
-        self.uploads.known().remove(&self.id);
+        self.uploads.disown(self.id, &mut self.uploads.known());
     }
 }
 
@@ -284,12 +307,44 @@ impl Drop for Upload {
                 let is_lossy = self.is_lossy.clone();
                 known.insert(self.id, State::Waiting { size: self.size, hasher, is_lossy });
             }
-            _ => drop(known.remove(&self.id)),
+            _ => self.uploads.disown(self.id, &mut known),
         }
     }
 }
 
 impl Uploads {
+    /// A place for one more of this caller, if there may be one.
+    fn admit(
+        &self,
+        uploader: Uploader,
+        id: Uuid,
+        known: &mut HashMap<Uuid, State>,
+    ) -> Result<(), Error> {
+        let too_many = |whose: &str, open| Error::TooManyUploads { whose: whose.to_owned(), open };
+        let over_all = match uploader {
+            Uploader::Admin => OPEN_MAX,
+            Uploader::Publisher(_) => OPEN_MAX - OPEN_FOR_ADMINS,
+        };
+        if known.len() >= over_all {
+            return Err(too_many("the registry", known.len()));
+        }
+        if let Uploader::Publisher(who) = uploader {
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = owners.values().filter(|owner| *owner == who).count();
+            if open >= OPEN_OF_ONE {
+                return Err(too_many(who, open));
+            }
+            owners.insert(id, who.to_owned());
+        }
+        Ok(())
+    }
+
+    /// An upload that is no more.
+    fn disown(&self, id: Uuid, known: &mut HashMap<Uuid, State>) {
+        known.remove(&id);
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Uuid, State>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -301,3 +301,51 @@ async fn many_tags_are_in_the_layout_a_little_later() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[test]
+fn one_caller_cannot_take_all_uploads_nor_all_callers_the_admins() {
+    use crate::{Error, Policy, Storage, Uploader};
+
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy { keep_free_bytes: 0, ..Policy::default() };
+    let storage = Storage::open(dir.path(), policy).unwrap();
+    let name = "a".parse().unwrap();
+    let fill = |who: &str| -> Vec<crate::Upload> {
+        std::iter::from_fn(|| storage.begin_upload_by(Uploader::Publisher(who), &name, 0).ok())
+            .collect()
+    };
+    let mut first = fill("first");
+    assert_eq!(first.len(), 512);
+    let refused = storage.begin_upload_by(Uploader::Publisher("first"), &name, 0);
+    assert!(matches!(refused, Err(Error::TooManyUploads { whose, open: 512 }) if whose == "first"));
+    // One that ends makes room for one.
+    let id = first.pop().unwrap().id;
+    storage.cancel_upload(&name, id).unwrap();
+    first.extend(fill("first"));
+    assert_eq!(first.len(), 512);
+    // Others have theirs, until only the admins' are left.
+    let others: Vec<_> = (0..8).map(|number| fill(&format!("other {number}"))).collect();
+    let counts: Vec<usize> = others.iter().map(Vec::len).collect();
+    assert_eq!(counts, [512, 512, 512, 512, 512, 512, 256, 0]);
+    for _ in 0..256 {
+        drop(storage.begin_upload(&name, 0).unwrap());
+    }
+    assert!(matches!(storage.begin_upload(&name, 0), Err(Error::TooManyUploads { .. })));
+}
+
+#[test]
+fn a_declared_length_takes_no_room_from_others() {
+    use crate::{Policy, Storage};
+
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy { keep_free_bytes: 0, ..Policy::default() };
+    let storage = Storage::open(dir.path(), policy).unwrap();
+    let name = "a".parse().unwrap();
+    let room = rustix::fs::statvfs(dir.path()).unwrap();
+    let most = room.f_bavail * room.f_frsize / 4 * 3;
+    let _greedy = storage.begin_upload(&name, most).unwrap();
+    // Another may declare as much; who comes with its bytes has the room.
+    let mut other = storage.begin_upload(&name, most).unwrap();
+    other.append(b"bytes").unwrap();
+    assert!(storage.begin_upload(&name, u64::MAX).is_err());
+}
