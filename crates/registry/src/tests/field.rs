@@ -349,3 +349,38 @@ fn a_declared_length_takes_no_room_from_others() {
     other.append(b"bytes").unwrap();
     assert!(storage.begin_upload(&name, u64::MAX).is_err());
 }
+
+#[tokio::test]
+async fn a_page_of_referrers_is_no_larger_than_the_largest_manifest() {
+    const PAGE_BYTES_MAX: usize = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::start(dir.path()).await;
+    world.push_image("a", "x", b"layer").await;
+    let subject = image(&[b"layer"]);
+    let bytes = serde_json::to_vec(&subject).unwrap();
+    let mut expected = Vec::new();
+    // Two that fill a page each, and some that share one.
+    for (number, length) in [4_190_000, 4_190_000, 900_000, 10, 10].into_iter().enumerate() {
+        let mut document = image(&[b"layer"]);
+        document["subject"] = super::world::descriptor(MANIFEST, &bytes);
+        document["annotations"] = json!({"n": number.to_string(), "long": "x".repeat(length)});
+        let digest = digest_of(&document).to_string();
+        let put = world.put_manifest("a", &digest, MANIFEST, &document).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+        expected.push(digest);
+    }
+    expected.sort();
+    let mut path = format!("/v2/a/referrers/{}", digest_of(&subject));
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let page = world.get(&path).await;
+        assert!(page.body.len() <= PAGE_BYTES_MAX, "a page of {} bytes", page.body.len());
+        for manifest in page.json()["manifests"].as_array().unwrap() {
+            assert!(manifest["annotations"]["long"].is_string());
+            seen.push(manifest["digest"].as_str().unwrap().to_owned());
+        }
+        let Some(link) = page.header("link") else { break };
+        path = link.trim_start_matches('<').split('>').next().unwrap().to_owned();
+    }
+    assert_eq!(seen, expected);
+}
