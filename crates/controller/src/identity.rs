@@ -2,7 +2,7 @@
 //! Which machine of a BMC a server is: what a BMC tells, as names that are compared with those of a board
 //! (`recipe::machine`).
 
-use recipe::machine::{BmcFacts, Names};
+use recipe::machine::{BmcFacts, Kind, Names};
 use redfish::{Told, Wanted};
 
 /// The names by which a BMC says that its machine is known.
@@ -18,7 +18,21 @@ pub fn names(told: &Told) -> Names {
 
 /// The machine of the server that is registered by this name.
 pub fn wanted(server_serial: &str) -> Wanted<'_> {
-    Wanted { name: server_serial, is_it: |told, name| names(told).find(name).is_some() }
+    Wanted {
+        name: server_serial,
+        is_it: |told, name| told.chassis_serial == name || names(told).find(name).is_some(),
+        may_be: |told, name| {
+            let names = names(told);
+            let tells = |is_uuid: bool| {
+                names.iter().any(|known| known.counts() && (known.kind == Kind::Uuid) == is_uuid)
+            };
+            match Names::of_name(name).iter().any(|name| name.kind == Kind::Uuid) {
+                true => !tells(true),
+                // The tag in a Dell's UUID is a number too.
+                false => !tells(false),
+            }
+        },
+    }
 }
 
 /// By which of the BMC's names the machine is the server's, for a job's events.

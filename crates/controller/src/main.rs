@@ -33,6 +33,7 @@ mod performer;
 mod power_watch;
 mod preflight;
 mod probe_medium;
+mod refused_slots;
 mod rotation;
 mod sealing;
 mod settings;
@@ -67,6 +68,7 @@ pub struct App {
     pub keys: Arc<keys::Keys>,
     pub media: Arc<media::Media>,
     pub probes: Arc<probe_medium::Probes>,
+    pub refused_slots: Arc<refused_slots::RefusedSlots>,
     pub evidence: Arc<evidence::Evidence>,
     pub updates: Arc<updates::Updates>,
     pub registry: Arc<registry::Registry>,
@@ -164,6 +166,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         keys: Arc::new(keys),
         media: Arc::new(media),
         probes: Arc::default(),
+        refused_slots: Arc::default(),
         evidence: Arc::new(evidence),
         updates: Arc::new(updates),
         registry: Arc::new(registry),

@@ -60,22 +60,25 @@ const NEEDED: &str = "a virtual CD slot that takes a URL, nor UEFI HTTP boot wit
 
 /// The plan for what a BMC shows. Among CD slots its order counts: Dell's iDRAC10 boots from
 /// its first one only.
-pub fn choose(machine: &Machine) -> Result<Chosen<'_>, redfish::Error> {
-    let mut cds = machine.slots.iter().filter(|slot| slot.takes_cd());
+///
+/// `refused`: paths of slots that refused a medium; they are not used.
+pub fn choose<'a>(machine: &'a Machine, refused: &[String]) -> Result<Chosen<'a>, redfish::Error> {
+    let usable = || machine.slots.iter().filter(|slot| !refused.contains(&slot.path));
+    let mut cds = usable().filter(|slot| slot.takes_cd());
     let Some(boot) = cds.next() else {
         if machine.has_http_boot {
             let media = vec![(MediumKind::HttpBoot, Place::HttpBootUri)];
             return Ok(Chosen { plan: MediaPlan::Http, media });
         }
-        let slots: Vec<String> = machine
-            .slots
-            .iter()
-            .map(|slot| format!("{} ({})", slot.path, slot.media_types.join(", ")))
-            .collect();
-        let found = if slots.is_empty() { "no slot at all".into() } else { slots.join("; ") };
-        return Err(redfish::Error::NoSlot { wanted: NEEDED, found });
+        let mut found: Vec<String> = machine.slots.iter().map(Slot::words).collect();
+        if found.is_empty() {
+            found.push("no slot at all".into());
+        }
+        found.extend(machine.unread.iter().cloned());
+        let (found, may_pass) = (found.join("; "), machine.unread_may_pass);
+        return Err(redfish::Error::NoSlot { wanted: NEEDED, found, may_pass });
     };
-    let stick = machine.slots.iter().find(|slot| slot.takes_image() && slot.path != boot.path);
+    let stick = usable().find(|slot| slot.takes_image() && slot.path != boot.path);
     let (plan, media) = match (cds.next(), stick) {
         (Some(second), _) => {
             (MediaPlan::TwoCds, vec![(MediumKind::Maintenance, boot), (MediumKind::Task, second)])
@@ -136,7 +139,7 @@ mod tests {
             ("one slot for all", &[("1", any)], "cd", &["1"]),
         ] {
             let machine = machine(slots);
-            let chosen = choose(&machine).unwrap();
+            let chosen = choose(&machine, &[]).unwrap();
             assert_eq!(chosen.plan.name(), plan, "{what}");
             let found: Vec<&str> = chosen.media.iter().map(|(_, place)| path(place)).collect();
             assert_eq!(found, places, "{what}");
@@ -157,7 +160,7 @@ mod tests {
         ] {
             let mut machine = machine(slots);
             machine.has_http_boot = has_http_boot;
-            match (choose(&machine), plan) {
+            match (choose(&machine, &[]), plan) {
                 (Ok(chosen), Ok(plan)) => assert_eq!(chosen.plan.name(), plan),
                 (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{error}"),
                 (chosen, plan) => panic!("{chosen:?} instead of {plan:?}"),
@@ -165,7 +168,7 @@ mod tests {
         }
         let mut machine = machine(&[]);
         machine.has_http_boot = true;
-        let media = choose(&machine).unwrap().media;
+        let media = choose(&machine, &[]).unwrap().media;
         assert!(matches!(media[..], [(MediumKind::HttpBoot, Place::HttpBootUri)]), "{media:?}");
     }
 }

@@ -16,12 +16,15 @@ use url::Url;
 
 use crate::media::Hashing;
 use crate::media_plan::{self, Chosen, MediaPlan, Place};
+use crate::refused_slots::{Refusal, none_took};
 use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
 use crate::{App, identity, now_ms};
 
 /// How often is looked for a sign of a machine that boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
+/// Most slots that are tried for the media of one plan: a Lenovo has ten, and each refusal takes some seconds.
+const SLOTS_TRIED_MAX: usize = 12;
 /// A BMC that only looks at a medium reads some sectors; a boot reads a bootloader and a kernel.
 const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
@@ -214,47 +217,99 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
     let failed = |reason: String, is_transient| {
         Failed::new("redfish.mount.maintenance", reason, is_transient)
     };
-    let chosen = media_plan::choose(machine)
-        .map_err(|error| Failed::by_bmc("redfish.mount.maintenance", &error))?;
     // Built anew: now it is known by which names the machine will recognise itself.
     let names = identity::names(&machine.told);
-    build_task_medium(app, job, &names).await?;
-    if chosen.plan.is_combined() {
-        // Told before the BMC is touched.
-        let view = app.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
-        view.map_err(|error| Failed::new("iso.build", format!("{error:#}"), false))?;
+    let mut refused = app.refused_slots.of(&job.server_serial);
+    let mut reasons: Vec<Refusal> = Vec::new();
+    loop {
+        let chosen = match media_plan::choose(machine, &refused) {
+            Ok(chosen) => chosen,
+            // None is left: whatever refused before may take a medium now.
+            Err(_) if reasons.is_empty() && !refused.is_empty() => {
+                refused.clear();
+                continue;
+            }
+            Err(error) => return Err(none_took(&error, reasons)),
+        };
+        build_task_medium(app, job, &names).await?;
+        if chosen.plan.is_combined() {
+            // Told before the BMC is touched.
+            let view = app.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
+            view.map_err(|error| {
+                let before = reasons.iter().map(|one| format!("; {one}"));
+                let reason = format!("{error:#}{}", before.collect::<String>());
+                Failed::new("iso.build", reason, false)
+            })?;
+        }
+        let (mut urls, mut hashes) = (Vec::new(), Vec::new());
+        for (kind, _) in &chosen.media {
+            let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
+            hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
+            urls.push(medium_url(app, &token, *kind));
+        }
+        let plan = chosen.plan.name();
+        let issued = app.store.issue_media(&job.id, plan, names.clone(), hashes, now_ms()).await;
+        issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
+        app.media.forget_reads(&job.id);
+        match insert_all(bmc, machine, &chosen, urls).await? {
+            Inserted::All(inserted) => {
+                app.refused_slots.set(&job.server_serial, refused);
+                let known_by = identity::words(&names, &job.server_serial);
+                let told = reasons
+                    .iter()
+                    .map(|one| format!("; {one}"))
+                    .chain(machine.unread.iter().map(|what| format!("; {what}")));
+                return Ok(format!("{inserted}; {known_by}{}", told.collect::<String>()));
+            }
+            Inserted::Refused { path, error, step } => {
+                app.refused_slots.set(&job.server_serial, Vec::new());
+                let is_last =
+                    machine.boots_from_first_slot() || reasons.len() + 1 == SLOTS_TRIED_MAX;
+                refused.push(path.clone());
+                reasons.push(Refusal { path, error, step });
+                if is_last {
+                    let none = redfish::Error::Unsupported("another slot that takes a URL");
+                    return Err(none_took(&none, reasons));
+                }
+            }
+        }
     }
-    let (mut urls, mut hashes) = (Vec::new(), Vec::new());
-    for (kind, _) in &chosen.media {
-        let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
-        hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
-        urls.push(medium_url(app, &token, *kind));
-    }
-    let known_by = identity::words(&names, &job.server_serial);
-    let issued = app.store.issue_media(&job.id, chosen.plan.name(), names, hashes, now_ms()).await;
-    issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
-    app.media.forget_reads(&job.id);
-    let inserted = insert_all(bmc, machine, &chosen, urls).await?;
-    Ok(format!("{inserted}; {known_by}"))
+}
+/// What came of the inserts of one plan.
+enum Inserted {
+    All(String),
+    /// By what this slot is; another one may take the medium.
+    Refused {
+        path: String,
+        error: redfish::Error,
+        step: &'static str,
+    },
 }
 
-async fn insert_all(bmc: &Bmc, machine: &Machine, chosen: &Chosen<'_>, urls: Vec<Url>) -> Done {
+async fn insert_all(
+    bmc: &Bmc,
+    machine: &Machine,
+    chosen: &Chosen<'_>,
+    urls: Vec<Url>,
+) -> Result<Inserted, Failed> {
     for ((kind, place), url) in chosen.media.iter().zip(urls) {
         let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
         let inserted = match place {
             Place::Slot(slot) => bmc.insert(slot, &url).await,
             Place::HttpBootUri => bmc.set_boot_once_http(machine, url.as_str()).await,
         };
-        inserted.map_err(|error| {
-            let failed = Failed::by_bmc(step, &error);
-            // Some BMCs call it a bad request when they cannot reach the medium at the moment, or
-            // still work on the insert before. One that restarted may have its slots elsewhere now:
-            // the next try looks for them anew.
-            let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. });
-            Failed { is_transient: failed.is_transient || may_pass, ..failed }
-        })?;
+        match (inserted, place) {
+            (Ok(()), _) => {}
+            (Err(error), Place::Slot(slot)) if error.is_of_slot() => {
+                return Ok(Inserted::Refused { path: slot.path.clone(), error, step });
+            }
+            (Err(error), _) => {
+                let refusal = Refusal { path: String::new(), error, step };
+                return Err(none_took(&redfish::Error::Unsupported("a slot"), vec![refusal]));
+            }
+        }
     }
-    Ok(format!("{} ({})", chosen.words(), chosen.plan.name()))
+    Ok(Inserted::All(format!("{} ({})", chosen.words(), chosen.plan.name())))
 }
 
 async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
@@ -291,7 +346,8 @@ async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<St
     // The client itself: the session keeps in mind what a visit's begin says of the BMC.
     let bmc: &Bmc = &visit.bmc;
     let by_bmc = |error| Failed::by_bmc("redfish.mount.maintenance", &error);
-    let chosen = media_plan::choose(&visit.machine).map_err(by_bmc)?;
+    let refused = app.refused_slots.of(&job.server_serial);
+    let chosen = media_plan::choose(&visit.machine, &refused).map_err(by_bmc)?;
     let mut is_lost = false;
     for (_, place) in &chosen.media {
         is_lost |= match place {
@@ -389,9 +445,13 @@ fn not_put_back(left: &[(String, redfish::Error)], ejected: &[String]) -> Failed
     Failed { retry_after, ..Failed::new("cleanup.unmount", reason, is_transient) }
 }
 
-/// What a BMC shows is a URL of this controller.
-fn is_ours(shown: &str, base: &Url) -> bool {
-    shown.contains(base.authority())
+/// What a BMC shows is a URL of this controller's media.
+pub fn is_ours(shown: &str, base: &Url) -> bool {
+    let Ok(shown) = Url::parse(shown.trim()) else { return false };
+    shown.scheme() == base.scheme()
+        && shown.host() == base.host()
+        && shown.port_or_known_default() == base.port_or_known_default()
+        && shown.path().starts_with("/m/")
 }
 
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {

@@ -28,7 +28,7 @@ pub struct Seen {
 
 /// The media plan that a job would use, or why it could not.
 pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Chosen<'a>, String> {
-    let chosen = media_plan::choose(machine).map_err(|error| chain(&error))?;
+    let chosen = media_plan::choose(machine, &[]).map_err(|error| chain(&error))?;
     if chosen.plan.is_combined() {
         app.media.reserved().map_err(|error| format!("{error:#}"))?;
     }
@@ -71,11 +71,12 @@ fn free_slot(machine: &Machine) -> Option<&Slot> {
 
 /// Why there is nothing to insert into.
 fn no_slot(machine: &Machine) -> &'static str {
-    match media_plan::choose(machine) {
+    match media_plan::choose(machine, &[]) {
         Ok(Chosen { plan: MediaPlan::Http, .. }) => {
             "not the BMC reads, but the machine's firmware when it boots (UEFI HTTP boot)"
         }
-        Ok(_) | Err(_) => "no CD slot is empty, and what is in them is not ours",
+        Ok(_) => "every CD slot is occupied",
+        Err(_) => "there is no CD slot to insert into",
     }
 }
 
@@ -116,9 +117,13 @@ async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
             (FetchResult::Refused, format!("the BMC did not answer the insert within {secs} s"))
         }
     };
-    let detail = match ejected {
-        Ok(()) => detail,
-        Err(error) => format!("{detail}; the medium could not be ejected: {}", chain(&error)),
+    // What stays is a refusal: a job's clean-up would meet the same.
+    let (result, detail) = match ejected {
+        Ok(()) => (result, detail),
+        Err(error) => (
+            FetchResult::Refused,
+            format!("{detail}; {NAME} stays in {}: {}; eject it by hand", slot.path, chain(&error)),
+        ),
     };
     Ok(Fetch {
         result,

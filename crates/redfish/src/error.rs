@@ -27,15 +27,27 @@ pub enum Error {
     #[error("{what} was accepted, but after {budget:?} it has not happened")]
     NotEffective { what: String, budget: Duration },
     /// `found` has all that is told of each system.
-    #[error("the BMC leads to a machine with serial {found}, not {wanted:?}")]
+    #[error("the BMC leads to {found}; none of these is {wanted:?}")]
     WrongMachine { wanted: String, found: String },
     #[error(
-        "the BMC has several machines that are named {wanted:?}: {systems}; register the server by a name that \
-         only one of them has, such as its UUID"
+        "the BMC has several machines that are named {wanted:?}: {systems}; register the server by the UUID of the \
+         one that is meant"
     )]
     Ambiguous { wanted: String, systems: String },
+    /// No system that could be read is the wanted one, and others could not be read.
+    #[error(
+        "of the BMC's systems none that can be read is {wanted:?}; it shows: {found}; cannot be read: {unread}"
+    )]
+    Unread {
+        wanted: String,
+        found: String,
+        unread: String,
+        is_transient: bool,
+        retry_after: Option<Duration>,
+    },
+    /// `may_pass`: something that could not be read may be one.
     #[error("this BMC does not offer {wanted}; it has: {found}")]
-    NoSlot { wanted: &'static str, found: String },
+    NoSlot { wanted: &'static str, found: String, may_pass: bool },
     #[error("this BMC does not offer {0}")]
     Unsupported(&'static str),
     #[error("the firmware image {} cannot be read", .path.display())]
@@ -62,6 +74,30 @@ impl Error {
         }
     }
 
+    /// What an insert's refusal says of this slot, so that another one may take the medium.
+    pub fn is_of_slot(&self) -> bool {
+        match self {
+            Error::Status { status, .. } => {
+                matches!(status, 400 | 404 | 405 | 410 | 411 | 415 | 422 | 500 | 501)
+            }
+            Error::Unsupported(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The BMC says that a value can never be right there: to repeat it is no use.
+    pub(crate) fn is_of_value(&self) -> bool {
+        const WORDS: &[&str] = &[
+            "PropertyValueFormatError",
+            "PropertyValueNotInList",
+            "ParameterValueFormatError",
+            "ActionNotSupported",
+            "of a different format",
+        ];
+        matches!(self, Error::Status { status: 400, detail, .. }
+            if WORDS.iter().any(|word| detail.contains(word)))
+    }
+
     /// Another try later may help.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -70,12 +106,14 @@ impl Error {
             | Error::BadAnswer { .. }
             | Error::TaskFailed { .. } => true,
             Error::Status { status, .. } => matches!(status, 408 | 409 | 429 | 500..=599),
+            Error::Unread { is_transient: may_pass, .. } | Error::NoSlot { may_pass, .. } => {
+                *may_pass
+            }
             Error::Unauthorized
             | Error::CertificateChanged { .. }
             | Error::CertificateUntrusted { .. }
             | Error::WrongMachine { .. }
             | Error::Ambiguous { .. }
-            | Error::NoSlot { .. }
             | Error::Unsupported(_)
             | Error::Image { .. }
             | Error::Setup(_) => false,
@@ -85,7 +123,7 @@ impl Error {
     /// How long the BMC asks to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Error::Status { retry_after, .. } => *retry_after,
+            Error::Status { retry_after, .. } | Error::Unread { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -3,7 +3,9 @@
 //!
 //! - `transport`: requests; `tls`: a pin or a CA; `session`: logins; `links`: where a request may go; `answer`:
 //!   bounded bodies; `patience`: retries; `seen`: what need not be read twice in a moment;
-//! - `machine`: what the BMC has (nothing is hard-coded but `/redfish/v1/`);
+//! - `machine`: what the BMC has; `discovery`: how it is found (nothing is hard-coded but `/redfish/v1/`); `members`:
+//!   what of a collection can be read;
+//! - `slot`: what a media slot takes, and in which ways it is written;
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
 //! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
@@ -16,18 +18,21 @@
 mod answer;
 mod boot;
 mod converge;
+mod discovery;
 mod document;
 mod error;
 mod firmware;
 mod links;
 mod logs;
 mod machine;
+mod members;
 mod patience;
 mod power;
 mod profile;
 mod secrets;
 mod seen;
 mod session;
+mod slot;
 mod tls;
 mod transcript;
 mod transport;
@@ -39,10 +44,11 @@ pub use links::is_same as is_same_link;
 pub use logs::{BootProgress, LogEntry};
 #[doc(hidden)]
 pub use machine::machine_of_answers;
-pub use machine::{Machine, Power, Slot, Told, Wanted};
+pub use machine::{Machine, Power, Told, Wanted};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};
 pub use secrets::Secret;
+pub use slot::Slot;
 pub use tls::{Trust, check_ca, fetch_certificate};
 pub use transcript::Exchange;
 pub use transport::{Bmc, Budgets, Endpoint};

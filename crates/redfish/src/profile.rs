@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What differs between BMCs, as data: one row for each family, by what it is known and which quirks
-//! it has. The actions ask for a quirk by name and never for a vendor. A BMC that no row fits gets
+//! it has. A machine's maker and its BMC's maker may be two, so a machine may have several rows, and all
+//! their quirks. The actions ask for a quirk by name and never for a vendor. A BMC that no row fits gets
 //! the standard with its fallbacks: a quirk spares it a refused request, or what it would take
 //! without obeying.
 
@@ -38,9 +39,9 @@ pub(crate) enum Quirk {
     /// Of several slots only the one with the lowest number boots. Source: Launchpad bug 2125571
     /// (Dell iDRAC10).
     BootsFromFirstSlot,
-    /// A system tells no serial number; where it is the BMC's only one, it is the machine.
-    /// Source: sushy-tools 2.2, `templates/system.json`.
-    TellsNoSerial,
+    /// Of the slots only those named EXT take URLs: RDOC takes uploads, Remote files that the BMC has.
+    /// Source: lenovo/python-redfish-lenovo issue 21 (XCC).
+    UrlSlotsAreExt,
     /// `SKU` is the machine's service tag, which SMBIOS shows as its serial, and `SerialNumber` the board's
     /// number. Elsewhere a SKU is a product's. Source: ansible issue 53461, netbox-sync issues 375 and 551
     /// (Dell iDRAC).
@@ -60,123 +61,198 @@ pub(crate) enum Quirk {
     HttpBootUriIsShownOnly,
 }
 
-/// A family of BMCs.
+/// A family of BMCs or machines.
 #[derive(Debug)]
-pub struct Profile {
-    pub name: &'static str,
+struct Family {
+    name: &'static str,
+    /// Of the rows of one maker only the first counts that fits.
+    maker: Maker,
     is_it: fn(&Said) -> bool,
     quirks: &'static [Quirk],
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maker {
+    SushyTools,
+    Nvidia,
+    Dell,
+    Hpe,
+    Lenovo,
+    Supermicro,
+    Cisco,
+    Fujitsu,
+    Ami,
+    OpenBmc,
+}
+
+/// What a BMC and its machine are known to be: a row for each of their makers, as bits in the order of
+/// [`FAMILIES`]. None: the standard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Profile(u32);
+
 impl Profile {
-    pub(crate) fn has(&self, quirk: Quirk) -> bool {
-        self.quirks.contains(&quirk)
+    /// For a BMC that no row fits.
+    pub const STANDARD: Profile = Profile(0);
+
+    pub(crate) fn has(self, quirk: Quirk) -> bool {
+        self.families().any(|family| family.quirks.contains(&quirk))
+    }
+
+    /// The names of its rows, such as `nvidia-dgx+ami-megarac`.
+    pub fn name(self) -> String {
+        let names: Vec<&str> = self.families().map(|family| family.name).collect();
+        if names.is_empty() { STANDARD_NAME.to_owned() } else { names.join("+") }
+    }
+
+    fn families(self) -> impl Iterator<Item = &'static Family> {
+        let numbered = FAMILIES.iter().enumerate();
+        numbered.filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, family)| family)
     }
 }
 
-/// For a BMC that no other row fits.
-pub(crate) static STANDARD: Profile = Profile { name: "standard", is_it: |_| true, quirks: &[] };
+const STANDARD_NAME: &str = "standard";
 
-/// In the order of asking: what a machine's maker says goes before what its BMC's maker says.
-static PROFILES: &[Profile] = &[
-    Profile {
+/// In the order of asking. A row that only names the maker comes last of its maker's: which kind of BMC it is, is not
+/// known then.
+static FAMILIES: &[Family] = &[
+    Family {
         name: "sushy-tools",
+        maker: Maker::SushyTools,
         is_it: |said| said.root_id == "redvirtservice" || said.maker.starts_with("sushy"),
-        quirks: &[Quirk::TellsNoSerial, Quirk::BootOverrideStays, Quirk::StickIsFloppyDrive],
+        quirks: &[Quirk::BootOverrideStays, Quirk::StickIsFloppyDrive],
     },
-    Profile {
+    Family {
         name: "nvidia-dgx",
+        maker: Maker::Nvidia,
         is_it: |said| said.vendor == "nvidia" || said.maker.starts_with("nvidia"),
         quirks: &[Quirk::InsertWithLogin],
     },
-    Profile {
+    Family {
         name: "dell-idrac8",
+        maker: Maker::Dell,
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V8),
         quirks: &[Quirk::SkuIsServiceTag, Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
     },
-    Profile {
+    Family {
         name: "dell-idrac9-before-6",
+        maker: Maker::Dell,
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V9Before6),
         quirks: &[Quirk::SkuIsServiceTag, Quirk::BootByIdracAttributes, Quirk::SlotsShareOneMedium],
     },
-    Profile {
+    Family {
         name: "dell-idrac9",
+        maker: Maker::Dell,
         is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V9),
         quirks: &[Quirk::SkuIsServiceTag],
     },
-    Profile {
+    Family {
         name: "dell-idrac10",
-        is_it: |said| said.is_of("dell"),
+        maker: Maker::Dell,
+        is_it: |said| said.is_of("dell") && said.idrac() == Some(Idrac::V10),
         quirks: &[Quirk::SkuIsServiceTag, Quirk::BootsFromFirstSlot],
     },
-    Profile {
+    Family {
+        // Also a Dell with a BMC of another maker.
+        name: "dell",
+        maker: Maker::Dell,
+        is_it: |said| said.is_of("dell") || said.is_made_by("dell"),
+        quirks: &[Quirk::SkuIsServiceTag],
+    },
+    Family {
         name: "hpe-ilo4",
-        is_it: |said| said.is_of("hp") || (said.is_of("hpe") && said.manager_model == "ilo 4"),
+        maker: Maker::Hpe,
+        is_it: |said| said.is_of("hp") || said.ilo() == Some(4),
         quirks: &[Quirk::EjectWithObject],
     },
-    Profile {
+    Family {
         name: "hpe-ilo5",
-        is_it: |said| said.is_of("hpe") && said.is_ilo("5"),
+        maker: Maker::Hpe,
+        is_it: |said| said.ilo() == Some(5),
         quirks: &[Quirk::EjectWithObject, Quirk::HttpBootUriIsShownOnly],
     },
-    Profile {
+    Family {
         name: "hpe-ilo6",
-        is_it: |said| said.is_of("hpe"),
+        maker: Maker::Hpe,
+        is_it: |said| said.ilo().is_some_and(|number| number >= 6),
         quirks: &[Quirk::EjectWithObject, Quirk::HttpBootUriIsShownOnly],
     },
-    Profile {
+    Family {
         name: "lenovo-xcc",
+        maker: Maker::Lenovo,
         is_it: |said| said.is_of("lenovo"),
-        quirks: &[Quirk::InsertByPatch],
+        quirks: &[Quirk::InsertByPatch, Quirk::UrlSlotsAreExt],
     },
-    Profile {
+    Family {
         // This board takes `Cd` only.
         name: "supermicro-ars-111gl-nhr",
-        is_it: |said| said.is_of("supermicro") && said.model.starts_with("ars-111gl-nhr"),
+        maker: Maker::Supermicro,
+        is_it: |said| {
+            (said.is_of("supermicro") || said.is_made_by("supermicro"))
+                && said.model.starts_with("ars-111gl-nhr")
+        },
         quirks: &[Quirk::BootWhole],
     },
-    Profile {
+    Family {
         // X11 to X13.
         name: "supermicro",
-        is_it: |said| said.is_of("supermicro"),
+        maker: Maker::Supermicro,
+        is_it: |said| said.is_of("supermicro") || said.is_made_by("supermicro"),
         quirks: &[Quirk::BootTargetUsbCd, Quirk::BootWhole],
     },
-    Profile {
+    Family {
         name: "cisco",
+        maker: Maker::Cisco,
         is_it: |said| said.is_of("cisco"),
         quirks: &[Quirk::InsertNamesProtocol],
     },
-    Profile {
+    Family {
         name: "fujitsu-irmc",
+        maker: Maker::Fujitsu,
         is_it: |said| said.is_of("ts_fujitsu") || said.is_of("fujitsu"),
         quirks: &[Quirk::InsertNamesProtocol],
     },
-    Profile {
+    Family {
         name: "ami-megarac",
+        maker: Maker::Ami,
         is_it: |said| said.is_of("ami") || said.product.starts_with("ami "),
         quirks: &[Quirk::BootWhole, Quirk::BootInSettings],
     },
-    Profile {
+    Family {
         name: "openbmc",
+        maker: Maker::OpenBmc,
         is_it: |said| said.is_of("openbmc") || said.manager_model == "openbmc",
         quirks: &[],
     },
 ];
 
-/// Every name that [`profile`] knows.
+/// Every name of one family that [`profile`] knows.
 pub fn profile_names() -> impl Iterator<Item = &'static str> {
-    PROFILES.iter().chain([&STANDARD]).map(|profile| profile.name)
+    FAMILIES.iter().map(|family| family.name).chain([STANDARD_NAME])
 }
 
-/// The profile of this name.
-pub fn profile(name: &str) -> Option<&'static Profile> {
-    PROFILES.iter().chain([&STANDARD]).find(|profile| profile.name == name)
+/// The profile of this name, as [`Profile::name`] writes it.
+pub fn profile(name: &str) -> Option<Profile> {
+    if name == STANDARD_NAME {
+        return Some(Profile::STANDARD);
+    }
+    let bits = name.split('+').map(|name| {
+        let bit = FAMILIES.iter().position(|family| family.name == name)?;
+        Some(1 << bit)
+    });
+    bits.reduce(|all, bit| Some(all? | bit?)).flatten().map(Profile)
 }
 
-/// The profile that fits what the BMC says in these resources.
-pub(crate) fn detect(root: &Value, manager: &Value, system: &Value) -> &'static Profile {
+/// The rows that fit what the BMC says in these resources.
+pub(crate) fn detect(root: &Value, manager: &Value, system: &Value) -> Profile {
     let said = Said::of(root, manager, system);
-    PROFILES.iter().find(|profile| (profile.is_it)(&said)).unwrap_or(&STANDARD)
+    let (mut bits, mut makers) = (0, Vec::new());
+    for (bit, family) in FAMILIES.iter().enumerate() {
+        if !makers.contains(&family.maker) && (family.is_it)(&said) {
+            makers.push(family.maker);
+            bits |= 1 << bit;
+        }
+    }
+    Profile(bits)
 }
 
 /// What a BMC says of itself, in small letters.
@@ -188,6 +264,8 @@ struct Said {
     oem: Vec<String>,
     manager_model: String,
     firmware: String,
+    /// As an iLO's service root names it, which needs no manager: `ilo 5`.
+    root_model: String,
     maker: String,
     model: String,
 }
@@ -204,7 +282,10 @@ impl Said {
     fn of(root: &Value, manager: &Value, system: &Value) -> Said {
         let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_lowercase();
         let names = [root, manager].into_iter().filter_map(|body| body["Oem"].as_object());
+        // Source: HPE's iLO RESTful API, `HpeiLOServiceExt`.
+        let ilo = ["Hpe", "Hp"].map(|oem| text(&root["Oem"][oem]["Manager"][0]["ManagerType"]));
         Said {
+            root_model: ilo.into_iter().find(|name| !name.is_empty()).unwrap_or_default(),
             root_id: text(&root["Id"]),
             vendor: text(&root["Vendor"]),
             product: text(&root["Product"]),
@@ -218,12 +299,15 @@ impl Said {
 
     /// By the BMC's own word; where it says nothing, by its machine's.
     fn is_of(&self, vendor: &str) -> bool {
-        let is_named =
-            |text: &str| text.split([' ', ',']).next().is_some_and(|first| first == vendor);
         if self.vendor.is_empty() && self.oem.is_empty() {
-            return is_named(&self.maker);
+            return self.is_made_by(vendor);
         }
-        is_named(&self.vendor) || self.oem.iter().any(|name| name == vendor)
+        begins_with(&self.vendor, vendor) || self.oem.iter().any(|name| name == vendor)
+    }
+
+    /// By the machine's word, whatever its BMC is.
+    fn is_made_by(&self, maker: &str) -> bool {
+        begins_with(&self.maker, maker)
     }
 
     /// The manager's model is `14G Monolithic`, by the generation of the machine; a machine's
@@ -240,10 +324,21 @@ impl Said {
         }
     }
 
-    fn is_ilo(&self, number: &str) -> bool {
-        let name = format!("ilo {number}");
-        self.manager_model.starts_with(&name) || self.firmware.starts_with(&name)
+    /// The number of an HPE's iLO. HPE makes machines with other BMCs too (Cray).
+    fn ilo(&self) -> Option<u32> {
+        if !self.is_of("hpe") {
+            return None;
+        }
+        let names = [&self.manager_model, &self.firmware, &self.root_model];
+        names
+            .into_iter()
+            .find_map(|name| name.strip_prefix("ilo ")?.split(' ').next()?.parse().ok())
     }
+}
+
+/// The first word of `text` is this.
+fn begins_with(text: &str, word: &str) -> bool {
+    text.split([' ', ',']).next().is_some_and(|first| first == word)
 }
 
 #[cfg(test)]
@@ -262,7 +357,32 @@ mod tests {
         for (name, root, manager, system) in [
             ("sushy-tools", json!({"Id": "RedvirtService"}), none(), none()),
             ("sushy-tools", none(), none(), maker("Sushy Emulator", "")),
-            ("nvidia-dgx", json!({"Vendor": "AMI"}), none(), maker("NVIDIA", "DGXH100")),
+            ("nvidia-dgx", none(), none(), maker("NVIDIA", "DGXH100")),
+            (
+                "nvidia-dgx+ami-megarac",
+                json!({"Vendor": "AMI"}),
+                none(),
+                maker("NVIDIA", "DGXH100"),
+            ),
+            ("dell+openbmc", none(), manager("OpenBmc", "2.1"), maker("Dell Inc.", "R660")),
+            (
+                "supermicro+ami-megarac",
+                json!({"Vendor": "AMI"}),
+                none(),
+                maker("Supermicro", "X14"),
+            ),
+            // What is not known is not guessed.
+            ("dell", dell(), none(), none()),
+            ("dell", dell(), manager("", ""), maker("Dell Inc.", "R660")),
+            ("standard", json!({"Vendor": "HPE"}), none(), maker("HPE", "HPE Cray EX425")),
+            ("standard", json!({"Oem": {"Hpe": {}}}), none(), none()),
+            (
+                "hpe-ilo5",
+                json!({"Oem": {"Hpe": {"Manager": [{"ManagerType": "iLO 5"}]}}}),
+                none(),
+                none(),
+            ),
+            ("hpe-ilo6", json!({"Vendor": "HPE"}), manager("iLO 7", "iLO 7 1.10"), none()),
             ("dell-idrac8", dell(), manager("13G Monolithic", "2.86.86.86"), none()),
             ("dell-idrac9-before-6", dell(), manager("14G Monolithic", "5.10.50.00"), none()),
             ("dell-idrac9-before-6", dell(), manager("", "4.40.00.00"), none()),
@@ -289,7 +409,7 @@ mod tests {
             ("standard", none(), none(), maker("Contoso", "R1")),
             ("standard", json!({"Vendor": ["Dell"]}), json!([1]), Value::Null),
         ] {
-            assert_eq!(detect(&root, &manager, &system).name, name, "{root} {manager} {system}");
+            assert_eq!(detect(&root, &manager, &system).name(), name, "{root} {manager} {system}");
         }
     }
 
@@ -297,9 +417,13 @@ mod tests {
     fn every_name_is_known_once() {
         let names: Vec<&str> = profile_names().collect();
         for name in &names {
-            assert_eq!(profile(name).map(|profile| profile.name), Some(*name));
+            assert_eq!(profile(name).map(Profile::name).as_deref(), Some(*name));
             assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name}");
         }
-        assert!(profile("idrac").is_none());
+        for name in ["idrac", "", "+", "dell+", "dell+standard"] {
+            assert!(profile(name).is_none(), "{name:?}");
+        }
+        let both = "nvidia-dgx+ami-megarac";
+        assert_eq!(profile(both).map(Profile::name).as_deref(), Some(both));
     }
 }

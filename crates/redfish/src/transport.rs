@@ -32,7 +32,7 @@ pub struct Endpoint {
     pub password: Secret,
     pub trust: Trust,
     /// Where a person knows better than the BMC says.
-    pub profile: Option<&'static Profile>,
+    pub profile: Option<Profile>,
 }
 
 /// How long each kind of operation may take, and how often a state is looked at.
@@ -94,7 +94,7 @@ pub struct Bmc {
     unsettled: AtomicBool,
     /// The credentials were refused: they are not sent again.
     pub(crate) refused: AtomicBool,
-    pub(crate) profile: Option<&'static Profile>,
+    pub(crate) profile: Option<Profile>,
     pub(crate) budgets: Budgets,
 }
 

@@ -6,21 +6,24 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::answer::Answer;
-use crate::machine::slot_of;
 use crate::patience::Repeat;
 use crate::profile::Quirk;
+use crate::slot::{Way, slot_of};
 use crate::{Bmc, Error, Slot};
 
 /// How often an insert that is called a bad request is repeated: some BMCs say so while they work on
 /// the insert before, which takes them seconds. A request that is bad stays so.
 const BAD_REQUESTS_MAX: u32 = 3;
+/// A slot that shows its eject action only while a medium is in may show it late. For so many pauses of a conflict it
+/// is looked for.
+const EJECT_LOOKS_MAX: u32 = 6;
 
 impl Bmc {
     /// Inserts a medium: ejects what is there, waits until the slot is empty, inserts, and waits
     /// until the BMC reports our URL. A slot that claims to hold it already is not believed: BMCs
-    /// keep stale claims.
+    /// keep stale claims. What may not be ejected is the caller's to know.
     pub async fn insert(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
-        if slot.insert_path.is_none() {
+        if slot.insert.is_empty() {
             return Err(Error::Unsupported("InsertMedia in this slot"));
         }
         self.eject(slot).await?;
@@ -39,7 +42,7 @@ impl Bmc {
                     }
                     let is_busy = match error {
                         Error::Status { status: 409, .. } => true,
-                        Error::Status { status: 400, .. } => {
+                        Error::Status { status: 400, .. } if !error.is_of_value() => {
                             bad_requests += 1;
                             bad_requests <= BAD_REQUESTS_MAX
                         }
@@ -56,52 +59,117 @@ impl Bmc {
         let what = format!("insert into {}", slot.path);
         // Some BMCs answer at once and download the medium after that.
         self.until(&what, self.budgets.insert, &slot.path, |body| {
-            let now = slot_of(&slot.path, body);
+            let now = slot_of(&slot.path, body, None);
             now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str())
         })
         .await
     }
 
+    /// In the first way that the slot has now. Of the ways that it does not have after all, the next.
     async fn insert_once(&self, slot: &Slot, url: &Url) -> Result<Answer, Error> {
-        let path = slot.insert_path.as_deref().unwrap_or(&slot.path);
-        if slot.is_patched {
-            let body = json!({"Image": url.as_str(), "Inserted": true, "WriteProtected": true});
-            return self.patch(path, &body).await;
+        let now = slot.as_now(&self.look(&slot.path).await?);
+        let mut refused = None;
+        for way in &now.insert {
+            let result = match way {
+                Way::Action(path) => {
+                    self.post_variants(path, &insert_bodies(slot, url), Repeat::Freely).await
+                }
+                Way::Oem(path, oem) => self.post(path, &oem.insert_body(url.as_str())).await,
+                Way::Patch => self.insert_by_patch(&slot.path, url).await,
+            };
+            match result {
+                Err(error) if is_missing(&error) => refused = refused.or(Some(error)),
+                result => return result,
+            }
         }
-        self.post_variants(path, &insert_bodies(slot, url), Repeat::Freely).await
+        Err(refused.unwrap_or(Error::Unsupported("InsertMedia in this slot")))
+    }
+
+    async fn insert_by_patch(&self, path: &str, url: &Url) -> Result<Answer, Error> {
+        let whole = json!({"Image": url.as_str(), "Inserted": true, "WriteProtected": true});
+        match self.patch(path, &whole).await {
+            // Each of the others is optional, and may be read-only.
+            Err(error @ Error::Status { status: 400 | 422, .. }) if !error.is_of_value() => {
+                self.patch(path, &json!({"Image": url.as_str()})).await
+            }
+            result => result,
+        }
     }
 
     /// Empties a slot; an empty one is left alone.
     pub async fn eject(&self, slot: &Slot) -> Result<(), Error> {
-        if !slot_of(&slot.path, &self.look(&slot.path).await?.body).inserted {
+        if !slot.as_now(&self.look(&slot.path).await?).inserted {
             return Ok(());
         }
-        match self.eject_once(slot).await {
-            Ok(answer) => self.follow(answer).await?,
-            // It may be gone all the same; the slot tells.
-            Err(Error::Status { .. }) if !self.slot(slot).await?.inserted => {}
-            Err(error) => return Err(error),
+        let mut looks = 0;
+        loop {
+            match self.eject_once(slot).await {
+                Ok(answer) => break self.follow(answer).await?,
+                // It may be gone all the same; the slot tells.
+                Err(error @ (Error::Status { .. } | Error::Unsupported(_))) => {
+                    if !self.slot(slot).await?.inserted {
+                        break;
+                    }
+                    looks += 1;
+                    if !is_missing(&error) || looks > EJECT_LOOKS_MAX {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(self.budgets.conflict).await;
+                    self.seen.forget();
+                }
+                Err(error) => return Err(error),
+            }
         }
         let what = format!("eject from {}", slot.path);
         self.until(&what, self.budgets.effect, &slot.path, |body| {
-            !slot_of(&slot.path, body).inserted
+            !slot_of(&slot.path, body, None).inserted
         })
         .await
     }
 
+    /// In the first way that the slot has now: EjectMedia may be there only while a medium is in.
     async fn eject_once(&self, slot: &Slot) -> Result<Answer, Error> {
-        let Some(eject) = slot.eject_path.as_deref() else {
-            if slot.is_patched {
-                return self.patch(&slot.path, &json!({"Image": null, "Inserted": false})).await;
-            }
-            return Err(Error::Unsupported("EjectMedia in this slot"));
-        };
+        let now = slot.as_now(&self.look(&slot.path).await?);
         // Most take no body, some demand an empty object, and plain HTTP servers answer 411 to none.
         let mut bodies = [None, Some(json!({}))];
         if slot.profile.has(Quirk::EjectWithObject) {
             bodies.reverse();
         }
-        self.while_busy(|| self.post_variants(eject, &bodies, Repeat::Freely)).await
+        let mut refused = None;
+        for way in &now.eject {
+            let result = match way {
+                Way::Action(path) => {
+                    self.while_busy(|| self.post_variants(path, &bodies, Repeat::Freely)).await
+                }
+                Way::Oem(path, oem) => {
+                    let body = oem.eject_body();
+                    self.while_busy(|| self.post(path, &body)).await
+                }
+                Way::Patch => self.eject_by_patch(&slot.path).await,
+            };
+            match result {
+                Err(error) if is_missing(&error) || *way == Way::Patch => {
+                    refused = refused.or(Some(error));
+                }
+                result => return result,
+            }
+        }
+        Err(refused.unwrap_or(Error::Unsupported("EjectMedia in this slot")))
+    }
+
+    async fn eject_by_patch(&self, path: &str) -> Result<Answer, Error> {
+        let mut last = Error::Unsupported("a PATCH of this slot");
+        for body in [
+            json!({"Image": null, "Inserted": false}),
+            json!({"Image": null}),
+            json!({"Inserted": false}),
+        ] {
+            match self.patch(path, &body).await {
+                Err(error @ Error::Status { status: 400 | 422, .. }) => last = error,
+                result => return result,
+            }
+        }
+        Err(last)
     }
 
     /// Whether something is in the slot now. `None`: the BMC has no such slot any more.
@@ -113,9 +181,20 @@ impl Bmc {
         }
     }
 
-    async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
-        Ok(slot_of(&slot.path, &self.get(&slot.path).await?.body))
+    /// The slot as it was a moment ago.
+    pub async fn look_at(&self, slot: &Slot) -> Result<Slot, Error> {
+        Ok(slot.as_now(&self.look(&slot.path).await?))
     }
+
+    /// The slot as it is now.
+    pub async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
+        Ok(slot.as_now(&self.get(&slot.path).await?))
+    }
+}
+
+/// The slot has no such way.
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Status { status: 404 | 405 | 501, .. } | Error::Unsupported(_))
 }
 
 /// Plain first: many BMCs refuse what they do not know, and others demand it. What a BMC is known to

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod bodies;
+mod field;
 mod firmware;
 mod hostile;
 mod http_boot;
@@ -58,7 +59,11 @@ async fn connect(bmc: &Played) -> Bmc {
 /// The machine whose BMC tells this serial number.
 #[expect(clippy::unnecessary_wraps, reason = "as `Bmc::machine` takes it")]
 fn named(serial: &str) -> Option<Wanted<'_>> {
-    Some(Wanted { name: serial, is_it: |told, name| told.serial == name })
+    Some(Wanted {
+        name: serial,
+        is_it: |told, name| told.serial == name || told.chassis_serial == name,
+        may_be: |told, _name| told.serial.is_empty(),
+    })
 }
 
 fn medium() -> Url {
@@ -235,8 +240,9 @@ async fn a_bmc_that_is_always_busy_is_not_hammered() {
 async fn media_are_found_under_managers_linked_or_not() {
     let linked = Played::start(well_behaved).await;
     let unlinked = Played::start(|seen, _nth| {
-        (seen.path == SYSTEM)
-            .then(|| reply(200, json!({"@odata.id": SYSTEM, "SerialNumber": "SN1"})))
+        (seen.path == SYSTEM).then(|| {
+            reply(200, json!({"@odata.id": SYSTEM, "SerialNumber": "SN1", "Boot": {"a": 1}}))
+        })
     })
     .await;
     for played in [linked, unlinked] {

@@ -242,7 +242,7 @@ pub async fn probe(
             .collect(),
         power: format!("{:?}", machine.power),
         boot_override: machine.boot_override.clone(),
-        bmc_profile: machine.profile.name.to_owned(),
+        bmc_profile: machine.profile.name(),
         bmc_firmware: machine.bmc_firmware.clone(),
         manufacturer: machine.manufacturer,
         model: machine.model,

@@ -64,6 +64,8 @@ pub struct Seen {
     pub boot_progress: Option<&'static str>,
     /// It does not eject what is in its first slot.
     pub keeps_first: bool,
+    /// It takes no URL in its first slot.
+    pub refuses_first: bool,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -306,6 +308,12 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     } else if path.ends_with("InsertMedia") && refuses_insert(bmc.play, &seen) {
         seen.story.push("insert refused".into());
         return StatusCode::BAD_REQUEST.into_response();
+    } else if path.ends_with("InsertMedia") && slot == 0 && seen.refuses_first {
+        seen.story.push("insert refused".into());
+        let info = json!([{"MessageId": "Base.1.6.PropertyValueFormatError",
+            "Message": "The value is of a different format than the property can accept."}]);
+        let body = json!({"error": {"@Message.ExtendedInfo": info}});
+        return (StatusCode::BAD_REQUEST, Json(body)).into_response();
     } else if path.ends_with("InsertMedia") {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
         let url = seen.slots[slot].clone();
@@ -324,6 +332,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         let by_http = bmc.slots.is_empty();
         let is_full = match by_http {
             true => seen.target == "UefiHttp" && !seen.http_uri.is_empty(),
+            false if seen.refuses_first => seen.slots.iter().any(Option::is_some),
             false => seen.slots.iter().take(bmc.slots.len()).all(Option::is_some),
         };
         let from_medium = seen.boot == "Once" && is_full;

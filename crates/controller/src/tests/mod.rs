@@ -21,6 +21,7 @@ mod node_messages;
 mod preflight;
 mod rotation;
 pub mod rows;
+mod slots;
 mod sql_errors;
 mod tls;
 

@@ -19,7 +19,7 @@ async fn offering(uri: Value) -> Played {
 
 #[tokio::test]
 async fn it_is_offered_with_its_target_and_a_place_for_the_url_that_can_be_written() {
-    let ilo = json!({"Oem": {"Hpe": {}}});
+    let ilo = json!({"Oem": {"Hpe": {"Manager": [{"ManagerType": "iLO 6"}]}}});
     for (targets, shown, root, expected) in [
         (json!(["Cd", "UefiHttp"]), json!(""), json!({}), true),
         (json!(["UefiHttp"]), Value::Null, json!({}), true),

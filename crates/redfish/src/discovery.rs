@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Discovery: from the service root to the one system that is meant, its manager and its media slots.
+//!
+//! ```text
+//! Systems ──▶ those with the name ──▶ those that can be started ──▶ exactly one
+//!    │           none: by chassis, or the only machine that tells no number
+//!    └── a member that cannot be read is noted: it ends nothing, unless the machine may be that one
+//! ```
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::machine::{has_http_boot, link, machine_of, texts};
+use crate::members::{MEMBERS_MAX, Member, Members, SIBLING_PATIENCE, Unread};
+use crate::profile::{Quirk, detect};
+use crate::slot::{slot_of, suit};
+use crate::{Bmc, Error, Machine, Slot, Told, Wanted, links};
+
+/// Most chassis of a system that are asked for its number: a blade has two or three.
+const CHASSIS_MAX: usize = 4;
+
+impl Bmc {
+    /// The machine behind this BMC; with `wanted`, exactly that one. Where two systems have its name, neither
+    /// is taken.
+    pub async fn machine(&self, wanted: Option<Wanted<'_>>) -> Result<Machine, Error> {
+        let root = self.look("/redfish/v1/").await?.body;
+        let is_named = |system: &System| wanted.is_none_or(|w| (w.is_it)(&system.told, w.name));
+        let is_found =
+            |read: &[Member]| read.iter().any(|member| is_named(&self.system(&root, member)));
+        // One that is found needs no sibling.
+        let Members { read, unread } =
+            self.members(&root["Systems"], Duration::ZERO, is_found).await?;
+        let mut systems: Vec<System> =
+            read.iter().map(|member| self.system(&root, member)).collect();
+        let mut meant: Vec<usize> =
+            (0..systems.len()).filter(|at| is_named(&systems[*at])).collect();
+        if let (true, Some(wanted)) = (meant.is_empty(), wanted) {
+            meant = self.silent(&mut systems, &unread, wanted).await?;
+        }
+        // A tray or a baseboard may bear the number of its machine.
+        meant.retain(|at| systems[*at].has_any());
+        let at = match meant.as_slice() {
+            [at] => *at,
+            [] => return Err(self.no_machine(&systems, unread, wanted)),
+            [first, ..] if wanted.is_none() => *first,
+            several => return Err(self.ambiguous(&systems, several, wanted)),
+        };
+        let is_only_one = systems.len() == 1 && unread.iter().all(Unread::is_absent);
+        let System { path, body, told, .. } = systems.swap_remove(at);
+        let mut notes = Notes::default();
+        for one in &unread {
+            notes.add(self, &one.path, &one.error);
+        }
+        let manager = self.manager_of(&root, &body, &mut notes).await?;
+        let said = manager.as_ref().map_or(&Value::Null, |manager| &*manager.body);
+        let profile = self.profile.unwrap_or_else(|| detect(&root, said, &body));
+        let mut slots =
+            self.slots_of(&root, &path, &body, manager.as_ref(), is_only_one, &mut notes).await?;
+        suit(&mut slots, profile);
+        let chassis_serial = told.chassis_serial;
+        let mut machine = machine_of(path, &body, manager, profile, slots);
+        machine.told.chassis_serial = chassis_serial;
+        self.add_linked(&mut machine, &body, &mut notes).await?;
+        machine.unread = notes.texts;
+        machine.unread_may_pass = notes.may_pass;
+        Ok(machine)
+    }
+
+    fn system(&self, root: &Value, member: &Member) -> System {
+        // Its maker is known without the manager, which costs a request.
+        let profile = self.profile.unwrap_or_else(|| detect(root, &Value::Null, &member.body));
+        System {
+            path: member.path.clone(),
+            told: Told::of(&member.body, profile.has(Quirk::SkuIsServiceTag)),
+            body: member.body.clone(),
+        }
+    }
+
+    /// Where no system has the name: the one whose chassis has it, or the BMC's only machine, if what it tells leaves
+    /// room for that.
+    async fn silent(
+        &self,
+        systems: &mut [System],
+        unread: &[Unread],
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<usize>, Error> {
+        let machines: Vec<usize> = (0..systems.len()).filter(|at| systems[*at].has_all()).collect();
+        let mut meant = Vec::new();
+        for at in &machines {
+            let system = &mut systems[*at];
+            if !(wanted.may_be)(&system.told, wanted.name) {
+                continue;
+            }
+            system.told.chassis_serial = self.chassis_serial(&system.path, &system.body).await?;
+            if (wanted.is_it)(&system.told, wanted.name) {
+                meant.push(*at);
+            }
+        }
+        let may_be = |at: &usize| (wanted.may_be)(&systems[*at].told, wanted.name);
+        if meant.is_empty() && machines.len() == 1 && unread.iter().all(Unread::is_absent) {
+            meant.extend(machines.into_iter().filter(may_be));
+        }
+        Ok(meant)
+    }
+
+    /// Of a chassis that holds this system alone: one of several blades says nothing of each.
+    async fn chassis_serial(&self, path: &str, system: &Value) -> Result<String, Error> {
+        let linked = system["Links"]["Chassis"].as_array().into_iter().flatten().filter_map(link);
+        for chassis in linked.take(CHASSIS_MAX) {
+            let Ok(answer) = self.read_optional(&chassis).await? else { continue };
+            let held = answer.body["Links"]["ComputerSystems"].as_array();
+            let held: Vec<String> = held.into_iter().flatten().filter_map(link).collect();
+            let serial = answer.body["SerialNumber"].as_str().unwrap_or_default().trim();
+            let is_ours = matches!(&held[..], [one] if links::is_same(one, path));
+            if !serial.is_empty() && is_ours {
+                return Ok(serial.to_owned());
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn ambiguous(&self, systems: &[System], meant: &[usize], wanted: Option<Wanted<'_>>) -> Error {
+        let shown = meant.iter().map(|at| {
+            let System { path, told, .. } = &systems[*at];
+            let path = self.foreign(path);
+            // It looks like a secret, and is the way out.
+            match told.uuid.as_str() {
+                uuid if is_uuid(uuid) => format!("{path} (UUID {uuid})"),
+                _ => format!("{path} (no UUID)"),
+            }
+        });
+        let systems = shown.collect::<Vec<_>>().join(", ");
+        let wanted = wanted.map_or("", |wanted| wanted.name).into();
+        Error::Ambiguous { wanted, systems }
+    }
+
+    fn no_machine(
+        &self,
+        systems: &[System],
+        unread: Vec<Unread>,
+        wanted: Option<Wanted<'_>>,
+    ) -> Error {
+        let is_silent = |one: &Unread| matches!(one.error, Error::Unreachable { .. });
+        if systems.is_empty() && (unread.len() == 1 || unread.iter().all(is_silent)) {
+            // The one true cause.
+            let missing = Error::Unsupported("a computer system");
+            return unread.into_iter().next().map_or(missing, |one| one.error);
+        }
+        let found = systems.iter().map(|system| match system.has_any() {
+            true => format!("{} ({})", system.path, system.told),
+            false => {
+                format!(
+                    "{} ({}; neither reset nor boot settings, so no machine to boot)",
+                    system.path, system.told
+                )
+            }
+        });
+        let mut found = found.collect::<Vec<_>>().join(", ");
+        if found.is_empty() {
+            found = "none".into();
+        }
+        let found = self.foreign(&found);
+        let wanted = wanted.map_or("", |wanted| wanted.name).to_owned();
+        if unread.is_empty() {
+            return Error::WrongMachine { wanted, found };
+        }
+        let shown = unread.iter().map(|one| format!("{}: {}", one.path, reason(&one.error)));
+        Error::Unread {
+            wanted,
+            found,
+            unread: self.foreign(&shown.collect::<Vec<_>>().join(", ")),
+            is_transient: unread.iter().any(|one| one.error.is_transient()),
+            retry_after: unread.iter().filter_map(|one| one.error.retry_after()).max(),
+        }
+    }
+
+    /// What the system only links: the reset types of an action that gives them in another resource, and targets that
+    /// only the settings of the next boot have.
+    async fn add_linked(
+        &self,
+        machine: &mut Machine,
+        system: &Value,
+        notes: &mut Notes,
+    ) -> Result<(), Error> {
+        let reset = &system["Actions"]["#ComputerSystem.Reset"];
+        if machine.reset_types.is_empty()
+            && let Some(path) = reset["@Redfish.ActionInfo"].as_str()
+        {
+            match self.read_optional(path).await? {
+                Ok(info) => machine.reset_types = allowable(&info.body, "ResetType"),
+                Err(error) => notes.add(self, path, &error),
+            }
+        }
+        let is_needed =
+            machine.boot_targets.is_empty() || !machine.slots.iter().any(Slot::takes_cd);
+        let Some(path) = machine.settings_path.clone().filter(|_| is_needed) else { return Ok(()) };
+        match self.read_optional(&path).await? {
+            Ok(settings) => {
+                let targets = texts(
+                    &settings.body["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"],
+                );
+                if machine.boot_targets.is_empty() {
+                    machine.boot_targets = targets;
+                }
+                machine.has_http_boot |= has_http_boot(&settings.body, machine.profile);
+            }
+            Err(error) => notes.add(self, &path, &error),
+        }
+        Ok(())
+    }
+
+    /// The manager of a system: the first that it links and that can be read, or the BMC's first one. A BMC that does
+    /// not show it can still be worked with.
+    async fn manager_of(
+        &self,
+        root: &Value,
+        system: &Value,
+        notes: &mut Notes,
+    ) -> Result<Option<Member>, Error> {
+        let linked = system["Links"]["ManagedBy"].as_array().into_iter().flatten();
+        let mut paths: Vec<String> = linked.filter_map(link).take(MEMBERS_MAX).collect();
+        if paths.is_empty() {
+            let Some(managers) = link(&root["Managers"]) else { return Ok(None) };
+            match self.read_optional(&managers).await? {
+                Ok(answer) => {
+                    let members = answer.body["Members"].as_array().cloned().unwrap_or_default();
+                    paths = members.iter().filter_map(link).take(MEMBERS_MAX).collect();
+                }
+                Err(error) => notes.add(self, &managers, &error),
+            }
+        }
+        for path in paths {
+            match self.read_optional(&path).await? {
+                Ok(answer) => return Ok(Some(Member { path, allow: None, body: answer.body })),
+                Err(error) => notes.add(self, &path, &error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The media slots of a system: its own, or those of its managers, wherever CDs are taken.
+    async fn slots_of(
+        &self,
+        root: &Value,
+        system_path: &str,
+        system: &Value,
+        manager: Option<&Member>,
+        is_only_one: bool,
+        notes: &mut Notes,
+    ) -> Result<Vec<Slot>, Error> {
+        let is_enough =
+            |slots: &[Slot]| slots.iter().any(|slot| slot.takes_cd() && slot.has_action());
+        let mut slots = self.slots(&system["VirtualMedia"], notes).await?;
+        if is_enough(&slots) {
+            return Ok(slots);
+        }
+        // Before Redfish 2020.4 virtual media belonged to managers.
+        let linked = system["Links"]["ManagedBy"].as_array().into_iter().flatten();
+        for path in linked.filter_map(link).take(MEMBERS_MAX) {
+            let body = match manager.filter(|manager| links::is_same(&manager.path, &path)) {
+                Some(manager) => manager.body.clone(),
+                None if notes.has(&path) => continue,
+                None => match self.read_optional(&path).await? {
+                    Ok(answer) => answer.body,
+                    Err(error) => {
+                        notes.add(self, &path, &error);
+                        continue;
+                    }
+                },
+            };
+            slots.extend(self.slots(&body["VirtualMedia"], notes).await?);
+        }
+        if is_enough(&slots) {
+            return Ok(slots);
+        }
+        // Some do not link them. A manager of another system in the same chassis is not ours.
+        let Members { read, unread } =
+            self.optional_members(&root["Managers"], notes, |read| !read.is_empty()).await?;
+        for Unread { path, error } in unread {
+            notes.add(self, &path, &error);
+        }
+        for Member { body: manager, .. } in read {
+            let servers = manager["Links"]["ManagerForServers"].as_array();
+            let is_ours = servers.map_or(is_only_one, |servers| {
+                servers.iter().filter_map(link).any(|server| links::is_same(&server, system_path))
+            });
+            if is_ours {
+                slots.extend(self.slots(&manager["VirtualMedia"], notes).await?);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        slots.retain(|slot| seen.insert(links::key(&slot.path).to_owned()));
+        Ok(slots)
+    }
+
+    async fn slots(&self, collection: &Value, notes: &mut Notes) -> Result<Vec<Slot>, Error> {
+        let slot = |member: &Member| slot_of(&member.path, &member.body, member.allow.as_deref());
+        let is_enough = |read: &[Member]| read.iter().any(|member| slot(member).takes_cd());
+        let Members { read, unread } = self.optional_members(collection, notes, is_enough).await?;
+        for Unread { path, error } in unread {
+            notes.add(self, &path, &error);
+        }
+        Ok(read.iter().map(slot).collect())
+    }
+
+    /// The members of a collection that is done without where it cannot be read.
+    async fn optional_members(
+        &self,
+        collection: &Value,
+        notes: &mut Notes,
+        is_enough: impl Fn(&[Member]) -> bool,
+    ) -> Result<Members, Error> {
+        let Some(path) = link(collection).filter(|path| !notes.has(path)) else {
+            return Ok(Members::default());
+        };
+        match self.read_optional(&path).await? {
+            Ok(answer) => self.members_of(&answer.body, SIBLING_PATIENCE, is_enough).await,
+            Err(error) => {
+                notes.add(self, &path, &error);
+                Ok(Members::default())
+            }
+        }
+    }
+}
+
+/// A system of the BMC, as read.
+struct System {
+    path: String,
+    body: Arc<Value>,
+    told: Told,
+}
+
+impl System {
+    fn has_reset(&self) -> bool {
+        self.body["Actions"]["#ComputerSystem.Reset"]["target"].is_string()
+    }
+
+    fn has_boot(&self) -> bool {
+        self.body["Boot"].as_object().is_some_and(|boot| !boot.is_empty())
+    }
+
+    /// It can be switched, and told what to boot from.
+    fn has_all(&self) -> bool {
+        self.has_reset() && self.has_boot() && !self.is_part()
+    }
+
+    /// A GPU tray or a baseboard has neither.
+    fn has_any(&self) -> bool {
+        (self.has_reset() || self.has_boot()) && !self.is_part()
+    }
+
+    /// It says that it is a card within a machine.
+    fn is_part(&self) -> bool {
+        matches!(self.body["SystemType"].as_str(), Some("DPU"))
+    }
+}
+
+/// What is done without.
+#[derive(Default)]
+struct Notes {
+    paths: Vec<String>,
+    texts: Vec<String>,
+    may_pass: bool,
+}
+
+impl Notes {
+    fn add(&mut self, bmc: &Bmc, path: &str, error: &Error) {
+        self.paths.push(path.to_owned());
+        self.texts.push(bmc.foreign(&format!("{path} cannot be read ({})", reason(error))));
+        self.may_pass |= error.is_transient();
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.paths.iter().any(|known| links::is_same(known, path))
+    }
+}
+
+/// An error of a request whose path is said beside it.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Status { status, detail, .. } if detail.is_empty() => format!("HTTP {status}"),
+        Error::Status { status, detail, .. } => format!("HTTP {status}, {detail}"),
+        Error::BadAnswer { why, .. } => why.clone(),
+        error => error.to_string(),
+    }
+}
+
+/// Nothing but the form of a UUID (RFC 9562, 4), which is no medium's secret.
+fn is_uuid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The values of a parameter in an `ActionInfo` resource.
+fn allowable(info: &Value, parameter: &str) -> Vec<String> {
+    let parameters = info["Parameters"].as_array().into_iter().flatten();
+    let found = parameters.into_iter().find(|one| one["Name"] == parameter);
+    found.map(|found| texts(&found["AllowableValues"])).unwrap_or_default()
+}

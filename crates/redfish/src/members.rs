@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Members of a collection, read one by one. One that cannot be read is noted and does not end the reading of the
+//! others: a tray, a slot or a manager may be away while the machine is there. How long such a one is waited for
+//! is the caller's to say, by whether the others are enough.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::answer::Answer;
+use crate::machine::link;
+use crate::patience::{Patience, Repeat};
+use crate::{Bmc, Budgets, Error, links};
+
+/// Most members of a collection that are looked at.
+pub(crate) const MEMBERS_MAX: usize = 64;
+/// How long is waited for a member that may matter, where the others are enough. A BMC that is merely busy answers
+/// the next request.
+pub(crate) const SIBLING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A member, as read.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub path: String,
+    pub allow: Option<String>,
+    pub body: Arc<Value>,
+}
+
+/// A member that could not be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub path: String,
+    pub error: Error,
+}
+
+/// All that a collection links, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    pub read: Vec<Member>,
+    pub unread: Vec<Unread>,
+}
+
+impl Member {
+    fn of(path: &str, answer: Answer) -> Member {
+        Member { path: path.to_owned(), allow: answer.allow, body: answer.body }
+    }
+}
+
+impl Unread {
+    /// The BMC says that there is no such thing, whatever its collection says.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.error, Error::Status { status: 404 | 410, .. })
+    }
+}
+
+/// What a member's error says of the member alone. A refused login or another certificate is the BMC's.
+fn is_of_member(error: &Error) -> bool {
+    matches!(error, Error::Status { .. } | Error::BadAnswer { .. } | Error::Unreachable { .. })
+}
+
+/// The BMC may be able to say it in a moment.
+fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::Status { status: 429 | 502 | 503 | 504, .. } | Error::Unreachable { .. })
+}
+
+impl Bmc {
+    /// Every member of a collection, each once, however it is linked. While those that were read are not enough, the
+    /// others have the patience of any request; after that, `siblings`.
+    pub(crate) async fn members(
+        &self,
+        collection: &Value,
+        siblings: Duration,
+        is_enough: impl Fn(&[Member]) -> bool,
+    ) -> Result<Members, Error> {
+        let Some(path) = link(collection) else { return Ok(Members::default()) };
+        let body = self.get(&path).await?.body;
+        self.members_of(&body, siblings, is_enough).await
+    }
+
+    /// Likewise, of a collection as read. `siblings`: how long is waited for a member that is busy, where the others
+    /// are enough.
+    pub(crate) async fn members_of(
+        &self,
+        collection: &Value,
+        siblings: Duration,
+        is_enough: impl Fn(&[Member]) -> bool,
+    ) -> Result<Members, Error> {
+        let linked = collection["Members"].as_array().cloned().unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        // The same link a thousand times is one member.
+        let is_new = |path: &String| seen.insert(links::key(path).to_owned());
+        let linked = linked.iter().filter_map(link).filter(is_new);
+        let paths: Vec<String> = linked.take(MEMBERS_MAX).collect();
+        let mut answers = Vec::new();
+        for path in &paths {
+            answers.push(self.read_member(path).await?);
+        }
+        let found = |answers: &[Result<Answer, Error>]| -> Vec<Member> {
+            let both = paths.iter().zip(answers);
+            both.filter_map(|(path, answer)| Some(Member::of(path, answer.as_ref().ok()?.clone())))
+                .collect()
+        };
+        let mut is_content = is_enough(&found(&answers));
+        let mut patience = self.patience(if is_content { siblings } else { self.budgets.retries });
+        while let Some(busy) =
+            answers.iter().position(|answer| answer.as_ref().is_err_and(may_pass))
+        {
+            let placeholder = Error::Unsupported("a member of a collection");
+            let Err(error) = std::mem::replace(&mut answers[busy], Err(placeholder)) else { break };
+            if let Err(error) = patience.spend_on(error).await {
+                answers[busy] = Err(error);
+                break;
+            }
+            answers[busy] = self.read_member(&paths[busy]).await?;
+            for (path, answer) in paths.iter().zip(&mut answers).skip(busy + 1) {
+                if answer.as_ref().is_err_and(may_pass) {
+                    *answer = self.read_member(path).await?;
+                }
+            }
+            if !is_content && is_enough(&found(&answers)) {
+                is_content = true;
+                patience = self.patience(siblings);
+            }
+        }
+        let mut members = Members::default();
+        for (path, answer) in paths.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => members.read.push(Member::of(&path, answer)),
+                Err(error) => members.unread.push(Unread { path, error }),
+            }
+        }
+        Ok(members)
+    }
+
+    fn patience(&self, most: Duration) -> Patience {
+        let retries = most.min(self.budgets.retries);
+        Patience::new(Repeat::Freely, &Budgets { retries, ..self.budgets.clone() })
+    }
+
+    /// One try. The outer error is the BMC's, the inner one the member's.
+    async fn read_member(&self, path: &str) -> Result<Result<Answer, Error>, Error> {
+        let answer = match self.once(Method::GET, path, None, None).await {
+            // The session was dropped: this logs in anew.
+            Err(Error::Unauthorized) => self.get(path).await,
+            answer => answer,
+        };
+        match answer {
+            Err(error) if !is_of_member(&error) => Err(error),
+            answer => Ok(answer),
+        }
+    }
+
+    /// A resource that may be absent or away: what cannot be read of it is `None`. One that is busy is waited for a
+    /// while.
+    pub(crate) async fn read_optional(&self, path: &str) -> Result<Result<Answer, Error>, Error> {
+        let mut patience = self.patience(SIBLING_PATIENCE);
+        loop {
+            match self.read_member(path).await? {
+                Err(error) => match patience.spend_on(error).await {
+                    Ok(()) => {}
+                    Err(error) => return Ok(Err(error)),
+                },
+                answer => return Ok(answer),
+            }
+        }
+    }
+}
