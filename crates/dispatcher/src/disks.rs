@@ -121,6 +121,7 @@ fn facts(sys: &Path, name: &str, udev: &BTreeMap<String, String>) -> DiskFacts {
             &["serial", "device/serial"],
         ),
         wwn: first(&["ID_WWN_WITH_EXTENSION", "ID_WWN"], &["wwid", "device/wwid"]),
+        vendor: first(&["ID_VENDOR"], &["device/vendor"]),
         model: first(&["ID_MODEL"], &["device/model"]),
         rotational: text(sys, name, "queue/rotational") == "1",
         removable: text(sys, name, "removable") == "1",

@@ -8,6 +8,7 @@
 //! ```
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use recipe::{File, Interface, Network};
 
@@ -81,15 +82,24 @@ fn addresses(one: &Interface) -> String {
     for (address, length) in &one.addresses {
         line("Address", format!("{address}/{length}"));
     }
-    for gateway in &one.gateways {
+    let (beyond, within): (Vec<IpAddr>, Vec<IpAddr>) =
+        one.gateways.iter().partition(|gateway| one.is_beyond_prefixes(**gateway));
+    for gateway in within {
         line("Gateway", gateway.to_string());
     }
     for server in &one.nameservers {
         line("DNS", server.to_string());
     }
+    for gateway in beyond {
+        // Without a destination it is the default route of the gateway's family.
+        let _ = write!(text, "\n[Route]\nGateway={gateway}\nGatewayOnLink=yes\n");
+    }
     for route in &one.routes {
         let (address, length) = route.to;
         let _ = write!(text, "\n[Route]\nDestination={address}/{length}\nGateway={}\n", route.via);
+        if one.is_beyond_prefixes(route.via) {
+            text.push_str("GatewayOnLink=yes\n");
+        }
     }
     text
 }
@@ -130,6 +140,55 @@ mod tests {
              [Network]\nDHCP=no\nIPv6AcceptRA=no\nAddress=192.0.2.10/24\nGateway=192.0.2.1\n\
              DNS=192.0.2.53\n"
         );
+    }
+
+    #[test]
+    fn a_gateway_that_no_prefix_has_is_reached_on_the_link() {
+        let one = |addresses: &[&str], gateways: &[&str], via: &str| {
+            let mut one = plain();
+            let prefix = |text: &&str| {
+                let (address, length) = text.split_once('/').unwrap();
+                (address.parse().unwrap(), length.parse().unwrap())
+            };
+            one.addresses = addresses.iter().map(prefix).collect();
+            one.gateways = gateways.iter().map(|gateway| gateway.parse().unwrap()).collect();
+            one.nameservers.clear();
+            let to = ("198.51.100.0".parse().unwrap(), 24);
+            one.routes = (!via.is_empty())
+                .then(|| Route { to, via: via.parse().unwrap() })
+                .into_iter()
+                .collect();
+            let text = text(one);
+            text.split_once("IPv6AcceptRA=no\n").unwrap().1.to_owned()
+        };
+        for (addresses, gateways, via, expected) in [
+            (
+                &["10.0.2.15/32"][..],
+                &["10.0.2.2"][..],
+                "10.0.2.3",
+                "Address=10.0.2.15/32\n\n[Route]\nGateway=10.0.2.2\nGatewayOnLink=yes\n\n\
+                 [Route]\nDestination=198.51.100.0/24\nGateway=10.0.2.3\nGatewayOnLink=yes\n",
+            ),
+            // A second address whose prefix has it.
+            (
+                &["10.0.2.15/32", "10.0.2.16/24"],
+                &["10.0.2.2"],
+                "",
+                "Address=10.0.2.15/32\nAddress=10.0.2.16/24\nGateway=10.0.2.2\n",
+            ),
+            (&["192.0.2.1/31"], &["192.0.2.0"], "", "Address=192.0.2.1/31\nGateway=192.0.2.0\n"),
+            (
+                &["2001:db8:0:ff::1/64", "192.0.2.9/24"],
+                &["2001:db8:0:1::1", "192.0.2.1"],
+                "",
+                "Address=2001:db8:0:ff::1/64\nAddress=192.0.2.9/24\nGateway=192.0.2.1\n\n\
+                 [Route]\nGateway=2001:db8:0:1::1\nGatewayOnLink=yes\n",
+            ),
+            // The kernel knows the link of such a gateway: it has no other.
+            (&["2001:db8::5/128"], &["fe80::1"], "", "Address=2001:db8::5/128\nGateway=fe80::1\n"),
+        ] {
+            assert_eq!(one(addresses, gateways, via), expected, "{addresses:?} by {gateways:?}");
+        }
     }
 
     #[test]

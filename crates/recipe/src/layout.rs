@@ -42,7 +42,7 @@ impl Guid {
     }
 }
 
-/// How large a partition is.
+/// How large a partition is, in powers of 1024; sizes of disks are written as on their labels (`target_disk`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Size {
@@ -60,8 +60,9 @@ impl Size {
     }
 }
 
-/// `512M`, `20G`, `1T` in bytes (powers of 1024).
-pub(crate) fn bytes(text: &str) -> Option<u64> {
+/// `512M`, `20GiB`, `1T` in bytes (powers of 1024).
+fn bytes(text: &str) -> Option<u64> {
+    let text = ["iB", "i"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text);
     let (number, shift) = match text.split_at_checked(text.len().checked_sub(1)?)? {
         (number, "M") => (number, 20),
         (number, "G") => (number, 30),
@@ -240,8 +241,10 @@ mod tests {
     fn sizes_are_powers_of_1024() {
         assert_eq!(Size::parse("512M"), Some(Size::Bytes(536_870_912)));
         assert_eq!(Size::parse("1T"), Some(Size::Bytes(1 << 40)));
+        assert_eq!(Size::parse("2GiB"), Some(Size::Bytes(2 << 30)));
+        assert_eq!(Size::parse("2Mi"), Some(Size::Bytes(2 << 20)));
         assert_eq!(Size::parse("100%"), Some(Size::Remaining));
-        for wrong in ["", "M", "10", "10 G", "99999999999999T", "é", "50%"] {
+        for wrong in ["", "M", "10", "10 G", "99999999999999T", "é", "50%", "5GB", "5iB"] {
             assert_eq!(Size::parse(wrong), None, "{wrong:?}");
         }
     }

@@ -5,6 +5,7 @@
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `signature`: who made a task medium, and how the machine knows;
 //! - `layout`, `target_disk`: what partitions and disk hints mean;
+//! - `prefix`: which addresses are in a network, and which of them are no host's;
 //! - `machine`: by which names a machine is known; `serial`, `uuid`: which of them are real;
 //! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
 //!   written and read by the same module.
@@ -16,6 +17,7 @@ pub mod machine;
 mod meaning;
 mod model;
 mod payload;
+mod prefix;
 pub mod run_dir;
 pub mod serial;
 pub mod signature;

@@ -2,11 +2,13 @@
 //! What the schema cannot say: from the fields as written to a [`Recipe`] that makes sense. The
 //! network has its own file.
 
+mod cloud_init;
 mod network;
 
 use crate::layout::{self, Format, Guid, Partition, Size};
-use crate::model::{Esxi, Firmware, Linux, Recipe, TaskTarget, Windows, Wipe, Workflow};
-use crate::target_disk::{DiskHints, SizeHint};
+use crate::model::{Esxi, Firmware, Linux, Recipe, STAND_IN, TaskTarget, Windows, Wipe, Workflow};
+use crate::payload::Payload;
+use crate::target_disk::{DiskHints, SizeHint, name};
 use crate::validate::{BODY_BYTES_MAX, PROBLEMS_MAX, Problem, problem};
 use crate::wire::{self, Wire};
 
@@ -35,6 +37,7 @@ pub fn from_wire(mut wire: Wire) -> Result<Recipe, Vec<Problem>> {
     let workflow = workflow(&wire, &mut problems);
     let network = wire.network.as_ref().map(|network| network::network_of(network, &mut problems));
     check_payloads(&wire, &mut problems);
+    check_cloud_init(&wire, &mut problems);
     check_env(&wire, &mut problems);
     wire.sort();
     check_canonical(&wire, &mut problems);
@@ -107,6 +110,22 @@ fn check_payloads(wire: &Wire, problems: &mut Vec<Problem>) {
         if bytes > bytes_max {
             let message = format!("{bytes} bytes; at most {bytes_max} are taken");
             problems.push(problem(format!("/{name}"), "too-long", message));
+        }
+    }
+}
+
+/// On a medium that others can read, a stand-in has the place of each.
+fn check_cloud_init(wire: &Wire, problems: &mut Vec<Problem>) {
+    fn given(payload: Option<&Payload>) -> Option<&str> {
+        payload.map(Payload::as_str).filter(|text| *text != STAND_IN)
+    }
+    if let Some(text) = given(wire.user_data.as_ref()) {
+        cloud_init::check_user_data(text, problems);
+    }
+    let others = [("meta_data", &wire.meta_data), ("network_config", &wire.network_config)];
+    for (name, payload) in others {
+        if let Some(text) = given(payload.as_ref()) {
+            cloud_init::check_yaml(name, text, problems);
         }
     }
 }
@@ -305,13 +324,20 @@ fn wipe_of(wire: Option<&wire::Wipe>) -> Wipe {
 fn hints(wire: &wire::TargetDisk, problems: &mut Vec<Problem>) -> DiskHints {
     let hints = match wire {
         wire::TargetDisk::Name(name) => {
+            if !name::is_possible(name) {
+                problems.push(problem("/target_disk", "value", format!("{name:?} is not a disk")));
+            }
             return DiskHints { name: Some(name.clone()), ..DiskHints::default() };
         }
         wire::TargetDisk::Hints(hints) => hints.clone(),
     };
     let size = hints.size.as_deref().map(|text| (text, SizeHint::parse(text)));
     if let Some((text, None)) = size {
-        problems.push(problem("/target_disk/size", "size", format!("{text:?} is too large")));
+        problems.push(problem(
+            "/target_disk/size",
+            "size",
+            format!("{text:?} is no size of a disk"),
+        ));
     }
     DiskHints {
         name: None,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::layout::Partition;
 use crate::payload::Payload;
+use crate::prefix;
 use crate::target_disk::DiskHints;
 use crate::wire::Wire;
 
@@ -16,7 +17,8 @@ use crate::wire::Wire;
 pub const CONTROLLER_HOST: &str = "controller";
 
 /// What stands on a task medium for what is not to be read there.
-const STAND_IN: &str = "withheld: the controller gives it to the machine that has its permit";
+pub(crate) const STAND_IN: &str =
+    "withheld: the controller gives it to the machine that has its permit";
 
 /// What to install on one server.
 #[derive(Clone, PartialEq)]
@@ -107,6 +109,14 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     pub nameservers: Vec<IpAddr>,
     pub routes: Vec<Route>,
+}
+
+impl Interface {
+    /// Whether a gateway is in no network that this interface is in. What DHCP will add is not known.
+    pub fn is_beyond_prefixes(&self, gateway: IpAddr) -> bool {
+        let is_link_local = matches!(gateway, IpAddr::V6(six) if six.is_unicast_link_local());
+        !is_link_local && !self.addresses.iter().any(|prefix| prefix::contains(*prefix, gateway))
+    }
 }
 
 /// Where packets to a network go.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Which disk is meant. Exactly one must match: no default, no smallest, no first.
 
+pub(crate) mod name;
+mod size;
+
 use serde::{Deserialize, Serialize};
 
-use crate::layout;
+pub use size::SizeHint;
 
 /// What a recipe says of its disk; every hint must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,15 +21,6 @@ pub struct DiskHints {
     pub hctl: Option<String>,
 }
 
-/// A size in bytes, and how it is compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SizeHint {
-    AtLeast(u64),
-    AtMost(u64),
-    /// Within 1 %: vendors' gigabytes differ from ours.
-    About(u64),
-}
-
 /// What the machine knows of a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFacts {
@@ -35,6 +29,9 @@ pub struct DiskFacts {
     pub size_bytes: u64,
     pub serial: Option<String>,
     pub wwn: Option<String>,
+    /// The maker, where it is told apart from the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
     pub model: Option<String>,
     pub rotational: bool,
     pub removable: bool,
@@ -86,12 +83,16 @@ fn is_target(disk: &DiskFacts) -> bool {
 }
 
 fn is_meant(hints: &DiskHints, disk: &DiskFacts) -> bool {
-    // udev and the kernel may pad a serial or add a prefix to a WWN: compare what is left.
     let same = |hint: &Option<String>, fact: &Option<String>| match (hint, fact) {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(hint), Some(fact)) => hint.trim() == fact.trim(),
+        (Some(hint), Some(fact)) => comparable(hint) == comparable(fact),
     };
+    let same_model = hints.model.as_deref().is_none_or(|hint| {
+        let with_vendor =
+            [disk.vendor.as_deref(), disk.model.as_deref()].map(Option::unwrap_or_default);
+        same(&hints.model, &disk.model) || comparable(hint) == comparable(&with_vendor.join(" "))
+    });
     let same_wwn = match (&hints.wwn, &disk.wwn) {
         (None, _) => true,
         (Some(_), None) => false,
@@ -101,29 +102,41 @@ fn is_meant(hints: &DiskHints, disk: &DiskFacts) -> bool {
         name.strip_prefix("/dev/").unwrap_or(name) == disk.name
             || disk.links.iter().any(|link| link == name)
     });
-    let has_size = hints.size.is_none_or(|size| match size {
-        SizeHint::AtLeast(bytes) => disk.size_bytes >= bytes,
-        SizeHint::AtMost(bytes) => disk.size_bytes <= bytes,
-        SizeHint::About(bytes) => disk.size_bytes.abs_diff(bytes) <= bytes / 100,
-    });
     is_target(disk)
         && is_named
         && same(&hints.serial, &disk.serial)
         && same_wwn
-        && same(&hints.model, &disk.model)
-        && has_size
+        && same_model
+        && hints.size.is_none_or(|size| size.is_met_by(disk.size_bytes))
         && hints.rotational.is_none_or(|rotational| rotational == disk.rotational)
         && same(&hints.hctl, &disk.hctl)
 }
 
+/// A text of a disk, whoever tells it. The kernel pads with spaces; udev makes one `_` of every run of white space, and
+/// `_` of punctuation that is not safe in a file name (`ID_MODEL`, `ID_SERIAL`); people write what a label has.
+fn comparable(text: &str) -> String {
+    /// What udev keeps beside letters and digits (systemd, `udev-util.c`), but `_`.
+    const KEPT: &str = "#+-.:=@";
+    let words: Vec<&str> = text
+        .split(|letter: char| !letter.is_alphanumeric() && !KEPT.contains(letter))
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ").to_lowercase()
+}
+
+/// The digits of a WWN. Prefixes say of which kind it is, and RAID controllers put colons between its bytes.
 fn bare_wwn(wwn: &str) -> String {
     let lower = wwn.trim().to_ascii_lowercase();
-    for prefix in ["0x", "naa.", "eui.", "nvme."] {
-        if let Some(rest) = lower.strip_prefix(prefix) {
-            return rest.to_owned();
-        }
+    let lower = lower.strip_prefix("wwn-").unwrap_or(&lower);
+    let prefix =
+        ["0x", "naa.", "eui.", "nvme."].iter().find_map(|prefix| lower.strip_prefix(prefix));
+    let bare = prefix.unwrap_or(lower);
+    let is_byte =
+        |pair: &str| pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+    match bare.split([':', '-']).all(is_byte) {
+        true => bare.replace([':', '-'], ""),
+        false => bare.to_owned(),
     }
-    lower
 }
 
 fn describe(disks: &[DiskFacts]) -> String {
@@ -133,28 +146,17 @@ fn describe(disks: &[DiskFacts]) -> String {
     let one = |disk: &DiskFacts| {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
         format!(
-            "{} (serial {}, wwn {}, model {}, {} bytes{})",
+            "{} (serial {}, wwn {}, model {}, {}, {} bytes{})",
             disk.name,
             text(&disk.serial),
             text(&disk.wwn),
             text(&disk.model),
+            size::on_the_label(disk.size_bytes),
             disk.size_bytes,
             if disk.removable || disk.optical || disk.read_only { ", not a target" } else { "" }
         )
     };
     disks.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-impl SizeHint {
-    pub(crate) fn parse(text: &str) -> Option<SizeHint> {
-        if let Some(rest) = text.strip_prefix(">=") {
-            return layout::bytes(rest).map(SizeHint::AtLeast);
-        }
-        if let Some(rest) = text.strip_prefix("<=") {
-            return layout::bytes(rest).map(SizeHint::AtMost);
-        }
-        layout::bytes(text).map(SizeHint::About)
-    }
 }
 
 #[cfg(test)]
@@ -189,7 +191,7 @@ mod tests {
             (DiskHints::default(), Err(2)),
             (hint(&|h| h.serial = Some("B2".into())), Ok("sdb")),
             (hint(&|h| h.serial = Some("B2 ".into())), Ok("sdb")),
-            (hint(&|h| h.serial = Some("b2".into())), Err(0)),
+            (hint(&|h| h.serial = Some("b2".into())), Ok("sdb")),
             (hint(&|h| h.name = Some("sda".into())), Err(2)),
             (hint(&|h| h.name = Some("/dev/sda".into())), Err(2)),
             (hint(&|h| h.name = Some("/dev/disk/by-id/ata-B2".into())), Ok("sdb")),
@@ -207,20 +209,84 @@ mod tests {
         }
     }
 
+    /// An SSD for the system beside one for data, and a volume of a RAID controller.
+    fn server() -> [DiskFacts; 3] {
+        let named = |name: &str, serial: &str, size_bytes, vendor: &str, model: &str| DiskFacts {
+            vendor: (!vendor.is_empty()).then(|| vendor.into()),
+            model: Some(model.into()),
+            ..disk(name, serial, size_bytes)
+        };
+        [
+            named("sda", "S45PNC0W100001", 480_103_981_056, "", "MZ7KH480HAHQ-00005"),
+            named("sdb", "S4FKNG0M100002", 1_920_383_410_176, "", "Samsung_SSD_870_EVO_2TB"),
+            named("sdc", "00d9a0c2", 959_119_884_288, "DELL", "PERC_H755_Front"),
+        ]
+    }
+
     #[test]
-    fn a_size_is_met_to_the_byte_or_within_a_hundredth() {
-        const SIZE: u64 = 200_000;
-        for (hint, least, most) in [
-            (SizeHint::AtLeast(SIZE), SIZE, u64::MAX),
-            (SizeHint::AtMost(SIZE), 1, SIZE),
-            (SizeHint::About(SIZE), 198_000, 202_000),
+    fn a_size_hint_means_the_label_and_takes_no_larger_disk_in_silence() {
+        for (size, expected) in [
+            ("480G", Ok("sda")),
+            ("480 GB", Ok("sda")),
+            ("447GiB", Ok("sda")),
+            ("480GiB", Err(0)),
+            (">=480G", Err(3)),
+            ("<=480G", Ok("sda")),
+            (">=1T", Ok("sdb")),
+            (">=1.92T", Ok("sdb")),
+            ("960G", Ok("sdc")),
+            (">=960G", Err(2)),
+            ("1.92T", Ok("sdb")),
+            ("2T", Err(0)),
         ] {
-            let hints = DiskHints { size: Some(hint), ..DiskHints::default() };
-            let fits = |size: u64| select(&hints, &[disk("sda", "A1", size)]).is_ok();
-            assert!(fits(least) && fits(most), "{hint:?}");
-            assert!(!fits(least - 1), "{hint:?}");
-            assert!(most == u64::MAX || !fits(most + 1), "{hint:?}");
+            let hints = DiskHints { size: SizeHint::parse(size), ..DiskHints::default() };
+            let disks = server();
+            let got = select(&hints, &disks).map(|disk| disk.name.as_str());
+            assert_eq!(got.map_err(|error| error.matching), expected, "{size}");
         }
+    }
+
+    #[test]
+    fn texts_are_those_of_the_label_the_kernel_and_udev_alike() {
+        let disks = server();
+        let model = |text: &str| DiskHints { model: Some(text.into()), ..DiskHints::default() };
+        let serial = |text: &str| DiskHints { serial: Some(text.into()), ..DiskHints::default() };
+        let wwn = |text: &str| DiskHints { wwn: Some(text.into()), ..DiskHints::default() };
+        for (hints, expected) in [
+            (model("PERC H755 Front"), Ok("sdc")),
+            (model("PERC H755 Front "), Ok("sdc")),
+            (model("PERC_H755_Front"), Ok("sdc")),
+            (model("perc  h755   front"), Ok("sdc")),
+            (model("DELL PERC H755 Front"), Ok("sdc")),
+            (model("PERC (H755)/Front"), Ok("sdc")),
+            (model("PERC H755"), Err(0)),
+            (model("PERCH755Front"), Err(0)),
+            (model("Samsung SSD 870 EVO 2TB"), Ok("sdb")),
+            (model("MZ7KH480HAHQ 00005"), Err(0)),
+            (model("MZ7KH480HAHQ-00005"), Ok("sda")),
+            (model("DELL"), Err(0)),
+            (serial("s45pnc0w100001 "), Ok("sda")),
+            (serial("S45PNC0W10000"), Err(0)),
+            (wwn("wwn-0x5000c50000d9a0c2"), Ok("sdc")),
+            (wwn("50:00:C5:00:00:D9:A0:C2"), Ok("sdc")),
+            (wwn("5000c50000d9a0c"), Err(0)),
+        ] {
+            let got = select(&hints, &disks).map(|disk| disk.name.as_str());
+            assert_eq!(got.map_err(|error| error.matching), expected, "{hints:?}");
+        }
+    }
+
+    #[test]
+    fn two_disks_that_one_text_means_are_refused() {
+        let mut disks = server();
+        disks[0].model = Some("PERC H755  Front".into());
+        let hints = DiskHints { model: Some("PERC H755 Front".into()), ..DiskHints::default() };
+        let refused = select(&hints, &disks).unwrap_err();
+        assert_eq!((refused.matching, refused.rule), (2, ONE_MUST));
+        assert!(refused.to_string().contains("480.10 GB, 480103981056 bytes"), "{refused}");
+        disks[1].serial = Some("s45pnc0w100001".into());
+        let hints = DiskHints { serial: disks[0].serial.clone(), ..DiskHints::default() };
+        assert_eq!(select(&hints, &disks).unwrap_err().matching, 2);
     }
 
     #[test]

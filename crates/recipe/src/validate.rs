@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::SCHEMA;
 use crate::meaning::from_wire;
 use crate::model::Recipe;
+use crate::target_disk::name;
 use crate::wire::Wire;
 
 /// The newest recipe version; the one before is accepted too.
@@ -129,9 +130,11 @@ fn told(error: jsonschema::ValidationError) -> Vec<Problem> {
         | ValidationErrorKind::Enum { .. }
         | ValidationErrorKind::Constant { .. }
         | ValidationErrorKind::Type { .. } => {
-            let message = match right(&path) {
-                Some(right) => format!("{shown} is not {right}"),
-                None => format!("{shown} is not what belongs here"),
+            let name = error.instance().as_str().filter(|_| path == "/target_disk");
+            let message = match (name.and_then(name::cure), right(&path)) {
+                (Some(cure), _) => format!("{shown} is not a disk but {cure}"),
+                (None, Some(right)) => format!("{shown} is not {right}"),
+                (None, None) => format!("{shown} is not what belongs here"),
             };
             vec![problem(path, "value", message)]
         }
@@ -177,13 +180,17 @@ fn right(path: &str) -> Option<&'static str> {
         ["target_disk"] => {
             "a disk; write a path such as /dev/disk/by-id/..., a kernel name such as sda, or an object of hints (serial, wwn, model, size, rotational, hctl)"
         }
-        ["target_disk", "size"] => "a size; write 480G, >=100G or <=2T",
+        ["target_disk", "size"] => {
+            "a disk's size; write 480G, >=1.92T or <=2T as on its label, or 447GiB in powers of 1024"
+        }
         ["target_disk", "wwn"] => "a WWN; write one such as 0x5000c500a1b2c3d4",
         ["target_disk", "hctl"] => "a SCSI address; write one such as 0:0:1:0",
         ["target_disk" | "network", .., "rotational" | "dhcp"] => "true or false",
         ["partition_layout"] => "a list of partitions",
         ["partition_layout", _] => "a partition; write size, type_guid, format and perhaps label",
-        ["partition_layout", _, "size"] => "a size; write 512M, 20G or 100%",
+        ["partition_layout", _, "size"] => {
+            "a size; write 512M, 20G or 100% (of a partition, M, G and T are powers of 1024)"
+        }
         ["partition_layout", _, "type_guid"] => {
             "a partition type; write an sgdisk code such as ef00 or 8300, or a GUID"
         }

@@ -92,11 +92,11 @@ fn deep_and_large_input_is_refused_before_it_is_read() {
 #[test]
 fn payloads_are_not_shown() {
     let mut value = linux();
-    value["user_data"] = "CANARY".into();
+    value["user_data"] = "#!CANARY".into();
     value["env"] = json!({"TOKEN": "CANARY"});
     let recipe = parse(&value).unwrap();
     let shown = format!("{} {recipe:?}", recipe.redacted());
-    assert_eq!(recipe.redacted()["user_data"], json!({"bytes": 6}));
+    assert_eq!(recipe.redacted()["user_data"], json!({"bytes": 8}));
     assert!(!shown.contains("CANARY"), "{shown}");
 }
 
@@ -125,7 +125,7 @@ fn a_medium_that_others_can_read_has_no_secret_and_is_a_recipe_nevertheless() {
     for mut value in valid() {
         for key in ["user_data", "meta_data", "network_config", "unattend_xml"] {
             if let Some(payload) = value.get_mut(key) {
-                *payload = format!("CANARY of {key}").into();
+                *payload = format!("#cloud-config\n# CANARY of {key}").into();
                 seen += 1;
             }
         }
@@ -193,10 +193,10 @@ fn env_values_are_as_written_and_the_volume_id_fits() {
 #[test]
 fn a_payload_is_measured_in_bytes() {
     let mut value = linux();
-    value["user_data"] = "é".repeat((1 << 19) + 1).into();
+    value["user_data"] = format!("#!{}", "é".repeat(1 << 19)).into();
     let expected = "/user_data too-long: 1048578 bytes; at most 1048576 are taken";
     assert_eq!(parse(&value).unwrap_err(), [expected]);
-    value["user_data"] = "é".repeat(1 << 19).into();
+    value["user_data"] = format!("#!{}", "é".repeat((1 << 19) - 1)).into();
     assert!(parse(&value).is_ok());
     let kickstart = json!({"task_target": "install-esxi.target", "ks.cfg": "é".repeat(131_073)});
     let expected = "/ks_cfg too-long: 262146 bytes; at most 262144 are taken";

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::model::{Bond, Interface, Network, Route};
+use crate::prefix;
 use crate::validate::{Problem, problem};
 use crate::wire;
 
@@ -20,7 +21,7 @@ pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network 
         }
         let mut addresses = Vec::new();
         for (number, text) in one.addresses.iter().enumerate() {
-            addresses.extend(prefix(place(&format!("addresses/{number}")), text, problems));
+            addresses.extend(network(place(&format!("addresses/{number}")), text, problems));
         }
         let mut list = |field: &str, texts: &[String]| -> Vec<IpAddr> {
             let of = |(number, text): (usize, &String)| {
@@ -32,7 +33,7 @@ pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network 
         let nameservers = list("nameservers", &one.nameservers);
         let mut routes = Vec::new();
         for (number, route) in one.routes.iter().enumerate() {
-            let to = prefix(place(&format!("routes/{number}/to")), &route.to, problems);
+            let to = network(place(&format!("routes/{number}/to")), &route.to, problems);
             let via = address(place(&format!("routes/{number}/via")), &route.via, problems);
             if let (Some(to), Some(via)) = (to, via) {
                 routes.push(Route { to, via });
@@ -47,19 +48,73 @@ pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network 
         });
         let macs = one.macs.iter().map(|mac| mac.to_ascii_lowercase()).collect();
         let (vlan, mtu) = (one.vlan, one.mtu);
-        interfaces.push(Interface {
-            macs,
-            bond,
-            vlan,
-            mtu,
-            dhcp,
-            addresses,
-            gateways,
-            nameservers,
-            routes,
-        });
+        let interface =
+            Interface { macs, bond, vlan, mtu, dhcp, addresses, gateways, nameservers, routes };
+        // After an address that is wrong, what is reached by it would be a guess.
+        let is_whole = interface.addresses.len() == one.addresses.len()
+            && interface.gateways.len() == one.gateways.len()
+            && interface.nameservers.len() == one.nameservers.len()
+            && interface.routes.len() == one.routes.len();
+        if is_whole {
+            check_reach(&interface, &place, problems);
+        }
+        interfaces.push(interface);
     }
     Network { interfaces }
+}
+
+/// Addresses that no host has, and gateways that cannot be one for this interface.
+fn check_reach(one: &Interface, place: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
+    for (number, (address, length)) in one.addresses.iter().enumerate() {
+        let why = prefix::refuses_host(*address)
+            .or_else(|| prefix::refuses_host_of((*address, *length), *address));
+        if let Some(why) = why {
+            let message = format!("{address}/{length}: {address} {why}");
+            problems.push(problem(place(&format!("addresses/{number}")), "address", message));
+        }
+    }
+    for (number, server) in one.nameservers.iter().enumerate() {
+        if let Some(why) = prefix::refuses_host(*server) {
+            let message = format!("{server} {why}; write the address of a DNS server");
+            problems.push(problem(place(&format!("nameservers/{number}")), "address", message));
+        }
+    }
+    let gateways = one.gateways.iter().enumerate();
+    let gateways = gateways.map(|(number, gateway)| (format!("gateways/{number}"), *gateway));
+    let routes = one.routes.iter().enumerate();
+    let vias = routes.map(|(number, route)| (format!("routes/{number}/via"), route.via));
+    for (field, gateway) in gateways.chain(vias) {
+        if let Some(why) = refuses_gateway(one, gateway) {
+            let message = format!("{gateway} {why}; write the address of a router");
+            problems.push(problem(place(&field), "gateway", message));
+        }
+    }
+    for (number, route) in one.routes.iter().enumerate() {
+        if route.to.0.is_ipv4() != route.via.is_ipv4() {
+            let message = format!(
+                "{} is of another family than {}; write a router of the same",
+                route.via, route.to.0
+            );
+            problems.push(problem(place(&format!("routes/{number}/via")), "gateway", message));
+        }
+    }
+}
+
+fn refuses_gateway(one: &Interface, gateway: IpAddr) -> Option<&'static str> {
+    if let Some(why) = prefix::refuses_host(gateway) {
+        return Some(why);
+    }
+    if one.addresses.iter().any(|(address, _)| *address == gateway) {
+        return Some("is an address of this interface itself");
+    }
+    let has_family = one.addresses.iter().any(|(own, _)| own.is_ipv4() == gateway.is_ipv4());
+    if !has_family && !one.dhcp {
+        return Some(match gateway {
+            IpAddr::V4(_) => "is IPv4, and the interface has no IPv4 address",
+            IpAddr::V6(_) => "is IPv6, and the interface has no IPv6 address",
+        });
+    }
+    one.addresses.iter().find_map(|network| prefix::refuses_host_of(*network, gateway))
 }
 
 fn address(path: String, text: &str, problems: &mut Vec<Problem>) -> Option<IpAddr> {
@@ -70,7 +125,7 @@ fn address(path: String, text: &str, problems: &mut Vec<Problem>) -> Option<IpAd
     parsed
 }
 
-fn prefix(path: String, text: &str, problems: &mut Vec<Problem>) -> Option<(IpAddr, u8)> {
+fn network(path: String, text: &str, problems: &mut Vec<Problem>) -> Option<(IpAddr, u8)> {
     let parsed = text.split_once('/').and_then(|(address, length)| {
         let address: IpAddr = address.parse().ok()?;
         let length: u8 = length.parse().ok()?;

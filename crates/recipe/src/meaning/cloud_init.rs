@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What cloud-init would ignore without a word: it knows `user_data` by its first line only
+//! (cloud-init's documentation, "User-data formats"; `INCLUSION_TYPES_MAP` and `convert_string` of its source).
+
+use crate::validate::{Problem, problem};
+
+/// First lines that cloud-init knows, also with more behind them (`#include-once`). Older releases and other readers of
+/// such a drive take them in lower case and at the very beginning only.
+const FIRST_LINES: &[&str] =
+    &["#cloud-config", "#!", "#include", "#cloud-boothook", "#part-handler"];
+/// A template, of what is in its second line.
+const TEMPLATE: &str = "## template: jinja";
+/// By this in the first so many bytes cloud-init knows a MIME message.
+const MIME_WORD: &str = "mime-version:";
+const MIME_BYTES: usize = 4096;
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What gzip files begin with, in base64.
+const GZIP_IN_BASE64: &str = "H4sI";
+
+const KNOWN: &str = "the first line must be #cloud-config, #cloud-config-archive, #cloud-config-jsonp, #!, #include, \
+    #include-once, #cloud-boothook, #part-handler, ## template: jinja, or a header of a MIME message that has \
+    MIME-Version";
+
+/// Tells what of `user_data` cloud-init would not read.
+pub fn check_user_data(text: &str, problems: &mut Vec<Problem>) {
+    if let Some(why) = ignored(text) {
+        problems.push(problem("/user_data", "user-data", why));
+    }
+}
+
+/// Tells what of `meta_data` or `network_config` cloud-init would not read.
+pub fn check_yaml(name: &str, text: &str, problems: &mut Vec<Problem>) {
+    if let Some(why) = unreadable(text) {
+        problems.push(problem(format!("/{name}"), "yaml", why));
+    }
+}
+
+/// What a file of any kind must not be.
+fn unreadable(text: &str) -> Option<String> {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Some(
+            "begins with a byte order mark (U+FEFF), by which cloud-init does not know what it is; save it as UTF-8 \
+             without one"
+                .into(),
+        );
+    }
+    text.trim().is_empty().then(|| "nothing is in here; fill it or leave it out".into())
+}
+
+fn ignored(text: &str) -> Option<String> {
+    if text.trim().is_empty() {
+        return Some(
+            "nothing is in here; leave it out, or write #cloud-config where only meta_data or network_config are \
+             needed"
+                .into(),
+        );
+    }
+    if let Some(why) = unreadable(text) {
+        return Some(why);
+    }
+    if let Some(rest) = text.strip_prefix(TEMPLATE) {
+        let (rest_of_line, body) = rest.split_once('\n').unwrap_or((rest, ""));
+        if !rest_of_line.trim().is_empty() || !begins_as_known(body) {
+            return Some(format!("the line after {TEMPLATE} says what is made of it: {KNOWN}"));
+        }
+        return None;
+    }
+    if begins_as_known(text) {
+        return None;
+    }
+    if is_mime_header(text) {
+        let mut end = text.len().min(MIME_BYTES);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let has_version = text[..end].to_ascii_lowercase().contains(MIME_WORD);
+        return (!has_version).then(|| {
+            "a MIME message is known by MIME-Version: 1.0 among its headers, which is not there"
+                .into()
+        });
+    }
+    let why = if begins_as_known(text.trim_start()) {
+        "white space comes before the first line"
+    } else if text.starts_with(GZIP_IN_BASE64) {
+        "base64 is not decoded; write the text itself"
+    } else {
+        "cloud-init would ignore it without a word"
+    };
+    Some(format!("{why}: {KNOWN}"))
+}
+
+fn begins_as_known(text: &str) -> bool {
+    FIRST_LINES.iter().any(|line| text.starts_with(line))
+}
+
+/// `Name: value`, or the line that a mailbox has before a message.
+fn is_mime_header(text: &str) -> bool {
+    let line = text.lines().next().unwrap_or_default();
+    line.starts_with("From ")
+        || line.split_once(':').is_some_and(|(name, value)| {
+            let is_of_mime = name.to_ascii_lowercase();
+            let is_of_mime = is_of_mime.starts_with("content-") || is_of_mime == "mime-version";
+            is_of_mime && value.starts_with(' ')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_begins_with_a_line_that_cloud_init_knows() {
+        for known in [
+            "#cloud-config\n",
+            "#cloud-config\r\nhostname: a\r\n",
+            "#cloud-config",
+            "#cloud-config-archive\n- content: a\n",
+            "#cloud-config-jsonp\n[]\n",
+            "#!/bin/sh\necho\n",
+            "#! /bin/sh\r\necho\r\n",
+            "#include\nhttps://files.example/a\n",
+            "#include https://files.example/a\n",
+            "#include-once\nhttps://files.example/a\n",
+            "#cloud-boothook\n#!/bin/sh\n",
+            "#part-handler\n",
+            "## template: jinja\n#cloud-config\n",
+            "## template: jinja\r\n#!/bin/sh\n",
+            "Content-Type: multipart/mixed; boundary=\"==\"\nMIME-Version: 1.0\n\n--==\n",
+            "MIME-Version: 1.0\nContent-Type: text/cloud-config\n\n{}",
+            "From nobody Mon Jan  1\nContent-Type: multipart/mixed\nmime-version: 1.0\n\n",
+        ] {
+            assert_eq!(ignored(known), None, "{known:?}");
+        }
+        let far = format!("Content-Type: text/x-a\nX: {}\nMIME-Version: 1.0\n", "é".repeat(3000));
+        for (text, words) in [
+            ("", "leave it out"),
+            (" \n", "leave it out"),
+            ("hostname: web-1\n", "without a word: the first line must be #cloud-config, "),
+            ("\u{feff}#cloud-config\n", "byte order mark"),
+            ("\n#cloud-config\n", "white space comes before"),
+            (" #!/bin/sh\n", "white space comes before"),
+            ("#Cloud-Config\n", "ignore it"),
+            ("# cloud-config\n", "ignore it"),
+            ("#cloud-init\n", "ignore it"),
+            ("#upstart-job\n", "ignore it"),
+            ("---\n#cloud-config\n", "ignore it"),
+            ("# a comment\n#cloud-config\n", "ignore it"),
+            ("users: []\n#cloud-config\n", "ignore it"),
+            ("{\"ssh_authorized_keys\": []}", "ignore it"),
+            ("H4sIAAAAAAAAA1NOzskvTdFNzs9Ly0znAgBk/5bHDgAAAA==", "base64 is not decoded"),
+            ("I2Nsb3VkLWNvbmZpZwo=", "ignore it"),
+            ("## template: jinja\nhostname: a\n", "after ## template: jinja"),
+            ("## template: jinja", "after ## template: jinja"),
+            ("## template: jinja2\n#cloud-config\n", "after ## template: jinja"),
+            ("Content-Type: multipart/mixed\n\n--b\n", "MIME-Version: 1.0"),
+            (&far, "MIME-Version: 1.0"),
+        ] {
+            let told = ignored(text).unwrap_or_else(|| panic!("{text:?} is taken"));
+            assert!(told.contains(words), "{text:?}: {told}");
+        }
+    }
+}
