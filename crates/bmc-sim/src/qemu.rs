@@ -49,6 +49,8 @@ pub(crate) struct Qemu {
     /// Ends when the process does.
     pub(crate) events: mpsc::Receiver<Event>,
     slots: &'static [Slot],
+    /// What the drives' `bootindex` is by.
+    order: BootOrder,
     work_dir: PathBuf,
     inserted: [Option<Inserted>; Slot::COUNT],
     /// Sticks that were pulled.
@@ -119,6 +121,7 @@ pub(crate) async fn start(settings: &Settings, order: BootOrder) -> Result<Qemu,
         qmp,
         events,
         slots: settings.slots.all(),
+        order,
         work_dir: settings.work_dir.clone(),
         inserted: [const { None }; Slot::COUNT],
         pulled: Vec::new(),
@@ -179,8 +182,12 @@ impl Qemu {
         self.slots.iter().copied().find(has)
     }
 
-    /// Takes effect with the next reset: QEMU hands the order to the firmware then.
+    /// Takes effect with the next reset: QEMU hands the order to the firmware then. The order that
+    /// holds is not set again: QEMU refuses a `bootindex` that is in use, even by the same drive.
     pub(crate) async fn set_boot_order(&mut self, order: BootOrder) -> Result<(), Error> {
+        if self.order == order {
+            return Ok(());
+        }
         for slot in self.slots.iter().filter(|slot| slot.drive_bus().is_some()) {
             let property = json!({
                 "path": format!("/machine/peripheral/{}", slot.device()),
@@ -189,6 +196,7 @@ impl Qemu {
             });
             self.qmp.execute("qom-set", property).await?;
         }
+        self.order = order;
         Ok(())
     }
 

@@ -147,6 +147,33 @@ async fn a_change_with_an_old_etag_is_refused() {
 }
 
 #[tokio::test]
+async fn a_boot_override_is_set_again_while_the_machine_is_on() {
+    let lab = Lab::start().await;
+    let boot = |enabled: &str, target: &str| {
+        json!({ "Boot": {
+            "BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": target,
+        }})
+    };
+    // The sequence of a peer's client: the boot device, then the power, then the boot device again.
+    lab.expect(Method::PATCH, SYSTEM, boot("Continuous", "Cd"), StatusCode::OK).await;
+    lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), StatusCode::NO_CONTENT).await;
+    for (enabled, target) in [
+        ("Continuous", "Cd"),
+        ("Once", "Cd"),
+        ("Disabled", "None"),
+        ("Disabled", "None"),
+        ("Continuous", "Hdd"),
+        ("Continuous", "Cd"),
+    ] {
+        let patched =
+            lab.expect(Method::PATCH, SYSTEM, boot(enabled, target), StatusCode::OK).await;
+        assert_eq!(patched["Boot"]["BootSourceOverrideEnabled"], enabled);
+        assert_eq!(patched["Boot"]["BootSourceOverrideTarget"], target);
+    }
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn a_stick_is_plugged_in_and_pulled_with_its_medium() {
     let lab = Lab::start_with(Slots::CdAndUsb).await;
     let media = "/redfish/v1/Systems/1/VirtualMedia";
