@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-bmc-sim fleet`: one line of JSON with all BMCs, then they serve until standard input ends;
-//! then one line with what the fleet saw.
+//! `shoal-bmc-sim fleet`: one line of JSON with all BMCs, then they serve until standard input ends.
+//! For each line of the input, and at its end, one line with what the fleet saw until then.
 
 use std::io;
 use std::path::PathBuf;
@@ -66,10 +66,24 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             "bmcs": fleet.members(),
         })
     );
-    let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
-    ended.await?.context("wait for the end of the input")?;
-    println!("{}", serde_json::to_string(&fleet.report()).context("write the report")?);
+    let (asked, mut questions) = tokio::sync::mpsc::channel(1);
+    let reader = tokio::task::spawn_blocking(move || {
+        io::stdin().lines().try_for_each(|line| {
+            line?;
+            asked.blocking_send(()).map_err(io::Error::other)
+        })
+    });
+    while questions.recv().await.is_some() {
+        report(&fleet)?;
+    }
+    reader.await?.context("wait for the end of the input")?;
+    report(&fleet)?;
     fleet.stop();
+    Ok(())
+}
+
+fn report(fleet: &Fleet) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(&fleet.report()).context("write the report")?);
     Ok(())
 }
 

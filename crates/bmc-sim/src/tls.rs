@@ -4,8 +4,12 @@
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SigningKey,
+};
 use rustls::ServerConfig;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
@@ -47,6 +51,53 @@ fn make(directory: &Path, listen: IpAddr) -> anyhow::Result<()> {
     fs::write(directory.join(CERTIFICATE), certificate.pem())?;
     fs::write(directory.join(KEY), key.serialize_pem())?;
     Ok(())
+}
+
+/// A certificate of X.509 version 1, which signs itself; it is not kept.
+pub(crate) fn make_version_1() -> anyhow::Result<Identity> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateDer::from(version_1(&key)?);
+    let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key)?;
+    // The usual constructor parses the certificate, which it takes in version 3 only.
+    let certified = CertifiedKey::new(vec![certificate.clone()], signing);
+    let certificate_sha256 = hex::encode(Sha256::digest(&certificate));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Identity { config: Arc::new(config), certificate_sha256 })
+}
+
+/// RFC 5280 4.1: without the version, which says 1 so, and without extensions.
+fn version_1(key: &KeyPair) -> anyhow::Result<Vec<u8>> {
+    // ecdsa-with-SHA256; commonName (RFC 5758 3.2, RFC 5280 appendix A.1).
+    let algorithm = der(0x30, &[&[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]]);
+    let attribute = [&[0x06, 3, 0x55, 4, 3][..], &der(0x0c, &[b"shoal-bmc-sim"])].concat();
+    let name = der(0x30, &[&der(0x31, &[&der(0x30, &[&attribute])])]);
+    let times = [der(0x17, &[b"200101000000Z"]), der(0x17, &[b"491231235959Z"])].concat();
+    let serial = der(0x02, &[&[1]]);
+    let signed = der(
+        0x30,
+        &[&serial, &algorithm, &name, &der(0x30, &[&times]), &name, &key.subject_public_key_info()],
+    );
+    let signature = key.sign(&signed)?;
+    let bits = der(0x03, &[&[0], &signature]);
+    Ok(der(0x30, &[&signed, &algorithm, &bits]))
+}
+
+/// A value in DER with its tag and length, which is below 64 KiB here.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let [.., high, low] = content.len().to_be_bytes();
+    let head = match (high, low) {
+        (0, 0..=0x7f) => vec![tag, low],
+        (0, _) => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [head, content].concat()
 }
 
 fn load(directory: &Path) -> anyhow::Result<Identity> {

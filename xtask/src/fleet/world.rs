@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub const USER_DATA_SECRET: &str = "canary-user-data-1c9d41f0";
 pub struct Member {
     pub serial: String,
     pub url: String,
+    pub certificate_sha256: String,
     pub profile: String,
     pub fault: String,
     pub expected_outcome: String,
@@ -43,7 +44,14 @@ pub struct Member {
     pub gap: Option<String>,
 }
 
-/// What the fleet saw, at its end.
+/// What is left at one BMC, in words.
+#[derive(Debug, Deserialize)]
+pub struct LeftAt {
+    pub serial: String,
+    pub wrong: Vec<String>,
+}
+
+/// What the fleet saw until now.
 #[derive(Debug, Deserialize)]
 pub struct Report {
     pub writes: u64,
@@ -51,13 +59,14 @@ pub struct Report {
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
+    /// What could have been put back and was not, by BMC.
+    pub left: Vec<LeftAt>,
     /// What it was told in confidence.
     pub secrets: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Opening {
-    certificate_sha256: String,
     username: String,
     password: String,
     bmcs: Vec<Member>,
@@ -123,6 +132,15 @@ impl Fleet {
         })
     }
 
+    /// What it saw until now.
+    pub fn look(&mut self) -> anyhow::Result<Report> {
+        let stdin = self.stdin.as_mut().context("the fleet is at its end")?;
+        writeln!(stdin).context("ask the fleet what it saw")?;
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).context("read what the fleet saw")?;
+        serde_json::from_str(&line).context("the fleet's report cannot be read")
+    }
+
     pub fn end(mut self) -> anyhow::Result<Report> {
         drop(self.stdin.take());
         let mut text = String::new();
@@ -135,7 +153,7 @@ impl Fleet {
         json!({"bmc": {
             "url": member.url, "username": self.opening.username,
             "password": self.opening.password,
-            "certificate_sha256": self.opening.certificate_sha256,
+            "certificate_sha256": member.certificate_sha256,
         }})
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::bmc::{Bmc, Medium, State, none};
+use super::bmc::{Bmc, Medium, State};
 use super::fault::Fault;
-use super::profile::{Eject, Insert};
+use super::profile::quirk::{Errors, Quirk};
+use super::profile::{Eject, Insert, Takes};
 use super::reply::{Manner, Reply, Request};
 use super::resources::Boot;
 use super::{Shared, node, resources};
@@ -18,6 +19,8 @@ use super::{Shared, node, resources};
 const RESTART: Duration = Duration::from_secs(60);
 /// How long an insert keeps a slow BMC busy, likewise.
 const INSERT_WORK: Duration = Duration::from_secs(5);
+/// From the request until remote media are there, of a BMC that has them disabled at first, likewise.
+const ENABLES_MEDIA_IN: Duration = Duration::from_secs(3);
 
 impl Bmc {
     pub(super) fn insert(
@@ -27,6 +30,9 @@ impl Bmc {
         body: &Value,
         slot: usize,
     ) -> Reply {
+        if !self.has_media(state, shared) {
+            return Reply::not_found();
+        }
         let Some(url) = body["Image"].as_str().map(str::to_owned) else {
             return Reply::refused(400, "PropertyMissing", "Image is needed");
         };
@@ -38,7 +44,7 @@ impl Bmc {
                 return Reply::refused(400, "PropertyMissing", name);
             }
         }
-        if !self.profile.slots[slot].is_remote {
+        if self.profile.slots[slot].takes != Takes::Urls {
             return Reply::refused(400, "ActionNotSupported", "this slot is for local media");
         }
         if state.media[slot].is_some() {
@@ -48,7 +54,7 @@ impl Bmc {
         match self.fault {
             Fault::HangInsert => Reply::done().in_manner(Manner::Never),
             Fault::LieInsert => Reply::done(),
-            Fault::NoLicence => Reply::refused(403, "InsufficientPrivilege", "needs a licence"),
+            Fault::NoLicence => self.no_licence(),
             // As some BMCs do, it repeats the URL, which is a secret.
             Fault::InsertRefused => {
                 Reply::refused(500, "InternalError", &format!("cannot mount {url}"))
@@ -70,12 +76,57 @@ impl Bmc {
     }
 
     fn inserted(&self, state: &mut State, slot: usize, url: String) -> Reply {
-        state.media[slot] = Some(Medium { url: url.clone(), copy: None });
+        state.media[slot] = Some(Medium::now(url.clone()));
         state.count += 1;
         let is_task = self.profile.insert == Insert::Task
             || matches!(self.fault, Fault::TaskVanish | Fault::TaskSlow);
         let reply = if is_task { state.task() } else { Reply::done() };
-        Reply { prefetch: self.profile.is_prefetching.then_some((slot, url)), ..reply }
+        let copies = self.profile.has(Quirk::CopiesMedia);
+        Reply { prefetch: copies.then_some((slot, url)), ..reply }
+    }
+
+    fn no_licence(&self) -> Reply {
+        match self.profile.errors() {
+            Some(Errors::MessageIds) => Reply::refused(400, "iLO.2.8.LicenseKeyRequired", ""),
+            _ => Reply::refused(403, "InsufficientPrivilege", "needs a licence"),
+        }
+    }
+
+    /// Whether the slots are there.
+    pub(super) fn has_media(&self, state: &State, shared: &Shared) -> bool {
+        let work = shared.scaled(ENABLES_MEDIA_IN);
+        !self.profile.has(Quirk::MediaDisabled)
+            || state.enabled_at.is_some_and(|at| at.elapsed() >= work)
+    }
+
+    /// An AMI BMC's own action; its response is an error by its form and none by what it says.
+    pub(super) fn enable_media(&self, state: &mut State, body: &Value) -> Reply {
+        if body["RMediaState"] != "Enable" {
+            return Reply::refused(400, "ActionParameterValueNotInList", "RMediaState");
+        }
+        state.enabled_at.get_or_insert_with(Instant::now);
+        Reply::ok(&json!({"error": {
+            "code": "Base.1.5.Success", "message": "Successfully Completed Request",
+            "@Message.ExtendedInfo": [{
+                "MessageId": "Base.1.5.Success", "Message": "Successfully Completed Request",
+                "Severity": "OK", "Resolution": "None",
+            }],
+        }}))
+    }
+
+    /// Whether the slot can be ejected now.
+    pub(super) fn offers_eject(&self, state: &State, shared: &Shared, slot: usize) -> bool {
+        let Some(after) = self.profile.eject_appears_after() else { return true };
+        let since = state.media[slot].as_ref().map(|medium| medium.since);
+        since.is_some_and(|since| since.elapsed() >= shared.scaled(after))
+    }
+
+    /// Takes the medium out.
+    fn empty(state: &mut State, slot: usize) {
+        if let Some(medium) = state.media[slot].take() {
+            state.former[slot] = Some(medium.url);
+        }
+        state.count += 1;
     }
 
     pub(super) fn eject(
@@ -90,6 +141,9 @@ impl Bmc {
             Eject::EmptyObject => body.is_object(),
             Eject::Any => true,
         };
+        if !self.offers_eject(state, shared, slot) {
+            return Reply::refused(405, "ActionNotSupported", "the slot does not offer EjectMedia");
+        }
         if !is_body_fine {
             return Reply::refused(400, "MalformedJSON", "this is not the body that is wanted");
         }
@@ -102,25 +156,39 @@ impl Bmc {
             Fault::RebootAtEject if state.strikes(1) => return self.restart(state, shared),
             _ => {}
         }
-        state.media[slot] = None;
-        state.count += 1;
+        Bmc::empty(state, slot);
         Reply::done()
     }
 
     /// A slot without actions: an image inserts, null ejects.
-    pub(super) fn patch_slot(&self, state: &mut State, request: &Request, slot: usize) -> Reply {
+    pub(super) fn patch_slot(
+        &self,
+        state: &mut State,
+        shared: &Shared,
+        request: &Request,
+        slot: usize,
+    ) -> Reply {
         if self.profile.insert != Insert::Patch {
             return Reply::refused(405, "OperationNotAllowed", "use the slot's actions");
         }
         if let Some(refusal) = state.refusal_of_etag(request) {
             return refusal;
         }
-        let url = request.body["Image"].as_str();
+        let is_eject = request.body["Inserted"] == false;
+        let url = request.body["Image"].as_str().filter(|url| !is_eject && !url.is_empty());
+        if let Some(url) = url
+            && self.profile.slots[slot].takes != Takes::Urls
+        {
+            // As Lenovo's do, it repeats the value.
+            let why = format!("the value {url} of Image is of a different format");
+            return Reply::refused(400, "PropertyValueFormatError", &why);
+        }
+        shared.confide(url.and_then(|url| url.split('/').rev().nth(1)));
         match (self.fault, url) {
             (Fault::HangInsert, Some(_)) => return Reply::done().in_manner(Manner::Never),
             (Fault::LieInsert, Some(_)) | (Fault::LieEject, None) => return Reply::done(),
             (Fault::NoLicence, Some(_)) => {
-                return Reply::refused(403, "InsufficientPrivilege", "needs a licence");
+                return self.no_licence();
             }
             (Fault::InsertRefused, Some(url)) => {
                 return Reply::refused(500, "InternalError", &format!("cannot mount {url}"));
@@ -130,12 +198,12 @@ impl Bmc {
             }
             _ => {}
         }
-        state.count += 1;
         match url {
             Some(url) => {
-                state.media[slot] = Some(Medium { url: url.to_owned(), copy: None });
+                state.media[slot] = Some(Medium::now(url.to_owned()));
+                state.count += 1;
             }
-            None => state.media[slot] = None,
+            None => Bmc::empty(state, slot),
         }
         Reply::done()
     }
@@ -150,6 +218,13 @@ impl Bmc {
             && let Some(refusal) = state.refusal_of_etag(request)
         {
             return refusal;
+        }
+        if state.is_on
+            && let Some(post) = self.profile.post()
+            && state.on_since.elapsed() < shared.scaled(post)
+        {
+            let id = "iLO.2.37.UnableToModifyDuringSystemPOST";
+            return Reply::refused(400, id, "the firmware is in POST");
         }
         let asked = &request.body["Boot"];
         let text = |name: &str| asked[name].as_str();
@@ -168,7 +243,7 @@ impl Bmc {
             return Reply::refused(400, "PropertyValueNotInList", "BootSourceOverrideTarget");
         }
         let uri = asked.get("HttpBootUri").map(|uri| uri.as_str().unwrap_or_default());
-        if uri.is_some() && !self.profile.has_http_boot {
+        if uri.is_some() && !self.profile.has(Quirk::HttpBoot) {
             return Reply::refused(400, "PropertyUnknown", "HttpBootUri");
         }
         if let Some(reply) = uri.and_then(|uri| self.fault_of_uri(state, shared, uri)) {
@@ -201,9 +276,7 @@ impl Bmc {
         Some(match (self.fault, uri.is_empty()) {
             (Fault::HangInsert, false) => Reply::done().in_manner(Manner::Never),
             (Fault::LieInsert, false) | (Fault::LieEject, true) => Reply::done(),
-            (Fault::NoLicence, false) => {
-                Reply::refused(403, "InsufficientPrivilege", "needs a licence")
-            }
+            (Fault::NoLicence, false) => self.no_licence(),
             (Fault::InsertRefused, false) => {
                 Reply::refused(500, "InternalError", &format!("cannot use {uri}"))
             }
@@ -260,20 +333,22 @@ impl Bmc {
 
     fn power_on(self: &Arc<Self>, state: &mut State, shared: &Arc<Shared>) {
         state.is_on = true;
+        state.on_since = Instant::now();
         let is_heeded = state.boot.enabled != "Disabled" && self.fault != Fault::OverrideIgnored;
         let is_from_cd = is_heeded && matches!(state.boot.target.as_str(), "Cd" | "UsbCd");
         let is_from_http = is_heeded && state.boot.target == "UefiHttp";
         if state.boot.enabled == "Once" && self.fault != Fault::OverrideNotConsumed {
-            state.boot = Boot { http_uri: std::mem::take(&mut state.boot.http_uri), ..none() };
+            state.boot =
+                Boot { http_uri: std::mem::take(&mut state.boot.http_uri), ..Boot::none() };
         }
         if self.fault == Fault::DropsMediaAtReset {
-            state.media.fill(None);
+            state.forget_media();
             state.boot.http_uri.clear();
         }
         let is_bootable = |medium: &Option<Medium>| {
             medium.as_ref().is_some_and(|m| m.url.contains("maintenance"))
         };
-        let bootable = match self.profile.is_first_slot_only {
+        let bootable = match self.profile.has(Quirk::BootsFirstSlotOnly) {
             true => state.media.first().is_some_and(is_bootable),
             false => state.media.iter().any(is_bootable),
         };
@@ -294,12 +369,21 @@ impl Bmc {
     pub(super) fn restart(&self, state: &mut State, shared: &Shared) -> Reply {
         state.away_until = Some(Instant::now() + shared.scaled(RESTART));
         state.sessions.clear();
-        state.media.fill(None);
+        state.forget_media();
         Reply::done().in_manner(Manner::Dropped)
     }
 }
 
 impl State {
+    /// What clients of ours inserted is gone.
+    fn forget_media(&mut self) {
+        for medium in &mut self.media {
+            if !medium.as_ref().is_some_and(Medium::is_foreign) {
+                *medium = None;
+            }
+        }
+    }
+
     fn refusal_of_etag(&self, request: &Request) -> Option<Reply> {
         match &request.if_match {
             None => Some(Reply::refused(428, "PreconditionRequired", "If-Match is needed")),

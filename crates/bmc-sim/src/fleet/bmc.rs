@@ -4,24 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::fault::Fault;
-use super::profile::Profile;
+use super::profile::quirk::{Member, Quirk};
+use super::profile::{Insert, Profile, Takes, WrittenTo};
 use super::reply::{Manner, Reply, Request};
-use super::resources::{self, Boot, Paths, Who};
+use super::resources::{self, Boot, Paths, Shown, Who};
+use super::session::SESSION_IDLE_MAX;
 use super::update::Firmware;
-use super::{PASSWORD, Shared, USERNAME};
+use super::{Shared, wire};
 
-/// Sessions that a BMC has at once; some have four, most 8 to 16.
-const SESSIONS_MAX: usize = 8;
-/// After so long, in the time of real ones, a BMC ends a session that nobody uses; they have 5 to 30 minutes.
-/// A client that was killed cannot do it.
-const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Looks at a slow task until it is over.
 const TASK_POLLS: u32 = 8;
 /// Refusals of a fault that goes away.
@@ -40,7 +36,14 @@ pub struct Bmc {
 }
 
 pub(super) struct State {
+    pub(super) before: Before,
     pub(super) is_on: bool,
+    /// When the machine was switched on last.
+    pub(super) on_since: Instant,
+    /// Since when remote media are enabled, of a BMC that has them disabled at first.
+    pub(super) enabled_at: Option<Instant>,
+    /// By slot: what was in it last.
+    pub(super) former: Vec<Option<String>>,
     pub(super) boot: Boot,
     pub(super) media: Vec<Option<Medium>>,
     /// By id, and when each was used last.
@@ -65,26 +68,64 @@ pub struct Medium {
     pub url: String,
     /// Of a BMC that downloads what it is given.
     pub copy: Option<Arc<Vec<u8>>>,
+    /// When it was inserted.
+    pub since: Instant,
 }
 
-/// What is left of a BMC when its job is over.
-#[derive(Debug, Clone, Copy)]
-pub struct Left {
-    pub sessions: usize,
-    pub logins_refused: u32,
-    pub media: usize,
+/// What a BMC was like before anybody used it.
+pub(super) struct Before {
+    pub(super) is_on: bool,
+    pub(super) boot: Boot,
+    /// The slot with somebody's medium.
+    pub(super) foreign: Option<usize>,
+}
+
+/// What slots claim to hold that hold nothing.
+const STALE: &str = "http://192.0.2.9/gone.iso";
+/// What somebody else has inserted.
+const FOREIGN: &str = "http://198.51.100.9/live/rescue.iso";
+
+impl Medium {
+    pub(super) fn now(url: String) -> Medium {
+        Medium { url, copy: None, since: Instant::now() }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        self.url == FOREIGN
+    }
+
+    /// Whether it was there before, be it true or not.
+    pub(super) fn is_older(&self) -> bool {
+        self.url == FOREIGN || self.url == STALE
+    }
 }
 
 impl Bmc {
     pub fn new(serial: String, uuid: String, profile: &'static Profile, fault: Fault) -> Bmc {
-        let stale = Medium { url: "http://192.0.2.9/gone.iso".into(), copy: None };
+        let stale = Medium::now(STALE.into());
         let medium = (fault == Fault::StaleInserted).then_some(stale);
-        let stale = medium.as_ref().filter(|_| profile.has_http_boot);
+        let has_http_boot = profile.has(Quirk::HttpBoot);
+        let stale = medium.as_ref().filter(|_| has_http_boot);
         let http_uri = stale.map(|medium| medium.url.clone()).unwrap_or_default();
+        let mut boot = Boot { http_uri, ..Boot::none() };
+        if let Some([enabled, target, mode]) = profile.override_before() {
+            boot =
+                Boot { enabled: enabled.into(), target: target.into(), mode: mode.into(), ..boot };
+        }
+        let mut media = vec![medium.filter(|_| !has_http_boot); profile.slots.len()];
+        let foreign = (0..media.len()).find(|slot| profile.has(Quirk::ForeignMedium(*slot)));
+        if let Some(slot) = foreign {
+            media[slot] = Some(Medium::now(FOREIGN.into()));
+        }
+        let is_on = !profile.has(Quirk::OffAtFirst);
         let state = State {
-            is_on: true,
-            boot: Boot { http_uri, ..none() },
-            media: vec![medium.filter(|_| !profile.has_http_boot); profile.slots.len()],
+            before: Before { is_on, boot: boot.clone(), foreign },
+            is_on,
+            on_since: Instant::now(),
+            enabled_at: None,
+            former: vec![None; media.len()],
+            boot,
+            media,
             sessions: BTreeMap::new(),
             count: 0,
             logins_refused: 0,
@@ -98,16 +139,6 @@ impl Bmc {
             node: None,
         };
         Bmc { serial, uuid, profile, fault, state: Mutex::new(state) }
-    }
-
-    pub fn left(&self) -> Left {
-        let state = self.state();
-        Left {
-            sessions: state.sessions.len(),
-            logins_refused: state.logins_refused,
-            media: state.media.iter().flatten().count()
-                + usize::from(!state.boot.http_uri.is_empty()),
-        }
     }
 
     /// Keeps the bytes of a medium that was downloaded.
@@ -133,7 +164,8 @@ impl Bmc {
             _ => {}
         }
         let mut reply = match (request.method.as_str(), request.path.as_str()) {
-            ("GET", resources::ROOT) => Reply::ok(&resources::root()),
+            _ if let Some(redirect) = wire::redirect(self.profile, request) => redirect,
+            ("GET", resources::ROOT) => Reply::ok(&resources::root(&self.profile.told)),
             ("POST", resources::SESSIONS) => self.log_in(&mut state, request),
             _ => match self.refusal_of_session(&mut state, request) {
                 Some(refusal) => refusal,
@@ -148,53 +180,6 @@ impl Bmc {
         reply
     }
 
-    fn log_in(&self, state: &mut State, request: &Request) -> Reply {
-        let is_known = request.body["UserName"] == USERNAME && request.body["Password"] == PASSWORD;
-        if !is_known || self.fault == Fault::BadLogin {
-            state.logins_refused += 1;
-            return Reply::refused(401, "NoValidSession", "the user or the password is wrong");
-        }
-        let is_full = match self.fault {
-            Fault::MaxSessions => true,
-            Fault::SessionsBusy => state.strikes(PASSING),
-            _ => state.sessions.len() >= SESSIONS_MAX,
-        };
-        if is_full {
-            return Reply::refused(503, "SessionLimitExceeded", "there are too many sessions");
-        }
-        state.count += 1;
-        let id = format!("s{}", state.count);
-        state.sessions.insert(id.clone(), Instant::now());
-        // Of a length that a search for it in the controller's traces finds nothing else.
-        let token = format!("{}-{id}", self.session_secret());
-        let location = format!("{}/{id}", resources::SESSIONS);
-        Reply::json(201, &json!({"@odata.id": location, "Id": id}))
-            .with("x-auth-token", token)
-            .with("location", location)
-    }
-
-    /// How each token of a session of this BMC begins.
-    pub fn session_secret(&self) -> String {
-        format!("fleet-session-{}", self.serial)
-    }
-
-    fn refusal_of_session(&self, state: &mut State, request: &Request) -> Option<Reply> {
-        let refused = || Reply::refused(401, "NoValidSession", "there is no such session");
-        let secret = format!("{}-", self.session_secret());
-        let id = request.token.as_ref().and_then(|token| token.strip_prefix(&secret));
-        let used = id.and_then(|id| state.sessions.get_mut(id));
-        let is_known = used.map(|used| *used = Instant::now()).is_some();
-        let is_delete = request.method == "DELETE";
-        if !is_known || (self.fault == Fault::UnauthorizedStorm && !is_delete) {
-            return Some(refused());
-        }
-        if self.fault == Fault::SessionLost && !is_delete && state.strikes(1) {
-            state.sessions.clear();
-            return Some(refused());
-        }
-        None
-    }
-
     fn route(
         self: &Arc<Self>,
         state: &mut State,
@@ -202,6 +187,9 @@ impl Bmc {
         request: &Request,
     ) -> Reply {
         if let Some(reply) = self.update(state, shared, request) {
+            return reply;
+        }
+        if let Some(reply) = self.beside(state, shared, request) {
             return reply;
         }
         let paths = Paths::of(self.profile, state.generation);
@@ -213,24 +201,27 @@ impl Bmc {
         match request.method.as_str() {
             "GET" => self.get(state, shared, &paths, path),
             "PATCH" if path == paths.boot => self.patch_boot(state, shared, request),
+            "PATCH" if path == paths.system && self.ignores_the_system() => Reply::done(),
             "PATCH" => match slot_of("") {
-                Some(slot) => self.patch_slot(state, request, slot),
+                Some(slot) => self.patch_slot(state, shared, request, slot),
                 None => Reply::refused(405, "OperationNotAllowed", "this cannot be changed"),
             },
             "POST" if path == paths.reset => self.reset(state, shared, &request.body),
-            "POST" => {
-                if let Some(slot) = slot_of("/Actions/VirtualMedia.InsertMedia") {
+            "POST" if path == paths.enable_media && self.profile.has(Quirk::MediaDisabled) => {
+                self.enable_media(state, &request.body)
+            }
+            "POST" if self.profile.insert != Insert::Patch => {
+                let [insert, eject] = resources::action_suffixes(self.profile);
+                if let Some(slot) = slot_of(insert) {
                     self.insert(state, shared, &request.body, slot)
-                } else if let Some(slot) = slot_of("/Actions/VirtualMedia.EjectMedia") {
+                } else if let Some(slot) = slot_of(eject) {
                     self.eject(state, shared, &request.body, slot)
                 } else {
                     Reply::not_found()
                 }
             }
-            "DELETE" => {
-                let id = path.rsplit('/').next().unwrap_or_default();
-                if state.sessions.remove(id).is_some() { Reply::done() } else { Reply::not_found() }
-            }
+            "POST" => Reply::not_found(),
+            "DELETE" => Bmc::log_out(state, path),
             _ => Reply::refused(405, "OperationNotAllowed", "there is no such method"),
         }
     }
@@ -243,7 +234,9 @@ impl Bmc {
         }
         let etag = state.etag();
         if path == resources::SYSTEMS {
-            Reply::ok(&resources::systems(self.fault, paths, &shared.stranger()))
+            let beside = self.system_beside();
+            let stranger = shared.stranger();
+            Reply::ok(&resources::systems(self.fault, paths, beside.as_deref(), &stranger))
         } else if path == paths.system || path == paths.boot {
             let serial = match self.fault {
                 Fault::WrongMachine => "ANOTHER",
@@ -254,20 +247,46 @@ impl Bmc {
             let reply = Reply::ok(&body);
             if self.profile.boot.needs_etag { reply.with("etag", etag) } else { reply }
         } else if path == resources::MANAGERS {
-            Reply::ok(&resources::collection(path, std::slice::from_ref(&paths.manager)))
+            Reply::ok(&self.managers(paths))
         } else if path == paths.manager {
-            Reply::ok(&resources::manager(self.profile, paths))
+            Reply::ok(&resources::manager(self.profile, paths, self.has_media(state, shared)))
         } else if path == paths.media {
-            let slots = if self.fault == Fault::NoSlots { &[] } else { paths.slots.as_slice() };
+            let is_empty = self.fault == Fault::NoSlots || !self.has_media(state, shared);
+            let slots = if is_empty { &[] } else { paths.slots.as_slice() };
             Reply::ok(&resources::collection(path, slots))
         } else if let Some(number) = paths.slots.iter().position(|slot| slot == path) {
-            let image = state.media[number].as_ref().map(|medium| medium.url.as_str());
-            Reply::ok(&resources::slot(self.profile, path, number, image)).with("etag", etag)
+            match self.failing(Member::LocalSlots) {
+                Some(_) if self.profile.slots[number].takes != Takes::Urls && !state.is_on => {
+                    Reply::not_found()
+                }
+                _ => {
+                    let shown = self.shown(state, shared, number);
+                    Reply::ok(&resources::slot(self.profile, path, number, &shown))
+                        .with("etag", etag)
+                }
+            }
         } else if path.starts_with(resources::TASKS) {
             self.task(state, path)
         } else {
             Reply::not_found()
         }
+    }
+
+    /// What a slot shows now.
+    fn shown<'a>(&self, state: &'a State, shared: &Shared, number: usize) -> Shown<'a> {
+        let image = state.media[number].as_ref().map(|medium| medium.url.as_str());
+        let former = state.former[number].as_deref();
+        Shown {
+            image,
+            former: former.filter(|_| self.profile.has(Quirk::ImageStays)),
+            offers_eject: self.offers_eject(state, shared, number),
+            offers_insert: image.is_none() || self.profile.eject_appears_after().is_none(),
+        }
+    }
+
+    /// The system takes a change of the override and nothing follows.
+    fn ignores_the_system(&self) -> bool {
+        matches!(self.profile.boot.written_to, WrittenTo::SettingsSilently(_))
     }
 
     /// The systems as a BMC shows them that is broken there.
@@ -324,15 +343,6 @@ impl State {
 
     pub(super) fn etag(&self) -> String {
         format!("\"{}\"", self.count)
-    }
-}
-
-pub(super) fn none() -> Boot {
-    Boot {
-        enabled: "Disabled".into(),
-        target: "None".into(),
-        mode: "UEFI".into(),
-        http_uri: String::new(),
     }
 }
 

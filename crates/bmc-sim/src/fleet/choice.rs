@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Which BMC of the fleet is what: by a seed and shares, or each that makes sense, once.
 
+use std::collections::HashSet;
+
 use super::fault::Fault;
-use super::profile::{PROFILES, Profile};
+use super::profile::{self, Profile};
 
 /// One BMC.
 #[derive(Debug, Clone, Copy)]
@@ -49,25 +51,31 @@ pub fn matrix(faults: &[Fault], profiles: &[&'static Profile]) -> Vec<Wanted> {
     profiles.iter().flat_map(|profile| of_profile(profile)).collect()
 }
 
-/// `count` of all pairs of the matrix, by a seed, such that each fault is there while there is room.
+/// `count` of all pairs of the matrix, by a seed, such that each fault and each profile is there while
+/// there is room.
 pub fn sample(count: usize, seed: u64, matrix: &[Wanted]) -> Vec<Wanted> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut rest = matrix.to_vec();
     chance.shuffle(&mut rest);
     // On a BMC that the controller cannot use most faults never strike.
     rest.sort_by_key(|wanted| wanted.profile.gap.is_some());
-    let mut seen = std::collections::HashSet::new();
-    let (first, more): (Vec<_>, Vec<_>) =
-        rest.into_iter().partition(|wanted| seen.insert(wanted.fault));
-    first.into_iter().chain(more).take(count).collect()
+    let mut faults = HashSet::new();
+    let (first, rest): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|wanted| faults.insert(wanted.fault));
+    let mut profiles: HashSet<_> = first.iter().map(|wanted| wanted.profile.name).collect();
+    // A profile without a fault shows that its own quirks are coped with.
+    let is_next =
+        |wanted: &Wanted| wanted.fault == Fault::None && profiles.insert(wanted.profile.name);
+    let (second, more): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_next);
+    first.into_iter().chain(second).chain(more).take(count).collect()
 }
 
 /// All profiles, or those with these names.
 pub fn profiles(names: &[String]) -> Result<Vec<&'static Profile>, String> {
     if names.is_empty() {
-        return Ok(PROFILES.iter().collect());
+        return Ok(profile::all().collect());
     }
-    let known = || PROFILES.iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
+    let known = || profile::all().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
     names
         .iter()
         .map(|name| {
@@ -79,13 +87,11 @@ pub fn profiles(names: &[String]) -> Result<Vec<&'static Profile>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
     fn the_same_seed_gives_the_same_fleet_and_shares_are_kept() {
-        let all: Vec<_> = PROFILES.iter().collect();
+        let all: Vec<_> = profile::all().collect();
         let shares = [Share { fault: Fault::Hang, permille: 200 }];
         let names = |seed| {
             let fleet = chosen(1000, seed, &all, &shares);
@@ -98,12 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_each_fault_first() {
-        let all: Vec<_> = PROFILES.iter().collect();
+    fn a_sample_has_each_fault_and_then_each_profile() {
+        let all: Vec<_> = profile::all().collect();
         let matrix = matrix(Fault::ALL, &all);
         let all: HashSet<_> = matrix.iter().map(|w| w.fault).collect();
         let sample = sample(all.len(), 1, &matrix);
         let faults: HashSet<_> = sample.iter().map(|w| w.fault).collect();
         assert_eq!(faults, all);
+        let all: HashSet<_> = profile::all().map(|profile| profile.name).collect();
+        let sample = super::sample(faults.len() + all.len(), 1, &matrix);
+        let profiles: HashSet<_> = sample.iter().map(|w| w.profile.name).collect();
+        assert_eq!(profiles, all);
     }
 }

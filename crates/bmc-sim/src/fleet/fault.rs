@@ -2,6 +2,7 @@
 //! What a BMC or its machine does wrong: each fault with its name, where it strikes, and what a
 //! controller that tells the truth reports.
 
+use super::profile::quirk::{Errors, Quirk};
 use super::profile::{Insert, PLANS_DONE, Plan, Profile};
 
 /// Where in a job's life a fault strikes.
@@ -178,9 +179,10 @@ impl Fault {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
     }
 
-    /// What the reason must say, where the step alone is not the cause.
-    pub fn expected_words(self) -> Option<&'static str> {
+    /// What the reason must say on this BMC, where the step alone is not the cause.
+    pub fn expected_words(self, profile: &Profile) -> Option<&'static str> {
         match self {
+            Fault::NoLicence if profile.errors() == Some(Errors::MessageIds) => Some("License"),
             Fault::TaskNotFound => Some("no drive that it sees holds its task"),
             Fault::TaskForged => Some("was not made by this controller"),
             Fault::NoLink => Some("no network interface has a link"),
@@ -196,7 +198,7 @@ impl Fault {
         let is_usable = PLANS_DONE.contains(&profile.plan());
         let is_before_media = self.step() == Step::Discover || self == Fault::NoSlots;
         // Of a copy nobody sees what the machine reads of it.
-        let is_hidden = profile.is_prefetching
+        let is_hidden = profile.has(Quirk::CopiesMedia)
             && self.step() == Step::Boot
             && self != Fault::NoNetwork
             && self.expected() != Expected::Succeeds;
@@ -227,6 +229,8 @@ impl Fault {
     pub fn expected_on(self, profile: &Profile) -> Expected {
         let is_usable = PLANS_DONE.contains(&profile.plan());
         match self.expected() {
+            // Nobody can tell which of its systems is meant.
+            _ if profile.is_ambiguous() => DISCOVER,
             // Target and URL are one request, which stands for the insert.
             Expected::Fails(_) if profile.plan() == Plan::Http && self.step() == Step::Override => {
                 MOUNT
@@ -244,7 +248,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::fleet::profile::PROFILES;
+    use crate::fleet::profile::all;
 
     #[test]
     fn names_are_unique_and_found() {
@@ -259,13 +263,13 @@ mod tests {
     #[test]
     fn each_fault_is_seen_on_some_bmc() {
         for fault in Fault::ALL.iter().filter(|fault| fault.step() != Step::Update) {
-            assert!(PROFILES.iter().any(|profile| fault.makes_sense_on(profile)), "{fault:?}");
+            assert!(all().any(|profile| fault.makes_sense_on(profile)), "{fault:?}");
         }
     }
 
     #[test]
     fn a_bmc_without_a_slot_is_expected_to_be_refused_at_the_insert() {
-        for profile in PROFILES {
+        for profile in all() {
             let is_refused = Fault::None.expected_on(profile) == MOUNT;
             assert_eq!(is_refused, !PLANS_DONE.contains(&profile.plan()), "{}", profile.name);
             assert_eq!(Fault::Hang.expected_on(profile), DISCOVER);

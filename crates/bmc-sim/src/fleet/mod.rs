@@ -7,29 +7,34 @@
 //! ```
 //!
 //! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
-//! - `bmc`, `actions`, `resources`, `reply`: how one BMC answers; `server`: the wire;
+//! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: how one BMC responds;
+//! - `left`: what of a job is left at a BMC; `server`, `wire`: the bytes of a response;
 //! - `update`: firmware;
 //! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
 //! - `choice`: which BMC is what, by a seed.
 
 mod actions;
+mod beside;
 mod bmc;
 mod choice;
 pub mod fault;
 mod layout;
 mod ledger;
+mod left;
 mod node;
 pub mod profile;
 mod reply;
 mod resources;
 mod server;
+mod session;
 mod update;
+mod wire;
 
 use std::net::Ipv4Addr;
 
 pub use choice::{Share, Wanted, chosen, matrix, profiles, sample};
 pub use fault::{Expected, Fault};
-pub use profile::{PROFILES, Profile};
+pub use profile::Profile;
 use server::Shared;
 pub use server::{Fleet, Member, Report, Settings};
 

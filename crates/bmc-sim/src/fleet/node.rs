@@ -17,6 +17,7 @@ use super::Shared;
 use super::bmc::{Bmc, Medium};
 use super::fault::Fault;
 use super::ledger::Grant;
+use super::profile::quirk::Quirk;
 use super::resources::board_serial;
 
 /// One request of a machine that reads a file.
@@ -136,7 +137,7 @@ impl Boot {
             tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
         }
         let copy = Some(Arc::new(self.shared.download(url).await.ok_or(Stopped)?));
-        Ok(Medium { url: url.to_owned(), copy })
+        Ok(Medium { copy, ..Medium::now(url.to_owned()) })
     }
 
     async fn read_task(&self, media: &[Medium]) -> Result<Attempt, Stopped> {
@@ -345,7 +346,7 @@ impl Boot {
 
     fn dmi(&self) -> Value {
         let serial = self.serial();
-        let board_serial = match self.bmc.profile.has_service_tag {
+        let board_serial = match self.bmc.profile.has(Quirk::ServiceTag) {
             true => format!(".{serial}.{}.", board_serial(serial)),
             false => String::new(),
         };

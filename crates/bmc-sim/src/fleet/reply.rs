@@ -9,6 +9,8 @@ pub struct Request {
     pub method: String,
     /// Without a slash at the end.
     pub path: String,
+    /// Whether it had one.
+    pub is_slashed: bool,
     pub token: Option<String>,
     pub if_match: Option<String>,
     pub body: Value,
@@ -65,7 +67,11 @@ impl Reply {
 
     /// An error as DSP0266 §8.6 has it.
     pub fn refused(status: u16, message_id: &str, message: &str) -> Reply {
-        let id = format!("Base.1.18.{message_id}");
+        // One with a dot names its registry itself.
+        let id = match message_id.contains('.') {
+            true => message_id.to_owned(),
+            false => format!("Base.1.18.{message_id}"),
+        };
         let info = json!([{"MessageId": id, "Message": message, "Severity": "Critical"}]);
         Reply::json(
             status,

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::fault::Fault;
-use super::profile::{Insert, Profile, Under};
+use super::profile::quirk::Quirk;
+use super::profile::{Insert, Profile, Takes, Told, Under, WrittenTo};
 
 pub const ROOT: &str = "/redfish/v1";
 pub const SYSTEMS: &str = "/redfish/v1/Systems";
@@ -21,6 +22,8 @@ pub struct Paths {
     pub media: String,
     pub slots: Vec<String>,
     pub reset: String,
+    /// What enables remote media, of a BMC that has them disabled at first.
+    pub enable_media: String,
 }
 
 /// What changes.
@@ -31,6 +34,18 @@ pub struct Boot {
     pub mode: String,
     /// Empty: none.
     pub http_uri: String,
+}
+
+impl Boot {
+    /// No override.
+    pub fn none() -> Boot {
+        Boot {
+            enabled: "Disabled".into(),
+            target: "None".into(),
+            mode: "UEFI".into(),
+            http_uri: String::new(),
+        }
+    }
 }
 
 impl Paths {
@@ -48,7 +63,8 @@ impl Paths {
             count => format!("{media}/{slot}-{count}"),
         };
         Paths {
-            boot: format!("{system}{}", profile.boot.settings.unwrap_or_default()),
+            boot: format!("{system}{}", profile.boot.written_to.suffix()),
+            enable_media: format!("{manager}/Actions/Oem/AMIVirtualMedia.EnableRMedia"),
             slots: profile.slots.iter().map(|slot| id(slot.id)).collect(),
             reset: format!("{system}/Actions/ComputerSystem.Reset"),
             system,
@@ -58,12 +74,12 @@ impl Paths {
     }
 }
 
-fn link(path: &str) -> Value {
+pub fn link(path: &str) -> Value {
     json!({"@odata.id": path})
 }
 
-pub fn root() -> Value {
-    json!({
+pub fn root(told: &Told) -> Value {
+    let mut root = json!({
         "@odata.id": ROOT, "@odata.type": "#ServiceRoot.v1_15_0.ServiceRoot",
         "RedfishVersion": "1.15.0",
         "Systems": link(SYSTEMS), "Managers": link(MANAGERS),
@@ -71,7 +87,16 @@ pub fn root() -> Value {
         "Tasks": link("/redfish/v1/TaskService"),
         "UpdateService": link("/redfish/v1/UpdateService"),
         "Links": {"Sessions": link(SESSIONS)},
-    })
+    });
+    for (name, text) in [("Vendor", told.vendor), ("Product", told.product)] {
+        if !text.is_empty() {
+            root[name] = json!(text);
+        }
+    }
+    if !told.oem.is_empty() {
+        root["Oem"] = json!({ told.oem: {} });
+    }
+    root
 }
 
 pub fn collection(path: &str, members: &[String]) -> Value {
@@ -94,7 +119,7 @@ pub struct Who<'a> {
 }
 
 pub fn system(profile: &Profile, paths: &Paths, who: &Who, is_on: bool, boot: &Boot) -> Value {
-    let (serial, sku) = match profile.has_service_tag {
+    let (serial, sku) = match profile.has(Quirk::ServiceTag) {
         true => (board_serial(who.serial), who.serial),
         false => (who.serial.to_owned(), PRODUCT_NUMBER),
     };
@@ -113,58 +138,116 @@ pub fn system(profile: &Profile, paths: &Paths, who: &Who, is_on: bool, boot: &B
     if profile.media_under == Under::System {
         system["VirtualMedia"] = link(&paths.media);
     }
-    if profile.boot.settings.is_some() {
+    if profile.boot.written_to != WrittenTo::System {
         system["@Redfish.Settings"] = json!({"SettingsObject": link(&paths.boot)});
     }
     system
 }
 
 pub fn boot_object(profile: &Profile, boot: &Boot) -> Value {
+    let targets = match profile.has(Quirk::TargetsAsSupported) {
+        true => "BootSourceOverrideSupported",
+        false => "BootSourceOverrideTarget@Redfish.AllowableValues",
+    };
     let mut object = json!({
         "BootSourceOverrideEnabled": boot.enabled,
         "BootSourceOverrideTarget": boot.target,
-        "BootSourceOverrideTarget@Redfish.AllowableValues": profile.boot.targets,
+        targets: profile.boot.targets,
     });
     if profile.boot.is_mode_known {
         object["BootSourceOverrideMode"] = json!(boot.mode);
     }
-    if profile.has_http_boot {
+    if profile.has(Quirk::HttpBoot) {
         object["HttpBootUri"] = json!(boot.http_uri);
     }
     object
 }
 
-pub fn manager(profile: &Profile, paths: &Paths) -> Value {
+/// `is_enabled`: whether remote media are.
+pub fn manager(profile: &Profile, paths: &Paths, is_enabled: bool) -> Value {
     let mut manager = json!({
-        "@odata.id": paths.manager, "Id": profile.manager, "ManagerType": "BMC",
+        "@odata.id": paths.manager, "@odata.type": "#Manager.v1_13_0.Manager",
+        "Id": profile.manager, "Name": "Manager", "ManagerType": "BMC",
         "Links": {"ManagerForServers": [link(&paths.system)]},
     });
+    let told = &profile.told;
+    for (name, text) in [("Model", told.manager_model), ("FirmwareVersion", told.firmware)] {
+        if !text.is_empty() {
+            manager[name] = json!(text);
+        }
+    }
     if profile.media_under == Under::Manager {
         manager["VirtualMedia"] = link(&paths.media);
+    }
+    if profile.has(Quirk::MediaDisabled) {
+        let status = if is_enabled { "Enabled" } else { "Disabled" };
+        manager["Oem"] = json!({"Ami": {"VirtualMedia": {"RMediaStatus": status}}});
+        manager["Actions"] = json!({"Oem": {"#AMIVirtualMedia.EnableRMedia": {
+            "target": paths.enable_media,
+            "RMediaState@Redfish.AllowableValues": ["Enable", "Disable"],
+        }}});
     }
     manager
 }
 
-/// A slot with what is, or is said to be, in it.
-pub fn slot(profile: &Profile, path: &str, number: usize, image: Option<&str>) -> Value {
+/// What a slot shows now.
+pub struct Shown<'a> {
+    pub image: Option<&'a str>,
+    /// Of an empty slot: what was in it.
+    pub former: Option<&'a str>,
+    pub offers_eject: bool,
+    pub offers_insert: bool,
+}
+
+pub fn slot(profile: &Profile, path: &str, number: usize, shown: &Shown) -> Value {
     let kind = &profile.slots[number];
+    let is_inserted = shown.image.is_some();
     let mut slot = json!({
         "@odata.id": path, "@odata.type": "#VirtualMedia.v1_6_0.VirtualMedia",
-        "Id": path.rsplit('/').next(), "MediaTypes": kind.media,
-        "Image": image, "Inserted": image.is_some(),
-        "ConnectedVia": if image.is_some() { "URI" } else { "NotConnected" },
+        "Id": path.rsplit('/').next(), "Name": "Virtual Media",
+        "Image": shown.image.or(shown.former), "Inserted": is_inserted,
+        "ConnectedVia": if is_inserted { "URI" } else { "NotConnected" },
     });
-    if kind.is_remote && profile.insert != Insert::Patch {
-        slot["Actions"] = json!({
-            "#VirtualMedia.InsertMedia": {"target": format!("{path}/Actions/VirtualMedia.InsertMedia")},
-            "#VirtualMedia.EjectMedia": {"target": format!("{path}/Actions/VirtualMedia.EjectMedia")},
-        });
+    if !profile.has(Quirk::NoMediaTypes) {
+        slot["MediaTypes"] = json!(kind.media);
+    }
+    if kind.takes != Takes::Urls || profile.insert == Insert::Patch {
+        return slot;
+    }
+    let [insert, eject] = action_suffixes(profile).map(|suffix| format!("{path}{suffix}"));
+    let is_oem = profile.has(Quirk::OemActions);
+    let [insert_name, eject_name] = match is_oem {
+        true => ["#HpiLOVirtualMedia.InsertVirtualMedia", "#HpiLOVirtualMedia.EjectVirtualMedia"],
+        false => ["#VirtualMedia.InsertMedia", "#VirtualMedia.EjectMedia"],
+    };
+    let mut actions = json!({});
+    if shown.offers_insert {
+        actions[insert_name] = json!({"target": insert});
+    }
+    if shown.offers_eject {
+        actions[eject_name] = json!({"target": eject});
+    }
+    if is_oem {
+        slot["Oem"] = json!({"Hp": {"Actions": actions}});
+    } else {
+        slot["Actions"] = actions;
     }
     slot
 }
 
+/// What follows a slot's path in the targets of insert and eject.
+pub fn action_suffixes(profile: &Profile) -> [&'static str; 2] {
+    match profile.has(Quirk::OemActions) {
+        true => [
+            "/Actions/Oem/Hp/HpiLOVirtualMedia.InsertVirtualMedia",
+            "/Actions/Oem/Hp/HpiLOVirtualMedia.EjectVirtualMedia",
+        ],
+        false => ["/Actions/VirtualMedia.InsertMedia", "/Actions/VirtualMedia.EjectMedia"],
+    }
+}
+
 /// The systems of this BMC; `stranger` is another host.
-pub fn systems(fault: Fault, paths: &Paths, stranger: &str) -> Value {
+pub fn systems(fault: Fault, paths: &Paths, beside: Option<&str>, stranger: &str) -> Value {
     match fault {
         Fault::LoopingLinks => {
             let mut members = vec![SYSTEMS.to_owned(); 1000];
@@ -174,6 +257,12 @@ pub fn systems(fault: Fault, paths: &Paths, stranger: &str) -> Value {
             body
         }
         Fault::ForeignLink => collection(SYSTEMS, &[format!("{stranger}{}", paths.system)]),
-        _ => collection(SYSTEMS, std::slice::from_ref(&paths.system)),
+        _ => {
+            let others = beside.map(str::to_owned);
+            collection(
+                SYSTEMS,
+                &others.into_iter().chain([paths.system.clone()]).collect::<Vec<_>>(),
+            )
+        }
     }
 }

@@ -26,9 +26,11 @@ use super::bmc::Bmc;
 use super::fault::{Expected, Fault};
 use super::layout::Layout;
 use super::ledger::Ledger;
+use super::left::Left;
 use super::profile::Profile;
+use super::profile::quirk::{Certificate, Quirk};
 use super::reply::{Manner, Reply, Request};
-use super::{STRANGER, Wanted, address, index_of};
+use super::{STRANGER, Wanted, address, index_of, wire};
 use crate::tls;
 
 /// A client's request is small, but for a firmware image.
@@ -69,6 +71,8 @@ pub struct Shared {
 /// A running fleet.
 pub struct Fleet {
     pub certificate_sha256: String,
+    /// Of the BMCs with a certificate of version 1.
+    first_version_sha256: String,
     pub port: u16,
     shared: Arc<Shared>,
     bmcs: Arc<Vec<Arc<Bmc>>>,
@@ -80,6 +84,8 @@ pub struct Fleet {
 pub struct Member {
     pub serial: String,
     pub url: String,
+    /// By which it is known before anything goes wrong.
+    pub certificate_sha256: String,
     pub profile: &'static str,
     pub fault: &'static str,
     pub expected_outcome: &'static str,
@@ -93,6 +99,13 @@ pub struct Member {
     pub gap: Option<&'static str>,
 }
 
+/// What is left at one BMC, in words.
+#[derive(Debug, Serialize)]
+pub struct LeftAt {
+    pub serial: String,
+    pub wrong: Vec<String>,
+}
+
 /// What the fleet saw.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -103,6 +116,8 @@ pub struct Report {
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
+    /// What a client could have put back at a BMC and did not.
+    pub left: Vec<LeftAt>,
     /// Tokens of media and of attempts, and how those of sessions begin.
     pub secrets: Vec<String>,
 }
@@ -160,6 +175,7 @@ impl Fleet {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let identity = tls::load_or_make(&own, local)?;
         let swapped = tls::load_or_make(&other, local)?;
+        let first_version = tls::make_version_1().context("make a certificate of version 1")?;
         let listener = listen(settings.port)?;
         let port = listener.local_addr().context("read the listener's address")?.port();
         let client = reqwest::Client::builder()
@@ -185,9 +201,17 @@ impl Fleet {
         let certificates = Certificates {
             own: TlsAcceptor::from(identity.config),
             swapped: TlsAcceptor::from(swapped.config),
+            first_version: TlsAcceptor::from(first_version.config),
         };
         let task = tokio::spawn(accept(listener, certificates, shared.clone(), bmcs.clone()));
-        Ok(Fleet { certificate_sha256: identity.certificate_sha256, port, shared, bmcs, task })
+        Ok(Fleet {
+            certificate_sha256: identity.certificate_sha256,
+            first_version_sha256: first_version.certificate_sha256,
+            port,
+            shared,
+            bmcs,
+            task,
+        })
     }
 
     pub fn members(&self) -> Vec<Member> {
@@ -200,12 +224,16 @@ impl Fleet {
             Member {
                 serial: bmc.serial.clone(),
                 url: format!("https://{}:{}", address(index), self.port),
+                certificate_sha256: match bmc.profile.certificate() {
+                    Some(Certificate::V1) => self.first_version_sha256.clone(),
+                    None => self.certificate_sha256.clone(),
+                },
                 profile: bmc.profile.name,
                 fault: bmc.fault.name(),
                 expected_outcome: outcome,
                 expected_step: step,
                 expected_problem: problem,
-                expected_words: bmc.fault.expected_words(),
+                expected_words: bmc.fault.expected_words(bmc.profile),
                 gap: bmc.profile.gap,
             }
         });
@@ -214,6 +242,12 @@ impl Fleet {
 
     pub fn report(&self) -> Report {
         let left: Vec<_> = self.bmcs.iter().map(|bmc| bmc.left()).collect();
+        let with_serials = self.bmcs.iter().zip(&left);
+        let wrong = with_serials.filter(|(_, left)| !left.wrong.is_empty());
+        let left_at = |(bmc, left): (&Arc<Bmc>, &Left)| LeftAt {
+            serial: bmc.serial.clone(),
+            wrong: left.wrong.clone(),
+        };
         let confided = self.shared.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = self.bmcs.iter().map(|bmc| bmc.session_secret());
         let secrets = confided.iter().cloned().chain(sessions).collect();
@@ -225,6 +259,7 @@ impl Fleet {
             sessions_left: left.iter().map(|left| left.sessions).sum(),
             logins_refused_max: left.iter().map(|left| left.logins_refused).max().unwrap_or(0),
             media_left: left.iter().map(|left| left.media).sum(),
+            left: wrong.map(left_at).collect(),
         }
     }
 
@@ -236,7 +271,7 @@ impl Fleet {
 
 /// A service tag has seven characters.
 fn serial(index: usize, profile: &Profile) -> String {
-    match profile.has_service_tag {
+    match profile.has(Quirk::ServiceTag) {
         true => format!("F{index:06}"),
         false => format!("FLEET{index:05}"),
     }
@@ -254,6 +289,7 @@ fn listen(port: u16) -> anyhow::Result<TcpListener> {
 struct Certificates {
     own: TlsAcceptor,
     swapped: TlsAcceptor,
+    first_version: TlsAcceptor,
 }
 
 async fn accept(
@@ -277,9 +313,10 @@ async fn accept(
             continue;
         }
         let Some(bmc) = index_of(own).and_then(|index| bmcs.get(index)) else { continue };
-        let acceptor = match bmc.fault {
-            Fault::CertSwap => certificates.swapped.clone(),
-            _ => certificates.own.clone(),
+        let acceptor = match (bmc.fault, bmc.profile.certificate()) {
+            (Fault::CertSwap, _) => certificates.swapped.clone(),
+            (_, Some(Certificate::V1)) => certificates.first_version.clone(),
+            (_, None) => certificates.own.clone(),
         };
         tokio::spawn(serve(stream, acceptor, bmc.clone(), shared.clone()));
     }
@@ -318,6 +355,7 @@ async fn answer(
         let (bmc, shared) = (bmc.clone(), shared.clone());
         tokio::spawn(async move { bmc.fetched(&shared, &copy_of(&shared, &url).await) });
     }
+    let reply = wire::dressed(bmc.profile, &request, reply).map_err(io::Error::other)?;
     send(reply, shared).await
 }
 
@@ -330,6 +368,7 @@ async fn read(request: hyper::Request<Incoming>) -> io::Result<Request> {
     Ok(Request {
         method: head.method.to_string(),
         path: head.uri.path().trim_end_matches('/').to_owned(),
+        is_slashed: head.uri.path().ends_with('/'),
         token,
         if_match,
         body: serde_json::from_slice(&bytes).unwrap_or_default(),

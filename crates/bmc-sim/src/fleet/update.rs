@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::bmc::{Bmc, State};
 use super::fault::Fault;
+use super::profile::quirk::Quirk;
 use super::reply::{Reply, Request};
 use super::resources::{TASKS, collection};
 use super::{FIRMWARE_MAGIC, Shared};
@@ -63,7 +64,7 @@ impl Bmc {
             ("POST", PUSH | SIMPLE_UPDATE) if self.fault == Fault::UpdateRefused => {
                 Reply::refused(400, "InvalidObject", "this image is not for this system")
             }
-            ("POST", PUSH) if self.profile.takes_push => {
+            ("POST", PUSH) if !self.profile.has(Quirk::NoPush) => {
                 state.firmware.task = Task::Running;
                 self.install(state, shared, image_of(&request.bytes));
                 taken(&task)
@@ -118,7 +119,7 @@ impl Bmc {
             "FirmwareInventory": {"@odata.id": INVENTORY},
             "Actions": {"#UpdateService.SimpleUpdate": {"target": SIMPLE_UPDATE}},
         });
-        if self.profile.takes_push {
+        if !self.profile.has(Quirk::NoPush) {
             service["MultipartHttpPushUri"] = json!(PUSH);
         }
         service

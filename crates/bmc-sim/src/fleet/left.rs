@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What of a job is left at a BMC when the job is over, beside what may be left of it: media of ours,
+//! sessions, an override that is not as it was, a foreign medium that is gone, another power state.
+
+use super::bmc::{Bmc, State};
+use super::fault::{Expected, Fault, Step};
+use super::profile::Plan;
+
+/// What is left of a BMC when its job is over.
+#[derive(Debug, Clone)]
+pub struct Left {
+    pub sessions: usize,
+    pub logins_refused: u32,
+    pub media: usize,
+    /// What a client that could should have put back, in words.
+    pub wrong: Vec<String>,
+}
+
+impl Bmc {
+    pub fn left(&self) -> Left {
+        let state = self.state();
+        let ours = state.media.iter().flatten().filter(|medium| !medium.is_older()).count()
+            + usize::from(!state.boot.http_uri.is_empty());
+        let mut wrong = Vec::new();
+        if ours > 0 && !may_keep_media(self.fault) {
+            wrong.push(format!("{ours} media are left"));
+        }
+        if !state.sessions.is_empty() && !may_keep_sessions(self.fault) {
+            wrong.push(format!("{} sessions are left", state.sessions.len()));
+        }
+        if let Some(index) = state.before.foreign
+            && !state.media[index].as_ref().is_some_and(super::bmc::Medium::is_foreign)
+        {
+            wrong.push("a foreign medium was ejected".into());
+        }
+        if !may_keep_override(self.fault) && !self.is_override_right(&state) {
+            let (now, before) = (&state.boot, &state.before.boot);
+            wrong.push(format!(
+                "the override is {} {} {}, and was {} {} {}",
+                now.enabled, now.target, now.mode, before.enabled, before.target, before.mode
+            ));
+        }
+        let is_untouched = matches!(self.fault.expected_on(self.profile), Expected::Fails(_))
+            && self.fault.step() <= Step::Insert;
+        if is_untouched && state.is_on != state.before.is_on {
+            wrong.push(format!("the power was {}", if state.is_on { "off" } else { "on" }));
+        }
+        Left {
+            sessions: state.sessions.len(),
+            logins_refused: state.logins_refused,
+            media: ours,
+            wrong,
+        }
+    }
+
+    /// As it was; an installed machine may also have none, and the mode that it was installed in.
+    fn is_override_right(&self, state: &State) -> bool {
+        let (now, before) = (&state.boot, &state.before.boot);
+        let is_as_before = now.enabled == before.enabled
+            && (now.enabled == "Disabled" || now.target == before.target)
+            && now.mode == before.mode;
+        let is_installed = !matches!(self.fault.expected_on(self.profile), Expected::Fails(_));
+        // A download is set by the same request as the override.
+        let is_none = now.enabled == "Disabled";
+        is_as_before || (is_installed && is_none) || self.profile.plan() == Plan::None
+    }
+}
+
+/// The BMC itself keeps them, or cannot be reached to put them back.
+fn may_keep_media(fault: Fault) -> bool {
+    matches!(fault, Fault::EjectFails | Fault::LieEject)
+}
+
+/// The client is not told of the session or told that there is none, or the BMC cannot be reached to
+/// end it.
+fn may_keep_sessions(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Drip | Fault::HalfClose | Fault::Hang | Fault::HangInsert | Fault::UnauthorizedStorm
+    )
+}
+
+fn may_keep_override(fault: Fault) -> bool {
+    matches!(fault, Fault::LieBoot | Fault::BootRefused)
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! How the BMCs of each maker look and behave, as data. A row names where it is known from; what
+//! no source tells is as the standard (DSP0266, DSP2046) has it.
+//!
+//! - `shape`: what every BMC has: its names, slots, boot override;
+//! - `quirk`: what only some have, each as one item;
+//! - one file a maker; `standard` has what follows no maker's hardware.
+
+mod ami;
+mod dell;
+mod hpe;
+mod lenovo;
+mod other;
+pub mod quirk;
+mod shape;
+mod standard;
+mod supermicro;
+
+use std::time::Duration;
+
+use quirk::{Beside, Certificate, Errors, Location, Quirk};
+pub use shape::{Boot, Eject, Insert, Slot, Takes, Told, Under, WrittenTo};
+
+/// One kind of BMC.
+#[derive(Debug)]
+pub struct Profile {
+    pub name: &'static str,
+    pub manufacturer: &'static str,
+    pub model: &'static str,
+    /// Where the quirks of this row are told.
+    pub source: &'static str,
+    pub told: Told,
+    pub system: &'static str,
+    pub manager: &'static str,
+    pub media_under: Under,
+    /// In the BMC's order.
+    pub slots: &'static [Slot],
+    pub insert: Insert,
+    pub eject: Eject,
+    pub boot: Boot,
+    pub resets: &'static [&'static str],
+    pub quirks: &'static [Quirk],
+    /// What the controller does not do yet that this BMC needs.
+    pub gap: Option<&'static str>,
+}
+
+/// How the task medium travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    TwoCds,
+    CdAndDisk,
+    OneCd,
+    /// Within what the firmware downloads.
+    Http,
+    /// Nothing can be inserted.
+    None,
+}
+
+/// What the controller can do today; what it cannot ends at the insert, and says so.
+pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd, Plan::Http];
+
+/// Sessions that most BMCs have at once: 8 to 16.
+const SESSIONS_MAX: usize = 8;
+
+static MAKERS: &[&[Profile]] = &[
+    standard::PROFILES,
+    dell::PROFILES,
+    hpe::PROFILES,
+    lenovo::PROFILES,
+    supermicro::PROFILES,
+    ami::PROFILES,
+    other::PROFILES,
+];
+
+/// Every BMC that the fleet can play.
+pub fn all() -> impl Iterator<Item = &'static Profile> {
+    MAKERS.iter().copied().flatten()
+}
+
+impl Profile {
+    pub fn plan(&self) -> Plan {
+        let free = || {
+            let is_free = |index: usize| !self.has(Quirk::ForeignMedium(index));
+            let slots = self.slots.iter().enumerate();
+            slots.filter(move |(index, slot)| slot.takes == Takes::Urls && is_free(*index))
+        };
+        let is_cd = |slot: &Slot| slot.media.iter().any(|kind| matches!(*kind, "CD" | "DVD"));
+        let cds = free().filter(|(_, slot)| is_cd(slot)).count();
+        let others = free().count() - cds;
+        match (cds, others) {
+            (2.., _) => Plan::TwoCds,
+            (1, 1..) => Plan::CdAndDisk,
+            (1, 0) => Plan::OneCd,
+            (0, _) if self.has(Quirk::HttpBoot) => Plan::Http,
+            (0, _) => Plan::None,
+        }
+    }
+
+    pub fn named(name: &str) -> Option<&'static Profile> {
+        all().find(|profile| profile.name == name)
+    }
+
+    pub fn has(&self, quirk: Quirk) -> bool {
+        self.quirks.contains(&quirk)
+    }
+
+    /// No client can tell which of two systems is meant by their serial.
+    pub fn is_ambiguous(&self) -> bool {
+        self.has(Quirk::Beside(Beside::Twin))
+    }
+
+    pub fn beside(&self) -> Option<Beside> {
+        self.find(|quirk| match quirk {
+            Quirk::Beside(beside) => Some(beside),
+            _ => None,
+        })
+    }
+
+    pub fn sessions_max(&self) -> usize {
+        let told = self.find(|quirk| match quirk {
+            Quirk::SessionsMax(most) => Some(most),
+            _ => None,
+        });
+        told.unwrap_or(SESSIONS_MAX)
+    }
+
+    pub fn location(&self) -> Option<Location> {
+        self.find(|quirk| match quirk {
+            Quirk::Location(location) => Some(location),
+            _ => None,
+        })
+    }
+
+    pub fn errors(&self) -> Option<Errors> {
+        self.find(|quirk| match quirk {
+            Quirk::Errors(errors) => Some(errors),
+            _ => None,
+        })
+    }
+
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.find(|quirk| match quirk {
+            Quirk::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+    }
+
+    /// How long after an insert the slot offers to eject, where it does not always.
+    pub fn eject_appears_after(&self) -> Option<Duration> {
+        self.find(|quirk| match quirk {
+            Quirk::EjectAppears(after) => Some(after),
+            _ => None,
+        })
+    }
+
+    /// For how long after a power-on the override cannot be changed.
+    pub fn post(&self) -> Option<Duration> {
+        self.find(|quirk| match quirk {
+            Quirk::RefusesInPost(time) => Some(time),
+            _ => None,
+        })
+    }
+
+    /// Enabled, target and mode of the override that somebody has set before.
+    pub fn override_before(&self) -> Option<[&'static str; 3]> {
+        self.find(|quirk| match quirk {
+            Quirk::OverrideBefore(enabled, target, mode) => Some([enabled, target, mode]),
+            _ => None,
+        })
+    }
+
+    fn find<T>(&self, wanted: impl Fn(Quirk) -> Option<T>) -> Option<T> {
+        self.quirks.iter().copied().find_map(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_each_plan_has_a_bmc() {
+        let names: BTreeSet<_> = all().map(|profile| profile.name).collect();
+        assert_eq!(names.len(), all().count());
+        for (name, plan) in [
+            ("idrac9", Plan::TwoCds),
+            ("openbmc", Plan::TwoCds),
+            ("xcc-patch", Plan::TwoCds),
+            ("ilo5", Plan::CdAndDisk),
+            ("sushy-tools", Plan::CdAndDisk),
+            ("supermicro-x11", Plan::OneCd),
+            ("foreign-medium-first", Plan::OneCd),
+            ("uefi-http", Plan::Http),
+        ] {
+            assert_eq!(Profile::named(name).unwrap().plan(), plan, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_quirk_has_a_bmc() {
+        let kind = |quirk: &Quirk| {
+            let name = format!("{quirk:?}");
+            let is_plain = matches!(quirk, Quirk::EjectAppears(_) | Quirk::RefusesInPost(_));
+            match name.split_once('(') {
+                Some((kind, _)) if is_plain => kind.to_owned(),
+                _ => name,
+            }
+        };
+        let played: BTreeSet<_> = all().flat_map(|profile| profile.quirks).map(kind).collect();
+        for wanted in [
+            "ServiceTag",
+            "Beside(Node)",
+            "Beside(Twin)",
+            "Beside(Baseboard)",
+            "Beside(Failing(503))",
+            "Beside(Failing(404))",
+            "Beside(Failing(500))",
+            "FailsWhileOff(Manager, 503)",
+            "FailsWhileOff(LocalSlots, 404)",
+            "OffAtFirst",
+            "CopiesMedia",
+            "BootsFirstSlotOnly",
+            "NoMediaTypes",
+            "MediaDisabled",
+            "EjectAppears",
+            "OemActions",
+            "ImageStays",
+            "ForeignMedium(0)",
+            "HttpBoot",
+            "TargetsAsSupported",
+            "RefusesInPost",
+            "SessionsMax(4)",
+            "Location(OtherHost)",
+            "Location(BodyOnly)",
+            "Location(Relative)",
+            "LinksEndInSlash",
+            "Gzip",
+            "OddBytes",
+            "TrailingNul",
+            "ActionsSayText",
+            "Errors(MessageIds)",
+            "Errors(InfoObject)",
+            "Errors(Html)",
+            "Certificate(V1)",
+            "NoPush",
+        ] {
+            assert!(played.contains(wanted), "no BMC has {wanted}: {played:?}");
+        }
+        assert!(played.iter().any(|name| name.starts_with("OverrideBefore")), "{played:?}");
+    }
+}
