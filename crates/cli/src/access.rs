@@ -38,10 +38,27 @@ pub fn token(client: &Client, format: Output, command: TokenCommand) -> Result<(
             });
         }
         TokenCommand::Revoke { id } => {
+            let id = whole_id(client, id)?;
             client.delete(&format!("/api/v1/tokens/{}", encoded(&id)))?;
         }
     }
     Ok(())
+}
+
+/// The id that begins so; what no token's id begins with stays for the controller to refuse.
+fn whole_id(client: &Client, id: String) -> Result<String, Failure> {
+    let list = client.get("/api/v1/tokens")?;
+    let ids = list["tokens"].as_array().into_iter().flatten().map(|token| text(token, "/id"));
+    let found: Vec<String> = ids.filter(|whole| whole.starts_with(&id)).collect();
+    match &found[..] {
+        _ if id.is_empty() || found.contains(&id) => Ok(id),
+        [] => Ok(id),
+        [one] => Ok(one.clone()),
+        several => {
+            let ids = several.join(", ");
+            Err(anyhow!("{id} is the beginning of several ids: {ids}; write more of it").into())
+        }
+    }
 }
 
 fn token_row(token: &Value) -> Vec<String> {

@@ -1,19 +1,32 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every command and option.
 
+mod job;
+mod recipe;
+mod server;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use crate::artifacts::Kind;
+pub use job::{ListJobs, Which};
+pub use recipe::RecipeCommand;
+pub use server::{PROFILE_BY_BMC, SetServer};
 
 /// Shoal: provision bare metal over Redfish.
 #[derive(Debug, Parser)]
 #[command(
+    name = "shoal",
     version,
     about,
-    after_help = "Exit status: 0 done; 1 the controller refused, or something failed here; 2 wrong usage; \
-                  3 the controller cannot be reached; 4 the job or the firmware update ended as failed."
+    after_help = "Exit status:
+    0  done
+    1  the controller refused, or something failed here
+    2  wrong usage
+    3  the controller cannot be reached
+    4  a job or a firmware update ended as failed, or a plan, a probe or `recipe validate` found problems
+  141  the reader of the output ended before it"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -102,6 +115,13 @@ pub enum Command {
         #[command(subcommand)]
         command: Audit,
     },
+    /// Recipes: what to install.
+    Recipe {
+        #[command(flatten)]
+        format: Format,
+        #[command(subcommand)]
+        command: RecipeCommand,
+    },
     /// Task media.
     #[command(subcommand)]
     Iso(Iso),
@@ -112,49 +132,30 @@ pub enum Command {
 
 #[derive(Debug, Subcommand)]
 pub enum Server {
-    /// Add a server, or replace how it is reached.
-    Set {
-        /// Serial number, as the machine's SMBIOS and its BMC tell it.
-        serial: String,
-        /// https:// and the BMC's address, optionally a port.
-        #[arg(long)]
-        bmc_url: String,
-        #[arg(long)]
-        username: String,
-        /// File with the password; `-` reads it from standard input.
-        #[arg(long)]
-        password_file: PathBuf,
-        /// SHA-256 of the BMC's certificate; without it the one that it shows now is pinned.
-        #[arg(long, conflicts_with = "bmc_ca")]
-        pin: Option<String>,
-        /// File with the CA that signed the BMC's certificate.
-        #[arg(long)]
-        bmc_ca: Option<PathBuf>,
-        /// Family of BMCs, such as dell-idrac9, where the BMC itself does not tell; `server probe`
-        /// shows what it tells.
-        #[arg(long)]
-        bmc_profile: Option<String>,
-        /// Let a machine be written whose UUID is not the one that its BMC tells: for BMCs that tell a
-        /// wrong one. Two machines of one serial number are not told apart then.
-        #[arg(long)]
-        dangerously_ignore_uuid: bool,
-    },
+    /// Add a server, or change how it is reached.
+    Set(SetServer),
     /// All servers.
     List,
+    /// How a server is reached, and whether a job is active on it.
     Show {
+        /// Serial number of the server, as `server list` shows it.
         serial: String,
     },
+    /// Forget a server; its jobs stay in the list. Refused while a job is active on it.
     Delete {
+        /// Serial number of the server.
         serial: String,
     },
-    /// Switch a server on or off; refused while a job is active on it.
+    /// Switch a server on or off, or restart it; refused while a job is active on it.
     Power {
+        /// Serial number of the server.
         serial: String,
         #[arg(value_enum)]
         power: Power,
     },
     /// Say where the next boot is from, and only that one; refused while a job is active.
     BootOnce {
+        /// Serial number of the server.
         serial: String,
         #[arg(value_enum)]
         from: BootFrom,
@@ -163,8 +164,10 @@ pub enum Server {
     #[command(subcommand)]
     Firmware(Firmware),
     /// Look at the BMC: power, boot override, slots, what would stand in a job's way. A small medium
-    /// is inserted and ejected again to see whether the BMC can read from the controller.
+    /// is inserted and ejected again to see whether the BMC can read from the controller. Exit status 4 if
+    /// a job would fail.
     Probe {
+        /// Serial number of the server.
         serial: String,
         /// Insert nothing.
         #[arg(long)]
@@ -175,10 +178,14 @@ pub enum Server {
 #[derive(Debug, Subcommand)]
 pub enum Firmware {
     /// What the BMC says is installed.
-    List { serial: String },
+    List {
+        /// Serial number of the server.
+        serial: String,
+    },
     /// Install an image and follow it to its end; exit status 4 unless the BMC shows it then. Refused
     /// while a job is active.
     Update {
+        /// Serial number of the server.
         serial: String,
         /// A file, or REPOSITORY:TAG of an artifact in the controller's registry.
         image: String,
@@ -191,7 +198,10 @@ pub enum Firmware {
         version: Option<String>,
     },
     /// The last update: how it goes, or how it ended.
-    Status { serial: String },
+    Status {
+        /// Serial number of the server.
+        serial: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -217,7 +227,7 @@ pub enum Job {
         /// Serial number of the server.
         #[arg(long)]
         server: String,
-        /// The recipe, a JSON file.
+        /// The recipe, a JSON or YAML file; `-` reads standard input.
         #[arg(long)]
         recipe: PathBuf,
         /// A repetition with the same key creates no second job.
@@ -232,31 +242,21 @@ pub enum Job {
         plan: bool,
     },
     /// Jobs, newest first.
-    List {
-        #[arg(long)]
-        server: Option<String>,
-        /// queued, provisioning, succeeded, failed or complete.
-        #[arg(long)]
-        status: Option<String>,
-    },
-    Show {
-        id: String,
-    },
+    List(ListJobs),
+    /// What is known of a job.
+    Show(Which),
     /// Tell the job's story until it is complete; exit status 4 if it failed.
-    Watch {
-        id: String,
-    },
+    Watch(Which),
     /// Everything that is known of a job, in one tar archive without secrets: for a bug report.
     Evidence {
-        id: String,
+        #[command(flatten)]
+        which: Which,
         /// Where to write it; evidence-ID.tar if left out.
         #[arg(long)]
         file: Option<PathBuf>,
     },
     /// End the job and put the machine back.
-    Cancel {
-        id: String,
-    },
+    Cancel(Which),
 }
 
 #[derive(Debug, Subcommand)]
@@ -319,7 +319,7 @@ pub enum TokenCommand {
     List,
     /// End a token at once.
     Revoke {
-        /// As `token list` shows it.
+        /// As `token list` shows it, or its beginning where only one id begins so.
         id: String,
     },
 }
@@ -379,6 +379,7 @@ impl std::str::FromStr for AuditHead {
 pub enum Iso {
     /// Write the task medium of a recipe, without a controller.
     Build {
+        /// The recipe, a JSON or YAML file.
         #[arg(long)]
         recipe: PathBuf,
         /// File to write.
@@ -435,6 +436,26 @@ mod tests {
     #[test]
     fn the_commands_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_is_the_programs_own() {
+        let line = Args::try_parse_from(["shoal", "-V"]).unwrap_err().to_string();
+        assert_eq!(line, format!("shoal {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                let is_told =
+                    argument.get_help().is_some() || !argument.get_possible_values().is_empty();
+                assert!(is_told, "{} {} has no help", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
     }
 
     #[test]

@@ -7,6 +7,11 @@ use api::problem::Problem;
 
 use crate::output::printable;
 
+/// A file, a program or an answer here was not as it must be, or the controller refused.
+pub const FAILED: u8 = 1;
+/// Who reads our output has ended: the status that shells report for a program that SIGPIPE ended (128 + 13).
+pub const BROKEN_PIPE: u8 = 141;
+
 #[derive(Debug)]
 pub enum Failure {
     /// The controller's own words.
@@ -17,6 +22,10 @@ pub enum Failure {
     JobFailed(String),
     /// A job would fail.
     NotReady,
+    /// A probe found what would be in a job's way.
+    ProbeFailed,
+    /// Recipes have so many problems.
+    Invalid(usize),
     /// The firmware update did not come to a good end.
     UpdateFailed(String),
     /// Something here: a file, a program.
@@ -26,9 +35,13 @@ pub enum Failure {
 impl Failure {
     pub fn code(&self) -> u8 {
         match self {
-            Failure::Refused(_) | Failure::Local(_) => 1,
+            Failure::Refused(_) | Failure::Local(_) => FAILED,
             Failure::Unreachable(_) => 3,
-            Failure::JobFailed(_) | Failure::NotReady | Failure::UpdateFailed(_) => 4,
+            Failure::JobFailed(_)
+            | Failure::NotReady
+            | Failure::ProbeFailed
+            | Failure::Invalid(_)
+            | Failure::UpdateFailed(_) => 4,
         }
     }
 }
@@ -45,13 +58,16 @@ impl fmt::Display for Failure {
         match self {
             Failure::Refused(problem) => {
                 write!(f, "{} ({})", printable(&problem.title), problem.status)?;
-                if !problem.detail.is_empty() {
+                // One error, and the detail says the same: once is enough.
+                let is_told = problem.errors.iter().any(|error| error.message == problem.detail);
+                if !problem.detail.is_empty() && !is_told {
                     write!(f, ": {}", printable(&problem.detail))?;
                 }
                 for error in &problem.errors {
                     let [path, message, code] =
                         [&error.path, &error.message, &error.code].map(|text| printable(text));
-                    write!(f, "\n  {path}: {message} [{code}]")?;
+                    let colon = if path.is_empty() { "" } else { ": " };
+                    write!(f, "\n  {path}{colon}{message} [{code}]")?;
                 }
                 Ok(())
             }
@@ -61,6 +77,9 @@ impl fmt::Display for Failure {
             Failure::JobFailed(why) => write!(f, "the job failed: {}", printable(why)),
             Failure::UpdateFailed(why) => write!(f, "the firmware update {}", printable(why)),
             Failure::NotReady => write!(f, "a job would fail; see the checks"),
+            Failure::ProbeFailed => write!(f, "a job would fail; see the problems"),
+            Failure::Invalid(1) => write!(f, "1 problem; nothing was sent"),
+            Failure::Invalid(count) => write!(f, "{count} problems; nothing was sent"),
             Failure::Local(error) => f.write_str(&printable(&format!("{error:#}"))),
         }
     }
@@ -71,6 +90,29 @@ mod tests {
     use api::problem::FieldProblem;
 
     use super::*;
+
+    #[test]
+    fn an_error_is_told_once_and_without_an_empty_path() {
+        let error = |path: &str, message: &str| FieldProblem {
+            path: path.into(),
+            code: "serial".into(),
+            message: message.into(),
+        };
+        for (detail, errors, expected) in [
+            ("bad serial", vec![error("", "bad serial")], "not valid (400)\n  bad serial [serial]"),
+            ("look", vec![error("/a", "bad a")], "not valid (400): look\n  /a: bad a [serial]"),
+            ("bad", vec![], "not valid (400): bad"),
+        ] {
+            let problem = Problem {
+                kind: "k".into(),
+                title: "not valid".into(),
+                status: 400,
+                detail: detail.into(),
+                errors,
+            };
+            assert_eq!(Failure::Refused(Box::new(problem)).to_string(), expected);
+        }
+    }
 
     #[test]
     fn no_failure_brings_a_terminals_command() {

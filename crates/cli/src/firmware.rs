@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{Firmware, Output};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{note, say, show, text};
+use crate::output::{closed, note, say, show, text};
 use crate::servers::path;
 
 /// Between two looks at an update.
@@ -97,6 +97,9 @@ fn follow(client: &Client, format: Output, serial: &str, begun: &Value) -> Resul
             Err(failure) => return Err(failure),
         };
         is_away = false;
+        if closed().is_some() {
+            return Ok(());
+        }
         if update["id"] != begun["id"] {
             return Err(anyhow!("another update of {serial} has begun; this one is over").into());
         }

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use iso9660::Volume;
-use recipe::{Recipe, task_medium};
+use recipe::task_medium;
 
 use crate::args::Iso;
 use crate::failure::Failure;
@@ -18,15 +18,7 @@ pub fn run(command: Iso) -> Result<(), Failure> {
 }
 
 fn build(recipe: &Path, output: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(recipe).with_context(|| format!("read {}", recipe.display()))?;
-    let parsed = match Recipe::parse(&bytes) {
-        Ok(parsed) => parsed,
-        Err(problems) => {
-            let list: Vec<String> =
-                problems.iter().map(|problem| format!("\n  {problem}")).collect();
-            bail!("{} is not valid:{}", recipe.display(), list.concat());
-        }
-    };
+    let parsed = crate::recipes::read_checked(recipe)?;
     let files: Vec<iso9660::File> = task_medium::files_offline(&parsed)
         .into_iter()
         .map(|file| iso9660::File { name: file.name, bytes: file.bytes })

@@ -2,7 +2,8 @@
 //! `shoal`: what people and scripts type. It speaks to a controller, never to a BMC or a database.
 //!
 //! - `args`: every command and option; `client`: HTTP, with problems as errors;
-//! - `servers`, `jobs`, `artifacts`, `access`, `iso`, `lab`: one module for each noun; `watch`: a job as it goes;
+//! - `servers`, `jobs`, `artifacts`, `access`, `recipes`, `iso`, `lab`: one module for each noun; `watch`: a job as
+//!   it goes; `text_file`: text as people's editors write it;
 //! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
 
 // Nothing is printed but through `output`, which makes foreign text harmless.
@@ -18,9 +19,12 @@ mod iso;
 mod jobs;
 mod lab;
 mod output;
+mod recipes;
 mod servers;
+mod text_file;
 mod watch;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use args::{Args, Command};
@@ -35,13 +39,21 @@ fn main() -> ExitCode {
         output::failed(&format!("forbid core dumps: {error}"));
         return ExitCode::FAILURE;
     }
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match run(args) {
+        Ok(()) => 0,
         Err(failure) => {
             output::failed(&failure.to_string());
-            ExitCode::from(failure.code())
+            failure.code()
         }
-    }
+    };
+    ExitCode::from(match (code, output::closed()) {
+        (0, Some(ErrorKind::BrokenPipe)) => failure::BROKEN_PIPE,
+        (0, Some(kind)) => {
+            output::failed(&format!("write to standard output: {kind}"));
+            failure::FAILED
+        }
+        (code, _) => code,
+    })
 }
 
 /// Tokens and passwords are in this process's memory: no core dump, also none by a handler in `core_pattern`, and no
@@ -59,6 +71,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Artifact { format, command } => artifacts::run(&client()?, format.output, command),
         Command::Token { format, command } => access::token(&client()?, format.output, command),
         Command::Audit { format, command } => access::audit(&client()?, format.output, command),
+        Command::Recipe { format, command } => recipes::run(format.output, command),
         Command::Iso(command) => iso::run(command),
         Command::Lab(command) => lab::run(command),
     }

@@ -3,8 +3,12 @@
 //! machines and other people, and a terminal obeys what is in them.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
+use std::sync::Mutex;
 
 use api::terminal;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::args::Output;
@@ -37,21 +41,49 @@ pub fn say(line: &str) {
     print(&printable(line));
 }
 
-#[expect(clippy::print_stdout, reason = "the one place that prints results")]
+/// Why standard output takes nothing more. A command goes on without it: what it does is not its output.
+static CLOSED: Mutex<Option<io::ErrorKind>> = Mutex::new(None);
+
+/// The error that ended standard output, such as `BrokenPipe` after `| head`.
+pub fn closed() -> Option<io::ErrorKind> {
+    *CLOSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn print(text: &str) {
-    println!("{text}");
+    if closed().is_some() {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        *CLOSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error.kind());
+    }
 }
 
 /// Why the command did not succeed: several lines, of which each text was made printable.
-#[expect(clippy::print_stderr, reason = "the one place that prints failures")]
 pub fn failed(lines: &str) {
-    eprintln!("shoal: {lines}");
+    print_error(lines);
 }
 
 /// One line for people, beside what the command answers.
-#[expect(clippy::print_stderr, reason = "the one place that prints notes")]
 pub fn note(line: &str) {
-    eprintln!("shoal: {}", printable(line));
+    print_error(&printable(line));
+}
+
+fn print_error(text: &str) {
+    // If standard error is closed, there is no place left to say so.
+    let _ = writeln!(io::stderr().lock(), "shoal: {text}");
+}
+
+/// A time of the API in this computer's zone, with date and zone; another text as it is.
+pub fn time(text: &str) -> String {
+    local(text, &TimeZone::system())
+}
+
+fn local(text: &str, zone: &TimeZone) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(at) => at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// The text at a pointer; empty where there is none.
@@ -91,6 +123,15 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_its_date_and_its_zone() {
+        let at = "2026-11-30T23:39:13.123Z";
+        assert_eq!(local(at, &TimeZone::UTC), "2026-11-30 23:39:13 UTC");
+        let east = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(local(at, &east), "2026-12-01 01:39:13 +02");
+        assert_eq!(local("soon", &east), "soon");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -1,53 +1,25 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal server`.
 
-use std::fs;
-use std::io::Read;
-use std::path::Path;
-
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use api::servers::{BmcSpec, BootAction, BootOnce, PowerAction, PowerSet, ServerSpec};
 use serde_json::{Value, json};
 
-use crate::args::{BootFrom, Output, Power, Server};
+use crate::args::{BootFrom, Output, PROFILE_BY_BMC, Power, Server, SetServer};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{show, text};
+use crate::output::{show, text, time};
+use crate::text_file;
 
 const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
+/// A chain of CAs is some kilobytes.
+const CA_BYTES_MAX: usize = 1 << 20;
 const STATE_HEAD: [&str; 2] = ["POWER", "BOOT OVERRIDE"];
 
 pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
     match command {
-        Server::Set {
-            serial,
-            bmc_url,
-            username,
-            password_file,
-            pin,
-            bmc_ca,
-            bmc_profile,
-            dangerously_ignore_uuid,
-        } => {
-            let ca_pem = match bmc_ca {
-                Some(file) => Some(
-                    fs::read_to_string(&file)
-                        .with_context(|| format!("read {}", file.display()))?,
-                ),
-                None => None,
-            };
-            let spec = ServerSpec {
-                bmc: BmcSpec {
-                    url: bmc_url,
-                    username,
-                    password: Some(password(&password_file)?),
-                    certificate_sha256: pin,
-                    ca_pem,
-                },
-                bmc_profile,
-                dangerously_ignore_uuid,
-            };
-            let server = client.put(&path(&serial), &spec)?;
+        Server::Set(wanted) => {
+            let server = set(client, wanted)?;
             show(format, &server, &HEAD, |server| vec![row(server)]);
         }
         Server::List => {
@@ -58,7 +30,7 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
         }
         Server::Show { serial } => {
             let server = client.get(&path(&serial))?;
-            show(format, &server, &HEAD, |server| vec![row(server)]);
+            show(format, &server, &["WHAT", "VALUE"], described);
         }
         Server::Delete { serial } => {
             client.delete(&path(&serial))?;
@@ -87,6 +59,8 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
             let probe = format!("{}/probe?insert={}", path(&serial), !no_insert);
             let probe = client.post(&probe, &[], &json!({}))?;
             show(format, &probe, &["WHAT", "SEEN"], probed);
+            let problems = probe["problems"].as_array().map_or(0, Vec::len);
+            return if problems == 0 { Ok(()) } else { Err(Failure::ProbeFailed) };
         }
     }
     Ok(())
@@ -100,29 +74,90 @@ pub fn path(serial: &str) -> String {
     format!("/api/v1/servers/{}", encoded(serial))
 }
 
-fn password(file: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("read the password")?;
-    } else {
-        text = fs::read_to_string(file)
-            .with_context(|| format!("read the password in {}", file.display()))?;
-    }
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+/// What is not given stays as it is, where the server is known.
+fn set(client: &Client, wanted: SetServer) -> Result<Value, Failure> {
+    let place = path(&wanted.serial);
+    let is_whole = wanted.bmc_url.is_some()
+        && wanted.username.is_some()
+        && wanted.bmc_profile.is_some()
+        && wanted.dangerously_ignore_uuid.is_some();
+    let known = match client.get(&place) {
+        Ok(server) => Some(
+            serde_json::from_value::<api::servers::Server>(server)
+                .context("read the server as it is")?,
+        ),
+        Err(Failure::Refused(problem)) if problem.status == 404 => None,
+        Err(_) if is_whole => None,
+        Err(failure) => return Err(failure),
+    };
+    let ca_pem = wanted.bmc_ca.map(|file| text_file::read(&file, CA_BYTES_MAX)).transpose()?;
+    let password = wanted.password_file.map(|file| text_file::read_secret(&file, "password"));
+    let missing = |option: &str| anyhow!("{} is a new server: give {option} too", wanted.serial);
+    let of_known = |value: fn(&api::servers::Server) -> &String| known.as_ref().map(value).cloned();
+    let url = wanted.bmc_url.or_else(|| of_known(|known| &known.bmc.url));
+    let username = wanted.username.or_else(|| of_known(|known| &known.bmc.username));
+    let bmc_profile = match wanted.bmc_profile {
+        Some(word) if word == PROFILE_BY_BMC => None,
+        Some(word) => Some(word),
+        None => known.as_ref().and_then(|known| known.bmc_profile.clone()),
+    };
+    let ignored = known.as_ref().is_some_and(|known| known.dangerously_ignore_uuid);
+    let spec = ServerSpec {
+        bmc: BmcSpec {
+            url: url.ok_or_else(|| missing("--bmc-url"))?,
+            username: username.ok_or_else(|| missing("--username"))?,
+            // The controller keeps the one that it has, if URL and user name are the same.
+            password: password.transpose()?,
+            // And whom it trusts, if the URL is.
+            certificate_sha256: wanted.pin,
+            ca_pem,
+        },
+        bmc_profile,
+        dangerously_ignore_uuid: wanted.dangerously_ignore_uuid.unwrap_or(ignored),
+    };
+    client.put(&place, &spec)
 }
 
 fn row(server: &Value) -> Vec<String> {
-    let pin = text(server, "/bmc/certificate_sha256");
     vec![
         text(server, "/serial"),
         text(server, "/bmc/url"),
-        if pin.is_empty() {
-            "by CA".into()
-        } else {
-            format!("{}…", pin.get(..16).unwrap_or(&pin))
-        },
+        certificate(server),
         text(server, "/active_job"),
     ]
+}
+
+/// Whole, so that it can be compared with what the BMC shows.
+fn certificate(server: &Value) -> String {
+    let pin = text(server, "/bmc/certificate_sha256");
+    if pin.is_empty() { "by CA".into() } else { pin }
+}
+
+fn described(server: &Value) -> Vec<Vec<String>> {
+    let at = |pointer| time(&text(server, pointer));
+    let profile = text(server, "/bmc_profile");
+    let mut rows = vec![
+        ("serial", text(server, "/serial")),
+        ("bmc url", text(server, "/bmc/url")),
+        ("user", text(server, "/bmc/username")),
+        ("certificate", certificate(server)),
+        ("bmc profile", if profile.is_empty() { "as the BMC says".into() } else { profile }),
+        ("active job", text(server, "/active_job")),
+        ("created", at("/created_at")),
+        ("updated", at("/updated_at")),
+    ];
+    if server["dangerously_ignore_uuid"] == true {
+        rows.push(("uuid", "ignored".into()));
+    }
+    let refused = at("/login_refused_at");
+    if !refused.is_empty() {
+        let cure = "set the password with `shoal server set --password-file`";
+        rows.push(("login", format!("refused by the BMC at {refused}; {cure}")));
+    }
+    rows.into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .collect()
 }
 
 fn probed(probe: &Value) -> Vec<Vec<String>> {

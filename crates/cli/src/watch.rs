@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::args::Output;
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::{json_line, note, printable, say, text};
+use crate::output::{closed, json_line, note, printable, say, text, time};
 
 /// Until the next try while the controller is away.
 const RECONNECT: Duration = Duration::from_secs(2);
@@ -75,6 +75,9 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
                         let seq = bar.suspend(|| tell(format, data));
                         last = seq.unwrap_or(last).max(last);
                     }
+                    if closed().is_some() {
+                        return Ok(());
+                    }
                 }
             }
             Err(Failure::Unreachable(why)) if last > 0 => {
@@ -106,8 +109,7 @@ fn tell(format: Output, data: &str) -> Option<u64> {
         Output::Json => json_line(&event),
         Output::Text => {
             let part = |key: &str| printable(&text(&event, &format!("/{key}"))).into_owned();
-            let at = part("at");
-            let time = at.get(11..19).unwrap_or(&at);
+            let time = time(&part("at"));
             say(&format!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message")));
         }
     }

@@ -25,7 +25,7 @@ const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// The Shoal controller.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "shoal-controller", version, about)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,

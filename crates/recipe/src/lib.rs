@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What to install, and how that travels from the API to a tool on the machine.
 //!
-//! - `wire`: the file as written; `validate`, then `meaning`: every problem at once;
+//! - `document`: bytes as JSON; `wire`: the file as written; `validate`, then `meaning`: every problem at once;
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `signature`: who made a task medium, and how the machine knows;
 //! - `layout`, `target_disk`: what partitions and disk hints mean;
@@ -12,6 +12,7 @@
 //!
 //! Pure: no I/O, no clock, no logging.
 
+mod document;
 pub mod layout;
 pub mod machine;
 mod meaning;
@@ -27,6 +28,7 @@ pub mod uuid;
 mod validate;
 mod wire;
 
+pub use document::{BYTE_ORDER_MARK, check_keys, cure, without_mark};
 pub use layout::{Format, Guid, Partition, Size};
 pub use model::{
     Bond, CONTROLLER_HOST, Esxi, Firmware, Interface, Linux, Network, Recipe, Route, TaskTarget,

@@ -8,6 +8,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use crate::SCHEMA;
+use crate::document::{check_keys, cure, without_mark};
 use crate::meaning::from_wire;
 use crate::model::Recipe;
 use crate::target_disk::name;
@@ -65,8 +66,12 @@ impl Recipe {
             let message = format!("nested deeper than {DEPTH_MAX} levels");
             return Err(vec![problem("", "too-deep", message)]);
         }
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| vec![problem("", "json", format!("not JSON: {error}"))])?;
+        let bytes = without_mark(bytes);
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+            let cure = cure(bytes).map(|cure| format!("; {cure}")).unwrap_or_default();
+            vec![problem("", "json", format!("not JSON: {error}{cure}"))]
+        })?;
+        check_keys(bytes).map_err(|error| vec![problem("", "twice", error.to_string())])?;
         let problems: Vec<Problem> =
             VALIDATOR.iter_errors(&value).flat_map(told).take(PROBLEMS_MAX).collect();
         if !problems.is_empty() {

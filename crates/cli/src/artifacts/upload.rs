@@ -126,6 +126,8 @@ fn is_passing(failure: &Failure) -> bool {
         }
         Failure::JobFailed(_)
         | Failure::NotReady
+        | Failure::ProbeFailed
+        | Failure::Invalid(_)
         | Failure::UpdateFailed(_)
         | Failure::Local(_) => false,
     }

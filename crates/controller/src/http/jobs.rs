@@ -19,7 +19,7 @@ use recipe::Recipe;
 use serde::Deserialize;
 
 use super::bodies::Taken;
-use super::path::Path;
+use super::path::JobId;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
 use super::servers::closed;
@@ -261,7 +261,7 @@ fn word(status: api::jobs::JobStatus) -> &'static str {
     }
 }
 
-pub async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<Json<Job>> {
+pub async fn show(State(app): State<App>, JobId(id): JobId) -> Answer<Json<Job>> {
     Ok(Json(with_recipe(&app.store.job(&id).await?)))
 }
 
@@ -272,7 +272,7 @@ fn with_recipe(row: &JobRow) -> Job {
 }
 
 /// All that is known of a job, as a tar archive.
-pub async fn evidence(State(app): State<App>, Path(id): Path<String>) -> Answer<Response> {
+pub async fn evidence(State(app): State<App>, JobId(id): JobId) -> Answer<Response> {
     let row = app.store.job(&id).await?;
     let reading = app.readers.archives.enter(&row.id)?;
     let archive = evidence::archive(&app, &row, &with_recipe(&row), reading).await?;
@@ -292,7 +292,7 @@ pub struct EventsQuery {
 
 pub async fn events(
     State(app): State<App>,
-    Path(id): Path<String>,
+    JobId(id): JobId,
     query: Result<Query<EventsQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Answer<Response> {
@@ -359,7 +359,7 @@ fn follow(
     })
 }
 
-pub async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Answer<Response> {
+pub async fn cancel(State(app): State<App>, JobId(id): JobId) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
     app.moved(&applied.job);

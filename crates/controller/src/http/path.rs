@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parameters in a path, or a problem document: axum's own answer is plain text.
+//! The parameters in a path, or a problem document: axum's own answer is plain text. A job is found by the
+//! beginning of its id too.
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -25,5 +26,17 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
                 rejection.body_text(),
             )),
         }
+    }
+}
+
+/// The id of the job that a path means.
+pub struct JobId(pub String);
+
+impl FromRequestParts<App> for JobId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<JobId, Refusal> {
+        let Path(start): Path<String> = Path::from_request_parts(parts, app).await?;
+        Ok(JobId(app.store.job_id(&start).await?))
     }
 }

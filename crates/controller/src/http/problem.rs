@@ -68,6 +68,9 @@ impl From<store::Error> for Refusal {
             store::Error::Conflict(detail) => {
                 refuse(StatusCode::CONFLICT, "conflict", "in the way of something else", detail)
             }
+            store::Error::Ambiguous(detail) => {
+                refuse(StatusCode::NOT_FOUND, "job-unknown", "several jobs are meant", detail)
+            }
             store::Error::Refused(_) => refuse(
                 StatusCode::CONFLICT,
                 "wrong-state",
@@ -146,12 +149,16 @@ fn storable(kind: &str, title: &str, path: &str, number: u64) -> Answer<u64> {
 
 /// A JSON body as a type, or a refusal that says where it is wrong.
 pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let bytes = recipe::without_mark(bytes);
+    let read = recipe::check_keys(bytes).and_then(|()| serde_json::from_slice(bytes));
+    read.map_err(|error: serde_json::Error| {
+        let cure = (!error.is_data()).then(|| recipe::cure(bytes)).flatten();
+        let cure = cure.map(|cure| format!("; {cure}")).unwrap_or_default();
         refuse(
             StatusCode::BAD_REQUEST,
             "json",
             "the body is not the expected JSON",
-            error.to_string(),
+            format!("{error}{cure}"),
         )
     })
 }

@@ -36,13 +36,17 @@ pub async fn put(
     let endpoint_text = url.to_string();
     let password = match (bmc.password, &known) {
         (Some(password), _) => app.keys.root.seal(&serial, &endpoint_text, &password)?,
-        // A kept password goes only where it was given for.
-        (None, Some(known)) if known.bmc_url == endpoint_text => known.bmc_password.clone(),
+        // A kept password goes only where it was given for, and is one account's.
+        (None, Some(known))
+            if known.bmc_url == endpoint_text && known.bmc_username == bmc.username =>
+        {
+            known.bmc_password.clone()
+        }
         (None, _) => {
             return Err(invalid(
                 "/bmc/password",
                 "required",
-                "a new server or a new URL needs its password",
+                "a new server, a new URL or another user name needs the password",
             ));
         }
     };
@@ -114,12 +118,13 @@ fn check(serial: &str, spec: &ServerSpec) -> Answer<Url> {
              the machine, such as its UUID, or give it a serial of its own with the vendor's tool",
         ));
     }
-    let is_plain = serial.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-    if serial.is_empty() || serial.len() > 64 || !is_plain {
+    let is_plain =
+        serial.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'/') || byte == b' ');
+    if serial.is_empty() || serial.len() > 64 || !is_plain || serial.trim() != serial {
         return Err(invalid(
             "",
             "serial",
-            "a serial is 1 to 64 printable characters without spaces and `/`",
+            "a serial is 1 to 64 printable ASCII characters without `/`, and no space at its ends",
         ));
     }
     let url = Url::parse(&spec.bmc.url).map_err(|_| {

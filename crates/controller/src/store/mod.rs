@@ -17,6 +17,7 @@ mod connect;
 mod db;
 #[cfg(test)]
 mod in_tests;
+mod job_ids;
 mod jobs;
 mod media;
 mod reports;
@@ -59,6 +60,9 @@ pub enum Error {
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Conflict(String),
+    /// Several rows are meant.
+    #[error("{0}")]
+    Ambiguous(String),
     #[error(transparent)]
     Refused(#[from] job::Refused),
     /// A later claim took over.

@@ -24,6 +24,7 @@ pub mod rows;
 mod slots;
 mod sql_errors;
 mod tls;
+mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Jobs by the beginnings of their ids, as people type them.
+
+use rusqlite::params;
+
+use super::{Error, Store};
+
+/// Fewer letters are a slip: the first of a version 7 UUID are the same for years.
+const START_CHARS_MIN: usize = 4;
+/// So many ids are told where a beginning is several jobs'.
+const SHOWN_MAX: usize = 5;
+
+impl Store {
+    /// The job's id that begins so, if it is one job's only; where none does, the text as it is.
+    pub async fn job_id(&self, start: &str) -> Result<String, Error> {
+        // Whole or wrong: whoever looks for the job tells.
+        if start.len() < START_CHARS_MIN {
+            return Ok(start.to_owned());
+        }
+        let found: Vec<String> = self
+            .look_up(|db| {
+                // Ids are lower-case hex and hyphens, which sort before `g`: the index of the ids gives them.
+                let mut query = db.prepare(
+                    "SELECT id FROM jobs WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT ?2",
+                )?;
+                let rows = query.query_map(params![start, SHOWN_MAX + 1], |row| row.get(0))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await?;
+        match &found[..] {
+            [] => Ok(start.to_owned()),
+            [first, ..] if first == start => Ok(first.clone()),
+            [one] => Ok(one.clone()),
+            several => {
+                let shown = several[..several.len().min(SHOWN_MAX)].join(", ");
+                let more = if several.len() > SHOWN_MAX { ", and more" } else { "" };
+                Err(Error::Ambiguous(format!(
+                    "{start} is the beginning of several jobs' ids: {shown}{more}; write more of it"
+                )))
+            }
+        }
+    }
+}
