@@ -2,6 +2,8 @@
 //! The program as people and scripts run it: what it prints, to whom, and its exit status. The controller's part is
 //! played on a socket.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
