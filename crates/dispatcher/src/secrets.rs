@@ -114,7 +114,7 @@ mod tests {
             let (read, same) = run_dir::read(&files(dir.path()).unwrap()).unwrap();
             assert_eq!((read, &same), (whole.clone(), &identity));
         }
-        let other = recipe("D2", "x");
+        let other = recipe("D2", "#cloud-config\n");
         put_into(dir.path(), &other.to_json()).unwrap_err();
         assert_eq!(user_data(), "#cloud-config\npassword: secret\n");
     }

@@ -315,7 +315,12 @@ impl Said {
     fn idrac(&self) -> Option<Idrac> {
         let number = |text: &str, end: char| text.split(end).next()?.parse::<u32>().ok();
         let major = number(&self.firmware, '.');
-        match (number(&self.manager_model, 'g'), major) {
+        let generation = number(&self.manager_model, 'g');
+        if generation.is_none() && !self.manager_model.is_empty() {
+            // A manager of another kind, whose versions count something else.
+            return None;
+        }
+        match (generation, major) {
             (Some(..=13), _) | (None, Some(2)) => Some(Idrac::V8),
             (Some(14..=16) | None, Some(3..=5)) => Some(Idrac::V9Before6),
             (Some(14..=16), _) | (None, Some(6..=9)) => Some(Idrac::V9),

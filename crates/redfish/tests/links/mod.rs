@@ -46,7 +46,14 @@ async fn a_member_that_is_linked_with_and_without_a_slash_is_one() {
 
     // A manager that is linked by its servers only, with another slash than the system's own path.
     let played = Played::start(|seen, _nth| match seen.path.as_str() {
-        SYSTEM => Some(reply(200, json!({"@odata.id": SYSTEM, "SerialNumber": "SN1"}))),
+        SYSTEM => Some(reply(
+            200,
+            json!({
+                "@odata.id": SYSTEM,
+                "SerialNumber": "SN1",
+                "Boot": {"BootSourceOverrideEnabled": "Disabled"}
+            }),
+        )),
         "/redfish/v1/Managers/1" => Some(reply(
             200,
             json!({
