@@ -146,7 +146,7 @@ pub enum Server {
         /// Serial number of the server.
         serial: String,
     },
-    /// Switch a server on or off, or restart it; refused while a job is active on it.
+    /// Switch a server on or off; refused while a job is active on it.
     Power {
         /// Serial number of the server.
         serial: String,
@@ -266,6 +266,7 @@ pub enum Artifact {
     Push {
         /// REPOSITORY:TAG, such as os-images/debian:13.
         name: String,
+        /// The file to upload.
         file: PathBuf,
         /// What the file is; needed for a disk, whose bytes do not tell.
         #[arg(long, value_enum)]
@@ -293,13 +294,17 @@ pub enum Artifact {
         maintenance_iso: bool,
     },
     /// Take in a file that `export` wrote.
-    Import { bundle: PathBuf },
+    Import {
+        /// The file to take in.
+        bundle: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Make a token; it is shown once.
     Create {
+        /// What the token may do.
         #[arg(long, value_enum)]
         role: TokenRole,
         /// Whose it is, in lists and in the audit log.
@@ -343,6 +348,7 @@ pub enum Audit {
         /// Only entries after this one.
         #[arg(long, default_value_t = 0)]
         after: u64,
+        /// So many entries at most.
         #[arg(long, default_value_t = 100)]
         limit: u64,
     },
@@ -394,6 +400,7 @@ pub enum Lab {
     Up(LabUp),
     /// Stop the lab that was started with this directory; its disk and data stay.
     Down {
+        /// The directory that was given to `lab up`.
         #[arg(long, default_value = "shoal-lab")]
         dir: PathBuf,
     },

@@ -147,8 +147,8 @@ impl Way {
             rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => format!(
-                "its certificate is not for {}; use a name that it has, or start the controller with --tls-name {}",
-                authority.host(),
+                "its certificate is not for {}; use a host that it is for: localhost, or the one of the controller's \
+                 --listen or --node-url",
                 authority.host()
             ),
             rustls::Error::InvalidCertificate(
@@ -221,7 +221,10 @@ mod tests {
                 tls(Some("/my/ca"), wrong(CertificateError::UnknownIssuer)),
                 "not by the CA in /my/ca",
             ),
-            (tls(None, wrong(CertificateError::NotValidForName)), "--tls-name c"),
+            (
+                tls(None, wrong(CertificateError::NotValidForName)),
+                "is not for c; use a host that it is for",
+            ),
             (
                 tls(None, wrong(CertificateError::Expired)),
                 "has expired, or the clock here is wrong",
