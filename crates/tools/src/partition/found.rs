@@ -482,6 +482,19 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_cannot_be_read_and_a_partition_behind_it_are_told() {
+        let mut reader = disk("sgdisk", ONE);
+        assert!(!look_at(&reader, &[], None).unwrap().is_beyond_end);
+        reader.size_bytes = 2 * DISK_BYTES;
+        let found = look_at(&reader, &[], None).unwrap();
+        let last = 2 * DISK_BYTES - DISK_EDGE_BYTES;
+        assert!(found.unreadable.iter().any(|one| one.at >= last), "{:?}", found.unreadable);
+        reader.size_bytes = 5 * MIB;
+        let found = look_at(&reader, &[], None).unwrap();
+        assert!(found.is_beyond_end && found.unreadable.is_empty(), "{found:?}");
+    }
+
+    #[test]
     fn a_sample_that_is_not_blank_is_data() {
         let reader = disk("true", &[]);
         let mut found = Found { size_bytes: DISK_BYTES, sector_bytes: 512, ..Found::default() };

@@ -47,7 +47,6 @@ pub(super) const PROFILES: &[Profile] = &[
                  Gigabyte's AMI BMCs leave MediaTypes out, and answer actions with text",
         slots: &[remote("CD1", CD), remote("CD2", CD)],
         quirks: &[Quirk::NoMediaTypes, Quirk::ActionsSayText],
-        gap: Some("MediaTypes is demanded"),
         ..MEGARAC
     },
     Profile {
@@ -92,7 +91,6 @@ pub(super) const PROFILES: &[Profile] = &[
             ..STANDARD_BOOT
         },
         quirks: &[Quirk::Beside(Beside::Baseboard)],
-        gap: Some("an override that is accepted without effect is not written to the settings"),
         ..MEGARAC
     },
 ];

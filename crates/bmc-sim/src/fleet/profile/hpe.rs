@@ -42,7 +42,6 @@ pub(super) const PROFILES: &[Profile] = &[
         },
         boot: Boot { is_mode_known: false, ..STANDARD_BOOT },
         quirks: &[Quirk::OemActions, Quirk::TargetsAsSupported, Quirk::NoPush],
-        gap: Some("the OEM actions of a slot are not tried"),
         ..HPE
     },
     Profile {
@@ -60,7 +59,6 @@ pub(super) const PROFILES: &[Profile] = &[
         source: "check_redfish #187, ansible #48296: links end in a slash, 308 without it",
         told: ilo("ProLiant DL360 Gen10", "iLO 5", "iLO 5 v1.30"),
         quirks: &[Quirk::LinksEndInSlash, Quirk::Errors(Errors::MessageIds)],
-        gap: Some("links lose their last slash, and 308 is not followed"),
         ..HPE
     },
     Profile {
@@ -69,7 +67,6 @@ pub(super) const PROFILES: &[Profile] = &[
         source: "reports of iLO 5 2.30: a part of its resources is compressed without being asked",
         told: ilo("ProLiant DL325 Gen10", "iLO 5", "iLO 5 v2.30"),
         quirks: &[Quirk::Gzip, Quirk::Errors(Errors::MessageIds)],
-        gap: Some("Content-Encoding is not decoded"),
         ..HPE
     },
     Profile {

@@ -54,7 +54,6 @@ pub(super) const PROFILES: &[Profile] = &[
             uploads("Remote4", CD),
         ],
         insert: Insert::Patch,
-        gap: Some("slots for uploads are tried, and no other one after a refusal"),
         ..LENOVO
     },
     Profile {

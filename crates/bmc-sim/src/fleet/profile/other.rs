@@ -38,7 +38,6 @@ pub(super) const PROFILES: &[Profile] = &[
         slots: &[remote("Slot_0", CD), remote("Slot_1", CD)],
         insert: PLAIN,
         quirks: &[Quirk::Beside(Beside::Failing(503))],
-        gap: Some("a system that cannot be read ends the discovery"),
         ..STANDARD
     },
     Profile {

@@ -63,7 +63,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with a stale member",
         source: "DSP0266 7.8: a member may be gone before it is read; seen as 404 on blades",
         quirks: &[Quirk::Beside(Beside::Failing(404))],
-        gap: Some("a system that cannot be read ends the discovery"),
         ..STANDARD
     },
     Profile {
@@ -71,7 +70,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with a member that fails",
         source: "libredfish #124: HTTP 500 from resources of a tray beside the host",
         quirks: &[Quirk::Beside(Beside::Failing(500))],
-        gap: Some("a system that cannot be read ends the discovery"),
         ..STANDARD
     },
     Profile {
@@ -85,7 +83,6 @@ pub(super) const PROFILES: &[Profile] = &[
             Quirk::FailsWhileOff(Member::Manager, 503),
             Quirk::FailsWhileOff(Member::LocalSlots, 404),
         ],
-        gap: Some("a slot that cannot be read ends the discovery"),
         ..STANDARD
     },
     Profile {
@@ -93,7 +90,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, behind a name",
         source: "gofish #77: Location is a URL with another host than the one that was asked",
         quirks: &[Quirk::SessionsMax(4), Quirk::Location(Location::OtherHost)],
-        gap: Some("a Location with another host is not deleted"),
         ..STANDARD
     },
     Profile {
@@ -101,7 +97,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, without Location",
         source: "DSP0266 13.3.4 demands Location; BMCs that leave it out have the path in the body",
         quirks: &[Quirk::SessionsMax(4), Quirk::Location(Location::BodyOnly)],
-        gap: Some("the path of a session in the body is not read"),
         ..STANDARD
     },
     Profile {
@@ -109,7 +104,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with a short Location",
         source: "RFC 9110 10.2.2: Location may be relative to the request",
         quirks: &[Quirk::SessionsMax(4), Quirk::Location(Location::Relative)],
-        gap: Some("a relative Location is not resolved"),
         ..STANDARD
     },
     Profile {
@@ -180,7 +174,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with an asset tag in Latin-1",
         source: "reports of AssetTag and HostName with bytes that are not UTF-8",
         quirks: &[Quirk::OddBytes],
-        gap: Some("bytes that are not UTF-8 make a document unreadable"),
         ..STANDARD
     },
     Profile {
@@ -188,7 +181,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with a C string",
         source: "reports of documents that end in a zero byte",
         quirks: &[Quirk::TrailingNul],
-        gap: Some("a zero byte after a document makes it unreadable"),
         ..STANDARD
     },
 ];

@@ -51,7 +51,6 @@ pub(super) const PROFILES: &[Profile] = &[
                  EjectMedia appears some time after the insert",
         slots: &[remote("VirtualMedia1", CD), remote("VirtualMedia2", CD)],
         quirks: &[Quirk::EjectAppears(EJECT_APPEARS)],
-        gap: Some("the actions of a slot are read once"),
         ..SUPERMICRO
     },
 ];
