@@ -225,6 +225,24 @@ fn an_end_that_cannot_be_read_and_a_partition_behind_it_are_told() {
 }
 
 #[test]
+fn a_partition_that_is_also_guessed_is_one() {
+    let reader = disk("true", &[]);
+    let mut record = vec![0; 512];
+    record[510..].copy_from_slice(&[0x55, 0xaa]);
+    // In sectors of 4096 bytes the second entry has the place of the first one.
+    for (entry, (first, sectors)) in [(2048_u32, 2048_u32), (256, 256)].into_iter().enumerate() {
+        let raw = &mut record[446 + entry * 16..][..16];
+        raw[4] = 0x83;
+        raw[8..12].copy_from_slice(&first.to_le_bytes());
+        raw[12..16].copy_from_slice(&sectors.to_le_bytes());
+    }
+    reader.file_for_tests().write_all_at(&record, 0).unwrap();
+    let found = look_at(&reader, &[], None).unwrap();
+    let parts: Vec<_> = found.parts.iter().map(|part| (part.range, part.is_guessed)).collect();
+    assert_eq!(parts, [(range(128 << 10, 128 << 10), false), (range(MIB, MIB), false)]);
+}
+
+#[test]
 fn a_sample_that_is_not_blank_is_data() {
     let reader = disk("true", &[]);
     let mut found = Found { size_bytes: DISK_BYTES, sector_bytes: 512, ..Found::default() };
