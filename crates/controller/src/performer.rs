@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::media::Hashing;
 use crate::media_plan::{self, Chosen, MediaPlan, Place};
-use crate::refused_slots::{Refusal, none_took};
+use crate::refused_slots::{Refusal, none_took, not_inserted};
 use crate::store::{self, Claim, JobRow, MediumKind};
 use crate::visit::Visit;
 use crate::{App, identity, now_ms};
@@ -275,6 +275,7 @@ async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> D
         }
     }
 }
+
 /// What came of the inserts of one plan.
 enum Inserted {
     All(String),
@@ -303,10 +304,7 @@ async fn insert_all(
             (Err(error), Place::Slot(slot)) if error.is_of_slot() => {
                 return Ok(Inserted::Refused { path: slot.path.clone(), error, step });
             }
-            (Err(error), _) => {
-                let refusal = Refusal { path: String::new(), error, step };
-                return Err(none_took(&redfish::Error::Unsupported("a slot"), vec![refusal]));
-            }
+            (Err(error), _) => return Err(not_inserted(step, &error)),
         }
     }
     Ok(Inserted::All(format!("{} ({})", chosen.words(), chosen.plan.name())))
@@ -447,11 +445,8 @@ fn not_put_back(left: &[(String, redfish::Error)], ejected: &[String]) -> Failed
 
 /// What a BMC shows is a URL of this controller's media.
 pub fn is_ours(shown: &str, base: &Url) -> bool {
-    let Ok(shown) = Url::parse(shown.trim()) else { return false };
-    shown.scheme() == base.scheme()
-        && shown.host() == base.host()
-        && shown.port_or_known_default() == base.port_or_known_default()
-        && shown.path().starts_with("/m/")
+    Url::parse(shown.trim())
+        .is_ok_and(|shown| shown.origin() == base.origin() && shown.path().starts_with("/m/"))
 }
 
 fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {

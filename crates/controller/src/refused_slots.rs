@@ -43,17 +43,22 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// No slot took the media. The first refusal is of the slot that should have; some BMCs call it a bad request when
-/// they cannot reach the medium at the moment, or still work on the insert before. One that restarted may have its
-/// slots elsewhere now: the next try looks for them anew.
+/// A medium was not inserted. Some BMCs call it a bad request when they cannot reach the medium at the moment, or
+/// still work on the insert before. One that restarted may have its slots elsewhere now: the next try looks for them
+/// anew.
+pub fn not_inserted(step: &str, error: &redfish::Error) -> Failed {
+    let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. });
+    let failed = Failed::by_bmc(step, error);
+    Failed { is_transient: failed.is_transient || may_pass, ..failed }
+}
+
+/// No slot took the media. The first refusal is of the slot that should have.
 pub fn none_took(none_left: &redfish::Error, refusals: Vec<Refusal>) -> Failed {
     let mut refusals = refusals.into_iter();
     let Some(first) = refusals.next() else {
         return Failed::by_bmc("redfish.mount.maintenance", none_left);
     };
-    let may_pass = matches!(first.error, redfish::Error::Status { status: 400 | 404 | 410, .. });
-    let mut failed = Failed::by_bmc(first.step, &first.error);
-    failed.is_transient |= may_pass;
+    let mut failed = not_inserted(first.step, &first.error);
     for other in refusals {
         failed.failure.reason.push_str(&format!("; {other}"));
     }

@@ -33,17 +33,10 @@ pub(crate) fn below(link: &str, name: &str) -> String {
     format!("{}/{name}", link.trim_end_matches('/'))
 }
 
-/// Whether a URL is of the same scheme, host and port.
-fn is_same_authority(one: &Url, other: &Url) -> bool {
-    one.scheme() == other.scheme()
-        && one.host() == other.host()
-        && one.port_or_known_default() == other.port_or_known_default()
-}
-
 /// A link of a resource as a URL; one that leads to another host is refused, in words.
 pub(crate) fn within(base: &Url, link: &str) -> Result<Url, &'static str> {
     let url = base.join(link).map_err(|_| "it is not a URL")?;
-    match is_same_authority(&url, base) {
+    match url.origin() == base.origin() {
         true => Ok(url),
         false => Err("it leads to another host; it is not followed"),
     }
@@ -101,7 +94,7 @@ pub(crate) fn redirect(method: &Method, asked: &Url, response: &Response) -> Red
         return Redirect::Refused(format!("a redirect to {location:?}, which is not a URL"));
     };
     let to = shown(&url);
-    if !is_same_authority(&url, asked) {
+    if url.origin() != asked.origin() {
         let why = match (asked.scheme(), url.scheme()) {
             ("https", "http") => "it is not protected by TLS",
             _ => "it is another host",

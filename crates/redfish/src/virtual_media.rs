@@ -181,13 +181,8 @@ impl Bmc {
         }
     }
 
-    /// The slot as it was a moment ago.
-    pub async fn look_at(&self, slot: &Slot) -> Result<Slot, Error> {
-        Ok(slot.as_now(&self.look(&slot.path).await?))
-    }
-
     /// The slot as it is now.
-    pub async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
+    async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
         Ok(slot.as_now(&self.get(&slot.path).await?))
     }
 }

@@ -88,8 +88,8 @@ struct Boot {
     is_download: bool,
     /// The last cause that the maintenance OS signalled by what it read.
     signal: Option<Signal>,
-    /// That cause, and when its bytes were first read. Other reads do not change the time.
-    signalled: Option<(Signal, Instant)>,
+    /// When its bytes were first read. Other reads do not change the time.
+    signalled_at: Option<Instant>,
     /// The last one, and those that nobody has asked for yet.
     stage: Stage,
     news: Vec<Stage>,
@@ -119,8 +119,8 @@ impl Trace {
                     // A request that continues the one before is read-ahead, or part of a copy.
                     let is_aimed = !is_followed && !is_large_block(&asked.bytes);
                     let signal = layout.signal_at(asked.bytes.start).filter(|_| is_aimed);
-                    if signal.is_some() && boot.is_root_read {
-                        boot.signal = signal;
+                    if signal.is_some() && signal != boot.signal && boot.is_root_read {
+                        (boot.signal, boot.signalled_at) = (signal, None);
                     }
                 }
                 None => self.is_copied |= is_copy,
@@ -155,8 +155,8 @@ impl Trace {
         *if kind.boots() { &mut self.maintenance_bytes } else { &mut self.task_bytes } += length;
         let Some(boot) = &mut self.boot else { return };
         boot.last_at = now;
-        if boot.signal != boot.signalled.map(|(signal, _)| signal) {
-            boot.signalled = boot.signal.map(|signal| (signal, now));
+        if boot.signal.is_some() {
+            boot.signalled_at.get_or_insert(now);
         }
         if kind.boots() {
             boot.mark(layout, bytes);
@@ -198,7 +198,7 @@ impl Trace {
             is_copied: self.is_copied || was_read,
             is_download: false,
             signal: None,
-            signalled: None,
+            signalled_at: None,
             stage: Stage::Silent,
             news: Vec::new(),
         });
@@ -211,9 +211,9 @@ impl Trace {
         let boot = self.boot.as_ref()?;
         let stage = boot.stage(layout, self.maintenance_bytes);
         let last_read = boot.last_at.max(boot.began_at);
-        let since = match (stage, boot.signalled) {
+        let since = match (stage, boot.signalled_at) {
             // A running system reads its root file system all the time.
-            (Stage::Told(_), Some((_, at))) => at,
+            (Stage::Told(_), Some(at)) => at,
             _ => last_read,
         };
         Some((stage, now.saturating_duration_since(since)))

@@ -7,14 +7,16 @@ use super::{Error, Store};
 
 /// Fewer letters are a slip: the first of a version 7 UUID are the same for years.
 const START_CHARS_MIN: usize = 4;
+/// A whole one (RFC 9562, section 4).
+const ID_CHARS: usize = 36;
 /// So many ids are told where a beginning is several jobs'.
 const SHOWN_MAX: usize = 5;
 
 impl Store {
     /// The job's id that begins so, if it is one job's only; where none does, the text as it is.
     pub async fn job_id(&self, start: &str) -> Result<String, Error> {
-        // Whole or wrong: whoever looks for the job tells.
-        if start.len() < START_CHARS_MIN {
+        // Whole or wrong: the query for the job itself tells which.
+        if !(START_CHARS_MIN..ID_CHARS).contains(&start.len()) {
             return Ok(start.to_owned());
         }
         let found: Vec<String> = self
