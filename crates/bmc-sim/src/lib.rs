@@ -10,6 +10,8 @@
 //! A BMC without slots writes the URL of UEFI HTTP boot into the machine's `nvram` instead, and the firmware
 //! fetches it.
 //!
+//! The BMC of a maker whose profile the fleet has is `profiled`: its documents and refusals are the fleet's.
+//!
 //! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
 //!
 //! It is a test double and a toy for users: never shipped with the controller, knows no job.
@@ -22,6 +24,7 @@ mod maker;
 mod medium;
 mod nbd;
 mod nvram;
+mod profiled;
 mod qemu;
 pub mod qmp;
 mod redfish;

@@ -54,7 +54,8 @@ struct Qemu {
     #[arg(long, value_name = "SECTOR")]
     disk_bad_sector: Option<u64>,
     /// Whose machine this looks like. A Dell shows its serial (the service tag) in Redfish as SKU and the
-    /// board's serial as SerialNumber.
+    /// board's serial as SerialNumber. A Supermicro and a Lenovo have the slots and the refusals of the fleet's
+    /// profiles `supermicro-x13` and `xcc-patch`: what can be ejected shows late, or the first slots take no URL.
     #[arg(long, default_value = "lab")]
     maker: MakerName,
     /// SMBIOS serial number of the system (type 1).
@@ -113,6 +114,8 @@ enum Bus {
 enum MakerName {
     Lab,
     Dell,
+    Supermicro,
+    Lenovo,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -174,6 +177,8 @@ async fn run(arguments: Qemu) -> anyhow::Result<()> {
         maker: match arguments.maker {
             MakerName::Lab => Maker::Lab,
             MakerName::Dell => Maker::Dell,
+            MakerName::Supermicro => Maker::Supermicro,
+            MakerName::Lenovo => Maker::Lenovo,
         },
         serial: arguments.serial,
         board_serial: arguments.board_serial,

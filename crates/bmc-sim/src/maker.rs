@@ -2,6 +2,7 @@
 //! By which names a simulated machine is known, in SMBIOS and in Redfish: they differ by who made it. Pure.
 
 use crate::arguments::{Settings, escaped};
+use crate::fleet::Profile;
 
 /// Whose machine this looks like, in SMBIOS and in Redfish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,15 +12,35 @@ pub enum Maker {
     /// As Dell's: SMBIOS type 1 has the service tag, which Redfish shows as `SKU`; `SerialNumber` of Redfish is
     /// the board's. SMBIOS type 2 has both, between dots.
     Dell,
+    /// As the fleet's profile `supermicro-x13`: only an occupied slot can be ejected, and only some time
+    /// after the insert.
+    Supermicro,
+    /// As the fleet's profile `xcc-patch`: the first slots take uploads only and refuse URLs.
+    Lenovo,
+}
+
+impl Maker {
+    /// The fleet's profile whose shapes and refusals this machine's BMC has.
+    pub(crate) fn profile(self) -> Option<&'static Profile> {
+        match self {
+            Maker::Lab | Maker::Dell => None,
+            Maker::Supermicro => Some(played("supermicro-x13")),
+            Maker::Lenovo => Some(played("xcc-patch")),
+        }
+    }
+}
+
+fn played(name: &str) -> &'static Profile {
+    Profile::named(name).expect("a maker names a profile of the fleet")
 }
 
 /// The tables of system, board and chassis; of the latter two only what was asked for.
 pub(crate) fn smbios(settings: &Settings) -> Vec<String> {
     let (serial, uuid) = (escaped(&settings.serial), settings.uuid);
-    let Names { manufacturer, model } = names(settings.maker);
+    let Names { manufacturer, model, .. } = names(settings.maker);
     let system = format!("type=1,manufacturer={manufacturer},product={model}");
     let (system, board) = match settings.maker {
-        Maker::Lab => (system, settings.board_serial.clone()),
+        Maker::Lab | Maker::Supermicro | Maker::Lenovo => (system, settings.board_serial.clone()),
         Maker::Dell => (
             format!("{system},sku=SKU=NotProvided;ModelName={model}"),
             settings.board_serial.as_ref().map(|board| format!(".{}.{board}.", settings.serial)),
@@ -36,24 +57,47 @@ pub(crate) fn smbios(settings: &Settings) -> Vec<String> {
     tables
 }
 
-/// How a maker calls itself and this machine.
+/// How a maker calls itself, this machine, and its BMC.
 pub(crate) struct Names {
+    pub(crate) vendor: &'static str,
     pub(crate) manufacturer: &'static str,
     pub(crate) model: &'static str,
+    pub(crate) bmc_model: &'static str,
+    pub(crate) bmc_firmware: &'static str,
 }
 
 pub(crate) fn names(maker: Maker) -> Names {
-    match maker {
-        Maker::Lab => Names { manufacturer: "Shoal", model: "Lab" },
-        Maker::Dell => Names { manufacturer: "Dell Inc.", model: "PowerEdge R660" },
-    }
+    let by_profile = maker.profile().map(|profile| Names {
+        vendor: profile.told.vendor,
+        manufacturer: profile.manufacturer,
+        model: profile.model,
+        bmc_model: profile.told.manager_model,
+        bmc_firmware: profile.told.firmware,
+    });
+    by_profile.unwrap_or(match maker {
+        // An iDRAC9 with two slots that fetch by themselves.
+        Maker::Dell => Names {
+            vendor: "Dell",
+            manufacturer: "Dell Inc.",
+            model: "PowerEdge R660",
+            bmc_model: "16G Monolithic",
+            bmc_firmware: "7.10.30.00",
+        },
+        Maker::Lab | Maker::Supermicro | Maker::Lenovo => Names {
+            vendor: "Shoal",
+            manufacturer: "Shoal",
+            model: "Lab",
+            bmc_model: "Lab BMC",
+            bmc_firmware: env!("CARGO_PKG_VERSION"),
+        },
+    })
 }
 
 impl Settings {
     /// What Redfish shows as `SerialNumber`.
     pub(crate) fn shown_serial(&self) -> String {
         let by_maker = match self.maker {
-            Maker::Lab => None,
+            Maker::Lab | Maker::Supermicro | Maker::Lenovo => None,
             Maker::Dell => self.board_serial.as_ref(),
         };
         self.redfish_serial.as_ref().or(by_maker).unwrap_or(&self.serial).clone()
@@ -62,7 +106,7 @@ impl Settings {
     /// What Redfish shows as `SKU`, if anything.
     pub(crate) fn shown_sku(&self) -> Option<String> {
         let by_maker = match self.maker {
-            Maker::Lab => None,
+            Maker::Lab | Maker::Supermicro | Maker::Lenovo => None,
             Maker::Dell => Some(&self.serial),
         };
         self.redfish_sku.as_ref().or(by_maker).cloned()

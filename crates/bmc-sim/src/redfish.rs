@@ -23,7 +23,7 @@ use crate::{
     arguments::{Firmware, Settings, Slots},
     machine::{self, Boot, Enabled, Handle, Reset, Target},
     maker::{Maker, Names, names},
-    qemu, qmp,
+    profiled, qemu, qmp,
     sessions::{self, Access, Sessions},
     virtual_media,
 };
@@ -72,13 +72,31 @@ pub(crate) const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
 
 pub(crate) fn service(identity: Identity, machine: Handle, access: Access, slots: Slots) -> Router {
     let sessions = Arc::new(Sessions::new(access));
-    let app = App { identity: Arc::new(identity), machine, sessions, slots };
-    let router = Router::new()
+    let routes = Router::new()
         .route("/redfish", get(versions))
-        .route(ROOT, get(service_root))
         .route("/redfish/v1/SessionService", get(session_service))
         .route(SESSIONS, get(session_list).post(session_open))
-        .route("/redfish/v1/SessionService/Sessions/{id}", get(session).delete(session_close))
+        .route("/redfish/v1/SessionService/Sessions/{id}", get(session).delete(session_close));
+    let routes = match identity.maker.profile() {
+        Some(profile) => {
+            let shown = profiled::Shown { serial: identity.serial.clone(), uuid: identity.uuid };
+            let bmc = profiled::Bmc::new(profile, shown, machine.clone(), slots);
+            routes.fallback_service(profiled::service(bmc))
+        }
+        None => of_the_lab(routes).fallback(nothing_here),
+    };
+    let app = App { identity: Arc::new(identity), machine, sessions, slots };
+    let router = routes
+        .method_not_allowed_fallback(not_this_way)
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app);
+    // Around the router, not a layer of it: layers run after the route is chosen.
+    Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash))
+}
+
+fn of_the_lab(routes: Router<App>) -> Router<App> {
+    routes
+        .route(ROOT, get(service_root))
         .route("/redfish/v1/Systems", get(system_list))
         .route(SYSTEM, get(system).patch(system_change))
         .route("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset", post(system_reset))
@@ -94,12 +112,6 @@ pub(crate) fn service(identity: Identity, machine: Handle, access: Access, slots
             "/redfish/v1/Systems/1/VirtualMedia/{slot}/Actions/VirtualMedia.EjectMedia",
             post(virtual_media::eject),
         )
-        .fallback(nothing_here)
-        .method_not_allowed_fallback(not_this_way)
-        .layer(middleware::from_fn_with_state(app.clone(), guard))
-        .with_state(app);
-    // Around the router, not a layer of it: layers run after the route is chosen.
-    Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash))
 }
 
 /// Lets nobody in without proof, but for what DSP0266 §13.3 leaves open.
@@ -132,10 +144,7 @@ async fn service_root(State(app): State<App>) -> Json<Value> {
         "Id": "RootService",
         "Name": "Shoal lab BMC",
         "RedfishVersion": "1.18.0",
-        "Vendor": match app.identity.maker {
-            Maker::Lab => "Shoal",
-            Maker::Dell => "Dell",
-        },
+        "Vendor": names(app.identity.maker).vendor,
         "UUID": app.identity.uuid,
         "Systems": link("/redfish/v1/Systems"),
         "Managers": link("/redfish/v1/Managers"),
@@ -304,20 +313,16 @@ async fn manager_list() -> Json<Value> {
 }
 
 async fn manager(State(app): State<App>) -> Json<Value> {
-    let (model, version) = match app.identity.maker {
-        Maker::Lab => ("Lab BMC", env!("CARGO_PKG_VERSION")),
-        // An iDRAC9 with two slots that fetch by themselves.
-        Maker::Dell => ("16G Monolithic", "7.10.30.00"),
-    };
+    let Names { manufacturer, bmc_model, bmc_firmware, .. } = names(app.identity.maker);
     let mut manager = json!({
         "@odata.id": MANAGER,
         "@odata.type": "#Manager.v1_19_0.Manager",
         "Id": "1",
         "Name": "BMC",
         "ManagerType": "BMC",
-        "Manufacturer": names(app.identity.maker).manufacturer,
-        "Model": model,
-        "FirmwareVersion": version,
+        "Manufacturer": manufacturer,
+        "Model": bmc_model,
+        "FirmwareVersion": bmc_firmware,
         "Status": { "State": "Enabled", "Health": "OK" },
         "Links": { "ManagerForServers": [link(SYSTEM)] },
     });
@@ -342,7 +347,7 @@ async fn not_this_way(method: Method, uri: Uri) -> Refusal {
 fn system_body(app: &App) -> Value {
     let view = app.machine.view();
     let (identity, mode) = (&app.identity, app.identity.boot_mode());
-    let Names { manufacturer, model } = names(identity.maker);
+    let Names { manufacturer, model, .. } = names(identity.maker);
     let mut system = json!({
         "@odata.id": SYSTEM,
         "@odata.type": "#ComputerSystem.v1_22_0.ComputerSystem",
@@ -428,7 +433,7 @@ fn link(path: &str) -> Value {
     json!({ "@odata.id": path })
 }
 
-fn etag(body: &Value) -> String {
+pub(crate) fn etag(body: &Value) -> String {
     format!("\"{}\"", hex::encode(&Sha256::digest(body.to_string())[..8]))
 }
 

@@ -43,6 +43,11 @@ pub async fn start(
 ) -> anyhow::Result<Bmc> {
     // Fails when there is one already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if settings.maker.profile().is_some() {
+        let has_cds = matches!(settings.slots, Slots::TwoCds | Slots::OneCd);
+        ensure!(has_cds, "this maker's BMC has CD slots only: take `cd,cd` or `cd`");
+        ensure!(settings.firmware != Firmware::Bios, "this maker's machine has UEFI firmware only");
+    }
     // QEMU runs in the work directory.
     let mut paths = vec![&mut settings.work_dir, &mut settings.disk];
     match &mut settings.firmware {

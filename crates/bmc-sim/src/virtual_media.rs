@@ -99,7 +99,7 @@ pub(crate) async fn eject(State(app): State<App>, Path(name): Path<String>) -> A
 }
 
 /// A medium that cannot be read by ranges is refused now, not when the machine starts.
-async fn probe(url: &Url) -> Result<(), Refusal> {
+pub(crate) async fn probe(url: &Url) -> Result<(), Refusal> {
     if !matches!(url.scheme(), "http" | "https") {
         let why = format!("{url} is neither http nor https");
         return Err(Refusal::bad_request("ResourceAtUriUnauthorized", why));

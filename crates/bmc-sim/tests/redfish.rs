@@ -295,3 +295,90 @@ async fn a_bios_machine_says_so_and_boots_from_its_cd() {
     eventually("its firmware reads the medium", || lab.media.ranges("/first.iso") > 0).await;
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn a_supermicro_offers_to_eject_an_occupied_slot_only_and_late() {
+    let lab = Lab::start_as(|settings| Settings { maker: Maker::Supermicro, ..settings }).await;
+    let media = "/redfish/v1/Managers/1/VirtualMedia";
+    let [first, second] = ["VirtualMedia1", "VirtualMedia2"].map(|id| format!("{media}/{id}"));
+    let collection = lab.get(media).await;
+    assert_eq!(collection["Members"], json!([{"@odata.id": first}, {"@odata.id": second}]));
+    let [insert, eject] =
+        ["Insert", "Eject"].map(|action| format!("{first}/Actions/VirtualMedia.{action}Media"));
+    let empty = lab.get(&first).await["Actions"].clone();
+    assert_eq!(empty, json!({"#VirtualMedia.InsertMedia": {"target": insert}}));
+
+    lab.expect(Method::POST, &insert, lab.image("first.iso"), StatusCode::NO_CONTENT).await;
+    let filled = lab.get(&first).await;
+    assert_eq!((&filled["Inserted"], &filled["Actions"]), (&json!(true), &json!({})));
+    assert_eq!(filled["Image"], lab.media.url("first.iso"));
+    lab.expect(Method::POST, &eject, json!({}), StatusCode::METHOD_NOT_ALLOWED).await;
+    let offered = json!({"#VirtualMedia.EjectMedia": {"target": eject}});
+    lab.until(&first, |slot| slot["Actions"] == offered).await;
+    lab.expect(Method::POST, &eject, json!({}), StatusCode::NO_CONTENT).await;
+    assert_eq!(lab.get(&first).await["Actions"], empty);
+
+    let once = |target: &str| {
+        json!({"Boot": {
+            "BootSourceOverrideEnabled": "Once", "BootSourceOverrideTarget": target,
+        }})
+    };
+    for target in ["Cd", "Pxe"] {
+        lab.expect(Method::PATCH, SYSTEM, once(target), StatusCode::BAD_REQUEST).await;
+    }
+    lab.expect(Method::PATCH, SYSTEM, once("UsbCd"), StatusCode::NO_CONTENT).await;
+    let system = lab.get(SYSTEM).await;
+    assert_eq!(system["Boot"]["BootSourceOverrideTarget"], "UsbCd");
+    assert_eq!(
+        (&system["Manufacturer"], &system["SerialNumber"]),
+        (&json!("Supermicro"), &json!("SN1"))
+    );
+    let alone = json!({"Boot": {"BootSourceOverrideTarget": "UsbCd"}});
+    lab.expect(Method::PATCH, SYSTEM, alone, StatusCode::BAD_REQUEST).await;
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_lenovos_first_slots_refuse_urls_and_its_ext_slots_take_them() {
+    let lab = Lab::start_as(|settings| Settings { maker: Maker::Lenovo, ..settings }).await;
+    let media = "/redfish/v1/Managers/1/VirtualMedia";
+    let collection = lab.get(media).await;
+    let members = collection["Members"].as_array().unwrap();
+    let ids: Vec<&str> = members
+        .iter()
+        .map(|slot| slot["@odata.id"].as_str().unwrap().rsplit('/').next().unwrap())
+        .collect();
+    let remotes = ["Remote1", "Remote2", "Remote3", "Remote4"];
+    assert_eq!(ids[..4], ["RDOC1", "RDOC2", "EXT1", "EXT2"]);
+    assert_eq!(ids[4..], remotes);
+
+    let patch = |path: String, body: Value, etag: Option<String>| {
+        let request = lab.client.patch(lab.at(&path)).json(&body);
+        let request = request.basic_auth(lab::USERNAME, Some(lab::PASSWORD));
+        let request =
+            etag.into_iter().fold(request, |request, etag| request.header("if-match", etag));
+        async move { request.send().await.unwrap().status() }
+    };
+    for (id, status) in [
+        ("RDOC1", StatusCode::BAD_REQUEST),
+        ("RDOC2", StatusCode::BAD_REQUEST),
+        ("Remote1", StatusCode::BAD_REQUEST),
+        ("EXT1", StatusCode::NO_CONTENT),
+        ("EXT2", StatusCode::NO_CONTENT),
+    ] {
+        let path = format!("{media}/{id}");
+        assert!(lab.get(&path).await.get("Actions").is_none(), "{id} has actions");
+        let etag = lab.etag(&path).await;
+        let image = lab.image("first.iso");
+        let without = patch(path.clone(), image.clone(), None).await;
+        assert_eq!(without, StatusCode::PRECONDITION_REQUIRED, "{id}");
+        assert_eq!(patch(path.clone(), image.clone(), Some(etag)).await, status, "{id}");
+        assert_eq!(lab.get(&path).await["Inserted"], status.is_success(), "{id}");
+    }
+    let first = format!("{media}/EXT1");
+    let etag = lab.etag(&first).await;
+    let out = json!({"Image": null, "Inserted": false});
+    assert_eq!(patch(first.clone(), out, Some(etag)).await, StatusCode::NO_CONTENT);
+    assert_eq!(lab.get(&first).await["Inserted"], false);
+    lab.stop().await;
+}

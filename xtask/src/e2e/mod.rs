@@ -7,7 +7,7 @@
 //!             (a CD slot and a USB stick, and
 //!             beside it a forged task medium)
 //!             a damaged artifact                    fails in image-linux.service
-//!             consent, a whole artifact,
+//!             on a Supermicro: consent, all whole,
 //!             the controller killed twice           SSH login on the installed system
 //! others      its board's serial is not the BMC's   refused; not a byte of its disk changed in the boot
 //!             (one CD slot: the task is spliced in)
@@ -20,7 +20,7 @@
 //!             serial, and an image whose own
 //!             programs attack the maintenance OS    installed; no attack reached anything
 //!             a kernel that says to be EL 8's,
-//!             on XFS                                SSH login on the installed system
+//!             on XFS, on a Lenovo                   SSH login on the installed system
 //! power-off   power cuts in three phases            the jobs say so
 //! ```
 //!
@@ -39,6 +39,7 @@ mod foreign;
 mod guards;
 mod hostile;
 mod machine;
+mod makers;
 mod old_kernel;
 mod power_offs;
 mod silent;
@@ -119,7 +120,7 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 without_consent(&lab, "cd+usb", READ_BY_BMC, foreign::plug)
                     .context("a disk with data and no consent")?;
                 foreign::was_left_out(&lab)?;
-                lab.machine = two_cds(&mut lab.world)?;
+                lab.machine = makers::supermicro(&mut lab.world)?;
                 damaged_artifact(&lab).context("a damaged artifact")?;
                 provision(&mut lab, true).context("provision a machine")?;
                 Ok(3)
@@ -457,13 +458,8 @@ fn at_rest(world: &World, machine: &Machine) -> anyhow::Result<()> {
         ensure!(uri == "", "a URL is left: {boot}");
         return Ok(());
     }
-    let media = system["VirtualMedia"]["@odata.id"].as_str().context("there are no media")?;
-    let media = world.redfish(machine, media)?;
-    for member in media["Members"].as_array().context("no slots")? {
-        let path = member["@odata.id"].as_str().context("a slot has no id")?;
-        let slot = world.redfish(machine, path)?;
-        ensure!(slot["Inserted"] == false, "a medium is left: {slot}");
-    }
+    let left = makers::slots(world, machine)?.into_iter().find(|slot| slot["Inserted"] != false);
+    ensure!(left.is_none(), "a medium is left: {left:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! An image whose kernel says to be that of EL 8, on XFS: its file systems are made so that such a kernel
-//! mounts them, and the boot loader step finds nothing to refuse.
+//! mounts them, and the boot loader step finds nothing to refuse. The machine is like Lenovo's.
 //!
 //! Only the names change: the kernel is Debian's, and the system boots. That a feature is refused is shown in
 //! the crate `tools`, with real file systems.
@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use super::{BOOT, INSTALL, Lab, SERIAL, at_rest, is_complete, recipe, two_cds};
+use super::{BOOT, INSTALL, Lab, SERIAL, at_rest, is_complete, makers, recipe};
 use crate::succeed;
 
 const VERSION: &str = "4.18.0-553.el8_10.x86_64";
@@ -23,7 +23,7 @@ const MODULES_DIR: &str = "./usr/lib/modules/";
 
 /// Installs it, and logs in. Returns how many cases passed.
 pub fn old_kernel(root: &Path) -> anyhow::Result<u32> {
-    let lab = Lab::start(root, "old-kernel", false, two_cds)?;
+    let lab = Lab::start(root, "old-kernel", false, makers::lenovo)?;
     let Lab { world, machine, key, public_key } = &lab;
     let rootfs = renamed(&world.images().join("rootfs.tar.zst"), &world.dir.join("old-kernel"))?;
     world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;
@@ -31,6 +31,8 @@ pub fn old_kernel(root: &Path) -> anyhow::Result<u32> {
     recipe["oci_url"] = format!("controller/{ARTIFACT}").into();
     recipe["partition_layout"][2]["format"] = json!("xfs");
     let id = world.create_job(SERIAL, &recipe)?;
+    world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
+    makers::holds_media(world, machine, &["EXT1", "EXT2"])?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     ensure!(job["outcome"] == "succeeded", "the job failed: {job:#}");
     at_rest(world, machine)?;

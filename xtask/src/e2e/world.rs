@@ -228,9 +228,18 @@ impl World {
 
     /// The system of a machine: its service has one.
     pub fn system(&self, machine: &Machine) -> anyhow::Result<Value> {
-        let systems = self.redfish(machine, "/redfish/v1/Systems")?;
-        let path = systems["Members"][0]["@odata.id"].as_str().context("there is no system")?;
-        self.redfish(machine, path)
+        self.only_member(machine, "/redfish/v1/Systems")
+    }
+
+    /// Likewise the manager.
+    pub fn manager(&self, machine: &Machine) -> anyhow::Result<Value> {
+        self.only_member(machine, "/redfish/v1/Managers")
+    }
+
+    fn only_member(&self, machine: &Machine, collection: &str) -> anyhow::Result<Value> {
+        let members = self.redfish(machine, collection)?;
+        let path = members["Members"][0]["@odata.id"].as_str();
+        self.redfish(machine, path.with_context(|| format!("{collection} is empty"))?)
     }
 
     /// A resource as a Redfish client sees it.

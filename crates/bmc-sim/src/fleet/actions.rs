@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use super::bmc::{Bmc, Medium, State};
 use super::fault::Fault;
+use super::profile::Insert;
 use super::profile::quirk::{Errors, Quirk};
-use super::profile::{Eject, Insert, Takes};
 use super::reply::{Manner, Reply, Request};
 use super::resources::Boot;
-use super::{Shared, node, resources};
+use super::{Shared, asked, node, resources};
 
 /// A BMC's restart, in the time of real ones.
 const RESTART: Duration = Duration::from_secs(60);
@@ -33,20 +33,10 @@ impl Bmc {
         if !self.has_media(state, shared) {
             return Reply::not_found();
         }
-        let Some(url) = body["Image"].as_str().map(str::to_owned) else {
-            return Reply::refused(400, "PropertyMissing", "Image is needed");
+        let url = match asked::image(self.profile, slot, body) {
+            Ok(url) => url,
+            Err(refusal) => return refusal,
         };
-        if let Insert::Action { refuses, demands } = self.profile.insert {
-            if let Some(name) = refuses.iter().find(|name| !body[**name].is_null()) {
-                return Reply::refused(400, "PropertyUnknown", name);
-            }
-            if let Some(name) = demands.iter().find(|name| body[**name].is_null()) {
-                return Reply::refused(400, "PropertyMissing", name);
-            }
-        }
-        if self.profile.slots[slot].takes != Takes::Urls {
-            return Reply::refused(400, "ActionNotSupported", "this slot is for local media");
-        }
         if state.media[slot].is_some() {
             return Reply::refused(409, "ResourceInUse", "there is a medium in this slot");
         }
@@ -136,16 +126,11 @@ impl Bmc {
         body: &Value,
         slot: usize,
     ) -> Reply {
-        let is_body_fine = match self.profile.eject {
-            Eject::NoBody => body.is_null(),
-            Eject::EmptyObject => body.is_object(),
-            Eject::Any => true,
-        };
         if !self.offers_eject(state, shared, slot) {
             return Reply::refused(405, "ActionNotSupported", "the slot does not offer EjectMedia");
         }
-        if !is_body_fine {
-            return Reply::refused(400, "MalformedJSON", "this is not the body that is wanted");
+        if let Err(refusal) = asked::eject(self.profile, body) {
+            return refusal;
         }
         match self.fault {
             Fault::EjectFails => return Reply::refused(500, "InternalError", "cannot eject"),
@@ -168,21 +153,10 @@ impl Bmc {
         request: &Request,
         slot: usize,
     ) -> Reply {
-        if self.profile.insert != Insert::Patch {
-            return Reply::refused(405, "OperationNotAllowed", "use the slot's actions");
-        }
-        if let Some(refusal) = state.refusal_of_etag(request) {
-            return refusal;
-        }
-        let is_eject = request.body["Inserted"] == false;
-        let url = request.body["Image"].as_str().filter(|url| !is_eject && !url.is_empty());
-        if let Some(url) = url
-            && self.profile.slots[slot].takes != Takes::Urls
-        {
-            // As Lenovo's do, it repeats the value.
-            let why = format!("the value {url} of Image is of a different format");
-            return Reply::refused(400, "PropertyValueFormatError", &why);
-        }
+        let url = match asked::slot(self.profile, slot, request, &state.etag()) {
+            Ok(url) => url,
+            Err(refusal) => return refusal,
+        };
         shared.confide(url.and_then(|url| url.split('/').rev().nth(1)));
         match (self.fault, url) {
             (Fault::HangInsert, Some(_)) => return Reply::done().in_manner(Manner::Never),
@@ -215,7 +189,7 @@ impl Bmc {
         request: &Request,
     ) -> Reply {
         if self.profile.boot.needs_etag
-            && let Some(refusal) = state.refusal_of_etag(request)
+            && let Err(refusal) = asked::matching(request, &state.etag())
         {
             return refusal;
         }
@@ -226,27 +200,11 @@ impl Bmc {
             let id = "iLO.2.37.UnableToModifyDuringSystemPOST";
             return Reply::refused(400, id, "the firmware is in POST");
         }
-        let asked = &request.body["Boot"];
-        let text = |name: &str| asked[name].as_str();
-        let (enabled, target) =
-            (text("BootSourceOverrideEnabled"), text("BootSourceOverrideTarget"));
-        let mode = text("BootSourceOverrideMode");
-        if self.profile.boot.needs_all && (enabled.is_none() || target.is_none()) {
-            return Reply::refused(400, "PropertyMissing", "the whole boot object is needed");
-        }
-        if mode.is_some() && !self.profile.boot.is_mode_known {
-            return Reply::refused(400, "PropertyUnknown", "BootSourceOverrideMode");
-        }
-        let is_offered =
-            |target: &str| target == "None" || self.profile.boot.targets.contains(&target);
-        if target.is_some_and(|target| !is_offered(target)) {
-            return Reply::refused(400, "PropertyValueNotInList", "BootSourceOverrideTarget");
-        }
-        let uri = asked.get("HttpBootUri").map(|uri| uri.as_str().unwrap_or_default());
-        if uri.is_some() && !self.profile.has(Quirk::HttpBoot) {
-            return Reply::refused(400, "PropertyUnknown", "HttpBootUri");
-        }
-        if let Some(reply) = uri.and_then(|uri| self.fault_of_uri(state, shared, uri)) {
+        let asked = match asked::boot(self.profile, request) {
+            Ok(asked) => asked,
+            Err(refusal) => return refusal,
+        };
+        if let Some(reply) = asked.http_uri.and_then(|uri| self.fault_of_uri(state, shared, uri)) {
             return reply;
         }
         match self.fault {
@@ -259,10 +217,10 @@ impl Bmc {
                 value.clone_into(field);
             }
         };
-        set(&mut state.boot.enabled, enabled);
-        set(&mut state.boot.target, target);
-        set(&mut state.boot.mode, mode);
-        set(&mut state.boot.http_uri, uri);
+        set(&mut state.boot.enabled, asked.enabled);
+        set(&mut state.boot.target, asked.target);
+        set(&mut state.boot.mode, asked.mode);
+        set(&mut state.boot.http_uri, asked.http_uri);
         state.count += 1;
         if self.fault == Fault::RebootAtOverride && state.strikes(1) {
             return self.restart(state, shared);
@@ -297,10 +255,10 @@ impl Bmc {
         shared: &Arc<Shared>,
         body: &Value,
     ) -> Reply {
-        let kind = body["ResetType"].as_str().unwrap_or_default();
-        if !self.profile.resets.contains(&kind) {
-            return Reply::refused(400, "ActionParameterNotSupported", "ResetType");
-        }
+        let kind = match asked::reset(self.profile, body) {
+            Ok(kind) => kind,
+            Err(refusal) => return refusal,
+        };
         match self.fault {
             Fault::ResetRefused => return Reply::refused(500, "InternalError", "cannot reset"),
             Fault::LieReset => return Reply::done(),
@@ -381,16 +339,6 @@ impl State {
             if !medium.as_ref().is_some_and(Medium::is_foreign) {
                 *medium = None;
             }
-        }
-    }
-
-    fn refusal_of_etag(&self, request: &Request) -> Option<Reply> {
-        match &request.if_match {
-            None => Some(Reply::refused(428, "PreconditionRequired", "If-Match is needed")),
-            Some(etag) if *etag != self.etag() && etag != "*" => {
-                Some(Reply::refused(412, "PreconditionFailed", "it was changed meanwhile"))
-            }
-            Some(_) => None,
         }
     }
 

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
-//! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: how one BMC responds;
+//! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: how one BMC responds; `asked`: what
+//!   it refuses by its profile alone;
 //! - `left`: what of a job is left at a BMC; `server`, `wire`: the bytes of a response;
 //! - `update`: firmware;
 //! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
 //! - `choice`: which BMC is what, by a seed.
 
 mod actions;
+pub(crate) mod asked;
 mod beside;
 mod bmc;
 mod choice;
@@ -23,12 +25,12 @@ mod ledger;
 mod left;
 mod node;
 pub mod profile;
-mod reply;
-mod resources;
+pub(crate) mod reply;
+pub(crate) mod resources;
 mod server;
 mod session;
 mod update;
-mod wire;
+pub(crate) mod wire;
 
 use std::net::Ipv4Addr;
 

@@ -2,6 +2,7 @@
 //! A request as a BMC sees it, and its answer, with the manner in which it goes over the wire.
 
 use axum::body::Bytes;
+use axum::http::request::Parts;
 use serde_json::{Value, json};
 
 /// What a client asks.
@@ -16,6 +17,23 @@ pub struct Request {
     pub body: Value,
     /// The body as it came.
     pub bytes: Bytes,
+}
+
+impl Request {
+    pub fn of(head: &Parts, bytes: Bytes) -> Request {
+        let text = |name: &str| {
+            head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        Request {
+            method: head.method.to_string(),
+            path: head.uri.path().trim_end_matches('/').to_owned(),
+            is_slashed: head.uri.path().ends_with('/'),
+            token: text("x-auth-token"),
+            if_match: text("if-match"),
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            bytes,
+        }
+    }
 }
 
 /// What it gets.

@@ -361,19 +361,8 @@ async fn answer(
 
 async fn read(request: hyper::Request<Incoming>) -> io::Result<Request> {
     let (head, body) = request.into_parts();
-    let text = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let (token, if_match) = (text("x-auth-token"), text("if-match"));
     let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(io::Error::other)?;
-    let bytes = body.to_bytes();
-    Ok(Request {
-        method: head.method.to_string(),
-        path: head.uri.path().trim_end_matches('/').to_owned(),
-        is_slashed: head.uri.path().ends_with('/'),
-        token,
-        if_match,
-        body: serde_json::from_slice(&bytes).unwrap_or_default(),
-        bytes,
-    })
+    Ok(Request::of(&head, body.to_bytes()))
 }
 
 async fn copy_of(shared: &Shared, url: &str) -> Vec<u8> {

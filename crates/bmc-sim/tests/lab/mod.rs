@@ -117,6 +117,19 @@ impl Lab {
         }
     }
 
+    /// Reads a resource until it is so.
+    pub async fn until(&self, path: &str, is_so: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.get(path).await;
+            if is_so(&shown) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {path} is {shown}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// A second conversation with the running QEMU.
     pub async fn qmp(&self) -> Qmp {
         let stream = UnixStream::connect(&self.bmc.qmp).await.unwrap();
