@@ -19,6 +19,20 @@ pub struct Artifact {
     pub tag: String,
     /// What the tag means now; null if it was removed in this very moment.
     pub digest: Option<String>,
+    pub verdict: Verdict,
+    /// Why, where the verdict is not `installable`.
+    pub reason: Option<String>,
+}
+
+/// Whether `install-linux.target` can install an artifact: its kind, its platform, its media types, and each member of
+/// each layer. It is found out after the push, which is never refused for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Installable,
+    NotInstallable,
+    /// It is not known, or not yet.
+    NotJudged,
 }
 
 /// What a collection did.

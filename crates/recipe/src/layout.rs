@@ -153,6 +153,24 @@ pub struct Partition {
     pub label: Option<String>,
 }
 
+/// Clusters of the smallest FAT32: readers know the type by their number alone (Microsoft's FAT specification 1.03,
+/// "FAT Type Determination").
+pub const FAT32_CLUSTERS_MIN: u64 = 65_525;
+/// The specification's advice: stay so far from that number, because readers count differently.
+const FAT32_CLUSTERS_SPARE: u64 = 16;
+/// Sectors before the first table; mkfs.fat has 32.
+const FAT32_SECTORS_RESERVED: u64 = 32;
+
+/// The smallest FAT32 on a disk with sectors of this size: a cluster has one sector at least. That is 33 MiB for 512
+/// bytes, and 257 MiB for 4096.
+pub fn fat32_bytes_min(sector_bytes: u64) -> u64 {
+    const ALIGN_BYTES: u64 = 1 << 20;
+    let clusters = FAT32_CLUSTERS_MIN + FAT32_CLUSTERS_SPARE;
+    // Two tables of 4 bytes for each cluster, and for two that are not there.
+    let tables = 2 * ((clusters + 2) * 4).div_ceil(sector_bytes);
+    ((FAT32_SECTORS_RESERVED + tables + clusters) * sector_bytes).next_multiple_of(ALIGN_BYTES)
+}
+
 /// Labels of Linux filesystems that say where they are mounted.
 const MOUNTED_BY_LABEL: &[&str] = &["boot", "home", "opt", "srv", "tmp", "var"];
 
@@ -246,6 +264,13 @@ mod tests {
         assert_eq!(Size::parse("100%"), Some(Size::Remaining));
         for wrong in ["", "M", "10", "10 G", "99999999999999T", "é", "50%", "5GB", "5iB"] {
             assert_eq!(Size::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_fat32_depends_on_the_sectors() {
+        for (sector_bytes, mib) in [(512, 33), (1024, 65), (2048, 129), (4096, 257)] {
+            assert_eq!(fat32_bytes_min(sector_bytes), mib << 20, "{sector_bytes}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `signature`: who made a task medium, and how the machine knows;
 //! - `layout`, `target_disk`: what partitions and disk hints mean;
+//! - `yaml`: whether cloud-init reads a text as what it is meant to be;
 //! - `prefix`: which addresses are in a network, and which of them are no host's;
 //! - `machine`: by which names a machine is known; `serial`, `uuid`: which of them are real;
 //! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
@@ -27,6 +28,7 @@ pub mod task_medium;
 pub mod uuid;
 mod validate;
 mod wire;
+pub mod yaml;
 
 pub use document::{BYTE_ORDER_MARK, check_keys, cure, without_mark};
 pub use layout::{Format, Guid, Partition, Size};

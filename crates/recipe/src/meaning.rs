@@ -222,7 +222,26 @@ fn check_esp(layout: &[Partition], problems: &mut Vec<Problem>) {
             "esp-format",
             format!("an EFI system partition is vfat, not {}", esp.format.name()),
         )),
-        Some(_) => {}
+        Some(esp) => check_esp_size(esp, problems),
+    }
+}
+
+/// Firmware looks for FAT32 there (UEFI 2.10, 13.3.1). Which sectors the disk has, the machine knows: its partition step
+/// asks the same again.
+fn check_esp_size(esp: &Partition, problems: &mut Vec<Problem>) {
+    const SECTOR_BYTES_MIN: u64 = 512;
+    let bytes_min = layout::fat32_bytes_min(SECTOR_BYTES_MIN);
+    if matches!(esp.size, Size::Bytes(bytes) if bytes < bytes_min) {
+        problems.push(problem(
+            format!("/partition_layout/{}/size", esp.number - 1),
+            "esp-size",
+            format!(
+                "an EFI system partition is FAT32, which needs {}M at least, and {}M on a disk with sectors of 4096 \
+                 bytes; write 512M",
+                bytes_min >> 20,
+                layout::fat32_bytes_min(4096) >> 20
+            ),
+        ));
     }
 }
 

@@ -20,10 +20,10 @@ use std::time::{Duration, SystemTime};
 use oci::{Digest, Repository};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::Error;
 use crate::storage::Storage;
 use crate::storage::files::ALGORITHMS;
 use crate::storage::manifests::{digest_at, remove_manifest};
+use crate::{Error, judge};
 
 /// Contents removed in one commit: few commits, and no push waits long for one digest.
 const BATCH: usize = 64;
@@ -76,6 +76,7 @@ impl Storage {
         })?;
         self.remove_unowned(&mut done)?;
         self.remove_orphans(&mut done)?;
+        self.index.write(judge::forget_removed)?;
         if done.tags_removed > 0 {
             self.export_layout()?;
         }

@@ -72,6 +72,8 @@ mod tests {
         CREATE TABLE tokens (
             name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;
+        DROP TABLE verdicts;
+        DROP TABLE judged_layers;
         INSERT INTO tokens VALUES
             ('ci', 'sha256:aa00000000000000000000000000000000000000000000000000000000000000',
              '{\"name\":\"ci\",\"pull\":[],\"push\":[\"ci/\"],\"expires_ms\":7}'),

@@ -13,6 +13,7 @@
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
 //! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
 //!   site without a network;
+//! - `judge`: whether an artifact can be installed, found out after its push;
 //! - `backup`: what a copy of a served directory needs;
 //! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
 //! - `former_tokens`: publishers' tokens of older directories, until the host has them.
@@ -26,6 +27,7 @@ mod error;
 mod former_tokens;
 mod http;
 mod io;
+mod judge;
 mod policy;
 mod registry;
 mod scrub;
@@ -39,6 +41,7 @@ pub use collect::Collected;
 pub use error::{Error, OpenError};
 pub use former_tokens::{FormerRights, FormerToken};
 pub use http::router;
+pub use judge::Verdict;
 pub use policy::{InvalidPrefix, Policy, Prefix};
 pub use registry::Registry;
 pub use scrub::{Pace, Scrubbed};

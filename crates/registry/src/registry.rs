@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::cache::ManifestCache;
@@ -15,6 +17,7 @@ use crate::error::{Error, OpenError};
 use crate::former_tokens::FormerToken;
 use crate::http::{Receiving, Refusal};
 use crate::io::Io;
+use crate::judge::{Judging, Verdict};
 use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
@@ -26,6 +29,7 @@ pub struct Registry {
     is_following_tags: Arc<AtomicBool>,
     pub(crate) receiving: Receiving,
     pub(crate) cache: ManifestCache,
+    judging: Judging,
     storage: Arc<Storage>,
 }
 
@@ -41,6 +45,7 @@ impl Registry {
             is_following_tags: Arc::default(),
             receiving: Receiving::default(),
             cache: ManifestCache::default(),
+            judging: Judging::default(),
             storage: Arc::new(Storage::open(dir, policy)?),
         })
     }
@@ -79,6 +84,68 @@ impl Registry {
             Ok(repository) => self.storage.tags(&repository, &all),
             Err(_) => Ok(Vec::new()),
         }
+    }
+
+    /// What is known of whether a manifest can be installed. Blocks for a query.
+    pub fn verdict(&self, digest: &Digest) -> Result<Option<Verdict>, Error> {
+        self.storage.verdict(digest)
+    }
+
+    /// Whether a manifest can be installed. Where it is not known yet, its layers are read, one manifest after the
+    /// other; that goes on where the caller waits no longer.
+    pub async fn judge(&self, repository: &str, digest: &Digest) -> Result<Verdict, Error> {
+        if let Some(verdict) = self.storage.verdict(digest)? {
+            return Ok(verdict);
+        }
+        match repository.parse() {
+            Ok(repository) => match self.judge_soon(&repository, digest, None).await {
+                Ok(verdict) => verdict,
+                Err(error) => Err(std::io::Error::other(error).into()),
+            },
+            Err(_) => Ok(Verdict::Unknown(format!("there is no repository {repository:?}"))),
+        }
+    }
+
+    /// Has a manifest judged that was pushed; nobody waits for it.
+    pub(crate) fn judge_pushed(&self, repository: &Repository, digest: &Digest) {
+        if let Some(place) = self.judging.place() {
+            drop(self.judge_soon(repository, digest, Some(place)));
+        }
+    }
+
+    /// `place` is free again once it is judged.
+    fn judge_soon(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> JoinHandle<Result<Verdict, Error>> {
+        let (storage, io) = (Arc::downgrade(&self.storage), self.io.clone());
+        let (judging, repository, digest) =
+            (self.judging.clone(), repository.clone(), digest.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let _turn = judging.turn().await;
+            let stop = judging.is_over.clone();
+            let judged = io.run(move || match storage.upgrade() {
+                Some(storage) => storage.judge(&repository, &digest, &stop),
+                None => Ok(Verdict::Unknown("the registry ended".into())),
+            });
+            match judged.await {
+                Ok(verdict) => verdict,
+                Err(error) => Err(std::io::Error::other(error).into()),
+            }
+        })
+    }
+
+    /// Judges every tagged manifest of which nothing is known: those of before there were verdicts, or other rules.
+    pub async fn judge_all(&self) -> Result<usize, Error> {
+        let unjudged = self.use_storage(Storage::unjudged).await?;
+        let count = unjudged.len();
+        for (repository, digest) in unjudged {
+            self.judge(repository.as_str(), &digest).await?;
+        }
+        Ok(count)
     }
 
     /// How often the index was written; does not block.
@@ -150,7 +217,15 @@ impl Registry {
         let (reader, feed) = reader_of(body);
         let importing =
             self.use_storage(move |storage| storage.import(reader, &maintenance_iso, now_ms()));
-        tokio::join!(importing, feed).0
+        let imported = tokio::join!(importing, feed).0?;
+        for (repository, tag) in imported.tags.iter().filter_map(|name| name.rsplit_once(':')) {
+            if let (Ok(repository), Some(found)) =
+                (repository.parse(), self.resolve(repository, tag)?)
+            {
+                self.judge_pushed(&repository, &found.digest);
+            }
+        }
+        Ok(imported)
     }
 
     /// Publishers' tokens that this directory still has from before they were the host's.
@@ -180,5 +255,11 @@ impl Registry {
         work: impl FnOnce(&Storage) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Refusal> {
         Ok(self.use_storage(work).await?)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.judging.end();
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use oci::{Digest, Hasher};
 
-use crate::Error;
 use crate::storage::Storage;
 use crate::storage::files::hash;
 use crate::storage::manifests::digest_at;
+use crate::{Error, judge};
 
 /// What a scrub found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,8 +78,13 @@ impl Storage {
         if let Finding::Good = finding {
             return Ok(());
         }
-        let sql = "DELETE FROM contents WHERE digest = ?1";
-        if self.index.write(|index| index.execute(sql, [digest.as_str()]))? == 0 {
+        let removed = self.index.write(|index| {
+            let sql = "DELETE FROM contents WHERE digest = ?1";
+            let removed = index.execute(sql, [digest.as_str()])?;
+            judge::forget(index, digest)?;
+            Ok::<_, rusqlite::Error>(removed)
+        })?;
+        if removed == 0 {
             return Ok(());
         }
         if let Finding::Rotten = finding {

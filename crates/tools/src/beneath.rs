@@ -7,46 +7,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
-
-/// PATH_MAX of Linux, with its end.
-const PATH_BYTES_MAX: usize = 4095;
-
-/// Why a path is no path below a directory.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the path {path:?} is refused: {why}")]
-pub struct BadPath {
-    path: String,
-    why: &'static str,
-}
-
-/// A name from an archive as a relative path; empty for the directory itself.
-pub fn relative(bytes: &[u8]) -> Result<PathBuf, BadPath> {
-    let refuse =
-        |why| BadPath { path: String::from_utf8_lossy(bytes).chars().take(200).collect(), why };
-    if bytes.is_empty() {
-        return Err(refuse("it is empty"));
-    }
-    if bytes.contains(&0) {
-        return Err(refuse("it holds a zero byte"));
-    }
-    if bytes.len() > PATH_BYTES_MAX {
-        return Err(refuse("it is too long"));
-    }
-    let mut path = PathBuf::new();
-    for component in Path::new(OsStr::from_bytes(bytes)).components() {
-        match component {
-            Component::Normal(name) => path.push(name),
-            Component::CurDir => {}
-            Component::ParentDir => return Err(refuse("it goes up with ..")),
-            Component::RootDir | Component::Prefix(_) => return Err(refuse("it is absolute")),
-        }
-    }
-    Ok(path)
-}
 
 /// A directory that paths are resolved below.
 #[derive(Debug)]
@@ -64,11 +28,6 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Root> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())? })
-    }
-
-    /// A directory, where a symbolic link that leaves the root is an error (EXDEV).
-    pub fn dir_strictly(&self, path: &Path) -> io::Result<OwnedFd> {
-        self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::BENEATH)
     }
 
     /// A directory, where symbolic links mean what they will mean on the installed system: `/` is this
@@ -305,19 +264,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_relative_paths_that_go_down_are_paths() {
-        for (text, path) in
-            [("a/b", "a/b"), ("./a//b/", "a/b"), ("./", ""), (".", ""), ("a/.", "a")]
-        {
-            assert_eq!(relative(text.as_bytes()).unwrap(), Path::new(path), "{text:?}");
-        }
-        for bad in ["", "/", "/etc/passwd", "../x", "a/../b", "a/..", "..", "a\0b"] {
-            assert!(relative(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-        assert!(relative(&[b'a'; 5000]).is_err());
-    }
-
-    #[test]
     fn links_out_of_the_root_stay_in_it_or_are_refused() {
         let base = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
@@ -333,7 +279,6 @@ mod tests {
         assert_eq!(std::fs::read(base.path().join("etc/file")).unwrap(), b"in");
         assert_eq!(children(Root::open(outside.path()).unwrap().as_fd()).unwrap().len(), 0);
         for path in ["absolute", "up", "inside"] {
-            assert!(root.dir_strictly(Path::new(path)).is_err(), "{path}");
             assert!(root.real_dir(Path::new(path)).is_err(), "{path}");
         }
         assert_eq!(root.read(Path::new("inside/file"), 10).unwrap().unwrap(), b"in");

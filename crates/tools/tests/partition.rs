@@ -133,3 +133,50 @@ fn without_a_permit_nothing_is_written() {
     assert!(error.contains("ask for the permit"), "{error}");
     assert_eq!(machine.hash(), before);
 }
+
+#[test]
+fn firmware_sees_the_esp_whatever_the_sectors_are_or_nothing_is_written() {
+    let layout = |esp: &str| SMALL.replace("64M", esp);
+    for (sector_bytes, esp, is_taken) in [
+        (512, "33M", true),
+        (512, "64M", true),
+        (512, "300M", true),
+        (4096, "64M", false),
+        (4096, "128M", false),
+        (4096, "256M", false),
+        (4096, "257M", true),
+        (4096, "512M", true),
+    ] {
+        let machine = Machine::in_sectors(sector_bytes);
+        let before = machine.hash();
+        let outcome = machine.partition(NO_CONSENT, &layout(esp));
+        if !is_taken {
+            let error = outcome.expect_err(esp);
+            let words = "firmware looks for FAT32 there, which needs 257 MiB on this disk with sectors of 4096 bytes";
+            assert!(error.contains(words), "{esp} in {sector_bytes}: {error}");
+            assert_eq!((machine.permits().len(), machine.hash()), (0, before));
+            continue;
+        }
+        outcome.unwrap_or_else(|error| panic!("{esp} in {sector_bytes}: {error}"));
+        // As firmware does, mtools believes the number of clusters: of a FAT32 with too few it says "Error reading FAT".
+        let node = machine.nodes().join(format!("{}p1", machine.disk));
+        run("mdir", &["-i", text(&node), "::"]);
+    }
+}
+
+#[test]
+fn a_config_drive_is_a_filesystem_of_its_size_on_large_sectors() {
+    let layout = r#"[
+        {"size": "257M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
+        {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
+        {"size": "2M", "type_guid": "0700", "format": "vfat", "label": "tiny"},
+        {"size": "100%", "type_guid": "8304", "format": "ext4", "label": "root"}
+    ]"#;
+    let machine = Machine::in_sectors(4096);
+    machine.partition(NO_CONSENT, layout).unwrap();
+    for (number, label) in [(2, "CIDATA"), (3, "TINY")] {
+        let node = machine.nodes().join(format!("{}p{number}", machine.disk));
+        run("mdir", &["-i", text(&node), "::"]);
+        assert!(machine.blkid(number).contains("vfat"), "{label}");
+    }
+}

@@ -14,7 +14,8 @@ pub fn operations() -> Vec<Operation> {
 
 fn list() -> Operation {
     let example = json!({"artifacts": [{
-        "repository": "os-images/debian", "tag": "13", "digest": DIGEST
+        "repository": "os-images/debian", "tag": "13", "digest": DIGEST,
+        "verdict": "installable", "reason": null
     }]});
     Operation {
         method: "get",

@@ -64,6 +64,11 @@ fn create() -> Operation {
                     "artifact-unknown",
                     "`oci_url` names an artifact that is not in the controller's registry",
                 ),
+                (
+                    422,
+                    "artifact-not-installable",
+                    "`oci_url` names an artifact of the controller's registry that the target cannot install",
+                ),
                 INTERNAL,
                 (503, "no-maintenance-iso", "the controller was started without a maintenance OS"),
                 (507, "disk-full", "the controller's disk is full; jobs that run go on"),

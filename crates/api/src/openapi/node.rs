@@ -79,6 +79,11 @@ fn permit() -> Operation {
         answers: vec![(200, answer("Granted", "Permit", json!({"granted": true})))],
         problems: problems(&[
             (403, "wrong-machine", "the machine's names are not those of the job's server"),
+            (
+                422,
+                "artifact-not-installable",
+                "the job's artifact was judged since the job was created, and cannot be installed",
+            ),
             (409, "permit-taken", "another boot has the permit, or it was given for another disk"),
             (
                 503,

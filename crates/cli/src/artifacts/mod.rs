@@ -21,6 +21,8 @@ use crate::output::{show, text};
 pub use kind::Kind;
 
 const HEAD: [&str; 3] = ["REPOSITORY", "TAG", "DIGEST"];
+/// Whether install-linux.target can install it, and why not.
+const LIST_HEAD: [&str; 5] = ["REPOSITORY", "TAG", "DIGEST", "VERDICT", "REASON"];
 
 pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Failure> {
     match command {
@@ -30,8 +32,8 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
         }
         Artifact::List => {
             let list = client.get("/api/v1/artifacts")?;
-            show(format, &list, &HEAD, |list| {
-                list["artifacts"].as_array().into_iter().flatten().map(row).collect()
+            show(format, &list, &LIST_HEAD, |list| {
+                list["artifacts"].as_array().into_iter().flatten().map(judged_row).collect()
             });
         }
         Artifact::Delete { name } => upkeep::delete(client, &name)?,
@@ -47,6 +49,12 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
 
 fn row(artifact: &Value) -> Vec<String> {
     ["repository", "tag", "digest"].iter().map(|key| text(artifact, &format!("/{key}"))).collect()
+}
+
+fn judged_row(artifact: &Value) -> Vec<String> {
+    let mut row = row(artifact);
+    row.extend(["/verdict", "/reason"].map(|place| text(artifact, place)));
+    row
 }
 
 /// A bar on a terminal; nothing where stderr is a file.

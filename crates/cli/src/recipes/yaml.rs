@@ -10,9 +10,9 @@
 //! several documents. Aliases are expanded within a limit.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
+use recipe::yaml::Error;
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Value};
 
 /// A recipe with the most partitions, interfaces and variables has about a thousand; aliases count as often as
@@ -21,22 +21,8 @@ const NODES_MAX: usize = 20_000;
 /// As deep as a recipe may be (`recipe::validate`).
 const DEPTH_MAX: usize = 64;
 
-/// Why a text is not taken, with the place from 1.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Error {
-    line: usize,
-    column: usize,
-    why: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "line {}, column {}: {}", self.line, self.column, self.why)
-    }
-}
-
 fn error(at: &Marker, why: impl Into<String>) -> Error {
-    Error { line: at.line(), column: at.col() + 1, why: why.into() }
+    Error::at(at, why)
 }
 
 /// The one document of a text, as the JSON of a recipe.
@@ -79,26 +65,9 @@ impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Error> {
         match self.events.next() {
             Some(Ok(event)) => Ok(event),
-            Some(Err(scan)) => Err(self.scan_error(&scan)),
+            Some(Err(scan)) => Err(Error::of_scan(self.text, &scan)),
             None => Err(Error { line: 1, column: 1, why: "the text ends too early".into() }),
         }
-    }
-
-    fn scan_error(&self, scan: &ScanError) -> Error {
-        let at = scan.marker();
-        // Aliases of an anchor that is not there, and so on: the parser's own words, bounded.
-        let mut why: String = scan.info().chars().take(200).collect();
-        // The parser may tell the end of the white space, or the line after.
-        let is_tabbed = |number: usize| {
-            let line = number.checked_sub(1).and_then(|index| self.text.lines().nth(index));
-            line.is_some_and(|line| {
-                line.chars().take_while(|letter| letter.is_whitespace()).any(|l| l == '\t')
-            })
-        };
-        if is_tabbed(at.line()) || is_tabbed(at.line().saturating_sub(1)) {
-            why.push_str("; a tab indents a line here: YAML takes spaces only");
-        }
-        error(at, why)
     }
 
     fn document(&mut self) -> Result<Node, Error> {

@@ -33,6 +33,11 @@ pub async fn tend(app: App) {
             },
             Err(error) => tracing::warn!(%error, "registry: not collected"),
         }
+        match app.registry.judge_all().await {
+            Ok(0) => {}
+            Ok(judged) => tracing::info!(judged, "registry: judged what no verdict was known of"),
+            Err(error) => tracing::warn!(%error, "registry: not judged"),
+        }
         match app.registry.scrub(SCRUB_PACE).await {
             Ok(done) => tracing::info!(checked = done.contents_checked, "registry: scrubbed"),
             Err(error) => tracing::warn!(%error, "registry: not scrubbed"),

@@ -16,9 +16,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use job::{Event, Failure, Outcome};
 use recipe::Recipe;
+use registry::Verdict;
 use serde::Deserialize;
 
 use super::bodies::Taken;
+use super::installable;
 use super::path::JobId;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
@@ -112,6 +114,10 @@ pub async fn create(
         return Err(disk_full(&app));
     }
     let artifact_digest = resolve_artifact(&app, &recipe)?;
+    let verdict = installable::judge(&app, &recipe, artifact_digest.as_deref()).await?;
+    if let Some(Verdict::Refused(why)) = verdict {
+        return Err(installable::refusal(&why));
+    }
     let attempt = uuid::Uuid::now_v7().to_string();
     let row = NewJobRow {
         id: uuid::Uuid::now_v7().to_string(),
@@ -373,10 +379,14 @@ pub async fn artifacts(State(app): State<App>) -> Answer<Json<ArtifactList>> {
         for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
             let descriptor =
                 app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
+            let digest = descriptor.map(|descriptor| descriptor.digest);
+            let (verdict, reason) = installable::shown(&app, digest.as_ref())?;
             artifacts.push(Artifact {
                 repository: repository.clone(),
                 tag,
-                digest: descriptor.map(|descriptor| descriptor.digest.to_string()),
+                digest: digest.map(|digest| digest.to_string()),
+                verdict,
+                reason,
             });
         }
     }

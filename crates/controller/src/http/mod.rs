@@ -13,6 +13,7 @@ mod caller;
 mod firmware;
 mod headers;
 mod health;
+mod installable;
 mod jobs;
 mod limits;
 mod linger;

@@ -36,6 +36,7 @@ pub async fn permit(
     State(app): State<App>,
     body: Body,
 ) -> Answer<Json<Permit>> {
+    super::installable::check_job(&app, &app.store.attempt(&speaker.attempt).await?)?;
     let job = told(&app, node::permit(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
     app.moved(&job);
     Ok(Json(Permit { granted: true }))

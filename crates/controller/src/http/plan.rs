@@ -4,8 +4,10 @@
 
 use api::jobs::{Check, CheckResult, Plan};
 use api::servers::FetchResult;
-use recipe::{Recipe, Wipe, Workflow};
+use recipe::{Partition, Recipe, Size, Wipe, Workflow, layout};
+use registry::Verdict;
 
+use super::installable;
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
 use crate::performer::chain;
@@ -21,7 +23,8 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan>
     let mut checks = vec![target_check(target), maintenance(app), open_job(&server)];
     let artifact_digest = match resolve_artifact(app, recipe) {
         Ok(digest) => {
-            checks.push(artifact(recipe, digest.as_deref()));
+            let verdict = installable::judge(app, recipe, digest.as_deref()).await?;
+            checks.push(artifact(app, recipe, digest.as_deref(), verdict));
             digest
         }
         Err(refusal) if refusal.0.status == 422 => {
@@ -32,6 +35,7 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan>
     };
     if let Workflow::Linux(linux) = &recipe.workflow {
         checks.push(disk(&linux.wipe));
+        checks.extend(esp(&linux.layout));
     }
     let serial = server.serial.clone();
     let media_plan = match preflight::look(app, server, true).await {
@@ -90,18 +94,47 @@ fn open_job(server: &ServerRow) -> Check {
     }
 }
 
-fn artifact(recipe: &Recipe, digest: Option<&str>) -> Check {
-    match (recipe.oci_url(), digest) {
-        (None, _) => check("artifact", CheckResult::Pass, "the recipe needs none"),
-        (Some(url), Some(digest)) => {
-            check("artifact", CheckResult::Pass, format!("{url} is {digest}"))
+fn artifact(app: &App, recipe: &Recipe, digest: Option<&str>, verdict: Option<Verdict>) -> Check {
+    let elsewhere = "in a registry that only the machine asks; it is looked at there, before the disk is written";
+    let (result, detail) = match (recipe.oci_url(), digest, verdict) {
+        (None, _, _) => (CheckResult::Pass, "the recipe needs none".to_owned()),
+        (Some(url), Some(digest), Some(Verdict::Installable)) => {
+            (CheckResult::Pass, format!("{url} is {digest}, which can be installed"))
         }
-        (Some(url), None) => check(
-            "artifact",
+        (Some(url), Some(digest), Some(Verdict::Refused(why))) => {
+            (CheckResult::Fail, format!("{url} is {digest}, which cannot be installed: {why}"))
+        }
+        (Some(url), Some(digest), Some(Verdict::Unknown(why))) => (
             CheckResult::Warn,
-            format!("{url} is in a registry that only the machine asks; it is not looked at here"),
+            format!("{url} is {digest}; whether it can be installed is not known: {why}"),
         ),
-    }
+        // Another target's.
+        (Some(url), Some(digest), None) if installable::is_ours(app, url) => {
+            (CheckResult::Pass, format!("{url} is {digest}"))
+        }
+        (Some(url), Some(digest), None) => {
+            (CheckResult::Warn, format!("{url} is {digest}, {elsewhere}"))
+        }
+        (Some(url), None, _) => (CheckResult::Warn, format!("{url} is {elsewhere}")),
+    };
+    check("artifact", result, detail)
+}
+
+/// Which sectors the disk has is seen on the machine, which refuses a layout before anything is written.
+fn esp(layout: &[Partition]) -> Option<Check> {
+    const LARGE_SECTOR_BYTES: u64 = 4096;
+    let esp = layout::esp(layout)?;
+    let Size::Bytes(bytes) = esp.size else { return None };
+    let bytes_min = layout::fat32_bytes_min(LARGE_SECTOR_BYTES);
+    (bytes < bytes_min).then(|| {
+        let detail = format!(
+            "the EFI system partition has {} MiB; on a disk with sectors of {LARGE_SECTOR_BYTES} bytes firmware needs \
+             {} MiB, and the machine refuses the layout there; write 512M",
+            bytes >> 20,
+            bytes_min >> 20
+        );
+        check("layout", CheckResult::Warn, detail)
+    })
 }
 
 /// What the machine will look at, and what it will write: nobody can look at its disk from here.

@@ -4,6 +4,7 @@
 use oci::Digest;
 use serde_json::{Value, json};
 
+use super::installable::archive;
 use super::{Controller, linux_recipe, temp_dir};
 
 const MANIFEST: &str = oci::media_type::MANIFEST;
@@ -67,7 +68,8 @@ async fn pulled(controller: &Controller) {
         request.send().await.unwrap().status().as_u16()
     };
     let admin = controller.admin_token();
-    let digest = push(controller, &admin, "os-images/debian:13", b"debian").await;
+    let debian = &archive("etc/os-release", "ID=debian\n");
+    let digest = push(controller, &admin, "os-images/debian:13", debian).await;
     push(controller, &admin, "os-images/debian:12", b"older").await;
     push(controller, &admin, "os-images/fedora:43", b"fedora").await;
     let server = json!({"bmc": {
@@ -98,7 +100,7 @@ async fn pulled(controller: &Controller) {
     for (path, expected) in [
         (format!("/v2/os-images/debian/manifests/{digest}"), 200),
         ("/v2/os-images/debian/manifests/13".into(), 200),
-        (blob("os-images/debian", b"debian"), 200),
+        (blob("os-images/debian", debian), 200),
         (blob("os-images/debian", b"{}"), 200),
         ("/v2/os-images/debian/manifests/12".into(), 403),
         (blob("os-images/debian", b"older"), 403),
@@ -172,7 +174,9 @@ fn make_former(dir: &std::path::Path, token: &str) {
     let index = rusqlite::Connection::open(dir.join("data/registry/registry.sqlite")).unwrap();
     index
         .execute_batch(
-            "CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL)
+            "DROP TABLE verdicts;
+             DROP TABLE judged_layers;
+             CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL)
                 STRICT, WITHOUT ROWID;
              PRAGMA user_version = 1;",
         )

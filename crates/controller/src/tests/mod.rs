@@ -13,6 +13,7 @@ mod early_refusals;
 mod firmware;
 mod fleet;
 mod identity;
+pub mod installable;
 mod invariants;
 mod jobs;
 mod listeners;

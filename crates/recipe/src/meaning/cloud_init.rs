@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What cloud-init would ignore without a word: it knows `user_data` by its first line only
-//! (cloud-init's documentation, "User-data formats"; `INCLUSION_TYPES_MAP` and `convert_string` of its source).
+//! (cloud-init's documentation, "User-data formats"; `INCLUSION_TYPES_MAP` and `convert_string` of its source), and
+//! YAML that does not parse is left out with a line in its log (`yaml`). A template is YAML only once it is filled in,
+//! and a MIME message has parts: neither is parsed here.
 
 use crate::validate::{Problem, problem};
+use crate::yaml::{self, Top};
 
 /// First lines that cloud-init knows, also with more behind them (`#include-once`). Older releases and other readers of
 /// such a drive take them in lower case and at the very beginning only.
@@ -21,10 +24,32 @@ const KNOWN: &str = "the first line must be #cloud-config, #cloud-config-archive
     #include-once, #cloud-boothook, #part-handler, ## template: jinja, or a header of a MIME message that has \
     MIME-Version";
 
+/// After what is wrong in a text.
+const UNREAD: &str = "cloud-init reads all of it or nothing";
+
+/// What the YAML of a text must be, where its first line says that it is YAML.
+fn yaml_of(text: &str) -> Option<Top> {
+    const ARCHIVE: &str = "#cloud-config-archive";
+    const PATCH: &str = "#cloud-config-jsonp";
+    const CONFIG: &str = "#cloud-config";
+    if text.starts_with(PATCH) {
+        return None;
+    }
+    match (text.starts_with(ARCHIVE), text.starts_with(CONFIG)) {
+        (true, _) => Some(Top::List),
+        (false, true) => Some(Top::Mapping),
+        (false, false) => None,
+    }
+}
+
 /// Tells what of `user_data` cloud-init would not read.
 pub fn check_user_data(text: &str, problems: &mut Vec<Problem>) {
     if let Some(why) = ignored(text) {
         problems.push(problem("/user_data", "user-data", why));
+    } else if let Some(top) = yaml_of(text)
+        && let Err(error) = yaml::check(text, top)
+    {
+        problems.push(problem("/user_data", "yaml", format!("{error}; {UNREAD}")));
     }
 }
 
@@ -32,6 +57,8 @@ pub fn check_user_data(text: &str, problems: &mut Vec<Problem>) {
 pub fn check_yaml(name: &str, text: &str, problems: &mut Vec<Problem>) {
     if let Some(why) = unreadable(text) {
         problems.push(problem(format!("/{name}"), "yaml", why));
+    } else if let Err(error) = yaml::check(text, Top::Mapping) {
+        problems.push(problem(format!("/{name}"), "yaml", format!("{error}; {UNREAD}")));
     }
 }
 
@@ -107,6 +134,48 @@ fn is_mime_header(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_is_what_its_first_line_says() {
+        let told = |text: &str| {
+            let mut problems = Vec::new();
+            check_user_data(text, &mut problems);
+            problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
+        };
+        for text in [
+            "#cloud-config\nhostname: a\n",
+            "#cloud-config-archive\n- content: a\n",
+            "#cloud-config-jsonp\n[{\"op\": \"add\", \"path\": \"/a\", \"value\": 1}]\n",
+            "## template: jinja\n#cloud-config\nhostname: {{ v1.instance_id }}\n{% if a %}\n  b: 1\n{% endif %}\n",
+            "#!/bin/sh\na: b: c\n",
+            "#cloud-boothook\n- a: b: c\n",
+            "MIME-Version: 1.0\nContent-Type: text/cloud-config\n\n#cloud-config\n- no: mapping: here\n",
+        ] {
+            assert_eq!(told(text), "", "{text:?}");
+        }
+        for (text, words) in [
+            ("#cloud-config\na: b: c\n", "user_data: line 2, column "),
+            ("#cloud-config\n- a\n", "user_data: line 2, column 1: this is no mapping"),
+            ("#cloud-config-archive\na: b\n", "user_data: line 2, column 1: this is no list"),
+        ] {
+            let told = told(text);
+            assert!(told.starts_with(words) && told.ends_with(UNREAD), "{text:?}: {told}");
+        }
+        for (text, words) in [
+            ("instance-id: a\n", ""),
+            ("{\"instance-id\": \"a\"}", ""),
+            ("version: 2\nethernets:\n  a: {dhcp4: true}\n", ""),
+            ("version: 2\n ethernets: {}\n", "network_config: line 2, column "),
+            ("- a\n", "network_config: line 1, column 1: this is no mapping"),
+            ("instance-id=a\n", "network_config: line 1, column 1: this is no mapping"),
+        ] {
+            let mut problems = Vec::new();
+            check_yaml("network_config", text, &mut problems);
+            let told = problems.first().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(told.is_empty(), words.is_empty(), "{text:?}: {told}");
+            assert!(told.starts_with(words), "{text:?}: {told}");
+        }
+    }
 
     #[test]
     fn user_data_begins_with_a_line_that_cloud_init_knows() {

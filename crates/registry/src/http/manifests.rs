@@ -114,6 +114,8 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     });
     let (digest, subject) = put.await??;
     call.registry.follow_tags();
+    // A manifest is taken in, whatever the verdict will be.
+    call.registry.judge_pushed(&repository, &digest);
     call.audit("push manifest", &repository, &format!("{reference} = {digest}"));
     let mut response = created(format!("/v2/{repository}/manifests/{reference}"), &digest);
     if let Some(subject) = subject

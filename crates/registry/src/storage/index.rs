@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::OpenError;
 
 /// Raised with every change of the schema; an older one is migrated, a newer one refused.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// As many as there may be readers at once without waiting.
 const READERS: usize = 4;
 /// A checkpoint by another connection is short.
@@ -50,13 +50,25 @@ const SCHEMA: &str = "
         PRIMARY KEY (repository, tag)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tags_by_digest ON tags (repository, digest);
-    PRAGMA user_version = 2;
+";
+
+/// What was found when content was judged (`judge`), by the rules of which number. Neither `refused` nor `unknown`: it
+/// can be installed.
+const VERDICTS: &str = "
+    CREATE TABLE verdicts (
+        digest TEXT PRIMARY KEY, rules INTEGER NOT NULL, refused TEXT, unknown TEXT
+    ) STRICT, WITHOUT ROWID;
+    -- A layer's bytes are judged by what its manifest calls them.
+    CREATE TABLE judged_layers (
+        digest TEXT NOT NULL, media_type TEXT NOT NULL, rules INTEGER NOT NULL, refused TEXT, unknown TEXT,
+        PRIMARY KEY (digest, media_type)
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 3;
 ";
 
 /// From format 1: publishers' tokens are the host's, which takes them from here (`former_tokens`).
 const FROM_1: &str = "
     ALTER TABLE tokens RENAME TO former_tokens;
-    PRAGMA user_version = 2;
 ";
 
 pub struct Index {
@@ -138,8 +150,15 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (found, tables) {
         (FORMAT, _) => {}
-        (1, _) => transaction.execute_batch(FROM_1)?,
-        (0, 0) => transaction.execute_batch(SCHEMA)?,
+        (2, _) => transaction.execute_batch(VERDICTS)?,
+        (1, _) => {
+            transaction.execute_batch(FROM_1)?;
+            transaction.execute_batch(VERDICTS)?;
+        }
+        (0, 0) => {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.execute_batch(VERDICTS)?;
+        }
         // Format 0 with tables was made before the first release.
         _ => return Err(OpenError::Format { found, known: FORMAT }),
     }

@@ -6,6 +6,7 @@
 //! - `negative`: what nobody should ask for;
 //! - `storage`: what is on the disk, before and after a restart;
 //! - `hostile`: documents that name each other too often;
+//! - `judged`: whether what was pushed can be installed;
 //! - `model`: random lives beside a simple model;
 //! - `upkeep`: collection, scrub, bundles;
 //! - `clients`: programs that others wrote.
@@ -15,6 +16,7 @@ mod clients;
 mod conformance;
 mod field;
 mod hostile;
+mod judged;
 mod model;
 mod negative;
 mod storage;

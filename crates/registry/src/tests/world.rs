@@ -22,6 +22,7 @@ pub struct World {
     pub client: Client,
     /// Bearer of every request; see [`access`].
     pub token: String,
+    pub registry: Arc<Registry>,
     server: Option<Runtime>,
 }
 
@@ -44,7 +45,7 @@ impl World {
         let registry = Arc::new(Registry::open_with(dir, policy).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = crate::router(registry).layer(from_fn(grant));
+        let router = crate::router(registry.clone()).layer(from_fn(grant));
         // On a runtime of its own, which ends with all its connections at once.
         let server = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -57,7 +58,7 @@ impl World {
             axum::serve(listener, router).await.unwrap();
         });
         let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        World { url, client, token: "admin".into(), server: Some(server) }
+        World { url, client, token: "admin".into(), registry, server: Some(server) }
     }
 
     /// Ends this registry and opens its directory again. Uploads under way are cut.

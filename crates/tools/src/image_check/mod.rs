@@ -6,24 +6,24 @@
 //! ```
 //!
 //! It has the network and no disk. The digest that it leaves is the one that `image_linux` writes: a tag
-//! that moves in between changes nothing. Whether the layers are whole is known only when all of their
-//! bytes came, so `image_linux` checks that.
+//! that moves in between changes nothing. Layers of the controller's registry were judged there, to their last byte;
+//! those of another one are read whole here (`whole`). `image_linux` checks them once more as they come.
 
-mod start;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use oci::{Descriptor, Digest, Manifest, annotation, media_type};
+use oci::{Descriptor, Digest, Manifest, annotation, installable, layer};
 use recipe::Partition;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::image_linux::{self, layers, platform, pull};
+use crate::image_linux::{self, pull};
 use crate::partition;
 
 /// How long a registry that is not the controller's may be away. Nothing was written yet, so a name that
@@ -31,19 +31,6 @@ use crate::partition;
 const FOREIGN_OUTAGE_MAX: Duration = Duration::from_secs(120);
 /// A room of whole sectors is the same for both sizes that disks have, but for a few KiB.
 const SECTOR_BYTES: u64 = 512;
-/// What registries and tools call an image of a root filesystem: ours, container images, and what
-/// `oras push` writes where nobody names a type.
-const ARTIFACT_TYPES: [&str; 5] = [
-    media_type::ROOTFS,
-    media_type::EMPTY,
-    "application/vnd.unknown.artifact.v1",
-    CONFIG,
-    DOCKER_CONFIG,
-];
-/// Configurations that name a platform (image-spec, config.md).
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-
 /// What was checked; `image_linux` writes this and nothing else.
 #[derive(Debug, Serialize, Deserialize)]
 struct Checked {
@@ -60,13 +47,16 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let repository = pull::open(&source, access.as_ref(), outage_max)?;
     reporter.say(&format!("check {}", source.reference));
     let (manifest, digest) = repository.manifest(&source)?;
-    check_artifact_type(&manifest)?;
-    layers::check_types(&manifest.layers)?;
+    installable::check_manifest(&manifest)?;
     check_platform(&repository, &manifest)?;
     check_room(&manifest.layers, &linux.layout, context.disk.size_bytes)?;
     for layer in &manifest.layers {
-        let bytes = repository.start(layer, start::BYTES)?;
-        start::check(&bytes, layer).with_context(|| format!("layer {}", layer.digest))?;
+        let bytes = repository.start(layer, layer::START_BYTES)?;
+        layer::check_start(&bytes, layer).with_context(|| format!("layer {}", layer.digest))?;
+    }
+    // The controller has judged every byte of its own before it grants a permit.
+    if !source.is_controllers {
+        whole::check(&repository, &manifest.layers, reporter)?;
     }
     let checked = Checked { oci_url: linux.oci_url.clone(), digest };
     keep(&places.checked_image, &checked)?;
@@ -99,27 +89,13 @@ fn keep(place: &Path, checked: &Checked) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", place.display()))
 }
 
-/// Refuses what says of itself that it is something else: a Windows image, an ISO, a chart, a signature.
-fn check_artifact_type(manifest: &Manifest) -> anyhow::Result<()> {
-    let Some(kind) = manifest.artifact_type() else { return Ok(()) };
-    ensure!(
-        ARTIFACT_TYPES.contains(&kind),
-        "the artifact is {kind:?}, and this target writes root filesystems; push it as {}",
-        media_type::ROOTFS
-    );
-    Ok(())
-}
-
 /// An image that names no platform, as `shoal artifact push` makes them, is taken as it is.
 fn check_platform(repository: &pull::Repository, manifest: &Manifest) -> anyhow::Result<()> {
-    match &manifest.config {
-        Some(config) if [CONFIG, DOCKER_CONFIG].contains(&config.media_type.as_str()) => {
-            let bytes = repository.config(config)?;
-            platform::check_config(&bytes)
-                .with_context(|| format!("the image's configuration {}", config.digest))
-        }
-        _ => Ok(()),
-    }
+    let Some(config) = installable::platform_config(manifest) else { return Ok(()) };
+    let bytes = repository.config(config)?;
+    pull::this_machine()
+        .check_config(&bytes)
+        .with_context(|| format!("the image's configuration {}", config.digest))
 }
 
 /// Refuses a layer that is larger than all of the target's filesystems. The largest one alone: a layer may

@@ -15,11 +15,16 @@ use recipe::run_dir::Identity;
 use recipe::{DiskFacts, Recipe};
 use serde_json::{Value, json};
 
-use super::{CONFIG, start};
-use crate::image_linux::tests::archive::{archive, file, gzip, noise, pax, zstd};
+use super::{pull, whole};
+use crate::agent::Reporter;
+use crate::image_linux::tests::archive::{
+    archive, directory, file, gzip, hardlink, noise, pax, zstd,
+};
 use crate::image_linux::tests::registry::{Registry, url};
 use crate::{Places, Step};
 
+/// A container image's configuration (image-spec, config.md).
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DISK_BYTES: u64 = 600 << 20;
 
 /// A machine before its permit: a run directory, an agent, access to a registry, and no disk.
@@ -155,6 +160,23 @@ fn an_image_that_can_be_written_passes_with_the_digest_that_is_written() {
         ("gzip", Box::new(pushed(media_type::LAYER_TAR_GZIP, gzip(&rootfs())))),
         ("an empty layer", Box::new(pushed(media_type::LAYER_TAR_GZIP, gzip(&[0; 1024])))),
         (
+            "kaniko's root",
+            Box::new(pushed(
+                media_type::LAYER_TAR,
+                archive(&[directory("/"), file("/etc/kaniko", "x"), hardlink("/a", "/etc/kaniko")]),
+            )),
+        ),
+        (
+            "an incremental archive",
+            Box::new(pushed(
+                media_type::LAYER_TAR_GZIP,
+                gzip(&archive(&[
+                    crate::image_linux::tests::archive::member("./", b'D', "", b"Yf\0\0"),
+                    file("./f", "hi\n"),
+                ])),
+            )),
+        ),
+        (
             "headers longer than what is read",
             Box::new(pushed(
                 media_type::LAYER_TAR,
@@ -213,7 +235,7 @@ fn an_image_that_can_be_written_passes_with_the_digest_that_is_written() {
         assert_eq!(source.unwrap().digest, Some(expected), "{name}");
         assert!(machine.failures().is_empty(), "{name}");
         let log = machine.registry.log.lock().unwrap();
-        let limit = format!("bytes=0-{}", start::BYTES - 1);
+        let limit = format!("bytes=0-{}", oci::layer::START_BYTES - 1);
         let is_small = |line: &String| !line.contains("/blobs/") || line.contains("bytes=0-");
         assert!(log.iter().all(is_small), "{name}: a range each, at most {limit}: {log:?}");
         assert!(log.len() <= 4, "{name}: {log:?}");
@@ -269,6 +291,8 @@ fn what_could_not_be_written_is_named_before_the_permit() {
             "it cannot be decompressed",
         ),
         ("gzip called zstd", layer(media_type::LAYER_TAR_ZSTD, gzip(&rootfs())), "promises Zstd"),
+        ("a name that goes up", layer(tar, archive(&[file("../out", "x")])), "goes up with .."),
+        ("a file as the root", layer(tar, archive(&[file("/", "x")])), "can only be a directory"),
         ("no layer", Box::new(|registry| registry.push(&[]).0), "has no layer"),
         ("a web page", layer("text/html", rootfs()), "is no root filesystem"),
         ("a Windows image", typed(media_type::WIM), "the artifact is \"application/vnd.shoal.wim"),
@@ -351,4 +375,48 @@ fn only_what_was_checked_is_written() {
     assert_eq!(source(&url(&digest)), Ok(Some(digest)));
     let other = source("controller/os/debian:13").unwrap_err();
     assert!(other.contains("but the recipe asks for controller/os/debian:13"), "{other}");
+}
+
+#[test]
+fn layers_of_another_registry_are_read_to_their_last_byte() {
+    let first = || crate::image_linux::tests::archive::member("first", b'0', "", &noise(3 << 20));
+    let far = |last: Vec<u8>| archive(&[first(), last]);
+    let gz = media_type::LAYER_TAR_GZIP;
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 5].to_vec();
+    for (name, kind, layer, expected) in [
+        ("good", media_type::LAYER_TAR, far(file("a", "x")), ""),
+        ("good and compressed", media_type::LAYER_TAR_ZSTD, zstd(&far(file("a", "x"))), ""),
+        ("a name that goes up", media_type::LAYER_TAR, far(file("../a", "x")), "goes up with .."),
+        ("an unknown type", gz, gzip(&far(vec![b'x'; 512])), "after the member \"first\""),
+        ("a cut gzip", gz, cut(gzip(&far(file("a", "x")))), "the archive cannot be read"),
+        (
+            "more behind it",
+            media_type::LAYER_TAR,
+            [far(file("a", "x")), vec![7]].concat(),
+            "more after",
+        ),
+    ] {
+        let mut registry = Registry::default();
+        let (digest, layers) = registry.push(&[(kind, layer)]);
+        let machine = Machine::new(&url(&digest), registry);
+        let told = read_whole(&machine, &digest, &layers);
+        assert_eq!(told.is_empty(), expected.is_empty(), "{name}: {told}");
+        assert!(told.contains(expected), "{name}: {told}");
+    }
+    let mut registry = Registry::default();
+    let (digest, layers) = registry.push(&[(media_type::LAYER_TAR, far(file("a", "good")))]);
+    registry.damage(&layers[0].digest, &far(file("a", "evil")));
+    let machine = Machine::new(&url(&digest), registry);
+    let told = read_whole(&machine, &digest, &layers);
+    assert!(told.contains("is damaged: expected sha256:"), "{told}");
+}
+
+fn read_whole(machine: &Machine, digest: &Digest, layers: &[Descriptor]) -> String {
+    let places = machine.places();
+    let access = crate::image_linux::read_access(&places).unwrap();
+    let source = pull::source(&url(digest), access.as_ref()).unwrap();
+    let repository = pull::open(&source, access.as_ref(), pull::OUTAGE_MAX).unwrap();
+    let reporter = Reporter::new(&places.agent_socket, Step::ImageCheck);
+    let outcome = whole::check(&repository, layers, &reporter);
+    outcome.err().map(|error| format!("{error:#}")).unwrap_or_default()
 }

@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Layers onto a filesystem, with everything that a tar archive can say of a file.
 //!
-//! Parents are resolved by the kernel below the root, and what has a member's name is removed before
-//! the member is made, so nothing is ever written through a link out of the root. Directories get
-//! their times and default ACLs at the very end: what is made in them would change or inherit these.
+//! Members lead below the root by `oci::layer::Entry`. A parent that is a symbolic link is resolved within the
+//! root, as the installed system would: the kernel opens each part without following a link (`Root::real_dir`).
+//! What has a member's name is removed before the member is made. So nothing is ever written out of the root.
+//! Directories get their times and default ACLs at the very end: what is made in them would change or inherit
+//! these. Paths that are remembered are free of links.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, bail, ensure};
+use oci::layer::{Action, Archive, Entry, Kind, MEMBERS_MAX, Member, TarError};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::acl::{self, Names};
-use super::tar::{Archive, Kind, Member, TarError};
 use crate::beneath::{self, Root};
 
 const ACL_ACCESS: &str = "system.posix_acl_access";
 const ACL_DEFAULT: &str = "system.posix_acl_default";
-/// OCI image-spec, layer.md, "Whiteouts".
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Far above every operating system; bounds the memory for directories.
-const MEMBERS_MAX: u64 = 20_000_000;
+/// As many symbolic links in one path as Linux follows (path_resolution(7)).
+const LINKS_MAX: usize = 40;
 /// passwd and group of an image that names people in its ACLs.
 const NAMES_BYTES_MAX: u64 = 16 << 20;
 
@@ -40,11 +39,20 @@ pub struct Tree<'a> {
     made: HashSet<PathBuf>,
     is_first: bool,
     members: u64,
-    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Of the last member, by the path that the archive has for it.
+    parent: Option<(PathBuf, Parent)>,
     directories: BTreeMap<PathBuf, Directory>,
     /// ACLs that name people: the names are looked up when the image is whole.
     named_acls: Vec<(PathBuf, &'static str, Vec<u8>)>,
     lost_xattrs: u64,
+}
+
+/// A directory that members are made in.
+#[derive(Clone)]
+struct Parent {
+    /// Its path without a link in it.
+    path: PathBuf,
+    fd: Rc<OwnedFd>,
 }
 
 /// What a directory gets at the end.
@@ -90,9 +98,17 @@ impl<'a> Tree<'a> {
         for (path, attribute, text) in &self.named_acls {
             let value = acl::parse(text, &names)
                 .with_context(|| format!("the access control list of {}", path.display()))?;
-            let parent = self.root.dir_strictly(path.parent().unwrap_or(Path::new("")))?;
-            set_xattr_by_name(parent.as_fd(), path, attribute.as_bytes(), &value)
-                .with_context(|| format!("set {attribute} of {}", path.display()))?;
+            let set = || -> io::Result<()> {
+                let parent = self.root.real_dir(directory_of(path))?;
+                Ok(set_xattr_by_name(parent.as_fd(), path, attribute.as_bytes(), &value)?)
+            };
+            match set() {
+                // A later layer removed it.
+                Err(error) if is_gone(&error) => {}
+                outcome => {
+                    outcome.with_context(|| format!("set {attribute} of {}", path.display()))?
+                }
+            }
         }
         for (path, directory) in self.directories.iter().rev() {
             let finish = || -> io::Result<()> {
@@ -121,45 +137,33 @@ impl<'a> Tree<'a> {
         member: &Member,
         tick: &dyn Fn(),
     ) -> anyhow::Result<()> {
-        let path = beneath::relative(&member.path)?;
+        let Entry { path, action } = Entry::of(member)?;
         let Some(name) = path.file_name() else {
-            ensure!(member.kind == Kind::Directory, "the root can only be a directory");
-            let fd = rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty())?;
-            return self.finish_directory(&fd, &path, member);
+            return match action {
+                Action::Directory => {
+                    let fd = rustix::fs::openat(self.root, ".", DIRECTORY, Mode::empty())?;
+                    self.finish_directory(&fd, &path, member)
+                }
+                Action::HideChildren => self.hide_children(&path),
+                Action::Make | Action::Link(_) | Action::Hide => {
+                    bail!("the root can only be a directory")
+                }
+            };
         };
-        let parent = self.parent(path.parent().unwrap_or(Path::new("")))?;
-        if name.as_bytes() == OPAQUE {
-            return self.hide_children(path.parent().unwrap_or(Path::new("")));
+        if action == Action::HideChildren {
+            let hidden = self.parent(&path)?;
+            return self.hide_children(&hidden.path);
         }
-        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
-            ensure!(!hidden.is_empty(), "a whiteout of nothing");
-            return self.hide(&path.with_file_name(OsStr::from_bytes(hidden)));
-        }
-        match member.kind {
-            Kind::File => {
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let mode = Mode::RUSR | Mode::WUSR;
-                let fd = self.make(&parent, name, || {
-                    rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW, mode)
-                })?;
-                let file = File::from(fd);
-                write_data(archive, &file, member, tick)?;
-                self.metadata(file.as_fd(), &path, member)?;
-            }
-            Kind::Directory => {
+        let Parent { path: directory, fd: parent } = self.parent(directory_of(&path))?;
+        let path = directory.join(name);
+        match action {
+            Action::Hide | Action::HideChildren => return self.hide(&path),
+            Action::Directory => {
                 let fd = self.directory(&parent, name)?;
                 self.finish_directory(&fd, &path, member)?;
             }
-            Kind::Hardlink => self.hardlink(&parent, name, member)?,
-            Kind::Symlink => {
-                let target = OsStr::from_bytes(&member.link);
-                ensure!(!target.is_empty(), "a symbolic link to nothing");
-                self.make(&parent, name, || rustix::fs::symlinkat(target, &parent, name))?;
-                self.metadata_by_name(parent.as_fd(), name, &path, member)?;
-            }
-            Kind::CharDevice => self.device(&parent, &path, FileType::CharacterDevice, member)?,
-            Kind::BlockDevice => self.device(&parent, &path, FileType::BlockDevice, member)?,
-            Kind::Fifo => self.device(&parent, &path, FileType::Fifo, member)?,
+            Action::Link(to) => self.hardlink(&parent, name, &to)?,
+            Action::Make => self.make_member(archive, member, &parent, &path, tick)?,
         }
         if !self.is_first {
             self.made.insert(path);
@@ -167,32 +171,88 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// The directory that a member is made in; those that the archive does not mention are made.
-    fn parent(&mut self, path: &Path) -> anyhow::Result<Rc<OwnedFd>> {
-        if let Some((known, fd)) = &self.parent
+    /// Everything but directories and hard links.
+    fn make_member<R: BufRead>(
+        &mut self,
+        archive: &mut Archive<R>,
+        member: &Member,
+        parent: &OwnedFd,
+        path: &Path,
+        tick: &dyn Fn(),
+    ) -> anyhow::Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        match member.kind {
+            Kind::File => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mode = Mode::RUSR | Mode::WUSR;
+                let fd = self.make(parent, name, || {
+                    rustix::fs::openat(parent, name, flags | OFlags::NOFOLLOW, mode)
+                })?;
+                let file = File::from(fd);
+                write_data(archive, &file, member, tick)?;
+                self.metadata(file.as_fd(), path, member)
+            }
+            Kind::Symlink => {
+                let target = OsStr::from_bytes(&member.link);
+                self.make(parent, name, || rustix::fs::symlinkat(target, parent, name))?;
+                self.metadata_by_name(parent.as_fd(), name, path, member)
+            }
+            Kind::CharDevice => self.device(parent, path, FileType::CharacterDevice, member),
+            Kind::BlockDevice => self.device(parent, path, FileType::BlockDevice, member),
+            Kind::Fifo => self.device(parent, path, FileType::Fifo, member),
+            Kind::Directory | Kind::Hardlink => bail!("a {:?} is not made so", member.kind),
+        }
+    }
+
+    /// The directory at a path of the archive, which may lead through symbolic links; what is missing is made.
+    fn parent(&mut self, path: &Path) -> anyhow::Result<Parent> {
+        if let Some((known, parent)) = &self.parent
             && known == path
         {
-            return Ok(fd.clone());
+            return Ok(parent.clone());
         }
-        let fd = match self.root.dir_strictly(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = self.parent(path.parent().unwrap_or(Path::new("")))?;
-                let name = path.file_name().unwrap_or_default();
-                rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
-                self.root.dir_strictly(path)
-            }
-            found => found,
+        let found = match self.root.real_dir(path) {
+            Ok(fd) => Ok((path.to_owned(), fd)),
+            Err(error) if is_missing_or_link(&error) => self.follow_and_make(path),
+            Err(error) => Err(error.into()),
         };
-        let fd = fd.map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::XDEV) => anyhow::anyhow!(
-                "refused: {} goes through a symbolic link that leaves the image",
-                path.display()
-            ),
-            _ => anyhow::Error::new(error).context(format!("open {}", path.display())),
-        })?;
-        let fd = Rc::new(fd);
-        self.parent = Some((path.to_owned(), fd.clone()));
-        Ok(fd)
+        let (real, fd) = found.with_context(|| format!("open {}", path.display()))?;
+        let parent = Parent { path: real, fd: Rc::new(fd) };
+        self.parent = Some((path.to_owned(), parent.clone()));
+        Ok(parent)
+    }
+
+    /// Walks to a directory part by part. A symbolic link means what it will mean on the installed system: `/` is
+    /// the root, and `..` does not leave it. Answers the path without links, and the directory.
+    fn follow_and_make(&self, path: &Path) -> anyhow::Result<(PathBuf, OwnedFd)> {
+        let mut rest: Vec<OsString> = parts(path);
+        let (mut real, mut links) = (PathBuf::new(), 0);
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                real.pop();
+                continue;
+            }
+            let above = self.root.real_dir(&real)?;
+            match rustix::fs::mkdirat(&above, &part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => real.push(part),
+                Err(Errno::EXIST) => match rustix::fs::readlinkat(&above, &part, Vec::new()) {
+                    Ok(to) => {
+                        links += 1;
+                        ensure!(links <= LINKS_MAX, "more than {LINKS_MAX} symbolic links");
+                        let to = Path::new(OsStr::from_bytes(to.as_bytes()));
+                        if to.is_absolute() {
+                            real = PathBuf::new();
+                        }
+                        rest.extend(parts(to));
+                    }
+                    Err(Errno::INVAL) => real.push(part),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let fd = self.root.real_dir(&real)?;
+        Ok((real, fd))
     }
 
     /// Makes something new; what had the name is removed.
@@ -232,10 +292,9 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn hardlink(&mut self, parent: &OwnedFd, name: &OsStr, member: &Member) -> anyhow::Result<()> {
-        let target = beneath::relative(&member.link)?;
+    fn hardlink(&mut self, parent: &OwnedFd, name: &OsStr, target: &Path) -> anyhow::Result<()> {
         let to = target.file_name().context("a hard link to the root")?;
-        let target_parent = self.parent(target.parent().unwrap_or(Path::new("")))?;
+        let target_parent = self.parent(directory_of(target))?.fd;
         let is_itself = (|| -> rustix::io::Result<bool> {
             let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let meant = rustix::fs::statat(&target_parent, to, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -245,7 +304,7 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         let link = || rustix::fs::linkat(&target_parent, to, parent, name, AtFlags::empty());
-        self.make(parent, name, link).with_context(|| format!("link to {:?}", shown(&member.link)))
+        self.make(parent, name, link).with_context(|| format!("link to {}", target.display()))
     }
 
     fn device(
@@ -368,9 +427,17 @@ impl<'a> Tree<'a> {
     fn hide(&mut self, path: &Path) -> anyhow::Result<()> {
         self.parent = None;
         if !self.made.contains(path) {
-            let parent = self.root.dir_strictly(path.parent().unwrap_or(Path::new("")))?;
+            let parent = self.root.real_dir(directory_of(path))?;
             let name = path.file_name().unwrap_or_default();
-            return beneath::remove(parent.as_fd(), name).context("remove what it hides");
+            return match beneath::remove(parent.as_fd(), name) {
+                // The layout's, not the image's: a filesystem that is mounted there stays, empty.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
+                    let mounted = rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty())?;
+                    beneath::empty(mounted.as_fd())
+                }
+                outcome => outcome,
+            }
+            .context("remove what it hides");
         }
         match self.root.real_dir(path) {
             Ok(_) => self.hide_children(path),
@@ -449,6 +516,25 @@ fn write_data<R: BufRead>(
 fn times((seconds, nanos): (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
     Timestamps { last_access: time, last_modification: time }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// The parts of a path, the first one last: names and `..`.
+fn parts(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    });
+    names.collect()
+}
+
+fn is_missing_or_link(error: &io::Error) -> bool {
+    let errors = [Errno::NOENT, Errno::LOOP];
+    Errno::from_io_error(error).is_some_and(|errno| errors.contains(&errno))
 }
 
 fn is_gone(error: &io::Error) -> bool {

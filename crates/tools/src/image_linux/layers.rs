@@ -5,57 +5,13 @@
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, bail};
-use oci::{Descriptor, media_type};
+use anyhow::Context;
+use oci::Descriptor;
+use oci::layer::{Compression, Decoder, TarError, detect};
 
 use super::extract::Tree;
 use super::pipe::{Gone, PipeReader, PipeWriter, pipe};
 use super::pull::Repository;
-use super::tar::TarError;
-
-/// `oras push` gives this type to every file, whatever is in it; so it only promises a tar archive.
-const ANY_TAR: &[&str] = &[media_type::LAYER_TAR, "application/x-tar"];
-const GZIP: &[&str] = &[
-    media_type::LAYER_TAR_GZIP,
-    "application/vnd.docker.image.rootfs.diff.tar.gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-    "application/gzip",
-];
-const ZSTD: &[&str] = &[
-    media_type::LAYER_TAR_ZSTD,
-    "application/vnd.docker.image.rootfs.diff.tar.zstd",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
-    "application/zstd",
-];
-/// RFC 1952, 2.3.1 and RFC 8878, 3.1.1.
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// What a layer's media type promises; checked for all layers before the first one is written.
-pub fn check_types(layers: &[Descriptor]) -> anyhow::Result<()> {
-    if layers.is_empty() {
-        bail!("the artifact has no layer: push a root filesystem as tar, tar+gzip or tar+zstd");
-    }
-    for layer in layers {
-        let known = [ANY_TAR, GZIP, ZSTD].concat();
-        if !known.contains(&layer.media_type.as_str()) {
-            bail!(
-                "layer {} is {:?}, which is no root filesystem; push it as {} (or +gzip, +zstd)",
-                layer.digest,
-                layer.media_type,
-                media_type::LAYER_TAR
-            );
-        }
-    }
-    Ok(())
-}
 
 /// Pulls a layer and puts it on top of the tree. `arrived` counts the bytes that came.
 pub fn put(
@@ -72,13 +28,12 @@ pub fn put(
                 arrived.fetch_add(bytes, Ordering::Relaxed);
             });
         });
-        let decoder: fn(PipeReader, PipeWriter) = match detect(blob.fill_buf()?, layer)? {
-            Compression::None => return extract(blob, tree, tick),
-            Compression::Gzip => gunzip,
-            Compression::Zstd => unzstd,
-        };
+        let compression = detect(blob.fill_buf()?, layer)?;
+        if compression == Compression::None {
+            return extract(blob, tree, tick);
+        }
         let (writer, plain) = pipe();
-        scope.spawn(move || decoder(blob, writer));
+        scope.spawn(move || decode(compression, blob, writer));
         extract(plain, tree, tick)
     })
     .with_context(|| format!("layer {}", layer.digest))
@@ -97,37 +52,11 @@ fn extract(mut plain: PipeReader, tree: &mut Tree, tick: &dyn Fn()) -> anyhow::R
     outcome
 }
 
-/// How a layer is compressed, by its first bytes; its media type must say the same.
-pub fn detect(start: &[u8], layer: &Descriptor) -> anyhow::Result<Compression> {
-    let found = if start.starts_with(GZIP_MAGIC) {
-        Compression::Gzip
-    } else if start.starts_with(ZSTD_MAGIC) {
-        Compression::Zstd
-    } else {
-        Compression::None
-    };
-    let promised = match layer.media_type.as_str() {
-        kind if GZIP.contains(&kind) => Compression::Gzip,
-        kind if ZSTD.contains(&kind) => Compression::Zstd,
-        _ => found,
-    };
-    if promised != found {
-        bail!("its type {} promises {promised:?}, but its data is {found:?}", layer.media_type);
-    }
-    Ok(found)
-}
-
-fn gunzip(blob: PipeReader, into: PipeWriter) {
-    let mut decoder = flate2::bufread::MultiGzDecoder::new(blob);
-    let outcome = copy(&mut decoder, &into);
-    end(outcome, decoder.into_inner(), into);
-}
-
-fn unzstd(blob: PipeReader, into: PipeWriter) {
-    match zstd::stream::read::Decoder::with_buffer(blob) {
+fn decode(compression: Compression, blob: PipeReader, into: PipeWriter) {
+    match Decoder::new(compression, blob) {
         Ok(mut decoder) => {
             let outcome = copy(&mut decoder, &into);
-            end(outcome, decoder.finish(), into);
+            end(outcome, decoder.into_inner(), into);
         }
         Err(error) => into.fail(error),
     }

@@ -12,13 +12,10 @@
 mod acl;
 mod anonymous;
 mod extract;
-pub(crate) mod layers;
+mod layers;
 mod outage;
-mod pax;
-mod pipe;
-pub(crate) mod platform;
+pub(crate) mod pipe;
 pub(crate) mod pull;
-pub(crate) mod tar;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -57,7 +54,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let repository = pull::open(&source, access.as_ref(), pull::OUTAGE_MAX)?;
     reporter.say(&format!("pull {}", source.reference));
     let (manifest, digest) = repository.manifest(&source)?;
-    layers::check_types(&manifest.layers)?;
+    oci::installable::check_manifest(&manifest)?;
     let disk = partition::open_prepared(context)?;
     let mounted = mounts::mount_all(&disk, &linux.layout, &places.target)?;
     {
@@ -129,7 +126,7 @@ pub fn unpack(oci_url: &str, access: &PullAccess, target: &Path) -> anyhow::Resu
     let source = pull::source(oci_url, Some(access))?;
     let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
     let (manifest, _) = repository.manifest(&source)?;
-    layers::check_types(&manifest.layers)?;
+    oci::installable::check_manifest(&manifest)?;
     write(&repository, &manifest.layers, &Root::open(target)?, &|_, _| {})
 }
 

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use oci::{Descriptor, Digest, Manifest, Reference, Verifier, media_type};
+use oci::{Descriptor, Digest, Manifest, ManifestKind, Platform, Reference, Verifier, media_type};
 use recipe::run_dir::PullAccess;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::anonymous;
 use super::outage::{Failure, Outage, Response, checked};
 use super::pipe::PipeWriter;
-use super::{anonymous, platform};
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A connection on which nothing arrives for so long is lost.
@@ -45,6 +45,16 @@ pub struct Source {
     /// What the manifest must be.
     pub digest: Option<Digest>,
     pub is_controllers: bool,
+}
+
+/// What this machine is, by the names that images have for it.
+pub fn this_machine() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Platform { os: "linux", architecture }
 }
 
 /// What the recipe's reference means on this machine.
@@ -129,12 +139,12 @@ impl Repository {
             None => source.reference.tag_or_digest(),
         };
         let (bytes, manifest, digest) = self.document(&name, source.digest.as_ref())?;
-        if manifest.manifests.is_empty() {
+        if manifest.kind() == ManifestKind::Image {
             return Ok((manifest, digest));
         }
-        let chosen = platform::for_this_machine(&bytes, &manifest)?;
+        let chosen = this_machine().choose(&bytes, &manifest)?;
         let (_, manifest, digest) = self.document(chosen.digest.as_str(), Some(&chosen.digest))?;
-        ensure!(manifest.manifests.is_empty(), "{digest} is an index inside an index");
+        ensure!(manifest.kind() == ManifestKind::Image, "{digest} is an index inside an index");
         Ok((manifest, digest))
     }
 

@@ -7,6 +7,7 @@
 //!
 //! - `found`: what is on the disk, as facts; `reader`: reads that tell errors; `probe`, `wipefs`: signatures in a range;
 //!   `tables`: what either end says; `fill`: bytes that nothing explains; `btrfs`: is it on this disk alone;
+//! - `fat`: whether firmware takes a filesystem for what it was made as;
 //! - `kinds`: what each word means for consent; `decide`: the rules; `plan`: what is written; `write`: writes it.
 //!
 //! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of
@@ -14,6 +15,7 @@
 
 mod btrfs;
 mod decide;
+mod fat;
 mod fill;
 mod found;
 mod kinds;
@@ -24,8 +26,9 @@ mod tables;
 mod wipefs;
 mod write;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use api::node::DiskIdentity;
+use recipe::Format;
 
 pub use decide::{Decision, decide};
 pub use found::Found;
@@ -63,6 +66,10 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         "{} is not as the layout asks although every command succeeded: {written:?}",
         disk.name
     );
+    for placed in placed.iter().filter(|placed| placed.partition.format == Format::Vfat) {
+        let node = disk.partition_node(placed.partition.number)?;
+        fat::check(&node).with_context(|| format!("partition {}", placed.partition.number))?;
+    }
     Ok(())
 }
 

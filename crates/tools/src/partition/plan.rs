@@ -17,8 +17,6 @@ use crate::gpt::Entry;
 const ALIGN_BYTES: u64 = 1 << 20;
 /// 128 entries of 128 bytes (UEFI 2.10, 5.3.1), at both ends of the disk.
 const TABLE_BYTES: u64 = 128 * 128;
-/// FAT32 must have 65525 clusters (Microsoft's specification); smaller ones are left to mkfs.
-const FAT32_BYTES_MIN: u64 = 64 << 20;
 
 /// XFS that Linux 4.18 mounts (EL 8; Ubuntu 20.04 has 5.4): the image is not known yet, and its kernel
 /// refuses a feature that it does not know. Off are timestamps after 2038 and counters of inode trees
@@ -140,6 +138,15 @@ pub fn place(
             partition.number,
             partition.format.name()
         );
+        let fat32_bytes_min = recipe::layout::fat32_bytes_min(sector_bytes);
+        ensure!(
+            !partition.is_esp() || size_bytes >= fat32_bytes_min,
+            "partition {} would have {} MiB, too few for an EFI system partition: firmware looks for FAT32 there, \
+             which needs {} MiB on this disk with sectors of {sector_bytes} bytes; write 512M",
+            partition.number,
+            size_bytes >> 20,
+            fat32_bytes_min >> 20
+        );
         let first_sector = begin / sector_bytes;
         begin += size_bytes;
         let last_sector = begin / sector_bytes - 1;
@@ -196,7 +203,8 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[
 
 fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     let (words, label_option): (&[&str], &str) = match placed.partition.format {
-        Format::Vfat if placed.size_bytes >= FAT32_BYTES_MIN => (&["mkfs.vfat", "-F", "32"], "-n"),
+        Format::Vfat if is_fat32(placed) => (&["mkfs.vfat", "-F", "32"], "-n"),
+        // FAT12 or FAT16, by its number of clusters.
         Format::Vfat => (&["mkfs.vfat"], "-n"),
         // No discard of the whole device, which takes minutes on thin or slow LUNs, longer than some
         // controllers wait: a filesystem discards what it frees. The others' mkfs discard nothing.
@@ -218,6 +226,11 @@ fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     }
     words.push(node.to_owned());
     Some(Argv(words))
+}
+
+/// Whether it is large enough for FAT32. mkfs.fat takes more sectors for a cluster only where enough clusters are left.
+fn is_fat32(placed: &Placed) -> bool {
+    placed.size_bytes >= recipe::layout::fat32_bytes_min(placed.size_bytes / placed.sectors())
 }
 
 #[cfg(test)]

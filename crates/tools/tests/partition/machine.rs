@@ -29,19 +29,29 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(answer: AgentReply) -> Machine {
-        Machine::with(answer, |_| {}, None)
+        Machine::with(answer, |_| {}, None, 512)
     }
 
     /// What is on the disk was put there by `prepare`, and this byte cannot be read.
     pub fn failing(prepare: impl FnOnce(&Path), bad_byte: u64) -> Machine {
-        Machine::with(AgentReply::Granted, prepare, Some(bad_byte))
+        Machine::with(AgentReply::Granted, prepare, Some(bad_byte), 512)
     }
 
     pub fn prepared(prepare: impl FnOnce(&Path)) -> Machine {
-        Machine::with(AgentReply::Granted, prepare, None)
+        Machine::with(AgentReply::Granted, prepare, None, 512)
     }
 
-    fn with(answer: AgentReply, prepare: impl FnOnce(&Path), bad_byte: Option<u64>) -> Machine {
+    /// A blank disk with sectors of this size.
+    pub fn in_sectors(sector_bytes: u32) -> Machine {
+        Machine::with(AgentReply::Granted, |_| {}, None, sector_bytes)
+    }
+
+    fn with(
+        answer: AgentReply,
+        prepare: impl FnOnce(&Path),
+        bad_byte: Option<u64>,
+        sector_bytes: u32,
+    ) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("disk");
         File::create(&file).unwrap().set_len(DISK_BYTES).unwrap();
@@ -49,7 +59,10 @@ impl Machine {
         assert_eq!(fs::metadata(&file).unwrap().len(), DISK_BYTES);
         let daemon = bad_byte.map(|bad_byte| Daemon::start(dir.path(), bad_byte));
         let shown = if daemon.is_some() { dir.path().join("export") } else { file };
-        let node = run("losetup", &["--find", "--show", "--partscan", text(&shown)]);
+        let sector_bytes = sector_bytes.to_string();
+        let words =
+            ["--find", "--show", "--partscan", "--sector-size", &sector_bytes, text(&shown)];
+        let node = run("losetup", &words);
         let listener = UnixListener::bind(dir.path().join("agent.sock")).unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = heard.clone();

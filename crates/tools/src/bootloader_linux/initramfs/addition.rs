@@ -113,7 +113,7 @@ fn dependencies(modules: &Modules, inside: &BTreeMap<String, String>) -> BTreeMa
 }
 
 fn is_below(path: &str) -> bool {
-    crate::beneath::relative(path.as_bytes()).is_ok_and(|found| found == Path::new(path))
+    oci::layer::relative(path.as_bytes()).is_ok_and(|found| found == Path::new(path))
 }
 
 fn module(root: &Root, version: &str, path: &str, packing: &str) -> anyhow::Result<Vec<u8>> {

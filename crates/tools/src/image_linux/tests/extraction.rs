@@ -211,54 +211,42 @@ fn nothing_leaves_the_root() {
         ("up", vec![file("../out", "x")], "goes up"),
         ("up inside", vec![file("a/../../out", "x")], "goes up"),
         ("up at the end", vec![directory("a/..")], "goes up"),
-        ("absolute", vec![file("/out", "x")], "absolute"),
-        ("absolute by pax", vec![pax(&[("path", "/out")]), file("a", "x")], "absolute"),
+        ("absolute", vec![file("/out", "x")], ""),
+        ("absolute by pax", vec![pax(&[("path", "/out")]), file("a", "x")], ""),
+        ("absolute and up", vec![file("/../outside/secret", "x")], "goes up"),
         ("up by pax", vec![pax(&[("path", "../out")]), file("a", "x")], "goes up"),
-        (
-            "through an absolute link",
-            vec![symlink("l", "OUTSIDE"), file("l/out", "x")],
-            "leaves the image",
-        ),
-        (
-            "through a link up",
-            vec![symlink("l", "../outside"), file("l/out", "x")],
-            "leaves the image",
-        ),
+        ("through an absolute link", vec![symlink("l", "OUTSIDE"), file("l/out", "x")], ""),
+        ("through a link up", vec![symlink("l", "../outside"), file("l/out", "x")], ""),
         (
             "through two links",
             vec![symlink("m", ".."), symlink("l", "m/outside"), file("l/out", "x")],
-            "leaves the image",
+            "",
         ),
-        (
-            "a directory through a link",
-            vec![symlink("l", "OUTSIDE"), directory("l/out")],
-            "leaves the image",
-        ),
+        ("a directory through a link", vec![symlink("l", "OUTSIDE"), directory("l/out")], ""),
         (
             "a device through a link",
             vec![symlink("l", "OUTSIDE"), member("l/out", b'3', "", b"")],
-            "leaves the image",
+            "",
         ),
-        (
-            "a link through a link",
-            vec![symlink("l", "OUTSIDE"), symlink("l/out", "x")],
-            "leaves the image",
-        ),
+        ("a link through a link", vec![symlink("l", "OUTSIDE"), symlink("l/out", "x")], ""),
         ("a hard link up", vec![hardlink("a", "../outside/secret")], "goes up"),
-        ("a hard link to an absolute path", vec![hardlink("a", "/etc/passwd")], "absolute"),
+        ("a hard link to an absolute path", vec![hardlink("a", "/etc/passwd")], "link to"),
+        ("a hard link to a file outside", vec![hardlink("a", "OUTSIDE")], "link to"),
         (
             "a hard link through a link",
             vec![symlink("l", "OUTSIDE"), hardlink("a", "l/secret")],
-            "leaves the image",
+            "link to",
         ),
+        ("a whiteout through a link", vec![symlink("l", "OUTSIDE"), file("l/.wh.secret", "")], ""),
+        ("a whiteout of ..", vec![file("a/.wh...", "")], "whiteout of nothing"),
         (
-            "a whiteout through a link",
-            vec![symlink("l", "OUTSIDE"), file("l/.wh.secret", "")],
-            "leaves",
+            "links in a ring",
+            vec![symlink("l", "m"), symlink("m", "l"), file("l/out", "x")],
+            "symbolic links",
         ),
-        ("a whiteout of ..", vec![file("a/.wh...", "")], ""),
+        ("a link up to nothing", vec![symlink("l", "a/../../outside"), file("l/secret", "x")], ""),
         ("a whiteout of nothing", vec![file(".wh.", "")], "whiteout of nothing"),
-        ("an opaque link", vec![symlink("l", "OUTSIDE"), file("l/.wh..wh..opq", "")], "leaves"),
+        ("an opaque link", vec![symlink("l", "OUTSIDE"), file("l/.wh..wh..opq", "")], ""),
         ("a file over the root", vec![file("./", "x")], "can only be a directory"),
         ("a link with data", vec![member("a", b'2', "b", b"data")], "with data"),
         ("a directory with data", vec![member("a", b'5', "", b"data")], "with data"),
@@ -425,5 +413,114 @@ fn a_layer_hides_what_is_below_it_and_nothing_of_its_own() {
     assert_eq!(got, expected);
     for path in ["opaque/mixed", "replaced", "becomes-file", "opaque/late"] {
         assert_eq!(fs::read_to_string(into.path().join(path)).unwrap(), "2", "{path}");
+    }
+}
+
+/// What builders in the field write: each names the same places as an archive with relative names.
+#[test]
+fn absolute_names_are_below_the_root() {
+    let expected = |root: &Path| {
+        assert_eq!(fs::read_to_string(root.join("usr/bin/perl5.36")).unwrap(), "perl");
+        assert_eq!(fs::read_to_string(root.join("usr/bin/perl")).unwrap(), "perl");
+        assert_eq!(fs::read_link(root.join("bin")).unwrap(), Path::new("/usr/bin"));
+        assert_eq!(fs::read_to_string(root.join("run/lock/a")).unwrap(), "through a link");
+        assert!(!root.join("usr/old").exists());
+        assert_eq!(fs::symlink_metadata(root).unwrap().permissions().mode() & 0o7777, 0o755);
+    };
+    for prefix in ["", "./", "/", "//"] {
+        let name = |path: &str| format!("{prefix}{path}");
+        let root = if prefix.is_empty() { "." } else { prefix };
+        let first = archive(&[
+            directory(root),
+            directory(&name("usr/bin")),
+            file(&name("usr/bin/perl5.36"), "perl"),
+            file(&name("usr/old"), "old"),
+            hardlink(&name("usr/bin/perl"), &name("usr/bin/perl5.36")),
+            symlink(&name("bin"), "/usr/bin"),
+            directory(&name("var")),
+            // To a directory that a later member makes, or none.
+            symlink(&name("var/run"), "/run"),
+        ]);
+        let second = archive(&[
+            directory(root),
+            directory(&name("var/run/lock")),
+            file(&name("var/run/lock/a"), "through a link"),
+            file(&name("usr/.wh.old"), ""),
+        ]);
+        let into = tempfile::tempdir().unwrap();
+        fs::set_permissions(into.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        extract(&[&first, &second], into.path()).unwrap_or_else(|error| {
+            panic!("{prefix:?}: {error:#}");
+        });
+        expected(into.path());
+        let time = fs::metadata(into.path().join("run/lock")).unwrap().modified().unwrap();
+        let told = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(told, 0o14_400_000_000, "a directory below a link has its own time");
+    }
+}
+
+#[test]
+fn a_link_is_followed_within_the_root_whether_its_target_is_there_or_not() {
+    for (to, place) in [
+        ("/srv/data", "srv/data/x"),
+        ("srv/data", "a/srv/data/x"),
+        ("../srv", "srv/x"),
+        ("../../../srv", "srv/x"),
+        ("./b/../c", "a/c/x"),
+        ("/a/second", "third/x"),
+        ("/", "x"),
+        ("..", "x"),
+    ] {
+        let members = [
+            directory("a"),
+            symlink("a/second", "../third"),
+            symlink("a/l", to),
+            file("a/l/x", "x"),
+        ];
+        let into = tempfile::tempdir().unwrap();
+        extract(&[&archive(&members)], into.path()).unwrap();
+        assert_eq!(fs::read_to_string(into.path().join(place)).unwrap(), "x", "{to}");
+        // A whiteout by either name means the same file.
+        for hidden in ["a/l/.wh.x".to_owned(), place.replace("/x", "/.wh.x").replace("x", "x")] {
+            let hidden = if hidden == "x" { ".wh.x".to_owned() } else { hidden };
+            let again = tempfile::tempdir().unwrap();
+            extract(&[&archive(&members), &archive(&[file(&hidden, "")])], again.path()).unwrap();
+            assert!(!again.path().join(place).exists(), "{to}: {hidden}");
+            let both = archive(&[file("a/l/x", "2"), file(&hidden, "")]);
+            extract(&[&archive(&members), &both], again.path()).unwrap();
+            let told = fs::read_to_string(again.path().join(place)).unwrap();
+            assert_eq!(told, "2", "{to}: {hidden} of its own layer");
+        }
+    }
+}
+
+#[test]
+fn an_incremental_archive_of_gnu_tar_comes_out_as_it_went_in() {
+    let source = tempfile::tempdir().unwrap();
+    make_tree(source.path());
+    let from = source.path().to_str().unwrap();
+    let list = tempfile::tempdir().unwrap();
+    let whole = describe(source.path());
+    for (number, words) in [
+        vec!["--format=gnu", "-V", "a label"],
+        vec!["--format=posix", "--xattrs", "--xattrs-include=*"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let list = format!("--listed-incremental={}/{number}", list.path().display());
+        let words = [&["-c", &list, "--sparse", "-C", from], &words[..], &["."]].concat();
+        let bytes = run("tar", &words);
+        let into = tempfile::tempdir().unwrap();
+        extract(&[&bytes], into.path()).unwrap();
+        if number == 1 {
+            assert_eq!(describe(into.path()), whole);
+        }
+        let names = |text: &str| -> Vec<String> {
+            text.lines()
+                .map(|line| line.split(", ").next().unwrap_or_default().to_owned())
+                .collect()
+        };
+        assert_eq!(names(&describe(into.path())), names(&whole));
     }
 }

@@ -27,7 +27,7 @@ fn pull_into(access: &PullAccess, oci_url: &str, into: &Path) -> anyhow::Result<
     let source = pull::source(oci_url, Some(access))?;
     let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
     let (manifest, _) = repository.manifest(&source)?;
-    layers::check_types(&manifest.layers)?;
+    oci::installable::check_manifest(&manifest)?;
     let root = Root::open(into)?;
     let mut tree = Tree::new(&root);
     let arrived = AtomicU64::new(0);

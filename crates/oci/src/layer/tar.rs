@@ -3,7 +3,9 @@
 //!
 //! Ours because two parsers that disagree are an attack (RUSTSEC-2025-0110 and its kin) and because
 //! extended headers carry binary values (`security.capability`), which the `tar` crate splits at line
-//! breaks. What is ambiguous is refused: a member has one size, links and directories have none.
+//! breaks. What is ambiguous is refused: a member has one size, links and directories have none. The two
+//! exceptions of GNU tar are read as GNU tar reads them: a directory of an incremental archive (`D`) has a
+//! list of names as its data, which is skipped, and a volume label (`V`) is no file.
 
 use std::io::{self, BufRead};
 
@@ -15,6 +17,10 @@ const EXTENDED_BYTES_MAX: u64 = 4 << 20;
 /// Above this a header's octal size field cannot be right, so only the extended one counts.
 const OCTAL_SIZE_MAX: u64 = 0o77_777_777_777;
 const SPARSE_REGIONS_MAX: usize = 1 << 20;
+/// `off_t`: no file is larger, and sums of two such numbers do not overflow.
+const SIZE_MAX: u64 = i64::MAX as u64;
+/// A directory of `tar --listed-incremental` (GNU tar manual, appendix D.5, "Dumpdir").
+const DUMP_DIRECTORY: u8 = b'D';
 
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
@@ -96,6 +102,11 @@ impl<R: BufRead> Archive<R> {
                 b'g' => self.global = Pax::parse(&self.text(&header)?)?,
                 b'L' => extended.long_path = Some(until_zero(&self.text(&header)?).to_vec()),
                 b'K' => extended.long_link = Some(until_zero(&self.text(&header)?).to_vec()),
+                b'V' => {
+                    let size = header.number(124..136)?;
+                    self.skip(size)?;
+                    self.skip(padding(size))?;
+                }
                 _ => return self.member(&header, extended).map(Some),
             }
         }
@@ -125,10 +136,14 @@ impl<R: BufRead> Archive<R> {
         let pax = pax.unwrap_or_default();
         let kind = header.kind()?;
         let stored = self.stored_size(header, &pax)?;
-        if kind != Kind::File && stored != 0 {
+        let is_dump = header.type_flag() == DUMP_DIRECTORY;
+        if kind != Kind::File && stored != 0 && !is_dump {
             return Err(TarError::Refused(format!("a {kind:?} with data")));
         }
-        (self.data_left, self.padding) = (stored, padding(stored));
+        (self.data_left, self.padding) = match is_dump {
+            true => (0, stored.next_multiple_of(BLOCK as u64)),
+            false => (stored, padding(stored)),
+        };
         let (mut size, mut sparse) = (stored, None);
         if header.type_flag() == b'S' {
             (size, sparse) = self.gnu_sparse(header)?;
@@ -190,6 +205,7 @@ impl<R: BufRead> Archive<R> {
         let plain = header.number(124..136)?;
         match pax.number("size")? {
             None => Ok(plain),
+            Some(size) if size > SIZE_MAX => Err(TarError::Malformed("a size")),
             Some(size) if size == plain || plain == 0 || size > OCTAL_SIZE_MAX => Ok(size),
             Some(size) => {
                 Err(TarError::Refused(format!("a member with two sizes, {plain} and {size}")))
@@ -389,7 +405,7 @@ impl Header {
             b'2' => Kind::Symlink,
             b'3' => Kind::CharDevice,
             b'4' => Kind::BlockDevice,
-            b'5' => Kind::Directory,
+            b'5' | DUMP_DIRECTORY => Kind::Directory,
             b'6' => Kind::Fifo,
             other => {
                 return Err(TarError::Refused(format!(

@@ -4,95 +4,98 @@
 
 use std::io::{self, BufReader, Read};
 
-use anyhow::bail;
-use oci::{Descriptor, Verifier};
-
-use crate::image_linux::layers::{self, Compression};
-use crate::image_linux::tar::{Archive, TarError};
+use super::compression::{Decoder, detect};
+use super::entry::Entry;
+use super::tar::{Archive, TarError};
+use crate::installable::NotInstallable;
+use crate::{Descriptor, Verifier};
 
 /// How much of a layer is read: a compressed block of zstd, the longest thing that must be whole before
 /// anything comes out of it, has up to 128 KiB (RFC 8878, 3.1.1.2.4); and it is past the places where disk
 /// images and ISOs say what they are.
-pub const BYTES: u64 = 256 << 10;
+pub const START_BYTES: u64 = 256 << 10;
 /// How much of what comes out is looked at: an archive's first member with its extended headers.
-const PLAIN_BYTES: u64 = 1 << 20;
+pub const HEAD_BYTES: u64 = 1 << 20;
 
 /// A tar archive's header.
 const BLOCK: usize = 512;
 /// By which bytes, at which place, the formats are known that are pushed by mistake.
-const OTHERS: [(usize, &[u8], &str); 12] = [
+const OTHERS: [(usize, &[u8], &str); 22] = [
     (32_769, b"CD001", "an ISO image"),
+    (32_769, b"BEA01", "a UDF image"),
     (512, b"EFI PART", "a disk image"),
     (4096, b"EFI PART", "a disk image"),
     (1080, &[0x53, 0xef], "an ext4 filesystem"),
+    (65_600, b"_BHRfS_M", "a btrfs filesystem"),
+    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "an EROFS filesystem"),
     (0, b"QFI\xfb", "a qcow2 disk image"),
     (0, b"KDMV", "a VMDK disk image"),
+    (0, b"vhdxfile", "a VHDX disk image"),
+    (0, b"conectix", "a VHD disk image"),
     (0, b"MSWIM\0\0\0", "a Windows image"),
     (0, b"hsqs", "a squashfs filesystem"),
     (0, b"XFSB", "an XFS filesystem"),
+    (0, b"LUKS\xba\xbe", "an encrypted disk"),
+    (0, b"07070", "a cpio archive"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"\x04\x22\x4d\x18", "an lz4 file; compress it with zstd or gzip"),
     (0, b"\xfd7zXZ\0", "an xz file; compress it with zstd or gzip"),
     (0, b"BZh", "a bzip2 file; compress it with zstd or gzip"),
+    (0, b"7z\xbc\xaf", "a 7z file"),
     (0, b"PK\x03\x04", "a zip file"),
 ];
 
-/// What came out of the bytes that were read.
-struct Plain {
-    bytes: Vec<u8>,
-    is_whole: bool,
-}
-
 /// Fails unless `bytes`, the start of a layer, is the start of an archive that can be extracted.
-pub fn check(bytes: &[u8], layer: &Descriptor) -> anyhow::Result<()> {
+pub fn check_start(bytes: &[u8], layer: &Descriptor) -> Result<(), NotInstallable> {
     let is_whole = bytes.len() as u64 == layer.size;
     if is_whole {
         let mut verifier = Verifier::new(layer.digest.clone());
         verifier.update(bytes);
         if let Err(found) = verifier.verify() {
-            bail!("it is damaged: expected {}, but what came is {found}", layer.digest);
+            let why = format!("it is damaged: expected {}, but what came is {found}", layer.digest);
+            return Err(NotInstallable(why));
         }
     }
-    let plain = match layers::detect(bytes, layer)? {
-        Compression::None => Plain { bytes: bytes.to_vec(), is_whole },
-        Compression::Gzip => plain(flate2::bufread::MultiGzDecoder::new(bytes), is_whole)?,
-        Compression::Zstd => plain(zstd::stream::read::Decoder::with_buffer(bytes)?, is_whole)?,
-    };
-    check_archive(&plain)
-}
-
-fn plain(decoder: impl Read, input_is_whole: bool) -> anyhow::Result<Plain> {
-    let mut bytes = Vec::new();
-    let ended = decoder.take(PLAIN_BYTES).read_to_end(&mut bytes);
-    match ended {
-        Ok(length) => {
-            Ok(Plain { is_whole: input_is_whole && (length as u64) < PLAIN_BYTES, bytes })
-        }
+    let compression = detect(bytes, layer)?;
+    let mut head = Vec::new();
+    let ended = Decoder::new(compression, bytes)
+        .and_then(|decoder| decoder.take(HEAD_BYTES).read_to_end(&mut head));
+    let is_whole = match ended {
+        Ok(length) => is_whole && (length as u64) < HEAD_BYTES,
         // The rest of it was not read.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !input_is_whole => {
-            Ok(Plain { bytes, is_whole: false })
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_whole => false,
+        Err(error) => {
+            return Err(NotInstallable(format!("it cannot be decompressed: {error}")));
         }
-        Err(error) => Err(anyhow::Error::new(error).context("it cannot be decompressed")),
-    }
+    };
+    check_head(&head, is_whole)
 }
 
-fn check_archive(plain: &Plain) -> anyhow::Result<()> {
-    let Plain { bytes, is_whole } = plain;
-    if let Some(other) = other_format(bytes) {
-        bail!("it is {other}, not a tar archive of a root filesystem");
+/// The same for the start of what comes out of a layer's decompression.
+pub fn check_head(head: &[u8], is_whole: bool) -> Result<(), NotInstallable> {
+    if let Some(other) = other_format(head) {
+        let why = format!("it is {other}, not a tar archive of a root filesystem");
+        return Err(NotInstallable(why));
     }
-    if bytes.iter().take(BLOCK).all(|byte| *byte == 0) {
+    if head.iter().take(BLOCK).all(|byte| *byte == 0) {
         // A layer that changes nothing is an archive of zeros; the image of a disk begins with as many.
-        if *is_whole && bytes.iter().all(|byte| *byte == 0) {
+        if is_whole && head.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        bail!("it begins with zeros, so it is no tar archive of a root filesystem");
+        let why = "it begins with zeros, so it is no tar archive of a root filesystem";
+        return Err(NotInstallable(why.into()));
     }
-    match Archive::new(BufReader::new(bytes.as_slice())).next() {
+    let first = Archive::new(BufReader::new(head)).next();
+    match first.and_then(|member| member.as_ref().map(Entry::of).transpose()) {
         Ok(_) => Ok(()),
         // The first member's headers go on behind what was read.
         Err(TarError::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof && !is_whole => {
             Ok(())
         }
-        Err(error) => Err(error.into()),
+        Err(TarError::Read(error)) => {
+            Err(NotInstallable(format!("the archive cannot be read: {error}")))
+        }
+        Err(error) => Err(NotInstallable(error.to_string())),
     }
 }
 

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Whether an artifact of our own registry can be installed, for those who are about to install it: a plan tells it, a
+//! job is refused, a machine gets no permit. The registry judges (`registry::Verdict`); what another registry has, the
+//! machine looks at before it asks for its permit.
+
+use std::time::Duration;
+
+use api::artifacts::Verdict as Shown;
+use api::problem::FieldProblem;
+use axum::http::StatusCode;
+use oci::{Digest, Reference};
+use recipe::{Recipe, Workflow};
+use registry::Verdict;
+
+use super::problem::{Answer, Refusal, refuse};
+use crate::App;
+use crate::store::JobRow;
+
+/// How long a plan or a new job waits for a verdict: 20 s are enough for several GB. What takes longer is asked for
+/// again when the machine wants its permit.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The verdict on a recipe's artifact; `None` where there is none to give.
+pub async fn judge(app: &App, recipe: &Recipe, digest: Option<&str>) -> Answer<Option<Verdict>> {
+    let Some((repository, digest)) = own_artifact(app, recipe, digest) else { return Ok(None) };
+    match tokio::time::timeout(WAIT_MAX, app.registry.judge(&repository, &digest)).await {
+        Ok(verdict) => Ok(Some(verdict?)),
+        Err(_) => {
+            let why = "its layers are still being read; ask again in a minute";
+            Ok(Some(Verdict::Unknown(why.into())))
+        }
+    }
+}
+
+/// Fails where a job's artifact was judged since it was created, and cannot be installed. Blocks for a query.
+pub fn check_job(app: &App, job: &JobRow) -> Answer<()> {
+    let Ok(recipe) = Recipe::parse(job.recipe.as_bytes()) else { return Ok(()) };
+    let Some((_, digest)) = own_artifact(app, &recipe, job.artifact_digest.as_deref()) else {
+        return Ok(());
+    };
+    match app.registry.verdict(&digest)? {
+        Some(Verdict::Refused(why)) => Err(refusal(&why)),
+        Some(Verdict::Installable | Verdict::Unknown(_)) | None => Ok(()),
+    }
+}
+
+/// What a list shows. Blocks for a query.
+pub fn shown(app: &App, digest: Option<&Digest>) -> Answer<(Shown, Option<String>)> {
+    let Some(digest) = digest else { return Ok((Shown::NotJudged, None)) };
+    Ok(match app.registry.verdict(digest)? {
+        Some(Verdict::Installable) => (Shown::Installable, None),
+        Some(Verdict::Refused(why)) => (Shown::NotInstallable, Some(why)),
+        Some(Verdict::Unknown(why)) => (Shown::NotJudged, Some(why)),
+        None => (Shown::NotJudged, Some("it was not looked at yet".into())),
+    })
+}
+
+pub fn refusal(why: &str) -> Refusal {
+    let message = format!("the OS artifact cannot be installed: {why}");
+    refuse(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "artifact-not-installable",
+        "the OS artifact cannot be installed",
+        message.clone(),
+    )
+    .with_errors(vec![FieldProblem {
+        path: "/recipe/oci_url".into(),
+        code: "artifact-not-installable".into(),
+        message,
+    }])
+}
+
+/// Whether a recipe's `oci_url` is in our own registry.
+pub fn is_ours(app: &App, oci_url: &str) -> bool {
+    let reference: Result<Reference, _> = oci_url.parse();
+    reference.is_ok_and(|reference| app.settings.is_own_registry(&reference.authority))
+}
+
+/// The repository and the manifest of a root filesystem in our own registry.
+fn own_artifact(app: &App, recipe: &Recipe, digest: Option<&str>) -> Option<(String, Digest)> {
+    let Workflow::Linux(linux) = &recipe.workflow else { return None };
+    let reference: Reference = linux.oci_url.parse().ok()?;
+    let is_ours = app.settings.is_own_registry(&reference.authority);
+    Some((reference.repository, digest?.parse().ok()?)).filter(|_| is_ours)
+}
