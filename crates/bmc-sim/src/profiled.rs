@@ -296,8 +296,6 @@ impl From<Refusal> for Reply {
 mod tests {
     use crate::{fleet::profile::quirk::Quirk, maker::Maker};
 
-    use super::*;
-
     #[test]
     fn every_quirk_of_a_profile_that_a_machine_has_is_played() {
         for maker in [Maker::Supermicro, Maker::Lenovo] {
