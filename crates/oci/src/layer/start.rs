@@ -85,7 +85,7 @@ pub fn check_head(head: &[u8], is_whole: bool) -> Result<(), NotInstallable> {
         let why = "it begins with zeros, so it is no tar archive of a root filesystem";
         return Err(NotInstallable(why.into()));
     }
-    let first = Archive::new(BufReader::new(head)).next();
+    let first = Archive::new(BufReader::new(head)).next_member();
     match first.and_then(|member| member.as_ref().map(Entry::of).transpose()) {
         Ok(_) => Ok(()),
         // The first member's headers go on behind what was read.

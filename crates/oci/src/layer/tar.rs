@@ -67,7 +67,7 @@ pub struct Member {
     pub sparse: Option<Vec<(u64, u64)>>,
 }
 
-/// An archive that is being read. After [`Archive::next`] the member's data is read through
+/// An archive that is being read. After [`Archive::next_member`] the member's data is read through
 /// [`Archive::data`]; what is not read is skipped.
 pub struct Archive<R> {
     reader: R,
@@ -83,7 +83,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// The next member; `None` after the last, when the whole stream was read.
-    pub fn next(&mut self) -> Result<Option<Member>, TarError> {
+    pub fn next_member(&mut self) -> Result<Option<Member>, TarError> {
         if self.is_at_end {
             return Ok(None);
         }

@@ -42,7 +42,7 @@ fn check_members(archive: &mut Archive<impl BufRead>) -> Result<(), NotInstallab
         NotInstallable(format!("{at}{error}{}", cause.unwrap_or_default()))
     };
     loop {
-        let member = match archive.next() {
+        let member = match archive.next_member() {
             Ok(Some(member)) => member,
             Ok(None) => return Ok(()),
             Err(error) if last.is_empty() => return Err(refused("", error)),

@@ -79,7 +79,7 @@ impl<'a> Tree<'a> {
     pub fn layer(&mut self, archive: impl BufRead, tick: &dyn Fn()) -> anyhow::Result<()> {
         let mut archive = Archive::new(archive);
         self.made.clear();
-        while let Some(member) = archive.next()? {
+        while let Some(member) = archive.next_member()? {
             self.members += 1;
             if self.members > MEMBERS_MAX {
                 bail!(TarError::Refused(format!("more than {MEMBERS_MAX} members")));
