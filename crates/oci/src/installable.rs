@@ -2,12 +2,8 @@
 //! What a manifest tells of an image before a byte of its layers is read: can it be installed as a root filesystem?
 
 use crate::layer::compression;
+use crate::not_installable::NotInstallable;
 use crate::{Descriptor, Manifest, media_type};
-
-/// Why something cannot be installed as a root filesystem, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotInstallable(pub String);
 
 /// Configurations that name a platform (image-spec, config.md).
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";

@@ -14,6 +14,7 @@ pub mod installable;
 pub mod layer;
 mod manifest;
 mod name;
+mod not_installable;
 mod platform;
 mod reference;
 mod shape;
@@ -21,6 +22,7 @@ mod shape;
 pub use digest::{Digest, Hasher, InvalidDigest, Verifier};
 pub use manifest::{Descriptor, InvalidManifest, Manifest, ManifestKind, annotation, media_type};
 pub use name::{InvalidRepository, InvalidTag, InvalidTagOrDigest, Repository, Tag, TagOrDigest};
+pub use not_installable::NotInstallable;
 pub use platform::Platform;
 pub use reference::{InvalidReference, Reference, is_repository, is_tag};
 

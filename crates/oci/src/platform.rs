@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::installable::NotInstallable;
+use crate::not_installable::NotInstallable;
 use crate::{Descriptor, Manifest};
 
 /// An operating system and a processor, by the names that images have for them (Go's `GOOS` and `GOARCH`).

@@ -41,7 +41,7 @@ const IN_RINGS: &[(&str, usize)] = &[
     ("registry", 14),
     ("controller", 46),
     ("dispatcher", 4),
-    ("tools", 16),
+    ("tools", 14),
     ("cli", 4),
     ("bmc-sim", 18),
     ("xtask", 28),

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use crate::installable::NotInstallable;
+use crate::not_installable::NotInstallable;
 use crate::{Descriptor, media_type};
 
 /// `oras push` gives the first type to every file, whatever is in it; so these only promise a tar archive.

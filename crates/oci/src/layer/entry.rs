@@ -9,7 +9,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::tar::{Kind, Member, TarError};
+use super::error::TarError;
+use super::tar::{Kind, Member};
 
 /// PATH_MAX of Linux without its end.
 const PATH_BYTES_MAX: usize = 4095;

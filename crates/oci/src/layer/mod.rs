@@ -11,6 +11,7 @@
 
 pub mod compression;
 mod entry;
+mod error;
 mod pax;
 mod start;
 mod tar;
@@ -18,6 +19,7 @@ mod whole;
 
 pub use compression::{Compression, Decoder, detect};
 pub use entry::{Action, BadPath, Entry, MEMBERS_MAX, relative};
+pub use error::TarError;
 pub use start::{START_BYTES, check_start};
-pub use tar::{Archive, Kind, Member, TarError};
+pub use tar::{Archive, Kind, Member};
 pub use whole::check_whole;

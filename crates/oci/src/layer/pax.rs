@@ -2,7 +2,7 @@
 //! Extended headers of POSIX.1-2001 archives (pax(1)): `LENGTH KEY=VALUE\n` records, whose values
 //! may be any bytes, line breaks too.
 
-use super::tar::TarError;
+use super::error::TarError;
 
 /// Records in their order; a later one of the same key wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use std::io::{self, BufReader, Read};
 
 use super::compression::{Decoder, detect};
 use super::entry::Entry;
-use super::tar::{Archive, TarError};
-use crate::installable::NotInstallable;
+use super::error::TarError;
+use super::tar::Archive;
+use crate::not_installable::NotInstallable;
 use crate::{Descriptor, Verifier};
 
 /// How much of a layer is read: a compressed block of zstd, the longest thing that must be whole before

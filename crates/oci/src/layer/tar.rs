@@ -9,6 +9,7 @@
 
 use std::io::{self, BufRead};
 
+use super::error::TarError;
 use super::pax::{Pax, decimal};
 
 const BLOCK: usize = 512;
@@ -21,16 +22,6 @@ const SPARSE_REGIONS_MAX: usize = 1 << 20;
 const SIZE_MAX: u64 = i64::MAX as u64;
 /// A directory of `tar --listed-incremental` (GNU tar manual, appendix D.5, "Dumpdir").
 const DUMP_DIRECTORY: u8 = b'D';
-
-#[derive(Debug, thiserror::Error)]
-pub enum TarError {
-    #[error("the archive cannot be read")]
-    Read(#[from] io::Error),
-    #[error("the archive is damaged: {0} is malformed")]
-    Malformed(&'static str),
-    #[error("the archive is refused: {0}")]
-    Refused(String),
-}
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

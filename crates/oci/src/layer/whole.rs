@@ -6,10 +6,11 @@ use std::io::{BufRead, BufReader, Read};
 
 use super::compression::{Decoder, detect};
 use super::entry::{Entry, MEMBERS_MAX};
+use super::error::TarError;
 use super::start::{HEAD_BYTES, check_head};
-use super::tar::{Archive, TarError};
+use super::tar::Archive;
 use crate::Descriptor;
-use crate::installable::NotInstallable;
+use crate::not_installable::NotInstallable;
 
 /// What comes out of the decoder at once.
 const BUFFER_BYTES: usize = 128 << 10;

@@ -8,13 +8,13 @@
 //! these. Paths that are remembered are free of links.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, bail, ensure};
@@ -23,12 +23,11 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use super::acl::{self, Names};
+use super::follow;
 use crate::beneath::{self, Root};
 
 const ACL_ACCESS: &str = "system.posix_acl_access";
 const ACL_DEFAULT: &str = "system.posix_acl_default";
-/// As many symbolic links in one path as Linux follows (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 /// passwd and group of an image that names people in its ACLs.
 const NAMES_BYTES_MAX: u64 = 16 << 20;
 
@@ -211,48 +210,11 @@ impl<'a> Tree<'a> {
         {
             return Ok(parent.clone());
         }
-        let found = match self.root.real_dir(path) {
-            Ok(fd) => Ok((path.to_owned(), fd)),
-            Err(error) if is_missing_or_link(&error) => self.follow_and_make(path),
-            Err(error) => Err(error.into()),
-        };
-        let (real, fd) = found.with_context(|| format!("open {}", path.display()))?;
+        let (real, fd) = follow::open_or_make(self.root, path)
+            .with_context(|| format!("open {}", path.display()))?;
         let parent = Parent { path: real, fd: Rc::new(fd) };
         self.parent = Some((path.to_owned(), parent.clone()));
         Ok(parent)
-    }
-
-    /// Walks to a directory part by part. A symbolic link means what it will mean on the installed system: `/` is
-    /// the root, and `..` does not leave it. Answers the path without links, and the directory.
-    fn follow_and_make(&self, path: &Path) -> anyhow::Result<(PathBuf, OwnedFd)> {
-        let mut rest: Vec<OsString> = parts(path);
-        let (mut real, mut links) = (PathBuf::new(), 0);
-        while let Some(part) = rest.pop() {
-            if part == ".." {
-                real.pop();
-                continue;
-            }
-            let above = self.root.real_dir(&real)?;
-            match rustix::fs::mkdirat(&above, &part, Mode::from_raw_mode(0o755)) {
-                Ok(()) => real.push(part),
-                Err(Errno::EXIST) => match rustix::fs::readlinkat(&above, &part, Vec::new()) {
-                    Ok(to) => {
-                        links += 1;
-                        ensure!(links <= LINKS_MAX, "more than {LINKS_MAX} symbolic links");
-                        let to = Path::new(OsStr::from_bytes(to.as_bytes()));
-                        if to.is_absolute() {
-                            real = PathBuf::new();
-                        }
-                        rest.extend(parts(to));
-                    }
-                    Err(Errno::INVAL) => real.push(part),
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let fd = self.root.real_dir(&real)?;
-        Ok((real, fd))
     }
 
     /// Makes something new; what had the name is removed.
@@ -520,21 +482,6 @@ fn times((seconds, nanos): (i64, u32)) -> Timestamps {
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
-}
-
-/// The parts of a path, the first one last: names and `..`.
-fn parts(path: &Path) -> Vec<OsString> {
-    let names = path.components().rev().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-    });
-    names.collect()
-}
-
-fn is_missing_or_link(error: &io::Error) -> bool {
-    let errors = [Errno::NOENT, Errno::LOOP];
-    Errno::from_io_error(error).is_some_and(|errno| errors.contains(&errno))
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@
 mod acl;
 mod anonymous;
 mod extract;
+mod follow;
 mod layers;
 mod outage;
 pub(crate) mod pipe;
