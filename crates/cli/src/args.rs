@@ -2,6 +2,7 @@
 //! Every command and option.
 
 mod job;
+mod lab;
 mod recipe;
 mod server;
 
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use crate::artifacts::Kind;
 pub use job::{ListJobs, Which};
+pub use lab::{Lab, LabUp};
 pub use recipe::RecipeCommand;
 pub use server::{PROFILE_BY_BMC, SetServer};
 
@@ -392,46 +394,6 @@ pub enum Iso {
         #[arg(long = "output", id = "iso_file", value_name = "FILE")]
         file: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Lab {
-    /// Run a controller and a virtual machine with a Redfish BMC until Ctrl-C or `lab down`.
-    Up(LabUp),
-    /// Stop the lab that was started with this directory; its disk and data stay.
-    Down {
-        /// The directory that was given to `lab up`.
-        #[arg(long, default_value = "shoal-lab")]
-        dir: PathBuf,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub struct LabUp {
-    /// Keeps the controller's data, the machine's disk and all logs.
-    #[arg(long, default_value = "shoal-lab")]
-    pub dir: PathBuf,
-    /// The maintenance OS that machines are booted with.
-    #[arg(long, default_value = "target/images/maintenance.iso")]
-    pub maintenance_iso: PathBuf,
-    /// Serial number of the machine.
-    #[arg(long, default_value = "LAB0001")]
-    pub serial: String,
-    /// Size of the machine's disk.
-    #[arg(long, default_value = "8G")]
-    pub disk_size: String,
-    /// Virtual media of the machine's BMC: `cd,cd`, `cd,usb` or `cd`.
-    #[arg(long, default_value = "cd,cd", value_parser = ["cd,cd", "cd,usb", "cd"])]
-    pub slots: String,
-    /// Memory of the machine in MiB.
-    #[arg(long, default_value_t = 3072)]
-    pub memory: u32,
-    /// Port of the controller on 127.0.0.1.
-    #[arg(long, default_value_t = 8443)]
-    pub port: u16,
-    /// Port on 127.0.0.1 that leads to the machine's SSH.
-    #[arg(long, default_value_t = 2222)]
-    pub ssh_port: u16,
 }
 
 #[cfg(test)]

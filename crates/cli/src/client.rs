@@ -4,18 +4,18 @@
 
 mod reach;
 
-use std::fs;
 use std::io::Read;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use api::problem::Problem;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
 use serde_json::Value;
-use ureq::http::Response;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
+use trust::ClientCertificate;
+use ureq::http::{Response, StatusCode};
 use ureq::{Body, SendBody};
 
 use crate::args::Connection;
@@ -27,31 +27,38 @@ use reach::Way;
 const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Of a foreign page: enough to know it by.
+const SAID_CHARS_MAX: usize = 200;
 
 pub struct Client {
     agent: ureq::Agent,
     base: String,
     way: Way,
     authorization: Option<String>,
+    /// Where that is from.
+    token_file: Option<PathBuf>,
 }
 
 impl Client {
     pub fn new(connection: &Connection) -> Result<Client, Failure> {
         let way = Way::new(reach::base(&connection.controller)?, connection.ca.clone());
-        let mut config = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .proxy(way.proxy.clone())
             .max_redirects(0);
-        if way.base.scheme_str() == Some("https") {
-            config = config.https_only(true).tls_config(tls(connection)?);
-        }
+        let agent = if way.base.scheme_str() == Some("https") {
+            let config = config.https_only(true).build();
+            trust::agent(config, &authorities(connection)?, client_certificate(connection)?)?
+        } else {
+            ureq::Agent::new_with_config(config.build())
+        };
         let authorization = match &connection.token_file {
             None => None,
             Some(file) => Some(format!("Bearer {}", token(file)?)),
         };
         let base = way.base.to_string().trim_end_matches('/').to_owned();
-        Ok(Client { agent: ureq::Agent::new_with_config(config.build()), base, way, authorization })
+        Ok(Client { agent, base, way, authorization, token_file: connection.token_file.clone() })
     }
 
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -196,15 +203,49 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+        let elsewhere = location.filter(|_| status.is_redirection()).map(str::to_owned);
         let text = response.body_mut().read_to_string().unwrap_or_default();
-        let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
+        let mut problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             kind: "about:blank".into(),
             title: status.canonical_reason().unwrap_or("refused").into(),
             status: status.as_u16(),
-            detail: registry_message(&text).unwrap_or_else(|| text.chars().take(500).collect()),
+            detail: registry_message(&text)
+                .unwrap_or_else(|| self.no_controller(&text, elsewhere.as_deref())),
             errors: Vec::new(),
         });
+        if status == StatusCode::UNAUTHORIZED {
+            let colon = if problem.detail.is_empty() { "" } else { "; " };
+            problem.detail.push_str(&format!("{colon}{}", self.unauthorized()));
+        }
         Err(Failure::Refused(Box::new(problem)))
+    }
+
+    /// An answer that no controller gives: another program listens there, or one stands between.
+    fn no_controller(&self, text: &str, elsewhere: Option<&str>) -> String {
+        if let Some(url) = elsewhere {
+            return format!(
+                "{} sends its clients to {url}; if that is the controller, give it as --controller",
+                self.base
+            );
+        }
+        let said: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
+        let said = if said.is_empty() { said } else { format!("; it said: {said}") };
+        format!("no controller refuses like this; is {} one? Check --controller{said}", self.base)
+    }
+
+    /// What to do where the controller does not know the caller.
+    fn unauthorized(&self) -> String {
+        match &self.token_file {
+            None => "give --token-file FILE (SHOAL_TOKEN_FILE) with a token that `token create` showed, or with \
+                     admin-token of the controller's data directory"
+                .into(),
+            Some(file) => format!(
+                "the token in {} is not of the controller at {}, or was revoked, or has expired",
+                file.display(),
+                self.base
+            ),
+        }
     }
 
     fn value(&self, sent: Result<Response<Body>, ureq::Error>) -> Result<Value, Failure> {
@@ -251,41 +292,34 @@ fn registry_message(text: &str) -> Option<String> {
 }
 
 /// The certificate that this client shows, if it was given one.
-fn client_cert(connection: &Connection) -> anyhow::Result<Option<ClientCert>> {
+fn client_certificate(connection: &Connection) -> anyhow::Result<Option<ClientCertificate>> {
     let (Some(cert), Some(key)) = (&connection.client_cert, &connection.client_key) else {
         return Ok(None);
     };
     let read = || format!("read the key in {}", key.display());
-    let private = PrivateKey::from_pem(&fs::read(key).with_context(read)?).with_context(read)?;
-    Ok(Some(ClientCert::new_with_certs(&certificates(cert)?, private)))
+    let pem = text_file::read_pem(key).context("read --client-key")?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).with_context(read)?;
+    let chain = certificates(cert).context("read --client-cert")?;
+    Ok(Some(ClientCertificate { chain, key }))
 }
 
-fn certificates(file: &Path) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let read = || format!("read the certificates in {}", file.display());
-    let pem = fs::read(file).with_context(read)?;
-    let mut certificates = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.with_context(read)? {
-            certificates.push(certificate);
-        }
-    }
-    ensure!(!certificates.is_empty(), "{} holds no certificate", file.display());
-    Ok(certificates)
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let pem = text_file::read_pem(file)?;
+    trust::certificates(&pem).with_context(|| format!("read {}", file.display()))
 }
 
-fn tls(connection: &Connection) -> anyhow::Result<TlsConfig> {
-    let roots = match &connection.ca {
-        Some(file) => certificates(file)?,
-        None => certificates(Path::new(SYSTEM_CA_FILE)).context(
+/// PEM of whom to trust, read once to say what is wrong with it.
+fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
+    let (file, why) = match &connection.ca {
+        Some(file) => (file.as_path(), "read --ca"),
+        None => (
+            Path::new(SYSTEM_CA_FILE),
             "no --ca was given, and this system's authorities cannot be read; give --ca FILE with tls/ca.pem of \
              the controller's data directory",
-        )?,
+        ),
     };
-    Ok(TlsConfig::builder()
-        .client_cert(client_cert(connection)?)
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
+    certificates(file).context(why)?;
+    text_file::read_pem(file)
 }
 
 /// A token as a header may have it.
@@ -316,7 +350,7 @@ mod tests {
             (b"   \n", None),
             (b"-----BEGIN CERTIFICATE-----\nAA==\n", None),
         ] {
-            fs::write(&file, bytes).unwrap();
+            std::fs::write(&file, bytes).unwrap();
             assert_eq!(token(&file).ok().as_deref(), expected, "{bytes:?}");
         }
     }

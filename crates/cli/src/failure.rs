@@ -19,7 +19,7 @@ pub enum Failure {
     /// Nothing answered.
     Unreachable(String),
     /// The job is complete and failed.
-    JobFailed(String),
+    JobFailed(Box<FailedJob>),
     /// A job would fail.
     NotReady,
     /// A probe found what would be in a job's way.
@@ -30,6 +30,19 @@ pub enum Failure {
     UpdateFailed(String),
     /// Something here: a file, a program.
     Local(anyhow::Error),
+}
+
+/// What a person needs to know of a job that failed, to go on from there.
+#[derive(Debug, Default)]
+pub struct FailedJob {
+    pub id: String,
+    pub step: String,
+    pub reason: String,
+    /// What was done to the machine after the failure, in the controller's words.
+    pub done: Vec<String>,
+    /// What of that could not be done.
+    pub not_done: Vec<String>,
+    pub needs_attention: String,
 }
 
 impl Failure {
@@ -74,7 +87,7 @@ impl fmt::Display for Failure {
             Failure::Unreachable(why) => {
                 write!(f, "the controller cannot be reached: {}", printable(why))
             }
-            Failure::JobFailed(why) => write!(f, "the job failed: {}", printable(why)),
+            Failure::JobFailed(job) => job.fmt(f),
             Failure::UpdateFailed(why) => write!(f, "the firmware update {}", printable(why)),
             Failure::NotReady => write!(f, "a job would fail; see the checks"),
             Failure::ProbeFailed => write!(f, "a job would fail; see the problems"),
@@ -82,6 +95,35 @@ impl fmt::Display for Failure {
             Failure::Invalid(count) => write!(f, "{count} problems; nothing was sent"),
             Failure::Local(error) => f.write_str(&printable(&format!("{error:#}"))),
         }
+    }
+}
+
+/// The cause has lines of its own, so that a terminal wraps it and cuts nothing.
+impl fmt::Display for FailedJob {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "the job failed in {}:", printable(&self.step))?;
+        for line in self.reason.lines() {
+            write!(f, "\n  {}", printable(line))?;
+        }
+        let sentence = |parts: &[String]| printable(&parts.join("; ")).into_owned();
+        if self.done.is_empty() && self.not_done.is_empty() {
+            write!(f, "\nthe machine: nothing was changed on it")?;
+        }
+        if !self.done.is_empty() {
+            write!(f, "\nthe machine, after that: {}", sentence(&self.done))?;
+        }
+        if !self.not_done.is_empty() {
+            write!(f, "\nnot done: {}", sentence(&self.not_done))?;
+        }
+        if !self.needs_attention.is_empty() {
+            write!(f, "\nneeds attention: {}", printable(&self.needs_attention))?;
+        }
+        let id = printable(&self.id);
+        write!(
+            f,
+            "\nto look at it:\n  shoal job show {id}\n  shoal job watch {id}     all events again\n  \
+             shoal job evidence {id}  all that is known, in one archive"
+        )
     }
 }
 
@@ -131,7 +173,7 @@ mod tests {
         for failure in [
             Failure::Refused(Box::new(problem)),
             Failure::Unreachable(EVIL.into()),
-            Failure::JobFailed(EVIL.into()),
+            Failure::JobFailed(Box::new(FailedJob { reason: EVIL.into(), ..FailedJob::default() })),
             Failure::UpdateFailed(EVIL.into()),
             Failure::Local(anyhow::anyhow!(EVIL)),
         ] {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal server firmware`: what is installed, and an update followed to its end.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::client::{Client, encoded};
 use crate::failure::Failure;
 use crate::output::{closed, note, say, show, text};
 use crate::servers::path;
+use crate::text_file;
 
 /// Between two looks at an update.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ fn begin(
     if let Some(version) = version {
         query.push_str(&format!("&version={}", encoded(&version)));
     }
-    let mut reader = File::open(file).with_context(|| format!("open {image}"))?;
+    let mut reader = text_file::open(file)?;
     let length = reader.metadata().with_context(|| format!("look at {image}"))?.len();
     let place = format!("{place}{query}");
     client.post_bytes(&place, "application/octet-stream", length, &mut reader)

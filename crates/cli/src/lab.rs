@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal lab up`: a controller and one virtual machine with a Redfish BMC, as the end-to-end test
-//! uses them, until Ctrl-C or `shoal lab down`.
+//! uses them, until Ctrl-C or `shoal lab down`. It leaves nothing to be looked for: the command that it
+//! prints installs the machine.
+//!
+//! - `files`: images, recipe and key, and where they are; `told`: what a person reads when it is up.
+
+mod files;
+mod told;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -14,9 +20,12 @@ use api::servers::{BmcSpec, ServerSpec};
 use serde_json::Value;
 
 use crate::args::{Connection, Lab, LabUp};
+use crate::artifacts;
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
-use crate::output::say;
+use crate::output::note;
+use crate::recipes;
+use told::Told;
 
 /// Of the lab's BMC, which listens on 127.0.0.1 only.
 const USERNAME: &str = "admin";
@@ -26,6 +35,10 @@ const POLL: Duration = Duration::from_millis(300);
 
 /// The process ids of the lab's programs, one in a line, while it is up.
 const PIDS: &str = "lab.pids";
+const CONTROLLER_LOG: &str = "controller.log";
+const BMC_LOG: &str = "bmc.log";
+/// What the simulated BMC runs the machine with.
+const QEMU: &str = "qemu-system-x86_64";
 
 pub fn run(command: Lab) -> Result<(), Failure> {
     match command {
@@ -35,16 +48,27 @@ pub fn run(command: Lab) -> Result<(), Failure> {
 }
 
 fn up(wanted: LabUp) -> Result<(), Failure> {
-    let LabUp { dir, maintenance_iso, serial, disk_size, slots, memory, port, ssh_port } = wanted;
-    if !maintenance_iso.exists() {
-        let hint = "build it with `cargo xtask images maintenance`, or give --maintenance-iso";
-        return Err(anyhow::anyhow!("{} does not exist; {hint}", maintenance_iso.display()).into());
-    }
+    let LabUp { dir, serial, disk_size, slots, memory, port, ssh_port, .. } = &wanted;
+    let (port, ssh_port) = (*port, *ssh_port);
+    check_qemu()?;
+    let maintenance_iso = maintenance_iso(&wanted)?;
+    let image = match &wanted.image {
+        Some(file) => Ok(files::whole(file)?),
+        None => files::image(files::ROOTFS)?,
+    };
+    let wanted_recipe = wanted.recipe.as_deref().map(files::whole).transpose()?;
     fs::create_dir_all(dir.join("bmc")).with_context(|| format!("create {}", dir.display()))?;
-    let dir = fs::canonicalize(&dir).with_context(|| format!("find {}", dir.display()))?;
+    let dir = fs::canonicalize(dir).with_context(|| format!("find {}", dir.display()))?;
+    let ssh_key = files::ssh_key(&dir)?;
+    let recipe = match wanted_recipe {
+        Some(file) => file,
+        None => files::recipe(&dir, ssh_key.as_deref())?,
+    };
+    let artifact = artifact_of(&recipe)?;
+
     let mut controller = start_controller(&dir, &maintenance_iso, port)?;
-    let mut bmc = start_bmc(&dir, &serial, [&disk_size, &slots], memory, ssh_port)?;
-    let ready = ready_line(&mut bmc.0)?;
+    let mut bmc = start_bmc(&dir, serial, [disk_size, slots], *memory, ssh_port)?;
+    let ready = ready_line(&mut bmc.0, &dir)?;
     let pids = format!("{}\n{}\n", controller.0.id(), bmc.0.id());
     fs::write(dir.join(PIDS), pids).context("write the process ids")?;
 
@@ -55,7 +79,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         token_file: Some(dir.join("data/admin-token")),
         ca: Some(dir.join("data/tls/ca.pem")),
     };
-    let client = wait_for(&connection, &mut controller.0)?;
+    let client = wait_for(&connection, &mut controller.0, &dir)?;
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     let bmc_spec = BmcSpec {
         url: text("redfish_url"),
@@ -65,11 +89,97 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         ca_pem: None,
     };
     let spec = ServerSpec { bmc: bmc_spec, bmc_profile: None, dangerously_ignore_uuid: false };
-    client.put(&format!("/api/v1/servers/{}", encoded(&serial)), &spec)?;
-    tell(&dir, &connection, &serial, &text("redfish_url"), ssh_port);
-    let ended = supervise(&mut controller.0, &mut bmc.0);
+    client.put(&format!("/api/v1/servers/{}", encoded(serial)), &spec)?;
+    let has_image = has_image(&client, artifact.as_deref(), image.as_deref().ok())?;
+    let lab = Told {
+        dir: &dir,
+        serial,
+        recipe: &recipe,
+        ssh_key: ssh_key.as_deref(),
+        ssh_port,
+        redfish_url: text("redfish_url"),
+    };
+    lab.tell(
+        artifact.as_deref().filter(|_| !has_image),
+        image.err().unwrap_or_default(),
+        &shoal(&connection)?,
+    );
+    let ended = supervise(&mut controller.0, &mut bmc.0, &dir);
     fs::remove_file(dir.join(PIDS)).context("remove the process ids")?;
     Ok(ended?)
+}
+
+/// The machine's own start is long after this, when nobody looks any more.
+fn check_qemu() -> anyhow::Result<()> {
+    let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
+    match version {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("{QEMU} is not installed; on Debian: apt install qemu-system-x86 ovmf")
+        }
+        other => other.map(drop).with_context(|| format!("run {QEMU}")),
+    }
+}
+
+fn maintenance_iso(wanted: &LabUp) -> anyhow::Result<PathBuf> {
+    if let Some(file) = &wanted.maintenance_iso {
+        return files::whole(file);
+    }
+    files::image(files::MAINTENANCE_ISO)?.map_err(|places| {
+        anyhow::anyhow!(
+            "there is no {}; build it in the source tree with `cargo xtask images maintenance`, or give \
+             --maintenance-iso FILE. Looked for: {}",
+            files::MAINTENANCE_ISO,
+            listed(&places)
+        )
+    })
+}
+
+fn listed(places: &[PathBuf]) -> String {
+    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    places.join(", ")
+}
+
+/// What a recipe wants of the lab's own registry, as `artifact push` takes it.
+fn artifact_of(recipe: &Path) -> anyhow::Result<Option<String>> {
+    let value = recipes::read(recipe)?;
+    let url = value["oci_url"].as_str().unwrap_or_default();
+    let name = url.strip_prefix(recipe::CONTROLLER_HOST).and_then(|rest| rest.strip_prefix('/'));
+    Ok(name.map(str::to_owned))
+}
+
+/// Whether the registry has what the recipe wants, after what is here was pushed.
+fn has_image(client: &Client, name: Option<&str>, file: Option<&Path>) -> Result<bool, Failure> {
+    let Some(name) = name else { return Ok(true) };
+    if let Some(file) = file {
+        note(&format!("pushing {} as {name}", file.display()));
+        match artifacts::push(client, name, file) {
+            Ok(()) => return Ok(true),
+            // A tag that names an earlier image stays; that one is installed.
+            Err(Failure::Refused(problem)) => {
+                note(&format!("{name} stays as it is: {}", Failure::Refused(problem)));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    let list = client.get("/api/v1/artifacts")?;
+    let is_it = |artifact: &Value| {
+        let part = |key: &str| artifact[key].as_str().unwrap_or_default().to_owned();
+        name == format!("{}:{}", part("repository"), part("tag"))
+    };
+    Ok(list["artifacts"].as_array().into_iter().flatten().any(is_it))
+}
+
+/// This program as it reaches the lab's controller from any directory.
+fn shoal(connection: &Connection) -> anyhow::Result<Vec<String>> {
+    let program = std::env::current_exe().context("find the own program")?;
+    let mut words = vec![program.display().to_string()];
+    words.extend(["--controller".to_owned(), connection.controller.clone()]);
+    for (option, file) in [("--ca", &connection.ca), ("--token-file", &connection.token_file)] {
+        if let Some(file) = file {
+            words.extend([option.to_owned(), file.display().to_string()]);
+        }
+    }
+    Ok(words)
 }
 
 /// Ends the programs of a lab; `up` ends when the first of them does.
@@ -117,7 +227,7 @@ fn program(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn start_controller(dir: &Path, maintenance_iso: &Path, port: u16) -> anyhow::Result<Program> {
-    let log = File::create(dir.join("controller.log"))?;
+    let log = File::create(dir.join(CONTROLLER_LOG))?;
     let child = Command::new(program("shoal-controller")?)
         .arg("serve")
         .arg("--data-dir")
@@ -155,70 +265,62 @@ fn start_bmc(
         .env("SHOAL_BMC_PASSWORD", PASSWORD)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(File::create(dir.join("bmc.log"))?)
+        .stderr(File::create(dir.join(BMC_LOG))?)
         .spawn()
         .context("start shoal-bmc-sim")?;
     Ok(Program(child))
 }
 
-fn ready_line(bmc: &mut Child) -> anyhow::Result<Value> {
+fn ready_line(bmc: &mut Child, dir: &Path) -> anyhow::Result<Value> {
     let stdout = bmc.stdout.take().context("shoal-bmc-sim has no stdout")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    serde_json::from_str(&line).context("shoal-bmc-sim did not start; see bmc.log")
+    serde_json::from_str(&line).map_err(|_| {
+        anyhow::anyhow!("shoal-bmc-sim did not start{}", last_words(&dir.join(BMC_LOG)))
+    })
 }
 
-fn wait_for(connection: &Connection, controller: &mut Child) -> Result<Client, Failure> {
+/// The last line of a log, and where the rest is.
+fn last_words(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    match text.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(line) => format!(": {} (all of it: {})", line.trim(), log.display()),
+        None => format!("; see {}", log.display()),
+    }
+}
+
+fn wait_for(
+    connection: &Connection,
+    controller: &mut Child,
+    dir: &Path,
+) -> Result<Client, Failure> {
     let deadline = Instant::now() + START;
     loop {
         // The CA and the token are written at the first start.
         let tried = Client::new(connection)
             .and_then(|client| client.get("/api/v1/servers").map(|_| client));
+        // First, because another controller may listen there.
+        if let Some(status) = controller.try_wait().context("look at shoal-controller")? {
+            let log = last_words(&dir.join(CONTROLLER_LOG));
+            return Err(anyhow::anyhow!("shoal-controller ended with {status}{log}").into());
+        }
         match tried {
             Ok(client) => return Ok(client),
             Err(failure) if Instant::now() > deadline => return Err(failure),
-            Err(_) => {
-                if let Some(status) = controller.try_wait().context("look at shoal-controller")? {
-                    let ended = format!("shoal-controller ended with {status}; see controller.log");
-                    return Err(anyhow::anyhow!(ended).into());
-                }
-                sleep(POLL);
-            }
+            Err(_) => sleep(POLL),
         }
     }
 }
 
-fn tell(dir: &Path, connection: &Connection, serial: &str, redfish_url: &str, ssh_port: u16) {
-    let place = dir.display();
-    for line in [
-        format!("A controller and a machine with serial {serial} are up. In another terminal:"),
-        String::new(),
-        format!("  export SHOAL_CONTROLLER={}", connection.controller),
-        format!("  export SHOAL_CA={place}/data/tls/ca.pem"),
-        format!("  export SHOAL_TOKEN_FILE={place}/data/admin-token"),
-        format!("  shoal server probe {serial}"),
-        "  shoal artifact push os-images/debian:13 target/images/rootfs.tar.zst".into(),
-        format!("  shoal job create --server {serial} --recipe FILE --watch"),
-        String::new(),
-        format!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})"),
-        format!("Serial console:  tail -f {place}/bmc/console.log"),
-        format!("SSH, once installed: ssh -p {ssh_port} USER@127.0.0.1"),
-        String::new(),
-        format!("Ctrl-C or `shoal lab down` stops both; {place} keeps the disk and the data."),
-    ] {
-        say(&line);
-    }
-}
-
 /// Until Ctrl-C (which the programs receive too) or until one of them ends.
-fn supervise(controller: &mut Child, bmc: &mut Child) -> anyhow::Result<()> {
+fn supervise(controller: &mut Child, bmc: &mut Child, dir: &Path) -> anyhow::Result<()> {
     loop {
-        for (child, log) in [(&mut *controller, "controller.log"), (&mut *bmc, "bmc.log")] {
+        for (child, log) in [(&mut *controller, CONTROLLER_LOG), (&mut *bmc, BMC_LOG)] {
             if let Some(status) = child.try_wait()? {
                 if status.success() {
                     return Ok(());
                 }
-                bail!("a program ended with {status}; see {log}");
+                bail!("a program ended with {status}{}", last_words(&dir.join(log)));
             }
         }
         sleep(POLL);

@@ -1,16 +1,55 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Text files as editors and shells on several systems write them: recipes, tokens, passwords.
+//! Files that people name: opened with a cure where that fails; and text in them as editors and shells on several
+//! systems write it: recipes, tokens, passwords.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 /// The name that stands for standard input.
 const STDIN: &str = "-";
 /// Longest token that the controller takes is far below; a whole image by mistake is not read.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
+/// The authorities of a whole system are a quarter of a megabyte.
+const PEM_BYTES_MAX: u64 = 4 << 20;
+
+/// Opens a file that a person named.
+pub fn open(path: &Path) -> anyhow::Result<File> {
+    let place = path.display();
+    let file = File::open(path).map_err(|error| match (error.kind(), std::env::current_dir()) {
+        (ErrorKind::NotFound, Ok(dir)) if path.is_relative() => {
+            anyhow!("{place} does not exist in {}; check the path", dir.display())
+        }
+        (ErrorKind::NotFound, _) => anyhow!("{place} does not exist; check the path"),
+        (ErrorKind::PermissionDenied, _) => anyhow!(
+            "{place} may not be read by this user; the files of a controller's data directory are its own user's: \
+             copy the one that you need, or run as that user"
+        ),
+        _ => anyhow!(error).context(format!("open {place}")),
+    })?;
+    let metadata = file.metadata().with_context(|| format!("look at {place}"))?;
+    ensure!(!metadata.is_dir(), "{place} is a directory; name a file in it");
+    Ok(file)
+}
+
+/// The certificates or keys in a file, which must be PEM.
+pub fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let place = path.display();
+    let mut bytes = Vec::new();
+    open(path)?
+        .take(PEM_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {place}"))?;
+    ensure!(!bytes.trim_ascii().is_empty(), "{place} is empty");
+    // The tag and the length of a SEQUENCE that has more than 255 bytes (X.690, section 8.1.3).
+    ensure!(
+        !bytes.starts_with(&[0x30, 0x82]),
+        "{place} is DER, not PEM; convert it: openssl x509 -inform der -in {place} -out FILE"
+    );
+    Ok(bytes)
+}
 
 /// The text in a file, or on standard input for `-`, without a byte order mark.
 pub fn read(path: &Path, bytes_max: usize) -> anyhow::Result<String> {
@@ -24,7 +63,7 @@ pub fn read(path: &Path, bytes_max: usize) -> anyhow::Result<String> {
             .read_to_end(&mut bytes)
             .context("read standard input")?;
     } else {
-        let file = File::open(path).with_context(|| format!("open {place}"))?;
+        let file = open(path)?;
         file.take(limit).read_to_end(&mut bytes).with_context(|| format!("read {place}"))?;
     }
     ensure!(bytes.len() <= bytes_max, "{place} is too large: at most {bytes_max} bytes are read");

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::args::Output;
 use crate::client::{Client, encoded};
-use crate::failure::Failure;
+use crate::failure::{FailedJob, Failure};
 use crate::output::{closed, json_line, note, printable, say, text, time};
 
 /// Until the next try while the controller is away.
@@ -22,15 +22,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub fn watch(client: &Client, format: Output, id: &str) -> Result<(), Failure> {
     let bar = bar(format);
     let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         if !bar.is_hidden() {
             scope.spawn(|| show_progress(client, id, &bar, &is_over));
         }
         let outcome = follow(client, format, id, &bar);
         is_over.store(true, Ordering::Relaxed);
-        bar.finish_and_clear();
         outcome
-    })
+    });
+    // After its thread, which would draw it again over what is said next.
+    bar.finish_and_clear();
+    outcome
 }
 
 /// Nothing where stderr is a file, and nothing beside JSON.
@@ -66,14 +68,19 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
     let path = format!("/api/v1/jobs/{}/events", encoded(id));
     let mut last = 0;
     let mut is_away = false;
+    let mut after = AfterFailure::default();
     loop {
         match client.events(&path, last) {
             Ok(stream) => {
                 is_away = false;
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     if let Some(data) = line.strip_prefix("data:") {
-                        let seq = bar.suspend(|| tell(format, data));
-                        last = seq.unwrap_or(last).max(last);
+                        let Ok(event) = serde_json::from_str::<Value>(data.trim()) else {
+                            continue;
+                        };
+                        bar.suspend(|| tell(format, &event));
+                        after.hear(&event);
+                        last = event["seq"].as_u64().unwrap_or(last).max(last);
                     }
                     if closed().is_some() {
                         return Ok(());
@@ -95,23 +102,50 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
             continue;
         }
         if job["outcome"] == "failed" {
-            let why = format!("{}: {}", text(&job, "/failed_step"), text(&job, "/reason"));
-            return Err(Failure::JobFailed(why));
+            return Err(Failure::JobFailed(Box::new(FailedJob {
+                id: text(&job, "/id"),
+                step: text(&job, "/failed_step"),
+                reason: text(&job, "/reason"),
+                done: after.done,
+                not_done: after.not_done,
+                needs_attention: text(&job, "/needs_attention"),
+            })));
         }
         return Ok(());
     }
 }
 
-/// Prints one event; answers its number.
-fn tell(format: Output, data: &str) -> Option<u64> {
-    let event: Value = serde_json::from_str(data.trim()).ok()?;
+/// What the controller did to the machine once the job had failed.
+#[derive(Default)]
+struct AfterFailure {
+    has_failed: bool,
+    done: Vec<String>,
+    not_done: Vec<String>,
+}
+
+impl AfterFailure {
+    fn hear(&mut self, event: &Value) {
+        if self.has_failed {
+            match event["kind"].as_str() {
+                Some("done") => self.done.push(text(event, "/message")),
+                Some("gave_up") => self.not_done.push(text(event, "/message")),
+                _ => {}
+            }
+        }
+        // The event that fails a job is the first that shows it so; a job that had not touched its machine is
+        // complete at once.
+        self.has_failed |= matches!(event["status"].as_str(), Some("failed" | "complete"));
+    }
+}
+
+/// Prints one event.
+fn tell(format: Output, event: &Value) {
     match format {
-        Output::Json => json_line(&event),
+        Output::Json => json_line(event),
         Output::Text => {
-            let part = |key: &str| printable(&text(&event, &format!("/{key}"))).into_owned();
+            let part = |key: &str| printable(&text(event, &format!("/{key}"))).into_owned();
             let time = time(&part("at"));
             say(&format!("{time}  {:<14} {:<26} {}", part("kind"), part("step"), part("message")));
         }
     }
-    event["seq"].as_u64()
 }

@@ -46,7 +46,8 @@ fn controller(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + 'static) ->
             reader.read_exact(&mut body).unwrap();
             let (status, json) =
                 answer(&request, &serde_json::from_slice(&body).unwrap_or_default());
-            let text = json.to_string();
+            // What is no JSON, such as a stream of events, is given as a string.
+            let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
             let head = format!(
                 "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 text.len()
@@ -257,4 +258,267 @@ fn a_controller_that_cannot_be_reached_is_told_with_the_cure() {
         told.contains("the proxy 127.0.0.1:1 of HTTP_PROXY") && !told.contains("secret"),
         "{told}"
     );
+}
+
+/// A controller whose job `j1` has these events and ended as failed.
+fn controller_of_failed_job(events: &[Value], job: Value) -> String {
+    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    controller(move |request, _| match request {
+        "POST /api/v1/jobs" | "GET /api/v1/jobs/j1" => (200, job.clone()),
+        "GET /api/v1/jobs/j1/events" => (200, json!(stream)),
+        other => (404, json!(other)),
+    })
+}
+
+#[test]
+fn a_watched_job_that_fails_tells_why_what_was_done_to_the_machine_and_where_to_look() {
+    let event = |seq: u64, kind: &str, status: &str, message: &str| json!({"seq": seq, "at": "t", "kind": kind, "status": status, "message": message});
+    let reason = format!("the disk holds ext4; {}the end", "a long way to ".repeat(40));
+    let job = |attention: Value| {
+        json!({"id": "j1", "status": "complete", "outcome": "failed", "failed_step": "partition.service",
+               "reason": format!("{reason}\nsecond line"), "needs_attention": attention})
+    };
+    let events = [
+        event(1, "done", "provisioning", "inserted"),
+        event(2, "failed", "failed", "partition.service: no"),
+        event(3, "done", "failed", "powered off"),
+        event(4, "gave_up", "failed", "eject the media: CD2 is stuck"),
+        event(5, "done", "complete", "started from its disk"),
+    ];
+    let url = controller_of_failed_job(&events, job(json!("the machine at rest: CD2")));
+    for arguments in [&["job", "watch", "j1"][..], &["job", "watch", "j1", "--output", "json"]] {
+        let output = run(&url, arguments);
+        assert_eq!(output.status.code(), Some(4));
+        assert_eq!(
+            text(&output.stderr),
+            format!(
+                "shoal: the job failed in partition.service:\n  {reason}\n  second line\n\
+                 the machine, after that: powered off; started from its disk\n\
+                 not done: eject the media: CD2 is stuck\n\
+                 needs attention: the machine at rest: CD2\n\
+                 to look at it:\n  shoal job show j1\n  shoal job watch j1     all events again\n  \
+                 shoal job evidence j1  all that is known, in one archive\n"
+            )
+        );
+    }
+    // Ended before the machine was touched.
+    let url = controller_of_failed_job(&[event(1, "gave_up", "complete", "no")], job(Value::Null));
+    let recipe = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    std::fs::write(recipe.path(), "task_target: custom.target\n").unwrap();
+    let recipe = recipe.path().to_str().unwrap();
+    let output = run(&url, &["job", "create", "--server", "S", "--recipe", recipe, "--watch"]);
+    assert_eq!(output.status.code(), Some(4));
+    let told = text(&output.stderr);
+    assert!(told.contains("\nthe machine: nothing was changed on it\n"), "{told}");
+    assert!(!told.contains("needs attention"), "{told}");
+}
+
+/// Every recipe below `examples/`, by its path.
+fn examples() -> Vec<std::path::PathBuf> {
+    let mut open = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")];
+    let mut files = Vec::new();
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                None => open.push(path),
+                Some("md") => {}
+                Some(_) => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn every_example_is_a_valid_recipe_and_in_the_list_of_examples() {
+    let files = examples();
+    assert!(files.len() >= 5, "{files:?}");
+    let output = shoal().args(["recipe", "validate"]).args(&files).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let list = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/README.md"),
+    );
+    let list = list.unwrap();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let dir = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        assert!(list.contains(&format!("`{dir}/{name}`](")), "{name}");
+    }
+}
+
+/// Answers every connection with these bytes, whatever it says.
+fn always(bytes: &'static [u8]) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bytes);
+        }
+    });
+    address
+}
+
+/// A fatal TLS alert, `unexpected_message` (RFC 8446, section 6).
+const TLS_ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 10];
+const PAGE: &[u8] =
+    b"HTTP/1.1 404 Not Found\r\ncontent-length: 11\r\nconnection: close\r\n\r\n<html>nginx";
+const MOVED: &[u8] = b"HTTP/1.1 301 X\r\nlocation: https://shoal.example/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const GREETING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+
+/// A CA of nobody: `openssl req -x509 -newkey ed25519 -nodes -keyout /dev/null -subj "/CN=some CA" -days 36500`.
+const SOME_CA: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBOjCB7aADAgECAhRFkixaq8/wRPmCxUizr7WBuByWzzAFBgMrZXAwEjEQMA4G\n\
+A1UEAwwHc29tZSBDQTAgFw0yNjExMzAwODI5MDBaGA8yMTI2MTEwNjA4MjkwMFow\n\
+EjEQMA4GA1UEAwwHc29tZSBDQTAqMAUGAytlcAMhAHG1io0pTkcAh7c6BgJYUqCe\n\
+SXk2q/IobnCewdcZawmeo1MwUTAdBgNVHQ4EFgQUBwNCNg/WawfFIpQlAne2KItk\n\
+fdQwHwYDVR0jBBgwFoAUBwNCNg/WawfFIpQlAne2KItkfdQwDwYDVR0TAQH/BAUw\n\
+AwEB/zAFBgMrZXADQQAsjS2JHYlllBdkkC7FY/eI1xwJY1GXtSQK7MSBnIs/E4PA\n\
+hb37RApEaAoWuglXaEM845r8axibWF4IupxfJaYC\n\
+-----END CERTIFICATE-----\n";
+
+#[test]
+fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    };
+    let [empty, token, recipe] = [
+        file("empty", b"\n"),
+        file("token", b"shp_admin_1\n"),
+        file("recipe.yaml", b"task_target: custom.target\n"),
+    ];
+    let der = file("ca.der", &[0x30, 0x82, 1, 1]);
+    let key = file("key", b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n");
+    let cut = file("cut.pem", b"-----BEGIN CERTIFICATE-----\nAA==\n");
+    let directory = dir.path().to_str().unwrap();
+    let absent = dir.path().join("absent").to_str().unwrap().to_owned();
+
+    let refusing = controller(|_, _| {
+        (
+            401,
+            json!({"type": "t", "title": "a valid token is needed", "status": 401, "detail": "no"}),
+        )
+    });
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [alert, page, moved, greeting] = [TLS_ALERT, PAGE, MOVED, GREETING].map(always);
+    let http = |address: std::net::SocketAddr| format!("http://{address}");
+    let https = |address: std::net::SocketAddr| format!("https://{address}");
+    let cases: &[(&str, &[&str], i32, &str)] = &[
+        // Where the controller is.
+        (&https(nobody), &["--ca", "CA"], 3, "nothing listens at 127.0.0.1:"),
+        (&http(nobody), &[], 3, "is the controller up, and is this its --listen address?"),
+        (&http(alert), &[], 3, "speaks no plain HTTP; write https://127.0.0.1:"),
+        (
+            &https(greeting),
+            &["--ca", "CA"],
+            3,
+            "speaks no TLS; if the controller serves plain HTTP, write http://",
+        ),
+        (&http(page), &[], 1, "Check --controller; it said: <html>nginx"),
+        (
+            &http(moved),
+            &[],
+            1,
+            "sends its clients to https://shoal.example/; if that is the controller",
+        ),
+        (&http(greeting), &[], 1, "the answer is not JSON; is http://127.0.0.1:"),
+        ("127.0.0.1:8443", &[], 1, "has no scheme; write https://127.0.0.1:8443"),
+        (
+            "https://c:1/api/v1/jobs",
+            &[],
+            1,
+            "has a path; write scheme, host and port only: https://c:1",
+        ),
+        ("https://", &[], 1, "is no URL; write one such as https://192.0.2.5:8443"),
+        // Who is asking.
+        (
+            &refusing,
+            &[],
+            1,
+            "no; give --token-file FILE (SHOAL_TOKEN_FILE) with a token that `token create`",
+        ),
+        (
+            &refusing,
+            &["--token-file", &token],
+            1,
+            "token is not of the controller at http://127.0.0.1:",
+        ),
+        (&refusing, &["--token-file", &absent], 1, "absent does not exist; check the path"),
+        (&refusing, &["--token-file", "no-such-file"], 1, "no-such-file does not exist in /"),
+        (&refusing, &["--token-file", directory], 1, "is a directory; name a file in it"),
+        (&refusing, &["--token-file", &empty], 1, "empty is empty; write the token into it"),
+        (
+            &refusing,
+            &["--token-file", &key],
+            1,
+            "has several lines; the token must be the only one",
+        ),
+        // Whom to trust.
+        (&https(nobody), &["--ca", &absent], 1, "read --ca: "),
+        (&https(nobody), &["--ca", directory], 1, "is a directory; name a file in it"),
+        (&https(nobody), &["--ca", &empty], 1, "empty is empty"),
+        (
+            &https(nobody),
+            &["--ca", &der],
+            1,
+            "is DER, not PEM; convert it: openssl x509 -inform der -in ",
+        ),
+        (
+            &https(nobody),
+            &["--ca", &key],
+            1,
+            "there is no certificate in it (-----BEGIN CERTIFICATE-----)",
+        ),
+        (
+            &https(nobody),
+            &["--ca", &token],
+            1,
+            "there is no certificate in it (-----BEGIN CERTIFICATE-----)",
+        ),
+        (&https(nobody), &["--ca", &cut], 1, "cut.pem: read certificates as PEM"),
+    ];
+    // Any certificate: these servers show none.
+    let ca = file("some-ca.pem", SOME_CA.as_bytes());
+    let told = |controller: &str, options: &[&str], rest: &[&str]| {
+        let options = options.iter().map(|option| if *option == "CA" { &*ca } else { option });
+        let output =
+            shoal().args(["--controller", controller]).args(options).args(rest).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    for (controller, options, status, expected) in cases {
+        let (code, told) = told(controller, options, &["job", "list"]);
+        assert_eq!(code, Some(*status), "{controller} {options:?}: {told}");
+        assert!(told.contains(expected), "{controller} {options:?}: {told}");
+        // Once, and not as a debug form.
+        assert!(told.matches(expected).count() == 1 && !told.contains("os error 2"), "{told}");
+    }
+    // What is to be sent.
+    let url = &*refusing;
+    let create = |recipe| ["job", "create", "--server", "S", "--recipe", recipe];
+    for (arguments, expected) in [
+        (&create(&absent)[..], "read the recipe: "),
+        (&create(&absent), "absent does not exist; check the path"),
+        (&create(directory), "is a directory; name a file in it"),
+        (&create(&empty), "the file is empty; examples/linux/minimal.yaml"),
+        (&["recipe", "validate", &absent], "absent does not exist; check the path"),
+        (&["recipe", "validate", directory], "is a directory; name a file in it"),
+        (&["artifact", "push", "os/a:1", &absent], "absent does not exist; check the path"),
+        (&["artifact", "push", "os/a:1", directory], "is a directory; name a file in it"),
+        (
+            &["artifact", "push", "os/a", &recipe],
+            "is not REPOSITORY:TAG, such as os-images/debian:13",
+        ),
+        (&["artifact", "import", &absent], "absent does not exist; check the path"),
+        (&["server", "firmware", "update", "S", directory], "is a directory; name a file in it"),
+    ] {
+        let (code, told) = told(url, &[], arguments);
+        assert_eq!(code, Some(1), "{arguments:?}: {told}");
+        assert!(told.contains(expected), "{arguments:?}: {told}");
+    }
 }

@@ -3,14 +3,12 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use api::signal::Signal;
 use recipe::task_medium::Attempt;
 use serde::Serialize;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use crate::{places, session};
 
@@ -68,13 +66,18 @@ impl Controller {
             .http_status_as_error(false)
             .timeout_global(Some(TRY))
             .max_redirects(0);
-        if let Some(pem) = &attempt.controller_ca_pem {
-            config = config.https_only(true).tls_config(tls(pem.as_bytes())?);
+        if attempt.controller_ca_pem.is_some() {
+            config = config.https_only(true);
         }
         let base =
             format!("{}/api/v1/node/attempts/{}", attempt.controller_url, attempt.attempt_id);
         let authorization = format!("Bearer {token}");
-        Ok(Controller { agent: ureq::Agent::new_with_config(config.build()), base, authorization })
+        let agent = match &attempt.controller_ca_pem {
+            Some(pem) => trust::agent(config.build(), pem.as_bytes(), None)
+                .context("read controller_ca_pem of the task medium")?,
+            None => ureq::Agent::new_with_config(config.build()),
+        };
+        Ok(Controller { agent, base, authorization })
     }
 
     /// Sends until there is an answer; the reason of each wait is said once.
@@ -205,20 +208,6 @@ fn detail(text: &str) -> String {
     let problem: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     let part = ["detail", "title"].iter().find_map(|key| problem[key].as_str());
     part.unwrap_or("no reason given").to_owned()
-}
-
-fn tls(pem: &[u8]) -> anyhow::Result<TlsConfig> {
-    let mut roots: Vec<Certificate<'static>> = Vec::new();
-    for item in ureq::tls::parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item.context("read the controller's CA")? {
-            roots.push(certificate);
-        }
-    }
-    ensure!(!roots.is_empty(), "controller_ca_pem holds no certificate");
-    Ok(TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
 }
 
 #[cfg(test)]

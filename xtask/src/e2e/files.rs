@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Disk images and blobs as the cases want them, what tells whether they changed, and keys to log in with.
+//! Disk images and blobs as the cases want them, what tells whether they changed, keys to log in with, and the first example.
 
 use std::fs;
 use std::io::Read;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::succeed;
@@ -86,4 +87,25 @@ pub fn ssh_key(dir: &Path) -> anyhow::Result<(PathBuf, String)> {
     ensure!(made.success(), "ssh-keygen failed");
     let public = fs::read_to_string(key.with_extension("pub"))?;
     Ok((key, public.trim().to_owned()))
+}
+
+/// The first example in `dir`, with a key and the host name of these tests in the places of its own.
+pub fn example(root: &Path, public_key: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+    let file = root.join("examples/linux/minimal.yaml");
+    let mut text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let key = text.lines().map(str::trim).find_map(|line| line.strip_prefix("- ssh-"));
+    let key = key.map(|rest| format!("ssh-{rest}")).context("the example has no SSH key")?;
+    for (from, to) in [(&*key, public_key), ("hostname: web-1", "hostname: shoal-e2e")] {
+        ensure!(text.matches(from).count() == 1, "the example does not have {from:?} once");
+        text = text.replace(from, to);
+    }
+    let file = dir.join("recipe.yaml");
+    fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    Ok(file)
+}
+
+/// The media plan that a job tells.
+pub fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
+    ensure!(job["media_plan"] == plan, "not by the media plan {plan}: {job:#}");
+    Ok(())
 }

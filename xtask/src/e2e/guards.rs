@@ -11,11 +11,10 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::files::{ssh_key, tempting};
+use super::files::{by_plan, ssh_key, tempting};
 use super::world::{Shape, World};
 use super::{
-    INSTALL, Lab, SERIAL, at_rest, by_plan, failed_at, hash, is_complete, machine_with, push,
-    recipe,
+    INSTALL, Lab, SERIAL, at_rest, failed_at, hash, is_complete, machine_with, push, recipe,
 };
 use crate::succeed;
 

@@ -55,7 +55,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use files::{flip_a_bit, hash, largest_file, ssh_key};
+use files::{by_plan, example, flip_a_bit, hash, largest_file, ssh_key};
 use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
@@ -209,10 +209,12 @@ fn side_by_side(lanes: &[Lane]) -> anyhow::Result<u32> {
     })
 }
 
-/// `./x demo`: the provisioning run alone, with the story on the screen.
+/// `./x demo`: the provisioning run alone, with the story on the screen. It installs the first example.
 pub fn demo(root: &Path) -> anyhow::Result<()> {
     let mut lab = Lab::start(root, "demo", false, two_cds)?;
-    provision(&mut lab, false)?;
+    let file = example(root, &lab.public_key, &lab.world.dir)?;
+    let id = lab.world.create_job_of(SERIAL, &file)?;
+    installed(&mut lab, &id)?;
     println!("\nThe machine ends with this program. `shoal lab up` gives you one to keep.");
     Ok(())
 }
@@ -383,11 +385,6 @@ fn failed_at(job: &Value, step: &str, reason: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
-    ensure!(job["media_plan"] == plan, "not by the media plan {plan}: {job:#}");
-    Ok(())
-}
-
 /// How far the boot came is told, and a failed job leaves an archive.
 fn evidence(world: &World, id: &str, stages: &[&str]) -> anyhow::Result<()> {
     let events = world.events(id, 0)?;
@@ -410,7 +407,7 @@ fn evidence(world: &World, id: &str, stages: &[&str]) -> anyhow::Result<()> {
 
 /// Answers the job, which succeeded.
 fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<Value> {
-    let Lab { world, machine, key, public_key } = lab;
+    let Lab { world, public_key, .. } = lab;
     let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
     if kill_controller {
         world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
@@ -427,7 +424,13 @@ fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<Value> {
         world.start_controller()?;
         world.tell("controller started again");
     }
-    let job = world.follow(&id, INSTALL, is_complete)?;
+    installed(lab, &id)
+}
+
+/// Follows a job to its success, and looks at what it installed.
+fn installed(lab: &mut Lab, id: &str) -> anyhow::Result<Value> {
+    let Lab { world, machine, key, .. } = lab;
+    let job = world.follow(id, INSTALL, is_complete)?;
     ensure!(job["outcome"] == "succeeded", "the job failed: {job:#}");
     at_rest(world, machine)?;
     world.tell("the job succeeded; media and boot override are put back");

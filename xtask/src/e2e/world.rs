@@ -299,6 +299,11 @@ impl World {
     pub fn create_job(&self, serial: &str, recipe: &Value) -> anyhow::Result<String> {
         let file = self.dir.join("recipe.json");
         fs::write(&file, serde_json::to_vec_pretty(recipe)?)?;
+        self.create_job_of(serial, &file)
+    }
+
+    /// The same of a recipe in a file.
+    pub fn create_job_of(&self, serial: &str, file: &Path) -> anyhow::Result<String> {
         let file = file.display().to_string();
         let job = self.shoal(&["job", "create", "--server", serial, "--recipe", &file])?;
         Ok(job["id"].as_str().with_context(|| format!("no id in {job}"))?.to_owned())

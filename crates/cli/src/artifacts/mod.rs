@@ -10,6 +10,8 @@ mod push;
 mod upkeep;
 mod upload;
 
+use std::path::Path;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -45,6 +47,11 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
         Artifact::Import { bundle } => upkeep::import(client, format, &bundle)?,
     }
     Ok(())
+}
+
+/// Puts a file into the registry under `name`; what it is, its bytes tell.
+pub fn push(client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
+    push::push(client, name, file, None).map(drop)
 }
 
 fn row(artifact: &Value) -> Vec<String> {

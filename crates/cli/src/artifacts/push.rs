@@ -2,7 +2,6 @@
 //! A file as an OCI artifact (image-spec 1.1, "Guidelines for Artifact Usage"): an empty config, one
 //! layer, `artifactType` tells what it is.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -14,6 +13,7 @@ use super::kind::{Compression, Kind, Measured, measure, recognize};
 use super::upload::upload;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::text_file;
 
 const EMPTY: &[u8] = b"{}";
 
@@ -24,7 +24,7 @@ pub fn push(
     told: Option<Kind>,
 ) -> Result<Value, Failure> {
     let (repository, tag) = parse(name)?;
-    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut file = text_file::open(path)?;
     let reading = || format!("read {}", path.display());
     let (kind, compression) = recognize(&mut file, told).with_context(reading)?;
     let size = file.metadata().with_context(reading)?.len();

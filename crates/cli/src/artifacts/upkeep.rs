@@ -13,6 +13,7 @@ use crate::args::Output;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{say, show, text};
+use crate::text_file;
 
 pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
     let (repository, tag) = push::parse(name)?;
@@ -71,7 +72,7 @@ pub fn export(
 }
 
 pub fn import(client: &Client, format: Output, bundle: &Path) -> Result<(), Failure> {
-    let file = File::open(bundle).with_context(|| format!("open {}", bundle.display()))?;
+    let file = text_file::open(bundle)?;
     let size = file.metadata().with_context(|| format!("read {}", bundle.display()))?.len();
     let bar = bar("import", size);
     let mut reader = bar.wrap_read(file);

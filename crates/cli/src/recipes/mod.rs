@@ -8,7 +8,7 @@ mod yaml;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use recipe::{BODY_BYTES_MAX, Problem, Recipe};
 use serde_json::{Value, json};
 
@@ -91,6 +91,10 @@ fn parsed(value: &Value) -> Result<Recipe, Vec<Problem>> {
 
 /// JSON where it begins like JSON, else YAML; a file that is called .yaml is YAML.
 fn parse(file: &Path, text: &str) -> anyhow::Result<Value> {
+    ensure!(
+        !text.trim().is_empty(),
+        "the file is empty; examples/linux/minimal.yaml of the source is a recipe to begin with"
+    );
     let extension = file.extension().and_then(|extension| extension.to_str());
     let is_named_yaml = matches!(extension, Some("yaml" | "yml"));
     let is_json = text.trim_start().starts_with(['{', '[']);

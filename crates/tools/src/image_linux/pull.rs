@@ -5,13 +5,12 @@
 //! host is asked anonymously (`anonymous`).
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use oci::{Descriptor, Digest, Manifest, ManifestKind, Platform, Reference, Verifier, media_type};
 use recipe::run_dir::PullAccess;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::anonymous;
 use super::outage::{Failure, Outage, Response, checked};
@@ -88,7 +87,7 @@ pub fn open(
 ) -> anyhow::Result<Repository> {
     let access = access.filter(|_| source.is_controllers);
     let is_plain = access.is_some_and(|access| access.ca_pem.is_none());
-    let mut config = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(CONNECT_WAIT))
         .timeout_recv_response(Some(READ_WAIT))
@@ -96,17 +95,19 @@ pub fn open(
         .https_only(!is_plain)
         // Our own registry never redirects; public ones send blobs from elsewhere.
         .max_redirects(if source.is_controllers { 0 } else { 5 });
-    if !is_plain {
+    let agent = if is_plain {
+        ureq::Agent::new_with_config(config.build())
+    } else {
         let pem = match access.and_then(|access| access.ca_pem.as_deref()) {
             Some(pem) => pem.as_bytes().to_vec(),
             None => std::fs::read(PUBLIC_CA_FILE)
                 .with_context(|| format!("read the public authorities in {PUBLIC_CA_FILE}"))?,
         };
-        config = config.tls_config(tls(&pem)?);
-    }
+        trust::agent(config.build(), &pem, None).context("read the authorities' certificates")?
+    };
     let scheme = if is_plain { "http" } else { "https" };
     Ok(Repository {
-        agent: ureq::Agent::new_with_config(config.build()),
+        agent,
         base: format!(
             "{scheme}://{}/v2/{}",
             source.reference.authority, source.reference.repository
@@ -115,20 +116,6 @@ pub fn open(
         is_controllers: source.is_controllers,
         outage_max,
     })
-}
-
-fn tls(pem: &[u8]) -> anyhow::Result<TlsConfig> {
-    let mut roots: Vec<Certificate<'static>> = Vec::new();
-    for item in ureq::tls::parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item.context("read the authorities' PEM")? {
-            roots.push(certificate);
-        }
-    }
-    ensure!(!roots.is_empty(), "the authorities' PEM holds no certificate");
-    Ok(TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
 }
 
 impl Repository {
