@@ -3,20 +3,31 @@
 //! sealed with (`root.key`, see `sealing`) and the key that attempts' tokens and the signatures of their
 //! media come from (`attempt.key`). All in the data directory, mode 0600, none in the database: a stolen
 //! database gives no password and no token.
+//!
+//! - `own_certificate`: a certificate that the controller was given; `der`: what of one webpki does not show.
+
+mod der;
+mod own_certificate;
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use jiff::Timestamp;
 use recipe::signature::Signer;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::files::write_durably;
 use crate::sealing::RootKey;
 use crate::settings::Settings;
+pub use own_certificate::{OwnCertificate, Shown};
 
 /// Purposes of keys that are derived from one.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
@@ -32,6 +43,8 @@ pub struct Keys {
     pub ca_pem: String,
     pub certificate: PathBuf,
     pub private_key: PathBuf,
+    /// The one that the controller was given, if it was.
+    pub own_certificate: Option<Arc<OwnCertificate>>,
     admin_token_hash: Vec<u8>,
     /// Of the secret of foreign webhook senders, where there is one.
     webhook_secret_hash: Option<Vec<u8>>,
@@ -68,10 +81,19 @@ impl Keys {
         let webhook_secret_hash =
             settings.webhook_secret_file.as_deref().map(webhook_secret_hash).transpose()?;
         let (ca_pem, certificate, private_key) = certificates(&tls, settings)?;
+        let own_certificate = match (&settings.tls.tls_cert, &settings.tls.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let (certificate, key) = (certificate.clone(), key.clone());
+                let files = own_certificate::Files { certificate, key };
+                Some(Arc::new(OwnCertificate::open(files, Timestamp::now())?))
+            }
+            _ => None,
+        };
         Ok(Keys {
             ca_pem,
             certificate,
             private_key,
+            own_certificate,
             admin_token_hash: sha256(admin.trim_ascii()),
             webhook_secret_hash,
             root: RootKey::from_file(&root).context("root.key")?,
@@ -79,6 +101,17 @@ impl Keys {
             signer,
             random,
         })
+    }
+
+    /// Whom a machine trusts as this controller: its CA, and the certificate that it was given.
+    pub fn trusted_pem(&self) -> String {
+        let own = self.own_certificate.as_ref().map(|own| own.current().pem.clone());
+        format!("{}{}", self.ca_pem, own.unwrap_or_default())
+    }
+
+    /// The certificate that this controller made, to be shown.
+    pub fn made_certificate(&self) -> anyhow::Result<CertifiedKey> {
+        certified(&self.certificate, &self.private_key)
     }
 
     pub fn is_admin_token(&self, token: &str) -> bool {
@@ -187,7 +220,7 @@ fn keep(
     Ok(bytes)
 }
 
-/// The CA (made once) and a server certificate for the names in use (made at every start).
+/// The CA (made once) and a server certificate for the names in use, which is made anew when these change.
 fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, PathBuf, PathBuf)> {
     let ca_key_pem =
         keep(&tls.join("ca.key"), || Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes()))?;
@@ -206,24 +239,48 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     for url in [&settings.node_url, &settings.media_url, &settings.http_boot_url] {
         names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
     }
+    names.extend(settings.tls.tls_names.iter().cloned());
     names.sort();
     names.dedup();
+    let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
+    // Written last: a certificate is whole if this says what it is for.
+    let names_path = tls.join("server.names");
+    let made_for = format!("{}\nCA {}\n", names.join("\n"), hex::encode(sha256(ca_pem.as_bytes())));
+    let before = fs::read_to_string(&names_path).ok();
+    if before.as_ref() == Some(&made_for) && certified(&certificate_path, &key_path).is_ok() {
+        return Ok((ca_pem, certificate_path, key_path));
+    }
+    if before.is_some_and(|before| before != made_for) {
+        tracing::info!(
+            names = names.join(", "),
+            "the names of this controller changed: it has a new certificate. Clients that trust tls/ca.pem notice \
+             nothing; those that pin the former certificate itself refuse the new one until it is pinned"
+        );
+    }
     let mut server = rcgen::CertificateParams::new(names)?;
     server.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller");
     server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     let server_key = rcgen::KeyPair::generate()?;
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let certificate = server.signed_by(&server_key, &issuer)?;
-    let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
     write_durably(&certificate_path, format!("{}{ca_pem}", certificate.pem()).as_bytes())?;
     write_durably(&key_path, server_key.serialize_pem().as_bytes())?;
+    write_durably(&names_path, made_for.as_bytes())?;
     Ok((ca_pem, certificate_path, key_path))
+}
+
+/// A chain with its key, which fit each other.
+fn certified(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.context("load the server certificate")?;
+    let key = PrivateKeyDer::from_pem_file(key).context("load the server's key")?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).context("use the server's certificate")
 }
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::pki_types::ServerName;
 
     use super::*;
     use crate::tests::{settings, temp_dir};

@@ -167,7 +167,7 @@ async fn build_task_medium(app: &App, job: &JobRow, names: &Names) -> Done {
         machine_names: names.clone(),
         ignores_uuid,
         controller_url: app.settings.node_url.to_string().trim_end_matches('/').to_owned(),
-        controller_ca_pem: (!app.settings.plain_http).then(|| app.keys.ca_pem.clone()),
+        controller_ca_pem: (!app.settings.plain_http).then(|| app.keys.trusted_pem()),
         token: app.keys.attempt_token(&job.attempt).into(),
         registry: Some(recipe::task_medium::RegistryAccess {
             authority: app.settings.registry_authority(),

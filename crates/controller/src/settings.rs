@@ -2,6 +2,7 @@
 //! What the controller is told at its start. The only reader of flags and environment.
 
 mod audit;
+mod tls;
 
 use std::fs::{DirBuilder, Permissions};
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand};
 use url::Url;
 
 use audit::AuditArgs;
+use tls::TlsArgs;
 
 use crate::clients;
 use crate::listeners::{self, Addresses, Socket, Urls};
@@ -113,6 +115,8 @@ pub struct ServeArgs {
     /// without it only the admin token is taken.
     #[arg(long, env = "SHOAL_WEBHOOK_SECRET_FILE")]
     pub webhook_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub tls: TlsArgs,
     #[command(flatten)]
     pub clients: ClientArgs,
     #[command(flatten)]
@@ -283,6 +287,7 @@ pub struct Settings {
     pub http_boot_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
+    pub tls: TlsArgs,
     /// Whose certificates are taken in place of a token.
     pub clients: Option<clients::Settings>,
     /// Whose tokens are taken beside our own.
@@ -326,6 +331,7 @@ impl Settings {
             http_boot_url,
             maintenance_iso,
             webhook_secret_file: args.webhook_secret_file,
+            tls: args.tls,
             clients: args.clients.settings()?,
             oidc: args.oidc.settings()?,
             registry: args.registry,

@@ -197,7 +197,7 @@ fn start(
     arguments: &[String],
     point: Option<Point>,
 ) -> anyhow::Result<bool> {
-    let ready = dir.join("tls/server.key");
+    let ready = dir.join("tls/server.names");
     if ready.exists() {
         fs::remove_file(&ready)?;
     }

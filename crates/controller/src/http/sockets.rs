@@ -11,8 +11,6 @@ use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +19,7 @@ use super::limits::{Connections, Limited};
 use super::{access, artifacts, refusals, router};
 use crate::App;
 use crate::clients::Verifier;
-use crate::keys::Keys;
+use crate::keys::Shown;
 use crate::listeners::{Listener, Socket};
 
 /// How long requests under way may take to end after a signal to stop.
@@ -54,6 +52,9 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     tending.spawn(artifacts::tend(app.clone()));
     tending.spawn(access::tend(app.clone()));
     tending.spawn(refusals::run(app.clone()));
+    if let Some(own) = app.keys.own_certificate.clone() {
+        tending.spawn(async move { own.tend().await });
+    }
     let served = serve_on(app.clone(), open, stop).await;
     tending.shutdown().await;
     refusals::write_all(&app).await;
@@ -78,7 +79,7 @@ pub async fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
 
 /// Serves until `stop`, or until one cannot go on: half a controller would look like a whole one.
 pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> anyhow::Result<()> {
-    let tls = Tls::new(&app).await?;
+    let tls = Tls::new(&app)?;
     let shares = open.len();
     let mut handles = Vec::new();
     let mut serving = JoinSet::new();
@@ -148,25 +149,22 @@ struct Tls {
 }
 
 impl Tls {
-    async fn new(app: &App) -> anyhow::Result<Tls> {
-        let Keys { certificate, private_key, .. } = app.keys.as_ref();
-        let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect)
-            .context("load the server certificate")?;
-        let key = PrivateKeyDer::from_pem_file(private_key).context("load the server's key")?;
+    fn new(app: &App) -> anyhow::Result<Tls> {
+        let made = Arc::new(app.keys.made_certificate()?);
+        let shown = Arc::new(Shown { made, own: app.keys.own_certificate.clone() });
         let config = |verifier: Option<Arc<dyn ClientCertVerifier>>| {
             let builder = ServerConfig::builder();
             let builder = match verifier {
                 Some(verifier) => builder.with_client_cert_verifier(verifier),
                 None => builder.with_no_client_auth(),
             };
-            let mut config = builder.with_single_cert(chain.clone(), key.clone_key())?;
+            let mut config = builder.with_cert_resolver(shown.clone());
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            anyhow::Ok(RustlsConfig::from_config(Arc::new(config)))
+            RustlsConfig::from_config(Arc::new(config))
         };
-        let of_others = config(None)?;
+        let of_others = config(None);
         let of_people = match &app.clients {
-            Some(clients) => config(Some(Arc::new(Verifier(clients.clone()))))?,
+            Some(clients) => config(Some(Arc::new(Verifier(clients.clone())))),
             None => of_others.clone(),
         };
         Ok(Tls { of_people, of_others })

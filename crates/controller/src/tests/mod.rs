@@ -19,6 +19,7 @@ mod jobs;
 mod listeners;
 mod media;
 mod node_messages;
+mod own_certificate;
 mod preflight;
 mod rotation;
 pub mod rows;
@@ -190,6 +191,7 @@ fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Set
         http_boot_url: None,
         maintenance_iso: Some(iso),
         webhook_secret_file: None,
+        tls: Default::default(),
         clients: Default::default(),
         oidc: Default::default(),
         registry: Default::default(),
