@@ -12,6 +12,8 @@
 //!
 //! The BMC of a maker whose profile the fleet has is `profiled`: its documents and refusals are the fleet's.
 //!
+//! A BMC that was recorded is `replay`.
+//!
 //! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
 //!
 //! It is a test double and a toy for users: never shipped with the controller, knows no job.
@@ -28,6 +30,7 @@ mod profiled;
 mod qemu;
 pub mod qmp;
 mod redfish;
+pub mod replay;
 mod server;
 mod sessions;
 mod tls;

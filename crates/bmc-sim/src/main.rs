@@ -2,6 +2,7 @@
 //! `shoal-bmc-sim`: arguments in, one line of JSON out, then a BMC until a signal comes.
 
 mod fleet_command;
+mod replay_command;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -29,6 +30,8 @@ enum Command {
     Qemu(Box<Qemu>),
     /// Many BMCs whose machines are scripts, each on an address of its own.
     Fleet(fleet_command::Arguments),
+    /// One BMC that was recorded: a tree of resources over which sessions, media and power are played.
+    Replay(replay_command::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -147,6 +150,9 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Fleet(arguments) => {
             tokio::runtime::Runtime::new()?.block_on(fleet_command::run(arguments))
+        }
+        Command::Replay(arguments) => {
+            tokio::runtime::Runtime::new()?.block_on(replay_command::run(arguments))
         }
     }
 }

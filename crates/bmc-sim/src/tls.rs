@@ -32,7 +32,30 @@ pub(crate) fn load_or_make(directory: &Path, listen: IpAddr) -> anyhow::Result<I
     load(directory).context("load the certificate of the BMC")
 }
 
+/// One that is not kept.
+pub(crate) fn make_version_3(listen: IpAddr) -> anyhow::Result<Identity> {
+    let made = issue(listen).context("make the certificate of the BMC")?;
+    let certificate = CertificateDer::from_pem_slice(made.certificate.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes())?;
+    identity(certificate, key)
+}
+
 fn make(directory: &Path, listen: IpAddr) -> anyhow::Result<()> {
+    let Made { ca, certificate, key } = issue(listen)?;
+    fs::write(directory.join(CA), ca)?;
+    fs::write(directory.join(CERTIFICATE), certificate)?;
+    fs::write(directory.join(KEY), key)?;
+    Ok(())
+}
+
+/// In PEM.
+struct Made {
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+fn issue(listen: IpAddr) -> anyhow::Result<Made> {
     let mut ca = CertificateParams::default();
     ca.distinguished_name.push(DnType::CommonName, "shoal-bmc-sim CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -47,10 +70,7 @@ fn make(directory: &Path, listen: IpAddr) -> anyhow::Result<()> {
     let key = KeyPair::generate()?;
     let certificate = leaf.signed_by(&key, &issuer)?;
 
-    fs::write(directory.join(CA), ca_certificate.pem())?;
-    fs::write(directory.join(CERTIFICATE), certificate.pem())?;
-    fs::write(directory.join(KEY), key.serialize_pem())?;
-    Ok(())
+    Ok(Made { ca: ca_certificate.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 /// A certificate of X.509 version 1, which signs itself; it is not kept.
@@ -103,6 +123,13 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 fn load(directory: &Path) -> anyhow::Result<Identity> {
     let certificate = CertificateDer::from_pem_file(directory.join(CERTIFICATE))?;
     let key = PrivateKeyDer::from_pem_file(directory.join(KEY))?;
+    identity(certificate, key)
+}
+
+fn identity(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> anyhow::Result<Identity> {
     let certificate_sha256 = hex::encode(Sha256::digest(&certificate));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -318,9 +318,30 @@ impl Bmc {
             return;
         };
         state.boots += 1;
-        let (bmc, shared, number) = (self.clone(), shared.clone(), state.boots);
-        let boot = node::Boot { bmc, shared, loads, number };
+        let (board, shared, number) = (self.board(), shared.clone(), state.boots);
+        let boot = node::Boot { board, shared, loads, number };
         state.node = Some(tokio::spawn(node::live(boot)).abort_handle());
+    }
+
+    /// The machine behind it, as SMBIOS has it.
+    fn board(&self) -> node::Board {
+        let serial = match self.fault {
+            Fault::WrongSerial => "ANOTHER-BOARD",
+            _ => &self.serial,
+        };
+        let board_serial = match self.profile.has(Quirk::ServiceTag) {
+            true => format!(".{serial}.{}.", resources::board_serial(serial)),
+            false => String::new(),
+        };
+        node::Board {
+            name: self.serial.clone(),
+            serial: serial.to_owned(),
+            uuid: self.uuid.clone(),
+            board_serial,
+            manufacturer: self.profile.manufacturer.to_owned(),
+            product: self.profile.model.to_owned(),
+            fault: self.fault,
+        }
     }
 
     /// Is gone for a while; what was in its memory is lost, settings are kept.

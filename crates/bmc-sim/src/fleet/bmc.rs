@@ -86,7 +86,7 @@ const STALE: &str = "http://192.0.2.9/gone.iso";
 const FOREIGN: &str = "http://198.51.100.9/live/rescue.iso";
 
 impl Medium {
-    pub(super) fn now(url: String) -> Medium {
+    pub(crate) fn now(url: String) -> Medium {
         Medium { url, copy: None, since: Instant::now() }
     }
 

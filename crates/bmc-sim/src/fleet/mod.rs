@@ -23,7 +23,7 @@ pub mod fault;
 mod layout;
 mod ledger;
 mod left;
-mod node;
+pub(crate) mod node;
 pub mod profile;
 pub(crate) mod reply;
 pub(crate) mod resources;
@@ -34,10 +34,11 @@ pub(crate) mod wire;
 
 use std::net::Ipv4Addr;
 
+pub(crate) use bmc::Medium;
 pub use choice::{Share, Wanted, chosen, matrix, profiles, sample};
 pub use fault::{Expected, Fault};
 pub use profile::Profile;
-use server::Shared;
+pub(crate) use server::Shared;
 pub use server::{Fleet, Member, Report, Settings};
 
 /// All BMCs of the fleet know this user.

@@ -14,11 +14,9 @@ use sha2::Digest;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::bmc::{Bmc, Medium};
+use super::bmc::Medium;
 use super::fault::Fault;
 use super::ledger::Grant;
-use super::profile::quirk::Quirk;
-use super::resources::board_serial;
 
 /// One request of a machine that reads a file.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -36,11 +34,23 @@ const SECOND_BOOT: u32 = 2;
 
 /// A machine that has just been switched on, with its boot from a medium.
 pub struct Boot {
-    pub bmc: Arc<Bmc>,
+    pub board: Board,
     pub shared: Arc<Shared>,
     pub loads: Loads,
     /// Counts the boots of this machine.
     pub number: u32,
+}
+
+/// Which machine it is, as SMBIOS has it, and what goes wrong with it.
+pub struct Board {
+    /// Its BMC's name for it: its boots are told apart by that.
+    pub name: String,
+    pub serial: String,
+    pub uuid: String,
+    pub board_serial: String,
+    pub manufacturer: String,
+    pub product: String,
+    pub fault: Fault,
 }
 
 /// What a machine boots from.
@@ -70,8 +80,8 @@ impl Boot {
         }
         self.stop_if(Fault::NoNetwork)?;
         self.signal_if(Fault::NoLink, Signal::NoLink).await?;
-        let fault = self.bmc.fault;
-        let boot_id = format!("{}-{}", self.bmc.serial, self.number);
+        let fault = self.board.fault;
+        let boot_id = format!("{}-{}", self.board.name, self.number);
         let mut speaker = self.hello(&attempt, &boot_id).await?;
         self.stop_if(Fault::CrashBeforePermit)?;
         let mut boot_id = boot_id;
@@ -87,7 +97,7 @@ impl Boot {
         self.ask_for_permit(&speaker, &boot_id).await?;
         self.stop_if(Fault::CrashAfterPermit)?;
         if fault == Fault::RestartAfterPermit {
-            let second = format!("{}-{SECOND_BOOT}", self.bmc.serial);
+            let second = format!("{}-{SECOND_BOOT}", self.board.name);
             let speaker = self.hello(&attempt, &second).await?;
             return self.ask_for_permit(&speaker, &second).await;
         }
@@ -115,7 +125,7 @@ impl Boot {
         for (part, ends_here) in
             [(&layout.kernel, Fault::StopsAtKernel), (&layout.initrd, Fault::StopsAtInitrd)]
         {
-            if self.bmc.fault == ends_here {
+            if self.board.fault == ends_here {
                 let half: Vec<_> =
                     part.iter().map(|r| r.start..r.start + (r.end - r.start) / 2).collect();
                 self.read_all(maintenance, &half).await?;
@@ -133,7 +143,7 @@ impl Boot {
     async fn download(&self, url: &str) -> Result<Medium, Stopped> {
         self.shared.size(url).await.ok_or(Stopped)?;
         self.stop_if(Fault::OnlyProbes)?;
-        if self.bmc.fault == Fault::SlowMedia {
+        if self.board.fault == Fault::SlowMedia {
             tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
         }
         let copy = Some(Arc::new(self.shared.download(url).await.ok_or(Stopped)?));
@@ -155,7 +165,7 @@ impl Boot {
             .into_iter()
             .map(|file| recipe::File { name: file.name, bytes: file.bytes })
             .collect();
-        if self.bmc.fault == Fault::TaskForged {
+        if self.board.fault == Fault::TaskForged {
             files[0].bytes.push(b' ');
         }
         if let Some(key) = self.controller_key(media).await?
@@ -198,7 +208,7 @@ impl Boot {
         let status = self.say(attempt, "permit", &request).await?;
         if status == 200 {
             self.shared.ledger().granted(Grant {
-                board_serial: self.serial().to_owned(),
+                board_serial: self.board.serial.clone(),
                 job_serial: attempt.server_serial.clone(),
                 attempt: attempt.attempt_id.clone(),
                 boot_id: boot_id.to_owned(),
@@ -222,7 +232,7 @@ impl Boot {
         self.say(attempt, "progress", &step).await?;
         self.stop_if(Fault::ResultLost)?;
         let success = json!({"status": "success"});
-        match self.bmc.fault {
+        match self.board.fault {
             Fault::StepFails => {
                 return self.failed(attempt, "image-linux.service", "digest mismatch").await;
             }
@@ -245,7 +255,7 @@ impl Boot {
     /// Results that are not this machine's to give.
     async fn foreign_results(&self, attempt: &Attempt) -> Result<(), Stopped> {
         let mut other = attempt.clone();
-        match self.bmc.fault {
+        match self.board.fault {
             Fault::ResultForged => other.token = "0".repeat(64).into(),
             Fault::ResultStale => other.attempt_id = "00000000-0000-7000-8000-000000000000".into(),
             _ => return Ok(()),
@@ -307,7 +317,7 @@ impl Boot {
 
     /// Firmware and kernels give up at the first read error.
     async fn read(&self, medium: &Medium, bytes: Range<u64>) -> Result<Vec<u8>, Stopped> {
-        if self.bmc.fault == Fault::SlowMedia {
+        if self.board.fault == Fault::SlowMedia {
             tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
         }
         if let Some(copy) = &medium.copy {
@@ -320,7 +330,7 @@ impl Boot {
 
     /// Stops likewise, and tells by a read.
     async fn signal_if(&self, fault: Fault, signal: Signal) -> Result<(), Stopped> {
-        if self.bmc.fault == fault {
+        if self.board.fault == fault {
             self.signal(signal).await?;
         }
         self.stop_if(fault)
@@ -337,22 +347,14 @@ impl Boot {
     }
 
     fn stop_if(&self, fault: Fault) -> Result<(), Stopped> {
-        if self.bmc.fault == fault { Err(Stopped) } else { Ok(()) }
-    }
-
-    fn serial(&self) -> &str {
-        if self.bmc.fault == Fault::WrongSerial { "ANOTHER-BOARD" } else { &self.bmc.serial }
+        if self.board.fault == fault { Err(Stopped) } else { Ok(()) }
     }
 
     fn dmi(&self) -> Value {
-        let serial = self.serial();
-        let board_serial = match self.bmc.profile.has(Quirk::ServiceTag) {
-            true => format!(".{serial}.{}.", board_serial(serial)),
-            false => String::new(),
-        };
+        let Board { serial, uuid, board_serial, manufacturer, product, .. } = &self.board;
         json!({
-            "serial": serial, "uuid": self.bmc.uuid, "board_serial": board_serial,
-            "manufacturer": self.bmc.profile.manufacturer, "product": self.bmc.profile.model,
+            "serial": serial, "uuid": uuid, "board_serial": board_serial,
+            "manufacturer": manufacturer, "product": product,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -123,6 +123,30 @@ pub struct Report {
 }
 
 impl Shared {
+    fn new(settings: Settings, port: u16) -> anyhow::Result<Shared> {
+        let layout = Layout::of_file(&settings.maintenance_iso)?;
+        let client = reqwest::Client::builder()
+            // As most BMCs: the certificate of a media server is not checked.
+            .danger_accept_invalid_certs(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .context("make the machines' HTTP client")?;
+        let (ledger, secrets) = (Mutex::default(), Mutex::default());
+        Ok(Shared { layout, client, settings, port, ledger, secrets })
+    }
+
+    /// For machines of a BMC that is not the fleet's; time is that of real ones.
+    pub fn alone(maintenance_iso: &Path) -> anyhow::Result<Shared> {
+        let settings = Settings {
+            port: 0,
+            latency: Duration::ZERO,
+            time_scale: 1.0,
+            maintenance_iso: maintenance_iso.into(),
+            work_dir: PathBuf::new(),
+        };
+        Shared::new(settings, 0)
+    }
+
     pub fn scaled(&self, usual: Duration) -> Duration {
         usual.mul_f64(self.settings.time_scale)
     }
@@ -167,7 +191,6 @@ impl Shared {
 
 impl Fleet {
     pub async fn start(settings: Settings, wanted: &[Wanted]) -> anyhow::Result<Fleet> {
-        let layout = Layout::of_file(&settings.maintenance_iso)?;
         let (own, other) = (settings.work_dir.join("bmc"), settings.work_dir.join("stranger"));
         for dir in [&own, &other] {
             std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
@@ -178,20 +201,7 @@ impl Fleet {
         let first_version = tls::make_version_1().context("make a certificate of version 1")?;
         let listener = listen(settings.port)?;
         let port = listener.local_addr().context("read the listener's address")?.port();
-        let client = reqwest::Client::builder()
-            // As most BMCs: the certificate of a media server is not checked.
-            .danger_accept_invalid_certs(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("make the machines' HTTP client")?;
-        let shared = Arc::new(Shared {
-            layout,
-            client,
-            settings,
-            port,
-            ledger: Mutex::default(),
-            secrets: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(settings, port)?);
         let bmcs = wanted.iter().enumerate().map(|(index, wanted)| {
             let serial = serial(index, wanted.profile);
             let uuid = uuid::Uuid::from_u128(index as u128 + 1);
