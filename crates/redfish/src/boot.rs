@@ -7,6 +7,12 @@ use crate::machine::http_boot_uri;
 use crate::profile::Quirk;
 use crate::{Bmc, Error, Machine, links};
 
+/// The attributes of an iDRAC that are its boot override: whether it holds for one boot, and its device.
+pub(crate) const IDRAC_BOOT: [&str; 2] = ["ServerBoot.1.BootOnce", FIRST_BOOT_DEVICE];
+pub(crate) const FIRST_BOOT_DEVICE: &str = "ServerBoot.1.FirstBootDevice";
+/// The device of no override.
+pub(crate) const NO_DEVICE: &str = "Normal";
+
 /// Where a change of the override was taken, and in which form.
 struct Taken<'a> {
     path: &'a str,
@@ -178,25 +184,23 @@ impl Bmc {
 
     /// The attributes are of the manager; what they say holds for the next boot.
     async fn set_idrac_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
-        let wanted = json!({
-            "ServerBoot.1.BootOnce": "Enabled", "ServerBoot.1.FirstBootDevice": "VCD-DVD"
-        });
+        let [once, device] = IDRAC_BOOT;
+        let wanted = json!({once: "Enabled", device: "VCD-DVD"});
         self.set_idrac_attributes(machine, "set boot once from the virtual CD", &wanted).await
     }
 
     async fn clear_idrac_boot_once(&self, machine: &Machine) -> Result<(), Error> {
-        let wanted = json!({"ServerBoot.1.FirstBootDevice": "Normal"});
+        let wanted = json!({FIRST_BOOT_DEVICE: NO_DEVICE});
         self.set_idrac_attributes(machine, "clear the boot override", &wanted).await
     }
 
-    async fn set_idrac_attributes(
+    pub(crate) async fn set_idrac_attributes(
         &self,
         machine: &Machine,
         what: &str,
         wanted: &Value,
     ) -> Result<(), Error> {
-        let manager = machine.manager_path.as_deref();
-        let path = links::below(manager.ok_or(Error::Unsupported("a manager"))?, "Attributes");
+        let path = idrac_attributes(machine)?;
         let is_so = |resource: &Value| {
             let wanted = wanted.as_object().into_iter().flatten();
             wanted.into_iter().all(|(name, value)| resource["Attributes"][name] == *value)
@@ -218,6 +222,12 @@ fn cd_target(machine: &Machine) -> &'static str {
 }
 
 /// The resource of future settings (DSP0266, 12.8).
-fn future(machine: &Machine) -> Option<&str> {
+pub(crate) fn future(machine: &Machine) -> Option<&str> {
     machine.settings_path.as_deref()
+}
+
+/// The attributes of an iDRAC that have its boot override.
+pub(crate) fn idrac_attributes(machine: &Machine) -> Result<String, Error> {
+    let manager = machine.manager_path.as_deref().ok_or(Error::Unsupported("a manager"))?;
+    Ok(links::below(manager, "Attributes"))
 }

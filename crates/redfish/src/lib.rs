@@ -8,7 +8,9 @@
 //! - `slot`: what a media slot takes, and in which ways it is written;
 //! - `profile`: what differs between BMCs, as data;
 //! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
+//! - `boot_settings`: the boot override as it was found, and its return;
 //! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
+//! - `remote_media`: whether the BMC has virtual media switched off; `media_switch`: the switch;
 //! - `logs`: how far a boot came, and event logs;
 //! - `firmware`: its inventory and updates;
 //! - `converge`: what every action needs for that.
@@ -17,6 +19,7 @@
 
 mod answer;
 mod boot;
+mod boot_settings;
 mod converge;
 mod discovery;
 mod document;
@@ -25,10 +28,12 @@ mod firmware;
 mod links;
 mod logs;
 mod machine;
+mod media_switch;
 mod members;
 mod patience;
 mod power;
 mod profile;
+mod remote_media;
 mod secrets;
 mod seen;
 mod session;
@@ -38,6 +43,7 @@ mod transcript;
 mod transport;
 mod virtual_media;
 
+pub use boot_settings::{BootOverride, BootSettings};
 pub use error::Error;
 pub use firmware::{Accepted, Firmware, Image};
 pub use links::is_same as is_same_link;
@@ -47,6 +53,7 @@ pub use machine::machine_of_answers;
 pub use machine::{Machine, Power, Told, Wanted};
 pub use power::Shutdown;
 pub use profile::{Profile, profile, profile_names};
+pub use remote_media::RemoteMedia;
 pub use secrets::Secret;
 pub use slot::Slot;
 pub use tls::{Trust, check_ca, fetch_certificate};

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::members::{MEMBERS_MAX, Member};
 use crate::profile::{Profile, Quirk, detect};
+use crate::remote_media::RemoteMedia;
 use crate::secrets::Secrets;
 use crate::slot::{Slot, slot_of, suit};
 use crate::{Bmc, Error};
@@ -36,6 +37,8 @@ pub struct Machine {
     pub unread_may_pass: bool,
     /// Its firmware downloads and boots what a URL says that the BMC takes (UEFI HTTP boot).
     pub has_http_boot: bool,
+    /// Whether the BMC has virtual media switched on; `None` where it does not say.
+    pub remote_media: Option<RemoteMedia>,
     pub(crate) manager_path: Option<String>,
     /// `@Redfish.Settings`: where settings of the next boot are written.
     pub(crate) settings_path: Option<String>,
@@ -248,6 +251,7 @@ pub(crate) fn machine_of(
     let text = |key: &str| system[key].as_str().unwrap_or_default().trim().to_owned();
     let reset = &system["Actions"]["#ComputerSystem.Reset"];
     let boot = &system["Boot"];
+    let remote_media = manager.as_ref().and_then(|manager| RemoteMedia::of(&manager.body, system));
     let firmware = manager.as_ref().and_then(|manager| manager.body["FirmwareVersion"].as_str());
     Machine {
         profile,
@@ -262,6 +266,7 @@ pub(crate) fn machine_of(
         unread: Vec::new(),
         unread_may_pass: false,
         has_http_boot: has_http_boot(system, profile),
+        remote_media,
         reset_path: reset["target"].as_str().map(str::to_owned),
         reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
         boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),

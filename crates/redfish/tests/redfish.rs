@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod bodies;
+mod boot_settings;
 mod field;
 mod firmware;
 mod hostile;
@@ -11,6 +12,7 @@ mod links;
 mod logs;
 mod played;
 mod profiles;
+mod remote_media;
 mod sessions;
 mod writes;
 

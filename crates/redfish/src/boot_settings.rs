@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The boot override as it was found: read before it is changed, and put back. Setting and clearing an
+//! override of the caller's own is in `boot`.
+//!
+//! A system shows one override. One with an object of future settings (DSP0266, 12.8) may show another one
+//! there, for its next boot. An old iDRAC has neither, but attributes of its manager.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::boot::{FIRST_BOOT_DEVICE, IDRAC_BOOT, NO_DEVICE, future, idrac_attributes};
+use crate::profile::Quirk;
+use crate::{Bmc, Error, Machine};
+
+/// Names of the properties of `Boot`.
+const ENABLED: &str = "BootSourceOverrideEnabled";
+const TARGET: &str = "BootSourceOverrideTarget";
+const MODE: &str = "BootSourceOverrideMode";
+const HTTP_BOOT_URI: &str = "HttpBootUri";
+/// `BootSourceOverrideEnabled` without an override.
+const DISABLED: &str = "Disabled";
+/// `BootSourceOverrideEnabled` of an override that the next boot consumes.
+const ONCE: &str = "Once";
+/// What a target needs beside itself, by the target.
+const NEEDED: &[(&str, &str)] =
+    &[("UefiTarget", "UefiTargetBootSourceOverride"), ("UefiBootNext", "BootNext")];
+
+/// Longest value that is read and put back: URLs and device paths are shorter.
+const TEXT_BYTES_MAX: usize = 2048;
+/// Most of a value that is shown to people: shorter than any secret of ours.
+const SHOWN_CHARS_MAX: usize = 24;
+
+/// A boot override, as a BMC shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootOverride {
+    /// `Disabled`, `Once` or `Continuous`.
+    pub enabled: String,
+    /// Such as `Pxe`; of no meaning while it is disabled.
+    pub target: String,
+    /// `UEFI` or `Legacy`, also while it is disabled; `None` where the BMC does not show it.
+    pub mode: Option<String>,
+    /// Further properties that belong to it, such as the URL of an HTTP boot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
+}
+
+/// All boot overrides of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootSettings {
+    pub now: BootOverride,
+    /// In the settings of the next boot, where those have an override of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<BootOverride>,
+}
+
+impl BootOverride {
+    /// No override, in this mode.
+    pub fn none(mode: Option<&str>) -> BootOverride {
+        BootOverride {
+            enabled: DISABLED.into(),
+            target: "None".into(),
+            mode: mode.map(str::to_owned),
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// As `Boot` of this resource shows it.
+    pub(crate) fn of(resource: &Value) -> BootOverride {
+        let boot = &resource["Boot"];
+        let is_text = |text: &&str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
+        let text = |name: &str| boot[name].as_str().filter(is_text);
+        let target = text(TARGET).unwrap_or("None");
+        let needed = NEEDED.iter().filter(|(of, _)| *of == target).map(|(_, name)| *name);
+        let details = needed.chain([HTTP_BOOT_URI]);
+        BootOverride {
+            enabled: text(ENABLED).unwrap_or(DISABLED).to_owned(),
+            target: target.to_owned(),
+            mode: text(MODE).map(str::to_owned),
+            details: details
+                .filter_map(|name| Some((name.to_owned(), text(name)?.to_owned())))
+                .collect(),
+        }
+    }
+
+    /// As the attributes of an iDRAC show it.
+    fn of_attributes(attributes: &Value) -> BootOverride {
+        let is_text = |text: &&str| text.len() <= TEXT_BYTES_MAX;
+        let text = |name: &str| attributes[name].as_str().filter(is_text).map(str::to_owned);
+        let target = text(FIRST_BOOT_DEVICE).unwrap_or_else(|| NO_DEVICE.into());
+        let is_once = text(IDRAC_BOOT[0]).is_none_or(|word| word == "Enabled");
+        let enabled = match (target == NO_DEVICE, is_once) {
+            (true, _) => DISABLED,
+            (false, true) => ONCE,
+            (false, false) => "Continuous",
+        };
+        let details = IDRAC_BOOT.iter().filter_map(|name| Some(((*name).to_owned(), text(name)?)));
+        BootOverride { enabled: enabled.into(), target, mode: None, details: details.collect() }
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.enabled != DISABLED
+    }
+
+    /// The next boot consumes it.
+    pub fn is_once(&self) -> bool {
+        self.enabled == ONCE
+    }
+
+    pub fn is_legacy(&self) -> bool {
+        self.mode.as_deref().is_some_and(|mode| mode != "UEFI")
+    }
+
+    /// It leads to an optical drive, or to what the firmware downloads: where installers are booted from.
+    pub fn leads_to_medium(&self) -> bool {
+        self.is_set() && matches!(self.target.as_str(), "Cd" | "UsbCd" | "UefiHttp" | "VCD-DVD")
+    }
+
+    /// It has a URL for the firmware, be it used or not.
+    pub fn has_url(&self) -> bool {
+        self.details.contains_key(HTTP_BOOT_URI)
+    }
+
+    /// Without the override, in the same mode.
+    #[must_use]
+    pub fn cleared(&self) -> BootOverride {
+        let mut none = BootOverride::none(self.mode.as_deref());
+        none.details = self.details.clone();
+        none.details.retain(|name, _| name == HTTP_BOOT_URI);
+        none
+    }
+
+    /// Whether the resource shows this override. Not every BMC shows the mode.
+    fn is_shown_in(&self, resource: &Value) -> bool {
+        let boot = &resource["Boot"];
+        let shown = BootOverride::of(resource);
+        shown.enabled == self.enabled
+            && (!self.is_set() || shown.target == self.target)
+            && (self.mode.is_none() || shown.mode.is_none() || shown.mode == self.mode)
+            && self.details.iter().all(|(name, text)| boot[name] == text.as_str())
+    }
+
+    /// What a PATCH says: the whole, and then without the mode, which some BMCs refuse.
+    fn forms(&self) -> Vec<Value> {
+        let mut parts: Map<String, Value> = Map::new();
+        parts.insert(ENABLED.into(), self.enabled.as_str().into());
+        parts.insert(TARGET.into(), self.target.as_str().into());
+        for (name, text) in &self.details {
+            parts.insert(name.clone(), text.as_str().into());
+        }
+        let Some(mode) = &self.mode else { return vec![json!({"Boot": parts})] };
+        let mut whole = parts.clone();
+        whole.insert(MODE.into(), mode.as_str().into());
+        let mut forms = vec![json!({"Boot": whole})];
+        if self.is_set() {
+            forms.push(json!({"Boot": parts}));
+        } else {
+            // Some take no target that is not one.
+            whole.remove(TARGET);
+            forms.push(json!({"Boot": whole}));
+        }
+        forms
+    }
+}
+
+impl fmt::Display for BootOverride {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.is_set() {
+            true => {
+                write!(f, "boot override {} from {}", shown(&self.enabled), shown(&self.target))?;
+            }
+            false => f.write_str("no boot override")?,
+        }
+        match &self.mode {
+            Some(mode) => write!(f, ", mode {}", shown(mode)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A BMC's word, without what is in no such word.
+fn shown(text: &str) -> String {
+    let is_of_words = |c: &char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
+    text.chars().filter(is_of_words).take(SHOWN_CHARS_MAX).collect()
+}
+
+impl BootSettings {
+    /// Each override, changed by `change`.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&BootOverride) -> BootOverride) -> BootSettings {
+        BootSettings { now: change(&self.now), pending: self.pending.as_ref().map(change) }
+    }
+
+    pub fn any(&self, is_so: impl Fn(&BootOverride) -> bool) -> bool {
+        self.each().any(is_so)
+    }
+
+    pub fn each(&self) -> impl Iterator<Item = &BootOverride> {
+        std::iter::once(&self.now).chain(&self.pending)
+    }
+}
+
+impl fmt::Display for BootSettings {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.pending {
+            Some(pending) if *pending != self.now => {
+                write!(f, "{}; for the next boot: {pending}", self.now)
+            }
+            _ => write!(f, "{}", self.now),
+        }
+    }
+}
+
+impl Bmc {
+    /// The boot overrides as they are now.
+    pub async fn boot_settings(&self, machine: &Machine) -> Result<BootSettings, Error> {
+        if machine.profile.has(Quirk::BootByIdracAttributes) {
+            let attributes = self.get(&idrac_attributes(machine)?).await?.body;
+            let now = BootOverride::of_attributes(&attributes["Attributes"]);
+            return Ok(BootSettings { now, pending: None });
+        }
+        let now = BootOverride::of(&self.look(&machine.system_path).await?.body);
+        let pending = match future(machine) {
+            Some(settings) => match self.get(settings).await {
+                Ok(answer) => {
+                    answer.body["Boot"][ENABLED].is_string().then(|| BootOverride::of(&answer.body))
+                }
+                // It is linked and not there: nothing is set in it.
+                Err(Error::Status { status: 404 | 405 | 501, .. }) => None,
+                Err(error) => return Err(error),
+            },
+            None => None,
+        };
+        Ok(BootSettings { now, pending })
+    }
+
+    /// Makes the boot overrides what they were; what is so already is not written.
+    pub async fn put_boot_back(
+        &self,
+        machine: &Machine,
+        wanted: &BootSettings,
+    ) -> Result<(), Error> {
+        if machine.profile.has(Quirk::BootByIdracAttributes) {
+            return self.put_attributes_back(machine, &wanted.now).await;
+        }
+        if wanted.each().all(|one| !one.is_set()) {
+            self.clear_boot_override(machine).await?;
+        }
+        // What holds for the next boot comes first: where both show one override, both are right then.
+        let pending = wanted.pending.as_ref().zip(future(machine));
+        let is_only_pending = pending.is_some() && machine.profile.has(Quirk::BootInSettings);
+        let now = Some((&wanted.now, machine.system_path.as_str())).filter(|_| !is_only_pending);
+        let places = || pending.into_iter().chain(now);
+        let mut refused = None;
+        for (wanted, path) in places() {
+            let put = self.put_boot_back_at(machine, path, wanted).await;
+            refused = refused.or(put.err());
+        }
+        let Some(error) = refused else { return Ok(()) };
+        // One place may have been written by way of the other.
+        for (wanted, path) in places() {
+            if !self.is_override(machine, path, wanted).await? {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_boot_back_at(
+        &self,
+        machine: &Machine,
+        path: &str,
+        wanted: &BootOverride,
+    ) -> Result<(), Error> {
+        if self.is_override(machine, path, wanted).await? {
+            return Ok(());
+        }
+        let mut last = Error::Unsupported("a boot override");
+        for body in wanted.forms() {
+            match self.patch(path, &body).await {
+                Ok(answer) => {
+                    self.follow(answer).await?;
+                    return self.until_override(machine, path, wanted).await;
+                }
+                Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn until_override(
+        &self,
+        machine: &Machine,
+        path: &str,
+        wanted: &BootOverride,
+    ) -> Result<(), Error> {
+        let what = format!("put back: {wanted}");
+        let is_so = |resource: &Value| is_in(machine, wanted, resource);
+        match self.until(&what, self.budgets.effect, path, is_so).await {
+            // Some BMCs keep the mode of the last override: no other try will help.
+            Err(Error::NotEffective { .. }) if !wanted.is_set() => {
+                Err(Error::Unsupported("another boot mode while no override is set"))
+            }
+            result => result,
+        }
+    }
+
+    async fn is_override(
+        &self,
+        machine: &Machine,
+        path: &str,
+        wanted: &BootOverride,
+    ) -> Result<bool, Error> {
+        Ok(is_in(machine, wanted, &self.get(path).await?.body))
+    }
+
+    async fn put_attributes_back(
+        &self,
+        machine: &Machine,
+        wanted: &BootOverride,
+    ) -> Result<(), Error> {
+        if wanted.details.is_empty() {
+            return self.clear_boot_override(machine).await;
+        }
+        let what = format!("put back: {wanted}");
+        self.set_idrac_attributes(machine, &what, &json!(wanted.details)).await
+    }
+}
+
+/// Where an override cannot be taken back, another one in its place is as good as none.
+fn is_in(machine: &Machine, wanted: &BootOverride, resource: &Value) -> bool {
+    let is_replaced = machine.profile.has(Quirk::BootOverrideStays) && !wanted.is_set();
+    is_replaced || wanted.is_shown_in(resource)
+}
