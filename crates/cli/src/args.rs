@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use crate::artifacts::Kind;
 pub use job::{ListJobs, Which};
 pub use recipe::RecipeCommand;
-pub use server::{PROFILE_BY_BMC, SetServer};
+pub use server::{PROFILE_BY_BMC, Power, SetServer};
 
 /// Shoal: provision bare metal over Redfish.
 #[derive(Debug, Parser)]
@@ -146,7 +146,7 @@ pub enum Server {
         /// Serial number of the server.
         serial: String,
     },
-    /// Switch a server on or off; refused while a job is active on it.
+    /// Switch a server on or off, or start it anew; refused while a job is active on it.
     Power {
         /// Serial number of the server.
         serial: String,
@@ -202,14 +202,6 @@ pub enum Firmware {
         /// Serial number of the server.
         serial: String,
     },
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Power {
-    On,
-    /// The running system is asked first.
-    Off,
-    ForceOff,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
