@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every command and option.
 
+mod artifact;
 mod job;
 mod recipe;
 mod server;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use crate::artifacts::Kind;
+pub use artifact::Uploads;
 pub use job::{ListJobs, Which};
 pub use recipe::RecipeCommand;
 pub use server::{PROFILE_BY_BMC, Power, SetServer};
@@ -272,7 +274,14 @@ pub enum Artifact {
         name: String,
     },
     /// Remove what nothing refers to any more: marked first, gone a day later.
-    Gc,
+    Gc {
+        /// Remove all open uploads too, unless bytes come for them right now.
+        #[arg(long)]
+        uploads: bool,
+    },
+    /// Uploads that are not finished.
+    #[command(subcommand)]
+    Uploads(Uploads),
     /// Read everything again and set aside what has rotted; exit status 1 if something has.
     Scrub,
     /// Write artifacts into one file for a site without a network.
