@@ -2,6 +2,7 @@
 //! OS artifacts in the controller's own registry: what there is, and its upkeep.
 //! `/api/v1/artifacts`. Pushing and pulling is the registry's own API under `/v2/` (OCI distribution-spec), not this.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,7 @@ pub enum Verdict {
 /// What a collection did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Collected {
-    /// Uploads that nobody continued.
+    /// Uploads that nobody continued; all that no request sent to, where that was asked for.
     pub uploads_removed: usize,
     pub tags_removed: usize,
     pub manifests_removed: usize,
@@ -50,6 +51,30 @@ pub struct Collected {
     /// What will go with a later collection if nobody asks for it until then.
     pub manifests_marked: usize,
     pub blobs_marked: usize,
+}
+
+/// Uploads that are neither finished nor cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UploadList {
+    /// The oldest first.
+    pub uploads: Vec<OpenUpload>,
+}
+
+/// A blob that is being pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenUpload {
+    pub id: String,
+    /// Where it is pushed to; null after a loss of power.
+    pub repository: Option<String>,
+    /// Who began it, as the audit log writes it; null after a loss of power.
+    pub who: Option<String>,
+    pub begun_at: Timestamp,
+    /// When its last bytes came.
+    pub written_at: Timestamp,
+    /// How much of it is on the disk.
+    pub bytes: u64,
+    /// Whether a request sends to it now.
+    pub is_receiving: bool,
 }
 
 /// What a scrub found.

@@ -149,6 +149,12 @@ pub enum PowerSet {
     /// The running system is asked first, and the power taken away if it does not obey.
     Off,
     ForceOff,
+    /// The running system is asked to restart. A machine that is off is switched on.
+    Restart,
+    /// The machine starts anew at once, as by its reset button. One that is off is switched on.
+    Reset,
+    /// The power is taken away and given again. A machine that is off is switched on.
+    Cycle,
 }
 
 /// Body of `POST /servers/{serial}/actions/boot`.

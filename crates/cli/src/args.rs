@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Every command and option.
 
+mod artifact;
 mod job;
 mod lab;
 mod recipe;
@@ -11,10 +12,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use crate::artifacts::Kind;
+pub use artifact::Uploads;
 pub use job::{ListJobs, Which};
 pub use lab::{Lab, LabUp};
 pub use recipe::RecipeCommand;
-pub use server::{PROFILE_BY_BMC, SetServer};
+pub use server::{PROFILE_BY_BMC, Power, SetServer};
 
 /// Shoal: provision bare metal over Redfish.
 #[derive(Debug, Parser)]
@@ -148,7 +150,7 @@ pub enum Server {
         /// Serial number of the server.
         serial: String,
     },
-    /// Switch a server on or off; refused while a job is active on it.
+    /// Switch a server on or off, or start it anew; refused while a job is active on it.
     Power {
         /// Serial number of the server.
         serial: String,
@@ -204,14 +206,6 @@ pub enum Firmware {
         /// Serial number of the server.
         serial: String,
     },
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Power {
-    On,
-    /// The running system is asked first.
-    Off,
-    ForceOff,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -282,7 +276,14 @@ pub enum Artifact {
         name: String,
     },
     /// Remove what nothing refers to any more: marked first, gone a day later.
-    Gc,
+    Gc {
+        /// Remove all open uploads too, unless bytes come for them right now.
+        #[arg(long)]
+        uploads: bool,
+    },
+    /// Uploads that are not finished.
+    #[command(subcommand)]
+    Uploads(Uploads),
     /// Read everything again and set aside what has rotted; exit status 1 if something has.
     Scrub,
     /// Write artifacts into one file for a site without a network.

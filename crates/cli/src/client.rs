@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! HTTP to the controller: JSON in and out, problem documents as errors. `reach`: where it is, and why it cannot
+//! HTTP to the controller: JSON in and out, problem documents as errors. `waiting`: what a person sees until it answers;
+//! `reach`: where it is, and why it cannot
 //! be reached.
 
 mod reach;
+mod waiting;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -63,15 +65,17 @@ impl Client {
 
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
         let request = self.agent.get(self.url(path)).header("accept", "application/json");
-        self.value(self.authorized(request).call())
+        waiting::shown(path, || self.value(self.authorized(request).call()))
     }
 
     pub fn delete(&self, path: &str) -> Result<Value, Failure> {
-        self.value(self.authorized(self.agent.delete(self.url(path))).call())
+        let request = self.agent.delete(self.url(path));
+        waiting::shown(path, || self.value(self.authorized(request).call()))
     }
 
     pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
-        self.value(self.authorized(self.agent.put(self.url(path))).send_json(body))
+        let request = self.agent.put(self.url(path));
+        waiting::shown(path, || self.value(self.authorized(request).send_json(body)))
     }
 
     pub fn post(
@@ -84,7 +88,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.value(request.send_json(body))
+        waiting::shown(path, || self.value(request.send_json(body)))
     }
 
     /// A stream of server-sent events, from the one after `last_id`.

@@ -40,6 +40,9 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
                 Power::On => PowerSet::On,
                 Power::Off => PowerSet::Off,
                 Power::ForceOff => PowerSet::ForceOff,
+                Power::Restart => PowerSet::Restart,
+                Power::Reset => PowerSet::Reset,
+                Power::Cycle => PowerSet::Cycle,
             };
             let path = format!("{}/actions/power", path(&serial));
             let state = client.post(&path, &[], &json!(PowerAction { power }))?;

@@ -522,3 +522,86 @@ fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
         assert!(told.contains(expected), "{arguments:?}: {told}");
     }
 }
+
+#[test]
+fn open_uploads_are_shown_and_cancelled_by_the_beginning_of_their_id() {
+    let (told, heard) = std::sync::mpsc::channel();
+    let url = controller(move |request, _| {
+        told.send(request.to_owned()).unwrap();
+        let upload = |id: &str, who: Value, repository: Value, is_receiving: bool| {
+            json!({
+                "id": id, "who": who, "repository": repository, "is_receiving": is_receiving,
+                "begun_at": "2026-11-30T10:00:00Z", "written_at": "2026-11-30T10:05:00Z",
+                "bytes": 3 << 20,
+            })
+        };
+        match request.split(' ').next().unwrap_or_default() {
+            "GET" => (
+                200,
+                json!({"uploads": [
+                    upload("aa11", "token 1 ci".into(), "os-images/a".into(), true),
+                    upload("aa22", Value::Null, Value::Null, false),
+                ]}),
+            ),
+            "POST" => (200, json!({"uploads_removed": 2})),
+            _ => (204, Value::Null),
+        }
+    });
+    let shown = text(&run(&url, &["artifact", "uploads", "list"]).stdout);
+    let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+    let of = |line: &str| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
+    let cells: Vec<Vec<&str>> = lines.iter().map(|line| of(line)).collect();
+    let (begun, last) = ("2026-11-30 10:00:00 UTC", "2026-11-30 10:05:00 UTC");
+    assert_eq!(
+        cells,
+        [
+            vec!["ID", "REPOSITORY", "WHO", "BEGUN", "LAST BYTES", "SIZE", "NOW"],
+            vec!["aa11", "os-images/a", "token 1 ci", begun, last, "3.00 MiB", "receiving"],
+            vec!["aa22", "not known", "not known", begun, last, "3.00 MiB", "waits"],
+        ],
+        "{shown}"
+    );
+    for (id, status, cure) in
+        [("aa2", 0, ""), ("aa", 1, "give more of it"), ("b", 1, "uploads list")]
+    {
+        let output = run(&url, &["artifact", "uploads", "cancel", id]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{id}: {told}");
+        assert!(told.contains(cure), "{id}: {told}");
+    }
+    for arguments in [&["artifact", "gc"][..], &["artifact", "gc", "--uploads"]] {
+        assert_eq!(run(&url, arguments).status.code(), Some(0));
+    }
+    let requests: Vec<String> = heard.try_iter().filter(|line| !line.starts_with("GET")).collect();
+    assert_eq!(
+        requests,
+        [
+            "DELETE /api/v1/artifacts/uploads/aa22",
+            "POST /api/v1/artifacts/gc?uploads=false",
+            "POST /api/v1/artifacts/gc?uploads=true",
+        ]
+    );
+}
+
+#[test]
+fn a_server_is_switched_by_the_words_of_the_field() {
+    let (told, heard) = std::sync::mpsc::channel();
+    let url = controller(move |_, body| {
+        told.send(body["power"].as_str().unwrap_or_default().to_owned()).unwrap();
+        (200, json!({"power": "On", "boot_override": "Disabled"}))
+    });
+    for (word, sent) in [
+        ("on", "on"),
+        ("off", "off"),
+        ("force-off", "force_off"),
+        ("reset", "reset"),
+        ("restart", "restart"),
+        ("reboot", "restart"),
+        ("cycle", "cycle"),
+    ] {
+        let output = run(&url, &["server", "power", "SN1", word]);
+        assert_eq!(output.status.code(), Some(0), "{word}: {}", text(&output.stderr));
+        assert_eq!(heard.recv().unwrap(), sent, "{word}");
+    }
+    assert_eq!(run(&url, &["server", "power", "SN1", "explode"]).status.code(), Some(2));
+}

@@ -1,10 +1,40 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Files of the data directory that are there whole or not at all, for their owner only.
+//! Files of the data directory: there whole or not at all, for their owner only.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// Of a mode: what others than the owner may do.
+const OTHERS: u32 = 0o077;
+
+/// What this process creates from now on is for its owner only, also what libraries create for it: databases, their
+/// logs, the registry's content. Once, before there are other threads.
+pub fn create_for_owner_only() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS));
+}
+
+/// Takes from everything below a directory what others may do with it: it may be from a version that created files
+/// for all. Links are not followed.
+pub fn restrict_to_owner(dir: &Path) -> io::Result<()> {
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // One that goes meanwhile, as an upload may by another process, needs nothing.
+            let Ok(found) = entry.metadata() else { continue };
+            if found.is_dir() {
+                open.push(entry.path());
+            }
+            let mode = found.permissions().mode();
+            if !found.is_symlink() && mode & OTHERS != 0 {
+                fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode & !OTHERS))?;
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Writes beside the file's place and moves it there. A crash leaves what was before, or all of it;
 /// a loss of power may undo it.

@@ -236,6 +236,7 @@ fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, Path
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let addresses = settings.sockets.iter().map(|socket| socket.address.ip());
     names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(settings.listen_names.iter().map(|name| name.to_ascii_lowercase()));
     for url in [&settings.node_url, &settings.media_url, &settings.http_boot_url] {
         names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
     }

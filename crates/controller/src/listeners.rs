@@ -44,12 +44,12 @@ pub struct Socket {
     pub is_plain_http: bool,
 }
 
-/// What the options say of addresses.
-#[derive(Debug, Clone, Copy)]
+/// What the options say of addresses; a host name stands for several.
+#[derive(Debug, Clone)]
 pub struct Addresses {
-    pub admin: SocketAddr,
-    pub node: Option<SocketAddr>,
-    pub media: Option<SocketAddr>,
+    pub admin: Vec<SocketAddr>,
+    pub node: Option<Vec<SocketAddr>>,
+    pub media: Option<Vec<SocketAddr>>,
     pub is_plain_http: bool,
     /// Plain HTTP for media only.
     pub is_plain_media: bool,
@@ -58,13 +58,25 @@ pub struct Addresses {
 /// The sockets to open, the admin's first.
 pub fn sockets(addresses: Addresses) -> anyhow::Result<Vec<Socket>> {
     let Addresses { admin, node, media, is_plain_http, is_plain_media } = addresses;
-    let mut sockets = vec![Socket { address: admin, serves: vec![Listener::Admin], is_plain_http }];
+    let has_media = media.is_some();
+    let of = |listener, is_plain_http| {
+        move |address| Socket { address, serves: vec![listener], is_plain_http }
+    };
+    let mut sockets: Vec<Socket> =
+        admin.into_iter().map(of(Listener::Admin, is_plain_http)).collect();
+    let of_admin = sockets.len();
     for (listener, own) in [(Listener::Node, node), (Listener::Media, media)] {
-        let Some(address) = own else {
-            sockets[0].serves.push(listener);
+        let Some(addresses) = own else {
+            for socket in &mut sockets[..of_admin] {
+                socket.serves.push(listener);
+            }
             continue;
         };
-        if let Some(other) = sockets.iter().find(|other| is_same(other.address, address)) {
+        let met = addresses.iter().find_map(|address| {
+            let other = sockets.iter().find(|other| is_same(other.address, *address));
+            other.map(|other| (address, other))
+        });
+        if let Some((address, other)) = met {
             let (option, other_option) = (listener.option(), other.serves[0].option());
             bail!(
                 "{option} {address} and {other_option} {} are one address: give {option} another port, \
@@ -74,9 +86,9 @@ pub fn sockets(addresses: Addresses) -> anyhow::Result<Vec<Socket>> {
             );
         }
         let is_plain_http = is_plain_http || (listener == Listener::Media && is_plain_media);
-        sockets.push(Socket { address, serves: vec![listener], is_plain_http });
+        sockets.extend(addresses.into_iter().map(of(listener, is_plain_http)));
     }
-    if is_plain_media && media.is_none() {
+    if is_plain_media && !has_media {
         bail!("--dangerously-plain-media needs --media-listen: one port speaks TLS or does not");
     }
     Ok(sockets)
@@ -120,7 +132,44 @@ pub fn urls(
     };
     let http_boot_url = http_boot_url
         .unwrap_or_else(|| if media == node { node_url.clone() } else { media_url.clone() });
+    for (option, url, socket) in [
+        ("--node-url", &node_url, node),
+        ("--media-url", &media_url, media),
+        ("--http-boot-url", &http_boot_url, media),
+    ] {
+        check_scheme(option, url, socket)?;
+    }
     Ok(Urls { node: node_url, media: media_url, http_boot: http_boot_url })
+}
+
+/// A URL must speak as the listener does that it leads to. On another port something else may stand between: a proxy
+/// that adds TLS, or one that takes it away for BMCs that cannot do it. Machines are always sent by TLS where the
+/// controller has it: their tokens and secrets go that way.
+fn check_scheme(option: &str, url: &Url, socket: &Socket) -> anyhow::Result<()> {
+    let leads_here = url.port_or_known_default() == Some(socket.address.port());
+    let listen = socket.option_of(option);
+    match (url.scheme(), socket.is_plain_http) {
+        ("http", false) if leads_here || option == "--node-url" => {
+            let plain = match (option, listen) {
+                ("--media-url" | "--http-boot-url", "--media-listen") => {
+                    "--dangerously-plain-media"
+                }
+                _ => "--dangerously-plain-http",
+            };
+            bail!(
+                "{option} {url} has no TLS, but {listen} {} speaks TLS: write https://, or start the controller with \
+                 {plain}",
+                socket.address
+            )
+        }
+        ("https", true) if leads_here => bail!(
+            "{option} {url} has TLS, but {listen} {} is served without: write http://, or start the controller \
+             without --dangerously-plain-http and --dangerously-plain-media. Where a proxy adds TLS, let it have \
+             another port",
+            socket.address
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The socket where this listener is served.
@@ -130,6 +179,13 @@ fn of(sockets: &[Socket], listener: Listener) -> &Socket {
 }
 
 impl Socket {
+    /// The option that its address is from, as whoever gave `url_option` knows it.
+    fn option_of(&self, url_option: &str) -> &'static str {
+        let wanted = if url_option == "--node-url" { Listener::Node } else { Listener::Media };
+        let is_own = self.serves == [wanted];
+        if is_own { wanted.option() } else { Listener::Admin.option() }
+    }
+
     /// This socket as others reach it; `host` stands for every address of this host.
     fn url(&self, host: &str, option: &str) -> anyhow::Result<Url> {
         let (address, port) = (self.address, self.address.port());
@@ -158,7 +214,9 @@ mod tests {
             let mut words = options.split(' ').skip_while(|word| *word != name);
             words.nth(1)
         };
-        let address = |name| value(name).map(|text| text.parse().unwrap());
+        let address = |name| -> Option<Vec<SocketAddr>> {
+            value(name).map(|text| text.split(',').map(|one| one.parse().unwrap()).collect())
+        };
         let url = |name| value(name).map(|text| text.parse().unwrap());
         let plan = || {
             let sockets = sockets(Addresses {
@@ -209,9 +267,32 @@ mod tests {
                  http://192.0.2.1:2/ https://proxy.example/ https://proxy.example/",
             ),
             (
-                "admin 127.0.0.1:0 node 127.0.0.1:0 node-url http://a:1 media-url http://a:2",
+                "admin 127.0.0.1:0 node 127.0.0.1:0 node-url https://a:1 media-url http://a:2",
                 "https 127.0.0.1:0 [Admin, Media]; https 127.0.0.1:0 [Node]; \
-                 http://a:1/ http://a:2/ http://a:2/",
+                 https://a:1/ http://a:2/ http://a:2/",
+            ),
+            // A name with two addresses.
+            (
+                "admin 127.0.0.1:1,[::1]:1",
+                "https 127.0.0.1:1 [Admin, Node, Media]; https [::1]:1 [Admin, Node, Media]; \
+                 https://127.0.0.1:1/ https://127.0.0.1:1/ https://127.0.0.1:1/",
+            ),
+            (
+                "admin 127.0.0.1:1,[::1]:1 node 127.0.0.1:2,[::1]:2 media [::1]:3 plain-media",
+                "https 127.0.0.1:1 [Admin]; https [::1]:1 [Admin]; https 127.0.0.1:2 [Node]; \
+                 https [::1]:2 [Node]; http [::1]:3 [Media]; \
+                 https://127.0.0.1:2/ http://[::1]:3/ http://[::1]:3/",
+            ),
+            // A proxy that adds TLS, and one that takes it away for BMCs.
+            (
+                "admin 192.0.2.1:80 plain-http node-url https://shoal.example media-url https://shoal.example",
+                "http 192.0.2.1:80 [Admin, Node, Media]; \
+                 https://shoal.example/ https://shoal.example/ https://shoal.example/",
+            ),
+            (
+                "admin 192.0.2.1:8443 media-url http://192.0.2.1:8080 http-boot-url http://192.0.2.1",
+                "https 192.0.2.1:8443 [Admin, Node, Media]; \
+                 https://192.0.2.1:8443/ http://192.0.2.1:8080/ http://192.0.2.1/",
             ),
             // Behind something that maps ports.
             (
@@ -256,6 +337,46 @@ mod tests {
                 "--media-listen 127.0.0.1:0 is a port that the system picks: say the URL with --media-url",
             ),
             ("admin 127.0.0.1:1 plain-media", "--dangerously-plain-media needs --media-listen"),
+            (
+                "admin 127.0.0.1:1,[::1]:1 node [::1]:1",
+                "--node-listen [::1]:1 and --listen [::1]:1 are one address",
+            ),
+            // A URL that does not speak as its listener does.
+            (
+                "admin 0.0.0.0:8443 node-url http://192.0.2.5:8443",
+                "--node-url http://192.0.2.5:8443/ has no TLS, but --listen 0.0.0.0:8443 speaks TLS: write https://, \
+                 or start the controller with --dangerously-plain-http",
+            ),
+            (
+                "admin 0.0.0.0:8443 node-url http://shoal.example",
+                "--node-url http://shoal.example/ has no TLS",
+            ),
+            (
+                "admin 0.0.0.0:1 node 0.0.0.0:2 node-url http://192.0.2.5:2",
+                "--node-url http://192.0.2.5:2/ has no TLS, but --node-listen 0.0.0.0:2 speaks TLS",
+            ),
+            (
+                "admin 0.0.0.0:1 media-url http://192.0.2.5:1",
+                "--media-url http://192.0.2.5:1/ has no TLS, but --listen 0.0.0.0:1 speaks TLS: write https://, or \
+                 start the controller with --dangerously-plain-http",
+            ),
+            (
+                "admin 0.0.0.0:1 media 0.0.0.0:3 http-boot-url http://192.0.2.5:3",
+                "--http-boot-url http://192.0.2.5:3/ has no TLS, but --media-listen 0.0.0.0:3 speaks TLS: write \
+                 https://, or start the controller with --dangerously-plain-media",
+            ),
+            (
+                "admin 0.0.0.0:1 plain-http node-url https://192.0.2.5:1",
+                "--node-url https://192.0.2.5:1/ has TLS, but --listen 0.0.0.0:1 is served without: write http://",
+            ),
+            (
+                "admin 0.0.0.0:443 plain-http node-url https://192.0.2.5",
+                "--node-url https://192.0.2.5/ has TLS, but --listen 0.0.0.0:443 is served without",
+            ),
+            (
+                "admin 0.0.0.0:1 media 0.0.0.0:3 plain-media media-url https://192.0.2.5:3",
+                "--media-url https://192.0.2.5:3/ has TLS, but --media-listen 0.0.0.0:3 is served without",
+            ),
         ] {
             let told = planned(options).expect_err(options);
             assert!(told.starts_with(expected), "{options}: {told}");

@@ -101,6 +101,7 @@ const BLOCKING_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> anyhow::Result<()> {
     memory::keep_to_this_process()?;
+    files::create_for_owner_only();
     logging::start();
     install_crypto();
     match settings::Args::parse().command {

@@ -100,6 +100,13 @@ async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
     let read = format!("{} bytes were read from {from}", probe.bytes());
     let (result, detail) = match (inserted, is_read) {
         (Ok(Ok(())), true) => (FetchResult::Read, read),
+        (Ok(Ok(())), false) if probe.is_asked_for() => (
+            FetchResult::NotRead,
+            format!(
+                "the BMC took the medium and asked {from} how long it is, but read nothing: it may read when a \
+                 machine boots"
+            ),
+        ),
         (Ok(Ok(())), false) => (
             FetchResult::NotRead,
             format!(
@@ -109,7 +116,11 @@ async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
         ),
         (Ok(Err(error)), is_read) => {
             let error = chain(&error);
-            let seen = if is_read { read } else { format!("nobody connected to {from}") };
+            let seen = match (is_read, probe.is_asked_for()) {
+                (true, _) => read,
+                (false, true) => format!("{from} was only asked how long the medium is"),
+                (false, false) => format!("nobody connected to {from}"),
+            };
             (FetchResult::Refused, format!("the BMC did not insert the medium: {error}; {seen}"))
         }
         (Err(_), _) => {

@@ -3,8 +3,7 @@
 //! memory, without a secret, and gone with its probe.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,9 @@ pub const NAME: &str = "probe.iso";
 const FILLER_BYTES: usize = 1 << 20;
 /// Fewer bytes say nothing about the rate.
 const RATE_BYTES_MIN: u64 = 256 << 10;
+/// Nor does less time: what goes out is measured where it enters the kernel's buffers, which take a whole megabyte
+/// at once. More than 10 MiB/s cannot be told apart by this medium.
+const RATE_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// The probes under way, by the SHA-256 of their media's tokens.
 #[derive(Debug, Default)]
@@ -29,10 +31,18 @@ pub struct Probes(Mutex<HashMap<Vec<u8>, Weak<Probe>>>);
 pub struct Probe {
     iso: Bytes,
     etag: String,
-    bytes: AtomicU64,
-    /// The first and the last request or chunk.
-    times: Mutex<Option<(Instant, Instant)>>,
+    seen: Mutex<Seen>,
     touched: Notify,
+}
+
+/// What was asked of the medium.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Somebody asked how long it is: a HEAD, which reads nothing.
+    is_asked_for: bool,
+    bytes: u64,
+    /// When the first and the last of these bytes went out.
+    times: Option<(Instant, Instant)>,
 }
 
 impl Probes {
@@ -63,8 +73,7 @@ impl Probe {
         Ok(Probe {
             etag: hex::encode(sha256(&iso)),
             iso: iso.into(),
-            bytes: AtomicU64::new(0),
-            times: Mutex::new(None),
+            seen: Mutex::default(),
             touched: Notify::new(),
         })
     }
@@ -79,34 +88,93 @@ impl Probe {
 
     /// So many bytes more went out; none for a mere question.
     pub fn count(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let now = Instant::now();
-        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-        *times = Some((times.map_or(now, |(first, _)| first), now));
+        self.seen().count(bytes, Instant::now());
         self.touched.notify_one();
     }
 
     /// Waits for somebody who reads, but not longer than this.
     pub async fn wait_for_read(&self, most: Duration) -> bool {
-        let is_read = || self.times.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         let read = async {
-            while !is_read() {
+            while self.bytes() == 0 {
                 self.touched.notified().await;
             }
         };
         tokio::time::timeout(most, read).await.is_ok()
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// Whether somebody reached it, if only to ask how long it is.
+    pub fn is_asked_for(&self) -> bool {
+        self.seen().is_asked_for
     }
 
-    /// KiB per second, where enough was read to tell.
+    pub fn bytes(&self) -> u64 {
+        self.seen().bytes
+    }
+
+    /// KiB per second, where that can be told.
     pub fn rate(&self) -> Option<u64> {
-        let (first, last) = (*self.times.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let secs = (last - first).as_secs_f64();
-        let kib = self.bytes() / 1024;
-        // Whole numbers are exact enough, and a rate of a loopback fits.
-        (self.bytes() >= RATE_BYTES_MIN && secs > 0.0).then(|| (kib as f64 / secs) as u64)
+        self.seen().rate()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn count(&mut self, bytes: u64, now: Instant) {
+        self.is_asked_for = true;
+        if bytes > 0 {
+            self.bytes += bytes;
+            self.times = Some((self.times.map_or(now, |(first, _)| first), now));
+        }
+    }
+
+    fn rate(self) -> Option<u64> {
+        let (first, last) = self.times?;
+        let took = last - first;
+        let is_enough = self.bytes >= RATE_BYTES_MIN && took >= RATE_TIME_MIN;
+        let per_sec = u128::from(self.bytes / 1024) * 1000 / took.as_millis().max(1);
+        is_enough.then(|| u64::try_from(per_sec).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_where_bytes_and_time_are_enough_to_measure_it() {
+        let start = Instant::now();
+        for (chunks, expected) in [
+            (&[][..], None),
+            (&[(1 << 20, 0)][..], None),
+            // 1 MiB into the buffers of the kernel: 421,052,631 KiB/s would be no rate.
+            (&[(128 << 10, 0), (896 << 10, 0)], None),
+            (&[(512 << 10, 0), (512 << 10, 99)], None),
+            (&[(512 << 10, 0), (512 << 10, 100)], Some(10240)),
+            (&[(1 << 10, 0), (254 << 10, 1000)], None),
+            (&[(1 << 10, 0), (255 << 10, 1000)], Some(256)),
+            // A HEAD is no begin.
+            (&[(0, 0), (512 << 10, 5000), (512 << 10, 6000)], Some(1024)),
+            (&[(0, 0), (0, 7000)], None),
+        ] {
+            let mut seen = Seen::default();
+            for (bytes, at_ms) in chunks {
+                seen.count(*bytes, start + Duration::from_millis(*at_ms));
+            }
+            assert_eq!(seen.rate(), expected, "{chunks:?}");
+            assert_eq!(seen.is_asked_for, !chunks.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_only_how_long_it_is_has_not_read_it() {
+        let probe = Probe::new().unwrap();
+        probe.count(0);
+        assert!(!probe.wait_for_read(Duration::from_millis(20)).await);
+        assert_eq!((probe.is_asked_for(), probe.bytes()), (true, 0));
+        probe.count(2048);
+        assert!(probe.wait_for_read(Duration::ZERO).await);
     }
 }

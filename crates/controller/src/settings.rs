@@ -2,10 +2,10 @@
 //! What the controller is told at its start. The only reader of flags and environment.
 
 mod audit;
+mod listen;
 mod tls;
 
 use std::fs::{DirBuilder, Permissions};
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,9 +15,11 @@ use clap::{Parser, Subcommand};
 use url::Url;
 
 use audit::AuditArgs;
+pub use listen::Listen;
 use tls::TlsArgs;
 
 use crate::clients;
+use crate::files::restrict_to_owner;
 use crate::listeners::{self, Addresses, Socket, Urls};
 use crate::oidc;
 use crate::vouched::Gift;
@@ -84,17 +86,18 @@ pub struct ServeArgs {
     /// Where everything is kept; created when it is absent.
     #[arg(long, env = "SHOAL_DATA_DIR")]
     pub data_dir: PathBuf,
-    /// Address and port for people and programs: the API and the registry. And for everyone who has no
+    /// Address and port for people and programs: the API and the registry. A host name stands for all its
+    /// addresses. And for everyone who has no
     /// address of their own by the next two options.
     #[arg(long, env = "SHOAL_LISTEN", default_value = "0.0.0.0:8443")]
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Address and port for machines that are being installed, and for nobody else: what they tell, and
     /// pulls of their job's artifact.
     #[arg(long, env = "SHOAL_NODE_LISTEN")]
-    pub node_listen: Option<SocketAddr>,
+    pub node_listen: Option<Listen>,
     /// Address and port for BMCs, and for nobody else: the media that machines boot from.
     #[arg(long, env = "SHOAL_MEDIA_LISTEN")]
-    pub media_listen: Option<SocketAddr>,
+    pub media_listen: Option<Listen>,
     /// This controller as a provisioned machine reaches it, such as https://192.0.2.5:8443; by default
     /// the address that serves machines, or loopback where that is every address.
     #[arg(long, env = "SHOAL_NODE_URL")]
@@ -281,6 +284,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// At least one; the admin's first.
     pub sockets: Vec<Socket>,
+    /// Host names that stood for their addresses.
+    pub listen_names: Vec<String>,
     pub node_url: Url,
     pub media_url: Url,
     /// Where firmware downloads a medium.
@@ -304,13 +309,19 @@ pub struct Settings {
 
 impl Settings {
     pub fn check(args: ServeArgs) -> anyhow::Result<Settings> {
+        let own = |listen: &Option<Listen>, option| {
+            listen.as_ref().map(|listen| listen.resolve(option)).transpose()
+        };
         let sockets = listeners::sockets(Addresses {
-            admin: args.listen,
-            node: args.node_listen,
-            media: args.media_listen,
+            admin: args.listen.resolve("--listen")?,
+            node: own(&args.node_listen, "--node-listen")?,
+            media: own(&args.media_listen, "--media-listen")?,
             is_plain_http: args.dangerously_plain_http,
             is_plain_media: args.dangerously_plain_media,
         })?;
+        let listens = [Some(&args.listen), args.node_listen.as_ref(), args.media_listen.as_ref()];
+        let listen_names =
+            listens.into_iter().flatten().filter_map(Listen::name).map(str::to_owned).collect();
         let given = |url: Option<Url>, option| url.map(|url| base(url, option)).transpose();
         let node_url = given(args.node_url, "--node-url")?;
         let media_url = given(args.media_url, "--media-url")?;
@@ -326,6 +337,7 @@ impl Settings {
         Ok(Settings {
             data_dir: args.data_dir,
             sockets,
+            listen_names,
             node_url,
             media_url,
             http_boot_url,
@@ -376,11 +388,14 @@ impl Settings {
     }
 }
 
-/// A directory that only its owner can look into. One that has other things than ours in it keeps
-/// its mode: it may be somebody's `/tmp`.
+/// A directory that only its owner can look into, with all that is in it. One that has other things than ours in it
+/// keeps its modes: it may be somebody's `/tmp`.
 fn keep_private(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let is_ours = dir.join("root.key").exists() || std::fs::read_dir(dir)?.next().is_none();
+    if is_ours {
+        restrict_to_owner(dir)?;
+    }
     let permissions = std::fs::metadata(dir)?.permissions();
     if permissions.mode() & 0o077 == 0 {
         return Ok(());

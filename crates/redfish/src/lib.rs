@@ -51,7 +51,7 @@ pub use logs::{BootProgress, LogEntry};
 #[doc(hidden)]
 pub use machine::machine_of_answers;
 pub use machine::{Machine, Power, Told, Wanted};
-pub use power::Shutdown;
+pub use power::{Restart, Shutdown};
 pub use profile::{Profile, profile, profile_names};
 pub use remote_media::RemoteMedia;
 pub use secrets::Secret;

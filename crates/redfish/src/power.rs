@@ -21,6 +21,36 @@ pub enum Shutdown {
     Forced,
 }
 
+/// How a machine that is on is started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// Asks the running system first.
+    Graceful,
+    /// At once, as its reset button does.
+    Forced,
+    /// Takes the power away and gives it again.
+    PowerCycle,
+}
+
+impl Restart {
+    /// The reset types that do it in one request, the best first.
+    fn reset_types(self) -> &'static [&'static str] {
+        match self {
+            Restart::Graceful => &["GracefulRestart"],
+            Restart::Forced => &["ForceRestart", "PowerCycle"],
+            Restart::PowerCycle => &["PowerCycle", "FullPowerCycle"],
+        }
+    }
+
+    /// How the machine is switched off where the BMC has none of them.
+    fn shutdown(self) -> Shutdown {
+        match self {
+            Restart::Graceful => Shutdown::Graceful,
+            Restart::Forced | Restart::PowerCycle => Shutdown::Forced,
+        }
+    }
+}
+
 impl Bmc {
     pub async fn power_state(&self, machine: &Machine) -> Result<Power, Error> {
         Ok(power_of(&self.get(&machine.system_path).await?.body))
@@ -33,7 +63,7 @@ impl Bmc {
         }
         if shutdown == Shutdown::Graceful
             && offers(machine, "GracefulShutdown")
-            && self.reset(machine, "GracefulShutdown", Power::Off).await.is_ok()
+            && self.reset(machine, "GracefulShutdown", Some(Power::Off)).await.is_ok()
             && self.until_power(machine, Power::Off, self.budgets.shutdown).await.is_ok()
         {
             return Ok(());
@@ -43,7 +73,7 @@ impl Bmc {
         } else {
             &["ForceOff"]
         };
-        self.reset_by_first(machine, kinds, Power::Off).await?;
+        self.reset_by_first(machine, kinds, Some(Power::Off)).await?;
         self.until_power(machine, Power::Off, self.budgets.effect).await
     }
 
@@ -55,25 +85,45 @@ impl Bmc {
             ["On", "ForceOn"].into_iter().filter(|kind| offers(machine, kind)).collect();
         // Last, because it means something else on a machine that is on after all.
         kinds.extend([BUTTON].into_iter().filter(|kind| lists(machine, kind)));
-        self.reset_by_first(machine, &kinds, Power::On).await?;
+        self.reset_by_first(machine, &kinds, Some(Power::On)).await?;
         self.until_power(machine, Power::On, self.budgets.effect).await
+    }
+
+    /// Starts a machine anew; one that is off is switched on. A reset type that the BMC offers, or else off and on.
+    /// That the machine is on afterwards is read back; that it started anew is the BMC's word.
+    pub async fn restart(&self, machine: &Machine, restart: Restart) -> Result<(), Error> {
+        if power_of(&self.look(&machine.system_path).await?.body) == Power::Off {
+            return self.power_on(machine).await;
+        }
+        let kinds = restart.reset_types().iter().copied();
+        let offered: Vec<&str> = kinds.filter(|kind| offers(machine, kind)).collect();
+        match self.reset_by_first(machine, &offered, None).await {
+            Ok(()) => self.until_power(machine, Power::On, self.budgets.effect).await,
+            Err(
+                Error::Unsupported(_) | Error::Status { status: 400 | 403..=405 | 422 | 501, .. },
+            ) => {
+                self.power_off(machine, restart.shutdown()).await?;
+                self.power_on(machine).await
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Resets in the first way that the BMC does not refuse. Where one of them conflicts with what
     /// the BMC still does, all of them again: some say 409 for a minute after a power-off
-    /// (OpenStack ironic, 238c9e0cc).
+    /// (OpenStack ironic, 238c9e0cc). `wanted` is the power state that makes the reset needless, if one does.
     async fn reset_by_first(
         &self,
         machine: &Machine,
         kinds: &[&str],
-        wanted: Power,
+        wanted: Option<Power>,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + self.budgets.effect;
         loop {
             let (mut last, mut is_busy) = (None, false);
             for kind in kinds {
                 // The button of a machine that got there by itself meanwhile would take it back.
-                if *kind == BUTTON && self.power_state(machine).await? == wanted {
+                if *kind == BUTTON && Some(self.power_state(machine).await?) == wanted {
                     return Ok(());
                 }
                 match self.reset(machine, kind, wanted).await {
@@ -94,14 +144,19 @@ impl Bmc {
         }
     }
 
-    async fn reset(&self, machine: &Machine, kind: &str, wanted: Power) -> Result<(), Error> {
+    async fn reset(
+        &self,
+        machine: &Machine,
+        kind: &str,
+        wanted: Option<Power>,
+    ) -> Result<(), Error> {
         let path =
             machine.reset_path.as_deref().ok_or(Error::Unsupported("ComputerSystem.Reset"))?;
         match self.post(path, &json!({"ResetType": kind})).await {
             Ok(answer) => self.follow(answer).await,
             // 400 or 409 because the state is reached already.
             Err(Error::Status { status: 400 | 409, .. })
-                if self.power_state(machine).await? == wanted =>
+                if Some(self.power_state(machine).await?) == wanted =>
             {
                 Ok(())
             }

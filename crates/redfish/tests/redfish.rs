@@ -19,7 +19,7 @@ mod writes;
 use std::time::{Duration, Instant};
 
 use played::{Bmc as Played, Reply, Seen, reply};
-use redfish::{Bmc, Budgets, Endpoint, Error, Power, Secret, Shutdown, Trust, Wanted};
+use redfish::{Bmc, Budgets, Endpoint, Error, Power, Restart, Secret, Shutdown, Trust, Wanted};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -422,6 +422,73 @@ async fn a_machine_is_switched_in_the_first_way_that_is_not_refused() {
         assert_eq!(played.state().resets.last().map(String::as_str), Some(on), "{offered}");
         bmc.power_off(&machine, Shutdown::Forced).await.unwrap();
         assert_eq!(played.state().resets.last().map(String::as_str), Some(off), "{offered}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_is_started_anew_as_its_bmc_can() {
+    let reset = |seen: &Seen| seen.body["ResetType"].as_str().map(str::to_owned);
+    let usual = json!(["On", "ForceOff", "GracefulShutdown"]);
+    let all = json!(["On", "ForceOff", "GracefulRestart", "ForceRestart", "PowerCycle"]);
+    let off_and_on = vec!["ForceOff", "On"];
+    for (restart, offered, refused, expected) in [
+        (Restart::Graceful, all.clone(), vec![], vec!["GracefulRestart"]),
+        (Restart::Forced, all.clone(), vec![], vec!["ForceRestart"]),
+        (Restart::PowerCycle, all.clone(), vec![], vec!["PowerCycle"]),
+        // What it lists and then refuses.
+        (Restart::Forced, all.clone(), vec!["ForceRestart"], vec!["PowerCycle"]),
+        (Restart::Forced, all.clone(), vec!["ForceRestart", "PowerCycle"], off_and_on.clone()),
+        (Restart::Graceful, all, vec!["GracefulRestart"], off_and_on.clone()),
+        // What it does not have.
+        (Restart::Forced, json!(["On", "ForceOff", "PowerCycle"]), vec![], vec!["PowerCycle"]),
+        (Restart::Graceful, usual.clone(), vec![], vec!["GracefulShutdown", "On"]),
+        (Restart::Forced, usual.clone(), vec![], off_and_on.clone()),
+        (Restart::PowerCycle, usual, vec![], off_and_on.clone()),
+        // It says nothing of what it has.
+        (Restart::Forced, json!([]), vec![], vec!["ForceRestart"]),
+        (Restart::PowerCycle, json!([]), vec!["PowerCycle", "FullPowerCycle"], off_and_on),
+    ] {
+        let case = format!("{restart:?} of {offered} without {refused:?}");
+        let played = Played::start(move |seen, _nth| {
+            let is_refused = reset(seen).is_some_and(|kind| refused.contains(&kind.as_str()));
+            is_refused.then(|| reply(400, json!({})))
+        })
+        .await;
+        played.state().reset_types = offered;
+        played.state().is_on = true;
+        let bmc = connect(&played).await;
+        let machine = bmc.machine(named("SN1")).await.unwrap();
+        bmc.restart(&machine, restart).await.unwrap();
+        assert!(played.state().is_on, "{case}");
+        assert_eq!(played.state().resets, expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_off_is_switched_on_in_place_of_a_restart() {
+    for restart in [Restart::Graceful, Restart::Forced, Restart::PowerCycle] {
+        let played = Played::start(well_behaved).await;
+        let bmc = connect(&played).await;
+        let machine = bmc.machine(named("SN1")).await.unwrap();
+        bmc.restart(&machine, restart).await.unwrap();
+        assert!(played.state().is_on, "{restart:?}");
+        assert_eq!(played.state().resets, ["On"], "{restart:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_that_the_bmc_fails_at_is_no_success() {
+    // The machine is on all the time, which proves nothing.
+    for status in [409, 500] {
+        let played = Played::start(move |seen, _nth| {
+            seen.path.ends_with("ComputerSystem.Reset").then(|| reply(status, json!({})))
+        })
+        .await;
+        played.state().is_on = true;
+        let bmc = connect(&played).await;
+        let machine = bmc.machine(named("SN1")).await.unwrap();
+        let error = bmc.restart(&machine, Restart::Forced).await.unwrap_err();
+        assert!(matches!(error, Error::Status { .. } | Error::NotEffective { .. }), "{error}");
     }
 }
 

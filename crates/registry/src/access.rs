@@ -24,6 +24,28 @@ pub enum Grant {
     Artifact { repository: Repository, digest: Digest },
 }
 
+/// The caller that begins an upload, by the name of its token. Each publisher has its own limits.
+#[derive(Debug, Clone, Copy)]
+pub enum Uploader<'a> {
+    Admin(&'a str),
+    Publisher(&'a str),
+}
+
+impl<'a> Uploader<'a> {
+    pub fn who(self) -> &'a str {
+        match self {
+            Uploader::Admin(who) | Uploader::Publisher(who) => who,
+        }
+    }
+
+    pub fn is_admin(self) -> bool {
+        match self {
+            Uploader::Admin(_) => true,
+            Uploader::Publisher(_) => false,
+        }
+    }
+}
+
 impl Access {
     pub fn may_push(&self, repository: &Repository) -> bool {
         match &self.grant {
@@ -38,6 +60,14 @@ impl Access {
         match &self.grant {
             Grant::Administer => true,
             Grant::Prefixes { .. } | Grant::Artifact { .. } => false,
+        }
+    }
+
+    /// As whoever begins an upload.
+    pub(crate) fn uploader(&self) -> Uploader<'_> {
+        match self.may_administer() {
+            true => Uploader::Admin(&self.who),
+            false => Uploader::Publisher(&self.who),
         }
     }
 

@@ -51,8 +51,14 @@ pub enum Error {
     /// `If-Match` or `If-None-Match` does not hold.
     #[error("{0} is not as If-Match or If-None-Match demands")]
     Precondition(TagOrDigest),
-    #[error("the disk has no room for {0} more bytes")]
-    Full(u64),
+    /// `may_pass`: other uploads that are not finished have room, and may give it back.
+    #[error("the disk has no room for {wanted} more bytes")]
+    Full { wanted: u64, may_pass: bool },
+    /// There is room, but one publisher must not have all of it.
+    #[error(
+        "the unfinished uploads of {who} have {held} bytes of the disk and may have no more now; finish or cancel some"
+    )]
+    ShareUsed { who: String, held: u64 },
     #[error("a bundle is refused: {0}")]
     Bundle(String),
     #[error("a collection, an export or an import is under way; try again later")]

@@ -78,6 +78,7 @@ mod tests {
             ('ci', 'sha256:aa00000000000000000000000000000000000000000000000000000000000000',
              '{\"name\":\"ci\",\"pull\":[],\"push\":[\"ci/\"],\"expires_ms\":7}'),
             ('broken', 'sha256:bb00000000000000000000000000000000000000000000000000000000000000', '{');
+        ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
         PRAGMA user_version = 1;
     ";
 

@@ -35,17 +35,17 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, Grant};
+pub use access::{Access, Grant, Uploader};
 pub use bundle::{Attached, Chosen, Imported};
 pub use collect::Collected;
 pub use error::{Error, OpenError};
 pub use former_tokens::{FormerRights, FormerToken};
 pub use http::router;
 pub use judge::Verdict;
-pub use policy::{InvalidPrefix, Policy, Prefix};
+pub use policy::{InvalidPrefix, Policy, Prefix, UploadLimits};
 pub use registry::Registry;
 pub use scrub::{Pace, Scrubbed};
-pub use storage::{Condition, NewManifest, Page, Storage, Stored, Upload, Uploader};
+pub use storage::{Condition, NewManifest, OpenUpload, Page, Storage, Stored, Upload};
 
 /// Milliseconds since 1970 (UTC).
 fn now_ms() -> i64 {

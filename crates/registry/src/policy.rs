@@ -26,8 +26,27 @@ pub struct Policy {
     pub untagged: Duration,
     /// An upload that nobody continues is removed after this.
     pub upload_idle: Duration,
+    /// How many uploads may be open at once.
+    pub uploads: UploadLimits,
     /// Uploads never take the last bytes of the filesystem: databases and logs need them.
     pub keep_free_bytes: u64,
+}
+
+/// Open uploads at once: each is two files, and half a kilobyte of memory.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadLimits {
+    pub most: usize,
+    /// Of those, one publisher's.
+    pub of_one: usize,
+    /// The last places are for admins: however many publishers fill theirs, somebody can still mend it by a push.
+    pub for_admins: usize,
+}
+
+impl Default for UploadLimits {
+    /// A client pushes some ten layers at once, and a fleet's builders may share a token.
+    fn default() -> UploadLimits {
+        UploadLimits { most: 4096, of_one: 512, for_admins: 256 }
+    }
 }
 
 impl Default for Policy {
@@ -39,6 +58,7 @@ impl Default for Policy {
             lease: Duration::from_secs(24 * 3600),
             untagged: Duration::from_secs(7 * 24 * 3600),
             upload_idle: Duration::from_secs(24 * 3600),
+            uploads: UploadLimits::default(),
             keep_free_bytes: 512 << 20,
         }
     }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use oci::{Descriptor, Digest, Repository, TagOrDigest};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::cache::ManifestCache;
@@ -21,13 +22,21 @@ use crate::judge::{Judging, Verdict};
 use crate::now_ms;
 use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
-use crate::storage::{BEHIND_MAX, Page, Storage};
+use crate::storage::{BEHIND_MAX, OpenUpload, Page, Storage};
+
+/// Pages of referrers that are made at once: each reads the disk and takes 10 MiB at most.
+const PAGES_MAX: usize = 4;
 
 pub struct Registry {
     pub(crate) io: Io,
     /// Whether somebody waits to bring `index.json` up to the tags.
     is_following_tags: Arc<AtomicBool>,
+    /// Bodies of blobs.
     pub(crate) receiving: Receiving,
+    /// Bodies of manifests that are large, each of which is in memory.
+    pub(crate) large_manifests: Receiving,
+    /// Pages of referrers that are made at once.
+    pub(crate) pages: Semaphore,
     pub(crate) cache: ManifestCache,
     judging: Judging,
     storage: Arc<Storage>,
@@ -43,7 +52,9 @@ impl Registry {
         Ok(Registry {
             io: Io::start().map_err(OpenError::Directory)?,
             is_following_tags: Arc::default(),
-            receiving: Receiving::default(),
+            receiving: Receiving::of_blobs(),
+            large_manifests: Receiving::of_large_manifests(),
+            pages: Semaphore::new(PAGES_MAX),
             cache: ManifestCache::default(),
             judging: Judging::default(),
             storage: Arc::new(Storage::open(dir, policy)?),
@@ -178,6 +189,21 @@ impl Registry {
     /// Removes what nobody needs; `kept` are manifests that are needed without a tag.
     pub async fn collect(&self, kept: Vec<(Repository, Digest)>) -> Result<Collected, Error> {
         self.use_storage(move |storage| storage.collect(&kept, now_ms())).await
+    }
+
+    /// Every open upload, the oldest first.
+    pub async fn open_uploads(&self) -> Result<Vec<OpenUpload>, Error> {
+        self.use_storage(|storage| Ok(storage.open_uploads())).await
+    }
+
+    /// Cancels an open upload, whosever it is. One that a request sends to ends with its next bytes.
+    pub async fn cancel_upload(&self, id: Uuid) -> Result<(), Error> {
+        self.use_storage(move |storage| storage.cancel_open_upload(id)).await
+    }
+
+    /// Removes every open upload that no request sends to now; answers how many.
+    pub async fn remove_uploads(&self) -> Result<usize, Error> {
+        self.use_storage(Storage::remove_uploads).await
     }
 
     /// The time of day jumped by so much, or nobody could push for so long: what is marked keeps the rest of its

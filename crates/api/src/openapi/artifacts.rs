@@ -3,13 +3,17 @@
 
 use serde_json::json;
 
-use super::operation::{Access, INTERNAL, Operation, STORAGE, answer, query_parameter};
+use super::operation::{
+    Access, INTERNAL, Operation, PATH, QUERY, STORAGE, answer, empty, path_parameter,
+    query_parameter,
+};
 
 const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 const NAME: &str = "os-images/debian:13";
+const UPLOAD: &str = "0c1f5a3e-8f6b-4c52-9a3e-2d0c2f1b7a10";
 
 pub fn operations() -> Vec<Operation> {
-    vec![list(), collect(), scrub(), export(), import()]
+    vec![list(), uploads(), cancel_upload(), collect(), scrub(), export(), import()]
 }
 
 fn list() -> Operation {
@@ -32,6 +36,47 @@ fn list() -> Operation {
     }
 }
 
+fn uploads() -> Operation {
+    let example = json!({"uploads": [{
+        "id": UPLOAD, "repository": "os-images/debian",
+        "who": "token 3f8c2a9d71b04e65 ci", "begun_at": "2026-01-01T12:00:00Z",
+        "written_at": "2026-01-01T12:03:00Z", "bytes": 67_108_864, "is_receiving": false
+    }]});
+    Operation {
+        method: "get",
+        path: "/api/v1/artifacts/uploads",
+        id: "listUploads",
+        tag: "artifacts",
+        summary: "List uploads that are open, the oldest first",
+        description: "Each takes room on the disk and a place among its caller's uploads, until it is finished or cancelled, or a collection finds that nobody continued it for a day.",
+        access: Access::Admin,
+        parameters: Vec::new(),
+        body: None,
+        answers: vec![(200, answer("Every open upload", "UploadList", example))],
+        problems: vec![INTERNAL],
+    }
+}
+
+fn cancel_upload() -> Operation {
+    Operation {
+        method: "delete",
+        path: "/api/v1/artifacts/uploads/{id}",
+        id: "cancelUpload",
+        tag: "artifacts",
+        summary: "Cancel an open upload",
+        description: "Its room is free at once. Where a request sends to it at this moment it ends with the next bytes, or with that request.",
+        access: Access::Admin,
+        parameters: vec![path_parameter("id", "The upload's id", UPLOAD)],
+        body: None,
+        answers: vec![(204, empty("Cancelled"))],
+        problems: vec![
+            PATH,
+            (404, "upload-unknown", "there is no such upload; it may be finished"),
+            INTERNAL,
+        ],
+    }
+}
+
 fn collect() -> Operation {
     let example = json!({
         "uploads_removed": 1, "tags_removed": 0, "manifests_removed": 1, "blobs_removed": 2,
@@ -46,11 +91,16 @@ fn collect() -> Operation {
         summary: "Remove what nobody needs",
         description: "Happens by itself once a day. What is not needed is marked, and removed by a later collection; what an open job needs stays, with a tag or without.",
         access: Access::Admin,
-        parameters: Vec::new(),
+        parameters: vec![query_parameter(
+            "uploads",
+            "Whether every open upload is removed that no request sends to at this moment; without it only those that nobody continued for a day",
+            json!({"type": "boolean", "default": false}),
+        )],
         body: None,
         answers: vec![(200, answer("What went", "Collected", example))],
         problems: vec![
             (409, "conflict", "another collection, an export or an import is under way"),
+            QUERY,
             INTERNAL,
             STORAGE,
         ],

@@ -31,6 +31,7 @@ pub fn schemas() -> Map<String, Value> {
         name::<servers::Probe>,
         name::<artifacts::ArtifactList>,
         name::<artifacts::Collected>,
+        name::<artifacts::UploadList>,
         name::<artifacts::Scrubbed>,
         name::<artifacts::Imported>,
         name::<access::NewAccessToken>,

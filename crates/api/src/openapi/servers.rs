@@ -180,8 +180,8 @@ fn power() -> Operation {
     act(
         "/api/v1/servers/{serial}/actions/power",
         "setPower",
-        "Switch a server on or off",
-        "Ends when the BMC shows it. `off` asks the running system first and takes the power away after half a minute.",
+        "Switch a server on or off, or start it anew",
+        "Ends when the BMC shows it. `off` asks the running system first and takes the power away after half a minute. `restart`, `reset` and `cycle` use GracefulRestart, ForceRestart and PowerCycle where the BMC has them, and switch off and on where it does not. That the machine is on afterwards is read back; that it started anew is the BMC's word.",
         body("PowerAction", json!({"power": "on"})),
     )
 }

@@ -271,7 +271,10 @@ impl Bmc {
                 return Reply::refused(409, "ResourceInUse", "the machine is on");
             }
             "On" | "ForceOn" => self.power_on(state, shared),
-            "ForceRestart" => {
+            "ForceRestart" | "GracefulRestart" | "PowerCycle" if !state.is_on => {
+                return Reply::refused(409, "ResourceInUse", "the machine is off");
+            }
+            "ForceRestart" | "GracefulRestart" | "PowerCycle" => {
                 state.power_off();
                 self.power_on(state, shared);
             }

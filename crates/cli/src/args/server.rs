@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal server set`, as it is typed.
+//! `shoal server set` and `shoal server power`, as they are typed.
 
 use std::path::PathBuf;
 
@@ -36,6 +36,21 @@ pub struct SetServer {
     /// wrong one. Two machines of one serial number are not told apart then. `false` ends it.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub dangerously_ignore_uuid: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Power {
+    On,
+    /// The running system is asked first.
+    Off,
+    ForceOff,
+    /// The running system is asked to restart; a server that is off is switched on.
+    #[value(alias = "reboot")]
+    Restart,
+    /// Start anew at once, as by the reset button; a server that is off is switched on.
+    Reset,
+    /// Take the power away and give it again; a server that is off is switched on.
+    Cycle,
 }
 
 /// A SHA-256 in the forms in which openssl, browsers and BMCs show it, as plain hex.

@@ -3,19 +3,21 @@
 //!
 //! - `kind`: what a file is, and what must be told of it; `push`: a file as an artifact;
 //! - `upload`: a blob in chunks, again after a broken connection or on another day;
+//! - `uploads`: what others have begun and not finished;
 //! - `upkeep`: collection, scrub, bundles, tokens.
 
 mod kind;
 mod push;
 mod upkeep;
 mod upload;
+mod uploads;
 
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::args::{Artifact, Output};
+use crate::args::{Artifact, Output, Uploads};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{show, text};
@@ -39,7 +41,9 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
             });
         }
         Artifact::Delete { name } => upkeep::delete(client, &name)?,
-        Artifact::Gc => upkeep::collect(client, format)?,
+        Artifact::Gc { uploads } => upkeep::collect(client, format, uploads)?,
+        Artifact::Uploads(Uploads::List) => uploads::list(client, format)?,
+        Artifact::Uploads(Uploads::Cancel { id }) => uploads::cancel(client, &id)?,
         Artifact::Scrub => upkeep::scrub(client, format)?,
         Artifact::Export { bundle, names, maintenance_iso } => {
             upkeep::export(client, &names, maintenance_iso, &bundle)?;

@@ -20,8 +20,10 @@ pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
     client.delete(&format!("/v2/{repository}/manifests/{tag}")).map(drop)
 }
 
-pub fn collect(client: &Client, format: Output) -> Result<(), Failure> {
-    let done = client.post("/api/v1/artifacts/gc", &[], &json!({}))?;
+/// `uploads`: with all that are open.
+pub fn collect(client: &Client, format: Output, uploads: bool) -> Result<(), Failure> {
+    let place = format!("/api/v1/artifacts/gc?uploads={uploads}");
+    let done = client.post(&place, &[], &json!({}))?;
     show(format, &done, &["WHAT", "COUNT"], counts);
     Ok(())
 }

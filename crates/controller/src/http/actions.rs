@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use redfish::Shutdown;
+use redfish::{Restart, Shutdown};
 
 use super::path::Path;
 use super::problem::{Answer, json};
@@ -73,6 +73,9 @@ async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
         Change::Power(PowerSet::On) => bmc.power_on(machine).await,
         Change::Power(PowerSet::Off) => bmc.power_off(machine, Shutdown::Graceful).await,
         Change::Power(PowerSet::ForceOff) => bmc.power_off(machine, Shutdown::Forced).await,
+        Change::Power(PowerSet::Restart) => bmc.restart(machine, Restart::Graceful).await,
+        Change::Power(PowerSet::Reset) => bmc.restart(machine, Restart::Forced).await,
+        Change::Power(PowerSet::Cycle) => bmc.restart(machine, Restart::PowerCycle).await,
         Change::Boot(BootOnce::Cd) => bmc.set_boot_once_cd(machine).await,
         Change::Boot(BootOnce::None) => bmc.clear_boot_override(machine).await,
     }

@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
-use api::artifacts::{Collected, Imported, Scrubbed};
+use api::artifacts::{Collected, Imported, OpenUpload, Scrubbed, UploadList};
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oci::Digest;
 use registry::{Attached, Error, Pace};
+use serde::Deserialize;
 
-use super::problem::{Answer, Refusal, refuse};
+use super::path::Path;
+use super::problem::{Answer, Refusal, bad_query, refuse};
 use super::registry::needed_by_jobs;
-use crate::App;
+use crate::{App, timestamp};
 
 /// After a start others have more urgent work for the disk.
 const TEND_FIRST: Duration = Duration::from_secs(600);
@@ -46,8 +49,41 @@ pub async fn tend(app: App) {
     }
 }
 
-pub async fn collect(State(app): State<App>) -> Answer<Json<Collected>> {
+pub async fn uploads(State(app): State<App>) -> Answer<Json<UploadList>> {
+    let known = |text: String| Some(text).filter(|text| !text.is_empty());
+    let uploads = app.registry.open_uploads().await?.into_iter().map(|open| OpenUpload {
+        id: open.id.to_string(),
+        repository: known(open.repository),
+        who: known(open.who),
+        begun_at: timestamp(open.begun_ms),
+        written_at: timestamp(open.written_ms),
+        bytes: open.bytes,
+        is_receiving: open.is_receiving,
+    });
+    Ok(Json(UploadList { uploads: uploads.collect() }))
+}
+
+pub async fn cancel_upload(State(app): State<App>, Path(id): Path<String>) -> Answer<StatusCode> {
+    // What is no id is the id of nothing.
+    let id = id.parse().map_err(|_| Error::UploadUnknown)?;
+    app.registry.cancel_upload(id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectQuery {
+    #[serde(default)]
+    uploads: bool,
+}
+
+pub async fn collect(
+    State(app): State<App>,
+    query: Result<Query<CollectQuery>, QueryRejection>,
+) -> Answer<Json<Collected>> {
+    let Query(CollectQuery { uploads }) = query.map_err(|rejection| bad_query(&rejection))?;
     let needed = needed_by_jobs(&app).await?;
+    let removed = if uploads { app.registry.remove_uploads().await? } else { 0 };
     let registry::Collected {
         uploads_removed,
         tags_removed,
@@ -59,7 +95,7 @@ pub async fn collect(State(app): State<App>) -> Answer<Json<Collected>> {
         blobs_marked,
     } = app.registry.collect(needed).await?;
     Ok(Json(Collected {
-        uploads_removed,
+        uploads_removed: uploads_removed + removed,
         tags_removed,
         manifests_removed,
         blobs_removed,
@@ -127,7 +163,9 @@ impl From<Error> for Refusal {
             Error::Maintained | Error::InUse { .. } => {
                 (StatusCode::CONFLICT, "conflict", "in the way of something else")
             }
-            Error::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the disk is full"),
+            Error::Full { .. } | Error::ShareUsed { .. } => {
+                (StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the disk is full")
+            }
             Error::Bundle(_)
             | Error::Digest { .. }
             | Error::ManifestInvalid(_)
@@ -139,8 +177,8 @@ impl From<Error> for Refusal {
             | Error::Precondition(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "bundle", "the bundle is refused")
             }
-            Error::UploadUnknown
-            | Error::UploadBusy
+            Error::UploadUnknown => (StatusCode::NOT_FOUND, "upload-unknown", "not found"),
+            Error::UploadBusy
             | Error::TooManyUploads { .. }
             | Error::Files(_)
             | Error::Index(_) => return anyhow::Error::from(error).into(),

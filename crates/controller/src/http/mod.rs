@@ -105,6 +105,8 @@ pub fn routes() -> Vec<Route> {
             .without_limit(),
         admin(Method::GET, "/api/v1/servers/{serial}/firmware/update", READER, firmware::show),
         admin(Method::GET, "/api/v1/artifacts", READER, jobs::artifacts),
+        admin(Method::GET, "/api/v1/artifacts/uploads", ADMIN, artifacts::uploads),
+        admin(Method::DELETE, "/api/v1/artifacts/uploads/{id}", ADMIN, artifacts::cancel_upload),
         admin(Method::POST, "/api/v1/artifacts/gc", ADMIN, artifacts::collect).without_limit(),
         admin(Method::POST, "/api/v1/artifacts/scrub", ADMIN, artifacts::scrub).without_limit(),
         admin(Method::GET, "/api/v1/artifacts/export", ADMIN, artifacts::export).without_limit(),

@@ -178,6 +178,7 @@ fn make_former(dir: &std::path::Path, token: &str) {
              DROP TABLE judged_layers;
              CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL)
                 STRICT, WITHOUT ROWID;
+             ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
              PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -260,4 +261,70 @@ async fn artifacts_travel_to_another_controller() {
     let scrubbed: Value = scrubbed.json().await.unwrap();
     assert_eq!((&scrubbed["contents_checked"], &scrubbed["rotten"]), (&json!(3), &json!([])));
     assert_eq!(other.get("/api/v1/artifacts").await["artifacts"][0]["tag"], "13");
+}
+
+#[tokio::test]
+async fn an_admin_sees_and_ends_the_uploads_of_others() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let new = json!({"role": "publisher", "name": "ci", "push": ["os-images/"], "days": 1});
+    let created = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
+    let created: Value = created.json().await.unwrap();
+    let (id, token) = (created["id"].as_str().unwrap(), created["secret"].as_str().unwrap());
+    let begin = async || {
+        let client = reqwest::Client::new();
+        let uploads = format!("{}/v2/os-images/debian/blobs/uploads/", controller.url);
+        let begun = client.post(uploads).bearer_auth(token).send().await.unwrap();
+        assert_eq!(begun.status(), 202);
+        let place = begun.headers()["location"].to_str().unwrap();
+        let place = format!("{}{place}", controller.url);
+        let sent = client.patch(&place).bearer_auth(token).body("0123456789").send().await;
+        assert_eq!(sent.unwrap().status(), 202);
+        place
+    };
+    let status = async |place: &str| {
+        let request = reqwest::Client::new().get(place).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let path = "/api/v1/artifacts/uploads";
+    assert_eq!(controller.get(path).await, json!({"uploads": []}));
+    let places = [begin().await, begin().await, begin().await];
+    let listed = controller.get(path).await;
+    let uploads = listed["uploads"].as_array().unwrap();
+    assert_eq!(uploads.len(), 3);
+    for (upload, place) in uploads.iter().zip(&places) {
+        assert!(place.ends_with(upload["id"].as_str().unwrap()), "the oldest first: {listed:#}");
+        assert_eq!(upload["repository"], "os-images/debian");
+        assert!(upload["who"].as_str().unwrap().contains(id), "{listed:#}");
+        assert_eq!((&upload["bytes"], &upload["is_receiving"]), (&json!(10), &json!(false)));
+        for at in ["begun_at", "written_at"] {
+            assert!(upload[at].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+        }
+    }
+    let one = format!("{path}/{}", uploads[0]["id"].as_str().unwrap());
+    for (expected, kind) in [(204, Value::Null), (404, json!("urn:shoal:problem:upload-unknown"))] {
+        let cancelled = controller.request("DELETE", &one).send().await.unwrap();
+        assert_eq!(cancelled.status(), expected);
+        let problem: Value = cancelled.json().await.unwrap_or_default();
+        assert_eq!(problem["type"], kind);
+    }
+    let none = controller.request("DELETE", &format!("{path}/no-id")).send().await.unwrap();
+    assert_eq!(none.status(), 404);
+    assert_eq!((status(&places[0]).await, status(&places[1]).await), (404, 204));
+
+    // A collection leaves open uploads alone unless it is told.
+    for (query, removed, left) in
+        [("", 0, 204), ("?uploads=false", 0, 204), ("?uploads=true", 2, 404)]
+    {
+        let path = format!("/api/v1/artifacts/gc{query}");
+        let done = controller.request("POST", &path).send().await.unwrap();
+        let done: Value = done.json().await.unwrap();
+        assert_eq!(done["uploads_removed"], removed, "{query}");
+        assert_eq!(status(&places[1]).await, left, "{query}");
+    }
+    for bad in ["?uploads=maybe", "?upload=true"] {
+        let path = format!("/api/v1/artifacts/gc{bad}");
+        let refused = controller.request("POST", &path).send().await.unwrap();
+        assert_eq!(refused.status(), 400, "{bad}");
+    }
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::settings::{ServeArgs, Settings};
+use crate::settings::{Listen, ServeArgs, Settings};
 use crate::store::{JobRow, ServerRow};
 use crate::{App, build, driver, http, install_crypto};
 
@@ -183,9 +183,9 @@ fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Set
     }
     Settings::check(ServeArgs {
         data_dir: dir.join("data"),
-        listen: addresses[0],
-        node_listen: addresses.get(1).copied(),
-        media_listen: addresses.get(2).copied(),
+        listen: Listen::Address(addresses[0]),
+        node_listen: addresses.get(1).copied().map(Listen::Address),
+        media_listen: addresses.get(2).copied().map(Listen::Address),
         node_url: None,
         media_url: None,
         http_boot_url: None,

@@ -183,6 +183,12 @@ async fn a_person_switches_a_machine_unless_a_job_does() {
     assert_eq!(act("boot", json!({"boot": "none"})).await, state("Off", "Disabled"));
     assert_eq!(act("power", json!({"power": "maybe"})).await.0, 400);
     assert_eq!(bmc.story(), ["on disk", "off"]);
+    // One that is off is switched on; this BMC has no way to restart but off and on.
+    for (word, restarts) in [("reset", 1), ("reset", 2), ("restart", 3), ("cycle", 4)] {
+        assert_eq!(act("power", json!({"power": word})).await, state("On", "Disabled"), "{word}");
+        let expected = ["on disk", "off"].repeat(restarts);
+        assert_eq!(bmc.story()[..], [&expected[..], &["on disk"]].concat(), "{word}");
+    }
     assert_eq!(bmc.seen.lock().unwrap().sessions_open, 0);
 
     let firmware = controller.request("GET", "/api/v1/servers/SN1/firmware").send().await.unwrap();

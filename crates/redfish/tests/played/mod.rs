@@ -317,6 +317,7 @@ fn behave_plainly(bmc: &Bmc, seen: &Seen) -> Reply {
             let kind = seen.body["ResetType"].as_str().unwrap().to_owned();
             machine.is_on = match kind.as_str() {
                 "On" | "ForceOn" => true,
+                "GracefulRestart" | "ForceRestart" | "PowerCycle" => machine.is_on,
                 "PushPowerButton" => !machine.is_on,
                 _ => false,
             };

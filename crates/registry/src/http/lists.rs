@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, Repository, media_type};
 
-use super::query::{cut, page};
+use super::query::{cut, next_link, page};
 use super::{Answer, Call};
 
 pub async fn tags(call: Call, repository: Repository) -> Answer {
@@ -43,26 +43,27 @@ pub async fn catalog(call: Call) -> Answer {
 pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> Answer {
     call.require_pull(&repository)?;
     let artifact_type = call.query("artifactType");
-    let (mut manifests, mut link) = (Vec::new(), None);
-    if let Some(mut page) = page(&call)? {
+    let mut body =
+        format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":["#, media_type::INDEX)
+            .into_bytes();
+    let mut link = None;
+    if let Some(page) = page(&call)? {
         let (name, digest, filter) = (repository.clone(), subject.clone(), artifact_type.clone());
-        let (found, page) = call
-            .registry
-            .run(move |storage| {
-                Ok((storage.referrers(&name, &digest, filter.as_deref(), &mut page)?, page))
-            })
-            .await?;
-        manifests = found;
+        let count = page.count - 1;
+        // Each page may have 4 MiB, and a manifest of as much beside it while it is made.
+        let _turn = call.registry.pages.acquire().await;
+        let made = call.registry.run(move |storage| {
+            let last = storage.referrers(&name, &digest, filter.as_deref(), &page, &mut body)?;
+            Ok((body, last))
+        });
+        let last;
+        (body, last) = made.await?;
         let filter = artifact_type.as_deref().map(|text| format!("?artifactType={}", escape(text)));
         let path = format!("/v2/{repository}/referrers/{subject}{}", filter.unwrap_or_default());
-        link = cut(&mut manifests, &page, &path, |descriptor| descriptor.digest.to_string());
+        link = last.map(|last| next_link(&path, count, last.as_str()));
     }
-    let body = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::INDEX,
-        "manifests": manifests,
-    });
-    let mut response = json(media_type::INDEX, link, &body);
+    body.extend_from_slice(b"]}");
+    let mut response = with_link(media_type::INDEX, link, body);
     if artifact_type.is_some() {
         response
             .headers_mut()
@@ -80,7 +81,11 @@ fn escape(text: &str) -> String {
 }
 
 fn json(content_type: &'static str, link: Option<String>, body: &serde_json::Value) -> Response {
-    let mut response = ([(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();
+    with_link(content_type, link, body.to_string().into())
+}
+
+fn with_link(content_type: &'static str, link: Option<String>, body: Vec<u8>) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
     // Names, tags and digests have no characters that a header could not.
     if let Some(value) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, value);

@@ -10,8 +10,10 @@ use futures_util::StreamExt;
 use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, Tag, TagOrDigest, media_type};
 
 use super::blobs::{created, etag, is_cached, tags_of};
-use super::refusal::{Code, Refusal, refuse};
+use super::receive::{Place, Receiving};
+use super::refusal::{BODIES_RETRY_SECS, Code, Refusal, busy, refuse};
 use super::{Answer, Call, DIGEST};
+use crate::access::Access;
 use crate::storage::{Condition, NewManifest, Storage, Stored};
 use crate::{Error, now_ms};
 
@@ -25,6 +27,8 @@ const TYPES: [&str; 4] = [
 
 /// Tags of one push. The specification has registries take ten or more; release scripts push a handful.
 const TAGS_MAX: usize = 64;
+/// A manifest of an image has some kilobytes; one of more bytes needs a place among the large ones.
+const SMALL_BYTES_MAX: usize = 128 << 10;
 /// How long a manifest may take to come: at 4 MiB that is 70 KiB/s.
 const READ_MAX: Duration = Duration::from_secs(60);
 
@@ -101,15 +105,17 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     let content_type = content_type(&call)?;
     let condition = condition(&call)?;
     let (tags, asked) = tags(&call, &reference)?;
-    let bytes = read_body(body).await?;
-    let (name, place) = (repository.clone(), reference.clone());
+    let large = &call.registry.large_manifests;
+    let (bytes, _place) = read_body(large, &call.access, body, READ_MAX).await?;
+    let (name, place, access) = (repository.clone(), reference.clone(), call.access.clone());
     // A document of 4 MiB takes its time to be read and hashed: not on the threads that serve others.
     let put = call.registry.run(move |storage| {
         let new = match parse(&content_type, &place, bytes) {
             Ok(new) => new,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        storage.put_manifest(&name, &tags, &new, &condition, now_ms())?;
+        let by = access.uploader();
+        storage.put_manifest_by(by, &name, &tags, &new, &condition, now_ms())?;
         Ok(Ok((new.digest, new.manifest.subject)))
     });
     let (digest, subject) = put.await??;
@@ -155,23 +161,34 @@ fn tags(call: &Call, reference: &TagOrDigest) -> Result<(Vec<Tag>, Vec<Tag>), Re
     Ok((all, asked))
 }
 
-async fn read_body(body: Body) -> Result<Vec<u8>, Refusal> {
+/// The body, and its place among the large ones, if it is one of them.
+async fn read_body<'a>(
+    large: &'a Receiving,
+    access: &Access,
+    body: Body,
+    max: Duration,
+) -> Result<(Vec<u8>, Option<Place<'a>>), Refusal> {
     let reading = async {
-        let (mut body, mut bytes) = (body.into_data_stream(), Vec::new());
+        let (mut body, mut bytes, mut place) = (body.into_data_stream(), Vec::new(), None);
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| {
                 refuse(Code::ManifestInvalid, format!("the body ended early: {error}"))
             })?;
-            if bytes.len() + piece.len() > MANIFEST_BYTES_MAX {
+            let length = bytes.len() + piece.len();
+            if length > MANIFEST_BYTES_MAX {
                 let message = format!("a manifest has at most {MANIFEST_BYTES_MAX} bytes");
                 return Err(refuse(Code::ManifestTooLarge, message));
             }
+            if length > SMALL_BYTES_MAX && place.is_none() {
+                let why = "too many large manifests are sent at once";
+                place = Some(large.enter(access).ok_or_else(|| busy(why, BODIES_RETRY_SECS))?);
+            }
             bytes.extend_from_slice(&piece);
         }
-        Ok(bytes)
+        Ok((bytes, place))
     };
-    tokio::time::timeout(READ_MAX, reading).await.map_err(|_| {
-        let message = format!("a manifest has to be there within {} s", READ_MAX.as_secs());
+    tokio::time::timeout(max, reading).await.map_err(|_| {
+        let message = format!("a manifest has to be there within {} s", max.as_secs());
         refuse(Code::TimedOut, message)
     })?
 }
@@ -234,5 +251,59 @@ fn condition(call: &Call) -> Result<Condition, Refusal> {
             digests.map(Condition::PointsTo).map_err(|_| wrong())
         }
         (_, Some(_)) => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::access::Grant;
+
+    fn access(who: &str, grant: Grant) -> Access {
+        Access { who: who.into(), grant }
+    }
+
+    /// A body of so many bytes that does not end.
+    fn stalled(bytes: usize) -> Body {
+        let piece = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes]))]);
+        Body::from_stream(piece.chain(stream::pending()))
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_stalls_is_given_up_and_large_ones_are_few() {
+        let large = Receiving::of_large_manifests();
+        let push = vec!["*".parse().unwrap()];
+        let ci = access("ci", Grant::Prefixes { pull: Vec::new(), push: push.clone() });
+        let other = access("other", Grant::Prefixes { pull: Vec::new(), push });
+        let admin = access("root", Grant::Administer);
+        let soon = Duration::from_millis(20);
+        for bytes in [0, 10, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1] {
+            let refused = read_body(&large, &ci, stalled(bytes), soon).await.err().unwrap();
+            assert_eq!(refused.code, Code::TimedOut, "{bytes}");
+        }
+        // Those that stall have places until they are given up; small ones need none.
+        let read = async |access: &Access, bytes: usize| match read_body(
+            &large,
+            access,
+            Body::from(vec![b' '; bytes]),
+            READ_MAX,
+        )
+        .await
+        {
+            Ok((read, _)) => Ok(read.len()),
+            Err(refusal) => Err(refusal.code),
+        };
+        let places: Vec<_> = std::iter::from_fn(|| large.enter(&ci)).collect();
+        assert_eq!(places.len(), 8);
+        assert_eq!(read(&ci, SMALL_BYTES_MAX).await, Ok(SMALL_BYTES_MAX));
+        assert_eq!(read(&ci, 1 << 20).await, Err(Code::TooManyRequests));
+        assert_eq!(read(&other, 1 << 20).await, Ok(1 << 20));
+        let others: Vec<_> = std::iter::from_fn(|| large.enter(&other)).collect();
+        assert_eq!(others.len(), 4, "the last four are for admins");
+        assert_eq!(read(&admin, 1 << 20).await, Ok(1 << 20));
+        drop(places);
+        assert_eq!(read(&ci, 1 << 20).await, Ok(1 << 20));
     }
 }

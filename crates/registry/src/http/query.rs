@@ -71,9 +71,13 @@ pub fn cut<T>(
         return None;
     }
     items.truncate(count);
-    let last = key(items.last()?);
+    Some(next_link(path, count, &key(items.last()?)))
+}
+
+/// The `Link` to the page behind `last`.
+pub fn next_link(path: &str, count: usize, last: &str) -> String {
     let joint = if path.contains('?') { '&' } else { '?' };
-    Some(format!("<{path}{joint}n={count}&last={last}>; rel=\"next\""))
+    format!("<{path}{joint}n={count}&last={last}>; rel=\"next\"")
 }
 
 #[cfg(test)]

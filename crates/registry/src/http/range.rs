@@ -5,7 +5,8 @@
 /// The part of a file that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Also where the header makes no sense or names several parts: ignoring it is allowed.
+    /// Also where the header makes no sense or names several parts: ignoring it is allowed. One that ends before it begins
+    /// is refused: clients that send it cannot use the whole.
     All,
     /// From `start` to before `end`; never empty.
     Part { start: u64, end: u64 },
@@ -25,9 +26,7 @@ pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
             part(size.saturating_sub(count), size, count > 0)
         }
         (Some(start), None) if last.is_empty() => part(start, size, true),
-        (Some(start), Some(last)) if start <= last => {
-            part(start, last.saturating_add(1).min(size), true)
-        }
+        (Some(start), Some(last)) => part(start, last.saturating_add(1).min(size), true),
         _ => Wanted::All,
     }
 }
@@ -71,7 +70,7 @@ mod tests {
             (Some("bytes=10-"), Wanted::Unsatisfiable),
             (Some("bytes=18446744073709551615-"), Wanted::Unsatisfiable),
             (Some("bytes=0-18446744073709551615"), Wanted::Part { start: 0, end: 10 }),
-            (Some("bytes=5-3"), Wanted::All),
+            (Some("bytes=5-3"), Wanted::Unsatisfiable),
             (Some("bytes=0-1,3-4"), Wanted::All),
             (Some("bytes=+1-2"), Wanted::All),
             (Some("bytes=-"), Wanted::All),

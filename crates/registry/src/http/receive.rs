@@ -31,16 +31,16 @@ const FLUSH_BYTES: u64 = 32 << 20;
 /// A client that sends nothing for so long is gone: a request holds its upload alone.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Bodies that are received at once: each may hold two batches in memory.
-const RECEIVING_MAX: usize = 512;
-/// Of those, one caller's that is no admin.
-const RECEIVING_OF_ONE: usize = 128;
-/// The last places are for admins.
-const RECEIVING_FOR_ADMINS: usize = 64;
-
-/// Bodies that are received, by caller.
-#[derive(Default)]
-pub struct Receiving(Mutex<HashMap<String, usize>>);
+/// Bodies that are received, by caller, and how many there may be.
+pub struct Receiving {
+    open: Mutex<HashMap<String, usize>>,
+    /// At once.
+    most: usize,
+    /// Of those, one caller's that is no admin.
+    of_one: usize,
+    /// The last places are for admins.
+    for_admins: usize,
+}
 
 /// One of them; its place is free when this is dropped.
 pub struct Place<'a> {
@@ -49,12 +49,22 @@ pub struct Place<'a> {
 }
 
 impl Receiving {
+    /// Each may hold two batches in memory.
+    pub fn of_blobs() -> Receiving {
+        Receiving { open: Mutex::default(), most: 512, of_one: 128, for_admins: 64 }
+    }
+
+    /// Each may have 4 MiB in memory, for as long as its client takes to send them.
+    pub fn of_large_manifests() -> Receiving {
+        Receiving { open: Mutex::default(), most: 16, of_one: 8, for_admins: 4 }
+    }
+
     /// A place for one more body of this caller, if there may be one.
     pub fn enter(&self, access: &Access) -> Option<Place<'_>> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (over_all, of_one) = match access.may_administer() {
-            true => (RECEIVING_MAX, RECEIVING_MAX),
-            false => (RECEIVING_MAX - RECEIVING_FOR_ADMINS, RECEIVING_OF_ONE),
+            true => (self.most, self.most),
+            false => (self.most - self.for_admins, self.of_one),
         };
         let of_caller = open.get(&access.who).copied().unwrap_or(0);
         if of_caller >= of_one || open.values().sum::<usize>() >= over_all {
@@ -67,7 +77,7 @@ impl Receiving {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut open = self.receiving.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.receiving.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {

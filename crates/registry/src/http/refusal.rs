@@ -126,7 +126,12 @@ impl From<Error> for Refusal {
             Error::MediaType { .. } => Code::ManifestInvalid,
             Error::Immutable(_) | Error::Kept { .. } => Code::Denied,
             Error::Precondition(_) => Code::PreconditionFailed,
-            Error::Full(_) => Code::StorageFull,
+            Error::Full { may_pass: true, .. } | Error::ShareUsed { .. } => {
+                return refuse(Code::StorageFull, error.to_string())
+                    .with(header::RETRY_AFTER, &ROOM_RETRY_SECS.to_string());
+            }
+            // Waiting does not help: a person must make room.
+            Error::Full { may_pass: false, .. } => Code::StorageFull,
             Error::Files(source) if is_full(source) => {
                 return refuse(Code::StorageFull, "the disk is full");
             }
@@ -139,6 +144,8 @@ impl From<Error> for Refusal {
 
 /// When a client may ask again that had too many uploads open: those under way may be done by then.
 const UPLOADS_RETRY_SECS: u64 = 60;
+/// When there may be room again that unfinished uploads have: they end, or are given up.
+const ROOM_RETRY_SECS: u64 = 120;
 /// A body that sends nothing is cut off within a minute; others end sooner.
 pub const BODIES_RETRY_SECS: u64 = 10;
 /// A collection takes seconds, an export or import minutes.
@@ -162,5 +169,31 @@ fn broken(error: &dyn std::error::Error) -> Refusal {
 impl From<tokio::task::JoinError> for Refusal {
     fn from(error: tokio::task::JoinError) -> Refusal {
         broken(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_when_to_come_back_where_waiting_helps() {
+        let full = |may_pass| Error::Full { wanted: 1, may_pass };
+        let many = || Error::TooManyUploads { whose: "ci".into(), open: 512 };
+        let used = || Error::ShareUsed { who: "ci".into(), held: 7 };
+        let of_the_disk = || Error::Files(std::io::ErrorKind::StorageFull.into());
+        for (error, status, waiting_helps) in [
+            (many(), 429, true),
+            (Error::Maintained, 429, true),
+            (full(true), 507, true),
+            (used(), 507, true),
+            (full(false), 507, false),
+            (of_the_disk(), 507, false),
+        ] {
+            let claim = error.to_string();
+            let response = Refusal::from(error).into_response();
+            let told = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!((response.status().as_u16(), told), (status, waiting_helps), "{claim}");
+        }
     }
 }

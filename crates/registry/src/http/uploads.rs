@@ -14,8 +14,8 @@ use super::receive::receive;
 use super::refusal::{BODIES_RETRY_SECS, Code, Refusal, busy, refuse};
 use super::{Answer, Call};
 use crate::now_ms;
+use crate::storage::Upload;
 use crate::storage::files::ALGORITHMS;
-use crate::storage::{Upload, Uploader};
 
 /// `POST`: with `mount` a blob that is elsewhere, with `digest` the whole blob, else an upload to fill.
 pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
@@ -32,13 +32,9 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
     let declared = if digest.is_some() { declared_size(&call) } else { 0 };
     let name = repository.clone();
     let access = call.access.clone();
-    let begun = call.registry.run(move |storage| {
-        let uploader = match access.may_administer() {
-            true => Uploader::Admin,
-            false => Uploader::Publisher(&access.who),
-        };
-        storage.begin_upload_by(uploader, &name, declared)
-    });
+    let begun = call
+        .registry
+        .run(move |storage| storage.begin_upload_by(access.uploader(), &name, declared, now_ms()));
     let upload = begun.await?;
     let Some(digest) = digest else {
         return Ok(position(StatusCode::ACCEPTED, &repository, upload.id, 0));

@@ -20,7 +20,7 @@ pub struct Files {
 
 impl Files {
     pub fn open(dir: &Path) -> io::Result<Files> {
-        for part in ["blobs/sha256", "blobs/sha512", "uploads", "quarantine"] {
+        for part in ["blobs/sha256", "blobs/sha512", "uploads", "upload-owners", "quarantine"] {
             fs::create_dir_all(dir.join(part))?;
         }
         let files = Files { dir: dir.to_owned() };
@@ -46,6 +46,11 @@ impl Files {
 
     pub fn uploads(&self) -> io::Result<fs::ReadDir> {
         fs::read_dir(self.dir.join("uploads"))
+    }
+
+    /// Where it is written who began which upload.
+    pub fn upload_owners(&self) -> PathBuf {
+        self.dir.join("upload-owners")
     }
 
     /// A path for content that is written in one go and renamed.

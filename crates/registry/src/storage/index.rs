@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::OpenError;
 
 /// Raised with every change of the schema; an older one is migrated, a newer one refused.
-const FORMAT: i64 = 3;
+const FORMAT: i64 = 4;
 /// As many as there may be readers at once without waiting.
 const READERS: usize = 4;
 /// A checkpoint by another connection is short.
@@ -33,7 +33,7 @@ const SCHEMA: &str = "
     CREATE INDEX blobs_by_digest ON blobs (digest);
     CREATE TABLE manifests (
         repository TEXT NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL,
-        artifact_type TEXT, subject TEXT, annotations TEXT NOT NULL, unused_ms INTEGER,
+        artifact_type TEXT, subject TEXT, unused_ms INTEGER,
         PRIMARY KEY (repository, digest)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX manifests_by_digest ON manifests (digest);
@@ -52,7 +52,7 @@ const SCHEMA: &str = "
     CREATE INDEX tags_by_digest ON tags (repository, digest);
 ";
 
-/// What was found when content was judged (`judge`), by the rules of which number. Neither `refused` nor `unknown`: it
+/// From format 2: what was found when content was judged (`judge`), by the rules of which number. Neither `refused` nor `unknown`: it
 /// can be installed.
 const VERDICTS: &str = "
     CREATE TABLE verdicts (
@@ -63,12 +63,16 @@ const VERDICTS: &str = "
         digest TEXT NOT NULL, media_type TEXT NOT NULL, rules INTEGER NOT NULL, refused TEXT, unknown TEXT,
         PRIMARY KEY (digest, media_type)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 3;
 ";
 
 /// From format 1: publishers' tokens are the host's, which takes them from here (`former_tokens`).
 const FROM_1: &str = "
     ALTER TABLE tokens RENAME TO former_tokens;
+";
+
+/// From format 3: annotations stand in the manifests' files and nowhere else.
+const FROM_3: &str = "
+    ALTER TABLE manifests DROP COLUMN annotations;
 ";
 
 pub struct Index {
@@ -149,18 +153,21 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let tables: i64 =
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (found, tables) {
-        (FORMAT, _) => {}
-        (2, _) => transaction.execute_batch(VERDICTS)?,
-        (1, _) => {
-            transaction.execute_batch(FROM_1)?;
-            transaction.execute_batch(VERDICTS)?;
-        }
+        (FORMAT, _) => return Ok(transaction.commit()?),
         (0, 0) => {
             transaction.execute_batch(SCHEMA)?;
             transaction.execute_batch(VERDICTS)?;
         }
+        (1..FORMAT, _) => {
+            for (from, change) in [(1, FROM_1), (2, VERDICTS), (3, FROM_3)] {
+                if found <= from {
+                    transaction.execute_batch(change)?;
+                }
+            }
+        }
         // Format 0 with tables was made before the first release.
         _ => return Err(OpenError::Format { found, known: FORMAT }),
     }
+    transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
 }

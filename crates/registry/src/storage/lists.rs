@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Lists: tags, repositories, referrers; and whether something is part of a manifest's tree.
 
-use std::collections::BTreeMap;
-
 use oci::{Descriptor, Digest, Repository};
 use rusqlite::params;
 
 use super::Storage;
+use super::annotations::copy_annotations;
 use super::manifests::digest_at;
 use crate::Error;
 
-/// Annotations in one page of referrers: a page ends at the one that goes beyond. Each manifest may have
-/// megabytes of them.
-const ANNOTATIONS_BYTES_MAX: usize = 1 << 20;
+/// A page of referrers ends before the one that would make it longer, unless that is its first: each manifest may
+/// have 4 MiB of annotations, and is then a page of its own.
+const REFERRERS_BYTES_MAX: usize = 1 << 20;
 
 /// A list's next part.
 pub struct Page {
@@ -67,50 +66,73 @@ impl Storage {
         })
     }
 
-    /// Manifests whose subject this digest is, in order of their digests. A page whose annotations are too
-    /// long has fewer: its `count` is lowered.
+    /// Appends a page of the manifests whose subject this digest is, in order of their digests: descriptors as JSON,
+    /// with commas between them. Answers the last of them, if there are more. Annotations are read from the
+    /// manifests, one at a time; nothing else of them is in memory.
     pub fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
         artifact_type: Option<&str>,
-        page: &mut Page,
+        page: &Page,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Digest>, Error> {
+        let found = self.referrer_rows(repository, subject, artifact_type, page)?;
+        let (start, mut last) = (out.len(), None);
+        // The last row only tells that there are more.
+        for descriptor in found.iter().take(page.count.saturating_sub(1)) {
+            if out.len() - start > REFERRERS_BYTES_MAX {
+                return Ok(last);
+            }
+            let manifest = match self.manifest_bytes(&descriptor.digest) {
+                Ok(manifest) => manifest,
+                // Deleted in between: as if asked a moment later.
+                Err(Error::Files(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let before = out.len();
+            if before > start {
+                out.push(b',');
+            }
+            append(out, descriptor, &manifest)?;
+            if out.len() - start > REFERRERS_BYTES_MAX && before > start {
+                out.truncate(before);
+                return Ok(last);
+            }
+            last = Some(descriptor.digest.clone());
+        }
+        Ok(last.filter(|_| found.len() == page.count))
+    }
+
+    /// Their descriptors, without annotations.
+    fn referrer_rows(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+        page: &Page,
     ) -> Result<Vec<Descriptor>, Error> {
         self.index.read(|index| {
             let mut query = index.prepare_cached(
-                "SELECT digest, media_type, size, artifact_type, annotations
+                "SELECT digest, media_type, size, artifact_type
                  FROM manifests JOIN contents USING (digest)
                  WHERE repository = ?1 AND subject = ?2 AND (?3 IS NULL OR artifact_type = ?3)
                    AND digest > ?4 ORDER BY digest LIMIT ?5",
             )?;
-            let key = params![
-                repository.as_str(),
-                subject.as_str(),
-                artifact_type,
-                page.after,
-                page.count
-            ];
-            let mut rows = query.query(key)?;
-            let (mut found, mut bytes) = (Vec::new(), 0);
-            while let Some(row) = rows.next()? {
-                let annotations: String = row.get(4)?;
-                bytes += annotations.len();
-                let annotations: BTreeMap<String, String> =
-                    serde_json::from_str(&annotations).unwrap_or_default();
-                found.push(Descriptor {
+            let (repository, subject) = (repository.as_str(), subject.as_str());
+            let key = params![repository, subject, artifact_type, page.after, page.count];
+            let rows = query.query_map(key, |row| {
+                Ok(Descriptor {
                     media_type: row.get(1)?,
                     digest: digest_at(row, 0)?,
                     size: row.get(2)?,
                     artifact_type: row.get(3)?,
-                    annotations,
-                });
-                // The last one only tells that there are more.
-                if bytes > ANNOTATIONS_BYTES_MAX && found.len() > 1 {
-                    page.count = page.count.min(found.len());
-                    break;
-                }
-            }
-            Ok(found)
+                    annotations: Default::default(),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
@@ -136,4 +158,21 @@ impl Storage {
             Ok(query.query_row(key, |row| row.get(0))?)
         })
     }
+}
+
+/// A descriptor as JSON, with the annotations of its manifest.
+fn append(out: &mut Vec<u8>, descriptor: &Descriptor, manifest: &[u8]) -> Result<(), Error> {
+    let json = |error| Error::Files(std::io::Error::other::<serde_json::Error>(error));
+    serde_json::to_writer(&mut *out, descriptor).map_err(json)?;
+    // In place of the brace at its end.
+    let end = out.len() - 1;
+    out.truncate(end);
+    let name = b",\"annotations\":";
+    out.extend_from_slice(name);
+    copy_annotations(manifest, out).map_err(json)?;
+    if out.len() == end + name.len() {
+        out.truncate(end);
+    }
+    out.push(b'}');
+    Ok(())
 }

@@ -11,6 +11,7 @@ use super::Storage;
 use super::blobs::{add_content, refuse_part, renew_blob};
 use super::files::write_durably;
 use crate::Error;
+use crate::access::Uploader;
 
 /// A manifest that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,19 @@ impl Storage {
         condition: &Condition,
         now_ms: i64,
     ) -> Result<(), Error> {
+        self.put_manifest_by(Uploader::Admin(""), repository, tags, new, condition, now_ms)
+    }
+
+    /// The same within the room of its caller.
+    pub fn put_manifest_by(
+        &self,
+        by: Uploader,
+        repository: &Repository,
+        tags: &[Tag],
+        new: &NewManifest,
+        condition: &Condition,
+        now_ms: i64,
+    ) -> Result<(), Error> {
         // Once before anything is written, for the answer; once in the transaction, for the truth.
         self.index.read(|index| {
             check_target(index, repository, tags, &new.digest, condition, self)?;
@@ -64,7 +78,7 @@ impl Storage {
         })?;
         let _lock = self.locks.lock(&new.digest);
         if !self.has_file(&new.digest, new.bytes.len() as u64)? {
-            self.space.reserve(new.bytes.len() as u64)?;
+            self.space.check(by, new.bytes.len() as u64)?;
             let temporary = self.files.temporary();
             write_durably(&temporary, &new.bytes)?;
             self.files.adopt(&temporary, &new.digest)?;
@@ -283,10 +297,8 @@ pub fn add_manifest(
         let message = format!("its artifact type is longer than {MEDIA_TYPE_BYTES_MAX} bytes");
         return Err(Error::ManifestInvalid(message));
     }
-    let annotations = serde_json::to_string(&manifest.annotations)
-        .map_err(|error| Error::ManifestInvalid(error.to_string()))?;
     index.execute(
-        "INSERT INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)
+        "INSERT INTO manifests VALUES (?1, ?2, ?3, ?4, ?5, NULL)
          ON CONFLICT DO UPDATE SET unused_ms = NULL",
         params![
             repository.as_str(),
@@ -294,7 +306,6 @@ pub fn add_manifest(
             manifest.media_type,
             artifact_type,
             manifest.subject.as_ref().map(|subject| subject.digest.as_str()),
-            annotations,
         ],
     )?;
     let mut part = index.prepare_cached("INSERT OR IGNORE INTO parts VALUES (?1, ?2, ?3, ?4)")?;

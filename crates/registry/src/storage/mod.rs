@@ -5,6 +5,7 @@
 //! dir/oci-layout, index.json       the directory as an OCI image layout, for other tools (`layout`)
 //! dir/blobs/ALGORITHM/HEX          all content, also manifests (`files`)
 //! dir/uploads/ID.REPOSITORY        uploads under way (`uploads`)
+//! dir/upload-owners/ID             who began which (`open_uploads`)
 //! dir/quarantine/ALGORITHM-HEX     what a scrub found to have rotted
 //! dir/registry.sqlite              the truth: tags, manifests, which repository has what (`index`)
 //! ```
@@ -12,6 +13,7 @@
 //! A change is durable before its function returns. Content: temp → hash → fsync → rename →
 //! fsync(dir) → commit. A file that no row names is nobody's; a collection removes it.
 
+mod annotations;
 pub(crate) mod blobs;
 pub(crate) mod files;
 mod index;
@@ -19,6 +21,7 @@ pub(crate) mod layout;
 mod lists;
 mod locks;
 pub(crate) mod manifests;
+pub(crate) mod open_uploads;
 pub(crate) mod space;
 mod uploads;
 
@@ -30,7 +33,8 @@ use std::time::{Duration, Instant};
 pub(crate) use layout::BEHIND_MAX;
 pub use lists::Page;
 pub use manifests::{Condition, NewManifest, Stored};
-pub use uploads::{Upload, Uploader};
+pub use open_uploads::OpenUpload;
+pub use uploads::Upload;
 
 use crate::error::OpenError;
 use crate::policy::Policy;
@@ -42,7 +46,7 @@ pub struct Storage {
     pub(crate) locks: locks::DigestLocks,
     pub(crate) layout: layout::Layout,
     pub(crate) space: Arc<space::Space>,
-    pub(crate) uploads: Arc<uploads::Uploads>,
+    pub(crate) uploads: Arc<open_uploads::Uploads>,
     /// Held alone by a collection and shared by exports and imports: an import's files have no rows
     /// before its last step, and an export reads what nothing may refer to any more.
     pub(crate) maintenance: RwLock<()>,
@@ -58,14 +62,17 @@ impl Storage {
         lock_soon(&lock)?;
         let files = files::Files::open(dir).map_err(OpenError::Directory)?;
         let index = index::Index::open(&dir.join("registry.sqlite"))?;
+        let space = Arc::new(space::Space::of(dir, policy.keep_free_bytes));
+        let uploads = open_uploads::Uploads::read(&files, &space, policy.uploads)
+            .map_err(OpenError::Directory)?;
         let storage = Storage {
-            space: Arc::new(space::Space::of(dir, policy.keep_free_bytes)),
+            space,
             policy,
             files,
             index,
             locks: locks::DigestLocks::default(),
             layout: layout::Layout::default(),
-            uploads: Arc::default(),
+            uploads: Arc::new(uploads),
             maintenance: RwLock::new(()),
             _lock: lock,
         };

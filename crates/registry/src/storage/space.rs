@@ -1,49 +1,145 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Room on the disk: promised to uploads before their bytes come, so that a push is refused before
-//! the disk is full and not by the disk being full.
+//! Room on the disk: reserved for an upload as its bytes come, so that a push is refused before the disk is full and
+//! not by the disk being full; and shared, so that no caller but an admin can have all of it.
+//!
+//! ```text
+//! what the filesystem has for us
+//! ├ keep_free        for databases and logs: no upload has it
+//! ├ reserve          for admins
+//! └ the rest         for all; of it, one publisher's unfinished uploads have three quarters at most
+//! ```
 
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::Error;
+use crate::access::Uploader;
 
 /// An upload asks for room in steps of this, a batch of its bytes: few calls, little promised in vain.
 const STEP_BYTES: u64 = 1 << 20;
+/// What only admins have, as a part of the filesystem: with it they can still push what mends the rest.
+const RESERVE_PART: u64 = 20;
+/// And at most: more than this is needed for no tool, and a system image has some gigabytes.
+const RESERVE_BYTES_MAX: u64 = 4 << 30;
+/// What the unfinished uploads of one publisher may have, in quarters of the room for publishers. A lone publisher
+/// seldom needs more at once, and others find a quarter of what is left.
+const SHARE_QUARTERS: u64 = 3;
 
 pub struct Space {
     dir: PathBuf,
     keep_free: u64,
-    /// Promised but not yet written, over all uploads.
-    promised: Mutex<u64>,
+    /// How many bytes the filesystem of a directory has, whole and unused.
+    measure: fn(&Path) -> io::Result<(u64, u64)>,
+    ledger: Mutex<Ledger>,
 }
 
-/// A promise of room. What is left of it goes back when it is dropped.
+#[derive(Default)]
+struct Ledger {
+    /// Promised but not yet written, over all uploads.
+    promised: u64,
+    /// By caller: what its unfinished uploads have, written or promised.
+    held: HashMap<String, u64>,
+}
+
+/// What a decision is made from.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Of the filesystem, whole and unused.
+    capacity: u64,
+    available: u64,
+    promised: u64,
+    keep_free: u64,
+    /// By the unfinished uploads of the caller, written or promised.
+    held: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Lack {
+    Room,
+    /// There is room, but not for this caller.
+    Share,
+}
+
+/// An upload's room. What is left of its promise goes back when it is dropped; what is written goes back when the
+/// upload has ended.
 pub struct Reservation {
     space: Arc<Space>,
+    /// Whose unfinished uploads it is counted with; absent for room of the registry's own.
+    who: Option<Arc<str>>,
+    is_admin: bool,
     left: u64,
+    written: u64,
 }
 
 impl Space {
     pub fn of(dir: &Path, keep_free: u64) -> Space {
-        Space { dir: dir.to_owned(), keep_free, promised: Mutex::new(0) }
+        Space { dir: dir.to_owned(), keep_free, measure, ledger: Mutex::default() }
     }
 
+    /// Room of the registry's own, within no caller's share.
     pub fn reserve(self: &Arc<Space>, bytes: u64) -> Result<Reservation, Error> {
-        let mut reservation = Reservation { space: self.clone(), left: 0 };
+        let space = self.clone();
+        let mut reservation = Reservation { space, who: None, is_admin: true, left: 0, written: 0 };
         reservation.extend(bytes)?;
         Ok(reservation)
     }
 
-    /// Whether there is room for so many bytes now. They are not promised: a client could declare all that there is
+    /// Whether there is room for so many bytes now. They are not reserved: a client could declare all that there is
     /// and send nothing.
-    pub fn check(self: &Arc<Space>, bytes: u64) -> Result<Reservation, Error> {
-        drop(self.reserve(bytes)?);
-        Ok(Reservation { space: self.clone(), left: 0 })
+    pub fn check(self: &Arc<Space>, by: Uploader, bytes: u64) -> Result<Reservation, Error> {
+        self.start(by).extend(bytes)?;
+        Ok(self.start(by))
     }
 
-    fn available(&self) -> std::io::Result<u64> {
-        let filesystem = rustix::fs::statvfs(&self.dir)?;
-        Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
+    /// The same for an upload that has so many bytes already, which count as its caller's.
+    pub fn resume(
+        self: &Arc<Space>,
+        by: Uploader,
+        written: u64,
+        more: u64,
+    ) -> Result<Reservation, Error> {
+        self.start(by).extend(more)?;
+        let mut reservation = self.start(by);
+        reservation.written = written;
+        Ok(reservation)
+    }
+
+    /// Bytes of an upload that was found at the start.
+    pub fn found(&self, who: &str, bytes: u64) {
+        self.ledger().hold(who, bytes);
+    }
+
+    /// Bytes of an upload that has ended while no request had it.
+    pub fn release(&self, who: &str, bytes: u64) {
+        self.ledger().release(who, bytes);
+    }
+
+    fn start(self: &Arc<Space>, by: Uploader) -> Reservation {
+        let (who, is_admin) = (Some(by.who().into()), by.is_admin());
+        Reservation { space: self.clone(), who, is_admin, left: 0, written: 0 }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    fn hold(&mut self, who: &str, bytes: u64) {
+        if bytes > 0 {
+            *self.held.entry(who.to_owned()).or_default() += bytes;
+        }
+    }
+
+    fn release(&mut self, who: &str, bytes: u64) {
+        if let Some(held) = self.held.get_mut(who) {
+            *held = held.saturating_sub(bytes);
+            if *held == 0 {
+                self.held.remove(who);
+            }
+        }
     }
 }
 
@@ -55,39 +151,96 @@ impl Reservation {
             // The step is a convenience; the last bytes of the room may be less.
             self.extend(wanted.max(STEP_BYTES)).or_else(|_| self.extend(wanted))?;
         }
-        self.give_back(bytes);
+        self.left -= bytes;
+        self.written += bytes;
+        let mut ledger = self.space.ledger();
+        ledger.promised = ledger.promised.saturating_sub(bytes);
         Ok(())
+    }
+
+    /// Bytes that are in the upload no more.
+    pub fn take_back(&mut self, bytes: u64) {
+        self.written = self.written.saturating_sub(bytes);
+        if let Some(who) = &self.who {
+            self.space.ledger().release(who, bytes);
+        }
+    }
+
+    /// The upload has ended: its bytes are a blob's, or nobody's.
+    pub fn end(&mut self) {
+        self.take_back(self.written);
     }
 
     fn extend(&mut self, bytes: u64) -> Result<(), Error> {
         if bytes == 0 {
             return Ok(());
         }
-        let mut promised = self.space.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        if !fits(self.space.available()?, *promised, self.space.keep_free, bytes) {
-            return Err(Error::Full(bytes));
+        let (capacity, available) = (self.space.measure)(&self.space.dir)?;
+        let mut ledger = self.space.ledger();
+        let who = self.who.as_deref().unwrap_or_default();
+        let held = ledger.held.get(who).copied().unwrap_or(0);
+        let room = Room {
+            capacity,
+            available,
+            promised: ledger.promised,
+            keep_free: self.space.keep_free,
+            held,
+        };
+        match room.decide(self.is_admin, bytes) {
+            Ok(()) => {}
+            Err(Lack::Room) => {
+                // Of this upload nothing will be left once it is refused: only others' may give room back.
+                let held_by_all: u64 = ledger.held.values().sum();
+                let own = self.who.as_ref().map_or(0, |_| self.left + self.written);
+                let may_pass = held_by_all > own;
+                return Err(Error::Full { wanted: bytes, may_pass });
+            }
+            Err(Lack::Share) => return Err(Error::ShareUsed { who: who.to_owned(), held }),
         }
-        *promised += bytes;
+        ledger.promised += bytes;
+        if let Some(who) = &self.who {
+            ledger.hold(who, bytes);
+        }
         self.left += bytes;
         Ok(())
-    }
-
-    fn give_back(&mut self, bytes: u64) {
-        let mut promised = self.space.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        *promised = promised.saturating_sub(bytes);
-        self.left -= bytes;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.give_back(self.left);
+        let mut ledger = self.space.ledger();
+        ledger.promised = ledger.promised.saturating_sub(self.left);
+        if let Some(who) = &self.who {
+            ledger.release(who, self.left);
+        }
     }
 }
 
-fn fits(available: u64, promised: u64, keep_free: u64, wanted: u64) -> bool {
-    let taken = promised.checked_add(keep_free).and_then(|taken| taken.checked_add(wanted));
-    taken.is_some_and(|taken| taken <= available)
+impl Room {
+    /// Whether a caller may have so many bytes more.
+    fn decide(self, is_admin: bool, wanted: u64) -> Result<(), Lack> {
+        let free = self.available.saturating_sub(self.promised).saturating_sub(self.keep_free);
+        if is_admin {
+            return if wanted <= free { Ok(()) } else { Err(Lack::Room) };
+        }
+        let reserve = (self.capacity / RESERVE_PART).min(RESERVE_BYTES_MAX);
+        let free = free.saturating_sub(reserve);
+        if wanted > free {
+            return Err(Lack::Room);
+        }
+        // What it has is no longer free, but would be without it.
+        let share = free.saturating_add(self.held) / 4 * SHARE_QUARTERS;
+        match self.held.checked_add(wanted) {
+            Some(held) if held <= share => Ok(()),
+            _ => Err(Lack::Share),
+        }
+    }
+}
+
+fn measure(dir: &Path) -> io::Result<(u64, u64)> {
+    let filesystem = rustix::fs::statvfs(dir)?;
+    let in_bytes = |blocks: u64| blocks.saturating_mul(filesystem.f_frsize);
+    Ok((in_bytes(filesystem.f_blocks), in_bytes(filesystem.f_bavail)))
 }
 
 #[cfg(test)]
@@ -95,21 +248,91 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_what_is_neither_promised_nor_kept_free() {
-        assert!(fits(100, 30, 20, 50));
-        assert!(!fits(100, 30, 20, 51));
-        assert!(!fits(100, 0, 0, u64::MAX));
-        assert!(!fits(u64::MAX, 1, 0, u64::MAX));
+    fn room_is_what_is_neither_promised_nor_kept_free_nor_anothers_share() {
+        let room = |available, promised, keep_free, held| Room {
+            capacity: 1000,
+            available,
+            promised,
+            keep_free,
+            held,
+        };
+        for (room, wanted, of_admin, of_publisher) in [
+            // 50 of 1000 are the admins'.
+            (room(100, 30, 20, 0), 50, Ok(()), Err(Lack::Room)),
+            (room(100, 30, 20, 0), 51, Err(Lack::Room), Err(Lack::Room)),
+            (room(100, 0, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
+            (room(u64::MAX, 1, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
+            (room(10, 30, 20, 0), 1, Err(Lack::Room), Err(Lack::Room)),
+            // Of 400 for publishers, one has 300.
+            (room(450, 0, 0, 0), 300, Ok(()), Ok(())),
+            (room(450, 0, 0, 0), 301, Ok(()), Err(Lack::Share)),
+            (room(250, 0, 0, 200), 100, Ok(()), Ok(())),
+            (room(250, 0, 0, 200), 101, Ok(()), Err(Lack::Share)),
+            (room(150, 0, 0, 300), 1, Ok(()), Err(Lack::Share)),
+            // The second finds a quarter, and has three quarters of it.
+            (room(150, 0, 0, 0), 75, Ok(()), Ok(())),
+            (room(150, 0, 0, 0), 76, Ok(()), Err(Lack::Share)),
+        ] {
+            assert_eq!(room.decide(true, wanted), of_admin, "{room:?} {wanted}");
+            assert_eq!(room.decide(false, wanted), of_publisher, "{room:?} {wanted}");
+        }
     }
 
     #[test]
-    fn a_dropped_promise_is_room_again() {
+    fn a_dropped_promise_is_room_again_and_so_is_an_upload_that_ended() {
         let space = Arc::new(Space::of(Path::new("/"), 0));
-        let mut reservation = space.reserve(1000).unwrap();
+        let state = || {
+            let ledger = space.ledger();
+            (ledger.promised, ledger.held.get("ci").copied())
+        };
+        let mut reservation = space.check(Uploader::Admin("ci"), 1000).unwrap();
+        assert_eq!(state(), (0, None), "what is declared is not reserved");
+        reservation.extend(1000).unwrap();
         reservation.spend(400).unwrap();
-        assert_eq!(*space.promised.lock().unwrap(), 600);
+        assert_eq!(state(), (600, Some(1000)));
+        reservation.take_back(100);
+        assert_eq!(state(), (600, Some(900)));
         drop(reservation);
-        assert_eq!(*space.promised.lock().unwrap(), 0);
-        assert!(matches!(space.reserve(u64::MAX), Err(Error::Full(_))));
+        assert_eq!(state(), (0, Some(300)), "the upload waits with its bytes");
+        let mut reservation = space.resume(Uploader::Admin("ci"), 300, 50).unwrap();
+        reservation.end();
+        drop(reservation);
+        assert_eq!(state(), (0, None));
+        let refused = space.reserve(u64::MAX);
+        assert!(matches!(refused, Err(Error::Full { may_pass: false, .. })));
+        space.found("other", 5);
+        let refused = space.reserve(u64::MAX);
+        assert!(matches!(refused, Err(Error::Full { may_pass: true, .. })));
+    }
+
+    #[test]
+    fn one_publisher_cannot_take_all_room_nor_all_of_them_the_admins() {
+        // What is written stays counted as unused here, as on a disk that compresses: the ledger decides alone.
+        let measure = |_: &Path| Ok((1000 << 20, 450 << 20));
+        let space = Arc::new(Space { measure, ..Space::of(Path::new("/"), 0) });
+        let mib = |count: u64| count << 20;
+        let full = |done: Result<(), Error>| matches!(done, Err(Error::Full { .. }));
+        let used = |done: Result<(), Error>, of: &str| matches!(done, Err(Error::ShareUsed { who, .. }) if who == of);
+        // 50 are the admins', 400 for publishers: of these one has 300, of all its uploads together.
+        let mut ci: Vec<Reservation> =
+            (0..3).map(|_| space.check(Uploader::Publisher("ci"), 0).unwrap()).collect();
+        ci.iter_mut().for_each(|upload| upload.extend(mib(100)).unwrap());
+        assert!(used(ci[0].extend(mib(1)), "ci"));
+        assert!(space.check(Uploader::Publisher("ci"), mib(1)).is_err(), "nor what is declared");
+        // Another finds 100, and has 75 of them.
+        let mut other = space.check(Uploader::Publisher("other"), mib(75)).unwrap();
+        other.extend(mib(75)).unwrap();
+        assert!(used(other.extend(mib(1)), "other"));
+        let mut third = space.check(Uploader::Publisher("third"), 0).unwrap();
+        third.extend(mib(18)).unwrap();
+        assert!(full(third.extend(mib(8))));
+        // An admin has what is left, and the reserve.
+        let mut admin = space.check(Uploader::Admin("root"), 0).unwrap();
+        admin.extend(mib(57)).unwrap();
+        assert!(full(admin.extend(mib(1))));
+        // An upload that ends gives its room back at once.
+        ci[0].end();
+        drop(ci.remove(0));
+        other.extend(mib(1)).unwrap();
     }
 }

@@ -6,12 +6,11 @@
 //! begin ─▶ continue_ ─▶ append … ─▶ (dropped: waits to be continued) ─▶ continue_ ─▶ finish | cancel
 //! ```
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use oci::{Digest, Hasher, Repository};
@@ -20,36 +19,10 @@ use uuid::Uuid;
 use super::Storage;
 use super::blobs::{add_blob, add_content};
 use super::files::hash;
+use super::open_uploads::{State, Taken, Uploads};
 use super::space::Reservation;
-use crate::Error;
-
-/// Uploads that are open at once: each is a file, and half a kilobyte of memory.
-const OPEN_MAX: usize = 4096;
-/// Of those, one caller's. A client pushes some ten layers at once, and a fleet's builders may share a token.
-const OPEN_OF_ONE: usize = 512;
-/// The last places are for admins: however many callers fill theirs, somebody can still mend it by a push.
-const OPEN_FOR_ADMINS: usize = 256;
-
-/// The caller that begins an upload: each has its own limit.
-#[derive(Debug, Clone, Copy)]
-pub enum Uploader<'a> {
-    Admin,
-    Publisher(&'a str),
-}
-
-#[derive(Default)]
-pub struct Uploads {
-    known: Mutex<HashMap<Uuid, State>>,
-    /// Whose the uploads are that publishers began in this process.
-    owners: Mutex<HashMap<Uuid, String>>,
-}
-
-enum State {
-    /// A request has it.
-    Busy,
-    /// How far it is, and the hash so far.
-    Waiting { size: u64, hasher: Hasher, is_lossy: Arc<AtomicBool> },
-}
+use crate::access::Uploader;
+use crate::{Error, now_ms};
 
 /// An upload in the hands of one request. Dropped, it waits to be continued.
 pub struct Upload {
@@ -62,6 +35,8 @@ pub struct Upload {
     hasher: Option<Hasher>,
     /// The disk has lost some of its bytes.
     is_lossy: Arc<AtomicBool>,
+    /// An admin wants it gone.
+    is_cancelled: Arc<AtomicBool>,
     room: Reservation,
 }
 
@@ -69,28 +44,26 @@ impl Storage {
     /// Begins an upload into a repository. `size` is what the client declared, 0 if nothing: there must be room for
     /// it, but room is reserved as bytes come.
     pub fn begin_upload(&self, repository: &Repository, size: u64) -> Result<Upload, Error> {
-        self.begin_upload_by(Uploader::Admin, repository, size)
+        self.begin_upload_by(Uploader::Admin(""), repository, size, now_ms())
     }
 
     /// The same within the limits of its caller.
     pub fn begin_upload_by(
         &self,
-        uploader: Uploader,
+        by: Uploader,
         repository: &Repository,
         size: u64,
+        now_ms: i64,
     ) -> Result<Upload, Error> {
-        let room = self.space.check(size)?;
+        let room = self.space.check(by, size)?;
         let id = Uuid::new_v4();
         let path = self.files.upload(repository, id);
-        let mut known = self.uploads.known();
-        self.uploads.admit(uploader, id, &mut known)?;
+        let is_cancelled = self.uploads.admit(by, repository, id, &path, now_ms)?;
         let created = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = created.inspect_err(|_| self.uploads.disown(id, &mut known))?;
-        known.insert(id, State::Busy);
-        drop(known);
-        let hasher = Some(Hasher::sha256());
-        let (uploads, is_lossy) = (self.uploads.clone(), Arc::default());
-        Ok(Upload { id, uploads, path, file, size: 0, hasher, is_lossy, room })
+        let file = created.inspect_err(|_| self.uploads.forget(id))?;
+        let (uploads, hasher) = (self.uploads.clone(), Some(Hasher::sha256()));
+        let is_lossy = Arc::default();
+        Ok(Upload { id, uploads, path, file, size: 0, hasher, is_lossy, is_cancelled, room })
     }
 
     /// Goes on with an upload of this repository, which `size` more bytes are declared for.
@@ -101,44 +74,35 @@ impl Storage {
         size: u64,
     ) -> Result<Upload, Error> {
         let path = self.files.upload(repository, id);
-        let file = File::options().read(true).write(true).open(&path).map_err(unknown)?;
-        let room = self.space.check(size)?;
-        let before = match self.uploads.known().entry(id) {
-            std::collections::hash_map::Entry::Occupied(mut entry) => {
-                match std::mem::replace(entry.get_mut(), State::Busy) {
-                    State::Busy => return Err(Error::UploadBusy),
-                    State::Waiting { size, hasher, is_lossy } => Some((size, hasher, is_lossy)),
-                }
-            }
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(State::Busy);
-                None
+        let Taken { owner, before, is_cancelled } = self.uploads.take(id, &path)?;
+        let (State::Waiting { size: written, .. } | State::Found { size: written }) = before else {
+            return Err(Error::UploadBusy);
+        };
+        let opened = File::options().read(true).write(true).open(&path).map_err(unknown);
+        let taken = opened.and_then(|file| Ok((file, self.room_of(&owner, written, size)?)));
+        let (file, room) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.uploads.put_back(id, before);
+                return Err(error);
             }
         };
-        let (size, hasher, is_lossy) = match before {
-            Some((size, hasher, is_lossy)) => (size, Some(hasher), is_lossy),
-            None => (0, None, Arc::default()),
+        let (hasher, is_lossy) = match before {
+            State::Waiting { hasher, is_lossy, .. } => (Some(hasher), is_lossy),
+            State::Found { .. } | State::Receiving => (None, Arc::default()),
         };
-        let uploads = self.uploads.clone();
-        let mut upload = Upload { id, uploads, path, file, size, hasher, is_lossy, room };
+        let (uploads, size) = (self.uploads.clone(), written);
+        let mut upload =
+            Upload { id, uploads, path, file, size, hasher, is_lossy, is_cancelled, room };
         if upload.hasher.is_none() {
             let mut hasher = Hasher::sha256();
-            upload.size = hash(&upload.file, &mut hasher)?;
+            hash((&upload.file).take(upload.size), &mut hasher)?;
             upload.hasher = Some(hasher);
         }
         // Bytes that a failed write left behind are not part of it.
         upload.file.set_len(upload.size)?;
         upload.file.seek(SeekFrom::Start(upload.size))?;
         Ok(upload)
-    }
-
-    /// How many bytes of an upload are there. Of one that is being written: as of its last request.
-    pub fn upload_size(&self, repository: &Repository, id: Uuid) -> Result<u64, Error> {
-        let found = fs::metadata(self.files.upload(repository, id)).map_err(unknown)?;
-        match self.uploads.known().get(&id) {
-            Some(State::Waiting { size, .. }) => Ok(*size),
-            Some(State::Busy) | None => Ok(found.len()),
-        }
     }
 
     /// Makes an upload the blob that it should be. What it is not, it is removed for.
@@ -149,6 +113,7 @@ impl Storage {
         wanted: &Digest,
         now_ms: i64,
     ) -> Result<(), Error> {
+        upload.check_cancelled()?;
         let found = upload.digest(wanted)?;
         if found != *wanted {
             upload.remove()?;
@@ -187,29 +152,6 @@ impl Storage {
         }
         Ok(())
     }
-
-    /// Removes uploads that nobody continued for so long; answers how many.
-    pub fn sweep_uploads(&self, idle: Duration, now: SystemTime) -> Result<usize, Error> {
-        let mut swept = 0;
-        for entry in self.files.uploads()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.get(..36)?.parse::<Uuid>().ok());
-            // Somebody else's file is not ours to remove.
-            let Some(id) = id else { continue };
-            let mut known = self.uploads.known();
-            let is_busy = matches!(known.get(&id), Some(State::Busy));
-            let age = entry.metadata().and_then(|found| found.modified());
-            let is_idle =
-                age.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= idle));
-            if !is_busy && is_idle {
-                fs::remove_file(entry.path())?;
-                self.uploads.disown(id, &mut known);
-                swept += 1;
-            }
-        }
-        Ok(swept)
-    }
 }
 
 impl Upload {
@@ -224,9 +166,11 @@ impl Upload {
 
     /// Adds pieces, in one write where the kernel takes them so: it caches a long write in large parts.
     pub fn append_all(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), Error> {
+        self.check_cancelled()?;
         let length = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
         self.room.spend(length)?;
         if let Err(error) = write_all(&mut self.file, pieces) {
+            self.room.take_back(length);
             self.file.set_len(self.size)?;
             self.file.seek(SeekFrom::Start(self.size))?;
             return Err(error.into());
@@ -243,8 +187,10 @@ impl Upload {
         self.file.set_len(size)?;
         self.file.rewind()?;
         let mut hasher = Hasher::sha256();
+        let before = self.size;
         self.size = hash(&self.file, &mut hasher)?;
         self.hasher = Some(hasher);
+        self.room.take_back(before.saturating_sub(self.size));
         Ok(())
     }
 
@@ -273,6 +219,13 @@ impl Upload {
         Ok(())
     }
 
+    fn check_cancelled(&self) -> Result<(), Error> {
+        match self.is_cancelled.load(Ordering::Acquire) {
+            true => Err(Error::UploadUnknown),
+            false => Ok(()),
+        }
+    }
+
     fn digest(&mut self, wanted: &Digest) -> Result<Digest, Error> {
         match self.hasher.take() {
             Some(hasher) if wanted.algorithm() == "sha256" => Ok(hasher.finish()),
@@ -287,66 +240,36 @@ impl Upload {
     }
 
     fn remove(&mut self) -> Result<(), Error> {
-        fs::remove_file(&self.path)?;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         self.forget();
         Ok(())
     }
 
     fn forget(&mut self) {
         self.hasher = None;
-        self.uploads.disown(self.id, &mut self.uploads.known());
+        self.room.end();
+        self.uploads.forget(self.id);
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let mut known = self.uploads.known();
-        // Without the hash, the file tells how far it is when it is continued.
-        match self.hasher.take() {
-            Some(hasher) if known.contains_key(&self.id) => {
-                let is_lossy = self.is_lossy.clone();
-                known.insert(self.id, State::Waiting { size: self.size, hasher, is_lossy });
+        if self.is_cancelled.load(Ordering::Acquire) {
+            if let Err(error) = self.remove() {
+                tracing::warn!(%error, "registry: a cancelled upload stays until it is swept");
             }
-            _ => self.uploads.disown(self.id, &mut known),
+            return;
         }
-    }
-}
-
-impl Uploads {
-    /// A place for one more of this caller, if there may be one.
-    fn admit(
-        &self,
-        uploader: Uploader,
-        id: Uuid,
-        known: &mut HashMap<Uuid, State>,
-    ) -> Result<(), Error> {
-        let too_many = |whose: &str, open| Error::TooManyUploads { whose: whose.to_owned(), open };
-        let over_all = match uploader {
-            Uploader::Admin => OPEN_MAX,
-            Uploader::Publisher(_) => OPEN_MAX - OPEN_FOR_ADMINS,
+        let size = self.size;
+        // Without the hash it is made again from the file.
+        let state = match self.hasher.take() {
+            Some(hasher) => State::Waiting { size, hasher, is_lossy: self.is_lossy.clone() },
+            None => State::Found { size },
         };
-        if known.len() >= over_all {
-            return Err(too_many("the registry", known.len()));
-        }
-        if let Uploader::Publisher(who) = uploader {
-            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = owners.values().filter(|owner| *owner == who).count();
-            if open >= OPEN_OF_ONE {
-                return Err(too_many(who, open));
-            }
-            owners.insert(id, who.to_owned());
-        }
-        Ok(())
-    }
-
-    /// An upload that is no more.
-    fn disown(&self, id: Uuid, known: &mut HashMap<Uuid, State>) {
-        known.remove(&id);
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, State>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uploads.put_back(self.id, state);
     }
 }
 

@@ -311,12 +311,12 @@ fn one_caller_cannot_take_all_uploads_nor_all_callers_the_admins() {
     let storage = Storage::open(dir.path(), policy).unwrap();
     let name = "a".parse().unwrap();
     let fill = |who: &str| -> Vec<crate::Upload> {
-        std::iter::from_fn(|| storage.begin_upload_by(Uploader::Publisher(who), &name, 0).ok())
+        std::iter::from_fn(|| storage.begin_upload_by(Uploader::Publisher(who), &name, 0, 0).ok())
             .collect()
     };
     let mut first = fill("first");
     assert_eq!(first.len(), 512);
-    let refused = storage.begin_upload_by(Uploader::Publisher("first"), &name, 0);
+    let refused = storage.begin_upload_by(Uploader::Publisher("first"), &name, 0, 0);
     assert!(matches!(refused, Err(Error::TooManyUploads { whose, open: 512 }) if whose == "first"));
     // One that ends makes room for one.
     let id = first.pop().unwrap().id;

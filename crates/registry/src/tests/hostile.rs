@@ -120,18 +120,18 @@ fn a_page_of_referrers_ends_where_its_annotations_are_too_long() {
     expected.sort();
     let (mut seen, mut pages, mut after) = (Vec::new(), 0, String::new());
     loop {
-        let mut page = Page { count: 8, after: after.clone() };
+        let (page, mut json) = (Page { count: 8, after: after.clone() }, b"[".to_vec());
         let subject = Digest::of(b"subject");
-        let mut found = storage.referrers(&name("a"), &subject, None, &mut page).unwrap();
-        let is_last = found.len() < page.count;
-        found.truncate(page.count - 1);
-        assert!(found.len() <= 3, "a page of {}", found.len());
+        let last = storage.referrers(&name("a"), &subject, None, &page, &mut json).unwrap();
+        json.push(b']');
+        let found: Vec<oci::Descriptor> = serde_json::from_slice(&json).unwrap();
+        assert!(found.len() <= 2, "a page of {}", found.len());
         seen.extend(found.iter().map(|descriptor| descriptor.digest.to_string()));
         pages += 1;
-        if is_last {
-            break;
+        match last {
+            Some(last) => after = last.to_string(),
+            None => break,
         }
-        after = seen.last().unwrap().clone();
     }
     assert_eq!((seen, pages), (expected, 5));
 }

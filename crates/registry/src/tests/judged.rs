@@ -250,7 +250,11 @@ async fn an_index_of_before_verdicts_is_opened_and_judged() {
     verdict(&world, &digest).await;
     let index = rusqlite::Connection::open(dir.path().join("registry.sqlite")).unwrap();
     index
-        .execute_batch("DROP TABLE verdicts; DROP TABLE judged_layers; PRAGMA user_version = 2;")
+        .execute_batch(
+            "DROP TABLE verdicts; DROP TABLE judged_layers;
+             ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
+             PRAGMA user_version = 2;",
+        )
         .unwrap();
     drop(index);
     let world = world.restart(dir.path()).await;

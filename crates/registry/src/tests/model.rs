@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Random lives of a registry beside a simple model of one: what was acknowledged is there as long as
-//! anything or anybody needs it, what was deleted is gone, and in the end only what is in reach is left.
+//! anything or anybody needs it, what was deleted is gone, and in the end only what is in reach is left. Uploads stay
+//! open within the limits of their callers; `null` in a manifest is an absent field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,13 +9,18 @@ use std::path::Path;
 use oci::{Digest, Manifest, Repository, TagOrDigest, media_type};
 use proptest::prelude::*;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::world::{digest_of, image, index};
-use crate::{Condition, Error, NewManifest, Pace, Policy, Storage};
+use crate::{Condition, Error, NewManifest, Pace, Policy, Storage, UploadLimits, Uploader};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 const REPOSITORIES: [&str; 3] = ["a", "b", "c/d"];
 const TAGS: [&str; 3] = ["x", "y", "z"];
+/// Who begins uploads; the first is an admin.
+const CALLERS: [&str; 4] = ["root", "ci", "nightly", "guest"];
+/// So few that random lives meet each of them.
+const LIMITS: UploadLimits = UploadLimits { most: 8, of_one: 2, for_admins: 3 };
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -25,13 +31,28 @@ enum Step {
     PushImage {
         repository: usize,
         tag: Option<usize>,
-        blobs: (u8, u8),
+        image: Image,
     },
+    Begin {
+        repository: usize,
+        caller: usize,
+    },
+    /// Goes on with an open upload, to its end or not.
+    Continue {
+        which: usize,
+        blob: u8,
+        is_last: bool,
+    },
+    Cancel {
+        which: usize,
+    },
+    RemoveUploads,
     /// Of two images that may be there or not.
     PushIndex {
         repository: usize,
         tag: Option<usize>,
-        images: [(u8, u8); 2],
+        images: [Image; 2],
+        nulls: u8,
     },
     Mount {
         to: usize,
@@ -47,7 +68,7 @@ enum Step {
     },
     DeleteImage {
         repository: usize,
-        blobs: (u8, u8),
+        image: Image,
     },
     DeleteBlob {
         repository: usize,
@@ -59,27 +80,47 @@ enum Step {
     Restart,
 }
 
+/// An image of two blobs, with `null` in these of its optional fields.
+#[derive(Debug, Clone, Copy)]
+struct Image {
+    blobs: (u8, u8),
+    nulls: u8,
+}
+
+/// What Go programs write as `null` where they never set it.
+const NULLS: [&str; 4] = ["annotations", "artifactType", "subject", "manifests"];
+
 fn step() -> impl Strategy<Value = Step> {
     let repository = 0..REPOSITORIES.len();
     let tag = 0..TAGS.len();
     let some_tag = proptest::option::of(0..TAGS.len());
     let blob = 0..4_u8;
-    let pair = (0..4_u8, 0..4_u8);
+    let image = ((0..4_u8, 0..4_u8), prop_oneof![3 => Just(0), 2 => 0..16_u8])
+        .prop_map(|(blobs, nulls)| Image { blobs, nulls });
+    let which = 0..LIMITS.most;
     prop_oneof![
         4 => (repository.clone(), blob.clone())
             .prop_map(|(repository, blob)| Step::PushBlob { repository, blob }),
-        4 => (repository.clone(), some_tag.clone(), pair.clone())
-            .prop_map(|(repository, tag, blobs)| Step::PushImage { repository, tag, blobs }),
-        2 => (repository.clone(), some_tag, [pair.clone(), pair.clone()])
-            .prop_map(|(repository, tag, images)| Step::PushIndex { repository, tag, images }),
+        4 => (repository.clone(), some_tag.clone(), image.clone())
+            .prop_map(|(repository, tag, image)| Step::PushImage { repository, tag, image }),
+        2 => (repository.clone(), some_tag, [image.clone(), image.clone()], 0..16_u8).prop_map(
+            |(repository, tag, images, nulls)| Step::PushIndex { repository, tag, images, nulls }
+        ),
         2 => (repository.clone(), blob.clone()).prop_map(|(to, blob)| Step::Mount { to, blob }),
         1 => (repository.clone(), blob.clone())
             .prop_map(|(repository, blob)| Step::Head { repository, blob }),
         2 => (repository.clone(), tag)
             .prop_map(|(repository, tag)| Step::DeleteTag { repository, tag }),
-        1 => (repository.clone(), pair)
-            .prop_map(|(repository, blobs)| Step::DeleteImage { repository, blobs }),
-        1 => (repository, blob).prop_map(|(repository, blob)| Step::DeleteBlob { repository, blob }),
+        1 => (repository.clone(), image)
+            .prop_map(|(repository, image)| Step::DeleteImage { repository, image }),
+        1 => (repository.clone(), blob.clone())
+            .prop_map(|(repository, blob)| Step::DeleteBlob { repository, blob }),
+        4 => (repository, 0..CALLERS.len())
+            .prop_map(|(repository, caller)| Step::Begin { repository, caller }),
+        3 => (which.clone(), blob, proptest::bool::ANY)
+            .prop_map(|(which, blob, is_last)| Step::Continue { which, blob, is_last }),
+        1 => which.prop_map(|which| Step::Cancel { which }),
+        1 => Just(Step::RemoveUploads),
         3 => (0..12_i64).prop_map(|days_later| Step::Collect { days_later }),
         1 => Just(Step::Restart),
     ]
@@ -89,10 +130,20 @@ fn bytes(blob: u8) -> Vec<u8> {
     vec![blob; 100 + usize::from(blob)]
 }
 
-fn image_of((one, two): (u8, u8)) -> Value {
+fn image_of(wanted: Image) -> Value {
     // The config is a blob like the others.
+    let (one, two) = wanted.blobs;
     let mut document = image(&[&bytes(two)]);
     document["config"] = super::world::descriptor(media_type::EMPTY, &bytes(one));
+    with_nulls(document, wanted.nulls)
+}
+
+fn with_nulls(mut document: Value, nulls: u8) -> Value {
+    for (number, field) in NULLS.iter().enumerate() {
+        if nulls & 1 << number != 0 && document.get(*field).is_none() {
+            document[*field] = Value::Null;
+        }
+    }
     document
 }
 
@@ -137,10 +188,20 @@ impl Model {
     }
 }
 
+/// An upload that is open.
+#[derive(Debug, Clone)]
+struct Begun {
+    id: Uuid,
+    repository: usize,
+    caller: usize,
+    content: Vec<u8>,
+}
+
 struct Life<'a> {
     dir: &'a Path,
     storage: Option<Storage>,
     models: Vec<Model>,
+    uploads: Vec<Begun>,
     now_ms: i64,
 }
 
@@ -157,18 +218,37 @@ impl Life<'_> {
         match step {
             Step::PushBlob { repository, blob } => {
                 let (name, content) = (Self::name(*repository), bytes(*blob));
-                let mut upload = self.storage().begin_upload(&name, 0).unwrap();
+                let begun = self.storage().begin_upload(&name, 0);
+                if self.uploads.len() == LIMITS.most {
+                    assert!(matches!(begun, Err(Error::TooManyUploads { .. })));
+                    return;
+                }
+                let mut upload = begun.unwrap();
                 upload.append(&content).unwrap();
                 let digest = Digest::of(&content);
                 self.storage().finish_upload(upload, &name, &digest, self.now_ms).unwrap();
                 self.models[*repository].blobs.insert(digest, self.now_ms);
             }
-            Step::PushImage { repository, tag, blobs } => {
-                self.put(*repository, *tag, &image_of(*blobs));
+            Step::PushImage { repository, tag, image } => {
+                self.put(*repository, *tag, &image_of(*image));
             }
-            Step::PushIndex { repository, tag, images } => {
+            Step::PushIndex { repository, tag, images, nulls } => {
                 let [one, two] = images.map(image_of);
-                self.put(*repository, *tag, &index(&[&one, &two]));
+                self.put(*repository, *tag, &with_nulls(index(&[&one, &two]), *nulls));
+            }
+            Step::Begin { repository, caller } => self.begin(*repository, *caller),
+            Step::Continue { which, blob, is_last } => self.go_on(*which, *blob, *is_last),
+            Step::Cancel { which } => {
+                if *which < self.uploads.len() {
+                    let Begun { id, .. } = self.uploads.remove(*which);
+                    self.storage().cancel_open_upload(id).unwrap();
+                    let again = self.storage().cancel_open_upload(id);
+                    assert!(matches!(again, Err(Error::UploadUnknown)));
+                }
+            }
+            Step::RemoveUploads => {
+                assert_eq!(self.storage().remove_uploads().unwrap(), self.uploads.len());
+                self.uploads.clear();
             }
             Step::Mount { to, blob } => {
                 let digest = Digest::of(&bytes(*blob));
@@ -194,8 +274,8 @@ impl Life<'_> {
                 let model = &mut self.models[*repository];
                 assert_eq!(deleted.is_ok(), model.tags.remove(TAGS[*tag]).is_some());
             }
-            Step::DeleteImage { repository, blobs } => {
-                let digest = digest_of(&image_of(*blobs));
+            Step::DeleteImage { repository, image } => {
+                let digest = digest_of(&image_of(*image));
                 let reference = TagOrDigest::Digest(digest.clone());
                 let name = Self::name(*repository);
                 let deleted = self.storage().delete_manifest(&name, &reference, false);
@@ -230,6 +310,47 @@ impl Life<'_> {
                 self.storage = Some(open(self.dir));
             }
         }
+    }
+
+    fn begin(&mut self, repository: usize, caller: usize) {
+        let who = CALLERS[caller];
+        let by = if caller == 0 { Uploader::Admin(who) } else { Uploader::Publisher(who) };
+        let begun = self.storage().begin_upload_by(by, &Self::name(repository), 0, self.now_ms);
+        let own = self.uploads.iter().filter(|begun| begun.caller == caller).count();
+        let may = match by {
+            Uploader::Admin(_) => self.uploads.len() < LIMITS.most,
+            Uploader::Publisher(_) => {
+                self.uploads.len() < LIMITS.most - LIMITS.for_admins && own < LIMITS.of_one
+            }
+        };
+        match begun {
+            Ok(upload) => {
+                assert!(may, "{who} has {own} of {}", self.uploads.len());
+                let id = upload.id;
+                drop(upload);
+                self.uploads.push(Begun { id, repository, caller, content: Vec::new() });
+            }
+            Err(Error::TooManyUploads { .. }) => {
+                assert!(!may, "{who} has {own} of {}", self.uploads.len());
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn go_on(&mut self, which: usize, blob: u8, is_last: bool) {
+        let Some(begun) = self.uploads.get_mut(which) else { return };
+        let (name, id) = (Self::name(begun.repository), begun.id);
+        let storage = self.storage.as_ref().unwrap();
+        let mut upload = storage.continue_upload(&name, id, 0).unwrap();
+        if !is_last {
+            upload.append(&bytes(blob)).unwrap();
+            begun.content.extend(bytes(blob));
+            return;
+        }
+        let digest = Digest::of(&begun.content);
+        storage.finish_upload(upload, &name, &digest, self.now_ms).unwrap();
+        let begun = self.uploads.remove(which);
+        self.models[begun.repository].blobs.insert(digest, self.now_ms);
     }
 
     fn put(&mut self, repository: usize, tag: Option<usize>, document: &Value) {
@@ -309,6 +430,23 @@ impl Life<'_> {
 
     /// Registry and model agree on everything.
     fn compare(&self) {
+        let mut open: Vec<(Uuid, String, String, u64)> = self
+            .storage()
+            .open_uploads()
+            .into_iter()
+            .map(|open| (open.id, open.repository, open.who, open.bytes))
+            .collect();
+        let mut expected: Vec<(Uuid, String, String, u64)> = self
+            .uploads
+            .iter()
+            .map(|Begun { id, repository, caller, content }| {
+                let (repository, who) = (REPOSITORIES[*repository].into(), CALLERS[*caller].into());
+                (*id, repository, who, content.len() as u64)
+            })
+            .collect();
+        open.sort();
+        expected.sort();
+        assert_eq!(open, expected);
         for (number, model) in self.models.iter().enumerate() {
             for digest in model.manifests.keys() {
                 assert!(
@@ -330,6 +468,9 @@ impl Life<'_> {
 
     /// Collected until nothing more goes, exactly what tags reach is left, on the disk too.
     fn end(mut self) {
+        self.perform(&Step::RemoveUploads);
+        assert_eq!(std::fs::read_dir(self.dir.join("uploads")).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(self.dir.join("upload-owners")).unwrap().count(), 0);
         for _ in 0..4 {
             self.perform(&Step::Collect { days_later: 30 });
         }
@@ -349,7 +490,8 @@ impl Life<'_> {
 }
 
 fn open(dir: &Path) -> Storage {
-    Storage::open(dir, Policy { keep_free_bytes: 0, ..Policy::default() }).unwrap()
+    let policy = Policy { keep_free_bytes: 0, uploads: LIMITS, ..Policy::default() };
+    Storage::open(dir, policy).unwrap()
 }
 
 /// In memory where that is possible: the model knows no power cuts, and fsyncs take their time.
@@ -365,7 +507,7 @@ proptest! {
         let dir = directory();
         let models = vec![Model::default(); REPOSITORIES.len()];
         let storage = Some(open(dir.path()));
-        let mut life = Life { dir: dir.path(), storage, models, now_ms: 0 };
+        let mut life = Life { dir: dir.path(), storage, models, uploads: Vec::new(), now_ms: 0 };
         for step in &steps {
             life.perform(step);
             life.compare();
