@@ -549,8 +549,10 @@ fn open_uploads_are_shown_and_cancelled_by_the_beginning_of_their_id() {
     });
     let shown = text(&run(&url, &["artifact", "uploads", "list"]).stdout);
     let lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
-    let of = |line: &str| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
-    let cells: Vec<Vec<&str>> = lines.iter().map(|line| of(line)).collect();
+    let cells: Vec<Vec<&str>> = lines
+        .iter()
+        .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+        .collect();
     let (begun, last) = ("2026-11-30 10:00:00 UTC", "2026-11-30 10:05:00 UTC");
     assert_eq!(
         cells,
