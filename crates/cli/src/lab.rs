@@ -97,7 +97,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
         recipe: &recipe,
         ssh_key: ssh_key.as_deref(),
         ssh_port,
-        redfish_url: text("redfish_url"),
+        redfish: format!("{} ({USERNAME} / {PASSWORD})", text("redfish_url")),
     };
     lab.tell(
         artifact.as_deref().filter(|_| !has_image),
@@ -129,14 +129,9 @@ fn maintenance_iso(wanted: &LabUp) -> anyhow::Result<PathBuf> {
             "there is no {}; build it in the source tree with `cargo xtask images maintenance`, or give \
              --maintenance-iso FILE. Looked for: {}",
             files::MAINTENANCE_ISO,
-            listed(&places)
+            files::listed(&places)
         )
     })
-}
-
-fn listed(places: &[PathBuf]) -> String {
-    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-    places.join(", ")
 }
 
 /// What a recipe wants of the lab's own registry, as `artifact push` takes it.

@@ -41,6 +41,12 @@ pub fn image(name: &str) -> anyhow::Result<Result<PathBuf, Vec<PathBuf>>> {
     })
 }
 
+/// Places in a sentence.
+pub fn listed(places: &[PathBuf]) -> String {
+    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    places.join(", ")
+}
+
 /// The path of a file that must exist, independent of the current directory.
 pub fn whole(file: &Path) -> anyhow::Result<PathBuf> {
     let path = fs::canonicalize(file).with_context(|| format!("find {}", file.display()))?;

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::{self, quoted};
-use super::{PASSWORD, USERNAME, listed};
+use super::files::{self, listed, quoted};
 use crate::output::say;
 
 /// What a person is told when the lab is up.
@@ -14,13 +13,14 @@ pub struct Told<'a> {
     pub recipe: &'a Path,
     pub ssh_key: Option<&'a Path>,
     pub ssh_port: u16,
-    pub redfish_url: String,
+    /// Where the BMC is, and its account.
+    pub redfish: String,
 }
 
 impl Told<'_> {
     /// With an artifact that the registry lacks, its image has to be pushed first.
     pub fn tell(&self, lacking: Option<&str>, looked: Vec<PathBuf>, shoal: &[String]) {
-        let Told { dir, serial, redfish_url, .. } = self;
+        let Told { dir, serial, redfish, .. } = self;
         say(&format!("A controller and a machine with serial {serial} are up."));
         say("");
         if let Some(name) = lacking {
@@ -46,7 +46,7 @@ impl Told<'_> {
             say(&line);
         }
         say("");
-        say(&format!("Redfish:         {redfish_url} ({USERNAME} / {PASSWORD})"));
+        say(&format!("Redfish:         {redfish}"));
         say(&format!(
             "Serial console:  tail -f {}",
             quoted(&dir.join("bmc/console.log").display().to_string())
@@ -60,25 +60,15 @@ impl Told<'_> {
 
     /// How to log in, and what makes further commands short.
     fn others(&self, shoal: &[String]) -> Vec<String> {
-        let Told { dir, ssh_key, ssh_port, .. } = self;
+        let Told { ssh_key, ssh_port, .. } = self;
         let port = ssh_port.to_string();
         let login = match ssh_key {
             Some(key) => {
-                let (key, hosts) =
-                    (key.display().to_string(), dir.join("known-hosts").display().to_string());
-                let hosts = format!("UserKnownHostsFile={hosts}");
+                let key = key.display().to_string();
                 // Each installation has host keys of its own.
-                let words = [
-                    "ssh",
-                    "-i",
-                    &key,
-                    "-p",
-                    &port,
-                    "-o",
-                    "StrictHostKeyChecking=no",
-                    "-o",
-                    &hosts,
-                ];
+                let known =
+                    ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
+                let words = [&["ssh", "-i", &key, "-p", &port][..], &known].concat();
                 format!("  {} shoal@127.0.0.1", command(&[], &words))
             }
             None => format!(
