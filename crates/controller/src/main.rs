@@ -8,6 +8,7 @@
 //! HTTP handlers and the driver meet only in the store: both apply events to jobs.
 
 mod addresses;
+mod as_found;
 mod backup;
 mod boot;
 mod boot_progress;

@@ -14,6 +14,7 @@ use redfish::{Bmc, Machine, Shutdown};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::as_found::{self, Found, Left};
 use crate::media::Hashing;
 use crate::media_plan::{self, Chosen, MediaPlan, Place};
 use crate::refused_slots::{Refusal, none_took, not_inserted};
@@ -65,19 +66,6 @@ impl Failed {
     }
 }
 
-/// An action in words, for the story.
-pub fn words(action: Action) -> &'static str {
-    match action {
-        Action::Start => "start",
-        Action::BuildTaskMedium => "build the task medium",
-        Action::InsertMedia => "insert the media",
-        Action::BootMaintenance => "boot the maintenance OS",
-        Action::PowerOff => "power the machine off",
-        Action::EjectMedia => "eject the media",
-        Action::StartMachine => "start the machine from its disk",
-    }
-}
-
 /// Carries the action out; answers what came of it, and in words, for the story.
 pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed> {
     let job = &claim.job;
@@ -110,7 +98,7 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         Action::EjectMedia => {
             let visit = Visit::begin(app, job).await?;
             visit.keep_bmc_log(app, job).await;
-            let result = eject_ours(app, &visit).await;
+            let result = eject_ours(app, &visit, job).await;
             // A machine whose power was not touched is not started.
             match transition(&job.state, &Event::Done(claim.action)) {
                 Ok(next) if !next.is_complete() => visit.pause(app, result).await,
@@ -119,9 +107,9 @@ pub async fn perform(app: &App, claim: &Claim) -> Result<(Event, String), Failed
         }
         Action::StartMachine => {
             let visit = Visit::begin(app, job).await?;
-            let result = visit.bmc.power_on(&visit.machine).await;
-            let result = result.map(|()| "powered on; the machine starts from its disk".to_owned());
-            visit.end(result.map_err(|error| Failed::by_bmc("cleanup.reset", &error))).await
+            let ending = job.ending(is_by_http(job));
+            let (done, left) = as_found::start(&visit.bmc, &visit.machine, &ending).await;
+            visit.end(done_but("cleanup.reset", &done, &left)).await
         }
     };
     done.map(|story| (Event::Done(claim.action), story))
@@ -199,17 +187,40 @@ fn task_iso(files: Vec<recipe::File>, job_id: &str) -> Result<Vec<u8>, String> {
 }
 
 async fn insert_media(app: &App, job: &JobRow) -> Done {
-    let visit = Visit::begin(app, job).await?;
-    let result = async {
-        if job.state == State::Provisioning(Stage::ReinsertingMedia) {
-            // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
-            let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
-            result.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
-        }
-        insert_anew(app, &visit.bmc, &visit.machine, job).await
-    };
-    let result = result.await;
+    let mut visit = Visit::begin(app, job).await?;
+    let result = insert_at(app, &mut visit, job).await;
     visit.pause(app, result).await
+}
+
+async fn insert_at(app: &App, visit: &mut Visit, job: &JobRow) -> Done {
+    let step = |step: &'static str| move |error| Failed::by_bmc(step, &error);
+    if job.state == State::Provisioning(Stage::ReinsertingMedia) {
+        // Some BMCs refuse to eject a medium in use. The maintenance OS has nothing to lose.
+        let result = visit.bmc.power_off(&visit.machine, Shutdown::Forced).await;
+        result.map_err(step("redfish.reset"))?;
+    }
+    record_found(app, visit, job).await?;
+    let wanted = identity::wanted(&job.server_serial);
+    let enabled = as_found::enable_media(&visit.bmc, &visit.machine, wanted).await;
+    if let Some(machine) = enabled.map_err(step("redfish.mount.maintenance"))? {
+        visit.machine = machine;
+        let told = app.store.media_enabled(&job.id, now_ms()).await;
+        told.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
+    }
+    insert_anew(app, &visit.bmc, &visit.machine, job).await
+}
+
+/// What there is to put back at the job's end. Nothing was changed yet; a later try records nothing.
+async fn record_found(app: &App, visit: &Visit, job: &JobRow) -> Result<(), Failed> {
+    const STEP: &str = "redfish.discover";
+    let by_store = |error| Failed::by_store(STEP, &error);
+    if job.found.is_some() || job.media_plan.is_some() {
+        return Ok(());
+    }
+    let former = app.store.found_by_former(&job.server_serial, &job.id).await.map_err(by_store)?;
+    let found = Found::read(&visit.bmc, &visit.machine, former.as_ref()).await;
+    let found = found.map_err(|error| Failed::by_bmc(STEP, &error))?;
+    app.store.record_found(&job.id, found, now_ms()).await.map_err(by_store)
 }
 
 /// Inserts the media of a job under new URLs; those before are dead then.
@@ -315,7 +326,7 @@ async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
     bmc.power_off(machine, Shutdown::Graceful).await.map_err(failed("redfish.reset"))?;
     // The override comes after power-off: some BMCs drop it while the power state changes.
-    let is_by_http = job.media_plan.as_deref() == Some(MediaPlan::Http.name());
+    let is_by_http = is_by_http(job);
     let set = match is_by_http {
         true => again_by_http(bmc, machine).await,
         false => bmc.set_boot_once_cd(machine).await,
@@ -385,12 +396,12 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
     None
 }
 
-/// Takes our media out and clears the boot override. Each is tried, whatever the BMC refuses of the others; what
+/// Takes our media out and puts the boot override back. Each is tried, whatever the BMC refuses of the others; what
 /// stays is told by name.
-async fn eject_ours(app: &App, visit: &Visit) -> Done {
+async fn eject_ours(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let (mut ejected, mut left) = (Vec::new(), Vec::new());
     let slots = visit.slots().await.unwrap_or_else(|error| {
-        left.push(("the virtual media cannot be read".to_owned(), error));
+        left.push(Left::new("the virtual media cannot be read", error));
         Vec::new()
     });
     for slot in &slots {
@@ -399,29 +410,35 @@ async fn eject_ours(app: &App, visit: &Visit) -> Done {
         let is_ours = slot.image.as_ref().is_some_and(from_here);
         if is_ours || (slot.inserted && slot.image.is_none()) {
             match visit.bmc.eject(slot).await {
-                Ok(()) => ejected.push(slot.path.clone()),
-                Err(error) => left.push((format!("a medium stays in {}", slot.path), error)),
+                Ok(()) => ejected.push(format!("ejected {}", slot.path)),
+                Err(error) => left.push(Left::in_slot(&slot.path, error)),
             }
         }
     }
     if visit.machine.has_http_boot {
         match clear_our_http_boot(app, visit).await {
-            Ok(true) => ejected.push("HttpBootUri".to_owned()),
+            Ok(true) => ejected.push("ejected HttpBootUri".to_owned()),
             Ok(false) => {}
-            Err(error) => left.push(("HttpBootUri may stay set".to_owned(), error)),
+            Err(error) => left.push(Left::new("HttpBootUri may stay set", error)),
         }
     }
-    if let Err(error) = visit.bmc.clear_boot_override(&visit.machine).await {
-        left.push(("the boot override may stay set".to_owned(), error));
+    if ejected.is_empty() && left.is_empty() {
+        ejected.push("no medium of ours is inserted".to_owned());
     }
-    let done = match ejected.as_slice() {
-        [] => "no medium of ours is inserted".to_owned(),
-        slots => format!("ejected {}", slots.join(" and ")),
-    };
+    let ending = job.ending(is_by_http(job));
+    // Not with something in a slot: it could not be ejected any more.
     if left.is_empty() {
-        return Ok(format!("{done}; boot override cleared"));
+        match as_found::disable_media(&visit.bmc, &visit.machine, &ending).await {
+            Ok(done) => ejected.extend(done),
+            Err(error) => left.push(error),
+        }
     }
-    Err(not_put_back(&left, &ejected))
+    match as_found::put_back(&visit.bmc, &visit.machine, &ending).await {
+        Ok(done) if left.is_empty() => ejected.push(done),
+        Ok(_) => {}
+        Err(error) => left.push(error),
+    }
+    done_but("cleanup.unmount", &ejected, &left)
 }
 
 async fn clear_our_http_boot(app: &App, visit: &Visit) -> Result<bool, redfish::Error> {
@@ -433,14 +450,22 @@ async fn clear_our_http_boot(app: &App, visit: &Visit) -> Result<bool, redfish::
     Ok(true)
 }
 
-/// All that stays, each with its reason. Another try helps if it may help for one of them.
-fn not_put_back(left: &[(String, redfish::Error)], ejected: &[String]) -> Failed {
-    let reasons = left.iter().map(|(what, error)| format!("{what}: {}", chain(error)));
-    let done = ejected.iter().map(|what| format!("ejected {what}"));
-    let reason = reasons.chain(done).collect::<Vec<_>>().join("; ");
-    let is_transient = left.iter().any(|(_, error)| error.is_transient());
-    let retry_after = left.iter().filter_map(|(_, error)| error.retry_after()).max();
-    Failed { retry_after, ..Failed::new("cleanup.unmount", reason, is_transient) }
+/// The firmware's URL is set together with the override.
+fn is_by_http(job: &JobRow) -> bool {
+    job.media_plan.as_deref() == Some(MediaPlan::Http.name())
+}
+
+/// What was done; and if something stays, all of that, each with its reason. Another try helps if it may help for
+/// one of them.
+fn done_but(step: &str, done: &[String], left: &[Left]) -> Done {
+    if left.is_empty() {
+        return Ok(done.join("; "));
+    }
+    let reasons = left.iter().map(|left| format!("{}: {}", left.what, chain(&left.error)));
+    let reason = reasons.chain(done.iter().cloned()).collect::<Vec<_>>().join("; ");
+    let is_transient = left.iter().any(|left| left.may_pass);
+    let retry_after = left.iter().filter_map(|left| left.error.retry_after()).max();
+    Err(Failed { retry_after, ..Failed::new(step, reason, is_transient) })
 }
 
 /// What a BMC shows is a URL of this controller's media.

@@ -8,6 +8,7 @@ use api::servers::{Fetch, FetchResult};
 use redfish::{Machine, Slot};
 
 use crate::App;
+use crate::as_found::{CANNOT_ENABLE, is_media_off};
 use crate::media_plan::{self, Chosen, MediaPlan};
 use crate::performer::chain;
 use crate::probe_medium::NAME;
@@ -26,13 +27,23 @@ pub struct Seen {
     pub fetch: Option<Fetch>,
 }
 
-/// The media plan that a job would use, or why it could not.
-pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Chosen<'a>, String> {
+/// The media plan that a job would use, or why it could not. `None`: which slots there are shows once a job has
+/// enabled remote media.
+pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Option<Chosen<'a>>, String> {
+    if is_media_off(machine) {
+        let can_be_switched = |media: &redfish::RemoteMedia| media.can_be_switched();
+        if machine.remote_media.as_ref().is_some_and(can_be_switched) {
+            return Ok(None);
+        }
+        if !machine.has_http_boot {
+            return Err(chain(&redfish::Error::Unsupported(CANNOT_ENABLE)));
+        }
+    }
     let chosen = media_plan::choose(machine, &[]).map_err(|error| chain(&error))?;
     if chosen.plan.is_combined() {
         app.media.reserved().map_err(|error| format!("{error:#}"))?;
     }
-    Ok(chosen)
+    Ok(Some(chosen))
 }
 
 /// Looks; goes on to its end also when nobody waits for it any more.
@@ -53,6 +64,9 @@ async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<S
         // Asked with the lane in hand: a job that comes now waits for it.
         let fetch = match app.store.server(&server.serial).await?.active_job {
             Some(job) => skipped(format!("job {job} uses the virtual media")),
+            None if is_media_off(&machine) => skipped(
+                "remote media are disabled in the BMC; a job enables them for its time where that can be done".into(),
+            ),
             None => match free_slot(&machine) {
                 Some(slot) => fetch(app, &bmc, slot).await?,
                 None => skipped(no_slot(&machine).into()),

@@ -90,6 +90,19 @@ pub enum Status {
 }
 
 impl Action {
+    /// As part of a sentence for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Action::Start => "start",
+            Action::BuildTaskMedium => "build the task medium",
+            Action::InsertMedia => "insert the media",
+            Action::BootMaintenance => "boot the maintenance OS",
+            Action::PowerOff => "power the machine off",
+            Action::EjectMedia => "eject the media",
+            Action::StartMachine => "leave the machine on or off, as it is to be",
+        }
+    }
+
     /// What a BMC carries out of it late, after the job has moved on, is wrong then: a medium in a slot
     /// that was emptied, a machine that is off. To empty a slot or to switch on once more is harmless.
     pub fn harms_late(self) -> bool {

@@ -90,11 +90,18 @@ impl Bmc {
     }
 
     /// An AMI BMC's own action; its response is an error by its form and none by what it says.
-    pub(super) fn enable_media(&self, state: &mut State, body: &Value) -> Reply {
-        if body["RMediaState"] != "Enable" {
-            return Reply::refused(400, "ActionParameterValueNotInList", "RMediaState");
+    pub(super) fn enable_media(state: &mut State, body: &Value) -> Reply {
+        match body["RMediaState"].as_str() {
+            Some("Enable") => {
+                state.enabled_at.get_or_insert_with(Instant::now);
+            }
+            // Whatever is inserted goes with the slots.
+            Some("Disable") => {
+                state.enabled_at = None;
+                state.media.fill(None);
+            }
+            _ => return Reply::refused(400, "ActionParameterValueNotInList", "RMediaState"),
         }
-        state.enabled_at.get_or_insert_with(Instant::now);
         Reply::ok(&json!({"error": {
             "code": "Base.1.5.Success", "message": "Successfully Completed Request",
             "@Message.ExtendedInfo": [{

@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) is_on: bool,
     /// When the machine was switched on last.
     pub(super) on_since: Instant,
+    /// The machine asked for its permit, and had it.
+    pub(super) is_permitted: bool,
     /// Since when remote media are enabled, of a BMC that has them disabled at first.
     pub(super) enabled_at: Option<Instant>,
     /// By slot: what was in it last.
@@ -122,6 +124,7 @@ impl Bmc {
             before: Before { is_on, boot: boot.clone(), foreign },
             is_on,
             on_since: Instant::now(),
+            is_permitted: false,
             enabled_at: None,
             former: vec![None; media.len()],
             boot,
@@ -208,7 +211,7 @@ impl Bmc {
             },
             "POST" if path == paths.reset => self.reset(state, shared, &request.body),
             "POST" if path == paths.enable_media && self.profile.has(Quirk::MediaDisabled) => {
-                self.enable_media(state, &request.body)
+                Bmc::enable_media(state, &request.body)
             }
             "POST" if self.profile.insert != Insert::Patch => {
                 let [insert, eject] = resources::action_suffixes(self.profile);

@@ -235,6 +235,10 @@ impl Fault {
             Expected::Fails(_) if profile.plan() == Plan::Http && self.step() == Step::Override => {
                 MOUNT
             }
+            // A machine that is off need not be switched off first.
+            Expected::Fails(_) if self == Fault::PowerStuckOn && profile.has(Quirk::OffAtFirst) => {
+                Expected::SucceedsWithProblem("cleanup.reset")
+            }
             Expected::Fails(step) => Expected::Fails(step),
             other if self.step() == Step::Update => other,
             _ if !is_usable => MOUNT,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What of a job is left at a BMC when the job is over, beside what may be left of it: media of ours,
-//! sessions, an override that is not as it was, a foreign medium that is gone, another power state.
+//! sessions, an override that is not as it was, a foreign medium that is gone, another power state, remote media
+//! that are enabled.
 
 use super::bmc::{Bmc, State};
 use super::fault::{Expected, Fault, Step};
@@ -40,8 +41,13 @@ impl Bmc {
                 now.enabled, now.target, now.mode, before.enabled, before.target, before.mode
             ));
         }
-        let is_untouched = matches!(self.fault.expected_on(self.profile), Expected::Fails(_))
-            && self.fault.step() <= Step::Insert;
+        if state.enabled_at.is_some() && !may_keep_media(self.fault) {
+            wrong.push("remote media are enabled, and were disabled".into());
+        }
+        let fails = matches!(self.fault.expected_on(self.profile), Expected::Fails(_));
+        // Before a permit nothing was written that a machine without power would be started for.
+        let is_unwritten = !state.before.is_on && !state.is_permitted;
+        let is_untouched = fails && (self.fault.step() <= Step::Insert || is_unwritten);
         if is_untouched && state.is_on != state.before.is_on {
             wrong.push(format!("the power was {}", if state.is_on { "off" } else { "on" }));
         }

@@ -165,7 +165,13 @@ fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -
     checks.push(check("bmc", CheckResult::Pass, what));
     let chosen = preflight::media_plan(app, machine);
     checks.push(match &chosen {
-        Ok(chosen) => check("media-plan", CheckResult::Pass, chosen.words()),
+        Ok(Some(chosen)) => check("media-plan", CheckResult::Pass, chosen.words()),
+        Ok(None) => check(
+            "media-plan",
+            CheckResult::Warn,
+            "remote media are disabled in the BMC. A job enables them, and disables them again when its media are \
+             ejected; which slots there are shows then",
+        ),
         Err(why) => check("media-plan", CheckResult::Fail, why.as_str()),
     });
     if let Some(fetch) = fetch {
@@ -177,7 +183,7 @@ fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -
         let rate = fetch.kib_per_second.map(|rate| format!(", {rate} KiB/s")).unwrap_or_default();
         checks.push(check("fetch", result, format!("{}{rate}", fetch.detail)));
     }
-    chosen.ok().map(|chosen| chosen.plan.name().to_owned())
+    chosen.ok().flatten().map(|chosen| chosen.plan.name().to_owned())
 }
 
 /// In whole seconds.

@@ -231,7 +231,11 @@ pub async fn probe(
     );
     Ok(Json(Probe {
         names: identity::names(&machine.told).shown(),
-        media_plan: plan.as_ref().ok().map(|chosen| chosen.plan.name().to_owned()),
+        media_plan: plan
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .map(|chosen| chosen.plan.name().to_owned()),
         problems,
         certificate_sha256: pin.unwrap_or_default(),
         fetch,

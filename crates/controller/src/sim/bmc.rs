@@ -4,6 +4,7 @@
 use redfish::Power;
 
 use super::foreign::is_foreign;
+use super::machine::Override;
 use super::world::{Happening, World};
 use crate::performer::Failed;
 
@@ -11,6 +12,8 @@ use crate::performer::Failed;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verb {
     PowerOff,
+    /// What is there is recorded, to be put back.
+    Record,
     /// Boot once from CD.
     Override,
     /// New tokens in the store, for the inserts that follow.
@@ -18,7 +21,7 @@ pub enum Verb {
     InsertMaintenance,
     InsertTask,
     Eject,
-    ClearOverride,
+    PutBack(Override),
     PowerOn,
     /// Waits for a sign that the machine boots already.
     AwaitEvidence,
@@ -28,7 +31,8 @@ impl Verb {
     fn step(&self) -> &'static str {
         match self {
             Verb::PowerOff | Verb::PowerOn | Verb::AwaitEvidence => "redfish.reset",
-            Verb::Override | Verb::ClearOverride => "redfish.boot-override",
+            Verb::Record => "redfish.discover",
+            Verb::Override | Verb::PutBack(_) => "redfish.boot-override",
             Verb::Issue | Verb::InsertMaintenance => "redfish.mount.maintenance",
             Verb::InsertTask => "redfish.mount.task",
             Verb::Eject => "cleanup.unmount",
@@ -40,7 +44,7 @@ impl Verb {
 #[derive(Debug, Clone)]
 pub enum Effect {
     Power(Power),
-    BootsCdOnce(bool),
+    Override(Override),
     /// The media token's hash; `None` takes ours out of both slots.
     Maintenance(Option<Vec<u8>>),
     Task(Vec<u8>),
@@ -99,10 +103,7 @@ impl World {
             match effect {
                 Effect::Power(Power::On) => self.power_on(machine),
                 Effect::Power(_) => self.machines[machine].power_off(),
-                Effect::BootsCdOnce(is_so) => {
-                    self.machines[machine].boots_cd_once = is_so;
-                    self.machines[machine].is_override_ours = true;
-                }
+                Effect::Override(what) => self.machines[machine].boot_override = what,
                 Effect::Maintenance(Some(token)) => {
                     self.machines[machine].maintenance = Some(token);
                 }
@@ -114,14 +115,48 @@ impl World {
         }
     }
 
+    /// A request that nobody waits for any more is carried out.
+    pub fn land_late(&mut self, machine: usize, effects: Vec<Effect>) {
+        // What a clean-up did is done once more, maybe after something else was: that is taken as harmless.
+        let is_put_back = |effect: &Effect| match effect {
+            Effect::Override(what) => *what != Override::Cd { is_ours: true },
+            Effect::Power(power) => *power == Power::On,
+            Effect::Maintenance(_) | Effect::Task(_) => false,
+        };
+        if effects.iter().any(is_put_back) {
+            self.machines[machine].disturbed_at = self.now;
+        }
+        self.land(machine, effects);
+        self.judge_rest(machine);
+    }
+
+    /// A person uses a machine that has no open job.
+    pub fn person(&mut self, machine: usize) {
+        let serial = self.machines[machine].serial.clone();
+        let jobs = self.ask(self.store.jobs(None, Some(serial), None, 1));
+        if jobs.iter().any(|job| !job.state.is_complete()) {
+            return;
+        }
+        self.machines[machine].disturbed_at = self.now;
+        if self.random.bool() {
+            self.fault("somebody sets a boot override");
+            self.machines[machine].boot_override = Override::Pxe;
+        }
+        if self.random.bool() {
+            self.fault("somebody switches the machine off at rest");
+            self.machines[machine].power_off();
+        }
+    }
+
     /// Something happens to a BMC by itself.
     pub fn glitch(&mut self, machine: usize) {
+        self.machines[machine].disturbed_at = self.now;
         match self.random.u32(0..3) {
             0 => {
                 self.fault("the BMC restarts and drops its media");
                 self.machines[machine].maintenance = None;
                 self.machines[machine].task = None;
-                self.machines[machine].boots_cd_once = false;
+                self.machines[machine].boot_override = Override::None;
             }
             1 => {
                 self.fault("the power fails for a moment");
@@ -139,7 +174,7 @@ impl World {
 fn words(effect: &Effect) -> String {
     match effect {
         Effect::Power(power) => format!("power {power:?}"),
-        Effect::BootsCdOnce(is_so) => format!("boots from CD once: {is_so}"),
+        Effect::Override(what) => format!("boot override {what:?}"),
         Effect::Maintenance(Some(_)) => "maintenance.iso is in".into(),
         Effect::Maintenance(None) => "media are out".into(),
         Effect::Task(_) => "task.iso is in".into(),

@@ -5,14 +5,16 @@
 use std::collections::VecDeque;
 
 use job::{Action, Event, Failure, Stage, State};
-use redfish::Power;
+use redfish::{BootSettings, Power};
 
 use super::Mutant;
 use super::bmc::{Effect, Told, Verb};
+use super::machine::{Machine, Override};
 use super::world::{Happening, World};
+use crate::as_found::Found;
 use crate::driver::{self, Next, after_failure};
 use crate::performer::{Boot, Failed, how_to_boot};
-use crate::store::{Claim, Error, MediumKind};
+use crate::store::{Claim, Error, JobRow, MediumKind};
 use crate::tests::rows::at_once;
 
 /// What a controller waits for a sign of a boot.
@@ -58,7 +60,7 @@ impl World {
         for claim in self.ask(self.store.claim(now, is_busy, 64)) {
             let known = self.ledger.known.entry(claim.job.id.clone()).or_default();
             known.claimed = claim.job.epoch;
-            let verbs = verbs(&claim);
+            let verbs = self.verbs(&claim);
             self.tell(format!("{}: {:?} by {verbs:?}", claim.job.id, claim.action));
             let worker = Worker { claim, verbs, begun: self.now, is_ghost: false };
             self.begin(worker);
@@ -82,6 +84,10 @@ impl World {
         let Some(machine) = self.machine_of(&claim.job) else { return };
         if verb == Verb::AwaitEvidence {
             return self.later(SILENCE, Happening::Evidence { worker: id });
+        }
+        if verb == Verb::Record {
+            self.record_found(&claim.job, machine);
+            return self.later(1, Happening::Step { worker: id });
         }
         if verb == Verb::Issue {
             self.issue(&claim.job.id);
@@ -283,6 +289,21 @@ impl World {
         }
     }
 
+    /// As `performer::record_found`.
+    fn record_found(&mut self, job: &JobRow, machine: usize) {
+        let Machine { power, boot_override, .. } = self.machines[machine];
+        self.keep_before(&job.id, power, boot_override);
+        let former = self.ask(self.store.found_by_former(&job.server_serial, &job.id));
+        let boot = boot_override.shown();
+        let found = Found { is_off: power == Power::Off, boot, is_media_off: false };
+        let found = found.unless_left_by(former.as_ref());
+        if self.mutant == Some(Mutant::FoundAgain) {
+            self.found_again.insert(job.id.clone(), found);
+        } else if job.found.is_none() && job.media_plan.is_none() {
+            self.ask(self.store.record_found(&job.id, found, self.wall()));
+        }
+    }
+
     fn issue(&mut self, job_id: &str) {
         let number = self.next_number();
         let token = |kind: &str| format!("{job_id}#{number}{kind}").into_bytes();
@@ -306,34 +327,52 @@ impl World {
         match verb {
             Verb::PowerOff => vec![Effect::Power(Power::Off)],
             Verb::PowerOn => vec![Effect::Power(Power::On)],
-            Verb::Override => vec![Effect::BootsCdOnce(true)],
-            Verb::ClearOverride => vec![Effect::BootsCdOnce(false)],
+            Verb::Override => vec![Effect::Override(Override::Cd { is_ours: true })],
+            Verb::PutBack(what) => vec![Effect::Override(*what)],
             Verb::Eject => vec![Effect::Maintenance(None)],
             Verb::InsertMaintenance => {
                 token(0).map(|token| Effect::Maintenance(Some(token))).into_iter().collect()
             }
             Verb::InsertTask => token(1).map(Effect::Task).into_iter().collect(),
-            Verb::Issue | Verb::AwaitEvidence => Vec::new(),
+            Verb::Record | Verb::Issue | Verb::AwaitEvidence => Vec::new(),
         }
     }
-}
 
-/// What `performer::perform` asks of the BMC for an action.
-fn verbs(claim: &Claim) -> VecDeque<Verb> {
-    let inserts = [Verb::Issue, Verb::InsertMaintenance, Verb::InsertTask];
-    match claim.action {
-        Action::Start | Action::BuildTaskMedium => VecDeque::new(),
-        Action::InsertMedia if claim.job.state == State::Provisioning(Stage::ReinsertingMedia) => {
-            [Verb::PowerOff].into_iter().chain(inserts).collect()
+    /// What `performer::perform` asks of the BMC for an action.
+    fn verbs(&self, claim: &Claim) -> VecDeque<Verb> {
+        let inserts = [Verb::Record, Verb::Issue, Verb::InsertMaintenance, Verb::InsertTask];
+        let mut ending = claim.job.ending(false);
+        if self.mutant == Some(Mutant::FoundAgain) {
+            ending.found = self.found_again.get(&claim.job.id);
         }
-        Action::InsertMedia => inserts.into(),
-        Action::BootMaintenance => match how_to_boot(claim) {
-            Boot::SaidHello => VecDeque::new(),
-            Boot::Maybe => [Verb::AwaitEvidence].into(),
-            Boot::Now => [Verb::PowerOff, Verb::Override, Verb::PowerOn].into(),
-        },
-        Action::PowerOff => [Verb::PowerOff].into(),
-        Action::EjectMedia => [Verb::Eject, Verb::ClearOverride].into(),
-        Action::StartMachine => [Verb::PowerOn].into(),
+        let put_back = |boot: Option<BootSettings>| match self.mutant {
+            Some(Mutant::OverrideForgotten) => Verb::PutBack(Override::None),
+            _ => Verb::PutBack(boot.as_ref().map_or(Override::None, Override::put_back)),
+        };
+        match claim.action {
+            Action::Start | Action::BuildTaskMedium => VecDeque::new(),
+            Action::InsertMedia
+                if claim.job.state == State::Provisioning(Stage::ReinsertingMedia) =>
+            {
+                [Verb::PowerOff].into_iter().chain(inserts).collect()
+            }
+            Action::InsertMedia => inserts.into(),
+            Action::BootMaintenance => match how_to_boot(claim) {
+                Boot::SaidHello => VecDeque::new(),
+                Boot::Maybe => [Verb::AwaitEvidence].into(),
+                Boot::Now => [Verb::PowerOff, Verb::Override, Verb::PowerOn].into(),
+            },
+            Action::PowerOff => [Verb::PowerOff].into(),
+            Action::EjectMedia if !ending.is_boot_touched => [Verb::Eject].into(),
+            Action::EjectMedia => [Verb::Eject, put_back(ending.boot_at_start())].into(),
+            Action::StartMachine if self.mutant == Some(Mutant::PowerForgotten) => {
+                [Verb::PowerOn].into()
+            }
+            Action::StartMachine if ending.stays_off() => VecDeque::new(),
+            Action::StartMachine => {
+                let after = ending.boot_after_start().map(|boot| put_back(Some(boot)));
+                [Verb::PowerOn].into_iter().chain(after).collect()
+            }
+        }
     }
 }

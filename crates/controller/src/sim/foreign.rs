@@ -5,6 +5,7 @@
 
 use redfish::Power;
 
+use super::machine::Override;
 use super::world::{Happening, World};
 
 /// What tokens of their media begin with.
@@ -46,11 +47,12 @@ impl World {
         self.fault(&format!("controller {who} does {doing:?} to machine {index}"));
         let token = |kind: &str| Some([MARK, format!(" {who} {kind}").as_bytes()].concat());
         let machine = &mut self.machines[index];
+        machine.disturbed_at = self.now;
         match doing {
             Step::PowerOff => machine.power_off(),
             Step::InsertMaintenance => machine.maintenance = token("maintenance"),
             Step::InsertTask => machine.task = token("task"),
-            Step::Override => (machine.boots_cd_once, machine.is_override_ours) = (true, false),
+            Step::Override => machine.boot_override = Override::Cd { is_ours: false },
             Step::PowerOn => self.power_on(index),
             Step::Eject => machine.eject(is_foreign),
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use job::{Outcome, State, transition};
 use redfish::Power;
 
-use super::machine::Phase;
+use super::machine::{Override, Phase};
 use super::world::{HOUR, World};
 use crate::store::JobRow;
 
@@ -24,6 +24,8 @@ pub struct Known {
     permitted: Option<String>,
     /// How long a controller had listened when it was created.
     pub created: i64,
+    /// The machine before the job changed anything, and when that was.
+    before: Option<(i64, Power, Override)>,
 }
 
 /// A job is at its end after so much time in which a controller was there: every deadline once more after each
@@ -167,10 +169,29 @@ impl World {
         if machine.holds_medium_of(&job.id) {
             return Some("it is complete, and its medium is in the machine".into());
         }
-        // A job that got as far as its media clears the override, whoever left it.
-        let is_set = machine.boots_cd_once && machine.is_override_ours;
-        let is_left = is_set && self.tokens.contains_key(&job.id);
-        is_left.then(|| "it is complete, and the boot override is left".into())
+        let is_set = machine.boot_override == Override::Cd { is_ours: true };
+        let (since, power, before) = self.ledger.known.get(&job.id)?.before?;
+        if is_set && before != machine.boot_override {
+            return Some("it is complete, and the boot override is left".into());
+        }
+        if machine.disturbed_at >= since {
+            return None;
+        }
+        let is_success = job.state.outcome() == Some(&Outcome::Succeeded);
+        let is_untouched = !is_success && job.permit.is_none();
+        if machine.power != power && (power == Power::On || is_untouched) {
+            return Some(format!("it is complete, and the power, which was {power:?}, is not"));
+        }
+        // One from CD may be what a former job left, which is nobody's to be put back.
+        let is_as_before = machine.boot_override == before || before.is_cd();
+        let is_wrong = !is_success && !is_as_before;
+        is_wrong.then(|| format!("it is complete, and the boot override {before:?} is lost"))
+    }
+
+    /// What a job meets before its first change.
+    pub fn keep_before(&mut self, job_id: &str, power: Power, boot_override: Override) {
+        let known = self.ledger.known.entry(job_id.to_owned()).or_default();
+        known.before.get_or_insert((self.now, power, boot_override));
     }
 
     /// At the end of time.

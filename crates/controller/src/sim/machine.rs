@@ -2,7 +2,7 @@
 //! A machine with its disk, and the maintenance OS in it that speaks by the node protocol.
 
 use api::node::{DiskIdentity, Dmi, Hello, PermitRequest, Progress, Result as Report};
-use redfish::Power;
+use redfish::{BootOverride, BootSettings, Power};
 
 use super::Mutant;
 use super::foreign::is_foreign;
@@ -25,9 +25,9 @@ pub struct Machine {
     /// What its board says.
     pub board: String,
     pub power: Power,
-    pub boots_cd_once: bool,
-    /// Ours, not another controller's.
-    pub is_override_ours: bool,
+    pub boot_override: Override,
+    /// When somebody else changed its power or its override last.
+    pub disturbed_at: i64,
     /// Hashes of the tokens of what is inserted.
     pub maintenance: Option<Vec<u8>>,
     pub task: Option<Vec<u8>>,
@@ -37,6 +37,47 @@ pub struct Machine {
     pub node: Option<Node>,
     /// The attempt that wrote its disk whole.
     pub installed: Option<String>,
+}
+
+/// What its next boot is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Override {
+    None,
+    /// CD, once; ours or another controller's.
+    Cd {
+        is_ours: bool,
+    },
+    /// The network, once: a person has set it.
+    Pxe,
+}
+
+impl Override {
+    pub fn is_cd(self) -> bool {
+        matches!(self, Override::Cd { .. })
+    }
+
+    /// As a BMC shows it.
+    pub fn shown(self) -> BootSettings {
+        let target = match self {
+            Override::None => None,
+            Override::Cd { .. } => Some("Cd"),
+            Override::Pxe => Some("Pxe"),
+        };
+        let mut now = BootOverride::none(Some("UEFI"));
+        if let Some(target) = target {
+            (now.enabled, now.target) = ("Once".into(), target.into());
+        }
+        BootSettings { now, pending: None }
+    }
+
+    /// What putting this back sets, which is never ours.
+    pub fn put_back(boot: &BootSettings) -> Override {
+        match (boot.now.is_set(), boot.now.target.as_str()) {
+            (true, "Cd") => Override::Cd { is_ours: false },
+            (true, "Pxe") => Override::Pxe,
+            _ => Override::None,
+        }
+    }
 }
 
 /// Where the dispatcher is.
@@ -103,8 +144,8 @@ impl World {
         }
         machine.power = Power::On;
         machine.boot += 1;
-        let from_cd = machine.boots_cd_once || prefers_cd;
-        machine.boots_cd_once = false;
+        let from_cd = machine.boot_override.is_cd() || prefers_cd;
+        machine.boot_override = Override::None;
         let boot = machine.boot;
         let after = self.random.i64(20 * SECOND..90 * SECOND);
         self.later(after, Happening::Booted { machine: index, boot, from_cd });

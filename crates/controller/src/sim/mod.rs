@@ -48,6 +48,12 @@ enum Mutant {
     AbsenceIsSilence,
     /// Times that were stored before a clock was set back are believed.
     ClockBelieved,
+    /// What a job found is read anew with each insert, when it has changed that itself.
+    FoundAgain,
+    /// An override of others is cleared like the job's own.
+    OverrideForgotten,
+    /// Every machine is started at the end.
+    PowerForgotten,
 }
 
 /// How one world went.
@@ -147,6 +153,9 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
         Mutant::SignatureIgnored,
         Mutant::AbsenceIsSilence,
         Mutant::ClockBelieved,
+        Mutant::FoundAgain,
+        Mutant::OverrideForgotten,
+        Mutant::PowerForgotten,
     ] {
         let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
             let first = run(seed, Some(mutant), &store).violations.into_iter().next()?;

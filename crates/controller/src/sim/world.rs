@@ -8,9 +8,10 @@ use job::{Event, Failure, Outcome};
 use super::bmc::Effect;
 use super::driver::Worker;
 use super::ledger::Ledger;
-use super::machine::{Machine, Phase, Reply};
+use super::machine::{Machine, Override, Phase, Reply};
 use super::time::Time;
 use super::{Ended, Mutant};
+use crate::as_found::Found;
 use crate::store::{Error, JobRow, MediumRow, NewJobRow, Store};
 use crate::tests::rows::{self, at_once};
 
@@ -37,6 +38,7 @@ pub enum Happening {
     Cancel { job_id: String },
     Webhook { machine: usize },
     Glitch { machine: usize },
+    Person { machine: usize },
     Foreign { machine: usize, who: u32, step: usize },
     Crash,
     Restart,
@@ -81,6 +83,8 @@ pub struct World {
     /// The newest tokens of a job's media.
     pub tokens: HashMap<String, [Vec<u8>; 2]>,
     pub ledger: Ledger,
+    /// Of a mutant, by job.
+    pub found_again: HashMap<String, Found>,
     pub planned_turn: Option<i64>,
     /// Whether the store has news.
     commits: tokio::sync::watch::Receiver<u64>,
@@ -105,8 +109,8 @@ impl World {
                 serial: format!("SN{index}"),
                 board: format!("SN{board}"),
                 power: redfish::Power::On,
-                boots_cd_once: false,
-                is_override_ours: true,
+                boot_override: Override::None,
+                disturbed_at: 0,
                 maintenance: None,
                 task: None,
                 boot: 0,
@@ -127,6 +131,7 @@ impl World {
             read_at: HashMap::new(),
             tokens: HashMap::new(),
             ledger: Ledger::default(),
+            found_again: HashMap::new(),
             planned_turn: None,
             commits,
             queue: BTreeMap::new(),
@@ -152,12 +157,20 @@ impl World {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Glitch { machine: index });
             }
+            // Before the first job, or later.
+            for _ in 0..self.random.u32(0..3) {
+                let at = if self.random.bool() { 0 } else { self.random.i64(0..BUSY) };
+                self.later(at, Happening::Person { machine: index });
+            }
             if self.random.u32(0..100) < 10 {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Webhook { machine: index });
             }
             // One or two more controllers have been given this server.
-            for who in 0..self.random.u32(0..20).saturating_sub(17) {
+            let others = self.random.u32(0..20).saturating_sub(17);
+            // Their media meet ours in few worlds.
+            let is_sought = self.mutant == Some(Mutant::SignatureIgnored);
+            for who in 0..if is_sought { 3 } else { others } {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Foreign { machine: index, who, step: 0 });
             }
@@ -207,10 +220,7 @@ impl World {
             Happening::Step { worker } => self.step(worker),
             Happening::Silent { worker } => self.silent(worker),
             Happening::Evidence { worker } => self.evidence(worker),
-            Happening::Landed { machine, effects } => {
-                self.land(machine, effects);
-                self.judge_rest(machine);
-            }
+            Happening::Landed { machine, effects } => self.land_late(machine, effects),
             Happening::Late { job_id, epoch, event } => self.late(&job_id, epoch, event),
             Happening::LostBoot { job_id, epoch, since } => self.lost_boot(&job_id, epoch, since),
             Happening::Booted { machine, boot, from_cd } => self.booted(machine, boot, from_cd),
@@ -226,6 +236,7 @@ impl World {
             Happening::Cancel { job_id } => self.cancel(&job_id),
             Happening::Webhook { machine } => self.webhook(machine),
             Happening::Glitch { machine } => self.glitch(machine),
+            Happening::Person { machine } => self.person(machine),
             Happening::Foreign { machine, who, step } => self.foreign(machine, who, step),
             Happening::Crash => self.crash(),
             Happening::Restart => self.restart(),

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0011_bounds.sql"),
     include_str!("../../migrations/0012_clock.sql"),
     include_str!("../../migrations/0013_machine_names.sql"),
+    include_str!("../../migrations/0014_as_found.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -12,6 +12,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::said::{event_bytes, say};
 use super::{Db, Error, Store, media};
+use crate::as_found::Found;
 
 /// Events of one job that are neither its machine's (`said.rs`) nor move it: what the driver tries. Tries are
 /// counted and have longer and longer pauses; it never has so many.
@@ -41,6 +42,8 @@ pub struct JobRow {
     pub unsettled_until: i64,
     /// What a person has to look at, however the job ended.
     pub attention: Option<String>,
+    /// `None`: not recorded yet, or by an older version.
+    pub found: Option<Found>,
 }
 
 /// What `POST /jobs` stores.
@@ -82,7 +85,7 @@ pub struct Applied {
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
-    media_plan, unsettled_until, attention FROM jobs";
+    media_plan, unsettled_until, attention, found FROM jobs";
 
 /// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
 fn select_brief() -> String {
@@ -128,6 +131,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         media_plan: row.get(16)?,
         unsettled_until: row.get(17)?,
         attention: row.get(18)?,
+        found: parse_optional(row, 19)?,
     })
 }
 
@@ -245,7 +249,7 @@ fn claim_one(db: &Db, id: &str, now: i64) -> Result<Option<Claim>, Error> {
     let is_resumed = last.as_deref() == Some("attempting");
     db.execute("UPDATE jobs SET due_at = NULL, epoch = epoch + 1 WHERE id = ?1", [&job.id])?;
     let job = JobRow { epoch: job.epoch + 1, ..job };
-    let message = format!("{}, try {}", crate::performer::words(action), job.tries + 1);
+    let message = format!("{}, try {}", action.words(), job.tries + 1);
     let line = Line { kind: "attempting", message: &message, ..Line::default() };
     tell(db, &job, &line, now)?;
     Ok(Some(Claim { job, action, is_resumed }))

@@ -15,6 +15,7 @@ pub mod backup;
 mod clock;
 mod connect;
 mod db;
+mod found;
 #[cfg(test)]
 mod in_tests;
 mod job_ids;

@@ -48,8 +48,10 @@ pub struct Seen {
     pub is_on: bool,
     pub boot: String,
     pub slots: [Option<String>; 2],
-    /// `UefiHttp`, `Cd` or `None`.
+    /// Such as `Cd` or `Pxe`; shown while there is an override.
     pub target: String,
+    /// `UEFI` or `Legacy`; an override that is consumed leaves `UEFI`.
+    pub mode: String,
     pub http_uri: String,
     /// Of every medium that was inserted.
     pub urls: Vec<String>,
@@ -66,6 +68,10 @@ pub struct Seen {
     pub keeps_first: bool,
     /// It takes no URL in its first slot.
     pub refuses_first: bool,
+    /// Of an AMI BMC: whether its remote media are enabled; it has no slots before that.
+    pub remote_media: Option<bool>,
+    /// It offers nothing that switches them.
+    pub has_no_switch: bool,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -109,7 +115,11 @@ impl Bmc {
         let mut bmc = Bmc {
             url: String::new(),
             pin,
-            seen: Arc::new(Mutex::new(Seen { boot: "Disabled".into(), ..Seen::default() })),
+            seen: Arc::new(Mutex::new(Seen {
+                boot: "Disabled".into(),
+                mode: "UEFI".into(),
+                ..Seen::default()
+            })),
             serial: serial.into(),
             play,
             slots,
@@ -186,6 +196,7 @@ fn patch(bmc: &Bmc, boot: &Value) {
     let text = |name: &str| boot[name].as_str().map(str::to_owned);
     seen.boot = text("BootSourceOverrideEnabled").unwrap_or(seen.boot.clone());
     seen.target = text("BootSourceOverrideTarget").unwrap_or(seen.target.clone());
+    seen.mode = text("BootSourceOverrideMode").unwrap_or(seen.mode.clone());
     let Some(uri) = text("HttpBootUri").filter(|_| bmc.slots.is_empty()) else { return };
     if uri != seen.http_uri {
         seen.story.push(if uri.is_empty() { "no url" } else { "url" }.into());
@@ -225,9 +236,9 @@ fn get(bmc: &Bmc, path: &str) -> Response {
                 "LogServices": link("/redfish/v1/Systems/1/LogServices"),
                 "Boot": {
                     "BootSourceOverrideEnabled": seen.boot,
-                    "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { "Cd" },
-                    "BootSourceOverrideMode": "UEFI",
-                    "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd"]
+                    "BootSourceOverrideTarget": if seen.boot == "Disabled" { "None" } else { &seen.target },
+                    "BootSourceOverrideMode": seen.mode,
+                    "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Cd", "Hdd", "Pxe"]
                 },
                 "VirtualMedia": link("/redfish/v1/Systems/1/VirtualMedia"),
                 "Links": {"ManagedBy": [link("/redfish/v1/Managers/1")]},
@@ -248,9 +259,9 @@ fn get(bmc: &Bmc, path: &str) -> Response {
             {"Created": "2999-01-01T00:00:00Z", "Message": "the fan failed"}
         ]}),
         "/Managers" => json!({"Members": [link("/redfish/v1/Managers/1")]}),
-        "/Managers/1" => json!({"@odata.id": path, "Id": "1"}),
+        "/Managers/1" => manager(&seen, path),
         "/Systems/1/VirtualMedia" => {
-            let slots = 0..bmc.slots.len();
+            let slots = 0..if seen.remote_media == Some(false) { 0 } else { bmc.slots.len() };
             let links =
                 slots.map(|slot| link(&format!("/redfish/v1/Systems/1/VirtualMedia/{slot}")));
             json!({"Members": links.collect::<Vec<_>>()})
@@ -273,15 +284,26 @@ fn get(bmc: &Bmc, path: &str) -> Response {
     Json(body).into_response()
 }
 
+fn manager(seen: &Seen, path: &str) -> Value {
+    let mut manager = json!({"@odata.id": path, "Id": "1"});
+    if let Some(is_enabled) = seen.remote_media {
+        let status = if is_enabled { "Enabled" } else { "Disabled" };
+        manager["Oem"] = json!({"Ami": {"VirtualMedia": {"RMediaStatus": status}}});
+        if !seen.has_no_switch {
+            let switch =
+                json!({"target": format!("{path}/Actions/Oem/AMIVirtualMedia.EnableRMedia")});
+            manager["Actions"] = json!({"Oem": {"#AMIVirtualMedia.EnableRMedia": switch}});
+        }
+    }
+    manager
+}
+
 /// A system as a BMC shows it that has no slots.
 fn with_http(bmc: &Bmc, seen: &Seen, mut system: Value) -> Value {
     if bmc.slots.is_empty() {
         let boot = &mut system["Boot"];
         boot["BootSourceOverrideTarget@Redfish.AllowableValues"] = json!(["None", "UefiHttp"]);
         boot["HttpBootUri"] = json!(seen.http_uri);
-        if seen.boot != "Disabled" {
-            boot["BootSourceOverrideTarget"] = json!(seen.target);
-        }
     }
     system
 }
@@ -325,6 +347,13 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         seen.story.push(format!("insert {slot}"));
     } else if path.ends_with("EjectMedia") && slot == 0 && seen.keeps_first {
         return StatusCode::FORBIDDEN.into_response();
+    } else if path.ends_with("AMIVirtualMedia.EnableRMedia") {
+        let is_enabled = body["RMediaState"] == "Enable";
+        seen.remote_media = Some(is_enabled);
+        seen.story.push(if is_enabled { "media on" } else { "media off" }.into());
+        // By its form it is an error.
+        let message = json!({"MessageId": "Base.1.5.Success", "Severity": "OK"});
+        return Json(json!({"error": {"@Message.ExtendedInfo": [message]}})).into_response();
     } else if path.ends_with("EjectMedia") {
         seen.slots[slot] = None;
         seen.story.push(format!("eject {slot}"));
@@ -335,7 +364,8 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
             false if seen.refuses_first => seen.slots.iter().any(Option::is_some),
             false => seen.slots.iter().take(bmc.slots.len()).all(Option::is_some),
         };
-        let from_medium = seen.boot == "Once" && is_full;
+        let is_at_medium = matches!(seen.target.as_str(), "Cd" | "UefiHttp");
+        let from_medium = seen.boot == "Once" && is_at_medium && is_full;
         let story = match (from_medium, by_http) {
             (true, true) => "on http",
             (true, false) => "on cd",
@@ -343,8 +373,10 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         };
         seen.story.push(story.into());
         seen.is_on = true;
+        if seen.boot == "Once" {
+            (seen.boot, seen.mode) = ("Disabled".into(), "UEFI".into());
+        }
         if from_medium {
-            seen.boot = "Disabled".into();
             seen.boots_from_cd += 1;
             let mut urls: Vec<String> = seen.slots.iter().flatten().cloned().collect();
             urls.extend(Some(seen.http_uri.clone()).filter(|_| by_http));

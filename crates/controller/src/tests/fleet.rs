@@ -83,3 +83,40 @@ async fn media_that_a_bmc_lost_before_the_reset_are_inserted_again_once() {
     let report = world.fleet.report();
     assert_eq!((report.wrongful.len(), report.media_left, report.sessions_left), (0, 0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_broken_power_override_and_remote_media_are_left_as_they_were() {
+    let bmcs = [
+        ("override-before", Fault::None),
+        ("override-before", Fault::StepFails),
+        ("override-legacy", Fault::WrongSerial),
+        ("off-at-first", Fault::InsertRefused),
+        ("off-at-first", Fault::WrongSerial),
+        ("megarac-disabled", Fault::None),
+        ("sr635", Fault::WrongSerial),
+    ];
+    let dir = temp_dir();
+    let world = World::start(dir.path(), &bmcs).await;
+    // One after the other: a request has little of the shortened time.
+    for member in world.fleet.members() {
+        let job = json!({"server_serial": member.serial, "recipe": linux_recipe()});
+        let request = world.controller.request("POST", "/api/v1/jobs").json(&job);
+        let created: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+        let id = created["id"].as_str().unwrap();
+        let job = world.controller.job_when(id, |job| job["status"] == "complete").await;
+        let what = format!("{} on {}", member.fault, member.profile);
+        assert_eq!(job["outcome"], member.expected_outcome, "{what}: {job:#}");
+        assert_eq!(job["cleanup_problem"], serde_json::Value::Null, "{what}: {job:#}");
+    }
+    let until_logged_out = async {
+        while world.fleet.report().sessions_left > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, until_logged_out).await.unwrap();
+    let members = world.fleet.members();
+    for left in world.fleet.report().left {
+        let member = members.iter().find(|member| member.serial == left.serial).unwrap();
+        panic!("{} on {}: {:?}", member.fault, member.profile, left.wrong);
+    }
+}

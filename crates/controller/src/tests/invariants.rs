@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the database refuses, whoever asks: `migrations/0010_invariants.sql`.
+//! What the database refuses, whoever asks: the triggers of `migrations/`.
 
 use job::{Action, Event, Outcome};
 
@@ -43,6 +43,10 @@ fn what_no_bug_may_write_is_refused() {
     at_once(store.issue_media("closes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
 
+    at_once(store.put_server(rows::server("SN5"))).unwrap();
+    at_once(store.create_job(rows::job("found", "SN5", "a5"))).unwrap();
+    at_once(store.record_found("found", rows::found(), 1)).unwrap();
+
     let before = store.dump().unwrap();
     for (sql, refused) in [
         ("UPDATE jobs SET status = 'queued' WHERE id = 'over'", "a complete job"),
@@ -63,6 +67,9 @@ fn what_no_bug_may_write_is_refused() {
             "UPDATE jobs SET permit = '{}', boot_id = NULL WHERE id = 'waits'",
             "a permit is for a boot",
         ),
+        ("UPDATE jobs SET found = NULL WHERE id = 'found'", "is recorded once"),
+        ("UPDATE jobs SET found = '{}' WHERE id = 'found'", "is recorded once"),
+        ("UPDATE jobs SET found = '{}' WHERE id = 'closes'", "before it changes anything"),
         ("UPDATE jobs SET epoch = epoch - 1 WHERE id = 'waits'", "the epoch"),
         ("UPDATE job_events SET message = 'x' WHERE job_id = 'waits' AND seq = 1", "what was told"),
         ("UPDATE media SET revoked_at = NULL WHERE token_hash = x'02'", "a medium that is over"),
@@ -73,7 +80,7 @@ fn what_no_bug_may_write_is_refused() {
     }
     assert_eq!(store.dump().unwrap(), before);
     // And what they do not refuse is what goes on each day.
-    assert_eq!(store.execute("UPDATE jobs SET permit = permit, epoch = epoch + 1").unwrap(), 4);
+    assert_eq!(store.execute("UPDATE jobs SET permit = permit, epoch = epoch + 1").unwrap(), 5);
     let outcome = Outcome::Succeeded;
     apply(&store, "writes", Event::Reported(outcome));
 }

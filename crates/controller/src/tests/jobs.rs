@@ -332,6 +332,7 @@ async fn a_medium_that_cannot_be_ejected_keeps_nothing_else_from_being_put_back(
     let controller =
         Controller::start_with(dir.path(), |settings| settings.time_scale = 0.02).await;
     let bmc = Bmc::start("SN1", Play::Dead).await;
+    bmc.seen.lock().unwrap().is_on = true;
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
     {

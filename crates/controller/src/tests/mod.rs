@@ -4,6 +4,7 @@
 mod about;
 mod access;
 mod artifacts;
+mod as_found;
 mod backup;
 mod bad_input;
 pub mod bmc;

@@ -197,3 +197,28 @@ async fn a_person_switches_a_machine_unless_a_job_does() {
     assert_eq!(act("power", json!({"power": "on"})).await.0, 409);
     assert_eq!(act("boot", json!({"boot": "cd"})).await.0, 409);
 }
+
+#[tokio::test]
+async fn remote_media_that_are_disabled_are_told_and_left_so() {
+    for (has_no_switch, expected) in [(false, "warn"), (true, "fail")] {
+        let dir = temp_dir();
+        let controller = Controller::start(dir.path()).await;
+        let bmc = Bmc::start("SN1", Play::Succeed).await;
+        {
+            let mut seen = bmc.seen.lock().unwrap();
+            (seen.remote_media, seen.has_no_switch) = (Some(false), has_no_switch);
+        }
+        put_server(&controller, &bmc).await;
+        let seen = plan(&controller).await;
+        assert_eq!(result(&seen, "media-plan"), expected, "{seen:#}");
+        assert_eq!(result(&seen, "fetch"), "warn", "{seen:#}");
+        assert_eq!(seen["is_ready"], expected == "warn");
+        let cure =
+            if has_no_switch { "enable remote media in the BMC's own" } else { "A job enables" };
+        assert!(seen["checks"].to_string().contains(cure), "{seen:#}");
+        let probe = controller.request("POST", "/api/v1/servers/SN1/probe").send().await.unwrap();
+        let probe: Value = probe.json().await.unwrap();
+        assert_eq!(probe["problems"].as_array().unwrap().is_empty(), !has_no_switch, "{probe:#}");
+        assert_eq!(bmc.story(), Vec::<String>::new());
+    }
+}

@@ -4,8 +4,10 @@
 use api::node::{DiskIdentity, Dmi, PermitRequest};
 use futures_util::FutureExt;
 use job::{Action, Event};
+use redfish::{BootOverride, BootSettings};
 
 use super::{linux_recipe, session_token};
+use crate::as_found::Found;
 use crate::now_ms;
 use crate::store::{Boot, Deed, NewJobRow, ServerRow, Speaker};
 
@@ -78,6 +80,12 @@ pub fn permit(serial: &str) -> PermitRequest {
         },
         found: Vec::new(),
     }
+}
+
+/// What a job finds at a machine that is on and boots by its own order.
+pub fn found() -> Found {
+    let boot = BootSettings { now: BootOverride::none(Some("UEFI")), pending: None };
+    Found { is_off: false, boot, is_media_off: false }
 }
 
 /// In a database in memory everything is ready at the first poll.

@@ -58,7 +58,6 @@ pub(super) const PROFILES: &[Profile] = &[
                  severity OK and takes some seconds",
         slots: &[remote("CD1", CD), remote("CD2", CD)],
         quirks: &[Quirk::MediaDisabled],
-        gap: Some("remote media are not enabled"),
         ..MEGARAC
     },
     Profile {

@@ -65,7 +65,6 @@ pub(super) const PROFILES: &[Profile] = &[
         manager: "Self",
         slots: &[remote("CD1", CD), remote("CD2", CD)],
         quirks: &[Quirk::MediaDisabled],
-        gap: Some("remote media are not enabled"),
         ..LENOVO
     },
 ];

@@ -128,7 +128,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, set to Pxe by others",
         source: "sushy story 2007355 and IPMI tools: overrides that stay from an earlier use",
         quirks: &[Quirk::OverrideBefore("Continuous", "Hdd", "UEFI")],
-        gap: Some("an override of others is not put back"),
         ..STANDARD
     },
     Profile {
@@ -136,7 +135,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, in legacy mode",
         source: "ironic, boot mode: machines whose override mode is Legacy when they are enrolled",
         quirks: &[Quirk::OverrideBefore("Once", "Pxe", "Legacy")],
-        gap: Some("an override of others is not put back"),
         ..STANDARD
     },
     Profile {
@@ -144,7 +142,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, without power",
         source: "a machine that was never switched on",
         quirks: &[Quirk::OffAtFirst],
-        gap: Some("a machine that was off is switched on"),
         ..STANDARD
     },
     Profile {
