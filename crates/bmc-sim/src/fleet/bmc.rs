@@ -40,8 +40,6 @@ pub(super) struct State {
     pub(super) is_on: bool,
     /// When the machine was switched on last.
     pub(super) on_since: Instant,
-    /// The machine asked for its permit, and had it.
-    pub(super) is_permitted: bool,
     /// Since when remote media are enabled, of a BMC that has them disabled at first.
     pub(super) enabled_at: Option<Instant>,
     /// By slot: what was in it last.
@@ -124,7 +122,6 @@ impl Bmc {
             before: Before { is_on, boot: boot.clone(), foreign },
             is_on,
             on_since: Instant::now(),
-            is_permitted: false,
             enabled_at: None,
             former: vec![None; media.len()],
             boot,

@@ -36,6 +36,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the machine with this board serial was told so.
+    pub fn has_granted(&self, board_serial: &str) -> bool {
+        self.grants.values().any(|grant| grant.board_serial == board_serial)
+    }
+
     pub fn written(&mut self, attempt: &str) {
         self.writes += 1;
         if !self.grants.contains_key(attempt) {

@@ -18,7 +18,8 @@ pub struct Left {
 }
 
 impl Bmc {
-    pub fn left(&self) -> Left {
+    /// `is_permitted`: its machine asked for its permit, and had it.
+    pub fn left(&self, is_permitted: bool) -> Left {
         let state = self.state();
         let ours = state.media.iter().flatten().filter(|medium| !medium.is_older()).count()
             + usize::from(!state.boot.http_uri.is_empty());
@@ -46,7 +47,7 @@ impl Bmc {
         }
         let fails = matches!(self.fault.expected_on(self.profile), Expected::Fails(_));
         // Before a permit nothing was written that a machine without power would be started for.
-        let is_unwritten = !state.before.is_on && !state.is_permitted;
+        let is_unwritten = !state.before.is_on && !is_permitted;
         let is_untouched = fails && (self.fault.step() <= Step::Insert || is_unwritten);
         if is_untouched && state.is_on != state.before.is_on {
             wrong.push(format!("the power was {}", if state.is_on { "off" } else { "on" }));

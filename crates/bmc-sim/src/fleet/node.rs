@@ -207,7 +207,6 @@ impl Boot {
         });
         let status = self.say(attempt, "permit", &request).await?;
         if status == 200 {
-            self.bmc.state().is_permitted = true;
             self.shared.ledger().granted(Grant {
                 board_serial: self.board.serial.clone(),
                 job_serial: attempt.server_serial.clone(),

@@ -251,7 +251,10 @@ impl Fleet {
     }
 
     pub fn report(&self) -> Report {
-        let left: Vec<_> = self.bmcs.iter().map(|bmc| bmc.left()).collect();
+        let left: Vec<_> = {
+            let ledger = self.shared.ledger();
+            self.bmcs.iter().map(|bmc| bmc.left(ledger.has_granted(&bmc.serial))).collect()
+        };
         let with_serials = self.bmcs.iter().zip(&left);
         let wrong = with_serials.filter(|(_, left)| !left.wrong.is_empty());
         let left_at = |(bmc, left): (&Arc<Bmc>, &Left)| LeftAt {

@@ -115,8 +115,9 @@ async fn whatever_is_broken_power_override_and_remote_media_are_left_as_they_wer
     };
     tokio::time::timeout(super::DEADLINE, until_logged_out).await.unwrap();
     let members = world.fleet.members();
-    for left in world.fleet.report().left {
+    let left = world.fleet.report().left.into_iter().map(|left| {
         let member = members.iter().find(|member| member.serial == left.serial).unwrap();
-        panic!("{} on {}: {:?}", member.fault, member.profile, left.wrong);
-    }
+        format!("{} on {}: {:?}", member.fault, member.profile, left.wrong)
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
 }

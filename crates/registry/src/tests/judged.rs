@@ -85,7 +85,9 @@ async fn layers_are_judged_to_their_last_byte() {
     let mut iso = vec![0; 300_000];
     iso[32_769..32_774].copy_from_slice(b"CD001");
     let cut = rootfs()[..1000].to_vec();
-    let cases: Vec<(&str, Vec<(&str, Vec<u8>)>, &str)> = vec![
+    /// What is wrong, its layers by media type, and what the verdict says.
+    type Case = (&'static str, Vec<(&'static str, Vec<u8>)>, &'static str);
+    let cases: Vec<Case> = vec![
         ("a root filesystem", vec![(tar, rootfs())], ""),
         ("two layers", vec![(tar, rootfs()), (tar, vec![0; 1024])], ""),
         (

@@ -481,7 +481,7 @@ fn a_link_is_followed_within_the_root_whether_its_target_is_there_or_not() {
         extract(&[&archive(&members)], into.path()).unwrap();
         assert_eq!(fs::read_to_string(into.path().join(place)).unwrap(), "x", "{to}");
         // A whiteout by either name means the same file.
-        for hidden in ["a/l/.wh.x".to_owned(), place.replace("/x", "/.wh.x").replace("x", "x")] {
+        for hidden in ["a/l/.wh.x".to_owned(), place.replace("/x", "/.wh.x")] {
             let hidden = if hidden == "x" { ".wh.x".to_owned() } else { hidden };
             let again = tempfile::tempdir().unwrap();
             extract(&[&archive(&members), &archive(&[file(&hidden, "")])], again.path()).unwrap();
