@@ -39,13 +39,13 @@ const LONG_FILES: &[(&str, &str)] =
 const IN_RINGS: &[(&str, usize)] = &[
     ("recipe", 6),
     ("redfish", 10),
-    ("registry", 14),
+    ("registry", 15),
     ("controller", 46),
     ("dispatcher", 4),
     ("tools", 14),
     ("cli", 4),
-    ("bmc-sim", 18),
-    ("xtask", 28),
+    ("bmc-sim", 19),
+    ("xtask", 29),
 ];
 
 /// Every broken rule at once.
