@@ -133,7 +133,8 @@ fn may_be(known: &Known, slot: &Slot, name: &str) -> bool {
             let is_from_here = known.bases.iter().any(|base| base.origin() == url.origin());
             is_named && is_from_here && token_of(image).is_none()
         }
-        _ => is_named,
+        // A URL that cannot be read is not a part of one of ours.
+        _ => is_named && !image.contains("://"),
     }
 }
 
@@ -252,10 +253,17 @@ mod tests {
             ),
             (
                 "an address that begins alike",
+                Some(url("https://192.0.2.12:8443", "***")),
+                None,
+                "task.iso",
+                foreign("https://192.0.2.12:8443/m/***/task.iso"),
+            ),
+            (
+                "a URL that is none",
                 Some(url("https://192.0.2.1:84433", "***")),
                 None,
                 "task.iso",
-                foreign("https://192.0.2.1:84433/m/***/task.iso"),
+                foreign("a medium whose image is no URL"),
             ),
             (
                 "a login and a query",

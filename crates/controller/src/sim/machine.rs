@@ -162,6 +162,9 @@ impl World {
         if !self.is_boot(index, boot) || !from_cd || !self.hears() {
             return;
         }
+        if self.random.u32(0..100) < 3 && self.machines[index].task.is_some() {
+            self.exchange_task(index);
+        }
         let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
         let [Some(maintenance), Some(task)] = media else { return };
         if is_foreign(&maintenance) != is_foreign(&task) {
