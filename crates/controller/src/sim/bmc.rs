@@ -165,7 +165,7 @@ impl World {
         let is_put_back = |effect: &Effect| match effect {
             Effect::Override(what) => *what != Override::Cd { is_ours: true },
             Effect::Power(power) => *power == Power::On,
-            Effect::Maintenance(_) | Effect::Task(_) => false,
+            Effect::Maintenance(_) | Effect::Task(_) | Effect::Eject(_) => false,
         };
         if effects.iter().any(is_put_back) {
             self.machines[machine].disturbed_at = self.now;
