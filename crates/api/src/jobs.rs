@@ -15,6 +15,10 @@ pub struct NewJob {
     /// The recipe, as `recipe.schema.json` describes it.
     #[schemars(schema_with = "crate::openapi::recipe_reference")]
     pub recipe: Value,
+    /// Where every virtual media slot that could be used holds a medium that is not this controller's: the job may
+    /// eject one, and does not put it back. Without this such a job ends before it changes anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub eject_foreign: bool,
 }
 
 /// The five words of a job's life.
@@ -70,6 +74,9 @@ pub struct Job {
     /// before the first insert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_plan: Option<String>,
+    /// The job may eject media that are not this controller's, for want of a free slot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub eject_foreign: bool,
     /// The recipe with `user_data` and other payloads replaced by their size; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, Value>>")]
@@ -107,7 +114,7 @@ pub struct Plan {
 }
 
 /// One thing that was looked at: `target`, `maintenance-iso`, `server`, `artifact`, `disk`, `bmc`,
-/// `media-plan`, `fetch`.
+/// `media-plan`, `foreign-media`, `fetch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     pub name: String,
@@ -132,7 +139,7 @@ pub struct JobEvent {
     pub seq: u64,
     pub at: Timestamp,
     /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
-    /// `unsettled`, `clock`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
+    /// `unsettled`, `clock`, `foreign_ejected`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
     /// `cancelled`, and `dropped` in the place of the machine's lines that a job has no room for.
     pub kind: String,
     /// For people.

@@ -236,6 +236,9 @@ pub enum Job {
         /// would fail.
         #[arg(long, conflicts_with_all = ["watch", "idempotency_key"])]
         plan: bool,
+        /// Where every slot holds media of others: eject what is in the way.
+        #[arg(long)]
+        eject_foreign: bool,
     },
     /// Jobs, newest first.
     List(ListJobs),

@@ -23,9 +23,16 @@ const ID_SHOWN_MIN: usize = 13;
 
 pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure> {
     match command {
-        Job::Create { server, recipe, idempotency_key, watch: is_watched, plan: is_plan } => {
+        Job::Create {
+            server,
+            recipe,
+            idempotency_key,
+            watch: is_watched,
+            plan: is_plan,
+            eject_foreign,
+        } => {
             let recipe = recipes::read(&recipe)?;
-            let new = NewJob { server_serial: server, recipe };
+            let new = NewJob { server_serial: server, recipe, eject_foreign };
             if is_plan {
                 let plan = client.post("/api/v1/jobs?mode=plan", &[], &new)?;
                 show(format, &plan, &["CHECK", "RESULT", "DETAIL"], checks);

@@ -25,6 +25,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::files::write_durably;
+use crate::occupants::TOKEN_BYTES;
 use crate::sealing::RootKey;
 use crate::settings::Settings;
 pub use own_certificate::{OwnCertificate, Shown};
@@ -148,7 +149,7 @@ impl Keys {
 
     /// A new media token: 192 random bits, hex, for the path of a URL.
     pub fn media_token(&self) -> anyhow::Result<String> {
-        Ok(hex::encode(random_bytes::<24>(&self.random)?))
+        Ok(hex::encode(random_bytes::<TOKEN_BYTES>(&self.random)?))
     }
 
     /// A number for a pause that no other job has. Where the kernel gives none, any will do.

@@ -11,6 +11,7 @@ mod addresses;
 mod as_found;
 mod backup;
 mod boot;
+mod boot_places;
 mod boot_progress;
 mod boot_watch;
 mod clients;
@@ -20,6 +21,7 @@ mod evidence;
 mod files;
 mod http;
 mod identity;
+mod insert_media;
 mod kept;
 mod keys;
 mod lanes;
@@ -29,6 +31,7 @@ mod media;
 mod media_plan;
 mod memory;
 mod node;
+mod occupants;
 mod oidc;
 mod performer;
 mod power_watch;
@@ -70,6 +73,7 @@ pub struct App {
     pub media: Arc<media::Media>,
     pub probes: Arc<probe_medium::Probes>,
     pub refused_slots: Arc<refused_slots::RefusedSlots>,
+    pub boot_places: Arc<boot_places::BootPlaces>,
     pub evidence: Arc<evidence::Evidence>,
     pub updates: Arc<updates::Updates>,
     pub registry: Arc<registry::Registry>,
@@ -169,6 +173,7 @@ fn build(settings: Settings) -> anyhow::Result<App> {
         media: Arc::new(media),
         probes: Arc::default(),
         refused_slots: Arc::default(),
+        boot_places: Arc::default(),
         evidence: Arc::new(evidence),
         updates: Arc::new(updates),
         registry: Arc::new(registry),

@@ -7,6 +7,7 @@
 
 use redfish::{Machine, Slot};
 
+use crate::occupants::{HTTP_BOOT_URI, Occupants};
 use crate::store::MediumKind;
 
 /// How the two media reach the machine.
@@ -61,12 +62,17 @@ const NEEDED: &str = "a virtual CD slot that takes a URL, nor UEFI HTTP boot wit
 /// The plan for what a BMC shows. Among CD slots its order counts: Dell's iDRAC10 boots from
 /// its first one only.
 ///
-/// `refused`: paths of slots that refused a medium; they are not used.
-pub fn choose<'a>(machine: &'a Machine, refused: &[String]) -> Result<Chosen<'a>, redfish::Error> {
-    let usable = || machine.slots.iter().filter(|slot| !refused.contains(&slot.path));
+/// `unusable`: places that are not used: paths of slots, and [`HTTP_BOOT_URI`].
+pub fn choose<'a>(machine: &'a Machine, unusable: &[String]) -> Result<Chosen<'a>, redfish::Error> {
+    let is_usable = |place: &str| unusable.iter().all(|unusable| unusable != place);
+    let usable = || machine.slots.iter().filter(|slot| is_usable(&slot.path));
     let mut cds = usable().filter(|slot| slot.takes_cd());
-    let Some(boot) = cds.next() else {
-        if machine.has_http_boot {
+    let first = machine.slots.iter().find(|slot| slot.takes_cd());
+    let boots = |slot: &&Slot| {
+        !machine.boots_from_first_slot() || first.is_some_and(|first| first.path == slot.path)
+    };
+    let Some(boot) = cds.next().filter(boots) else {
+        if machine.has_http_boot && is_usable(HTTP_BOOT_URI) {
             let media = vec![(MediumKind::HttpBoot, Place::HttpBootUri)];
             return Ok(Chosen { plan: MediaPlan::Http, media });
         }
@@ -93,6 +99,92 @@ pub fn choose<'a>(machine: &'a Machine, refused: &[String]) -> Result<Chosen<'a>
     Ok(Chosen { plan, media })
 }
 
+/// Why there is no plan.
+#[derive(Debug)]
+pub enum NotChosen {
+    /// The BMC has no place that could be used.
+    NoPlace(redfish::Error),
+    /// All that could be used holds media that are not ours: in words.
+    Occupied(String),
+}
+
+/// What is known of a BMC's places besides what they take.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// Slots that refused a medium.
+    pub refused: &'a [String],
+    pub occupants: &'a Occupants,
+    /// Foreign media may be ejected.
+    pub may_eject: bool,
+    /// The maintenance medium has room for the task, which some plans need.
+    pub has_room: bool,
+}
+
+/// A plan around the places that hold foreign media; if there is none, and only if these may be ejected, one that
+/// uses such places, as few as it can. Returns it with the places that have to be emptied for it.
+pub fn choose_around<'a>(
+    machine: &'a Machine,
+    circumstances: Circumstances<'_>,
+) -> Result<(Chosen<'a>, Vec<&'a str>), NotChosen> {
+    let Circumstances { refused, occupants, may_eject, has_room } = circumstances;
+    let foreign = occupants.foreign(machine);
+    let is_good = |chosen: &Result<Chosen, redfish::Error>| {
+        chosen.as_ref().is_ok_and(|chosen| has_room || !chosen.plan.is_combined())
+    };
+    // Where slots share one connection, a medium in one of them pushes out what is in another.
+    let is_of_slot = |(place, _): &(&str, &str)| *place != HTTP_BOOT_URI;
+    let shared = machine.slots_share_one_medium() && foreign.iter().any(is_of_slot);
+    let occupied = foreign.iter().map(|(place, _)| (*place).to_owned());
+    let all = machine.slots.iter().filter(|_| shared).map(|slot| slot.path.clone());
+    let unusable: Vec<String> = refused.iter().cloned().chain(occupied).chain(all).collect();
+    let around = choose(machine, &unusable);
+    if foreign.is_empty() || is_good(&around) {
+        return around.map(|chosen| (chosen, Vec::new())).map_err(NotChosen::NoPlace);
+    }
+    // With as few of them ejected as can be: one, or as many as a plan by the order of the slots takes.
+    let without = |spared: &str| {
+        let places = foreign.iter().map(|(place, _)| *place).filter(|place| *place != spared);
+        let unusable: Vec<String> =
+            refused.iter().cloned().chain(places.map(str::to_owned)).collect();
+        choose(machine, &unusable)
+    };
+    let by_one = foreign.iter().map(|(place, _)| without(place)).find(is_good);
+    let through = by_one.unwrap_or_else(|| choose(machine, refused));
+    let through = match (around, through) {
+        // Foreign media are not all that is in the way.
+        (Ok(around), through) if !is_good(&through) => return Ok((around, Vec::new())),
+        (Err(error), Err(_)) => return Err(NotChosen::NoPlace(error)),
+        (Ok(around), Err(_)) => return Ok((around, Vec::new())),
+        (_, Ok(through)) => through,
+    };
+    let is_in_the_way = |place: &str| {
+        let is_used = through.media.iter().any(|(_, used)| used.name() == place);
+        is_used || (shared && place != HTTP_BOOT_URI)
+    };
+    let in_the_way = foreign.into_iter().filter(|(place, _)| is_in_the_way(place));
+    if may_eject {
+        let places = in_the_way.map(|(place, _)| place).collect();
+        return Ok((through, places));
+    }
+    let words: Vec<String> =
+        in_the_way.map(|(place, what)| format!("{place} holds {what}")).collect();
+    Err(NotChosen::Occupied(words.join(", ")))
+}
+
+/// What a person can do about foreign media in all places that could be used.
+pub const OCCUPIED_CURE: &str = "not of this controller, and no other place is free; eject it by hand, or permit the job to do so \
+     with --eject-foreign (eject_foreign in the API)";
+
+impl Place<'_> {
+    /// The slot's path, or [`HTTP_BOOT_URI`].
+    pub fn name(&self) -> &str {
+        match self {
+            Place::Slot(slot) => &slot.path,
+            Place::HttpBootUri => HTTP_BOOT_URI,
+        }
+    }
+}
+
 impl Chosen<'_> {
     /// For people.
     pub fn words(&self) -> String {
@@ -112,6 +204,7 @@ impl Chosen<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::occupants::Occupant;
 
     fn path<'a>(place: &Place<'a>) -> &'a str {
         match place {
@@ -168,7 +261,81 @@ mod tests {
         }
         let mut machine = machine(&[]);
         machine.has_http_boot = true;
+        assert!(choose(&machine, &[HTTP_BOOT_URI.to_owned()]).is_err());
         let media = choose(&machine, &[]).unwrap().media;
         assert!(matches!(media[..], [(MediumKind::HttpBoot, Place::HttpBootUri)]), "{media:?}");
+    }
+
+    /// What is chosen where these places hold foreign media, and which of them have to be emptied.
+    fn around(machine: &Machine, foreign: &[&str], may_eject: bool, has_room: bool) -> String {
+        let mut occupants = Occupants::default();
+        for place in foreign {
+            occupants.set(place, Occupant::Foreign("another's".into()));
+        }
+        let refused = &[][..];
+        let circumstances = Circumstances { refused, occupants: &occupants, may_eject, has_room };
+        match choose_around(machine, circumstances) {
+            Ok((chosen, emptied)) => {
+                let places: Vec<&str> =
+                    chosen.media.iter().map(|(_, place)| place.name()).collect();
+                format!("{} {} -{}", chosen.plan.name(), places.join(","), emptied.join(","))
+            }
+            Err(NotChosen::NoPlace(_)) => "none".into(),
+            Err(NotChosen::Occupied(what)) => what,
+        }
+    }
+
+    #[test]
+    fn places_with_foreign_media_are_used_only_where_no_other_is_free_and_that_is_permitted() {
+        let cd: &[&str] = &["CD", "DVD"];
+        let stick: &[&str] = &["USBStick"];
+        let cds = machine(&[("1", cd), ("2", cd), ("3", cd)]);
+        let mixed = machine(&[("1", stick), ("2", cd)]);
+        let one = machine(&[("1", cd)]);
+        let mut by_http = machine(&[("1", cd)]);
+        by_http.has_http_boot = true;
+        let mut none = machine(&[]);
+        none.has_http_boot = true;
+        let mut old_idrac = machine(&[("1", cd), ("2", &["RemovableDisk"])]);
+        old_idrac.profile = redfish::profile("dell-idrac8").unwrap();
+        let mut idrac10 = machine(&[("1", cd), ("2", cd)]);
+        idrac10.profile = redfish::profile("dell-idrac10").unwrap();
+        for (machine, foreign, has_room, without, with) in [
+            (&cds, &[][..], true, "cd+cd 1,2 -", "cd+cd 1,2 -"),
+            (&cds, &["3"], true, "cd+cd 1,2 -", "cd+cd 1,2 -"),
+            (&cds, &["1"], true, "cd+cd 2,3 -", "cd+cd 2,3 -"),
+            (&cds, &["1", "3"], true, "cd 2 -", "cd 2 -"),
+            // Without room for the task the one free slot does not do.
+            (&cds, &["1", "3"], false, "1 holds another's", "cd+cd 1,2 -1"),
+            (&cds, &["1", "2", "3"], true, "1 holds another's", "cd 1 -1"),
+            (
+                &cds,
+                &["1", "2", "3"],
+                false,
+                "1 holds another's, 2 holds another's",
+                "cd+cd 1,2 -1,2",
+            ),
+            (&mixed, &["1"], true, "cd 2 -", "cd 2 -"),
+            (&mixed, &["2"], true, "2 holds another's", "cd+usb 2,1 -2"),
+            (&one, &["1"], true, "1 holds another's", "cd 1 -1"),
+            (&one, &["1"], false, "1 holds another's", "cd 1 -1"),
+            (
+                &none,
+                &["HttpBootUri"],
+                true,
+                "HttpBootUri holds another's",
+                "http HttpBootUri -HttpBootUri",
+            ),
+            (&by_http, &["1"], true, "http HttpBootUri -", "http HttpBootUri -"),
+            (&by_http, &["1", "HttpBootUri"], true, "1 holds another's", "cd 1 -1"),
+            // A medium in one slot pushes out what is in the other.
+            (&old_idrac, &["2"], true, "2 holds another's", "cd 1 -2"),
+            (&idrac10, &["2"], true, "cd 1 -", "cd 1 -"),
+            (&idrac10, &["1"], true, "1 holds another's", "cd+cd 1,2 -1"),
+        ] {
+            let what = format!("{foreign:?}, room {has_room}");
+            assert_eq!(around(machine, foreign, false, has_room), without, "{what}");
+            assert_eq!(around(machine, foreign, true, has_room), with, "{what}, permitted");
+        }
     }
 }

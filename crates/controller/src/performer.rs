@@ -10,22 +10,19 @@ use std::time::Duration;
 
 use job::{Action, Event, Failure, Stage, State, transition};
 use recipe::machine::Names;
-use redfish::{Bmc, Machine, Shutdown};
+use redfish::Shutdown;
 use tokio::time::Instant;
-use url::Url;
 
 use crate::as_found::{self, Found, Left};
-use crate::media::Hashing;
-use crate::media_plan::{self, Chosen, MediaPlan, Place};
-use crate::refused_slots::{Refusal, none_took, not_inserted};
-use crate::store::{self, Claim, JobRow, MediumKind};
+use crate::insert_media::{self, insert_anew, insert_lost, our_http_boot_uri};
+use crate::media_plan::MediaPlan;
+use crate::occupants::{HTTP_BOOT_URI, Occupant};
+use crate::store::{self, Claim, JobRow};
 use crate::visit::Visit;
 use crate::{App, identity, now_ms};
 
 /// How often is looked for a sign of a machine that boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
-/// Most slots that are tried for the media of one plan: a Lenovo has ten, and each refusal takes some seconds.
-const SLOTS_TRIED_MAX: usize = 12;
 /// A BMC that only looks at a medium reads some sectors; a boot reads a bootloader and a kernel.
 const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
@@ -40,7 +37,7 @@ pub struct Failed {
 }
 
 /// What was done, for the story.
-type Done = Result<String, Failed>;
+pub type Done = Result<String, Failed>;
 
 impl Failed {
     pub fn new(step: &str, reason: String, is_transient: bool) -> Failed {
@@ -139,7 +136,7 @@ fn no_sign() -> String {
 }
 
 /// `names`: by which the BMC says that the machine is known; none before it was asked.
-async fn build_task_medium(app: &App, job: &JobRow, names: &Names) -> Done {
+pub async fn build_task_medium(app: &App, job: &JobRow, names: &Names) -> Done {
     let failed = |reason: String| Failed::new("iso.build", reason, false);
     let recipe = recipe::Recipe::parse(job.recipe.as_bytes()).map_err(|problems| {
         let list: Vec<String> =
@@ -207,6 +204,7 @@ async fn insert_at(app: &App, visit: &mut Visit, job: &JobRow) -> Done {
         let told = app.store.media_enabled(&job.id, now_ms()).await;
         told.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
     }
+    visit.machine.slots = visit.slots().await.map_err(step("redfish.mount.maintenance"))?;
     insert_anew(app, &visit.bmc, &visit.machine, job).await
 }
 
@@ -223,104 +221,6 @@ async fn record_found(app: &App, visit: &Visit, job: &JobRow) -> Result<(), Fail
     app.store.record_found(&job.id, found, now_ms()).await.map_err(by_store)
 }
 
-/// Inserts the media of a job under new URLs; those before are dead then.
-async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> Done {
-    let failed = |reason: String, is_transient| {
-        Failed::new("redfish.mount.maintenance", reason, is_transient)
-    };
-    // Built anew: now it is known by which names the machine will recognise itself.
-    let names = identity::names(&machine.told);
-    let mut refused = app.refused_slots.of(&job.server_serial);
-    let mut reasons: Vec<Refusal> = Vec::new();
-    loop {
-        let chosen = match media_plan::choose(machine, &refused) {
-            Ok(chosen) => chosen,
-            // None is left: whatever refused before may take a medium now.
-            Err(_) if reasons.is_empty() && !refused.is_empty() => {
-                refused.clear();
-                continue;
-            }
-            Err(error) => return Err(none_took(&error, reasons)),
-        };
-        build_task_medium(app, job, &names).await?;
-        if chosen.plan.is_combined() {
-            // Told before the BMC is touched.
-            let view = app.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
-            view.map_err(|error| {
-                let before = reasons.iter().map(|one| format!("; {one}"));
-                let reason = format!("{error:#}{}", before.collect::<String>());
-                Failed::new("iso.build", reason, false)
-            })?;
-        }
-        let (mut urls, mut hashes) = (Vec::new(), Vec::new());
-        for (kind, _) in &chosen.media {
-            let token = app.keys.media_token().map_err(|error| failed(error.to_string(), false))?;
-            hashes.push((*kind, crate::keys::sha256(token.as_bytes())));
-            urls.push(medium_url(app, &token, *kind));
-        }
-        let plan = chosen.plan.name();
-        let issued = app.store.issue_media(&job.id, plan, names.clone(), hashes, now_ms()).await;
-        issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
-        app.media.forget_reads(&job.id);
-        match insert_all(bmc, machine, &chosen, urls).await? {
-            Inserted::All(inserted) => {
-                app.refused_slots.set(&job.server_serial, refused);
-                let known_by = identity::words(&names, &job.server_serial);
-                let told = reasons
-                    .iter()
-                    .map(|one| format!("; {one}"))
-                    .chain(machine.unread.iter().map(|what| format!("; {what}")));
-                return Ok(format!("{inserted}; {known_by}{}", told.collect::<String>()));
-            }
-            Inserted::Refused { path, error, step } => {
-                app.refused_slots.set(&job.server_serial, Vec::new());
-                let is_last =
-                    machine.boots_from_first_slot() || reasons.len() + 1 == SLOTS_TRIED_MAX;
-                refused.push(path.clone());
-                reasons.push(Refusal { path, error, step });
-                if is_last {
-                    let none = redfish::Error::Unsupported("another slot that takes a URL");
-                    return Err(none_took(&none, reasons));
-                }
-            }
-        }
-    }
-}
-
-/// What came of the inserts of one plan.
-enum Inserted {
-    All(String),
-    /// By what this slot is; another one may take the medium.
-    Refused {
-        path: String,
-        error: redfish::Error,
-        step: &'static str,
-    },
-}
-
-async fn insert_all(
-    bmc: &Bmc,
-    machine: &Machine,
-    chosen: &Chosen<'_>,
-    urls: Vec<Url>,
-) -> Result<Inserted, Failed> {
-    for ((kind, place), url) in chosen.media.iter().zip(urls) {
-        let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
-        let inserted = match place {
-            Place::Slot(slot) => bmc.insert(slot, &url).await,
-            Place::HttpBootUri => bmc.set_boot_once_http(machine, url.as_str()).await,
-        };
-        match (inserted, place) {
-            (Ok(()), _) => {}
-            (Err(error), Place::Slot(slot)) if error.is_of_slot() => {
-                return Ok(Inserted::Refused { path: slot.path.clone(), error, step });
-            }
-            (Err(error), _) => return Err(not_inserted(step, &error)),
-        }
-    }
-    Ok(Inserted::All(format!("{} ({})", chosen.words(), chosen.plan.name())))
-}
-
 async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let (bmc, machine) = (&visit.bmc, &visit.machine);
     let failed = |step: &'static str| move |error| Failed::by_bmc(step, &error);
@@ -328,50 +228,25 @@ async fn boot_maintenance(app: &App, visit: &Visit, job: &JobRow) -> Done {
     // The override comes after power-off: some BMCs drop it while the power state changes.
     let is_by_http = is_by_http(job);
     let set = match is_by_http {
-        true => again_by_http(bmc, machine).await,
-        false => bmc.set_boot_once_cd(machine).await,
+        true => match our_http_boot_uri(app, visit).await? {
+            Some(uri) => bmc.set_boot_once_http(machine, &uri).await.map(Some),
+            // It is found to have lost its medium.
+            None => Ok(None),
+        },
+        false => bmc.set_boot_once_cd(machine).await.map(Some),
     };
-    set.map_err(failed("redfish.boot-override"))?;
+    let place = set.map_err(failed("redfish.boot-override"))?;
+    if let Some(place) = &place {
+        app.boot_places.set(&job.server_serial, place);
+    }
     let inserted = insert_lost(app, visit, job).await?;
     app.media.begin_boot(&job.id, Instant::now());
     bmc.power_on(machine).await.map_err(failed("redfish.reset"))?;
     let inserted = inserted.map(|what| format!("; the BMC had lost its media: {what}"));
     let inserted = inserted.unwrap_or_default();
     let from = if is_by_http { "by UEFI HTTP" } else { "from CD" };
-    Ok(format!("boot once {from} is set and the machine is on{inserted}"))
-}
-
-/// Sets the override with the URL that the BMC has. One that lost it is found to have lost its medium.
-async fn again_by_http(bmc: &Bmc, machine: &Machine) -> Result<(), redfish::Error> {
-    match bmc.http_boot_uri(machine).await? {
-        Some(uri) => bmc.set_boot_once_http(machine, &uri).await,
-        None => Ok(()),
-    }
-}
-
-/// A BMC that restarted since the insert has lost its media, and may have its slots elsewhere; others
-/// drop them with the power. Looked for anew once: what is lost again is for the next try.
-async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<String>, Failed> {
-    // The client itself: the session keeps in mind what a visit's begin says of the BMC.
-    let bmc: &Bmc = &visit.bmc;
-    let by_bmc = |error| Failed::by_bmc("redfish.mount.maintenance", &error);
-    let refused = app.refused_slots.of(&job.server_serial);
-    let chosen = media_plan::choose(&visit.machine, &refused).map_err(by_bmc)?;
-    let mut is_lost = false;
-    for (_, place) in &chosen.media {
-        is_lost |= match place {
-            Place::Slot(slot) => bmc.is_inserted(slot).await.map_err(by_bmc)? != Some(true),
-            Place::HttpBootUri => {
-                let uri = bmc.http_boot_uri(&visit.machine).await.map_err(by_bmc)?;
-                !uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url))
-            }
-        };
-    }
-    if !is_lost {
-        return Ok(None);
-    }
-    let machine = bmc.machine(Some(identity::wanted(&job.server_serial))).await.map_err(by_bmc)?;
-    insert_anew(app, bmc, &machine, job).await.map(Some)
+    let at = place.map(|place| format!(" at {place}")).unwrap_or_default();
+    Ok(format!("boot once {from} is set{at} and the machine is on{inserted}"))
 }
 
 /// After a crash between the reset and its record: does the machine show that it boots our media?
@@ -397,33 +272,44 @@ async fn booting_already(app: &App, job_id: &str) -> Option<String> {
 }
 
 /// Takes our media out and puts the boot override back. Each is tried, whatever the BMC refuses of the others; what
-/// stays is told by name.
+/// stays is told by name. Media that are not ours are left alone.
 async fn eject_ours(app: &App, visit: &Visit, job: &JobRow) -> Done {
     let (mut ejected, mut left) = (Vec::new(), Vec::new());
     let slots = visit.slots().await.unwrap_or_else(|error| {
         left.push(Left::new("the virtual media cannot be read", error));
         Vec::new()
     });
-    for slot in &slots {
-        // Somebody else's medium is not ours to eject.
-        let from_here = |image: &String| is_ours(image, &app.settings.media_url);
-        let is_ours = slot.image.as_ref().is_some_and(from_here);
-        if is_ours || (slot.inserted && slot.image.is_none()) {
-            match visit.bmc.eject(slot).await {
-                Ok(()) => ejected.push(format!("ejected {}", slot.path)),
-                Err(error) => left.push(Left::in_slot(&slot.path, error)),
-            }
+    let mut uri = None;
+    if visit.machine.has_http_boot {
+        match visit.bmc.http_boot_uri(&visit.machine).await {
+            Ok(shown) => uri = shown,
+            Err(error) => left.push(Left::new("HttpBootUri may stay set", error)),
         }
     }
-    if visit.machine.has_http_boot {
-        match clear_our_http_boot(app, visit).await {
-            Ok(true) => ejected.push("ejected HttpBootUri".to_owned()),
-            Ok(false) => {}
+    let by_store = |error| Failed::by_store("cleanup.unmount", &error);
+    let (server, id) = (&job.server_serial, Some(job.id.as_str()));
+    let occupants = insert_media::look(app, server, id, &slots, uri.as_deref()).await;
+    let occupants = occupants.map_err(by_store)?;
+    let mut emptied = Vec::new();
+    for slot in slots.iter().filter(|slot| *occupants.of(&slot.path) == Occupant::Ours) {
+        match visit.bmc.eject(slot).await {
+            Ok(()) => emptied.push(slot.path.clone()),
+            Err(error) => left.push(Left::in_slot(&slot.path, error)),
+        }
+    }
+    ejected.extend(emptied.iter().map(|path| format!("ejected {path}")));
+    app.store.emptied(server, emptied).await.map_err(by_store)?;
+    if *occupants.of(HTTP_BOOT_URI) == Occupant::Ours {
+        match visit.bmc.clear_http_boot_uri(&visit.machine).await {
+            Ok(()) => ejected.push(format!("ejected {HTTP_BOOT_URI}")),
             Err(error) => left.push(Left::new("HttpBootUri may stay set", error)),
         }
     }
     if ejected.is_empty() && left.is_empty() {
         ejected.push("no medium of ours is inserted".to_owned());
+    }
+    for (place, what) in occupants.foreign(&visit.machine) {
+        ejected.push(format!("{what} in {place} is not ours and stays"));
     }
     let ending = job.ending(is_by_http(job));
     // Not with something in a slot: it could not be ejected any more.
@@ -439,15 +325,6 @@ async fn eject_ours(app: &App, visit: &Visit, job: &JobRow) -> Done {
         Err(error) => left.push(error),
     }
     done_but("cleanup.unmount", &ejected, &left)
-}
-
-async fn clear_our_http_boot(app: &App, visit: &Visit) -> Result<bool, redfish::Error> {
-    let uri = visit.bmc.http_boot_uri(&visit.machine).await?;
-    if !uri.is_some_and(|uri| is_ours(&uri, &app.settings.http_boot_url)) {
-        return Ok(false);
-    }
-    visit.bmc.clear_http_boot_uri(&visit.machine).await?;
-    Ok(true)
 }
 
 /// The firmware's URL is set together with the override.
@@ -466,24 +343,6 @@ fn done_but(step: &str, done: &[String], left: &[Left]) -> Done {
     let is_transient = left.iter().any(|left| left.may_pass);
     let retry_after = left.iter().filter_map(|left| left.error.retry_after()).max();
     Err(Failed { retry_after, ..Failed::new(step, reason, is_transient) })
-}
-
-/// What a BMC shows is a URL of this controller's media.
-pub fn is_ours(shown: &str, base: &Url) -> bool {
-    Url::parse(shown.trim())
-        .is_ok_and(|shown| shown.origin() == base.origin() && shown.path().starts_with("/m/"))
-}
-
-fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
-    let mut url = match kind {
-        MediumKind::HttpBoot => app.settings.http_boot_url.clone(),
-        MediumKind::Maintenance
-        | MediumKind::Task
-        | MediumKind::TaskStick
-        | MediumKind::Combined => app.settings.media_url.clone(),
-    };
-    url.set_path(&format!("/m/{token}/{}", kind.file_name()));
-    url
 }
 
 /// An error with its causes, once.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use api::servers::{Fetch, FetchResult};
 use redfish::{Machine, Slot};
 
-use crate::App;
 use crate::as_found::{CANNOT_ENABLE, is_media_off};
-use crate::media_plan::{self, Chosen, MediaPlan};
+use crate::keys::sha256;
+use crate::media_plan::{self, Chosen, Circumstances, MediaPlan, NotChosen, OCCUPIED_CURE};
+use crate::occupants::{Occupant, Occupants};
 use crate::performer::chain;
-use crate::probe_medium::NAME;
-use crate::store::ServerRow;
+use crate::store::{PROBE_NAME, ServerRow};
 use crate::visit::{Closed, Purpose, Session};
+use crate::{App, insert_media, now_ms};
 
 /// Longest wait for an answer to the insert of a medium of 1 MiB.
 const INSERT_MAX: Duration = Duration::from_secs(90);
@@ -23,27 +24,51 @@ const READ_MAX: Duration = Duration::from_secs(10);
 /// What was seen.
 pub struct Seen {
     pub machine: Machine,
+    /// What is in its media slots.
+    pub occupants: Occupants,
     /// `None` where nobody asked for it.
     pub fetch: Option<Fetch>,
 }
 
-/// The media plan that a job would use, or why it could not. `None`: which slots there are shows once a job has
-/// enabled remote media.
-pub fn media_plan<'a>(app: &App, machine: &'a Machine) -> Result<Option<Chosen<'a>>, String> {
-    if is_media_off(machine) {
+/// The media plan that a job would use, with the places that it would empty of foreign media; or why it could not.
+/// `None`: which slots there are shows once a job has enabled remote media.
+pub fn media_plan<'a>(
+    app: &App,
+    server: &str,
+    seen: &'a Seen,
+    may_eject: bool,
+) -> Result<Option<(Chosen<'a>, Vec<&'a str>)>, String> {
+    if is_media_off(&seen.machine) {
         let can_be_switched = |media: &redfish::RemoteMedia| media.can_be_switched();
-        if machine.remote_media.as_ref().is_some_and(can_be_switched) {
+        if seen.machine.remote_media.as_ref().is_some_and(can_be_switched) {
             return Ok(None);
         }
-        if !machine.has_http_boot {
+        if !seen.machine.has_http_boot {
             return Err(chain(&redfish::Error::Unsupported(CANNOT_ENABLE)));
         }
     }
-    let chosen = media_plan::choose(machine, &[]).map_err(|error| chain(&error))?;
+
+    let choose = |refused: &[String]| {
+        let has_room = app.media.reserved().is_ok();
+        let circumstances =
+            Circumstances { refused, occupants: &seen.occupants, may_eject, has_room };
+        media_plan::choose_around(&seen.machine, circumstances)
+    };
+    let refused = app.refused_slots.of(server);
+    // As a job does: a slot that refused before is tried before a medium is ejected.
+    let chosen = match choose(&refused) {
+        Ok((_, in_the_way)) if !refused.is_empty() && !in_the_way.is_empty() => choose(&[]),
+        Err(_) if !refused.is_empty() => choose(&[]),
+        chosen => chosen,
+    };
+    let (chosen, in_the_way) = chosen.map_err(|why| match why {
+        NotChosen::NoPlace(error) => chain(&error),
+        NotChosen::Occupied(what) => format!("{what}, {OCCUPIED_CURE}"),
+    })?;
     if chosen.plan.is_combined() {
         app.media.reserved().map_err(|error| format!("{error:#}"))?;
     }
-    Ok(Some(chosen))
+    Ok(Some((chosen, in_the_way)))
 }
 
 /// Looks; goes on to its end also when nobody waits for it any more.
@@ -58,8 +83,14 @@ async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<S
     let bmc = Session::open(app, server, Purpose::Look).await?;
     let seen = async {
         let machine = bmc.machine(app, server).await?;
+        let uri = match machine.has_http_boot {
+            true => bmc.http_boot_uri(&machine).await?,
+            false => None,
+        };
+        let (serial, slots) = (&server.serial, &machine.slots);
+        let occupants = insert_media::look(app, serial, None, slots, uri.as_deref()).await?;
         if !is_inserting {
-            return Ok(Seen { machine, fetch: None });
+            return Ok(Seen { machine, occupants, fetch: None });
         }
         // Asked with the lane in hand: a job that comes now waits for it.
         let fetch = match app.store.server(&server.serial).await?.active_job {
@@ -67,20 +98,34 @@ async fn look_now(app: &App, server: &ServerRow, is_inserting: bool) -> Result<S
             None if is_media_off(&machine) => skipped(
                 "remote media are disabled in the BMC; a job enables them for its time where that can be done".into(),
             ),
-            None => match free_slot(&machine) {
-                Some(slot) => fetch(app, &bmc, slot).await?,
-                None => skipped(no_slot(&machine).into()),
-            },
+            None => {
+                let refused = app.refused_slots.of(serial);
+                match free_slot(&machine, &occupants, &refused) {
+                    Some(slot) => fetch(app, serial, &bmc, slot).await?,
+                    None => skipped(no_slot(&machine).into()),
+                }
+            }
         };
-        Ok(Seen { machine, fetch: Some(fetch) })
+        Ok(Seen { machine, occupants, fetch: Some(fetch) })
     };
     let seen = seen.await;
     bmc.close().await;
     seen
 }
 
-fn free_slot(machine: &Machine) -> Option<&Slot> {
-    machine.slots.iter().find(|slot| slot.takes_cd() && !slot.inserted)
+/// An empty slot; one that refused a medium before only where there is no other.
+fn free_slot<'a>(
+    machine: &'a Machine,
+    occupants: &Occupants,
+    refused: &[String],
+) -> Option<&'a Slot> {
+    // Where slots share one connection, the probe would push out what is in another.
+    if machine.slots_share_one_medium() && machine.slots.iter().any(Slot::is_occupied) {
+        return None;
+    }
+    let is_free = |slot: &&Slot| slot.takes_cd() && *occupants.of(&slot.path) == Occupant::Nothing;
+    let free = machine.slots.iter().filter(is_free);
+    free.min_by_key(|slot| refused.contains(&slot.path))
 }
 
 /// Why there is nothing to insert into.
@@ -99,17 +144,24 @@ fn skipped(why: String) -> Fetch {
 }
 
 /// Inserts a small medium, waits for its first read, and ejects it.
-async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
+async fn fetch(app: &App, serial: &str, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
     let token = app.keys.media_token()?;
+    let token_hash = sha256(token.as_bytes());
+    // So that a medium which stays, however this process ends, is known as ours.
+    app.store.issue_probe(serial, token_hash.clone(), &slot.path, now_ms()).await?;
     let probe = app.probes.open(&token)?;
     let mut url = app.settings.media_url.clone();
-    url.set_path(&format!("/m/{token}/{NAME}"));
+    url.set_path(&format!("/m/{token}/{PROBE_NAME}"));
     let inserted = tokio::time::timeout(INSERT_MAX, bmc.insert(slot, &url)).await;
     let is_read = match inserted {
         Ok(Ok(())) => probe.wait_for_read(READ_MAX).await,
         _ => probe.wait_for_read(Duration::ZERO).await,
     };
-    let ejected = bmc.eject(slot).await;
+    let ejected = bmc.eject_own(slot, &url).await;
+    // An insert without an answer may be carried out after the eject.
+    if ejected.is_ok() && inserted.is_ok() {
+        app.store.end_probe(token_hash).await?;
+    }
     let from = &app.settings.media_url;
     let read = format!("{} bytes were read from {from}", probe.bytes());
     let (result, detail) = match (inserted, is_read) {
@@ -147,7 +199,11 @@ async fn fetch(app: &App, bmc: &Session, slot: &Slot) -> Result<Fetch, Closed> {
         Ok(()) => (result, detail),
         Err(error) => (
             FetchResult::Refused,
-            format!("{detail}; {NAME} stays in {}: {}; eject it by hand", slot.path, chain(&error)),
+            format!(
+                "{detail}; {PROBE_NAME} stays in {}: {}; eject it by hand",
+                slot.path,
+                chain(&error)
+            ),
         ),
     };
     Ok(Fetch {

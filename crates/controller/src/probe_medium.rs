@@ -12,8 +12,6 @@ use tokio::time::Instant;
 
 use crate::keys::sha256;
 
-/// Last part of its URL.
-pub const NAME: &str = "probe.iso";
 /// Enough to measure a rate, little enough for the slowest BMC.
 const FILLER_BYTES: usize = 1 << 20;
 /// Fewer bytes say nothing about the rate.

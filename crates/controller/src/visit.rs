@@ -173,7 +173,10 @@ impl Session {
     /// The machine, which must have the server's name.
     pub async fn machine(&self, app: &App, server: &ServerRow) -> Result<Machine, Closed> {
         match self.bmc.machine(Some(identity::wanted(&server.serial))).await {
-            Ok(machine) => Ok(machine),
+            Ok(mut machine) => {
+                machine.boot_place = app.boot_places.of(&server.serial);
+                Ok(machine)
+            }
             Err(error) => {
                 heed(app, server, &error).await?;
                 Err(error.into())

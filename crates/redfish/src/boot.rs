@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The boot override, proved by reading it back. Each action may be done twice.
+//! The boot override, proved by reading it back. Each action may be done twice. Where it is written is in
+//! `boot_places`.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::boot_places::Change;
 use crate::machine::http_boot_uri;
 use crate::profile::Quirk;
 use crate::{Bmc, Error, Machine, links};
@@ -13,15 +17,9 @@ pub(crate) const FIRST_BOOT_DEVICE: &str = "ServerBoot.1.FirstBootDevice";
 /// The device of no override.
 pub(crate) const NO_DEVICE: &str = "Normal";
 
-/// Where a change of the override was taken, and in which form.
-struct Taken<'a> {
-    path: &'a str,
-    form: usize,
-}
-
 impl Bmc {
-    /// The next boot, and only that one, is from CD, by UEFI.
-    pub async fn set_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
+    /// The next boot, and only that one, is from CD, by UEFI. Returns the resource that shows it.
+    pub async fn set_boot_once_cd(&self, machine: &Machine) -> Result<String, Error> {
         if machine.profile.has(Quirk::BootByIdracAttributes) {
             return self.set_idrac_boot_once_cd(machine).await;
         }
@@ -30,7 +28,8 @@ impl Bmc {
 
     /// The next boot, and only that one, is from what the firmware downloads there. Target and URL go
     /// together, as OpenStack's sushy sends them: sushy-tools 2.2 takes either alone and does something else.
-    pub async fn set_boot_once_http(&self, machine: &Machine, uri: &str) -> Result<(), Error> {
+    /// Returns the resource that shows it.
+    pub async fn set_boot_once_http(&self, machine: &Machine, uri: &str) -> Result<String, Error> {
         self.set_boot_once(machine, "UefiHttp", Some(uri), "set boot once by UEFI HTTP").await
     }
 
@@ -40,7 +39,7 @@ impl Bmc {
         target: &str,
         uri: Option<&str>,
         what: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let mut whole = json!({"Boot": {
             "BootSourceOverrideEnabled": "Once",
             "BootSourceOverrideTarget": target,
@@ -53,33 +52,75 @@ impl Bmc {
         if let Some(boot) = without_mode["Boot"].as_object_mut() {
             boot.remove("BootSourceOverrideMode");
         }
-        let taken = self.patch_boot(machine, &[whole, without_mode]).await?;
-        let has_mode = taken.form == 0;
         let stays = machine.profile.has(Quirk::BootOverrideStays);
         let shown: &[&str] = if stays { &["Once", "Continuous"] } else { &["Once"] };
-        self.until(what, self.budgets.effect, taken.path, |resource| {
+        let is_so = |resource: &Value, form| {
             let boot = &resource["Boot"];
             // Not every BMC shows the mode.
             let mode = boot["BootSourceOverrideMode"].as_str();
             boot["BootSourceOverrideEnabled"].as_str().is_some_and(|word| shown.contains(&word))
                 && boot["BootSourceOverrideTarget"] == target
                 && uri.is_none_or(|uri| http_boot_uri(resource) == Some(uri))
-                && (!has_mode || mode.is_none_or(|mode| mode == "UEFI"))
-        })
-        .await
+                && (form != 0 || mode.is_none_or(|mode| mode == "UEFI"))
+        };
+        let change = Change { what, forms: &[whole, without_mode], is_so, shown_at: None };
+        let places = machine.boot_places(Some(target));
+        Ok(self.change_boot(&places, &change).await?.to_owned())
     }
 
     /// What the firmware downloads when it is told to.
     pub async fn http_boot_uri(&self, machine: &Machine) -> Result<Option<String>, Error> {
-        let now = Some(machine.system_path.as_str());
-        // What is set for the next boot is not shown by the system itself before that.
-        let pending = future(machine).filter(|_| machine.profile.has(Quirk::BootInSettings));
-        for path in [pending, now].into_iter().flatten() {
-            if let Some(uri) = http_boot_uri(&self.get(path).await?.body) {
-                return Ok(Some(uri.to_owned()));
+        let shown = self.boot_shown(machine).await?;
+        Ok(shown.iter().find_map(|(_, body)| http_boot_uri(body)).map(str::to_owned))
+    }
+
+    /// The boot settings as each of their places shows them. What is set for the next boot may be shown in the future
+    /// settings only; where these cannot be read, the system itself has to do.
+    async fn boot_shown<'a>(
+        &self,
+        machine: &'a Machine,
+    ) -> Result<Vec<(&'a str, Arc<Value>)>, Error> {
+        let mut shown = Vec::new();
+        for path in machine.boot_places(None) {
+            if path == machine.system_path {
+                shown.push((path, self.get(path).await?.body));
+            } else if let Ok(answer) = self.read_optional(path).await? {
+                shown.push((path, answer.body));
             }
         }
-        Ok(None)
+        Ok(shown)
+    }
+
+    /// Makes a change wherever the settings do not show it yet, and there by way of either place. Once the future
+    /// settings show it, what the system itself shows is the past: it holds until the next boot.
+    async fn change_boot_shown<F>(
+        &self,
+        machine: &Machine,
+        what: &str,
+        forms: &[Value],
+        is_so: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(&Value) -> bool,
+    {
+        let shown = self.boot_shown(machine).await?;
+        let mut left: Vec<&str> =
+            shown.iter().filter(|(_, body)| !is_so(body)).map(|(path, _)| *path).collect();
+        if left.first().is_some_and(|path| *path != machine.system_path) {
+            left.truncate(1);
+        }
+        for (nth, path) in left.into_iter().enumerate() {
+            // The change before may have reached this place as well.
+            if nth > 0 && is_so(&self.get(path).await?.body) {
+                continue;
+            }
+            let mut places = machine.boot_places(None);
+            places.sort_by_key(|place| *place != path);
+            let is_so = |resource: &Value, _form| is_so(resource);
+            let change = Change { what, forms, is_so, shown_at: Some(path) };
+            self.change_boot(&places, &change).await?;
+        }
+        Ok(())
     }
 
     /// The firmware has no URL to download from any more.
@@ -94,11 +135,8 @@ impl Bmc {
             true => [whole, empty, null],
             false => [empty, null, whole],
         };
-        let taken = self.patch_boot(machine, &forms).await?;
-        self.until("clear HttpBootUri", self.budgets.effect, taken.path, |resource| {
-            http_boot_uri(resource).is_none()
-        })
-        .await
+        let is_so = |resource: &Value| http_boot_uri(resource).is_none();
+        self.change_boot_shown(machine, "clear HttpBootUri", &forms, is_so).await
     }
 
     /// The machine boots by its own order again.
@@ -115,16 +153,7 @@ impl Bmc {
         if machine.profile.has(Quirk::BootOverrideStays) {
             return self.set_boot_from_disk(machine).await;
         }
-        let system = self.get(&machine.system_path).await?.body;
-        let is_pending = match future(machine) {
-            Some(settings) if machine.profile.has(Quirk::BootInSettings) => {
-                !is_clear(&self.get(settings).await?.body)
-            }
-            _ => false,
-        };
-        if is_clear(&system) && !is_pending {
-            return Ok(());
-        }
+        let system = self.look(&machine.system_path).await?.body;
         let only = json!({"Boot": {"BootSourceOverrideEnabled": "Disabled"}});
         let with_target = json!({"Boot": {
             "BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None"
@@ -137,53 +166,20 @@ impl Bmc {
         } else {
             [only, with_target, whole]
         };
-        let taken = self.patch_boot(machine, &forms).await?;
-        self.until("clear the boot override", self.budgets.effect, taken.path, is_clear).await
+        self.change_boot_shown(machine, "clear the boot override", &forms, is_clear).await
     }
 
     /// Where an override cannot be taken back, only replaced.
     async fn set_boot_from_disk(&self, machine: &Machine) -> Result<(), Error> {
         let is_so = |system: &Value| system["Boot"]["BootSourceOverrideTarget"] != "Cd";
-        if is_so(&self.get(&machine.system_path).await?.body) {
-            return Ok(());
-        }
         let disk = json!({"Boot": {
             "BootSourceOverrideEnabled": "Continuous", "BootSourceOverrideTarget": "Hdd"
         }});
-        let taken = self.patch_boot(machine, &[disk]).await?;
-        self.until("set boot from disk", self.budgets.effect, taken.path, is_so).await
-    }
-
-    /// Patches the boot settings in the first place and form that the BMC takes.
-    async fn patch_boot<'a>(
-        &self,
-        machine: &'a Machine,
-        forms: &[Value],
-    ) -> Result<Taken<'a>, Error> {
-        let now = Some(machine.system_path.as_str());
-        let places = if machine.profile.has(Quirk::BootInSettings) {
-            [future(machine), now]
-        } else {
-            [now, future(machine)]
-        };
-        let mut last = Error::Unsupported("a boot override");
-        for path in places.into_iter().flatten() {
-            for (form, body) in forms.iter().enumerate() {
-                match self.patch(path, body).await {
-                    Ok(answer) => {
-                        self.follow(answer).await?;
-                        return Ok(Taken { path, form });
-                    }
-                    Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Err(last)
+        self.change_boot_shown(machine, "set boot from disk", &[disk], is_so).await
     }
 
     /// The attributes are of the manager; what they say holds for the next boot.
-    async fn set_idrac_boot_once_cd(&self, machine: &Machine) -> Result<(), Error> {
+    async fn set_idrac_boot_once_cd(&self, machine: &Machine) -> Result<String, Error> {
         let [once, device] = IDRAC_BOOT;
         let wanted = json!({once: "Enabled", device: "VCD-DVD"});
         self.set_idrac_attributes(machine, "set boot once from the virtual CD", &wanted).await
@@ -191,7 +187,7 @@ impl Bmc {
 
     async fn clear_idrac_boot_once(&self, machine: &Machine) -> Result<(), Error> {
         let wanted = json!({FIRST_BOOT_DEVICE: NO_DEVICE});
-        self.set_idrac_attributes(machine, "clear the boot override", &wanted).await
+        self.set_idrac_attributes(machine, "clear the boot override", &wanted).await.map(drop)
     }
 
     pub(crate) async fn set_idrac_attributes(
@@ -199,25 +195,26 @@ impl Bmc {
         machine: &Machine,
         what: &str,
         wanted: &Value,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let path = idrac_attributes(machine)?;
         let is_so = |resource: &Value| {
             let wanted = wanted.as_object().into_iter().flatten();
             wanted.into_iter().all(|(name, value)| resource["Attributes"][name] == *value)
         };
         if is_so(&self.get(&path).await?.body) {
-            return Ok(());
+            return Ok(path);
         }
         let answer = self.patch(&path, &json!({"Attributes": wanted})).await?;
         self.follow(answer).await?;
-        self.until(what, self.budgets.effect, &path, is_so).await
+        self.until(what, self.budgets.effect, &path, is_so).await?;
+        Ok(path)
     }
 }
 
 /// Supermicro calls virtual media UsbCd on most boards.
 fn cd_target(machine: &Machine) -> &'static str {
-    let has = |target: &str| machine.boot_targets.iter().any(|offered| offered == target);
-    let is_usb = has("UsbCd") && (!has("Cd") || machine.profile.has(Quirk::BootTargetUsbCd));
+    let is_usb = machine.lists_target("UsbCd")
+        && (!machine.lists_target("Cd") || machine.profile.has(Quirk::BootTargetUsbCd));
     if is_usb { "UsbCd" } else { "Cd" }
 }
 

@@ -326,7 +326,7 @@ impl Bmc {
             return self.clear_boot_override(machine).await;
         }
         let what = format!("put back: {wanted}");
-        self.set_idrac_attributes(machine, &what, &json!(wanted.details)).await
+        self.set_idrac_attributes(machine, &what, &json!(wanted.details)).await.map(drop)
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{has_http_boot, link, machine_of, texts};
+use crate::machine::{has_http_boot, link, machine_of, targets_of, texts};
 use crate::members::{MEMBERS_MAX, Member, Members, SIBLING_PATIENCE, Unread};
 use crate::profile::{Quirk, detect};
 use crate::slot::{slot_of, suit};
@@ -194,18 +194,13 @@ impl Bmc {
                 Err(error) => notes.add(self, path, &error),
             }
         }
-        let is_needed =
-            machine.boot_targets.is_empty() || !machine.slots.iter().any(Slot::takes_cd);
+        let lists_cd = machine.lists_target("Cd") || machine.lists_target("UsbCd");
+        let is_needed = !lists_cd || !machine.slots.iter().any(Slot::takes_cd);
         let Some(path) = machine.settings_path.clone().filter(|_| is_needed) else { return Ok(()) };
         match self.read_optional(&path).await? {
             Ok(settings) => {
-                let targets = texts(
-                    &settings.body["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"],
-                );
-                if machine.boot_targets.is_empty() {
-                    machine.boot_targets = targets;
-                }
-                machine.has_http_boot |= has_http_boot(&settings.body, machine.profile);
+                machine.settings_targets = targets_of(&settings.body);
+                machine.has_http_boot = has_http_boot(system, &settings.body, machine.profile);
             }
             Err(error) => notes.add(self, &path, &error),
         }

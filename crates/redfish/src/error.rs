@@ -48,6 +48,9 @@ pub enum Error {
     /// `may_pass`: something that could not be read may be one.
     #[error("this BMC does not offer {wanted}; it has: {found}")]
     NoSlot { wanted: &'static str, found: String, may_pass: bool },
+    /// What is in it may be another's.
+    #[error("{slot} is occupied, and was not when it was looked at before")]
+    Occupied { slot: String },
     #[error("this BMC does not offer {0}")]
     Unsupported(&'static str),
     #[error("the firmware image {} cannot be read", .path.display())]
@@ -103,6 +106,7 @@ impl Error {
         match self {
             Error::Unreachable { .. }
             | Error::NotEffective { .. }
+            | Error::Occupied { .. }
             | Error::BadAnswer { .. }
             | Error::TaskFailed { .. } => true,
             Error::Status { status, .. } => matches!(status, 408 | 409 | 429 | 500..=599),

@@ -7,7 +7,8 @@
 //!   what of a collection can be read;
 //! - `slot`: what a media slot takes, and in which ways it is written;
 //! - `profile`: what differs between BMCs, as data;
-//! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back;
+//! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back; `boot_places`: where an override is
+//!   written;
 //! - `boot_settings`: the boot override as it was found, and its return;
 //! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
 //! - `remote_media`: whether the BMC has virtual media switched off; `media_switch`: the switch;
@@ -19,6 +20,7 @@
 
 mod answer;
 mod boot;
+mod boot_places;
 mod boot_settings;
 mod converge;
 mod discovery;

@@ -45,8 +45,11 @@ pub struct Machine {
     pub(crate) reset_path: Option<String>,
     /// `ResetType` values that the BMC says it takes; empty where it does not say.
     pub(crate) reset_types: Vec<String>,
-    /// Likewise for `BootSourceOverrideTarget`.
+    /// Likewise for `BootSourceOverrideTarget` of the system, and of its future settings where these were read.
     pub(crate) boot_targets: Vec<String>,
+    pub(crate) settings_targets: Vec<String>,
+    /// The resource that showed the effect of an earlier change of the boot override, where that is known.
+    pub boot_place: Option<String>,
 }
 
 /// By what a BMC says that its machine can be known: as it writes it, without spaces around it, and empty
@@ -138,13 +141,18 @@ pub(crate) fn http_boot_uri(system: &Value) -> Option<&str> {
     system["Boot"]["HttpBootUri"].as_str().filter(|uri| !uri.is_empty())
 }
 
-/// Both the target and a place for the URL must be shown: without the latter firmware asks DHCP for it,
-/// which is not ours.
-pub(crate) fn has_http_boot(system: &Value, profile: Profile) -> bool {
-    let boot = &system["Boot"];
-    let targets = texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]);
-    targets.iter().any(|target| target == "UefiHttp")
-        && boot.get("HttpBootUri").is_some()
+/// The targets that a resource lists.
+pub(crate) fn targets_of(system: &Value) -> Vec<String> {
+    texts(&system["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"])
+}
+
+/// Both the target and a place for the URL must be shown, be it by the system or by its future settings: without the
+/// latter firmware asks DHCP for it, which is not ours.
+pub(crate) fn has_http_boot(system: &Value, settings: &Value, profile: Profile) -> bool {
+    let both = [system, settings];
+    let lists = |body: &&Value| targets_of(body).iter().any(|target| target == "UefiHttp");
+    both.iter().any(lists)
+        && both.iter().any(|body| body["Boot"].get("HttpBootUri").is_some())
         && !profile.has(Quirk::HttpBootUriIsShownOnly)
 }
 
@@ -162,6 +170,11 @@ impl Machine {
     /// Whatever its other slots take, only the first one boots.
     pub fn boots_from_first_slot(&self) -> bool {
         self.profile.has(Quirk::BootsFromFirstSlot)
+    }
+
+    /// A medium in one of its slots pushes out what is in another.
+    pub fn slots_share_one_medium(&self) -> bool {
+        self.profile.has(Quirk::SlotsShareOneMedium)
     }
 
     /// A machine of which only the slots matter, each with a path and its media types.
@@ -236,9 +249,26 @@ impl Bmc {
     }
 }
 
-fn as_now(machine: &Machine, system: &Value) -> Machine {
+/// The machine as its system's resource shows it now, but for its slots.
+pub(crate) fn as_now(machine: &Machine, system: &Value) -> Machine {
     let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
-    Machine { power: power_of(system), boot_override: boot.into(), ..machine.clone() }
+    let reset = &system["Actions"]["#ComputerSystem.Reset"];
+    // Which reset types are offered may depend on the power.
+    let mut reset_types = reset_types_of(system);
+    if reset_types.is_empty() {
+        reset_types.clone_from(&machine.reset_types);
+    }
+    Machine {
+        power: power_of(system),
+        boot_override: boot.into(),
+        reset_path: reset["target"].as_str().map(str::to_owned).or(machine.reset_path.clone()),
+        reset_types,
+        ..machine.clone()
+    }
+}
+
+fn reset_types_of(system: &Value) -> Vec<String> {
+    texts(&system["Actions"]["#ComputerSystem.Reset"]["ResetType@Redfish.AllowableValues"])
 }
 
 pub(crate) fn machine_of(
@@ -265,11 +295,13 @@ pub(crate) fn machine_of(
         slots,
         unread: Vec::new(),
         unread_may_pass: false,
-        has_http_boot: has_http_boot(system, profile),
+        has_http_boot: has_http_boot(system, &Value::Null, profile),
         remote_media,
         reset_path: reset["target"].as_str().map(str::to_owned),
-        reset_types: texts(&reset["ResetType@Redfish.AllowableValues"]),
-        boot_targets: texts(&boot["BootSourceOverrideTarget@Redfish.AllowableValues"]),
+        reset_types: reset_types_of(system),
+        boot_targets: targets_of(system),
+        settings_targets: Vec::new(),
+        boot_place: None,
         manager_path: manager.map(|manager| manager.path),
         system_path,
     }

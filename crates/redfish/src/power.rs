@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::machine::power_of;
+use crate::machine::{as_now, power_of};
 use crate::{Bmc, Error, Machine, Power};
 
 /// The reset type that means another thing in each state.
@@ -58,7 +58,8 @@ impl Bmc {
 
     /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
     pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
-        if power_of(&self.look(&machine.system_path).await?.body) == Power::Off {
+        let machine = &as_now(machine, &self.look(&machine.system_path).await?.body);
+        if machine.power == Power::Off {
             return Ok(());
         }
         if shutdown == Shutdown::Graceful
@@ -78,13 +79,18 @@ impl Bmc {
     }
 
     pub async fn power_on(&self, machine: &Machine) -> Result<(), Error> {
-        if power_of(&self.look(&machine.system_path).await?.body) == Power::On {
+        let machine = &as_now(machine, &self.look(&machine.system_path).await?.body);
+        if machine.power == Power::On {
             return Ok(());
         }
-        let mut kinds: Vec<&str> =
-            ["On", "ForceOn"].into_iter().filter(|kind| offers(machine, kind)).collect();
+        const ON: [&str; 2] = ["On", "ForceOn"];
+        let mut kinds: Vec<&str> = ON.into_iter().filter(|kind| offers(machine, kind)).collect();
         // Last, because it means something else on a machine that is on after all.
         kinds.extend([BUTTON].into_iter().filter(|kind| lists(machine, kind)));
+        // A list that is still of another power state.
+        if kinds.is_empty() {
+            kinds.extend(ON);
+        }
         self.reset_by_first(machine, &kinds, Some(Power::On)).await?;
         self.until_power(machine, Power::On, self.budgets.effect).await
     }

@@ -20,7 +20,7 @@ pub struct Slot {
     pub image: Option<String>,
     /// The medium's file name, where the BMC tells it.
     pub image_name: Option<String>,
-    /// The medium is shared by a person's remote console.
+    /// The slot is connected to a person's remote console.
     pub is_console: bool,
     pub(crate) kind: Kind,
     /// In which ways a medium goes in; none: nothing can be inserted here.
@@ -140,6 +140,11 @@ impl Slot {
         !self.insert.is_empty() && matches!(self.kind, Kind::Stick | Kind::CdOrStick)
     }
 
+    /// There is a medium in it, or a person's console is connected to it.
+    pub fn is_occupied(&self) -> bool {
+        self.inserted || self.is_console
+    }
+
     /// What it is, for people.
     pub fn words(&self) -> String {
         let kind = match self.media_types.as_slice() {
@@ -205,7 +210,7 @@ pub(crate) fn slot_of(path: &str, body: &Value, allow: Option<&str>) -> Slot {
         inserted,
         image: image.filter(|_| inserted),
         image_name: text("ImageName").filter(|_| inserted),
-        is_console: inserted && connected == Some("Applet"),
+        is_console: connected == Some("Applet"),
         kind,
         insert,
         eject,
@@ -386,6 +391,7 @@ mod tests {
             (json!({"Image": image, "ConnectedVia": "NotConnected"}), false, false),
             (json!({"Image": "", "ConnectedVia": "NotConnected"}), false, false),
             (json!({"ConnectedVia": "Applet"}), true, true),
+            (json!({"ConnectedVia": "Applet", "Inserted": false}), false, true),
             (json!({"Image": image}), true, false),
             (json!({"Image": ""}), false, false),
             (json!({"Inserted": null, "Image": null}), false, false),

@@ -19,14 +19,29 @@ const BAD_REQUESTS_MAX: u32 = 3;
 const EJECT_LOOKS_MAX: u32 = 6;
 
 impl Bmc {
-    /// Inserts a medium: ejects what is there, waits until the slot is empty, inserts, and waits
-    /// until the BMC reports our URL. A slot that claims to hold it already is not believed: BMCs
-    /// keep stale claims. What may not be ejected is the caller's to know.
-    pub async fn insert(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
+    /// Inserts a medium in place of what is there. A slot that claims to hold it already is not believed: BMCs keep
+    /// stale claims. What may be ejected is the caller's to know.
+    pub async fn replace(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
         if slot.insert.is_empty() {
             return Err(Error::Unsupported("InsertMedia in this slot"));
         }
         self.eject(slot).await?;
+        self.insert_into_empty(slot, url).await
+    }
+
+    /// Inserts a medium into an empty slot, and waits until the BMC reports our URL. What somebody put there since the
+    /// caller looked is not ejected.
+    pub async fn insert(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
+        if slot.insert.is_empty() {
+            return Err(Error::Unsupported("InsertMedia in this slot"));
+        }
+        if slot.as_now(&self.look(&slot.path).await?).inserted {
+            return Err(Error::Occupied { slot: slot.path.clone() });
+        }
+        self.insert_into_empty(slot, url).await
+    }
+
+    async fn insert_into_empty(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
         let deadline = Instant::now() + self.budgets.effect;
         let mut bad_requests = 0;
         loop {
@@ -172,10 +187,20 @@ impl Bmc {
         Err(last)
     }
 
-    /// Whether something is in the slot now. `None`: the BMC has no such slot any more.
-    pub async fn is_inserted(&self, slot: &Slot) -> Result<Option<bool>, Error> {
+    /// Empties a slot if it holds this medium, or does not tell which; a slot with another one is left alone.
+    pub async fn eject_own(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
+        let now = slot.as_now(&self.look(&slot.path).await?);
+        match now.image.as_deref() {
+            Some(image) if image != url.as_str() => Ok(()),
+            _ if now.is_console => Ok(()),
+            _ => self.eject(slot).await,
+        }
+    }
+
+    /// The slot as it is now. `None`: the BMC has no such slot any more.
+    pub async fn slot_now(&self, slot: &Slot) -> Result<Option<Slot>, Error> {
         match self.slot(slot).await {
-            Ok(now) => Ok(Some(now.inserted)),
+            Ok(now) => Ok(Some(now)),
             Err(Error::Status { status: 404 | 410, .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod bodies;
+mod boot_places;
 mod boot_settings;
 mod field;
 mod firmware;

@@ -40,6 +40,8 @@ pub struct Member {
     pub expected_problem: Option<String>,
     /// What the reason must say.
     pub expected_words: Option<String>,
+    /// The job permits to eject media of others.
+    pub eject_foreign: bool,
     /// What the controller does not do yet that this BMC needs.
     pub gap: Option<String>,
 }
@@ -177,7 +179,9 @@ impl Controller {
 
     /// Starts a job on a BMC that is known; answers the job's id.
     pub fn post(&self, member: &Member) -> anyhow::Result<String> {
-        let job = json!({"server_serial": member.serial, "recipe": recipe()});
+        let job = json!({
+            "server_serial": member.serial, "recipe": recipe(), "eject_foreign": member.eject_foreign
+        });
         let job = answer(self.agent.post(format!("{}/jobs", self.base)).send_json(job), 202)?;
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }

@@ -76,8 +76,8 @@ pub struct Medium {
 pub(super) struct Before {
     pub(super) is_on: bool,
     pub(super) boot: Boot,
-    /// The slot with somebody's medium.
-    pub(super) foreign: Option<usize>,
+    /// By slot: what somebody else has inserted, be it true or not.
+    pub(super) media: Vec<Option<String>>,
 }
 
 /// What slots claim to hold that hold nothing.
@@ -103,7 +103,8 @@ impl Medium {
 impl Bmc {
     pub fn new(serial: String, uuid: String, profile: &'static Profile, fault: Fault) -> Bmc {
         let stale = Medium::now(STALE.into());
-        let medium = (fault == Fault::StaleInserted).then_some(stale);
+        let is_stale = matches!(fault, Fault::StaleInserted | Fault::StaleEjected);
+        let medium = is_stale.then_some(stale);
         let has_http_boot = profile.has(Quirk::HttpBoot);
         let stale = medium.as_ref().filter(|_| has_http_boot);
         let http_uri = stale.map(|medium| medium.url.clone()).unwrap_or_default();
@@ -118,8 +119,9 @@ impl Bmc {
             media[slot] = Some(Medium::now(FOREIGN.into()));
         }
         let is_on = !profile.has(Quirk::OffAtFirst);
+        let urls = media.iter().map(|medium| medium.as_ref().map(|medium| medium.url.clone()));
         let state = State {
-            before: Before { is_on, boot: boot.clone(), foreign },
+            before: Before { is_on, boot: boot.clone(), media: urls.collect() },
             is_on,
             on_since: Instant::now(),
             enabled_at: None,

@@ -98,8 +98,10 @@ faults! {
     NoLicence, "no-licence", Insert, MOUNT;
     HangInsert, "hang-insert", Insert, MOUNT;
     LieInsert, "lie-insert", Insert, MOUNT;
-    /// Every slot claims to hold somebody's medium, which is long gone.
-    StaleInserted, "stale-inserted", Insert, Expected::Succeeds;
+    /// Every slot claims to hold somebody's medium. Nobody can tell from the BMC that it is long gone.
+    StaleInserted, "stale-inserted", Insert, MOUNT;
+    /// Likewise, and the job permits to eject what is not ours.
+    StaleEjected, "stale-ejected", Insert, Expected::Succeeds;
     TaskVanish, "task-vanish", Insert, Expected::Succeeds;
     TaskSlow, "task-slow", Insert, Expected::Succeeds;
     TaskFail, "task-fail", Insert, MOUNT;
@@ -182,12 +184,18 @@ impl Fault {
     /// What the reason must say on this BMC, where the step alone is not the cause.
     pub fn expected_words(self, profile: &Profile) -> Option<&'static str> {
         match self {
+            Fault::StaleInserted if reaches_media(profile) => Some("--eject-foreign"),
             Fault::NoLicence if profile.errors() == Some(Errors::MessageIds) => Some("License"),
             Fault::TaskNotFound => Some("no drive that it sees holds its task"),
             Fault::TaskForged => Some("was not made by this controller"),
             Fault::NoLink => Some("no network interface has a link"),
             _ => None,
         }
+    }
+
+    /// Whether the job permits to eject media of others.
+    pub fn permits_to_eject(self) -> bool {
+        self == Fault::StaleEjected
     }
 
     /// Whether a job can see this fault on this BMC.
@@ -245,6 +253,11 @@ impl Fault {
             other => other,
         }
     }
+}
+
+/// Whether a job on this BMC comes as far as its media.
+fn reaches_media(profile: &Profile) -> bool {
+    PLANS_DONE.contains(&profile.plan()) && !profile.is_ambiguous()
 }
 
 #[cfg(test)]

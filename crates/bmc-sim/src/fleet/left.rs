@@ -22,7 +22,7 @@ impl Bmc {
     pub fn left(&self, is_permitted: bool) -> Left {
         let state = self.state();
         let ours = state.media.iter().flatten().filter(|medium| !medium.is_older()).count()
-            + usize::from(!state.boot.http_uri.is_empty());
+            + usize::from(is_uri_ours(&state));
         let mut wrong = Vec::new();
         if ours > 0 && !may_keep_media(self.fault) {
             wrong.push(format!("{ours} media are left"));
@@ -30,9 +30,7 @@ impl Bmc {
         if !state.sessions.is_empty() && !may_keep_sessions(self.fault) {
             wrong.push(format!("{} sessions are left", state.sessions.len()));
         }
-        if let Some(index) = state.before.foreign
-            && !state.media[index].as_ref().is_some_and(super::bmc::Medium::is_foreign)
-        {
+        if !self.fault.permits_to_eject() && !is_foreign_kept(&state) {
             wrong.push("a foreign medium was ejected".into());
         }
         if !may_keep_override(self.fault) && !self.is_override_right(&state) {
@@ -71,6 +69,19 @@ impl Bmc {
         let is_none = now.enabled == "Disabled";
         is_as_before || (is_installed && is_none) || self.profile.plan() == Plan::None
     }
+}
+
+/// What others inserted is still there, and what they told the firmware to download.
+fn is_foreign_kept(state: &State) -> bool {
+    let now = state.media.iter().map(|medium| medium.as_ref().map(|medium| &medium.url));
+    let before = state.before.media.iter().map(Option::as_ref);
+    let is_uri_kept =
+        state.before.boot.http_uri.is_empty() || state.boot.http_uri == state.before.boot.http_uri;
+    now.zip(before).all(|(now, before)| before.is_none() || now == before) && is_uri_kept
+}
+
+fn is_uri_ours(state: &State) -> bool {
+    !state.boot.http_uri.is_empty() && state.boot.http_uri != state.before.boot.http_uri
 }
 
 /// The BMC itself keeps them, or cannot be reached to put them back.

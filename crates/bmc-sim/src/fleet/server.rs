@@ -95,6 +95,8 @@ pub struct Member {
     pub expected_problem: Option<&'static str>,
     /// What the reason must say.
     pub expected_words: Option<&'static str>,
+    /// The job permits to eject media of others.
+    pub eject_foreign: bool,
     /// Why the controller is not expected to get that far yet.
     pub gap: Option<&'static str>,
 }
@@ -244,6 +246,7 @@ impl Fleet {
                 expected_step: step,
                 expected_problem: problem,
                 expected_words: bmc.fault.expected_words(bmc.profile),
+                eject_foreign: bmc.fault.permits_to_eject(),
                 gap: bmc.profile.gap,
             }
         });

@@ -76,7 +76,7 @@ async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
         Change::Power(PowerSet::Restart) => bmc.restart(machine, Restart::Graceful).await,
         Change::Power(PowerSet::Reset) => bmc.restart(machine, Restart::Forced).await,
         Change::Power(PowerSet::Cycle) => bmc.restart(machine, Restart::PowerCycle).await,
-        Change::Boot(BootOnce::Cd) => bmc.set_boot_once_cd(machine).await,
+        Change::Boot(BootOnce::Cd) => bmc.set_boot_once_cd(machine).await.map(drop),
         Change::Boot(BootOnce::None) => bmc.clear_boot_override(machine).await,
     }
 }

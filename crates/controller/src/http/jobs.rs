@@ -74,7 +74,9 @@ pub async fn create(
         Some(Mode::Plan) => {
             drop(body);
             let server = app.store.server(&new.server_serial).await?;
-            return Ok(Json(plan::plan(&app, server, &recipe).await?).into_response());
+            return Ok(
+                Json(plan::plan(&app, server, &recipe, new.eject_foreign).await?).into_response()
+            );
         }
     }
     let idempotency = idempotency(&headers, &body.bytes)?;
@@ -128,6 +130,7 @@ pub async fn create(
         task_target: recipe.task_target.to_string(),
         artifact_digest,
         idempotency,
+        ejects_foreign: new.eject_foreign,
         now: now_ms(),
     };
     let created = match app.store.create_job(row).await {
@@ -419,6 +422,7 @@ fn shown(row: &JobRow) -> Job {
         progress: row.progress.clone(),
         task_target: row.task_target.clone(),
         media_plan: row.media_plan.clone(),
+        eject_foreign: row.ejects_foreign,
         recipe: None,
         created_at: timestamp(row.created_at),
         updated_at: timestamp(row.updated_at),

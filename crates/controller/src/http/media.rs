@@ -28,12 +28,12 @@ use tokio_util::io::ReaderStream;
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use super::stalled::Blocked;
+use crate::App;
 use crate::boot::Asked;
 use crate::keys::sha256;
 use crate::media::{Content, Hashing, Overlay, View};
-use crate::store::MediumRow;
+use crate::store::{MediumRow, PROBE_NAME};
 use crate::updates::Offered;
-use crate::{App, probe_medium};
 
 /// One read from the file per chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -52,7 +52,7 @@ pub async fn serve(
     extensions: Extensions,
 ) -> Answer<Response> {
     let hash = sha256(token.as_bytes());
-    if name == probe_medium::NAME {
+    if name == PROBE_NAME {
         return serve_probe(&app, &hash, &method, &headers);
     }
     if let Some(offered) = app.updates.offered_for(&hash) {

@@ -18,7 +18,8 @@ use crate::{App, identity};
 /// Earlier jobs that the expected duration is taken from.
 const SAMPLES: usize = 21;
 
-pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan> {
+/// `may_eject`: the job would permit to eject foreign media.
+pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool) -> Answer<Plan> {
     let target = recipe.task_target.as_str();
     let mut checks = vec![target_check(target), maintenance(app), open_job(&server)];
     let artifact_digest = match resolve_artifact(app, recipe) {
@@ -39,7 +40,7 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe) -> Answer<Plan>
     }
     let serial = server.serial.clone();
     let media_plan = match preflight::look(app, server, true).await {
-        Ok(seen) => machine(app, &mut checks, &seen),
+        Ok(seen) => machine(app, &serial, &mut checks, &seen, may_eject),
         Err(blind) => {
             checks.push(check("bmc", CheckResult::Fail, chain(&blind)));
             None
@@ -159,13 +160,20 @@ fn disk(wipe: &Wipe) -> Check {
 }
 
 /// What was seen at the BMC; answers the media plan.
-fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -> Option<String> {
+fn machine(
+    app: &App,
+    serial: &str,
+    checks: &mut Vec<Check>,
+    seen: &Seen,
+    may_eject: bool,
+) -> Option<String> {
+    let Seen { machine, occupants, fetch } = seen;
     let names = identity::names(&machine.told);
     let what = format!("{} {}, {names}", machine.manufacturer, machine.model);
     checks.push(check("bmc", CheckResult::Pass, what));
-    let chosen = preflight::media_plan(app, machine);
+    let chosen = preflight::media_plan(app, serial, seen, may_eject);
     checks.push(match &chosen {
-        Ok(Some(chosen)) => check("media-plan", CheckResult::Pass, chosen.words()),
+        Ok(Some((chosen, _))) => check("media-plan", CheckResult::Pass, chosen.words()),
         Ok(None) => check(
             "media-plan",
             CheckResult::Warn,
@@ -174,6 +182,12 @@ fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -
         ),
         Err(why) => check("media-plan", CheckResult::Fail, why.as_str()),
     });
+    let ejected = match &chosen {
+        Ok(Some((_, ejected))) => Some(ejected.as_slice()),
+        Ok(None) => Some(&[][..]),
+        Err(_) => None,
+    };
+    checks.extend(foreign_media(&occupants.foreign(machine), ejected));
     if let Some(fetch) = fetch {
         let result = match fetch.result {
             FetchResult::Read => CheckResult::Pass,
@@ -183,7 +197,23 @@ fn machine(app: &App, checks: &mut Vec<Check>, Seen { machine, fetch }: &Seen) -
         let rate = fetch.kib_per_second.map(|rate| format!(", {rate} KiB/s")).unwrap_or_default();
         checks.push(check("fetch", result, format!("{}{rate}", fetch.detail)));
     }
-    chosen.ok().flatten().map(|chosen| chosen.plan.name().to_owned())
+    chosen.ok().flatten().map(|(chosen, _)| chosen.plan.name().to_owned())
+}
+
+/// Each medium that is not ours, and what a job would do to it. `ejected`: from which places; `None`: no job could run.
+fn foreign_media(foreign: &[(&str, &str)], ejected: Option<&[&str]>) -> Option<Check> {
+    let fate = |place: &str| match ejected {
+        Some(places) if places.contains(&place) => "the job ejects it, and does not put it back",
+        Some(_) => "it stays there",
+        None => "a job ends before it changes anything",
+    };
+    let told: Vec<String> = foreign
+        .iter()
+        .map(|(place, what)| {
+            format!("{place} holds {what}, not of this controller: {}", fate(place))
+        })
+        .collect();
+    (!told.is_empty()).then(|| check("foreign-media", CheckResult::Warn, told.join("; ")))
 }
 
 /// In whole seconds.

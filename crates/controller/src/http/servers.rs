@@ -14,6 +14,7 @@ use url::Url;
 
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
+use crate::occupants::shown_image;
 use crate::performer::chain;
 use crate::preflight::{self, Seen};
 use crate::store::{self, ServerRow};
@@ -220,9 +221,12 @@ pub async fn probe(
     let server = app.store.server(&serial).await?;
     let pin = server.bmc_pin.clone();
     let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
-    let Seen { machine, fetch } = seen.map_err(closed)?;
-    let plan = preflight::media_plan(&app, &machine);
-    let mut problems: Vec<String> = plan.as_ref().err().cloned().into_iter().collect();
+    let seen = seen.map_err(closed)?;
+    let plan = preflight::media_plan(&app, &serial, &seen, false);
+    let chosen = plan.as_ref().ok().and_then(Option::as_ref);
+    let media_plan = chosen.map(|(chosen, _)| chosen.plan.name().to_owned());
+    let mut problems: Vec<String> = plan.err().into_iter().collect();
+    let Seen { machine, fetch, .. } = seen;
     problems.extend(
         fetch
             .iter()
@@ -231,11 +235,7 @@ pub async fn probe(
     );
     Ok(Json(Probe {
         names: identity::names(&machine.told).shown(),
-        media_plan: plan
-            .as_ref()
-            .ok()
-            .and_then(Option::as_ref)
-            .map(|chosen| chosen.plan.name().to_owned()),
+        media_plan,
         problems,
         certificate_sha256: pin.unwrap_or_default(),
         fetch,
@@ -246,7 +246,7 @@ pub async fn probe(
                 path: slot.path.clone(),
                 media_types: slot.media_types.clone(),
                 inserted: slot.inserted,
-                image: slot.image.as_deref().map(without_token),
+                image: slot.image.as_deref().map(shown_image),
             })
             .collect(),
         power: format!("{:?}", machine.power),
@@ -296,19 +296,6 @@ pub fn closed(closed: Closed) -> Refusal {
         Closed::Store(error) => error.into(),
         Closed::Other(error) => error.into(),
     }
-}
-
-/// A medium's URL with its secret path segment left out.
-fn without_token(image: &str) -> String {
-    let Ok(mut url) = Url::parse(image) else { return "(not a URL)".into() };
-    let shown: Vec<String> = url
-        .path_segments()
-        .map(|parts| {
-            parts.map(|part| if part.len() >= 32 { "***" } else { part }.to_owned()).collect()
-        })
-        .unwrap_or_default();
-    url.set_path(&shown.join("/"));
-    url.to_string()
 }
 
 fn shown(row: ServerRow) -> Server {

@@ -3,10 +3,13 @@
 
 use redfish::Power;
 
+use super::Mutant;
 use super::foreign::is_foreign;
 use super::machine::Override;
 use super::world::{Happening, World};
+use crate::occupants::{self, Known, Occupant};
 use crate::performer::Failed;
+use crate::store::JobRow;
 
 /// One request that changes something, with the reading back that proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +19,9 @@ pub enum Verb {
     Record,
     /// Boot once from CD.
     Override,
-    /// New tokens in the store, for the inserts that follow.
+    /// Takes media of others out, as the job permits.
+    EjectForeign,
+    /// Looks whose media are in, and has new tokens in the store, for the inserts that follow.
     Issue,
     InsertMaintenance,
     InsertTask,
@@ -33,6 +38,7 @@ impl Verb {
             Verb::PowerOff | Verb::PowerOn | Verb::AwaitEvidence => "redfish.reset",
             Verb::Record => "redfish.discover",
             Verb::Override | Verb::PutBack(_) => "redfish.boot-override",
+            Verb::EjectForeign => "redfish.mount.foreign-medium",
             Verb::Issue | Verb::InsertMaintenance => "redfish.mount.maintenance",
             Verb::InsertTask => "redfish.mount.task",
             Verb::Eject => "cleanup.unmount",
@@ -45,9 +51,11 @@ impl Verb {
 pub enum Effect {
     Power(Power),
     Override(Override),
-    /// The media token's hash; `None` takes ours out of both slots.
-    Maintenance(Option<Vec<u8>>),
+    /// The media token's hash.
+    Maintenance(Vec<u8>),
     Task(Vec<u8>),
+    /// Takes the media of these hashes out of both slots.
+    Eject(Vec<Vec<u8>>),
 }
 
 /// What the controller learns.
@@ -64,6 +72,14 @@ impl World {
         let failed = |why: &str, is_transient| {
             Told::Failed(Failed::new(verb.step(), why.to_owned(), is_transient))
         };
+        let is_taken = match verb {
+            Verb::InsertMaintenance => self.machines[machine].maintenance.as_deref(),
+            Verb::InsertTask => self.machines[machine].task.as_deref(),
+            _ => None,
+        };
+        if is_taken.is_some_and(is_foreign) {
+            return failed("the slot is occupied since it was looked at", true);
+        }
         match self.random.u32(0..1000) {
             0..900 => self.land(machine, effects),
             // The answer is lost, or the reading back.
@@ -98,21 +114,49 @@ impl World {
     }
 
     pub fn land(&mut self, machine: usize, effects: Vec<Effect>) {
+        let held = self.machines[machine].foreign_media();
         for effect in effects {
             self.tell(format!("machine {machine}: {}", words(&effect)));
             match effect {
                 Effect::Power(Power::On) => self.power_on(machine),
                 Effect::Power(_) => self.machines[machine].power_off(),
                 Effect::Override(what) => self.machines[machine].boot_override = what,
-                Effect::Maintenance(Some(token)) => {
-                    self.machines[machine].maintenance = Some(token);
+                // A BMC inserts nothing into a slot that is occupied; the client takes ours out before.
+                Effect::Maintenance(token) => {
+                    let slot = &mut self.machines[machine].maintenance;
+                    *slot = slot.take().filter(|held| is_foreign(held)).or(Some(token));
                 }
-                Effect::Maintenance(None) => {
-                    self.machines[machine].eject(|token| !is_foreign(token));
+                Effect::Task(token) => {
+                    let slot = &mut self.machines[machine].task;
+                    *slot = slot.take().filter(|held| is_foreign(held)).or(Some(token));
                 }
-                Effect::Task(token) => self.machines[machine].task = Some(token),
+                Effect::Eject(tokens) => {
+                    self.machines[machine].eject(|token| tokens.iter().any(|out| out == token));
+                }
             }
         }
+        self.judge_foreign(machine, &held);
+    }
+
+    /// What is in the slots of a machine, each with its token's hash, as a job's worker judges it.
+    pub fn occupants(&self, machine: usize, job: &JobRow) -> Vec<(Vec<u8>, Occupant)> {
+        let Some(mut slot) = redfish::Machine::for_tests(&[("slot", &["CD"])]).slots.pop() else {
+            return Vec::new();
+        };
+        slot.inserted = true;
+        let base = url::Url::parse("http://controller").expect("a URL");
+        let known = Known { job: Some(&job.id), filled: &[], bases: [&base, &base] };
+        let held = &self.machines[machine];
+        let held = [&held.maintenance, &held.task].into_iter().flatten();
+        held.map(|token| {
+            let issued = self.ask(self.store.issued_to(token.clone()));
+            let occupant = match self.mutant {
+                Some(Mutant::EjectsForeign) => Occupant::Ours,
+                _ => occupants::of_slot(&known, &slot, issued.as_ref()),
+            };
+            (token.clone(), occupant)
+        })
+        .collect()
     }
 
     /// A request that nobody waits for any more is carried out.
@@ -121,7 +165,7 @@ impl World {
         let is_put_back = |effect: &Effect| match effect {
             Effect::Override(what) => *what != Override::Cd { is_ours: true },
             Effect::Power(power) => *power == Power::On,
-            Effect::Maintenance(_) | Effect::Task(_) => false,
+            Effect::Maintenance(_) | Effect::Task(_) | Effect::Eject(_) => false,
         };
         if effects.iter().any(is_put_back) {
             self.machines[machine].disturbed_at = self.now;
@@ -175,8 +219,8 @@ fn words(effect: &Effect) -> String {
     match effect {
         Effect::Power(power) => format!("power {power:?}"),
         Effect::Override(what) => format!("boot override {what:?}"),
-        Effect::Maintenance(Some(_)) => "maintenance.iso is in".into(),
-        Effect::Maintenance(None) => "media are out".into(),
+        Effect::Maintenance(_) => "maintenance.iso is in".into(),
         Effect::Task(_) => "task.iso is in".into(),
+        Effect::Eject(tokens) => format!("{} media are out", tokens.len()),
     }
 }

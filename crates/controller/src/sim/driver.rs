@@ -13,8 +13,9 @@ use super::machine::{Machine, Override};
 use super::world::{Happening, World};
 use crate::as_found::Found;
 use crate::driver::{self, Next, after_failure};
+use crate::occupants::Occupant;
 use crate::performer::{Boot, Failed, how_to_boot};
-use crate::store::{Claim, Error, JobRow, MediumKind};
+use crate::store::{Claim, Error, JobRow, MediumKind, NewMedium};
 use crate::tests::rows::at_once;
 
 /// What a controller waits for a sign of a boot.
@@ -90,7 +91,21 @@ impl World {
             return self.later(1, Happening::Step { worker: id });
         }
         if verb == Verb::Issue {
-            self.issue(&claim.job.id);
+            let occupants = self.occupants(machine, &claim.job);
+            let is_foreign = |(_, what): &(Vec<u8>, Occupant)| matches!(what, Occupant::Foreign(_));
+            if occupants.iter().any(is_foreign) {
+                if !claim.job.ejects_foreign {
+                    let why = "the slots hold media of others".to_owned();
+                    return self
+                        .failed(id, Failed::new("redfish.mount.foreign-medium", why, false));
+                }
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.verbs.push_front(Verb::Issue);
+                    worker.verbs.push_front(Verb::EjectForeign);
+                }
+            } else {
+                self.issue(&claim.job.id);
+            }
             return self.later(1, Happening::Step { worker: id });
         }
         if verb == Verb::PowerOn
@@ -104,7 +119,7 @@ impl World {
             }
             return self.later(1, Happening::Step { worker: id });
         }
-        let effects = self.effects(&verb, &claim.job.id);
+        let effects = self.effects(&verb, machine, &claim.job);
         match self.request(machine, &verb, effects) {
             Told::Done => {
                 let after = self.random.i64(VERB);
@@ -226,7 +241,7 @@ impl World {
         if let Some(verb) = worker.verbs.front()
             && self.random.u32(0..100) < 30
         {
-            let effects = self.effects(verb, &worker.claim.job.id);
+            let effects = self.effects(verb, machine, &worker.claim.job);
             if !effects.is_empty() {
                 self.fault("a request of a stopped worker is carried out late");
                 let after = self.random.i64(0..60_000);
@@ -307,9 +322,10 @@ impl World {
     fn issue(&mut self, job_id: &str) {
         let number = self.next_number();
         let token = |kind: &str| format!("{job_id}#{number}{kind}").into_bytes();
+        let medium = |kind, token_hash| NewMedium { kind, token_hash, slot: None };
         let tokens = vec![
-            (MediumKind::Maintenance, token("maintenance")),
-            (MediumKind::Task, token("task")),
+            medium(MediumKind::Maintenance, token("maintenance")),
+            medium(MediumKind::Task, token("task")),
         ];
         self.ask(self.store.issue_media(
             job_id,
@@ -322,17 +338,21 @@ impl World {
         self.read_at.remove(job_id);
     }
 
-    fn effects(&self, verb: &Verb, job_id: &str) -> Vec<Effect> {
-        let token = |index: usize| self.tokens.get(job_id).map(|tokens| tokens[index].clone());
+    fn effects(&self, verb: &Verb, machine: usize, job: &JobRow) -> Vec<Effect> {
+        let token = |index: usize| self.tokens.get(&job.id).map(|tokens| tokens[index].clone());
+        let eject = |is_out: fn(&Occupant) -> bool| {
+            let occupants = self.occupants(machine, job).into_iter();
+            let out = occupants.filter(|(_, what)| is_out(what)).map(|(token, _)| token);
+            vec![Effect::Eject(out.collect())]
+        };
         match verb {
             Verb::PowerOff => vec![Effect::Power(Power::Off)],
             Verb::PowerOn => vec![Effect::Power(Power::On)],
             Verb::Override => vec![Effect::Override(Override::Cd { is_ours: true })],
             Verb::PutBack(what) => vec![Effect::Override(*what)],
-            Verb::Eject => vec![Effect::Maintenance(None)],
-            Verb::InsertMaintenance => {
-                token(0).map(|token| Effect::Maintenance(Some(token))).into_iter().collect()
-            }
+            Verb::Eject => eject(|what| *what == Occupant::Ours),
+            Verb::EjectForeign => eject(|what| matches!(what, Occupant::Foreign(_))),
+            Verb::InsertMaintenance => token(0).map(Effect::Maintenance).into_iter().collect(),
             Verb::InsertTask => token(1).map(Effect::Task).into_iter().collect(),
             Verb::Record | Verb::Issue | Verb::AwaitEvidence => Vec::new(),
         }

@@ -63,6 +63,12 @@ impl World {
         }
     }
 
+    /// Somebody puts another task medium in while the firmware starts: no controller looks any more.
+    pub fn exchange_task(&mut self, index: usize) {
+        self.fault("somebody exchanges a task medium");
+        self.machines[index].task = Some([MARK, b" task of somebody"].concat());
+    }
+
     /// A machine runs another controller's maintenance OS, and what it wrote is over.
     pub fn foreign_task(&mut self, index: usize) {
         self.tell(format!("machine {index} does what another controller wants"));

@@ -159,6 +159,23 @@ impl World {
         }
     }
 
+    /// What we asked a BMC for was done: of the media of others that were in a machine none may be gone, unless its
+    /// job permits that.
+    pub fn judge_foreign(&mut self, machine: usize, before: &[Vec<u8>]) {
+        let held = self.machines[machine].foreign_media();
+        if before.iter().all(|token| held.contains(token)) {
+            return;
+        }
+        let serial = self.machines[machine].serial.clone();
+        let jobs = self.ask(self.store.jobs(None, Some(serial), None, 1000));
+        // What an earlier one asked for may come late.
+        if !jobs.iter().any(|job| job.ejects_foreign) {
+            self.violation(format!(
+                "a medium of another controller is gone from machine {machine}"
+            ));
+        }
+    }
+
     /// A job that ends without a problem leaves no medium and no override of its own behind.
     fn not_at_rest(&self, job: &JobRow) -> Option<String> {
         let index = self.machine_of(job)?;

@@ -117,8 +117,14 @@ impl Machine {
         self.node = None;
     }
 
+    /// The media of other controllers in both slots.
+    pub fn foreign_media(&self) -> Vec<Vec<u8>> {
+        let held = [&self.maintenance, &self.task].into_iter().flatten();
+        held.filter(|token| is_foreign(token)).cloned().collect()
+    }
+
     /// Takes these media out of both slots.
-    pub fn eject(&mut self, is_out: fn(&[u8]) -> bool) {
+    pub fn eject(&mut self, is_out: impl Fn(&[u8]) -> bool) {
         for slot in [&mut self.maintenance, &mut self.task] {
             *slot = slot.take().filter(|token| !is_out(token));
         }
@@ -155,6 +161,9 @@ impl World {
     pub fn booted(&mut self, index: usize, boot: u64, from_cd: bool) {
         if !self.is_boot(index, boot) || !from_cd || !self.hears() {
             return;
+        }
+        if self.random.u32(0..100) < 3 && self.machines[index].task.is_some() {
+            self.exchange_task(index);
         }
         let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
         let [Some(maintenance), Some(task)] = media else { return };

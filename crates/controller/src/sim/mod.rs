@@ -54,6 +54,8 @@ enum Mutant {
     OverrideForgotten,
     /// Every machine is started at the end.
     PowerForgotten,
+    /// Whatever is in a slot is taken for ours.
+    EjectsForeign,
 }
 
 /// How one world went.
@@ -156,6 +158,7 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
         Mutant::FoundAgain,
         Mutant::OverrideForgotten,
         Mutant::PowerForgotten,
+        Mutant::EjectsForeign,
     ] {
         let caught = (0..SEEDS_TO_CATCH).find_map(|seed| {
             let first = run(seed, Some(mutant), &store).violations.into_iter().next()?;

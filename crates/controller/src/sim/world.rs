@@ -254,6 +254,7 @@ impl World {
         let attempt = format!("attempt-{number}");
         let new = NewJobRow {
             recipe: "{}".into(),
+            ejects_foreign: self.random.bool(),
             now: self.wall(),
             ..rows::job(&id, &serial, &attempt)
         };

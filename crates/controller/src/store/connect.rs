@@ -25,6 +25,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0012_clock.sql"),
     include_str!("../../migrations/0013_machine_names.sql"),
     include_str!("../../migrations/0014_as_found.sql"),
+    include_str!("../../migrations/0015_media_places.sql"),
 ];
 
 /// What [`open`] makes of a database.

@@ -44,6 +44,8 @@ pub struct JobRow {
     pub attention: Option<String>,
     /// `None`: not recorded yet, or by an older version.
     pub found: Option<Found>,
+    /// It may eject media that are not this controller's, where no slot is free.
+    pub ejects_foreign: bool,
 }
 
 /// What `POST /jobs` stores.
@@ -57,6 +59,7 @@ pub struct NewJobRow {
     pub artifact_digest: Option<String>,
     pub token_hash: Vec<u8>,
     pub idempotency: Option<(String, Vec<u8>)>,
+    pub ejects_foreign: bool,
     pub now: i64,
 }
 
@@ -85,7 +88,7 @@ pub struct Applied {
 
 pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
-    media_plan, unsettled_until, attention, found FROM jobs";
+    media_plan, unsettled_until, attention, found, eject_foreign FROM jobs";
 
 /// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
 fn select_brief() -> String {
@@ -132,6 +135,7 @@ pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         unsettled_until: row.get(17)?,
         attention: row.get(18)?,
         found: parse_optional(row, 19)?,
+        ejects_foreign: row.get(20)?,
     })
 }
 
@@ -382,8 +386,8 @@ impl Store {
             db.execute(
                 "INSERT INTO jobs (id, server_serial, attempt, recipe, task_target, artifact_digest,
                  state, status, epoch, tries, due_at, token_hash, idempotency_key, idempotency_hash,
-                 created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', 0, 0, ?8, ?9, ?10, ?11, ?8, ?8)",
+                 created_at, updated_at, eject_foreign)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', 0, 0, ?8, ?9, ?10, ?11, ?8, ?8, ?12)",
                 params![
                     new.id,
                     new.server_serial,
@@ -395,7 +399,8 @@ impl Store {
                     new.now,
                     new.token_hash,
                     key,
-                    hash
+                    hash,
+                    new.ejects_foreign
                 ],
             )?;
             let job = get(db, &new.id)?;

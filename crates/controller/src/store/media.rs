@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Media tokens: which URL gives which medium to which job, and until when.
+//! Media tokens: which URL gives which medium to which job, and until when; and in which slot of a BMC a medium may
+//! be. The media of probes have no job.
 
 use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Db, Error, Store};
+use crate::occupants::Issued;
 
 /// The media of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,20 @@ pub struct MediumRow {
     pub revoked: bool,
 }
 
+/// A medium that is to be inserted.
+#[derive(Debug, Clone)]
+pub struct NewMedium {
+    pub kind: MediumKind,
+    pub token_hash: Vec<u8>,
+    /// Path of the slot that it goes into; `None`: it goes into none.
+    pub slot: Option<String>,
+}
+
+/// How long a probe's medium is known that was not seen to be ejected: no slot that is used shows one for longer.
+const PROBES_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1000;
+/// Last part of the URL of a probe's medium.
+pub const PROBE_NAME: &str = "probe.iso";
+
 impl Store {
     /// New tokens for a new insert by this plan, into the machine that its BMC knows by these names; the job's earlier ones are
     /// dead from now on.
@@ -78,7 +94,7 @@ impl Store {
         job_id: &str,
         media_plan: &'static str,
         machine_names: Names,
-        tokens: Vec<(MediumKind, Vec<u8>)>,
+        media: Vec<NewMedium>,
         now: i64,
     ) -> Result<(), Error> {
         let job_id = job_id.to_owned();
@@ -88,10 +104,125 @@ impl Store {
                 "UPDATE jobs SET media_plan = ?2, machine_names = ?3 WHERE id = ?1",
                 [job_id.as_str(), media_plan, &serde_json::to_string(&machine_names)?],
             )?;
-            for (kind, hash) in tokens {
+            for NewMedium { kind, token_hash, slot } in media {
                 db.execute(
-                    "INSERT INTO media (token_hash, job_id, kind, created_at) VALUES (?1, ?2, ?3, ?4)",
-                    params![hash, job_id, kind.name(), now],
+                    "INSERT INTO media (token_hash, job_id, kind, created_at, slot)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![token_hash, job_id, kind.name(), now, slot],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The medium of a probe, before it is inserted into this slot.
+    pub async fn issue_probe(
+        &self,
+        server_serial: &str,
+        token_hash: Vec<u8>,
+        slot: &str,
+        now: i64,
+    ) -> Result<(), Error> {
+        let (server_serial, slot) = (server_serial.to_owned(), slot.to_owned());
+        self.write(move |db| {
+            db.execute(
+                "DELETE FROM probe_media WHERE created_at < ?1",
+                [now.saturating_sub(PROBES_KEPT_MS)],
+            )?;
+            db.execute(
+                "INSERT INTO probe_media VALUES (?1, ?2, ?3, ?4)",
+                params![token_hash, server_serial, slot, now],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A probe's medium was ejected: nobody will show it again.
+    pub async fn end_probe(&self, token_hash: Vec<u8>) -> Result<(), Error> {
+        self.write(move |db| {
+            db.execute("DELETE FROM probe_media WHERE token_hash = ?1", [token_hash])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// For whom this token was issued.
+    pub async fn issued_to(&self, token_hash: Vec<u8>) -> Result<Option<Issued>, Error> {
+        self.look_up(|db| {
+            let job = db
+                .query_row(
+                    "SELECT job_id, jobs.status <> 'complete' FROM media
+                     JOIN jobs ON jobs.id = job_id WHERE media.token_hash = ?1",
+                    [&token_hash],
+                    |row| Ok(Issued::Job { id: row.get(0)?, is_open: row.get(1)? }),
+                )
+                .optional()?;
+            if job.is_some() {
+                return Ok(job);
+            }
+            let is_probe: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM probe_media WHERE token_hash = ?1)",
+                [&token_hash],
+                |row| row.get(0),
+            )?;
+            Ok(is_probe.then_some(Issued::Probe))
+        })
+        .await
+    }
+
+    /// The slots of a server's BMC that media were put into and that were not seen empty since, each with the name of
+    /// its medium.
+    pub async fn filled_slots(&self, server_serial: &str) -> Result<Vec<(String, String)>, Error> {
+        self.look_up(|db| {
+            let mut query = db.prepare(
+                "SELECT slot, kind FROM jobs JOIN media ON media.job_id = jobs.id
+                 WHERE server_serial = ?1 AND slot IS NOT NULL
+                 UNION SELECT slot, NULL FROM probe_media
+                 WHERE server_serial = ?1 AND slot IS NOT NULL",
+            )?;
+            let rows = query.query_map([server_serial], |row| {
+                let name = match row.get::<_, Option<String>>(1)? {
+                    Some(kind) => kind_of(&kind)?.file_name(),
+                    None => PROBE_NAME,
+                };
+                Ok((row.get(0)?, name.to_owned()))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The places of a job's media that are good, each with its slot.
+    pub async fn media_of(&self, job_id: &str) -> Result<Vec<(MediumKind, Option<String>)>, Error> {
+        self.look_up(|db| {
+            let mut query = db
+                .prepare("SELECT kind, slot FROM media WHERE job_id = ?1 AND revoked_at IS NULL")?;
+            let rows = query.query_map([job_id], |row| {
+                Ok((kind_of(&row.get::<_, String>(0)?)?, row.get(1)?))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// These slots were seen empty: what they hold from now on is another's.
+    pub async fn emptied(&self, server_serial: &str, slots: Vec<String>) -> Result<(), Error> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let server_serial = server_serial.to_owned();
+        self.write(move |db| {
+            for slot in slots {
+                db.execute(
+                    "UPDATE media SET slot = NULL WHERE slot = ?2
+                     AND job_id IN (SELECT id FROM jobs WHERE server_serial = ?1)",
+                    [&server_serial, &slot],
+                )?;
+                db.execute(
+                    "UPDATE probe_media SET slot = NULL WHERE server_serial = ?1 AND slot = ?2",
+                    [&server_serial, &slot],
                 )?;
             }
             Ok(())
@@ -107,12 +238,10 @@ impl Store {
                      JOIN jobs ON jobs.id = job_id WHERE media.token_hash = ?1",
                     [token_hash],
                     |row| {
-                        let kind: String = row.get(2)?;
-                        let kind = MediumKind::ALL.into_iter().find(|known| known.name() == kind);
                         Ok(MediumRow {
                             job_id: row.get(0)?,
                             attempt: row.get(1)?,
-                            kind: kind.ok_or(rusqlite::Error::InvalidQuery)?,
+                            kind: kind_of(&row.get::<_, String>(2)?)?,
                             revoked: row.get(3)?,
                         })
                     },
@@ -121,6 +250,11 @@ impl Store {
         })
         .await
     }
+}
+
+fn kind_of(name: &str) -> rusqlite::Result<MediumKind> {
+    let kind = MediumKind::ALL.into_iter().find(|known| known.name() == name);
+    kind.ok_or(rusqlite::Error::InvalidQuery)
 }
 
 /// Kills every media token of a job.

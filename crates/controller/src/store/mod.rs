@@ -41,7 +41,7 @@ pub use audit::{Deed, Retention};
 pub use connect::lock;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
-pub use media::{MediumKind, MediumRow};
+pub use media::{MediumKind, MediumRow, NewMedium, PROBE_NAME};
 pub use reports::{Boot, Delivered, Speaker, Unheard};
 pub use servers::ServerRow;
 pub use tokens::TokenRow;

@@ -8,7 +8,7 @@ use super::{Controller, bmc, rows, session_token, temp_dir};
 use crate::http::{self, Needs};
 use crate::keys::sha256;
 use crate::listeners::Listener;
-use crate::store::{MediumKind, NewJobRow, ServerRow, TokenRow};
+use crate::store::{MediumKind, NewJobRow, NewMedium, ServerRow, TokenRow};
 use crate::{App, now_ms, tokens};
 
 /// A job on a server of its own, whose machine may speak.
@@ -160,7 +160,8 @@ async fn callers(app: &App) -> Vec<(Who, Option<String>)> {
     app.store.revoke_token(tokens::id(&revoked).unwrap(), now_ms()).await.unwrap();
     add(Who::Revoked, revoked);
     let medium = app.keys.media_token().unwrap();
-    let hashed = vec![(MediumKind::Task, sha256(medium.as_bytes()))];
+    let token_hash = sha256(medium.as_bytes());
+    let hashed = vec![NewMedium { kind: MediumKind::Task, token_hash, slot: None }];
     app.store
         .issue_media("job-a1", "cd+cd", recipe::machine::Names::default(), hashed, now_ms())
         .await

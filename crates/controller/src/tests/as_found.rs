@@ -8,7 +8,7 @@ use super::jobs::{create, is_complete, iso_with_room};
 use super::rows::{self, at_once};
 use super::{Controller, temp_dir};
 use crate::as_found::Found;
-use crate::store::{JobRow, MediumKind, Store};
+use crate::store::{JobRow, MediumKind, NewMedium, Store};
 
 /// Enabled, target, mode.
 type Override = [&'static str; 3];
@@ -198,7 +198,7 @@ fn what_a_job_found_is_recorded_before_its_first_change_and_never_again() {
     // Of an older version, whose media may be in: what is shown now may be the job's own.
     at_once(store.put_server(rows::server("SN2"))).unwrap();
     at_once(store.create_job(rows::job("j2", "SN2", "a2"))).unwrap();
-    let tokens = vec![(MediumKind::Task, vec![1])];
+    let tokens = vec![NewMedium { kind: MediumKind::Task, token_hash: vec![1], slot: None }];
     at_once(store.issue_media("j2", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
     at_once(store.record_found("j2", once_from("Cd"), 2)).unwrap();

@@ -72,6 +72,10 @@ pub struct Seen {
     pub remote_media: Option<bool>,
     /// It offers nothing that switches them.
     pub has_no_switch: bool,
+    /// Its machine boots although one slot has nothing of the job's.
+    pub boots_with_one: bool,
+    /// What each slot shows besides, or in place of what it would.
+    pub shown: [Value; 2],
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -269,7 +273,7 @@ fn get(bmc: &Bmc, path: &str) -> Response {
         slot if slot.starts_with("/Systems/1/VirtualMedia/") => {
             let number = usize::from(slot.ends_with('1'));
             let image = &seen.slots[number];
-            json!({
+            let mut body = json!({
                 "@odata.id": path, "Id": number.to_string(), "MediaTypes": bmc.slots[number],
                 "Image": image, "Inserted": image.is_some(),
                 "ConnectedVia": if image.is_some() { "URI" } else { "NotConnected" },
@@ -277,7 +281,11 @@ fn get(bmc: &Bmc, path: &str) -> Response {
                     "#VirtualMedia.InsertMedia": {"target": format!("{path}/Actions/VirtualMedia.InsertMedia")},
                     "#VirtualMedia.EjectMedia": {"target": format!("{path}/Actions/VirtualMedia.EjectMedia")}
                 }
-            })
+            });
+            for (name, value) in seen.shown[number].as_object().into_iter().flatten() {
+                body[name] = value.clone();
+            }
+            body
         }
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
@@ -362,6 +370,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         let is_full = match by_http {
             true => seen.target == "UefiHttp" && !seen.http_uri.is_empty(),
             false if seen.refuses_first => seen.slots.iter().any(Option::is_some),
+            false if seen.boots_with_one => seen.slots.iter().any(Option::is_some),
             false => seen.slots.iter().take(bmc.slots.len()).all(Option::is_some),
         };
         let is_at_medium = matches!(seen.target.as_str(), "Cd" | "UefiHttp");
@@ -379,6 +388,8 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         if from_medium {
             seen.boots_from_cd += 1;
             let mut urls: Vec<String> = seen.slots.iter().flatten().cloned().collect();
+            // What a person has inserted is not read.
+            urls.retain(|url| seen.urls.contains(url));
             urls.extend(Some(seen.http_uri.clone()).filter(|_| by_http));
             // The maintenance medium first, wherever it is.
             urls.sort_by_key(|url| !url.ends_with("/maintenance.iso"));

@@ -4,7 +4,7 @@
 use job::{Action, Event, Outcome};
 
 use super::rows::{self, at_once};
-use crate::store::{MediumKind, Store};
+use crate::store::{MediumKind, NewMedium, Store};
 
 fn apply(store: &Store, id: &str, event: Event) {
     at_once(store.apply(id, None, event, "m".into(), 1)).unwrap();
@@ -20,13 +20,17 @@ fn awaiting(store: &Store, id: &str, serial: &str, attempt: &str) {
     at_once(store.hello(attempt, rows::boot("b1"), 1)).unwrap().unwrap();
 }
 
+fn task(number: u8) -> NewMedium {
+    NewMedium { kind: MediumKind::Task, token_hash: vec![number], slot: None }
+}
+
 #[test]
 fn what_no_bug_may_write_is_refused() {
     let store = Store::in_memory().unwrap();
     awaiting(&store, "waits", "SN1", "a1");
     awaiting(&store, "writes", "SN2", "a2");
     at_once(store.permit(rows::speaker("a2", "b1"), rows::permit("SN2"), 1)).unwrap().unwrap();
-    let tokens = vec![(MediumKind::Task, vec![1])];
+    let tokens = vec![task(1)];
     at_once(store.issue_media("writes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
     awaiting(&store, "over", "SN3", "a3");
@@ -36,10 +40,10 @@ fn what_no_bug_may_write_is_refused() {
     }
     awaiting(&store, "closes", "SN4", "a4");
     apply(&store, "closes", Event::Cancelled);
-    let tokens = vec![(MediumKind::Task, vec![2])];
+    let tokens = vec![task(2)];
     at_once(store.issue_media("closes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
-    let tokens = vec![(MediumKind::Task, vec![3])];
+    let tokens = vec![task(3)];
     at_once(store.issue_media("closes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
 

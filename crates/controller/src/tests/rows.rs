@@ -40,6 +40,7 @@ pub fn job(id: &str, server_serial: &str, attempt: &str) -> NewJobRow {
         artifact_digest: None,
         token_hash: Vec::new(),
         idempotency: None,
+        ejects_foreign: false,
         now: now_ms(),
     }
 }

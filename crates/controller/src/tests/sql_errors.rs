@@ -10,7 +10,7 @@ use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
 use crate::clock::Jump;
-use crate::store::{Error, MediumKind, Retention, Speaker, Store, TokenRow};
+use crate::store::{Error, MediumKind, NewMedium, Retention, Speaker, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
 type Ask = Box<dyn Fn(&Store, i64) -> Result<(), Error>>;
@@ -66,8 +66,14 @@ fn life() -> Vec<(&'static str, Ask)> {
     let done = |id: &'static str, action| moved(id, Event::Done(action));
     let media = |number: u8| {
         ask("issue_media", async move |store, now| {
-            let tokens =
-                vec![(MediumKind::Maintenance, vec![number]), (MediumKind::Task, vec![number, 0])];
+            let medium = |kind, token_hash, slot: &str| {
+                let slot = Some(slot.to_owned());
+                NewMedium { kind, token_hash, slot }
+            };
+            let tokens = vec![
+                medium(MediumKind::Maintenance, vec![number], "/s/1"),
+                medium(MediumKind::Task, vec![number, 0], "/s/2"),
+            ];
             store.issue_media("j1", "cd+cd", recipe::machine::Names::default(), tokens, now).await
         })
     };
@@ -119,6 +125,12 @@ fn life() -> Vec<(&'static str, Ask)> {
         media(1),
         media(2),
         ask("medium", async |store, _| store.medium(vec![2, 0]).await),
+        ask("issued_to", async |store, _| store.issued_to(vec![2, 0]).await),
+        ask("media_of", async |store, _| store.media_of("j1").await),
+        ask("issue_probe", async |store, now| store.issue_probe("SN1", vec![9], "/s/3", now).await),
+        ask("filled_slots", async |store, _| store.filled_slots("SN1").await),
+        ask("end_probe", async |store, _| store.end_probe(vec![9]).await),
+        ask("emptied", async |store, _| store.emptied("SN1", vec!["/s/1".into()]).await),
         done("j1", Action::InsertMedia),
         claim(),
         ask("resume_all", async |store, now| store.resume_all(now, now + 5).await),

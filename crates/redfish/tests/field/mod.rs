@@ -304,3 +304,27 @@ async fn reset_types_are_read_from_an_action_info() {
     assert_eq!(played.state().resets, ["ForceOn", "ForceOff"]);
     assert_eq!(bmc.power_state(&machine).await.unwrap(), Power::Off);
 }
+
+#[tokio::test]
+async fn reset_types_that_depend_on_the_power_are_read_before_each_use() {
+    let played = Played::start(|_seen, _nth| None).await;
+    played.state().reset_types = json!(["On"]);
+    let bmc = connect(&played).await;
+    let machine = bmc.machine(named("SN1")).await.unwrap();
+    // It was discovered while it was off. The button would mean another thing.
+    for (is_on, offered, sent) in [
+        (true, json!(["GracefulShutdown", "ForceOff"]), "ForceOff"),
+        (false, json!(["ForceOn"]), "ForceOn"),
+        (true, json!(["PushPowerButton"]), "PushPowerButton"),
+        (false, json!(["GracefulShutdown", "ForceOff"]), "On"),
+    ] {
+        played.state().is_on = is_on;
+        played.state().reset_types = offered.clone();
+        bmc.forget_seen();
+        match is_on {
+            true => bmc.power_off(&machine, Shutdown::Forced).await.unwrap(),
+            false => bmc.power_on(&machine).await.unwrap(),
+        }
+        assert_eq!(played.state().resets.last().map(String::as_str), Some(sent), "{offered}");
+    }
+}

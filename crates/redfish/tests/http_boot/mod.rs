@@ -100,7 +100,7 @@ async fn a_url_that_is_taken_and_not_shown_is_an_error_of_its_own() {
     let bmc = connect(&played).await;
     let machine = bmc.machine(named("SN1")).await.unwrap();
     for result in [
-        bmc.set_boot_once_http(&machine, medium().as_str()).await,
+        bmc.set_boot_once_http(&machine, medium().as_str()).await.map(drop),
         bmc.clear_http_boot_uri(&machine).await,
     ] {
         let error = result.unwrap_err();

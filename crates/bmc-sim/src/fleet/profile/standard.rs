@@ -112,7 +112,6 @@ pub(super) const PROFILES: &[Profile] = &[
         source: "a person's medium in the third slot",
         slots: &[remote("Cd1", CD), remote("Cd2", CD), remote("Cd3", CD)],
         quirks: &[Quirk::ForeignMedium(2)],
-        gap: Some("media of others are ejected"),
         ..STANDARD
     },
     Profile {
@@ -120,7 +119,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with a rescue CD in front",
         source: "a person's medium in the first of two slots",
         quirks: &[Quirk::ForeignMedium(0)],
-        gap: Some("media of others are ejected"),
         ..STANDARD
     },
     Profile {
