@@ -237,7 +237,8 @@ async fn an_upload_that_could_not_be_finished_is_not_begun() {
 
 #[tokio::test]
 async fn a_manifest_that_is_costly_to_read_holds_nobody_up() {
-    /// What a request may take beside it; it takes one or two milliseconds.
+    /// What a request may take beside it, or a quarter of what the manifests take, on a machine that others
+    /// keep busy; it takes one or two milliseconds.
     const SOON: Duration = Duration::from_millis(500);
     let dir = tempfile::tempdir().unwrap();
     let world = World::start(dir.path()).await;
@@ -258,12 +259,14 @@ async fn a_manifest_that_is_costly_to_read_holds_nobody_up() {
         }
         slowest
     };
+    let began = Instant::now();
     let (puts, slowest) = tokio::join!(puts, beside);
+    let soon = SOON.max(began.elapsed() / 4);
     for put in puts {
         assert_eq!(put.status, 201, "{}", put.text());
     }
     println!("the slowest request beside 8 manifests of 4 MiB took {slowest:?}");
-    assert!(slowest < SOON, "{slowest:?}");
+    assert!(slowest < soon, "{slowest:?}, not {soon:?}");
 }
 
 #[tokio::test]
