@@ -307,7 +307,8 @@ fn medium_url(app: &App, token: &str, kind: MediumKind) -> Url {
 /// still work on the insert before. One that restarted may have its slots elsewhere now: the next try looks for them
 /// anew.
 fn not_inserted(step: &str, error: &redfish::Error) -> Failed {
-    let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. });
+    let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. })
+        && !error.needs_person();
     let failed = Failed::by_bmc(step, error);
     Failed { is_transient: failed.is_transient || may_pass, ..failed }
 }

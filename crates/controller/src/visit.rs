@@ -79,6 +79,14 @@ pub enum Closed {
     Resting(Duration),
     #[error("job {0} is active on this server; wait for its end or cancel it")]
     Busy(String),
+    /// A change by hand that the BMC put off each time.
+    #[error("tried {tries} times in {} s", .waited.as_secs())]
+    Tried {
+        tries: u32,
+        waited: Duration,
+        #[source]
+        error: redfish::Error,
+    },
     #[error("the firmware of this server is being updated; wait for its end")]
     Updating,
     /// With what is stored of the BMC it cannot be asked.
@@ -109,6 +117,7 @@ impl Closed {
             Closed::Store(error) => Failed::by_store(step, error),
             Closed::Refused(_)
             | Closed::Busy(_)
+            | Closed::Tried { .. }
             | Closed::Updating
             | Closed::Unusable(_)
             | Closed::Other(_) => Failed::new(step, chain(self), false),
@@ -193,7 +202,7 @@ async fn heed(app: &App, server: &ServerRow, error: &redfish::Error) -> Result<(
             app.lanes.was_silent(&server.bmc_url, Instant::now());
             Ok(())
         }
-        redfish::Error::Unauthorized => app.store.login_refused(server, now_ms()).await,
+        redfish::Error::Unauthorized { .. } => app.store.login_refused(server, now_ms()).await,
         _ => {
             app.lanes.answered(&server.bmc_url);
             Ok(())

@@ -65,7 +65,10 @@ impl Bmc {
         };
         let change = Change { what, forms: &[whole, without_mode], is_so, shown_at: None };
         let places = machine.boot_places(Some(target));
-        Ok(self.change_boot(&places, &change).await?.to_owned())
+        match self.change_boot(&places, &change).await {
+            Ok(path) => Ok(path.to_owned()),
+            Err(error) => Err(self.explained(machine, error).await),
+        }
     }
 
     /// What the firmware downloads when it is told to.
@@ -118,7 +121,9 @@ impl Bmc {
             places.sort_by_key(|place| *place != path);
             let is_so = |resource: &Value, _form| is_so(resource);
             let change = Change { what, forms, is_so, shown_at: Some(path) };
-            self.change_boot(&places, &change).await?;
+            if let Err(error) = self.change_boot(&places, &change).await {
+                return Err(self.explained(machine, error).await);
+            }
         }
         Ok(())
     }

@@ -94,6 +94,7 @@ impl Bmc {
                     self.follow(answer).await?;
                     return Ok(form);
                 }
+                Err(error) if error.is_of_bmc() => return Err(error),
                 Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
                 Err(error) => return Err(error),
             }
@@ -135,4 +136,5 @@ impl Bmc {
 /// The resource does not take the change; another one may.
 fn is_of_place(error: &Error) -> bool {
     matches!(error, Error::Status { status: 400..=499 | 501, .. } | Error::Unsupported(_))
+        && !error.is_of_bmc()
 }

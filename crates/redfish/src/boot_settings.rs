@@ -284,6 +284,7 @@ impl Bmc {
                     self.follow(answer).await?;
                     return self.until_override(machine, path, wanted).await;
                 }
+                Err(error) if error.is_of_bmc() => return Err(error),
                 Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
                 Err(error) => return Err(error),
             }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::patience::Repeat;
-use crate::{Bmc, Error, links};
+use crate::{Bmc, Error, links, refusal};
 
 impl Bmc {
     /// A PATCH on condition that the resource is as just read; Lenovo and AMI refuse one without
@@ -55,6 +55,7 @@ impl Bmc {
         for body in bodies {
             match self.repeat(repeat, Method::POST, path, body.as_ref(), None).await {
                 Ok(answer) => return Ok(answer),
+                Err(error) if error.is_of_bmc() => return Err(error),
                 Err(error @ Error::Status { status: 400 | 411 | 415 | 422, .. }) => last = error,
                 Err(error) => return Err(error),
             }
@@ -62,8 +63,8 @@ impl Bmc {
         Err(last)
     }
 
-    /// Repeats a request while the BMC says 409: some do so for a minute after a power-off, others
-    /// while an eject completes (OpenStack ironic, 238c9e0cc and 941f78835).
+    /// Repeats a request while the BMC says that it cannot do it now. Some say 409 for a minute after a power-off, others
+    /// while an eject completes (OpenStack ironic, 238c9e0cc and 941f78835); iLO says 400 while the machine is in POST.
     pub(crate) async fn while_busy<F>(&self, request: impl Fn() -> F) -> Result<Answer, Error>
     where
         F: Future<Output = Result<Answer, Error>>,
@@ -71,8 +72,8 @@ impl Bmc {
         let deadline = Instant::now() + self.budgets.effect;
         loop {
             match request().await {
-                Err(Error::Status { status: 409, .. })
-                    if Instant::now() + self.budgets.conflict < deadline =>
+                Err(error)
+                    if error.is_busy() && Instant::now() + self.budgets.conflict < deadline =>
                 {
                     tokio::time::sleep(self.budgets.conflict).await;
                 }
@@ -110,11 +111,9 @@ impl Bmc {
             match task["TaskState"].as_str() {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
                     self.settled();
-                    let why = task["Messages"][0]["Message"].as_str().unwrap_or("no reason given");
-                    return Err(Error::TaskFailed {
-                        task: self.foreign(&path),
-                        why: self.foreign(why),
-                    });
+                    let (why, _cause) = refusal::of_document(&task["Messages"], &self.secrets);
+                    let why = if why.is_empty() { "no reason given".into() } else { why };
+                    return Err(Error::TaskFailed { task: self.foreign(&path), why });
                 }
                 Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
                     tokio::time::sleep(self.budgets.poll).await;

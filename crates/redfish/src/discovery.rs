@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{has_http_boot, link, machine_of, targets_of, texts};
+use crate::machine::{has_http_boot, link, machine_of, power_of, targets_of, texts};
 use crate::members::{MEMBERS_MAX, Member, Members, SIBLING_PATIENCE, Unread};
 use crate::profile::{Quirk, detect};
 use crate::slot::{slot_of, suit};
@@ -63,6 +63,9 @@ impl Bmc {
         let chassis_serial = told.chassis_serial;
         let mut machine = machine_of(path, &body, manager, profile, slots);
         machine.told.chassis_serial = chassis_serial;
+        if power_of(&body).is_none() {
+            self.add_power_of_chassis(&mut machine, &body).await?;
+        }
         self.add_linked(&mut machine, &body, &mut notes).await?;
         machine.unread = notes.texts;
         machine.unread_may_pass = notes.may_pass;
@@ -100,41 +103,88 @@ impl Bmc {
             }
         }
         let may_be = |at: &usize| (wanted.may_be)(&systems[*at].told, wanted.name);
-        if meant.is_empty() && machines.len() == 1 && unread.iter().all(Unread::is_absent) {
+        // One that cannot be read may be the machine, also where the BMC says that it is not there: some say so
+        // of a system whose machine is off.
+        if meant.is_empty() && machines.len() == 1 && unread.is_empty() {
             meant.extend(machines.into_iter().filter(may_be));
         }
         Ok(meant)
     }
 
-    /// Of a chassis that holds this system alone: one of several blades says nothing of each.
     async fn chassis_serial(&self, path: &str, system: &Value) -> Result<String, Error> {
-        let linked = system["Links"]["Chassis"].as_array().into_iter().flatten().filter_map(link);
-        for chassis in linked.take(CHASSIS_MAX) {
-            let Ok(answer) = self.read_optional(&chassis).await? else { continue };
-            let held = answer.body["Links"]["ComputerSystems"].as_array();
-            let held: Vec<String> = held.into_iter().flatten().filter_map(link).collect();
-            let serial = answer.body["SerialNumber"].as_str().unwrap_or_default().trim();
-            let is_ours = matches!(&held[..], [one] if links::is_same(one, path));
-            if !serial.is_empty() && is_ours {
+        for (_, chassis) in self.own_chassis(path, system).await? {
+            let serial = chassis["SerialNumber"].as_str().unwrap_or_default().trim();
+            if !serial.is_empty() {
                 return Ok(serial.to_owned());
             }
         }
         Ok(String::new())
     }
 
+    /// Some BMCs tell the power of the chassis alone.
+    async fn add_power_of_chassis(
+        &self,
+        machine: &mut Machine,
+        system: &Value,
+    ) -> Result<(), Error> {
+        for (path, chassis) in self.own_chassis(&machine.system_path, system).await? {
+            if let Some(power) = power_of(&chassis) {
+                (machine.power, machine.power_path) = (power, Some(path));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The chassis that hold this system alone: one of several blades says nothing of each.
+    async fn own_chassis(
+        &self,
+        path: &str,
+        system: &Value,
+    ) -> Result<Vec<(String, Arc<Value>)>, Error> {
+        let linked = system["Links"]["Chassis"].as_array().into_iter().flatten().filter_map(link);
+        let mut own = Vec::new();
+        for chassis in linked.take(CHASSIS_MAX) {
+            let Ok(answer) = self.read_optional(&chassis).await? else { continue };
+            let held = answer.body["Links"]["ComputerSystems"].as_array();
+            let held: Vec<String> = held.into_iter().flatten().filter_map(link).collect();
+            if matches!(&held[..], [one] if links::is_same(one, path)) {
+                own.push((chassis, answer.body));
+            }
+        }
+        Ok(own)
+    }
+
     fn ambiguous(&self, systems: &[System], meant: &[usize], wanted: Option<Wanted<'_>>) -> Error {
+        let uuid = |at: &usize| systems[*at].told.uuid.as_str();
+        let is_own = |at: &usize| {
+            let same = meant.iter().filter(|other| uuid(other).eq_ignore_ascii_case(uuid(at)));
+            is_uuid(uuid(at)) && same.count() == 1
+        };
         let shown = meant.iter().map(|at| {
-            let System { path, told, .. } = &systems[*at];
-            let path = self.foreign(path);
+            let path = self.foreign(&systems[*at].path);
             // It looks like a secret, and is the way out.
-            match told.uuid.as_str() {
+            match uuid(at) {
                 uuid if is_uuid(uuid) => format!("{path} (UUID {uuid})"),
                 _ => format!("{path} (no UUID)"),
             }
         });
-        let systems = shown.collect::<Vec<_>>().join(", ");
+        let shown = shown.collect::<Vec<_>>().join(", ");
         let wanted = wanted.map_or("", |wanted| wanted.name).into();
-        Error::Ambiguous { wanted, systems }
+        let cure = match meant.iter().filter(|at| is_own(at)).count() {
+            0 => {
+                "none has a UUID of its own either: give each a serial number or a UUID with the maker's tool, and \
+                 register the server by that"
+            }
+            count if count == meant.len() => {
+                "register the server by the UUID of the one that is meant"
+            }
+            _ => {
+                "register the server by the UUID of the one that is meant; one without a UUID of its own needs a \
+                 serial number of its own, with the maker's tool"
+            }
+        };
+        Error::Ambiguous { wanted, systems: shown, cure }
     }
 
     fn no_machine(

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
 //!
-//! - `transport`: requests; `tls`: a pin or a CA; `session`: logins; `links`: where a request may go; `answer`:
-//!   bounded bodies; `patience`: retries; `seen`: what need not be read twice in a moment;
+//! - `transport`: requests; `tls`, `certificate`: a pin or a CA; `session`: logins; `links`: where a request may go;
+//!   `answer`: bounded bodies; `refusal`, `messages`, `cause`: what a BMC says when it refuses; `patience`: retries; `seen`: what
+//!   need not be read twice in a moment;
 //! - `machine`: what the BMC has; `discovery`: how it is found (nothing is hard-coded but `/redfish/v1/`); `members`:
 //!   what of a collection can be read;
 //! - `slot`: what a media slot takes, and in which ways it is written;
@@ -22,6 +23,8 @@ mod answer;
 mod boot;
 mod boot_places;
 mod boot_settings;
+mod cause;
+mod certificate;
 mod converge;
 mod discovery;
 mod document;
@@ -32,9 +35,11 @@ mod logs;
 mod machine;
 mod media_switch;
 mod members;
+mod messages;
 mod patience;
 mod power;
 mod profile;
+mod refusal;
 mod remote_media;
 mod secrets;
 mod seen;
@@ -46,6 +51,7 @@ mod transport;
 mod virtual_media;
 
 pub use boot_settings::{BootOverride, BootSettings};
+pub use cause::Cause;
 pub use error::Error;
 pub use firmware::{Accepted, Firmware, Image};
 pub use links::is_same as is_same_link;

@@ -39,6 +39,8 @@ pub struct Machine {
     pub has_http_boot: bool,
     /// Whether the BMC has virtual media switched on; `None` where it does not say.
     pub remote_media: Option<RemoteMedia>,
+    /// Where its power is told, if that is not the system.
+    pub(crate) power_path: Option<String>,
     pub(crate) manager_path: Option<String>,
     /// `@Redfish.Settings`: where settings of the next boot are written.
     pub(crate) settings_path: Option<String>,
@@ -128,11 +130,22 @@ pub enum Power {
     Changing,
 }
 
-pub(crate) fn power_of(system: &Value) -> Power {
-    match system["PowerState"].as_str() {
-        Some("On") => Power::On,
-        Some("Off") => Power::Off,
-        _ => Power::Changing,
+/// The power that a system or a chassis tells; `None` where it tells nothing of it. iLO tells it by the state of POST
+/// too (`Oem.Hpe.PostState`, HPE's iLO Redfish reference).
+pub(crate) fn power_of(resource: &Value) -> Option<Power> {
+    let told = resource["PowerState"].as_str().unwrap_or_default().trim().to_ascii_lowercase();
+    match told.as_str() {
+        "on" => return Some(Power::On),
+        "off" => return Some(Power::Off),
+        "" | "null" | "unknown" => {}
+        _ => return Some(Power::Changing),
+    }
+    let oem = &resource["Oem"];
+    let post = oem["Hpe"]["PostState"].as_str().or(oem["Hp"]["PostState"].as_str())?;
+    match post {
+        "PowerOff" => Some(Power::Off),
+        "InPost" | "InPostDiscoveryComplete" | "FinishedPost" => Some(Power::On),
+        _ => None,
     }
 }
 
@@ -213,7 +226,12 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
 impl Bmc {
     /// A machine's power and boot override as they are now.
     pub async fn read_again(&self, machine: &Machine) -> Result<Machine, Error> {
-        Ok(as_now(machine, &self.get(&machine.system_path).await?.body))
+        let system = self.get(&machine.system_path).await?.body;
+        let told = match &machine.power_path {
+            Some(path) => self.get(path).await?.body,
+            None => system.clone(),
+        };
+        Ok(as_now(machine, &system, &told))
     }
 
     /// A machine that was met before, as it is now but for its slots. It is asked once: an error says
@@ -225,7 +243,11 @@ impl Bmc {
             let wanted = machine.told.serial.clone();
             return Err(Error::WrongMachine { wanted, found: self.foreign(&now.to_string()) });
         }
-        Ok(as_now(machine, &system))
+        let told = match &machine.power_path {
+            Some(path) => self.once(Method::GET, path, None, None).await?.body,
+            None => system.clone(),
+        };
+        Ok(as_now(machine, &system, &told))
     }
 
     /// The slots of a machine that was met before. A BMC that restarted meanwhile may have them
@@ -249,8 +271,8 @@ impl Bmc {
     }
 }
 
-/// The machine as its system's resource shows it now, but for its slots.
-pub(crate) fn as_now(machine: &Machine, system: &Value) -> Machine {
+/// The machine as its system's resource shows it now, but for its slots. `told`: what tells its power.
+pub(crate) fn as_now(machine: &Machine, system: &Value, told: &Value) -> Machine {
     let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
     let reset = &system["Actions"]["#ComputerSystem.Reset"];
     // Which reset types are offered may depend on the power.
@@ -259,7 +281,7 @@ pub(crate) fn as_now(machine: &Machine, system: &Value) -> Machine {
         reset_types.clone_from(&machine.reset_types);
     }
     Machine {
-        power: power_of(system),
+        power: power_of(told).unwrap_or(Power::Changing),
         boot_override: boot.into(),
         reset_path: reset["target"].as_str().map(str::to_owned).or(machine.reset_path.clone()),
         reset_types,
@@ -290,7 +312,8 @@ pub(crate) fn machine_of(
         told: Told::of(system, profile.has(Quirk::SkuIsServiceTag)),
         manufacturer: text("Manufacturer"),
         model: text("Model"),
-        power: power_of(system),
+        power: power_of(system).unwrap_or(Power::Changing),
+        power_path: None,
         boot_override: boot["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled").into(),
         slots,
         unread: Vec::new(),

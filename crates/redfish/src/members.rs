@@ -63,7 +63,14 @@ fn is_of_member(error: &Error) -> bool {
 
 /// The BMC may be able to say it in a moment.
 fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Status { status: 429 | 502 | 503 | 504, .. } | Error::Unreachable { .. })
+    match error {
+        Error::Status { cause: Some(cause), .. } if cause.is_transient().is_some() => {
+            cause.is_of_service()
+        }
+        Error::Status { status, .. } => matches!(status, 429 | 502 | 503 | 504),
+        Error::Unreachable { .. } => true,
+        _ => false,
+    }
 }
 
 impl Bmc {
@@ -144,7 +151,7 @@ impl Bmc {
     async fn read_member(&self, path: &str) -> Result<Result<Answer, Error>, Error> {
         let answer = match self.once(Method::GET, path, None, None).await {
             // The session was dropped: this logs in anew.
-            Err(Error::Unauthorized) => self.get(path).await,
+            Err(Error::Unauthorized { .. }) => self.get(path).await,
             answer => answer,
         };
         match answer {

@@ -36,6 +36,11 @@ impl Patience {
     /// Waits until the request may be repeated, or gives the error back where that is no use.
     pub async fn spend_on(&mut self, error: Error) -> Result<(), Error> {
         let is_worth_it = match &error {
+            // Some say it with a status that means something else.
+            Error::Status { cause: Some(cause), .. } if cause.is_transient() == Some(false) => {
+                false
+            }
+            Error::Status { cause: Some(cause), .. } if cause.is_of_service() => true,
             Error::Status { status: 429 | 503, .. } => true,
             // 502 and 504 are of a proxy in the BMC, which does not know either.
             Error::Unreachable { .. } | Error::Status { status: 502 | 504, .. } => {

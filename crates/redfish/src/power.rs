@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::machine::{as_now, power_of};
-use crate::{Bmc, Error, Machine, Power};
+use crate::{Bmc, Cause, Error, Machine, Power};
 
 /// The reset type that means another thing in each state.
 const BUTTON: &str = "PushPowerButton";
@@ -53,12 +53,22 @@ impl Restart {
 
 impl Bmc {
     pub async fn power_state(&self, machine: &Machine) -> Result<Power, Error> {
-        Ok(power_of(&self.get(&machine.system_path).await?.body))
+        Ok(power_of(&self.get(power_path(machine)).await?.body).unwrap_or(Power::Changing))
+    }
+
+    /// As a change begins with it: read again unless that was a moment ago.
+    async fn look_again(&self, machine: &Machine) -> Result<Machine, Error> {
+        let system = self.look(&machine.system_path).await?.body;
+        let told = match &machine.power_path {
+            Some(path) => self.look(path).await?.body,
+            None => system.clone(),
+        };
+        Ok(as_now(machine, &system, &told))
     }
 
     /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
     pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
-        let machine = &as_now(machine, &self.look(&machine.system_path).await?.body);
+        let machine = &self.look_again(machine).await?;
         if machine.power == Power::Off {
             return Ok(());
         }
@@ -79,7 +89,7 @@ impl Bmc {
     }
 
     pub async fn power_on(&self, machine: &Machine) -> Result<(), Error> {
-        let machine = &as_now(machine, &self.look(&machine.system_path).await?.body);
+        let machine = &self.look_again(machine).await?;
         if machine.power == Power::On {
             return Ok(());
         }
@@ -98,13 +108,15 @@ impl Bmc {
     /// Starts a machine anew; one that is off is switched on. A reset type that the BMC offers, or else off and on.
     /// That the machine is on afterwards is read back; that it started anew is the BMC's word.
     pub async fn restart(&self, machine: &Machine, restart: Restart) -> Result<(), Error> {
-        if power_of(&self.look(&machine.system_path).await?.body) == Power::Off {
+        if self.look_again(machine).await?.power == Power::Off {
             return self.power_on(machine).await;
         }
         let kinds = restart.reset_types().iter().copied();
         let offered: Vec<&str> = kinds.filter(|kind| offers(machine, kind)).collect();
         match self.reset_by_first(machine, &offered, None).await {
             Ok(()) => self.until_power(machine, Power::On, self.budgets.effect).await,
+            // Off and on would have the same result.
+            Err(error) if error.is_of_bmc() => Err(error),
             Err(
                 Error::Unsupported(_) | Error::Status { status: 400 | 403..=405 | 422 | 501, .. },
             ) => {
@@ -117,7 +129,8 @@ impl Bmc {
 
     /// Resets in the first way that the BMC does not refuse. Where one of them conflicts with what
     /// the BMC still does, all of them again: some say 409 for a minute after a power-off
-    /// (OpenStack ironic, 238c9e0cc). `wanted` is the power state that makes the reset needless, if one does.
+    /// (OpenStack ironic, 238c9e0cc), others refuse while the machine is in POST. `wanted` is the power state that
+    /// makes the reset needless, if one does.
     async fn reset_by_first(
         &self,
         machine: &Machine,
@@ -133,10 +146,16 @@ impl Bmc {
                     return Ok(());
                 }
                 match self.reset(machine, kind, wanted).await {
+                    // No other way has another result, now or at all.
+                    Err(error) if error.is_of_bmc() => {
+                        is_busy = error.is_busy();
+                        last = Some(error);
+                        break;
+                    }
                     Err(
                         error @ Error::Status { status: 400 | 403..=405 | 409 | 422 | 501, .. },
                     ) => {
-                        is_busy |= matches!(error, Error::Status { status: 409, .. });
+                        is_busy |= error.is_busy();
                         last = Some(error);
                     }
                     result => return result,
@@ -144,9 +163,21 @@ impl Bmc {
             }
             let missing = Error::Unsupported("a reset type that switches the machine");
             if !is_busy || Instant::now() + self.budgets.conflict > deadline {
-                return Err(last.unwrap_or(missing));
+                return Err(self.explained(machine, last.unwrap_or(missing)).await);
             }
             tokio::time::sleep(self.budgets.conflict).await;
+        }
+    }
+
+    /// An error with the cause that the state of the machine tells, where the BMC did not say it: not every BMC that
+    /// refuses in POST names it.
+    pub(crate) async fn explained(&self, machine: &Machine, error: Error) -> Error {
+        let Error::Status { status: 400 | 403 | 409 | 500, cause: None, .. } = &error else {
+            return error;
+        };
+        match self.get(&machine.system_path).await {
+            Ok(system) if is_in_post(&system.body) => error.with_cause(Cause::InPost),
+            Ok(_) | Err(_) => error,
         }
     }
 
@@ -176,9 +207,39 @@ impl Bmc {
         wanted: Power,
         budget: Duration,
     ) -> Result<(), Error> {
-        let what = format!("power {wanted:?}");
-        self.until(&what, budget, &machine.system_path, |system| power_of(system) == wanted).await
+        let (what, path) = (format!("power {wanted:?}"), power_path(machine));
+        let result =
+            self.until(&what, budget, path, |resource| power_of(resource) == Some(wanted)).await;
+        match result {
+            Err(Error::NotEffective { .. }) if power_of(&self.look(path).await?.body).is_none() => {
+                Err(Error::PowerUntold { path: self.foreign(path) })
+            }
+            result => result,
+        }
     }
+}
+
+/// Whether a system that has power says that its firmware is at work: `BootProgress.LastState` (ComputerSystem 1.13.0),
+/// or iLO's `PostState`.
+fn is_in_post(system: &Value) -> bool {
+    const STATES: &[&str] = &[
+        "PrimaryProcessorInitializationStarted",
+        "BusInitializationStarted",
+        "MemoryInitializationStarted",
+        "SecondaryProcessorInitializationStarted",
+        "PCIResourceConfigStarted",
+    ];
+    let state = system["BootProgress"]["LastState"].as_str();
+    let oem = &system["Oem"];
+    let post = oem["Hpe"]["PostState"].as_str().or(oem["Hp"]["PostState"].as_str());
+    let is_at_work = state.is_some_and(|state| STATES.contains(&state))
+        || matches!(post, Some("InPost" | "InPostDiscoveryComplete"));
+    is_at_work && power_of(system) == Some(Power::On)
+}
+
+/// The resource that tells the machine's power.
+fn power_path(machine: &Machine) -> &str {
+    machine.power_path.as_deref().unwrap_or(&machine.system_path)
 }
 
 /// Whether a reset type may be asked for; a BMC that lists none takes the common ones.

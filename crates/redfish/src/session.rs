@@ -11,8 +11,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::answer::Body;
+use crate::cause::Cause;
 use crate::patience::{Patience, Repeat};
-use crate::{Bmc, Error, links};
+use crate::{Bmc, Error, links, refusal};
 
 /// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
 pub(crate) const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
@@ -52,7 +53,7 @@ impl Bmc {
     pub(crate) async fn credentials(&self) -> Result<Credentials<'_>, Error> {
         match &*self.auth.lock().await {
             Auth::Session { token, .. } => Ok(Credentials::Token(token.clone())),
-            Auth::Basic if self.is_refused() => Err(Error::Unauthorized),
+            Auth::Basic if self.is_refused() => Err(refused_before()),
             Auth::Basic => Ok(Credentials::Basic(self)),
             Auth::None => Ok(Credentials::None),
         }
@@ -74,7 +75,7 @@ impl Bmc {
 
     async fn log_in_once(&self) -> Result<Auth, Error> {
         if self.is_refused() {
-            return Err(Error::Unauthorized);
+            return Err(refused_before());
         }
         let what = format!("POST {}", self.sessions);
         let body = json!({"UserName": self.username, "Password": self.password.text()});
@@ -83,19 +84,22 @@ impl Bmc {
         let with_login = |request: RequestBuilder| request.json(&body);
         let response = self.travel(&what, Method::POST, url, budget, with_login).await?;
         match response.status().as_u16() {
-            200..=299 => Ok(self.opened(&what, response).await),
-            401 | 403 => {
-                self.refused.store(true, Ordering::SeqCst);
-                Err(Error::Unauthorized)
-            }
+            200..=299 => self.opened(&what, response).await,
             404 | 405 | 501 => Ok(Auth::Basic),
-            _ => Err(self.refused(&what, response).await),
+            _ => {
+                // Several BMCs have these for a full table of sessions, too.
+                let error = self.refused(&what, response).await.of_credentials(&[400, 401, 403]);
+                if matches!(error, Error::Unauthorized { .. }) {
+                    self.refused.store(true, Ordering::SeqCst);
+                }
+                Err(error)
+            }
         }
     }
 
     /// What a login gave: a session, or nothing that can be used as one.
-    async fn opened(&self, what: &str, response: Response) -> Auth {
-        let asked = response.url().clone();
+    async fn opened(&self, what: &str, response: Response) -> Result<Auth, Error> {
+        let (asked, status) = (response.url().clone(), response.status().as_u16());
         let text = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
@@ -103,14 +107,25 @@ impl Bmc {
         // The body only helps to find the session again; a login is not lost by it.
         let body = self.body_of(what, response).await.map(Body::json).unwrap_or_default();
         let places = places(&asked, location.as_deref(), &body);
+        if let Some(token) = &token {
+            self.secrets.add(token);
+        }
+        // Such a session may change the password and nothing else (DSP0266, "Password change required handling").
+        let (detail, cause) = refusal::of_document(&body, &self.secrets);
+        if cause == Some(Cause::PasswordChange) {
+            let login = match token {
+                Some(token) => Credentials::Token(token.into()),
+                None => Credentials::Basic(self),
+            };
+            self.end_session(&places, &login).await;
+            let (what, body) = (what.into(), None);
+            return Err(Error::Status { what, status, detail, cause, body, retry_after: None });
+        }
         match token {
-            Some(token) => {
-                self.secrets.add(&token);
-                Auth::Session { token: token.into(), places }
-            }
+            Some(token) => Ok(Auth::Session { token: token.into(), places }),
             None => {
                 self.end_session(&places, &Credentials::Basic(self)).await;
-                Auth::Basic
+                Ok(Auth::Basic)
             }
         }
     }
@@ -137,6 +152,10 @@ impl Bmc {
             }
         }
     }
+}
+
+fn refused_before() -> Error {
+    Error::Unauthorized { detail: String::new() }
 }
 
 /// Where a session may be that was opened at `asked`: by the answer's `Location`, which DSP0266 13.3.4

@@ -102,10 +102,12 @@ impl Transcript {
                 exchange.answer = (!body.is_null()).then(|| shown(body, &self.secrets));
             }
             Err(error) => {
-                exchange.status = match error {
-                    Error::Status { status, .. } => Some(*status),
-                    Error::Unauthorized => Some(401),
-                    _ => None,
+                (exchange.status, exchange.answer) = match error {
+                    Error::Status { status, body, .. } => {
+                        (Some(*status), body.as_deref().map(str::to_owned))
+                    }
+                    Error::Unauthorized { .. } => (Some(401), None),
+                    _ => (None, None),
                 };
                 exchange.error = Some(self.secrets.hide(&error.to_string()).into_owned());
             }

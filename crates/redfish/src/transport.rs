@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use reqwest::{Method, RequestBuilder, Response, header};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -16,10 +16,11 @@ use crate::answer::{Answer, bounded, retry_after};
 use crate::error::foreign;
 use crate::links::{self, Redirect};
 use crate::patience::{Patience, Repeat};
+use crate::refusal::{self, Refusal};
 use crate::secrets::{Secret, Secrets};
 use crate::seen::Seen;
 use crate::session::{Auth, SESSIONS};
-use crate::tls::{self, Shown, Trust, hex};
+use crate::tls::{self, Keys, Shown, Trust};
 use crate::transcript::{Exchange, Transcript};
 use crate::{Error, Profile};
 
@@ -101,7 +102,7 @@ pub struct Bmc {
 impl Bmc {
     /// Logs in: one session, or Basic where the BMC has no sessions. A refused login is not repeated.
     pub async fn connect(endpoint: &Endpoint, budgets: Budgets) -> Result<Bmc, Error> {
-        let (client, shown) = tls::trusting(&endpoint.trust)?;
+        let (client, shown) = tls::trusting(&endpoint.trust, Keys::Usual)?;
         let secrets = Arc::new(Secrets::of_login(&endpoint.username, endpoint.password.text()));
         let mut bmc = Bmc {
             client,
@@ -119,7 +120,13 @@ impl Bmc {
             profile: endpoint.profile,
             budgets,
         };
-        let root = bmc.get("/redfish/v1/").await?.body;
+        let root = match bmc.get("/redfish/v1/").await {
+            Err(Error::CertificateUnusable { .. }) if bmc.shown.last().is_weak => {
+                (bmc.client, bmc.shown) = tls::trusting(&endpoint.trust, Keys::Weak)?;
+                bmc.get("/redfish/v1/").await?.body
+            }
+            root => root?.body,
+        };
         let sessions = root["Links"]["Sessions"]["@odata.id"].as_str();
         if let Some(sessions) = sessions {
             bmc.sessions = sessions.to_owned();
@@ -170,7 +177,7 @@ impl Bmc {
                 Err(error) => error,
             };
             let has_session = matches!(&*self.auth.lock().await, Auth::Session { .. });
-            if matches!(error, Error::Unauthorized) && has_session && may_log_in {
+            if matches!(error, Error::Unauthorized { .. }) && has_session && may_log_in {
                 may_log_in = false;
                 self.log_in().await?;
                 continue;
@@ -307,19 +314,16 @@ impl Bmc {
         what: &str,
         response: Response,
     ) -> Result<Answer, Error> {
-        match response.status() {
-            StatusCode::UNAUTHORIZED => Err(self.unauthorized().await),
-            status if status.is_success() => self.answer(method, what, response).await,
-            _ => Err(self.refused(what, response).await),
+        if response.status().is_success() {
+            return self.answer(method, what, response).await;
         }
-    }
-
-    /// What a 401 means: of a session that it has ended, of Basic that the credentials are refused.
-    async fn unauthorized(&self) -> Error {
-        if matches!(&*self.auth.lock().await, Auth::Basic) {
+        // Of a session it says that the BMC has ended it.
+        let error = self.refused(what, response).await.of_credentials(&[401]);
+        let is_basic = matches!(&*self.auth.lock().await, Auth::Basic);
+        if is_basic && matches!(error, Error::Unauthorized { .. }) {
             self.refused.store(true, Ordering::SeqCst);
         }
-        Error::Unauthorized
+        Err(error)
     }
 
     /// A request, and after it where the BMC redirects it to, within its own authority.
@@ -352,7 +356,8 @@ impl Bmc {
 
     fn redirected(&self, what: &str, response: &Response, why: &str) -> Error {
         let (status, detail) = (response.status().as_u16(), self.foreign(why));
-        Error::Status { what: what.into(), status, detail, retry_after: None }
+        let what = what.into();
+        Error::Status { what, status, detail, cause: None, body: None, retry_after: None }
     }
 
     /// A link as a URL: never to another host, whatever the BMC says.
@@ -361,20 +366,16 @@ impl Bmc {
             .map_err(|why| Error::BadAnswer { what: "a link of the BMC".into(), why: why.into() })
     }
 
-    /// The BMC's own words for a refusal: `error.@Message.ExtendedInfo` (DSP0266, 8.6).
+    /// What a refusal says of itself (`refusal`).
     pub(crate) async fn refused(&self, what: &str, response: Response) -> Error {
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
-        let body: Value = match bounded(what, response, self.budgets.grace).await {
-            Ok(bytes) => crate::document::parse(&bytes).unwrap_or_default(),
-            Err(_) => Value::Null,
+        let read = match bounded(what, response, self.budgets.grace).await {
+            Ok(bytes) => refusal::read(&bytes, &self.secrets),
+            Err(_) => Refusal::default(),
         };
-        let error = &body["error"];
-        let detail = error["@Message.ExtendedInfo"][0]["Message"]
-            .as_str()
-            .or(error["message"].as_str())
-            .unwrap_or_default();
-        Error::Status { what: what.into(), status, detail: self.foreign(detail), retry_after }
+        let Refusal { words: detail, cause, body } = read;
+        Error::Status { what: what.into(), status, detail, cause, body, retry_after }
     }
 
     /// The BMC's words, bounded and without what opens it.
@@ -384,15 +385,8 @@ impl Bmc {
 
     async fn send(&self, request: reqwest::RequestBuilder, what: &str) -> Result<Response, Error> {
         request.send().await.map_err(|source| {
-            let shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            let is_certificate = format!("{source:?}").contains("InvalidCertificate");
-            match shown {
-                Some(hash) if is_certificate => Error::CertificateChanged { shown: hex(&hash) },
-                None if is_certificate => {
-                    Error::CertificateUntrusted { why: tls::innermost(&source) }
-                }
-                _ => Error::Unreachable { what: what.into(), source: source.without_url() },
-            }
+            let is_pinned = self.shown.last().hash.is_some();
+            tls::failure(what, source, is_pinned)
         })
     }
 }

@@ -5,6 +5,7 @@
 mod bodies;
 mod boot_places;
 mod boot_settings;
+mod certificates;
 mod field;
 mod firmware;
 mod hostile;
@@ -13,6 +14,7 @@ mod links;
 mod logs;
 mod played;
 mod profiles;
+mod refusals;
 mod remote_media;
 mod sessions;
 mod writes;
@@ -117,7 +119,7 @@ async fn refused_credentials_are_sent_once() {
     let mut wrong = endpoint(&played);
     wrong.password = Secret::new("wrong".into());
     let error = Bmc::connect(&wrong, budgets()).await.err().unwrap();
-    assert!(matches!(error, Error::Unauthorized), "{error}");
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
     assert_eq!(played.count("POST", SESSIONS), 1);
 }
 
@@ -140,7 +142,7 @@ async fn a_dropped_session_is_opened_anew_once() {
     .await;
     let bmc = connect(&played).await;
     let error = bmc.machine(named("SN1")).await.unwrap_err();
-    assert!(matches!(error, Error::Unauthorized), "{error}");
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
     assert_eq!(played.count("POST", SESSIONS), 2);
 }
 
@@ -155,7 +157,7 @@ async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
     let bmc = connect(&played).await;
     for _ in 0..3 {
         let error = bmc.machine(named("SN1")).await.unwrap_err();
-        assert!(matches!(error, Error::Unauthorized), "{error}");
+        assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
     }
     assert!(bmc.is_refused());
     assert_eq!(played.count("POST", SESSIONS), 2);

@@ -2,18 +2,25 @@
 //! `/servers/{serial}/actions`: what a person does to a machine through its BMC, outside of jobs.
 //! Refused while a job is active: it would meet a state that it did not make.
 
+use std::time::Duration;
+
 use api::servers::{BootAction, BootOnce, PowerAction, PowerSet, ServerState};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use job::Action;
 use redfish::{Restart, Shutdown};
+use tokio::time::Instant;
 
 use super::path::Path;
 use super::problem::{Answer, json};
 use super::servers::closed;
 use crate::App;
 use crate::visit::{Closed, Purpose, Visit};
+
+/// After this no new try begins: a person waits for the end.
+const PATIENCE_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// What is changed.
 #[derive(Debug)]
@@ -42,29 +49,56 @@ pub async fn boot(
 
 /// Also when nobody waits for it any more: half an action is worse than a whole one.
 async fn change(app: App, serial: String, change: Change) -> Answer<Json<ServerState>> {
-    let task = tokio::spawn(async move {
-        if app.updates.is_running(&serial) {
-            return Err(Closed::Updating);
-        }
-        // An active job may hold the lane for half an hour: that is told at once.
-        if let Some(job) = app.store.server(&serial).await?.active_job {
-            return Err(Closed::Busy(job));
-        }
-        let visit = Visit::of_server(&app, &serial, Purpose::Look).await?;
-        // And again with the lane in hand: a job that comes now waits for it.
-        if let Some(job) = app.store.server(&serial).await?.active_job {
-            visit.bmc.close().await;
-            return Err(Closed::Busy(job));
-        }
-        tracing::info!(server_serial = serial, ?change, "changed by hand");
-        let done = match make(&visit, &change).await {
-            Ok(()) => state(&visit).await,
-            Err(error) => Err(error),
-        };
-        visit.bmc.close().await;
-        Ok(done?)
-    });
+    let task = tokio::spawn(async move { patiently(&app, &serial, &change).await });
     Ok(Json(task.await.map_err(anyhow::Error::from)?.map_err(closed)?))
+}
+
+/// With the tries that an action of a job has, as long as the BMC says that it cannot do it now: it is busy, or its
+/// machine is in POST. One that does not answer had its time in the first try.
+async fn patiently(app: &App, serial: &str, change: &Change) -> Result<ServerState, Closed> {
+    let begun = Instant::now();
+    let mut tries = 1;
+    loop {
+        let error = match once(app, serial, change).await {
+            Err(Closed::Bmc(error)) if is_refused_for_now(&error) => error,
+            result => return result,
+        };
+        let pause =
+            job::pause(tries, app.keys.random_byte()).max(error.retry_after().unwrap_or_default());
+        let (pause, most) = (app.settings.scaled(pause), app.settings.scaled(PATIENCE_MAX));
+        if tries == job::tries_max(Action::BootMaintenance) || begun.elapsed() + pause > most {
+            return Err(Closed::Tried { tries, waited: begun.elapsed(), error });
+        }
+        tokio::time::sleep(pause).await;
+        tries += 1;
+    }
+}
+
+fn is_refused_for_now(error: &redfish::Error) -> bool {
+    matches!(error, redfish::Error::Status { .. }) && error.is_transient()
+}
+
+async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, Closed> {
+    if app.updates.is_running(serial) {
+        return Err(Closed::Updating);
+    }
+    // An active job may hold the lane for half an hour: that is told at once.
+    if let Some(job) = app.store.server(serial).await?.active_job {
+        return Err(Closed::Busy(job));
+    }
+    let visit = Visit::of_server(app, serial, Purpose::Look).await?;
+    // And again with the lane in hand: a job that comes now waits for it.
+    if let Some(job) = app.store.server(serial).await?.active_job {
+        visit.bmc.close().await;
+        return Err(Closed::Busy(job));
+    }
+    tracing::info!(server_serial = serial, ?change, "changed by hand");
+    let done = match make(&visit, change).await {
+        Ok(()) => state(&visit).await,
+        Err(error) => Err(error),
+    };
+    visit.bmc.close().await;
+    Ok(done?)
 }
 
 async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {

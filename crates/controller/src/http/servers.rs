@@ -88,15 +88,26 @@ pub async fn put(
 /// The certificate that a BMC shows at its first contact, to be pinned.
 async fn shown_certificate(url: &Url) -> Answer<String> {
     let shown = redfish::fetch_certificate(url).await.map_err(|error| {
-        refuse(
-            StatusCode::BAD_GATEWAY,
-            "bmc-unreachable",
-            "the BMC shows no certificate to pin",
-            format!(
-                "{}; give certificate_sha256 or ca_pem to set the server without asking it",
-                chain(&error)
+        let why = chain(&error);
+        match error {
+            // To be told the certificate beforehand changes nothing for these.
+            redfish::Error::CertificateUnusable { .. }
+            | redfish::Error::NoCommonTls { .. }
+            | redfish::Error::NoTls => refuse(
+                StatusCode::BAD_GATEWAY,
+                "bmc-unreachable",
+                "no TLS connection with the BMC",
+                why,
             ),
-        )
+            _ => refuse(
+                StatusCode::BAD_GATEWAY,
+                "bmc-unreachable",
+                "the BMC shows no certificate to pin",
+                format!(
+                    "{why}; give certificate_sha256 or ca_pem to set the server without asking it"
+                ),
+            ),
+        }
     })?;
     Ok(hex::encode(shown))
 }
@@ -263,7 +274,7 @@ pub async fn probe(
 pub fn closed(closed: Closed) -> Refusal {
     let detail = chain(&closed);
     match closed {
-        Closed::Bmc(_) => {
+        Closed::Bmc(_) | Closed::Tried { .. } => {
             refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", detail)
         }
         Closed::Refused(_) => refuse(

@@ -61,6 +61,8 @@ pub struct Seen {
     pub logins: u32,
     /// Somebody has changed the password, and ended all sessions.
     pub has_other_password: bool,
+    /// All sessions are taken, which it says with the status of wrong credentials.
+    pub has_no_session: bool,
     /// The task medium had a signature by the key within the maintenance medium.
     pub is_signed: bool,
     pub boot_progress: Option<&'static str>,
@@ -76,6 +78,8 @@ pub struct Seen {
     pub boots_with_one: bool,
     /// What each slot shows besides, or in place of what it would.
     pub shown: [Value; 2],
+    /// Changes of power and boot that it still refuses because its machine is in POST.
+    pub refuses_in_post: u32,
     /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
@@ -169,6 +173,13 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     if !is_open && !is_known {
         return StatusCode::UNAUTHORIZED.into_response();
     }
+    let is_of_machine = path.ends_with("ComputerSystem.Reset") || parts.method == Method::PATCH;
+    if is_of_machine && is_in_post(&bmc) {
+        let info = json!([{"MessageId": "iLO.2.37.UnableToModifyDuringSystemPOST"}]);
+        let body = json!({"error": {"code": "iLO.0.10.ExtendedInfo",
+            "message": "See @Message.ExtendedInfo for more information.", "@Message.ExtendedInfo": info}});
+        return (StatusCode::BAD_REQUEST, Json(body)).into_response();
+    }
     if path.ends_with("InsertMedia") && bmc.play == Play::LateInsert {
         let (bmc, path, body) = (bmc.clone(), path.clone(), body.clone());
         tokio::spawn(async move {
@@ -193,6 +204,13 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
         }
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
+}
+
+fn is_in_post(bmc: &Bmc) -> bool {
+    let mut seen = bmc.seen.lock().unwrap();
+    let left = seen.refuses_in_post;
+    seen.refuses_in_post = left.saturating_sub(1);
+    left > 0
 }
 
 fn patch(bmc: &Bmc, boot: &Value) {
@@ -320,6 +338,11 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
     if path.ends_with("/Sessions") {
         let mut seen = bmc.seen.lock().unwrap();
         seen.logins += 1;
+        if seen.has_no_session {
+            let info = json!([{"MessageId": "Base.1.8.SessionLimitExceeded"}]);
+            let body = json!({"error": {"@Message.ExtendedInfo": info}});
+            return (StatusCode::UNAUTHORIZED, Json(body)).into_response();
+        }
         if body["Password"] != "p" || seen.has_other_password {
             return StatusCode::UNAUTHORIZED.into_response();
         }

@@ -222,3 +222,57 @@ async fn remote_media_that_are_disabled_are_told_and_left_so() {
         assert_eq!(bmc.story(), Vec::<String>::new());
     }
 }
+
+#[tokio::test]
+async fn a_change_by_hand_waits_for_the_end_of_post_and_not_for_ever() {
+    let dir = temp_dir();
+    let controller =
+        Controller::start_with(dir.path(), |settings| settings.time_scale = 0.01).await;
+    let bmc = Bmc::start("SN1", Play::Dead).await;
+    put_server(&controller, &bmc).await;
+    let act = async |what: &str, body: Value| {
+        let path = format!("/api/v1/servers/SN1/actions/{what}");
+        let answer = controller.request("POST", &path).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    for (what, body) in [("power", json!({"power": "on"})), ("boot", json!({"boot": "cd"}))] {
+        bmc.seen.lock().unwrap().refuses_in_post = 2;
+        let (status, state) = act(what, body).await;
+        assert_eq!(status, 200, "{what}: {state}");
+    }
+    for (what, body) in
+        [("power", json!({"power": "force_off"})), ("boot", json!({"boot": "none"}))]
+    {
+        bmc.seen.lock().unwrap().refuses_in_post = u32::MAX;
+        let (status, problem) = act(what, body).await;
+        let detail = problem["detail"].as_str().unwrap();
+        for part in ["tried ", " times", "the machine is in POST", "UnableToModifyDuringSystemPOST"]
+        {
+            assert!(status == 502 && detail.contains(part), "{what}: {part}: {detail}");
+        }
+        assert!(!detail.contains("tried 1 times"), "{what}: {detail}");
+    }
+    assert_eq!(bmc.seen.lock().unwrap().sessions_open, 0);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_for_want_of_a_session_is_sent_again_later() {
+    let dir = temp_dir();
+    let controller =
+        Controller::start_with(dir.path(), |settings| settings.time_scale = 0.01).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    put_server(&controller, &bmc).await;
+    bmc.seen.lock().unwrap().has_no_session = true;
+    let probe = async || {
+        let answer = controller.request("POST", "/api/v1/servers/SN1/probe?insert=false");
+        let answer = answer.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, problem) = probe().await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(status == 502 && detail.contains("no free session"), "{detail}");
+    let server = controller.get("/api/v1/servers/SN1").await;
+    assert_eq!(server["login_refused_at"], Value::Null, "{server}");
+    bmc.seen.lock().unwrap().has_no_session = false;
+    assert_eq!(probe().await.0, 200);
+}

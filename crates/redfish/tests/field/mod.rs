@@ -328,3 +328,75 @@ async fn reset_types_that_depend_on_the_power_are_read_before_each_use() {
         assert_eq!(played.state().resets.last().map(String::as_str), Some(sent), "{offered}");
     }
 }
+
+#[tokio::test]
+async fn a_silent_system_is_not_taken_for_the_machine_while_another_cannot_be_read() {
+    for status in [404, 410, 500] {
+        let played = Played::start(move |seen, _nth| match seen.path.as_str() {
+            SYSTEMS => Some(reply(200, links(&[TRAY, SYSTEM]))),
+            TRAY => Some(reply(status, json!({}))),
+            _ => None,
+        })
+        .await;
+        played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
+        let error = connect(&played).await.machine(named("SN1")).await.unwrap_err();
+        let words = error.to_string();
+        assert!(words.contains(TRAY) && words.contains(&status.to_string()), "{words}");
+    }
+    // Alone it is the one that is meant.
+    let played = Played::start(|_seen, _nth| None).await;
+    played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
+    connect(&played).await.machine(named("SN1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn power_that_the_system_does_not_tell_is_read_where_the_bmc_tells_it() {
+    const CHASSIS: &str = "/redfish/v1/Chassis/1";
+    const SHELF: &str = "/redfish/v1/Chassis/Shelf";
+    let post = json!({"PowerState": null, "Oem": {"Hpe": {"PostState": "FinishedPost"}}});
+    let in_chassis = json!({"PowerState": null, "Links": {
+        "ManagedBy": [{"@odata.id": MANAGER}], "Chassis": [{"@odata.id": SHELF}, {"@odata.id": CHASSIS}]
+    }});
+    for (what, said, expected) in [
+        ("other letters", json!({"PowerState": "ON"}), Power::On),
+        ("between", json!({"PowerState": "PoweringOn"}), Power::Changing),
+        ("state of POST", post, Power::On),
+        ("chassis", in_chassis, Power::On),
+        ("nowhere", json!({"PowerState": null}), Power::Changing),
+    ] {
+        let played = Played::start(|seen, _nth| match seen.path.as_str() {
+            // Of several systems it says nothing.
+            SHELF => Some(reply(
+                200,
+                json!({"PowerState": "Off", "Links": {"ComputerSystems": [
+                    {"@odata.id": SYSTEM}, {"@odata.id": TRAY}
+                ]}}),
+            )),
+            CHASSIS => Some(reply(
+                200,
+                json!({"PowerState": "On", "Links": {"ComputerSystems": [
+                    {"@odata.id": SYSTEM}
+                ]}}),
+            )),
+            _ => None,
+        })
+        .await;
+        played.state().said.insert(SYSTEM, said);
+        let bmc = connect(&played).await;
+        let machine = bmc.machine(named("SN1")).await.unwrap();
+        assert_eq!(machine.power, expected, "{what}");
+        assert_eq!(bmc.power_state(&machine).await.unwrap(), expected, "{what}");
+        assert_eq!(bmc.read_again(&machine).await.unwrap().power, expected, "{what}");
+        assert_eq!(bmc.recognize(&machine).await.unwrap().power, expected, "{what}");
+        let done = bmc.power_on(&machine).await;
+        match what {
+            "nowhere" => {
+                let error = done.unwrap_err();
+                assert!(matches!(error, Error::PowerUntold { .. }), "{error}");
+                assert!(!error.is_transient(), "{error}");
+            }
+            "between" => assert!(matches!(done, Err(Error::NotEffective { .. })), "{done:?}"),
+            _ => done.unwrap(),
+        }
+    }
+}

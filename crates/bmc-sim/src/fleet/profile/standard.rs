@@ -161,7 +161,6 @@ pub(super) const PROFILES: &[Profile] = &[
         model: "Standard, with an old certificate",
         source: "X.509 v1 certificates, which OpenSSL makes without an extension file",
         quirks: &[Quirk::Certificate(Certificate::V1)],
-        gap: Some("a pin is compared by a verifier that reads version 3 only"),
         ..STANDARD
     },
     Profile {

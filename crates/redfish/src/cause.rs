@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Why a BMC refuses a request, and what follows from each cause. By which messages a cause is known is in `messages`.
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The machine runs its power-on self test.
+    InPost,
+    NoLicence,
+    NoPrivilege,
+    /// The value, the property or the action does not exist at this BMC.
+    NoSuchValue,
+    InUse,
+    /// The service or the resource is not ready.
+    NotReady,
+    Updating,
+    SessionLimit,
+    PasswordChange,
+    AccountLocked,
+    BadCredentials,
+    Lockdown,
+    /// The power state of the machine does not allow it.
+    PowerState,
+    /// The BMC cannot fetch what a URL names.
+    NotFetched,
+}
+
+impl Cause {
+    /// In words, with what follows where that is not obvious.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Cause::InPost => "the machine is in POST",
+            Cause::NoLicence => "the BMC has no license for this; install one that includes it",
+            Cause::NoPrivilege => "the BMC's account lacks a privilege for this",
+            Cause::NoSuchValue => "the BMC does not know this value or action",
+            Cause::InUse => "the resource is in use",
+            Cause::NotReady => "the BMC is not ready",
+            Cause::Updating => "a firmware update is in progress",
+            Cause::SessionLimit => {
+                "the BMC has no free session; idle sessions end after some minutes"
+            }
+            Cause::PasswordChange => {
+                "the password of the BMC's account must be changed at the BMC first; then set the server with the \
+                 new one"
+            }
+            Cause::AccountLocked => {
+                "the BMC's account is locked or blocked for now; unlock it at the BMC or wait until it does so itself"
+            }
+            Cause::BadCredentials => "the user name or the password is wrong",
+            Cause::Lockdown => "the BMC is in lockdown mode; end it at the BMC",
+            Cause::PowerState => "the power state of the machine does not allow it",
+            Cause::NotFetched => "the BMC cannot fetch the URL",
+        }
+    }
+
+    /// Whether it passes without anybody's help. `None` where the HTTP status knows better.
+    pub(crate) fn is_transient(self) -> Option<bool> {
+        match self {
+            Cause::InPost
+            | Cause::InUse
+            | Cause::NotReady
+            | Cause::Updating
+            | Cause::SessionLimit => Some(true),
+            Cause::NoLicence
+            | Cause::NoPrivilege
+            | Cause::NoSuchValue
+            | Cause::PasswordChange
+            | Cause::AccountLocked
+            | Cause::BadCredentials
+            | Cause::Lockdown => Some(false),
+            Cause::PowerState | Cause::NotFetched => None,
+        }
+    }
+
+    /// Whether it says something of the whole BMC or the account, so that another resource has no other result.
+    pub(crate) fn is_of_bmc(self) -> bool {
+        match self {
+            Cause::InPost
+            | Cause::NoLicence
+            | Cause::NoPrivilege
+            | Cause::Updating
+            | Cause::SessionLimit
+            | Cause::PasswordChange
+            | Cause::AccountLocked
+            | Cause::BadCredentials
+            | Cause::Lockdown => true,
+            Cause::NoSuchValue
+            | Cause::InUse
+            | Cause::NotReady
+            | Cause::PowerState
+            | Cause::NotFetched => false,
+        }
+    }
+
+    /// Whether a login that was refused for it says nothing of the user name and the password. Several BMCs refuse with
+    /// `InsufficientPrivilege` or `AccessDenied` where the password is wrong.
+    pub(crate) fn excuses_credentials(self) -> bool {
+        match self {
+            Cause::InPost
+            | Cause::NoLicence
+            | Cause::NotReady
+            | Cause::Updating
+            | Cause::SessionLimit
+            | Cause::PasswordChange
+            | Cause::AccountLocked
+            | Cause::Lockdown => true,
+            Cause::NoPrivilege
+            | Cause::NoSuchValue
+            | Cause::InUse
+            | Cause::BadCredentials
+            | Cause::PowerState
+            | Cause::NotFetched => false,
+        }
+    }
+
+    /// Whether it is the service as a whole that cannot take requests for a while.
+    pub(crate) fn is_of_service(self) -> bool {
+        matches!(self, Cause::NotReady | Cause::Updating | Cause::SessionLimit)
+    }
+}
