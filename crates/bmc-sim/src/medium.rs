@@ -32,6 +32,8 @@ use url::Url;
 
 use crate::nbd::{self, Request};
 
+/// Sectors 16 and 17 of 2048 bytes.
+const DESCRIPTORS: std::ops::Range<u64> = 16 * 2048..18 * 2048;
 /// One request brings this much: enough that a boot reads a large file at the speed of the link,
 /// little enough that the scattered reads of a squashfs do not fetch what nobody wants.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -177,7 +179,20 @@ impl Source {
             return Err(Error::NoRanges);
         }
         let length = length.ok_or(Error::NoLength)?;
-        Ok(Source { client, url: url.clone(), length, windows: VecDeque::new() })
+        let source = Source { client, url: url.clone(), length, windows: VecDeque::new() };
+        source.look().await?;
+        Ok(source)
+    }
+
+    /// Reads where the descriptors of an ISO 9660 image are (ECMA-119, 6.2.1), or the beginning of a shorter
+    /// medium, as BMCs do to see what they were given.
+    async fn look(&self) -> Result<(), Error> {
+        let start = if self.length > DESCRIPTORS.end { DESCRIPTORS.start } else { 0 };
+        let end = self.length.min(start + (DESCRIPTORS.end - DESCRIPTORS.start));
+        if start < end {
+            self.get(&(start..end)).await?;
+        }
+        Ok(())
     }
 
     /// Bytes that are all within the medium.
@@ -216,7 +231,17 @@ impl Source {
     /// Fetches what is wanted and what may be wanted next; gives what is wanted.
     async fn fetch(&mut self, wanted: &std::ops::Range<u64>) -> Result<bytes::Bytes, Error> {
         let end = wanted.end.max(wanted.start + WINDOW_BYTES).min(self.length);
-        let asked = format!("{}-{}", wanted.start, end - 1);
+        let bytes = self.get(&(wanted.start..end)).await?;
+        let window = Window { start: wanted.start, bytes };
+        let part = window.part(wanted).unwrap_or_default();
+        self.windows.truncate(WINDOWS_MAX - 1);
+        self.windows.push_front(window);
+        Ok(part)
+    }
+
+    /// These bytes, all of them within the medium.
+    async fn get(&self, range: &std::ops::Range<u64>) -> Result<bytes::Bytes, Error> {
+        let asked = format!("{}-{}", range.start, range.end - 1);
         let request = self.client.get(self.url.clone()).header(RANGE, format!("bytes={asked}"));
         let answer = request.send().await?;
         if answer.status() != StatusCode::PARTIAL_CONTENT {
@@ -226,15 +251,11 @@ impl Source {
         let sent = sent.unwrap_or("no Content-Range").to_owned();
         let bytes = answer.bytes().await?;
         let is_wanted = sent.strip_prefix("bytes ").is_some_and(|sent| sent.starts_with(&asked));
-        if !is_wanted || bytes.len() as u64 != end - wanted.start {
+        if !is_wanted || bytes.len() as u64 != range.end - range.start {
             let sent = format!("{sent}, {} bytes", bytes.len());
             return Err(Error::OtherBytes { wanted: asked, sent });
         }
-        let window = Window { start: wanted.start, bytes };
-        let part = window.part(wanted).unwrap_or_default();
-        self.windows.truncate(WINDOWS_MAX - 1);
-        self.windows.push_front(window);
-        Ok(part)
+        Ok(bytes)
     }
 }
 
