@@ -12,7 +12,7 @@ use oci::Descriptor;
 use oci::layer::check_whole;
 
 use crate::agent::Reporter;
-use crate::image_linux::pipe::{PipeReader, pipe};
+use crate::image_linux::pipe::PipeReader;
 use crate::image_linux::pull::Repository;
 
 pub fn check(
@@ -39,12 +39,7 @@ fn check_layer(
     tick: &dyn Fn(),
 ) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
-        let (writer, mut blob) = pipe();
-        scope.spawn(move || {
-            repository.blob(layer, writer, |bytes| {
-                arrived.fetch_add(bytes, Ordering::Relaxed);
-            });
-        });
+        let mut blob = repository.layer(scope, layer, arrived);
         match check_whole(Ticking { blob: &mut blob, tick }, layer) {
             // Of what is damaged on its way the digest is the better reason, and it is known at the end.
             Err(why) => {

@@ -3,7 +3,7 @@
 //! a thread of its own, with bounded pipes between them and no copy on disk.
 
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context;
 use oci::Descriptor;
@@ -22,12 +22,7 @@ pub fn put(
     tick: &dyn Fn(),
 ) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
-        let (writer, mut blob) = pipe();
-        scope.spawn(move || {
-            repository.blob(layer, writer, |bytes| {
-                arrived.fetch_add(bytes, Ordering::Relaxed);
-            });
-        });
+        let mut blob = repository.layer(scope, layer, arrived);
         let compression = detect(blob.fill_buf()?, layer)?;
         if compression == Compression::None {
             return extract(blob, tree, tick);

@@ -5,6 +5,7 @@
 //! host is asked anonymously (`anonymous`).
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use recipe::run_dir::PullAccess;
 
 use super::anonymous;
 use super::outage::{Failure, Outage, Response, checked};
-use super::pipe::PipeWriter;
+use super::pipe::{PipeReader, PipeWriter, pipe};
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A connection on which nothing arrives for so long is lost.
@@ -227,6 +228,22 @@ impl Repository {
             }
             Ok(bytes)
         })
+    }
+
+    /// A layer as it comes, on a thread of its own in this scope. `arrived` counts the bytes that came.
+    pub fn layer<'scope>(
+        &'scope self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        layer: &'scope Descriptor,
+        arrived: &'scope AtomicU64,
+    ) -> PipeReader {
+        let (writer, reader) = pipe();
+        scope.spawn(move || {
+            self.blob(layer, writer, |bytes| {
+                arrived.fetch_add(bytes, Ordering::Relaxed);
+            });
+        });
+        reader
     }
 
     /// Streams a blob into a pipe and says its end only when size and digest are right. A lost
