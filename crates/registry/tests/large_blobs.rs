@@ -4,16 +4,15 @@
 //! the peak of its memory, clients included, is that of these requests.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
-use std::path::Path;
-use std::sync::Arc;
+mod served;
+
 use std::time::Instant;
 
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
 use futures_util::{StreamExt, future, stream};
 use oci::{Digest, Hasher};
-use registry::{Access, Grant, Policy, Registry};
-use reqwest::{Body, Client, RequestBuilder};
+use reqwest::{Body, Client};
+
+use served::{send, start};
 
 const MIB: u64 = 1 << 20;
 /// In MiB, and the SHA-256 of so many blocks, by Python's hashlib.
@@ -48,21 +47,6 @@ fn digest(blocks: u64) -> Digest {
     hasher.finish()
 }
 
-async fn start(dir: &Path) -> String {
-    rustls::crypto::ring::default_provider().install_default().unwrap();
-    let policy = Policy { keep_free_bytes: 0, ..Policy::default() };
-    let registry = Arc::new(Registry::open_with(dir, policy).unwrap());
-    let router = registry::router(registry).layer(from_fn(|mut request: Request, next: Next| {
-        let access = Access { who: "test".into(), grant: Grant::Administer };
-        request.extensions_mut().insert(access);
-        next.run(request)
-    }));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-    url
-}
-
 /// What it takes, on the terminal; its memory must stay below the limit.
 async fn measured<T>(what: &str, peak_mib_max: u64, work: impl Future<Output = T>) -> T {
     // 5 sets the peak back to what is held now (proc_pid_clear_refs(5)).
@@ -75,13 +59,6 @@ async fn measured<T>(what: &str, peak_mib_max: u64, work: impl Future<Output = T
     println!("{what}: {:.1} s, peak {peak_mib} MiB", began.elapsed().as_secs_f32());
     assert!(peak_mib <= peak_mib_max, "{what} took {peak_mib} MiB of memory");
     done
-}
-
-async fn send(request: RequestBuilder, expected: u16) -> reqwest::Response {
-    let answer = request.send().await.unwrap();
-    let status = answer.status().as_u16();
-    assert_eq!(status, expected, "{}", answer.text().await.unwrap());
-    answer
 }
 
 async fn push_whole(client: &Client, base: &str, blocks: u64, digest: &str) {

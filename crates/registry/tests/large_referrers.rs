@@ -3,16 +3,16 @@
 //! disk once. In a process of its own, so that the peak of its memory is that of these requests.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
-use std::path::Path;
-use std::sync::Arc;
+mod served;
 
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use std::path::Path;
+
 use futures_util::{StreamExt, future};
 use oci::Digest;
-use registry::{Access, Grant, Policy, Registry};
-use reqwest::{Client, RequestBuilder};
+use reqwest::Client;
 use serde_json::{Value, json};
+
+use served::{send, start};
 
 const MANIFEST: &str = oci::media_type::MANIFEST;
 const REFERRERS: usize = 60;
@@ -24,28 +24,6 @@ const PEAK_MIB_MAX: u64 = 24;
 const CLIENTS: usize = 8;
 const PAGES_AT_ONCE: usize = 6;
 const PEAK_AT_ONCE_MIB_MAX: u64 = 96;
-
-async fn start(dir: &Path) -> String {
-    rustls::crypto::ring::default_provider().install_default().unwrap();
-    let policy = Policy { keep_free_bytes: 0, ..Policy::default() };
-    let registry = Arc::new(Registry::open_with(dir, policy).unwrap());
-    let router = registry::router(registry).layer(from_fn(|mut request: Request, next: Next| {
-        let access = Access { who: "test".into(), grant: Grant::Administer };
-        request.extensions_mut().insert(access);
-        next.run(request)
-    }));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-    url
-}
-
-async fn send(request: RequestBuilder, expected: u16) -> reqwest::Response {
-    let answer = request.send().await.unwrap();
-    let status = answer.status().as_u16();
-    assert_eq!(status, expected, "{}", answer.text().await.unwrap());
-    answer
-}
 
 async fn put(client: &Client, url: &str, document: &Value) -> Digest {
     let bytes = serde_json::to_vec(document).unwrap();
