@@ -86,7 +86,7 @@ impl Bmc {
     }
 
     /// Sends the first form that is not refused; returns its index.
-    async fn patch_first(&self, path: &str, forms: &[Value]) -> Result<usize, Error> {
+    pub(crate) async fn patch_first(&self, path: &str, forms: &[Value]) -> Result<usize, Error> {
         let mut last = Error::Unsupported("a boot override");
         for (form, body) in forms.iter().enumerate() {
             match self.patch(path, body).await {

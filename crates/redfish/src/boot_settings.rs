@@ -277,19 +277,8 @@ impl Bmc {
         if self.is_override(machine, path, wanted).await? {
             return Ok(());
         }
-        let mut last = Error::Unsupported("a boot override");
-        for body in wanted.forms() {
-            match self.patch(path, &body).await {
-                Ok(answer) => {
-                    self.follow(answer).await?;
-                    return self.until_override(machine, path, wanted).await;
-                }
-                Err(error) if error.is_of_bmc() => return Err(error),
-                Err(error @ Error::Status { status: 400..=499, .. }) => last = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last)
+        self.patch_first(path, &wanted.forms()).await?;
+        self.until_override(machine, path, wanted).await
     }
 
     async fn until_override(

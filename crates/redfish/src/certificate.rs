@@ -10,6 +10,7 @@ use ring::signature::{
 };
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::SignatureVerificationAlgorithm;
 
 /// Fewer bits than these are broken at little cost, and no library here checks their signatures.
 pub(crate) const RSA_BITS_MIN: usize = 1024;
@@ -117,10 +118,7 @@ impl<'a> Key<'a> {
         // The curve is not fixed by the scheme.
         let mut all =
             known.mapping.iter().filter(|(of, _)| *of == scheme).flat_map(|(_, all)| *all);
-        all.any(|one| {
-            one.public_key_alg_id().as_ref() == self.algorithm
-                && one.verify_signature(self.bytes, message, signature).is_ok()
-        })
+        all.any(|one| self.is_signed(*one, message, signature))
     }
 
     /// Likewise of TLS 1.3, where a scheme is one algorithm and PKCS#1 v1.5 is not allowed (RFC 8446, 4.4.3).
@@ -138,11 +136,19 @@ impl<'a> Key<'a> {
                 | SignatureScheme::RSA_PKCS1_SHA512
         );
         let found = known.mapping.iter().find(|(of, _)| *of == scheme);
-        found.and_then(|(_, all)| all.first()).is_some_and(|one| {
-            !is_pkcs1
-                && one.public_key_alg_id().as_ref() == self.algorithm
-                && one.verify_signature(self.bytes, message, signature).is_ok()
-        })
+        let one = found.and_then(|(_, all)| all.first());
+        one.is_some_and(|one| !is_pkcs1 && self.is_signed(*one, message, signature))
+    }
+
+    /// Whether the signature is of this key, by an algorithm that is for such keys.
+    fn is_signed(
+        &self,
+        by: &dyn SignatureVerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        by.public_key_alg_id().as_ref() == self.algorithm
+            && by.verify_signature(self.bytes, message, signature).is_ok()
     }
 
     /// Whether it has the signature of this weak RSA key, by one of [`WEAK_SCHEMES`].
