@@ -303,16 +303,18 @@ fn client_certificate(connection: &Connection) -> anyhow::Result<Option<ClientCe
     let read = || format!("read the key in {}", key.display());
     let pem = text_file::read_pem(key).context("read --client-key")?;
     let key = PrivateKeyDer::from_pem_slice(&pem).with_context(read)?;
-    let chain = certificates(cert).context("read --client-cert")?;
+    let (_pem, chain) = certificates(cert).context("read --client-cert")?;
     Ok(Some(ClientCertificate { chain, key }))
 }
 
-fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// The PEM in a file, and the certificates in it, at least one.
+fn certificates(file: &Path) -> anyhow::Result<(Vec<u8>, Vec<CertificateDer<'static>>)> {
     let pem = text_file::read_pem(file)?;
-    trust::certificates(&pem).with_context(|| format!("read {}", file.display()))
+    let read = trust::certificates(&pem).with_context(|| format!("read {}", file.display()))?;
+    Ok((pem, read))
 }
 
-/// PEM of whom to trust, read once to say what is wrong with it.
+/// PEM of the CAs to trust.
 fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
     let (file, why) = match &connection.ca {
         Some(file) => (file.as_path(), "read --ca"),
@@ -322,8 +324,8 @@ fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
              the controller's data directory",
         ),
     };
-    certificates(file).context(why)?;
-    text_file::read_pem(file)
+    let (pem, _certificates) = certificates(file).context(why)?;
+    Ok(pem)
 }
 
 /// A token as a header may have it.
