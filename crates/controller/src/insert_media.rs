@@ -23,6 +23,8 @@ use crate::{App, identity, keys, now_ms};
 
 /// Most slots that are tried for the media of one plan: a Lenovo has ten, and each refusal takes some seconds.
 const SLOTS_TRIED_MAX: usize = 12;
+/// The step of a job whose media are not inserted.
+const MOUNT_STEP: &str = "redfish.mount.maintenance";
 /// The step of a job that finds foreign media in all places that it could use.
 const FOREIGN_STEP: &str = "redfish.mount.foreign-medium";
 
@@ -75,30 +77,31 @@ async fn issued_to(app: &App, image: Option<&str>) -> Result<Option<Issued>, sto
     }
 }
 
-/// What is in the places of a machine, whose slots were read just now.
+/// What is in the places of a machine: in `slots`, which were read just now, and for its firmware to download.
 async fn look_at(
     app: &App,
     bmc: &Bmc,
     machine: &Machine,
+    slots: &[Slot],
     job: &JobRow,
 ) -> Result<Occupants, Failed> {
-    const STEP: &str = "redfish.mount.maintenance";
     let uri = match machine.has_http_boot {
-        true => bmc.http_boot_uri(machine).await.map_err(|error| Failed::by_bmc(STEP, &error))?,
+        true => {
+            let uri = bmc.http_boot_uri(machine).await;
+            uri.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))?
+        }
         false => None,
     };
-    let found = look(app, &job.server_serial, Some(&job.id), &machine.slots, uri.as_deref()).await;
-    found.map_err(|error| Failed::by_store(STEP, &error))
+    let found = look(app, &job.server_serial, Some(&job.id), slots, uri.as_deref()).await;
+    found.map_err(|error| Failed::by_store(MOUNT_STEP, &error))
 }
 
 /// Inserts the media of a job under new URLs; those before are dead then. The slots of `machine` were read just now.
 pub async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) -> Done {
-    let failed = |reason: String, is_transient| {
-        Failed::new("redfish.mount.maintenance", reason, is_transient)
-    };
+    let failed = |reason: String, is_transient| Failed::new(MOUNT_STEP, reason, is_transient);
     // Built anew: now it is known by which names the machine will recognise itself.
     let names = identity::names(&machine.told);
-    let mut occupants = look_at(app, bmc, machine, job).await?;
+    let mut occupants = look_at(app, bmc, machine, &machine.slots, job).await?;
     let (mut refused, mut reasons) = (app.refused_slots.of(&job.server_serial), Vec::new());
     let mut told = Vec::new();
     loop {
@@ -108,17 +111,17 @@ pub async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) 
             may_eject: job.ejects_foreign,
             has_room: app.media.reserved().is_ok(),
         };
-        let is_known_only = reasons.is_empty() && !refused.is_empty();
-        let (chosen, in_the_way) = match media_plan::choose_around(machine, circumstances) {
-            // None is left: whatever refused before may take a medium now, and is tried before a medium is ejected.
-            Ok((_, in_the_way)) if is_known_only && !in_the_way.is_empty() => {
+        // What refused before this job may take a medium now; what refused to it does not.
+        let choice = if reasons.is_empty() {
+            let (choice, is_again) = media_plan::choose_again(machine, circumstances);
+            if is_again {
                 refused.clear();
-                continue;
             }
-            Err(_) if is_known_only => {
-                refused.clear();
-                continue;
-            }
+            choice
+        } else {
+            media_plan::choose_around(machine, circumstances)
+        };
+        let (chosen, in_the_way) = match choice {
             Ok(chosen) => chosen,
             Err(NotChosen::NoPlace(error)) => return Err(none_took(&error, reasons)),
             Err(NotChosen::Occupied(what)) => return Err(occupied(&what, &reasons)),
@@ -152,7 +155,7 @@ pub async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) 
         }
         let plan = chosen.plan.name();
         let issued = app.store.issue_media(&job.id, plan, names.clone(), media, now_ms()).await;
-        issued.map_err(|error| Failed::by_store("redfish.mount.maintenance", &error))?;
+        issued.map_err(|error| Failed::by_store(MOUNT_STEP, &error))?;
         app.media.forget_reads(&job.id);
         match insert_all(app, bmc, machine, job, &chosen, &occupants, urls).await? {
             Inserted::All(inserted) => {
@@ -175,10 +178,8 @@ pub async fn insert_anew(app: &App, bmc: &Bmc, machine: &Machine, job: &JobRow) 
                 }
                 // Of the media before, some are in by now.
                 let slots = bmc.slots_again(machine, identity::wanted(&job.server_serial)).await;
-                let slots = slots.map_err(|error| Failed::by_bmc(FOREIGN_STEP, &error))?;
-                let mut now = machine.clone();
-                now.slots = slots;
-                occupants = look_at(app, bmc, &now, job).await?;
+                let slots = slots.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))?;
+                occupants = look_at(app, bmc, machine, &slots, job).await?;
             }
         }
     }
@@ -222,7 +223,7 @@ async fn insert_all(
     urls: Vec<Url>,
 ) -> Result<Inserted, Failed> {
     for ((kind, place), url) in chosen.media.iter().zip(urls) {
-        let step = if kind.boots() { "redfish.mount.maintenance" } else { "redfish.mount.task" };
+        let step = if kind.boots() { MOUNT_STEP } else { "redfish.mount.task" };
         let inserted = match place {
             Place::Slot(slot) if *occupants.of(&slot.path) == Occupant::Ours => {
                 bmc.replace(slot, &url).await
@@ -247,11 +248,10 @@ async fn insert_all(
 /// A BMC that restarted since the insert has lost its media, and may have its slots elsewhere; others
 /// drop them with the power. Looked for anew once: what is lost again is for the next try.
 pub async fn insert_lost(app: &App, visit: &Visit, job: &JobRow) -> Result<Option<String>, Failed> {
-    const STEP: &str = "redfish.mount.maintenance";
     // The client itself: the session keeps in mind what a visit's begin says of the BMC.
     let bmc: &Bmc = &visit.bmc;
-    let by_bmc = |error| Failed::by_bmc(STEP, &error);
-    let by_store = |error| Failed::by_store(STEP, &error);
+    let by_bmc = |error| Failed::by_bmc(MOUNT_STEP, &error);
+    let by_store = |error| Failed::by_store(MOUNT_STEP, &error);
     let (mut is_lost, mut is_by_http, mut slots) = (false, false, Vec::new());
     for (kind, path) in app.store.media_of(&job.id).await.map_err(by_store)? {
         is_by_http |= kind == MediumKind::HttpBoot;
@@ -317,7 +317,7 @@ fn not_inserted(step: &str, error: &redfish::Error) -> Failed {
 fn none_took(none_left: &redfish::Error, refusals: Vec<Refusal>) -> Failed {
     let mut refusals = refusals.into_iter();
     let Some(first) = refusals.next() else {
-        return Failed::by_bmc("redfish.mount.maintenance", none_left);
+        return Failed::by_bmc(MOUNT_STEP, none_left);
     };
     let mut failed = not_inserted(first.step, &first.error);
     for other in refusals {

@@ -171,6 +171,20 @@ pub fn choose_around<'a>(
     Err(NotChosen::Occupied(words.join(", ")))
 }
 
+/// [`choose_around`]; but where the refusals leave no plan, or none without ejecting a medium, the slots that refused are
+/// taken again: they may take a medium now. Returns also whether they are.
+pub fn choose_again<'a>(
+    machine: &'a Machine,
+    circumstances: Circumstances<'_>,
+) -> (Result<(Chosen<'a>, Vec<&'a str>), NotChosen>, bool) {
+    let chosen = choose_around(machine, circumstances);
+    let is_free = chosen.as_ref().is_ok_and(|(_, in_the_way)| in_the_way.is_empty());
+    if is_free || circumstances.refused.is_empty() {
+        return (chosen, false);
+    }
+    (choose_around(machine, Circumstances { refused: &[], ..circumstances }), true)
+}
+
 /// What a person can do about foreign media in all places that could be used.
 pub const OCCUPIED_CURE: &str = "not of this controller, and no other place is free; eject it by hand, or permit the job to do so \
      with --eject-foreign (eject_foreign in the API)";

@@ -48,19 +48,14 @@ pub fn media_plan<'a>(
         }
     }
 
-    let choose = |refused: &[String]| {
-        let has_room = app.media.reserved().is_ok();
-        let circumstances =
-            Circumstances { refused, occupants: &seen.occupants, may_eject, has_room };
-        media_plan::choose_around(&seen.machine, circumstances)
-    };
     let refused = app.refused_slots.of(server);
-    // As a job does: a slot that refused before is tried before a medium is ejected.
-    let chosen = match choose(&refused) {
-        Ok((_, in_the_way)) if !refused.is_empty() && !in_the_way.is_empty() => choose(&[]),
-        Err(_) if !refused.is_empty() => choose(&[]),
-        chosen => chosen,
+    let circumstances = Circumstances {
+        refused: &refused,
+        occupants: &seen.occupants,
+        may_eject,
+        has_room: app.media.reserved().is_ok(),
     };
+    let (chosen, _) = media_plan::choose_again(&seen.machine, circumstances);
     let (chosen, in_the_way) = chosen.map_err(|why| match why {
         NotChosen::NoPlace(error) => chain(&error),
         NotChosen::Occupied(what) => format!("{what}, {OCCUPIED_CURE}"),
