@@ -82,9 +82,9 @@ impl Medium {
     }
 }
 
-/// Whether a medium is there and can be read by ranges.
+/// Whether a medium is there and can be read by ranges: reads its descriptors, as BMCs do at the insert.
 pub(crate) async fn look(url: &Url) -> Result<(), Error> {
-    Source::open(url).await.map(drop)
+    Source::open(url).await?.read_descriptors().await
 }
 
 impl Drop for Medium {
@@ -179,14 +179,11 @@ impl Source {
             return Err(Error::NoRanges);
         }
         let length = length.ok_or(Error::NoLength)?;
-        let source = Source { client, url: url.clone(), length, windows: VecDeque::new() };
-        source.look().await?;
-        Ok(source)
+        Ok(Source { client, url: url.clone(), length, windows: VecDeque::new() })
     }
 
-    /// Reads where the descriptors of an ISO 9660 image are (ECMA-119, 6.2.1), or the beginning of a shorter
-    /// medium, as BMCs do to see what they were given.
-    async fn look(&self) -> Result<(), Error> {
+    /// Reads where the descriptors of an ISO 9660 image are (ECMA-119, 6.2.1), or the beginning of a shorter medium.
+    async fn read_descriptors(&self) -> Result<(), Error> {
         let start = if self.length > DESCRIPTORS.end { DESCRIPTORS.start } else { 0 };
         let end = self.length.min(start + (DESCRIPTORS.end - DESCRIPTORS.start));
         if start < end {

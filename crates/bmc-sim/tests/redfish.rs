@@ -35,11 +35,13 @@ async fn a_machine_reads_its_media_by_ranges_and_a_one_time_boot_is_consumed() {
     assert_eq!(on["Boot"]["BootSourceOverrideEnabled"], "Disabled");
     assert_eq!(on["Boot"]["BootSourceOverrideTarget"], "None");
     let mut qmp = lab.qmp().await;
-    eventually("ranges of the first medium are read", || lab.media.ranges("/first.iso") > 0).await;
+    // One range was the BMC's, at the insert.
+    eventually("ranges of the first medium are read", || lab.media.ranges("/first.iso") > 1).await;
     lab.expect(Method::POST, INSERT_2, lab.image("second.iso"), StatusCode::NO_CONTENT).await;
-    assert_eq!(lab.media.ranges("/second.iso"), 0);
-    lab::read_last_bytes(&mut qmp, "cd2").await;
+    // The BMC looked at it, once; its drive reads nothing by itself.
     assert_eq!(lab.media.ranges("/second.iso"), 1);
+    lab::read_last_bytes(&mut qmp, "cd2").await;
+    assert_eq!(lab.media.ranges("/second.iso"), 2);
     let slot = lab.get("/redfish/v1/Systems/1/VirtualMedia/Cd2").await;
     assert_eq!(slot["Inserted"], true);
     assert_eq!(slot["Image"], lab.media.url("second.iso"));
