@@ -29,16 +29,18 @@ mod kill_points;
 mod points;
 mod ports;
 mod power_cuts;
+mod programs;
 mod suite;
 mod third_party;
 mod tidy;
 mod validate;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+
+use programs::{debug_programs, release_programs, run};
 
 /// The tasks of this tree.
 #[derive(Debug, Parser)]
@@ -164,15 +166,15 @@ fn main() -> anyhow::Result<()> {
         Task::ThirdParty => third_party::write(&root),
         Task::E2e { workflow, power_offs, as_built } => {
             if !as_built {
-                programs(&root)?;
+                programs_and_images(&root)?;
             }
-            let passed = e2e::run(&root, workflow, power_offs)?;
+            let passed = e2e::run(&released(&root), workflow, power_offs)?;
             println!("{passed} cases passed");
             Ok(())
         }
         Task::Demo => {
-            programs(&root)?;
-            e2e::demo(&root)
+            programs_and_images(&root)?;
+            e2e::demo(&released(&root))
         }
         Task::Test(arguments) => suite::test(&root, arguments),
         Task::KillPoints { what, arguments } => kill_points::kill_points(&root, what, arguments),
@@ -190,10 +192,8 @@ fn main() -> anyhow::Result<()> {
             fleet::faults(&root, &root.join("target/debug"), &arguments)
         }
         Task::HostileLoad { seconds, as_built } => {
-            // The limits are for what is installed: a build for debugging takes twenty times as long.
             if !as_built {
-                let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
-                run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat())?;
+                release_programs()?;
             }
             hostile_load::hostile_load(&root, &root.join("target/release"), seconds)
         }
@@ -219,62 +219,14 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The programs and images that a run on a virtual machine takes. Images are one process after the
-/// other, so both go on beside the compiler.
-fn programs(root: &Path) -> anyhow::Result<()> {
-    std::thread::scope(|scope| {
-        let maintenance = scope.spawn(|| images::images(root, images::What::Maintenance));
-        let packages = ["-p", "controller", "-p", "cli", "-p", "bmc-sim"];
-        let programs =
-            run("cargo", &[["build", "--release", "--locked"].as_slice(), &packages].concat());
-        let rootfs = images::images(root, images::What::Rootfs);
-        let maintenance = maintenance.join();
-        programs
-            .and(rootfs)
-            .and(maintenance.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
+/// What a run on a virtual machine takes.
+fn programs_and_images(root: &Path) -> anyhow::Result<()> {
+    images::with_programs(root, release_programs)
 }
 
-/// Everything in `target/debug`, by the selection that `cargo test --workspace` has built already: with
-/// fewer packages their common dependencies have other features, and are built once more.
-fn debug_programs() -> anyhow::Result<()> {
-    run("cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])
-}
-
-/// Where cargo puts what it builds.
-fn target_dir(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from)
-}
-
-/// This program, by its name: a build may have replaced the file that it was started from.
-fn own_program(root: &Path) -> PathBuf {
-    target_dir(root).join("debug/xtask")
-}
-
-/// Runs a program; its output goes where ours goes.
-fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
-    println!("$ {program} {}", args.join(" "));
-    let mut command = Command::new(program);
-    command.args(args);
-    // What `cargo run` says of xtask itself: ring's build script looks at it, and would be run again,
-    // with all that depends on it, after each cargo that people start themselves.
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&*name);
-        }
-    }
-    let status = command.status().with_context(|| format!("start {program}; is it installed?"))?;
-    ensure!(status.success(), "{program} {} ended with {status}", args.join(" "));
-    Ok(())
-}
-
-/// Runs a program quietly; what it says of its failure is in the error.
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("run {command:?}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", text.trim());
-    Ok(())
+/// With these programs in `target/release`.
+fn released(root: &Path) -> e2e::Tree {
+    e2e::Tree { root: root.to_owned(), programs: root.join("target/release") }
 }
 
 /// The tree's top directory.

@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     api_fuzz, canary, e2e, first_run, fleet, fuzz, hostile_load, images, kill_points, points,
-    power_cuts, programs, validate,
+    power_cuts, validate,
 };
 
 /// How much is run.
@@ -43,6 +43,9 @@ struct Extent {
     /// For each caller of the API.
     api_fuzz_secs: u32,
     has_second_build: bool,
+    /// Run on the optimised programs: their dependencies are not those of the tests, and take ten
+    /// minutes to compile. Without it, on those that the tests have built.
+    has_release_build: bool,
     /// Power cuts of a virtual machine, of some two minutes each.
     power_offs: e2e::PowerOffs,
 }
@@ -55,6 +58,7 @@ const DEFAULT: Extent = Extent {
     fuzz_secs: None,
     api_fuzz_secs: 15,
     has_second_build: false,
+    has_release_build: false,
     power_offs: e2e::POWER_OFFS,
 };
 
@@ -66,6 +70,7 @@ const ALL: Extent = Extent {
     fuzz_secs: Some(10),
     api_fuzz_secs: 60,
     has_second_build: true,
+    has_release_build: true,
     power_offs: e2e::POWER_OFFS_ALL,
 };
 
@@ -91,24 +96,31 @@ pub fn test(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
         fuzz::fuzz(root, None, seconds)?;
     }
     println!("kills, power cuts and fuzzing: survived after {:.1} min", minutes());
-    programs(root)?;
+    let build = if extent.has_release_build {
+        crate::programs::release_programs
+    } else {
+        crate::programs::debug_programs
+    };
+    images::with_programs(root, build)?;
     println!("images: built after {:.1} min", minutes());
     if let Some(again) = again {
         again.compare(root)?;
         println!("images: built again, the same, after {:.1} min", minutes());
     }
-    let release = root.join("target/release");
-    fleet::faults(root, &release, &fleet::FaultsArguments::default())?;
+    let place = if extent.has_release_build { "target/release" } else { "target/debug" };
+    let tree = e2e::Tree { root: root.to_owned(), programs: root.join(place) };
+    let programs = &tree.programs;
+    fleet::faults(root, programs, &fleet::FaultsArguments::default())?;
     println!("faults: reported truly after {:.1} min", minutes());
-    api_fuzz::api_fuzz(root, &release, extent.api_fuzz_secs)?;
+    api_fuzz::api_fuzz(root, programs, extent.api_fuzz_secs)?;
     println!("api-fuzz: all as documented after {:.1} min", minutes());
-    canary::canary(root, &release)?;
+    canary::canary(root, programs)?;
     println!("canary: nothing leaked after {:.1} min", minutes());
-    first_run::first_run(root, &release)?;
+    first_run::first_run(root, programs)?;
     println!("first run: as it should be after {:.1} min", minutes());
-    hostile_load::hostile_load(root, &release, HOSTILE_SECS)?;
+    hostile_load::hostile_load(root, programs, HOSTILE_SECS)?;
     println!("hostile load: within its limits after {:.1} min", minutes());
-    let passed = e2e::run(root, e2e::Workflow::Linux, extent.power_offs)?;
+    let passed = e2e::run(&tree, e2e::Workflow::Linux, extent.power_offs)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());
     Ok(())
 }

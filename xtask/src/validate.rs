@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::run;
+use crate::programs::run;
 use crate::tidy;
 
 /// Format, lints, house rules, licences, tests; stops at the first that fails.

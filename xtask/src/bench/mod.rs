@@ -45,7 +45,7 @@ pub fn bench(root: &Path, what: What, count: Option<usize>) -> anyhow::Result<()
         What::Fleet => fleet::bench(root, count.unwrap_or(fleet::COUNT)),
         What::Imaging => {
             crate::images::images(root, crate::images::What::Rootfs)?;
-            crate::run("cargo", &["bench", "--locked", "-p", "tools"])
+            crate::programs::run("cargo", &["bench", "--locked", "-p", "tools"])
         }
     }
 }

@@ -14,27 +14,27 @@ use serde_json::{Value, json};
 use super::files::{by_plan, ssh_key, tempting};
 use super::world::{Shape, World};
 use super::{
-    INSTALL, Lab, SERIAL, at_rest, failed_at, hash, is_complete, machine_with, push, recipe,
+    INSTALL, Lab, SERIAL, Tree, at_rest, failed_at, hash, is_complete, machine_with, push, recipe,
 };
-use crate::succeed;
+use crate::programs::succeed;
 
 const DISK_BYTES: u64 = 4 << 30;
 /// Of the disk's only partition, in sectors of 512 bytes.
 const PARTITION_SECTOR: u64 = 2048;
 
 /// Runs one machine after the other; returns how many cases passed.
-pub fn guards(root: &Path) -> anyhow::Result<u32> {
-    bad_sector(root).context("a disk with an unreadable sector")?;
-    hidden_partition(root).context("a partition that the kernel does not show")?;
-    bios(root).context("a machine in legacy BIOS mode")?;
+pub fn guards(tree: &Tree) -> anyhow::Result<u32> {
+    bad_sector(tree).context("a disk with an unreadable sector")?;
+    hidden_partition(tree).context("a partition that the kernel does not show")?;
+    bios(tree).context("a machine in legacy BIOS mode")?;
     Ok(3)
 }
 
 /// One sector of a disk that is full of data cannot be read, and with it the table and the signature of
 /// the file system: without `wipe` nothing is written.
-fn bad_sector(root: &Path) -> anyhow::Result<()> {
+fn bad_sector(tree: &Tree) -> anyhow::Result<()> {
     let options = ["--disk-bad-sector", "2"];
-    let lab = Lab::of(World::new(root, "bad-sector")?, true, |world| {
+    let lab = Lab::of(World::new(tree, "bad-sector")?, true, |world| {
         machine_with(world, "cd,cd", &options)
     })?;
     refused(&lab, None, "partition.service", "sector 2")
@@ -42,25 +42,25 @@ fn bad_sector(root: &Path) -> anyhow::Result<()> {
 
 /// The disk has lost the start of its table; its second copy names a volume of LVM. The kernel shows no
 /// partition. A recipe that allows to wipe anything does not name that member.
-fn hidden_partition(root: &Path) -> anyhow::Result<()> {
-    let world = World::new(root, "hidden-partition")?;
+fn hidden_partition(tree: &Tree) -> anyhow::Result<()> {
+    let world = World::new(tree, "hidden-partition")?;
     without_primary_table(&world.disk())?;
     let lab = Lab::of(world, false, |world| machine_with(world, "cd,cd", &[]))?;
     refused(&lab, Some(json!("any")), "partition.service", "LVM2_member")
 }
 
 /// What is installed boots by UEFI alone.
-fn bios(root: &Path) -> anyhow::Result<()> {
+fn bios(tree: &Tree) -> anyhow::Result<()> {
     let options = ["--firmware", "bios"];
     let lab =
-        Lab::of(World::new(root, "bios")?, true, |world| machine_with(world, "cd,cd", &options))?;
+        Lab::of(World::new(tree, "bios")?, true, |world| machine_with(world, "cd,cd", &options))?;
     refused(&lab, Some(json!("any")), "shoal-dispatcher.service", "UEFI")
 }
 
 /// The BMC says that it is the job's server, the board in it is another one: nothing is written. Nor
 /// does the maintenance OS by itself: its boot meets partitions, a journal and swap, and uses none.
-pub fn wrong_machine(root: &Path) -> anyhow::Result<()> {
-    let mut world = World::new(root, "wrong-machine")?;
+pub fn wrong_machine(tree: &Tree) -> anyhow::Result<()> {
+    let mut world = World::new(tree, "wrong-machine")?;
     let disk = world.disk();
     fs::File::create(&disk)?.set_len(4 << 30)?;
     tempting(&disk)?;

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::{INSTALL, Lab, SERIAL, at_rest, is_complete, machine_with, recipe};
-use crate::succeed;
+use super::{INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, machine_with, recipe};
+use crate::programs::succeed;
 
 const GENERATOR: &str = include_str!("../../../crates/tools/tests/hostile_image/generator.pl");
 /// As it is in the archive.
@@ -27,10 +27,10 @@ const DELL: &[&str] =
     &["--maker", "dell", "--board-serial", "CNSHOAL00000001", "--chassis-serial", SERIAL];
 
 /// Installs it on a machine like Dell's. Returns how many cases passed.
-pub fn hostile(root: &Path) -> anyhow::Result<u32> {
-    let lab = Lab::start(root, "hostile", false, |world| machine_with(world, "cd,cd", DELL))?;
+pub fn hostile(tree: &Tree) -> anyhow::Result<u32> {
+    let lab = Lab::start(tree, "hostile", false, |world| machine_with(world, "cd,cd", DELL))?;
     let Lab { world, machine, public_key, .. } = &lab;
-    let rootfs = rootfs(root)?;
+    let rootfs = rootfs(&tree.root)?;
     world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;
     let mut recipe = recipe(public_key, None);
     recipe["oci_url"] = format!("controller/{ARTIFACT}").into();

@@ -56,6 +56,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use files::{by_plan, example, flip_a_bit, hash, largest_file, ssh_key};
+pub use world::Tree;
 use world::{Machine, Service, Shape, World};
 
 /// Firmware, kernel and services under TCG on two cores take about 2 minutes; the rest is margin.
@@ -107,16 +108,16 @@ pub const POWER_OFFS: PowerOffs = PowerOffs { count: 3, seed: 1 };
 pub const POWER_OFFS_ALL: PowerOffs = PowerOffs { count: 10, seed: 1 };
 
 /// Runs every case of a workflow; answers how many passed.
-pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
+pub fn run(tree: &Tree, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
     match workflow {
         Workflow::Linux => {
             let others = lane("others", || {
-                guards::wrong_machine(root).context("a machine with another serial")?;
-                sushy(root).context("a machine behind sushy-tools")
+                guards::wrong_machine(tree).context("a machine with another serial")?;
+                sushy(tree).context("a machine behind sushy-tools")
             });
             let provision = lane("provision", || {
                 let mut lab =
-                    Lab::start(root, "provision", true, |world| one_machine(world, "cd,usb"))?;
+                    Lab::start(tree, "provision", true, |world| one_machine(world, "cd,usb"))?;
                 without_consent(&lab, "cd+usb", READ_BY_BMC, foreign::plug)
                     .context("a disk with data and no consent")?;
                 foreign::was_left_out(&lab)?;
@@ -125,33 +126,33 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
                 provision(&mut lab, true).context("provision a machine")?;
                 Ok(3)
             });
-            let guards = lane("guards", || guards::guards(root));
+            let guards = lane("guards", || guards::guards(tree));
             let images = lane("images", || {
-                let hostile = hostile::hostile(root).context("a hostile image on a Dell")?;
-                let old = old_kernel::old_kernel(root).context("an image with an old kernel")?;
+                let hostile = hostile::hostile(tree).context("a hostile image on a Dell")?;
+                let old = old_kernel::old_kernel(tree).context("an image with an old kernel")?;
                 Ok(hostile + old)
             });
             // The longest first.
             let mut lanes = vec![provision, images, guards, others];
-            lanes.extend(power_offs::lanes(root, offs));
+            lanes.extend(power_offs::lanes(tree, offs));
             side_by_side(&lanes)
         }
         Workflow::Cancel => {
-            let lab = Lab::start(root, "cancel", true, two_cds)?;
+            let lab = Lab::start(tree, "cancel", true, two_cds)?;
             cancel::cancel(&lab)?;
             Ok(1)
         }
-        Workflow::PowerOffs => side_by_side(&power_offs::lanes(root, offs)),
+        Workflow::PowerOffs => side_by_side(&power_offs::lanes(tree, offs)),
         Workflow::Silent => {
-            let lab = Lab::start(root, "silent", true, two_cds)?;
+            let lab = Lab::start(tree, "silent", true, two_cds)?;
             silent::silent(&lab)
         }
-        Workflow::Sushy => sushy(root),
-        Workflow::Hostile => hostile::hostile(root),
-        Workflow::Guards => guards::guards(root),
-        Workflow::OldKernel => old_kernel::old_kernel(root),
+        Workflow::Sushy => sushy(tree),
+        Workflow::Hostile => hostile::hostile(tree),
+        Workflow::Guards => guards::guards(tree),
+        Workflow::OldKernel => old_kernel::old_kernel(tree),
         Workflow::Http => {
-            let world = World::new(root, "http")?.with_plain_media()?;
+            let world = World::new(tree, "http")?.with_plain_media()?;
             let mut lab = Lab::of(world, true, |world| one_machine(world, "http"))?;
             without_consent(&lab, "http", DOWNLOADED, |_| Ok(()))
                 .context("a disk with data and no consent")?;
@@ -161,8 +162,8 @@ pub fn run(root: &Path, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u
     }
 }
 
-fn sushy(root: &Path) -> anyhow::Result<u32> {
-    let mut lab = Lab::start(root, "sushy", true, sushy::machine)?;
+fn sushy(tree: &Tree) -> anyhow::Result<u32> {
+    let mut lab = Lab::start(tree, "sushy", true, sushy::machine)?;
     by_plan(&provision(&mut lab, false)?, "cd")?;
     Ok(1)
 }
@@ -210,9 +211,9 @@ fn side_by_side(lanes: &[Lane]) -> anyhow::Result<u32> {
 }
 
 /// `./x demo`: the provisioning run alone, with the story on the screen. It installs the first example.
-pub fn demo(root: &Path) -> anyhow::Result<()> {
-    let mut lab = Lab::start(root, "demo", false, two_cds)?;
-    let file = example(root, &lab.public_key, &lab.world.dir)?;
+pub fn demo(tree: &Tree) -> anyhow::Result<()> {
+    let mut lab = Lab::start(tree, "demo", false, two_cds)?;
+    let file = example(&tree.root, &lab.public_key, &lab.world.dir)?;
     let id = lab.world.create_job_of(SERIAL, &file)?;
     installed(&mut lab, &id)?;
     println!("\nThe machine ends with this program. `shoal lab up` gives you one to keep.");
@@ -230,12 +231,12 @@ struct Lab {
 impl Lab {
     /// With `has_data` there is a filesystem on the machine's disk.
     fn start(
-        root: &Path,
+        tree: &Tree,
         name: &str,
         has_data: bool,
         machine: impl FnOnce(&mut World) -> anyhow::Result<Machine>,
     ) -> anyhow::Result<Lab> {
-        Lab::of(World::new(root, name)?, has_data, machine)
+        Lab::of(World::new(tree, name)?, has_data, machine)
     }
 
     fn of(

@@ -12,8 +12,8 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use super::{BOOT, INSTALL, Lab, SERIAL, at_rest, is_complete, makers, recipe};
-use crate::succeed;
+use super::{BOOT, INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, makers, recipe};
+use crate::programs::succeed;
 
 const VERSION: &str = "4.18.0-553.el8_10.x86_64";
 const ARTIFACT: &str = "os-images/old-kernel:1";
@@ -22,8 +22,8 @@ const BOOT_DIR: &str = "./boot/";
 const MODULES_DIR: &str = "./usr/lib/modules/";
 
 /// Installs it, and logs in. Returns how many cases passed.
-pub fn old_kernel(root: &Path) -> anyhow::Result<u32> {
-    let lab = Lab::start(root, "old-kernel", false, makers::lenovo)?;
+pub fn old_kernel(tree: &Tree) -> anyhow::Result<u32> {
+    let lab = Lab::start(tree, "old-kernel", false, makers::lenovo)?;
     let Lab { world, machine, key, public_key } = &lab;
     let rootfs = renamed(&world.images().join("rootfs.tar.zst"), &world.dir.join("old-kernel"))?;
     world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;

@@ -2,7 +2,6 @@
 //! The controller is killed, and then the machine loses its power, at moments that nobody chose: the job ends
 //! soon and truly, and what was not permitted is not written.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -11,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::world::World;
 use super::{
-    BOOT, INSTALL, Lab, Lane, PowerOffs, SERIAL, at_rest, hash, is_complete, recipe, two_cds,
+    BOOT, INSTALL, Lab, Lane, PowerOffs, SERIAL, Tree, at_rest, hash, is_complete, recipe, two_cds,
 };
 
 /// Machines at once: most of a case is waiting until the controller has noticed.
@@ -109,11 +108,11 @@ impl Fate {
 
 /// Cuts the power of as many jobs on several machines; answers how many. On each the next job finds what
 /// the last one left.
-pub fn lanes(root: &Path, PowerOffs { seed, count }: PowerOffs) -> Vec<Lane<'_>> {
+pub fn lanes<'a>(tree: &'a Tree, PowerOffs { seed, count }: PowerOffs) -> Vec<Lane<'a>> {
     let lane = |first: u32| Lane {
         name: format!("power-off{first}"),
         run: Box::new(move || {
-            let mut lab = Lab::start(root, &format!("power-offs-{first}"), true, two_cds)?;
+            let mut lab = Lab::start(tree, &format!("power-offs-{first}"), true, two_cds)?;
             let numbers = (first..count).step_by(LANES as usize);
             for number in numbers.clone() {
                 power_off(&mut lab, &Fate::of(seed, number))?;

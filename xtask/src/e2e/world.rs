@@ -59,6 +59,15 @@ pub enum Service {
     SushyTools,
 }
 
+/// What a run takes.
+#[derive(Debug)]
+pub struct Tree {
+    /// The directory of the workspace.
+    pub root: PathBuf,
+    /// Where cargo has put the programs: `target/debug` or `target/release`.
+    pub programs: PathBuf,
+}
+
 /// A program that ends with the world.
 pub struct Program {
     pub child: Child,
@@ -92,7 +101,8 @@ fn lane() -> Option<String> {
 }
 
 impl World {
-    pub fn new(root: &Path, name: &str) -> anyhow::Result<World> {
+    pub fn new(tree: &Tree, name: &str) -> anyhow::Result<World> {
+        let Tree { root, programs } = tree;
         let dir = root.join("target/e2e").join(name);
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
@@ -100,7 +110,7 @@ impl World {
         fs::create_dir_all(&dir)?;
         Ok(World {
             dir,
-            bin: root.join("target/release"),
+            bin: programs.clone(),
             images: root.join("target/images"),
             target: root.join("target"),
             port: free_port()?,

@@ -24,9 +24,11 @@ use sha2::{Digest, Sha256};
 use crate::controller::Controller;
 use crate::fleet::recipe;
 
-/// What the controller may have, and how long the health check of a load balancer waits.
+/// What the controller may have.
 const PEAK_MIB_MAX: f64 = 256.0;
-const HEALTH_MAX: Duration = Duration::from_secs(1);
+/// How long the health check of a load balancer waits (AWS's by default). Not a
+/// figure of speed: a free machine needs a fiftieth of it.
+const HEALTH_MAX: Duration = Duration::from_secs(5);
 const HEALTH_PAUSE: Duration = Duration::from_millis(50);
 /// Lines of 2000 control characters: 24 messages are 58 MB as JSON.
 const LOG_MESSAGES: usize = 24;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::run;
+use crate::programs::run;
 
 /// An image, or several, under `target/images/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,6 +58,20 @@ impl What {
 fn static_programs() -> anyhow::Result<()> {
     let target = ["--target", STATIC_TARGET, "-p", "dispatcher", "-p", "tools"];
     run("cargo", &[["build", "--release", "--locked"].as_slice(), &target].concat())
+}
+
+/// Builds the images that a run on a virtual machine takes, and the programs. An image is one process after
+/// the other, so both are built beside the compiler.
+pub fn with_programs(root: &Path, programs: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let maintenance = scope.spawn(|| images(root, What::Maintenance));
+        let programs = programs();
+        let rootfs = images(root, What::Rootfs);
+        let maintenance = maintenance.join();
+        programs
+            .and(rootfs)
+            .and(maintenance.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// Makes an image, or finds that it was made of the same inputs before.

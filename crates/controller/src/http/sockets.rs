@@ -22,6 +22,9 @@ use crate::clients::Verifier;
 use crate::keys::Shown;
 use crate::listeners::{Listener, Socket};
 
+/// Connections that wait to be accepted: as many as Linux lets a socket have by default
+/// (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 /// How long requests under way may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// A client that has not sent the head of its next request by then is gone, or holds connections open
@@ -40,7 +43,7 @@ pub struct Open {
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn serve(app: App) -> anyhow::Result<()> {
-    let open = bind(&app.settings.sockets).await?;
+    let open = bind(&app.settings.sockets)?;
     announce(&app, &open);
     let stop = CancellationToken::new();
     let stopper = stop.clone();
@@ -62,19 +65,31 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
 }
 
 /// All of them, or an error before anybody is served.
-pub async fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
+pub fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
     let mut open = Vec::new();
     for socket in sockets {
-        let bound = async {
-            // Not the standard library's, whose backlog is 128: a rack comes at once.
-            let listener = tokio::net::TcpListener::bind(socket.address).await?.into_std()?;
+        let bound = || {
+            let listener = listen(socket.address)?;
             Ok::<_, std::io::Error>((listener.local_addr()?, listener))
         };
         let (address, listener) =
-            bound.await.with_context(|| format!("listen on {}", socket.address))?;
+            bound().with_context(|| format!("listen on {}", socket.address))?;
         open.push(Open { socket: Socket { address, ..socket.clone() }, listener });
     }
     Ok(open)
+}
+
+/// Its queue of connections that are not accepted yet is longer than the standard library's: a rack comes at
+/// once, and what finds the queue full waits a second for the next try of its TCP.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    // A controller that starts anew must not wait for connections of the last one.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Serves until `stop`, or until one cannot go on: half a controller would look like a whole one.

@@ -60,7 +60,7 @@ async fn no_early_answer_is_lost_to_a_client_that_sends_without_reading() {
             is_plain_http,
         })
         .into();
-    let open = http::bind(&settings.sockets).await.unwrap();
+    let open = http::bind(&settings.sockets).unwrap();
     let addresses = [open[0].socket.address, open[1].socket.address];
     let app = build(settings).unwrap();
     let ca_pem = app.keys.ca_pem.clone();

@@ -105,7 +105,7 @@ async fn a_client_gets_the_given_certificate_for_its_names_and_else_the_controll
             serves: Listener::ALL.to_vec(),
             is_plain_http: false,
         }];
-        let open = http::bind(&settings.sockets).await.unwrap();
+        let open = http::bind(&settings.sockets).unwrap();
         let address = open[0].socket.address;
         let app = build(settings).unwrap();
         let keys = app.keys.clone();

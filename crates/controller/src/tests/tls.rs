@@ -98,7 +98,7 @@ async fn serve_with(
     let mut settings = settings(dir, "127.0.0.1:1".parse().unwrap());
     settings.sockets = sockets;
     settings.clients = clients;
-    let open = http::bind(&settings.sockets).await.unwrap();
+    let open = http::bind(&settings.sockets).unwrap();
     let addresses = open.iter().map(|open| open.socket.address).collect();
     let app = build(settings).unwrap();
     let ca_pem = app.keys.ca_pem.clone();
@@ -178,7 +178,7 @@ async fn an_address_that_is_taken_is_told_before_anybody_is_served() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let second =
         Socket { address: taken.local_addr().unwrap(), ..socket(&[Listener::Node], false) };
-    let refused = http::bind(&[socket(&[Listener::Admin], false), second.clone()]).await;
+    let refused = http::bind(&[socket(&[Listener::Admin], false), second.clone()]);
     let told = format!("{:#}", refused.err().unwrap());
     assert!(told.starts_with(&format!("listen on {}: ", second.address)), "{told}");
 }
