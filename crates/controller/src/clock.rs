@@ -12,8 +12,6 @@
 //! CLOCK_REALTIME    goes on in both, and is set by people and NTP
 //! ```
 
-mod follow;
-
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,11 +19,8 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-#[cfg(test)]
-pub use follow::follow_first;
-pub use follow::{catch_up, follow, run};
-
-use crate::{now_ms, timestamp};
+use crate::time::now_ms;
+use crate::time::timestamp;
 
 /// The clock is looked at each second. A process for which so long nothing happened was stopped, or its host was.
 pub const GAP_MAX: Duration = Duration::from_secs(15);

@@ -13,11 +13,13 @@
 //! was cut off has none.
 
 mod restore;
+mod rotation;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
 pub use restore::restore;
+pub use rotation::{rotate_key, settle as settle_rotation};
 pub use write::backup;
 
 /// Raised when an older program could not restore the file.

@@ -16,8 +16,10 @@ use super::write::{Hashed, sync_parent};
 use super::{
     FORMAT, KEYS, MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_SHA256, Manifest, Member, REGISTRY,
 };
+use crate::keys;
 use crate::settings::RestoreArgs;
-use crate::{keys, now_ms, store};
+use crate::store;
+use crate::time::now_ms;
 
 pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     let RestoreArgs { input, data_dir } = args;

@@ -10,8 +10,8 @@ use anyhow::{Context, bail, ensure};
 use ring::digest::{Context as Hash, SHA256};
 
 use super::{Artifact, FORMAT, KEYS, MANIFEST, MANIFEST_SHA256, Manifest, Member, REGISTRY};
+use crate::backup::rotation::NEW_KEY;
 use crate::keys::ROOT_KEY;
-use crate::rotation::NEW_KEY;
 use crate::settings::BackupArgs;
 use crate::store;
 

@@ -15,12 +15,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
+use crate::access::tokens;
 use crate::clock::Readings;
 use crate::keys::sha256;
 use crate::store::TokenRow;
-use crate::{App, now_ms, timestamp, tokens};
+use crate::time::now_ms;
+use crate::time::timestamp;
 
 const NAME_BYTES_MAX: usize = 64;
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -36,7 +39,7 @@ pub async fn tend(app: App) {
     tokio::time::sleep(TEND_FIRST).await;
     loop {
         loop {
-            let age_from = app.clock.prudent_ms(Readings::now());
+            let age_from = app.jobs.clock.prudent_ms(Readings::now());
             match app.store.trim_audit(app.settings.audit.retention(age_from), now_ms()).await {
                 Ok(0) => break,
                 Ok(removed) => tracing::info!(removed, "audit log: the oldest entries are removed"),

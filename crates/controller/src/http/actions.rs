@@ -13,11 +13,11 @@ use job::Action;
 use redfish::{Restart, Shutdown};
 use tokio::time::Instant;
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, json};
 use super::servers::closed;
-use crate::App;
-use crate::visit::{Closed, Purpose, Visit};
+use crate::bmc::{Purpose, Unavailable, Visit};
 
 /// After this no new try begins: a person waits for the end.
 const PATIENCE_MAX: Duration = Duration::from_secs(5 * 60);
@@ -55,19 +55,19 @@ async fn change(app: App, serial: String, change: Change) -> Answer<Json<ServerS
 
 /// With the tries that an action of a job has, as long as the BMC says that it cannot do it now: it is busy, or its
 /// machine is in POST. One that does not answer had its time in the first try.
-async fn patiently(app: &App, serial: &str, change: &Change) -> Result<ServerState, Closed> {
+async fn patiently(app: &App, serial: &str, change: &Change) -> Result<ServerState, Unavailable> {
     let begun = Instant::now();
     let mut tries = 1;
     loop {
         let error = match once(app, serial, change).await {
-            Err(Closed::Bmc(error)) if is_refused_for_now(&error) => error,
+            Err(Unavailable::Bmc(error)) if is_refused_for_now(&error) => error,
             result => return result,
         };
         let pause =
             job::pause(tries, app.keys.random_byte()).max(error.retry_after().unwrap_or_default());
         let (pause, most) = (app.settings.scaled(pause), app.settings.scaled(PATIENCE_MAX));
         if tries == job::tries_max(Action::BootMaintenance) || begun.elapsed() + pause > most {
-            return Err(Closed::Tried { tries, waited: begun.elapsed(), error });
+            return Err(Unavailable::Tried { tries, waited: begun.elapsed(), error });
         }
         tokio::time::sleep(pause).await;
         tries += 1;
@@ -78,19 +78,19 @@ fn is_refused_for_now(error: &redfish::Error) -> bool {
     matches!(error, redfish::Error::Status { .. }) && error.is_transient()
 }
 
-async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, Closed> {
+async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, Unavailable> {
     if app.updates.is_running(serial) {
-        return Err(Closed::Updating);
+        return Err(Unavailable::Updating);
     }
     // An active job may hold the lane for half an hour: that is told at once.
     if let Some(job) = app.store.server(serial).await?.active_job {
-        return Err(Closed::Busy(job));
+        return Err(Unavailable::Busy(job));
     }
-    let visit = Visit::of_server(app, serial, Purpose::Look).await?;
+    let visit = Visit::of_server(&app.bmcs, serial, Purpose::Look).await?;
     // And again with the lane in hand: a job that comes now waits for it.
     if let Some(job) = app.store.server(serial).await?.active_job {
         visit.bmc.close().await;
-        return Err(Closed::Busy(job));
+        return Err(Unavailable::Busy(job));
     }
     tracing::info!(server_serial = serial, ?change, "changed by hand");
     let done = match make(&visit, change).await {

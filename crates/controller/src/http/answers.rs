@@ -12,7 +12,6 @@ use tokio::sync::Semaphore;
 
 use super::problem::refuse;
 use super::readers::in_pieces;
-use crate::App;
 
 /// Smaller ones are bounded by the number of connections.
 const SMALL_BYTES: u64 = 64 << 10;
@@ -30,14 +29,14 @@ impl Default for Answers {
 }
 
 /// What a handler answers, or a refusal where there is no room for that.
-pub async fn bounded(State(app): State<App>, answer: Response) -> Response {
+pub async fn bounded(State(answers): State<Arc<Answers>>, answer: Response) -> Response {
     // A stream does not say its length, and counts for itself.
     let length = answer.body().size_hint().exact().unwrap_or(0);
     if length <= SMALL_BYTES {
         return answer;
     }
     let kib = u32::try_from(length >> 10).unwrap_or(KIB_MAX).min(KIB_MAX);
-    let Ok(room) = app.answers.0.clone().try_acquire_many_owned(kib) else {
+    let Ok(room) = answers.0.clone().try_acquire_many_owned(kib) else {
         let title = "too many large answers are under way";
         let detail = "ask again, for a smaller page if it has one";
         let busy = StatusCode::SERVICE_UNAVAILABLE;
@@ -63,7 +62,7 @@ mod tests {
         let dir = temp_dir();
         let controller = Controller::start(dir.path()).await;
         let answer = async |bytes: usize| {
-            bounded(State(controller.app.clone()), vec![7_u8; bytes].into_response()).await
+            bounded(State(controller.app.answers.clone()), vec![7_u8; bytes].into_response()).await
         };
         let mut unread = Vec::new();
         for number in 0..12 {

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use api::artifacts::{Collected, Imported, OpenUpload, Scrubbed, UploadList};
+use api::artifacts::{
+    Artifact, ArtifactList, Collected, Imported, OpenUpload, Scrubbed, UploadList,
+};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -14,10 +16,12 @@ use oci::Digest;
 use registry::{Attached, Error, Pace};
 use serde::Deserialize;
 
+use super::app::App;
+use super::installable;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, refuse};
 use super::registry::needed_by_jobs;
-use crate::{App, timestamp};
+use crate::time::timestamp;
 
 /// After a start others have more urgent work for the disk.
 const TEND_FIRST: Duration = Duration::from_secs(600);
@@ -185,4 +189,25 @@ impl From<Error> for Refusal {
         };
         refuse(status, kind, title, error.to_string())
     }
+}
+
+/// Repositories and tags of the embedded registry.
+pub async fn list(State(app): State<App>) -> Answer<Json<ArtifactList>> {
+    let mut artifacts = Vec::new();
+    for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
+        for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
+            let descriptor =
+                app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
+            let digest = descriptor.map(|descriptor| descriptor.digest);
+            let (verdict, reason) = installable::shown(&app, digest.as_ref())?;
+            artifacts.push(Artifact {
+                repository: repository.clone(),
+                tag,
+                digest: digest.map(|digest| digest.to_string()),
+                verdict,
+                reason,
+            });
+        }
+    }
+    Ok(Json(ArtifactList { artifacts }))
 }

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Refusal, refuse};
-use crate::App;
 
 /// Nearly all bodies are smaller, and need no place.
 const SMALL_BYTES: usize = 64 << 10;
@@ -47,11 +46,15 @@ pub struct Taken {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl FromRequest<App> for Taken {
+impl<S> FromRequest<S> for Taken
+where
+    S: Send + Sync,
+    Arc<Bodies>: FromRef<S>,
+{
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, app: &App) -> Result<Taken, Refusal> {
-        let bodies = &app.bodies;
+    async fn from_request(request: Request, state: &S) -> Result<Taken, Refusal> {
+        let bodies = Arc::<Bodies>::from_ref(state);
         let places = match request.uri().path().starts_with(MACHINES) {
             true => &bodies.machines,
             false => &bodies.people,
@@ -63,7 +66,7 @@ impl FromRequest<App> for Taken {
             true => None,
             false => Some(place(places.clone()).await?),
         };
-        let reading = tokio::time::timeout(READ_MAX, Bytes::from_request(request, app));
+        let reading = tokio::time::timeout(READ_MAX, Bytes::from_request(request, state));
         let bytes = reading.await.map_err(|_| {
             let detail = format!("it has to be there within {} s", READ_MAX.as_secs());
             refuse(StatusCode::REQUEST_TIMEOUT, "body-slow", "the body came too slowly", detail)

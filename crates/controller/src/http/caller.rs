@@ -8,8 +8,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
 
 use super::problem::{Answer, refuse};
-use super::throttle::{Credential, FAILURES_MAX, REFUSALS_MAX};
-use crate::App;
+use crate::access::throttle::{Credential, FAILURES_MAX, REFUSALS_MAX, Throttle};
 use crate::keys::sha256;
 
 /// Where a request comes from, and whether with something that is to prove who asks.
@@ -45,13 +44,13 @@ impl Caller {
 
     /// Refuses where too many wrong tokens came from: also good ones, or guessing would go on. And a token
     /// that was refused too often.
-    pub fn wait(&self, app: &App) -> Answer<()> {
+    pub fn wait(&self, throttle: &Throttle) -> Answer<()> {
         let now = Instant::now();
         let seconds = |wait: Duration| wait.max(Duration::from_secs(1)).as_secs();
         let refusal =
             |title, detail| refuse(StatusCode::TOO_MANY_REQUESTS, "throttled", title, detail);
         if let Some(from) = self.counted()
-            && let Some(wait) = app.throttle.wait(from, now)
+            && let Some(wait) = throttle.wait(from, now)
         {
             let seconds = seconds(wait);
             let detail = format!(
@@ -60,7 +59,7 @@ impl Caller {
             return Err(refusal("too many wrong tokens", detail));
         }
         if let Some(credential) = &self.credential
-            && let Some(wait) = app.throttle.wait_of(credential, now)
+            && let Some(wait) = throttle.wait_of(credential, now)
         {
             let seconds = seconds(wait);
             let detail = format!(
@@ -72,12 +71,12 @@ impl Caller {
     }
 
     /// Counts an answer that says that the token is wrong, or not good for this.
-    pub fn judge(&self, app: &App, status: StatusCode) {
+    pub fn judge(&self, throttle: &Throttle, status: StatusCode) {
         let now = Instant::now();
         match (status, self.counted(), &self.credential) {
-            (StatusCode::UNAUTHORIZED, Some(from), _) => app.throttle.failed(from, now),
+            (StatusCode::UNAUTHORIZED, Some(from), _) => throttle.failed(from, now),
             (StatusCode::FORBIDDEN | StatusCode::GONE, _, Some(credential)) => {
-                app.throttle.refused(credential.clone(), now);
+                throttle.refused(credential.clone(), now);
             }
             _ => {}
         }

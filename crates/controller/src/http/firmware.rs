@@ -15,13 +15,13 @@ use registry::{Access, Grant};
 use serde::Deserialize;
 use tower::ServiceExt;
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
 use super::servers::closed;
-use crate::App;
-use crate::performer::chain;
+use crate::bmc::{Purpose, Unavailable, Visit};
+use crate::failure::chain;
 use crate::updates::{self, ImageFile, Unclaimed, Untaken};
-use crate::visit::{Closed, Purpose, Visit};
 
 /// Of a manifest; the registry takes none that is larger.
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -51,7 +51,7 @@ pub async fn list(
     State(app): State<App>,
     Path(serial): Path<String>,
 ) -> Answer<Json<FirmwareList>> {
-    let visit = Visit::of_server(&app, &serial, Purpose::Look).await.map_err(closed)?;
+    let visit = Visit::of_server(&app.bmcs, &serial, Purpose::Look).await.map_err(closed)?;
     let items = visit.bmc.firmware().await;
     visit.bmc.close().await;
     let items = items.map_err(|error| closed(error.into()))?;
@@ -81,10 +81,10 @@ pub async fn update(
 ) -> Answer<Response> {
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     if let Some(job) = app.store.server(&serial).await?.active_job {
-        return Err(closed(Closed::Busy(job)));
+        return Err(closed(Unavailable::Busy(job)));
     }
     let claim = app.updates.claim(&serial).map_err(|unclaimed| match unclaimed {
-        Unclaimed::Another => closed(Closed::Updating),
+        Unclaimed::Another => closed(Unavailable::Updating),
         Unclaimed::TooMany => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "busy",
@@ -117,7 +117,7 @@ pub async fn update(
     app.updates.record(&update)?;
     tracing::info!(server_serial = update.server_serial, image = update.sha256, "firmware update");
     // It goes on when nobody waits for it: half an update is worse than a whole one.
-    tokio::spawn(updates::run(app.clone(), claim, update.clone(), image));
+    tokio::spawn(updates::run(app.bmcs.clone(), app.updates.clone(), claim, update.clone(), image));
     Ok((StatusCode::ACCEPTED, Json(update)).into_response())
 }
 

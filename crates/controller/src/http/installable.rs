@@ -12,8 +12,8 @@ use oci::{Digest, Reference};
 use recipe::{Recipe, Workflow};
 use registry::Verdict;
 
+use super::app::App;
 use super::problem::{Answer, Refusal, refuse};
-use crate::App;
 use crate::store::JobRow;
 
 /// How long a plan or a new job waits for a verdict: 20 s are enough for several GB. What takes longer is asked for

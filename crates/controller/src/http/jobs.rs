@@ -4,10 +4,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use api::artifacts::{Artifact, ArtifactList};
 use api::jobs::{Job, JobEvents, JobList, JobOutcome, NewJob};
 use api::problem::FieldProblem;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,15 +19,19 @@ use recipe::Recipe;
 use registry::Verdict;
 use serde::Deserialize;
 
+use super::app::App;
 use super::bodies::Taken;
 use super::installable;
 use super::path::JobId;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
 use super::servers::closed;
+use crate::bmc::Unavailable;
+use crate::jobs::evidence;
+use crate::keys;
 use crate::store::{self, Created, JobRow, NewJobRow, api_status};
-use crate::visit::Closed;
-use crate::{App, evidence, keys, now_ms, timestamp};
+use crate::time::now_ms;
+use crate::time::timestamp;
 
 /// Rows in one page of jobs, at most and by default.
 const PAGE_MAX: usize = 500;
@@ -102,7 +106,7 @@ pub async fn create(
     }
     let server = app.store.server(&new.server_serial).await?;
     if app.updates.is_running(&server.serial) {
-        return Err(closed(Closed::Updating));
+        return Err(closed(Unavailable::Updating));
     }
     if !app.media.has_maintenance() {
         return Err(refuse(
@@ -142,7 +146,7 @@ pub async fn create(
     };
     let job = match created {
         Created::New(job) => {
-            app.moved(&job);
+            app.jobs.state_changed(&job);
             job
         }
         Created::Repeated(job) => job,
@@ -284,7 +288,8 @@ fn with_recipe(row: &JobRow) -> Job {
 pub async fn evidence(State(app): State<App>, JobId(id): JobId) -> Answer<Response> {
     let row = app.store.job(&id).await?;
     let reading = app.readers.archives.enter(&row.id)?;
-    let archive = evidence::archive(&app, &row, &with_recipe(&row), reading).await?;
+    let archive = evidence::archive(&app.jobs, &row, &with_recipe(&row)).await?;
+    let archive = Body::from_stream(reading.hold(archive));
     let name = format!("attachment; filename=\"shoal-evidence-{}.tar\"", row.id);
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
@@ -371,29 +376,8 @@ fn follow(
 pub async fn cancel(State(app): State<App>, JobId(id): JobId) -> Answer<Response> {
     let message = "cancelled by a user".to_owned();
     let applied = app.store.apply(&id, None, Event::Cancelled, message, now_ms()).await?;
-    app.moved(&applied.job);
+    app.jobs.state_changed(&applied.job);
     Ok((StatusCode::ACCEPTED, Json(shown(&applied.job))).into_response())
-}
-
-/// Repositories and tags of the embedded registry.
-pub async fn artifacts(State(app): State<App>) -> Answer<Json<ArtifactList>> {
-    let mut artifacts = Vec::new();
-    for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
-        for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
-            let descriptor =
-                app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
-            let digest = descriptor.map(|descriptor| descriptor.digest);
-            let (verdict, reason) = installable::shown(&app, digest.as_ref())?;
-            artifacts.push(Artifact {
-                repository: repository.clone(),
-                tag,
-                digest: digest.map(|digest| digest.to_string()),
-                verdict,
-                reason,
-            });
-        }
-    }
-    Ok(Json(ArtifactList { artifacts }))
 }
 
 /// A stored job as the API shows it, without its recipe.

@@ -25,12 +25,12 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
 use super::stalled::Blocked;
-use crate::App;
-use crate::boot::Asked;
 use crate::keys::sha256;
+use crate::media::boot::Asked;
 use crate::media::{Content, Hashing, Overlay, View};
 use crate::store::{MediumRow, PROBE_NAME};
 use crate::updates::Offered;
@@ -195,7 +195,7 @@ fn usize_of(count: u64) -> io::Result<usize> {
 
 /// The medium of a probe: alive as long as the probe is.
 fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> Answer<Response> {
-    let Some(probe) = app.probes.find(hash) else {
+    let Some(probe) = app.bmcs.probes.find(hash) else {
         return Err(gone("the probe that it was made for is over"));
     };
     let iso = probe.iso();

@@ -4,13 +4,17 @@
 mod about;
 mod access;
 mod actions;
+mod addresses;
 mod answers;
+mod app;
 mod artifacts;
-mod auth;
+mod audit;
 mod bodies;
 mod browser;
 mod caller;
+mod extract;
 mod firmware;
+mod guard;
 mod headers;
 mod health;
 mod installable;
@@ -28,7 +32,6 @@ mod registry;
 mod servers;
 mod sockets;
 mod stalled;
-mod throttle;
 mod webhook;
 
 #[cfg(test)]
@@ -42,24 +45,20 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn_with_state, map_request, map_response, map_response_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-pub use answers::Answers;
-pub use auth::Needs;
-use auth::{Gate, guard, may_change};
-pub use bodies::Bodies;
+pub use app::App;
+use audit::may_change;
+pub use guard::Needs;
+use guard::{Gate, guard};
 pub use limits::raise_descriptors;
 use problem::{Refusal, refuse};
-pub use readers::{AllReaders, Reading};
-pub use refusals::Refusals;
 #[cfg(test)]
 pub use refusals::write_all as write_refusals;
 use registry::{Desk, Visitors};
 pub use sockets::serve;
 #[cfg(test)]
 pub use sockets::{bind, serve_on};
-pub use throttle::Throttle;
 
-use crate::App;
-use crate::listeners::Listener;
+use crate::settings::listeners::Listener;
 
 /// Largest body of an API request: a recipe with all payloads at their limits fits.
 pub const BODY_BYTES_MAX: usize = 6 << 20;
@@ -104,7 +103,7 @@ pub fn routes() -> Vec<Route> {
         admin(Method::POST, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::update)
             .without_limit(),
         admin(Method::GET, "/api/v1/servers/{serial}/firmware/update", READER, firmware::show),
-        admin(Method::GET, "/api/v1/artifacts", READER, jobs::artifacts),
+        admin(Method::GET, "/api/v1/artifacts", READER, artifacts::list),
         admin(Method::GET, "/api/v1/artifacts/uploads", ADMIN, artifacts::uploads),
         admin(Method::DELETE, "/api/v1/artifacts/uploads/{id}", ADMIN, artifacts::cancel_upload),
         admin(Method::POST, "/api/v1/artifacts/gc", ADMIN, artifacts::collect).without_limit(),
@@ -201,7 +200,7 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
         let answer = match needs {
             Needs::Nothing => answer,
             Needs::Role(_) | Needs::AdminOrWebhook | Needs::Attempt => answer
-                .route_layer(map_response_with_state(app.clone(), answers::bounded))
+                .route_layer(map_response_with_state(app.answers.clone(), answers::bounded))
                 .route_layer(from_fn_with_state(gate, guard)),
         };
         let answer = match listeners {
@@ -227,7 +226,7 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
         None => router,
         Some(visitors) => {
             let registry = ::registry::router(app.registry.clone())
-                .layer(map_response_with_state(app.clone(), answers::bounded));
+                .layer(map_response_with_state(app.answers.clone(), answers::bounded));
             let desk = Desk { app, visitors };
             router.merge(registry.layer(from_fn_with_state(desk, registry::authorize)))
         }

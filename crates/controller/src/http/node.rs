@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The node messages over HTTP. What they mean is in [`crate::node`].
+//! The node messages over HTTP. What they mean is in [`crate::jobs::node`].
 
 use api::node::{Log, Permit, Progress};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 
-use super::auth::{Node, Session};
+use super::app::App;
 use super::bodies::Taken;
+use super::extract::{Node, Session};
 use super::problem::{Answer, Refusal, json, refuse, storable_in_body};
-use crate::node::{self, Refused};
-use crate::store::{self, Unheard};
-use crate::{App, now_ms};
+use crate::jobs::node::{self, Refused};
+use crate::store::{self, Rejected};
+use crate::time::now_ms;
 
 type Body = Result<Taken, Refusal>;
 
@@ -38,7 +39,7 @@ pub async fn permit(
 ) -> Answer<Json<Permit>> {
     super::installable::check_job(&app, &app.store.attempt(&speaker.attempt).await?)?;
     let job = told(&app, node::permit(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
-    app.moved(&job);
+    app.jobs.state_changed(&job);
     Ok(Json(Permit { granted: true }))
 }
 
@@ -73,7 +74,7 @@ pub async fn result(
 ) -> Answer<StatusCode> {
     let moved = told(&app, node::result(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
     if let Some(job) = moved {
-        app.moved(&job);
+        app.jobs.state_changed(&job);
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -81,8 +82,8 @@ pub async fn result(
 /// A message that is refused may have ended its job nevertheless.
 fn told<T>(app: &App, answer: Result<T, Refused>) -> Answer<T> {
     answer.map_err(|refused| {
-        if let Refused::Unheard(Unheard::Ended(job)) | Refused::TooOld(_, job) = &refused {
-            app.moved(job);
+        if let Refused::Rejected(Rejected::Ended(job)) | Refused::TooOld(_, job) = &refused {
+            app.jobs.state_changed(job);
         }
         refused.into()
     })
@@ -91,7 +92,7 @@ fn told<T>(app: &App, answer: Result<T, Refused>) -> Answer<T> {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         match refused {
-            Refused::Unheard(unheard) => unheard.into(),
+            Refused::Rejected(unheard) => unheard.into(),
             Refused::TooOld(version, _) => refuse(
                 StatusCode::UPGRADE_REQUIRED,
                 "dispatcher-too-old",
@@ -112,42 +113,42 @@ impl From<Refused> for Refusal {
     }
 }
 
-impl From<Unheard> for Refusal {
-    fn from(unheard: Unheard) -> Refusal {
+impl From<Rejected> for Refusal {
+    fn from(unheard: Rejected) -> Refusal {
         match unheard {
-            Unheard::NoSession => super::auth::no_session(),
-            Unheard::Over | Unheard::Ended(_) => refuse(
+            Rejected::NoSession => super::extract::no_session(),
+            Rejected::Over | Rejected::Ended(_) => refuse(
                 StatusCode::GONE,
                 "attempt-over",
                 "this attempt is over",
                 "stop: whatever this machine does now is not part of any job",
             ),
-            Unheard::SessionTaken => refuse(
+            Rejected::SessionTaken => refuse(
                 StatusCode::CONFLICT,
                 "session-taken",
                 "this boot has another session",
                 "only the token of its first hello speaks for a boot",
             ),
-            Unheard::WrongMachine(detail) => {
+            Rejected::WrongMachine(detail) => {
                 refuse(StatusCode::FORBIDDEN, "wrong-machine", "the wrong machine", detail)
             }
-            Unheard::PermitTaken(detail) => {
+            Rejected::PermitTaken(detail) => {
                 refuse(StatusCode::CONFLICT, "permit-taken", "the permit is given", detail)
             }
-            Unheard::NoPermit => refuse(
+            Rejected::NoPermit => refuse(
                 StatusCode::CONFLICT,
                 "permit-first",
                 "the permit comes first",
                 "the recipe's secrets are for the boot that has its permit; a maintenance.iso of an older version \
                  asks before that: build it anew",
             ),
-            Unheard::TooEarly => refuse(
+            Rejected::TooEarly => refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-early",
                 "ask again",
                 "the controller has not recorded the reset of this machine yet",
             ),
-            Unheard::WrongState(refused) => store::Error::Refused(refused).into(),
+            Rejected::WrongState(refused) => store::Error::Refused(refused).into(),
         }
     }
 }

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::app::App;
 use super::problem::{Refusal, refuse};
-use crate::App;
 
 /// Like axum's `Path`.
 pub struct Path<T>(pub T);

@@ -7,13 +7,14 @@ use api::servers::FetchResult;
 use recipe::{Partition, Recipe, Size, Wipe, Workflow, layout};
 use registry::Verdict;
 
+use super::app::App;
 use super::installable;
 use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
-use crate::performer::chain;
-use crate::preflight::{self, Seen};
+use crate::bmc::identity;
+use crate::bmc::look::{self, Seen};
+use crate::failure::chain;
 use crate::store::ServerRow;
-use crate::{App, identity};
 
 /// Earlier jobs that the expected duration is taken from.
 const SAMPLES: usize = 21;
@@ -39,7 +40,7 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool
         checks.extend(esp(&linux.layout));
     }
     let serial = server.serial.clone();
-    let media_plan = match preflight::look(app, server, true).await {
+    let media_plan = match look::look(&app.bmcs, server, true).await {
         Ok(seen) => machine(app, &serial, &mut checks, &seen, may_eject),
         Err(blind) => {
             checks.push(check("bmc", CheckResult::Fail, chain(&blind)));
@@ -171,7 +172,7 @@ fn machine(
     let names = identity::names(&machine.told);
     let what = format!("{} {}, {names}", machine.manufacturer, machine.model);
     checks.push(check("bmc", CheckResult::Pass, what));
-    let chosen = preflight::media_plan(app, serial, seen, may_eject);
+    let chosen = look::media_plan(&app.bmcs, serial, seen, may_eject);
     checks.push(match &chosen {
         Ok(Some((chosen, _))) => check("media-plan", CheckResult::Pass, chosen.words()),
         Ok(None) => check(

@@ -47,7 +47,7 @@ impl IntoResponse for Refusal {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, super::throttle::WINDOW.as_secs().into());
+            headers.insert(header::RETRY_AFTER, crate::access::throttle::WINDOW.as_secs().into());
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
@@ -87,7 +87,7 @@ impl From<store::Error> for Refusal {
             | store::Error::Database(_)
             | store::Error::Document(_)
             | store::Error::Closed => {
-                tracing::error!(error = crate::performer::chain(&error), "cannot answer");
+                tracing::error!(error = crate::failure::chain(&error), "cannot answer");
                 refuse(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "storage",

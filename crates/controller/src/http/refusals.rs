@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::throttle::network;
-use crate::store::Deed;
-use crate::{App, now_ms};
+use crate::access::throttle::network;
+use crate::failure::chain;
+use crate::store::{Deed, Store};
+use crate::time::now_ms;
 
 /// What shares an entry.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -130,29 +131,29 @@ impl Window {
     }
 }
 
-/// Writes down how many there were, each minute.
-pub async fn run(app: App) {
+/// Writes what was counted, until it is dropped.
+pub async fn run(refusals: &Refusals, store: &Store) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        write(&app, WINDOW).await;
+        write(refusals, store, WINDOW).await;
     }
 }
 
-/// Writes down what there is, for the end of the process.
-pub async fn write_all(app: &App) {
-    write(app, Duration::ZERO).await;
+/// Writes all that was counted, at the end of this process.
+pub async fn write_all(refusals: &Refusals, store: &Store) {
+    write(refusals, store, Duration::ZERO).await;
 }
 
-/// Writes down how many there were in windows that have been open for so long.
-async fn write(app: &App, age: Duration) {
-    for repeats in app.refusals.take(age, Instant::now()) {
-        record(app, repeats).await;
+async fn write(refusals: &Refusals, store: &Store, age: Duration) {
+    for repeats in refusals.take(age, Instant::now()) {
+        record(store, repeats).await;
     }
 }
 
-pub async fn record(app: &App, Repeats { deed, count }: Repeats) {
-    if let Err(error) = app.store.record_repeats(deed, count, now_ms()).await {
-        let error = crate::performer::chain(&error);
+/// Writes one audit entry for all of them.
+pub async fn record(store: &Store, Repeats { deed, count }: Repeats) {
+    if let Err(error) = store.record_repeats(deed, count, now_ms()).await {
+        let error = chain(&error);
         tracing::error!(error, count, "refused requests are missing in the audit log");
     }
 }

@@ -12,10 +12,14 @@ use oci::{Digest, Reference, Repository};
 use recipe::Recipe;
 use registry::{Access, Grant};
 
-use super::auth::{Caller, NODE, Principal, carry_out, may_change, principal, token};
-use super::{no_such_path, throttle};
-use crate::App;
-use crate::listeners::Listener;
+use super::app::App;
+use super::audit::{NODE, carry_out, may_change};
+use super::caller::Caller;
+use super::extract::{principal, token};
+use super::no_such_path;
+use crate::access::Principal;
+use crate::access::throttle::WINDOW;
+use crate::settings::listeners::Listener;
 use crate::store::{self, Deed, JobRow};
 
 /// Whose tokens count at a listener.
@@ -65,10 +69,10 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
         return no_such_path().into_response();
     }
     let caller = Caller::of(request.headers(), request.extensions());
-    if caller.wait(&app).is_err() {
+    if caller.wait(&app.access.throttle).is_err() {
         let why =
             "too many requests with wrong tokens came from this address; ask again in a minute";
-        return too_many(why, throttle::WINDOW.as_secs());
+        return too_many(why, WINDOW.as_secs());
     }
     let access = access(&app, visitors, request.headers(), request.extensions()).await;
     let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
@@ -92,10 +96,10 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
     if let Some((_, access)) = access {
         request.extensions_mut().insert(access);
     }
-    let (judge, from) = (app.clone(), caller.ip());
+    let (access_of, from) = (app.access.clone(), caller.ip());
     let work = async move {
         let answer = next.run(request).await;
-        caller.judge(&judge, answer.status());
+        caller.judge(&access_of.throttle, answer.status());
         match reading {
             Some(reading) => {
                 answer.map(|body| Body::from_stream(reading.hold(body.into_data_stream())))
@@ -149,7 +153,7 @@ async fn access_of_person(
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Option<(&'static str, Access)> {
-    let principal = principal(app, headers, extensions).await.ok()?;
+    let principal = principal(&app.access, headers, extensions).await.ok()?;
     match grant(&principal) {
         Ok(grant) => Some((principal.role.as_str(), Access { who: principal.who, grant })),
         Err(error) => {

@@ -12,14 +12,18 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use url::Url;
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
-use crate::occupants::shown_image;
-use crate::performer::chain;
-use crate::preflight::{self, Seen};
+use crate::bmc::Unavailable;
+use crate::bmc::identity;
+use crate::bmc::look::{self, Seen};
+use crate::failure::chain;
+use crate::http::addresses;
+use crate::media::occupants::shown_image;
 use crate::store::{self, ServerRow};
-use crate::visit::Closed;
-use crate::{App, addresses, identity, now_ms, timestamp};
+use crate::time::now_ms;
+use crate::time::timestamp;
 
 pub async fn put(
     State(app): State<App>,
@@ -231,9 +235,9 @@ pub async fn probe(
     let Query(query) = query.map_err(|rejection| bad_query(&rejection))?;
     let server = app.store.server(&serial).await?;
     let pin = server.bmc_pin.clone();
-    let seen = preflight::look(&app, server, query.insert.unwrap_or(true)).await;
+    let seen = look::look(&app.bmcs, server, query.insert.unwrap_or(true)).await;
     let seen = seen.map_err(closed)?;
-    let plan = preflight::media_plan(&app, &serial, &seen, false);
+    let plan = look::media_plan(&app.bmcs, &serial, &seen, false);
     let chosen = plan.as_ref().ok().and_then(Option::as_ref);
     let media_plan = chosen.map(|(chosen, _)| chosen.plan.name().to_owned());
     let mut problems: Vec<String> = plan.err().into_iter().collect();
@@ -271,41 +275,41 @@ pub async fn probe(
 }
 
 /// Why a BMC could not be visited.
-pub fn closed(closed: Closed) -> Refusal {
+pub fn closed(closed: Unavailable) -> Refusal {
     let detail = chain(&closed);
     match closed {
-        Closed::Bmc(_) | Closed::Tried { .. } => {
+        Unavailable::Bmc(_) | Unavailable::Tried { .. } => {
             refuse(StatusCode::BAD_GATEWAY, "bmc", "the BMC did not do what was asked", detail)
         }
-        Closed::Refused(_) => refuse(
+        Unavailable::Refused(_) => refuse(
             StatusCode::CONFLICT,
             "credentials-refused",
             "the BMC refused the credentials before",
             detail,
         ),
-        Closed::Unusable(_) => refuse(
+        Unavailable::Unusable(_) => refuse(
             StatusCode::CONFLICT,
             "server-unusable",
             "the BMC cannot be asked with what is stored of it",
             detail,
         ),
-        Closed::Resting(_) => refuse(
+        Unavailable::Resting(_) => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "bmc-resting",
             "the BMC does not answer",
             detail,
         ),
-        Closed::Busy(_) => {
+        Unavailable::Busy(_) => {
             refuse(StatusCode::CONFLICT, "conflict", "the server has an open job", detail)
         }
-        Closed::Updating => refuse(
+        Unavailable::Updating => refuse(
             StatusCode::CONFLICT,
             "conflict",
             "the server's firmware is being updated",
             detail,
         ),
-        Closed::Store(error) => error.into(),
-        Closed::Other(error) => error.into(),
+        Unavailable::Store(error) => error.into(),
+        Unavailable::Other(error) => error.into(),
     }
 }
 

@@ -15,12 +15,12 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::app::App;
 use super::limits::{Connections, Limited};
 use super::{access, artifacts, refusals, router};
-use crate::App;
-use crate::clients::Verifier;
+use crate::access::clients::Verifier;
 use crate::keys::Shown;
-use crate::listeners::{Listener, Socket};
+use crate::settings::listeners::{Listener, Socket};
 
 /// Connections that wait to be accepted: as many as Linux lets a socket have by default
 /// (`net.core.somaxconn`).
@@ -54,13 +54,14 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     let mut tending = JoinSet::new();
     tending.spawn(artifacts::tend(app.clone()));
     tending.spawn(access::tend(app.clone()));
-    tending.spawn(refusals::run(app.clone()));
+    let (counted, store) = (app.refusals.clone(), app.store.clone());
+    tending.spawn(async move { refusals::run(&counted, &store).await });
     if let Some(own) = app.keys.own_certificate.clone() {
         tending.spawn(async move { own.tend().await });
     }
     let served = serve_on(app.clone(), open, stop).await;
     tending.shutdown().await;
-    refusals::write_all(&app).await;
+    refusals::write_all(&app.refusals, &app.store).await;
     served
 }
 
@@ -178,7 +179,7 @@ impl Tls {
             RustlsConfig::from_config(Arc::new(config))
         };
         let of_others = config(None);
-        let of_people = match &app.clients {
+        let of_people = match &app.access.clients {
             Some(clients) => config(Some(Arc::new(Verifier(clients.clone())))),
             None => of_others.clone(),
         };

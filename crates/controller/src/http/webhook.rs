@@ -8,11 +8,12 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use job::{Failure, Outcome};
 
+use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, json, refuse};
-use crate::node::bounded;
 use crate::store::Delivered;
-use crate::{App, now_ms};
+use crate::store::bounded;
+use crate::time::now_ms;
 
 /// Longest name of a failed step that is kept.
 const STEP_BYTES_MAX: usize = 256;
@@ -45,7 +46,7 @@ pub async fn receive(
     let message = "reported by webhook".to_owned();
     match app.store.deliver(&serial, delivery, outcome, message, now_ms()).await? {
         Delivered::Now(job) => {
-            app.moved(&job);
+            app.jobs.state_changed(&job);
             Ok(StatusCode::OK)
         }
         Delivered::Before => Ok(StatusCode::OK),

@@ -7,8 +7,8 @@ use super::Mutant;
 use super::foreign::is_foreign;
 use super::machine::Override;
 use super::world::{Happening, World};
-use crate::occupants::{self, Known, Occupant};
-use crate::performer::Failed;
+use crate::failure::Failed;
+use crate::media::occupants::{self, Known, Occupant};
 use crate::store::JobRow;
 
 /// One request that changes something, with the reading back that proves it.

@@ -12,9 +12,10 @@ use super::bmc::{Effect, Told, Verb};
 use super::machine::{Machine, Override};
 use super::world::{Happening, World};
 use crate::as_found::Found;
-use crate::driver::{self, Next, after_failure};
-use crate::occupants::Occupant;
-use crate::performer::{Boot, Failed, how_to_boot};
+use crate::failure::Failed;
+use crate::jobs::actions::{Boot, how_to_boot};
+use crate::jobs::driver::{self, Next, after_failure};
+use crate::media::occupants::Occupant;
 use crate::store::{Claim, Error, JobRow, MediumKind, NewMedium};
 use crate::tests::rows::at_once;
 

@@ -7,9 +7,9 @@ use redfish::{BootOverride, BootSettings, Power};
 use super::Mutant;
 use super::foreign::is_foreign;
 use super::world::{Happening, World};
+use crate::jobs::node::{self, Refused};
 use crate::keys::sha256;
-use crate::node::{self, Refused};
-use crate::store::{Speaker, Unheard};
+use crate::store::{BootSession, Rejected};
 use crate::tests::rows::at_once;
 
 const SECOND: i64 = 1000;
@@ -135,9 +135,9 @@ impl Machine {
         [&self.maintenance, &self.task].into_iter().flatten().any(|token| token.starts_with(&mark))
     }
 
-    fn speaker(&self, attempt: &str) -> Speaker {
+    fn speaker(&self, attempt: &str) -> BootSession {
         let session_hash = sha256(self.boot_id().as_bytes());
-        Speaker { attempt: attempt.into(), session_hash }
+        BootSession { attempt: attempt.into(), session_hash }
     }
 }
 
@@ -293,7 +293,7 @@ impl World {
         self.moved(&job.id);
         match heard {
             Ok(()) => Reply::Yes,
-            Err(Refused::Unheard(Unheard::TooEarly)) => Reply::Later,
+            Err(Refused::Rejected(Rejected::TooEarly)) => Reply::Later,
             Err(Refused::Store(error)) => panic!("the database in memory fails: {error}"),
             Err(_) => Reply::No,
         }

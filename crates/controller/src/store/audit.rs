@@ -14,10 +14,10 @@
 use api::access::{AUDIT_BEGINNING, AUDIT_REMOVER, AUDIT_ROUTE, AuditAnchor, AuditEntry};
 use rusqlite::{OptionalExtension, Row, params};
 
+use super::bounded::bounded;
 use super::{Db, Error, Store};
 use crate::keys::sha256;
-use crate::node::bounded;
-use crate::timestamp;
+use crate::time::timestamp;
 
 /// Of a name and of a target in bytes: with them an entry has 1 KiB at most. An identity provider's names of
 /// people are shorter, and so are paths of the API.

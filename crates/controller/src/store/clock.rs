@@ -14,7 +14,7 @@ use rusqlite::{OptionalExtension, params};
 use super::jobs::{JobRow, Line, SELECT, job_row, tell};
 use super::{Db, Error, Store};
 use crate::clock::Jump;
-use crate::driver::LATE_MAX;
+use crate::time::LATE_MAX;
 
 /// A machine that is alive repeats what it has to say within half a minute, and a step tells of its progress every
 /// few minutes. A controller that comes back to a deadline that is over gives the machine this long to be heard.

@@ -489,7 +489,7 @@ impl Store {
             {
                 let event = JobEvent {
                     seq: row.get(0)?,
-                    at: crate::timestamp(row.get(1)?),
+                    at: crate::time::timestamp(row.get(1)?),
                     kind: row.get(2)?,
                     message: row.get(3)?,
                     status: serde_json::from_value(row.get::<_, String>(4)?.into())?,

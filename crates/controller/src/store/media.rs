@@ -6,7 +6,13 @@ use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Db, Error, Store};
-use crate::occupants::Issued;
+
+/// For whom a media token was issued, be it still good or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Issued {
+    Job { id: String, is_open: bool },
+    Probe,
+}
 
 /// The media of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 
 mod audit;
 pub mod backup;
+mod bounded;
 mod clock;
 mod connect;
 mod db;
@@ -38,11 +39,12 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
 pub use audit::{Deed, Retention};
+pub use bounded::bounded;
 pub use connect::lock;
 use db::Db;
 pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
-pub use media::{MediumKind, MediumRow, NewMedium, PROBE_NAME};
-pub use reports::{Boot, Delivered, Speaker, Unheard};
+pub use media::{Issued, MediumKind, MediumRow, NewMedium, PROBE_NAME};
+pub use reports::{Boot, BootSession, Delivered, Rejected};
 pub use servers::ServerRow;
 pub use tokens::TokenRow;
 

@@ -7,6 +7,7 @@ use job::{Event, Outcome, Stage, State};
 use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
+use super::bounded::bounded;
 use super::jobs::{JobRow, Line, SELECT, apply, get_attempt, job_row};
 use super::said::say;
 use super::sessions::{
@@ -14,7 +15,6 @@ use super::sessions::{
     touch, who_of,
 };
 use super::{Error, Store};
-use crate::node::bounded;
 
 /// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.
 const DELIVERIES_MAX: u64 = 100;
@@ -31,7 +31,7 @@ pub enum Delivered {
 
 /// Who speaks: a boot of an attempt, by the session that its hello opened.
 #[derive(Debug, Clone)]
-pub struct Speaker {
+pub struct BootSession {
     pub attempt: String,
     pub session_hash: Vec<u8>,
 }
@@ -52,7 +52,7 @@ pub struct Boot {
 
 /// Why a machine's message changes nothing.
 #[derive(Debug)]
-pub enum Unheard {
+pub enum Rejected {
     /// No hello opened this session.
     NoSession,
     /// The attempt is over, or goes on with another boot.
@@ -72,11 +72,11 @@ pub enum Unheard {
 }
 
 /// What a message is answered with.
-pub(super) type Heard<T> = Result<T, Unheard>;
+pub(super) type Heard<T> = Result<T, Rejected>;
 
 impl Store {
     /// Whether a hello opened this session, be it in force or over.
-    pub async fn has_session(&self, speaker: Speaker) -> Result<bool, Error> {
+    pub async fn has_session(&self, speaker: BootSession) -> Result<bool, Error> {
         self.look_up(|db| {
             let found = db
                 .query_row(
@@ -98,11 +98,11 @@ impl Store {
             let job = get_attempt(db, &attempt)?;
             if job.state.outcome().is_some() {
                 note_late(db, &job, &boot, now)?;
-                return Ok(Err(Unheard::Over));
+                return Ok(Err(Rejected::Over));
             }
             // There is no medium yet from which a machine could know its attempt.
             if let State::Queued | State::Provisioning(Stage::BuildingTaskMedium) = job.state {
-                return Ok(Err(Unheard::TooEarly));
+                return Ok(Err(Rejected::TooEarly));
             }
             let known: Option<Vec<u8>> = db
                 .query_row(
@@ -125,7 +125,7 @@ impl Store {
                     let message = "a hello of the same boot came with another session: somebody else \
                                    knows this attempt's token";
                     tell_once(db, &job, "hello_refused", message, now)?;
-                    Ok(Err(Unheard::SessionTaken))
+                    Ok(Err(Rejected::SessionTaken))
                 }
             }
         })
@@ -134,14 +134,14 @@ impl Store {
 
     /// The whole recipe, for the machine whose medium has a part of it: the boot that has the permit, which
     /// thereby proved its board and its disk. A hello alone proves nothing.
-    pub async fn recipe_for(&self, speaker: Speaker, now: i64) -> Result<Heard<String>, Error> {
+    pub async fn recipe_for(&self, speaker: BootSession, now: i64) -> Result<Heard<String>, Error> {
         self.write(move |db| {
             let job = match speaking(db, &speaker, now)? {
                 Ok(job) => job,
                 Err(unheard) => return Ok(Err(unheard)),
             };
             if job.permit.is_none() {
-                return Ok(Err(Unheard::NoPermit));
+                return Ok(Err(Rejected::NoPermit));
             }
             touch(db, &job, now)?;
             let who = who_of(db, &job)?;
@@ -154,7 +154,7 @@ impl Store {
     /// At most one permit per attempt: read, decide and write in one transaction.
     pub async fn permit(
         &self,
-        speaker: Speaker,
+        speaker: BootSession,
         request: PermitRequest,
         now: i64,
     ) -> Result<Heard<Box<JobRow>>, Error> {
@@ -165,20 +165,22 @@ impl Store {
             };
             let same = same_machine(db, &job, &request.dmi.names())?;
             let refused = if let Err(mismatch) = &same {
-                Some(Unheard::WrongMachine(bounded(mismatch.to_string(), TEXT_BYTES_MAX)))
+                Some(Rejected::WrongMachine(bounded(mismatch.to_string(), TEXT_BYTES_MAX)))
             } else if job.boot_id.as_ref() != Some(&request.boot_id) {
-                Some(Unheard::PermitTaken("the session is of another boot than the request".into()))
+                Some(Rejected::PermitTaken(
+                    "the session is of another boot than the request".into(),
+                ))
             } else {
                 match &job.permit {
                     Some(given) if *given == request => return Ok(Ok(Box::new(job))),
-                    Some(_) => Some(Unheard::PermitTaken(
+                    Some(_) => Some(Rejected::PermitTaken(
                         "this attempt has its permit for another disk or content".into(),
                     )),
                     None => None,
                 }
             };
             if let Some(refused) = refused {
-                if let Unheard::WrongMachine(why) | Unheard::PermitTaken(why) = &refused {
+                if let Rejected::WrongMachine(why) | Rejected::PermitTaken(why) = &refused {
                     let line = Line { kind: "permit_refused", message: why, ..Line::default() };
                     say(db, &job, &[line], now)?;
                 }
@@ -188,7 +190,7 @@ impl Store {
             let message = bounded(format!("{}; {by}", permitted(&request)), TEXT_BYTES_MAX);
             let moved = match apply(db, &job, &Event::Permitted, &message, now) {
                 Ok(moved) => moved,
-                Err(Error::Refused(_)) => return Ok(Err(Unheard::TooEarly)),
+                Err(Error::Refused(_)) => return Ok(Err(Rejected::TooEarly)),
                 Err(error) => return Err(error),
             };
             db.execute(
@@ -203,7 +205,7 @@ impl Store {
     /// Keeps the newest progress; a new step is a line of the story.
     pub async fn progress(
         &self,
-        speaker: Speaker,
+        speaker: BootSession,
         progress: Progress,
         now: i64,
     ) -> Result<Heard<()>, Error> {
@@ -235,7 +237,7 @@ impl Store {
     /// Lines of a step's journal; a repeated message adds nothing.
     pub async fn log(
         &self,
-        speaker: Speaker,
+        speaker: BootSession,
         log: api::node::Log,
         now: i64,
     ) -> Result<Heard<()>, Error> {
@@ -263,14 +265,14 @@ impl Store {
     /// How it ended, by the machine. Answers the job if this moved it, and nothing to a repetition.
     pub async fn result(
         &self,
-        speaker: Speaker,
+        speaker: BootSession,
         outcome: Outcome,
         message: String,
         now: i64,
     ) -> Result<Heard<Option<Box<JobRow>>>, Error> {
         self.write(move |db| {
             let Some((job, boot_id)) = session(db, &speaker)? else {
-                return Ok(Err(Unheard::NoSession));
+                return Ok(Err(Rejected::NoSession));
             };
             if job.state.outcome() == Some(&outcome) && job.boot_id.as_ref() == Some(&boot_id) {
                 return Ok(Ok(None));
@@ -281,7 +283,7 @@ impl Store {
             };
             match apply(db, &job, &Event::Reported(outcome), &message, now) {
                 Ok(moved) => Ok(Ok(Some(Box::new(moved)))),
-                Err(Error::Refused(refused)) => Ok(Err(Unheard::WrongState(refused))),
+                Err(Error::Refused(refused)) => Ok(Err(Rejected::WrongState(refused))),
                 Err(error) => Err(error),
             }
         })

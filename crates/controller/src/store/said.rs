@@ -39,22 +39,22 @@ pub(super) fn say(db: &Db, job: &JobRow, lines: &[Line], now: i64) -> Result<(),
     if rows <= ROWS_MAX && bytes <= BYTES_MAX {
         return Ok(());
     }
-    drop_oldest(db, job, Kept { rows, bytes }, now)
+    drop_oldest(db, job, SessionCache { rows, bytes }, now)
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Kept {
+struct SessionCache {
     rows: u64,
     bytes: u64,
 }
 
-impl Kept {
+impl SessionCache {
     fn is_little(self) -> bool {
         self.rows <= ROWS_MAX / 8 * EIGHTHS_KEPT && self.bytes <= BYTES_MAX / 8 * EIGHTHS_KEPT
     }
 }
 
-fn drop_oldest(db: &Db, job: &JobRow, mut kept: Kept, now: i64) -> Result<(), Error> {
+fn drop_oldest(db: &Db, job: &JobRow, mut kept: SessionCache, now: i64) -> Result<(), Error> {
     let before = kept.rows;
     let marker = "SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1 AND kind = ?2";
     let mut place: u64 = db.query_row(marker, [&job.id, DROPPED], |row| row.get(0))?;

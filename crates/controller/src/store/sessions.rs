@@ -7,11 +7,11 @@ use job::{Event, Failure, Outcome, deadline_secs};
 use recipe::machine::{self, Match, Mismatch, Names};
 use rusqlite::{OptionalExtension, params};
 
+use super::bounded::bounded;
 use super::jobs::{JobRow, Line, apply, get, get_attempt, tell};
-use super::reports::{Boot, Heard, Speaker, Unheard};
+use super::reports::{Boot, BootSession, Heard, Rejected};
 use super::said::say;
 use super::{Db, Error};
-use crate::node::bounded;
 /// Whether the board with these names is the machine that the job's BMC leads to.
 pub(super) fn same_machine(
     db: &Db,
@@ -152,7 +152,7 @@ fn call_a_person(db: &Db, job: &JobRow, message: &str) -> Result<(), Error> {
 }
 
 /// The job of a session, and the boot that opened that.
-pub(super) fn session(db: &Db, speaker: &Speaker) -> Result<Option<(JobRow, String)>, Error> {
+pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, String)>, Error> {
     let job = match get_attempt(db, &speaker.attempt) {
         Ok(job) => job,
         Err(Error::NotFound { .. }) => return Ok(None),
@@ -169,10 +169,10 @@ pub(super) fn session(db: &Db, speaker: &Speaker) -> Result<Option<(JobRow, Stri
 }
 
 /// The open job whose machine speaks, if its session is in force.
-pub(super) fn speaking(db: &Db, speaker: &Speaker, now: i64) -> Result<Heard<JobRow>, Error> {
+pub(super) fn speaking(db: &Db, speaker: &BootSession, now: i64) -> Result<Heard<JobRow>, Error> {
     match session(db, speaker)? {
         Some((job, boot_id)) => in_force(db, job, &boot_id, now),
-        None => Ok(Err(Unheard::NoSession)),
+        None => Ok(Err(Rejected::NoSession)),
     }
 }
 
@@ -194,7 +194,7 @@ pub(super) fn in_force(
                            hello came from somebody else who knows this attempt's token";
             tell_once(db, &job, "session_refused", message, now)?;
         }
-        return Ok(Err(Unheard::Over));
+        return Ok(Err(Rejected::Over));
     }
     match job.boot_id.as_deref() {
         Some(current) if current == boot_id => Ok(Ok(job)),
@@ -208,7 +208,7 @@ pub(super) fn in_force(
             end(db, &job, "node.two-sessions", &reason, now)
         }
         // New media were inserted since, for a new boot.
-        None => Ok(Err(Unheard::Over)),
+        None => Ok(Err(Rejected::Over)),
     }
 }
 
@@ -216,7 +216,7 @@ fn end<T>(db: &Db, job: &JobRow, step: &str, reason: &str, now: i64) -> Result<H
     let failure = Failure { step: step.into(), reason: reason.into() };
     call_a_person(db, job, reason)?;
     let moved = apply(db, job, &Event::Overdue(failure), reason, now)?;
-    Ok(Err(Unheard::Ended(Box::new(moved))))
+    Ok(Err(Rejected::Ended(Box::new(moved))))
 }
 
 /// A line of the story that a stranger can cause: the first one says it all. Whether this is that.

@@ -5,11 +5,13 @@ use api::access::{AUDIT_BEGINNING, AuditEntry, Role, TOKEN_DAYS_MAX};
 use serde_json::{Value, json};
 
 use super::{Controller, bmc, rows, session_token, temp_dir};
+use crate::access::tokens;
+use crate::http::App;
 use crate::http::{self, Needs};
 use crate::keys::sha256;
-use crate::listeners::Listener;
+use crate::settings::listeners::Listener;
 use crate::store::{MediumKind, NewJobRow, NewMedium, ServerRow, TokenRow};
-use crate::{App, now_ms, tokens};
+use crate::time::now_ms;
 
 /// A job on a server of its own, whose machine may speak.
 async fn job_of(app: &App, serial: &str, attempt: &str) {

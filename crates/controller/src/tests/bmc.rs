@@ -110,7 +110,7 @@ impl Bmc {
     }
 
     pub async fn start_with(serial: &str, play: Play, slots: Slots) -> Bmc {
-        crate::install_crypto();
+        crate::serve::install_crypto();
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
         let pin = hex::encode(crate::keys::sha256(key.cert.der()));
         let tls = axum_server::tls_rustls::RustlsConfig::from_pem(

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::rows;
+use crate::http;
+use crate::http::App;
 use crate::keys::sha256;
+use crate::serve::build;
+use crate::serve::install_crypto;
 use crate::store::{NewJobRow, Retention};
-use crate::{App, build, http, install_crypto};
 
 /// A controller without a driver, with the job `j1` whose machine is awaited.
 struct World {
@@ -89,7 +92,7 @@ async fn the_evidence_of_a_job_that_logged_too_much_is_a_whole_archive_of_bounde
     let dir = super::temp_dir();
     let world = World::new(dir.path()).await;
     world.log(8).await;
-    world.app.evidence.append("j1", crate::evidence::MEDIA_READS, ["a read"]);
+    world.app.evidence.append("j1", crate::jobs::evidence::MEDIA_READS, ["a read"]);
     let answer = world.get("/api/v1/jobs/j1/evidence", "*/*").await;
     let archive = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
     assert!(archive.len() < 10 << 20, "{} bytes", archive.len());

@@ -12,8 +12,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
-use crate::listeners::{Listener, Socket};
-use crate::{build, http, install_crypto};
+use crate::http;
+use crate::serve::build;
+use crate::serve::install_crypto;
+use crate::settings::listeners::{Listener, Socket};
 
 const MB: usize = 1_000_000;
 

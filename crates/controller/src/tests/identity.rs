@@ -9,13 +9,13 @@ use super::bmc::{self, Bmc, Play};
 use super::jobs::{create_as, is_complete};
 use super::rows::{self, at_once};
 use super::{Controller, temp_dir};
-use crate::store::{NewJobRow, ServerRow, Store, Unheard};
+use crate::store::{NewJobRow, Rejected, ServerRow, Store};
 
 const MINE: &str = "4c4c4544-004b-4d10-8032-b7c04f463533";
 const OTHER: &str = "30303031-3932-5355-4531-313156484e31";
 
 /// What the BMC tells, and what the machine that asks for its permit has.
-fn permit(told: &BmcFacts, own: Dmi, ignores_uuid: bool) -> Result<(), Unheard> {
+fn permit(told: &BmcFacts, own: Dmi, ignores_uuid: bool) -> Result<(), Rejected> {
     let store = Store::in_memory().unwrap();
     at_once(store.put_server(ServerRow { ignores_uuid, ..rows::server("SN1") })).unwrap();
     at_once(store.create_job(NewJobRow { now: 0, ..rows::job("j1", "SN1", "a1") })).unwrap();
@@ -41,7 +41,7 @@ fn own(serial: &str, uuid: &str) -> Dmi {
 #[test]
 fn a_machine_with_another_uuid_than_its_bmc_tells_may_not_write() {
     match permit(&told("SN1", MINE), own("SN1", OTHER), false) {
-        Err(Unheard::WrongMachine(why)) => {
+        Err(Rejected::WrongMachine(why)) => {
             assert!(why.contains(MINE) && why.contains(OTHER), "{why}");
             assert!(why.contains("--dangerously-ignore-uuid"), "{why}");
         }

@@ -605,7 +605,7 @@ async fn a_second_controller_changes_nothing_in_the_directory_of_the_first() {
     let mut settings = (*controller.app.settings).clone();
     // It would make a certificate for this.
     settings.tls.tls_names.push("second.example".into());
-    let error = crate::build(settings).err().unwrap();
+    let error = crate::serve::build(settings).err().unwrap();
     assert!(error.to_string().contains("another controller"), "{error:#}");
     assert_eq!(certificate(), before);
 }

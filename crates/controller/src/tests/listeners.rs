@@ -10,9 +10,9 @@ use tower::ServiceExt;
 use super::bmc::{Bmc, Play};
 use super::jobs::{create, is_complete};
 use super::{Controller, temp_dir};
-use crate::App;
+use crate::http::App;
 use crate::http::{self, Needs, Route};
-use crate::listeners::Listener;
+use crate::settings::listeners::Listener;
 
 /// Which listeners a socket may have.
 const SOCKETS: [&[Listener]; 7] = [

@@ -34,9 +34,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::http;
+use crate::http::App;
+use crate::jobs::driver;
+use crate::serve::build;
+use crate::serve::install_crypto;
 use crate::settings::{Listen, ServeArgs, Settings};
 use crate::store::{JobRow, ServerRow};
-use crate::{App, build, driver, http, install_crypto};
 
 /// Longest wait for something that a test expects.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -78,7 +82,7 @@ impl Controller {
         let mut settings = settings_at(dir, &addresses);
         change(&mut settings);
         let app = build(settings).unwrap();
-        crate::resume(&app).await.unwrap();
+        crate::serve::resume(&app).await.unwrap();
         let mut servers = tokio::task::JoinSet::new();
         for (listener, socket) in listeners.iter().zip(&app.settings.sockets) {
             let listener = listener.try_clone().unwrap();
@@ -120,7 +124,7 @@ impl Controller {
         let mut body = body.clone();
         let token = if what == "hello" {
             // A longer one is cut, also where the session is looked up from.
-            let boot = crate::node::bounded(body["boot_id"].as_str().unwrap().to_owned(), 256);
+            let boot = crate::store::bounded(body["boot_id"].as_str().unwrap().to_owned(), 256);
             body["session_sha256"] = session_sha256(&boot).into();
             self.app.keys.attempt_token(&job.attempt)
         } else {
@@ -222,7 +226,7 @@ pub fn linux_recipe() -> Value {
 
 /// A controller whose driver does not run, with a job for this BMC.
 pub async fn with_job(dir: &std::path::Path, bmc: &bmc::Bmc) -> (App, JobRow) {
-    let app = crate::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
+    let app = crate::serve::build(settings(dir, ([127, 0, 0, 1], 1).into())).unwrap();
     let server = ServerRow {
         bmc_url: bmc.url.clone(),
         bmc_password: app.keys.root.seal("SN1", &bmc.url, "p").unwrap(),

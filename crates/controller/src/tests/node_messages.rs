@@ -11,8 +11,11 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{about, bmc, rows, session_sha256, session_token, temp_dir, with_job};
+use crate::http;
+use crate::http::App;
+use crate::keys;
 use crate::store::NewJobRow;
-use crate::{App, http, keys, now_ms};
+use crate::time::now_ms;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
@@ -555,7 +558,7 @@ async fn no_message_has_a_wrong_effect_in_any_state_however_it_comes() {
 async fn world(dir: &std::path::Path) -> World {
     let bmc = bmc::Bmc::start("SN1", bmc::Play::Dead).await;
     let (app, _job) = with_job(dir, &bmc).await;
-    let router = http::router(app.clone(), &crate::listeners::Listener::ALL)
+    let router = http::router(app.clone(), &crate::settings::listeners::Listener::ALL)
         .layer(axum::middleware::from_fn(about::as_told));
     World { app, router, jobs: 0 }
 }

@@ -15,10 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
+use crate::http;
 use crate::keys::Keys;
-use crate::listeners::{Listener, Socket};
+use crate::serve::build;
+use crate::serve::install_crypto;
 use crate::settings::Settings;
-use crate::{build, http, install_crypto};
+use crate::settings::listeners::{Listener, Socket};
 
 /// A CA that is not the controller's.
 fn authority() -> CertifiedIssuer<'static, KeyPair> {

@@ -8,8 +8,8 @@ use redfish::{BootOverride, BootSettings};
 
 use super::{linux_recipe, session_token};
 use crate::as_found::Found;
-use crate::now_ms;
-use crate::store::{Boot, Deed, NewJobRow, ServerRow, Speaker};
+use crate::store::{Boot, BootSession, Deed, NewJobRow, ServerRow};
+use crate::time::now_ms;
 
 /// A server with a BMC at which nobody answers.
 pub fn server(serial: &str) -> ServerRow {
@@ -63,8 +63,8 @@ pub fn boot(boot_id: &str) -> Boot {
 }
 
 /// The boot of that hello.
-pub fn speaker(attempt: &str, boot_id: &str) -> Speaker {
-    Speaker { attempt: attempt.into(), session_hash: boot(boot_id).session_hash }
+pub fn speaker(attempt: &str, boot_id: &str) -> BootSession {
+    BootSession { attempt: attempt.into(), session_hash: boot(boot_id).session_hash }
 }
 
 /// What boot `b1` of a machine asks for, to write its one disk.

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::bmc::{Bmc, NONE, Play};
 use super::jobs::{create, is_complete, iso_with_room, put_server};
 use super::{Controller, linux_recipe, temp_dir, with_job};
+use crate::bmc::{Purpose, Visit};
 use crate::keys::sha256;
 use crate::store::Claim;
-use crate::visit::{Purpose, Visit};
 
 #[tokio::test]
 async fn a_slot_that_refuses_gives_way_to_the_next() {
@@ -261,11 +261,11 @@ async fn a_medium_that_was_exchanged_before_the_boot_is_noticed() {
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let (app, job) = with_job(dir.path(), &bmc).await;
     let claim = |action| Claim { job: job.clone(), action, is_resumed: false };
-    crate::performer::perform(&app, &claim(Action::InsertMedia)).await.unwrap();
+    crate::jobs::actions::perform(&app, &claim(Action::InsertMedia)).await.unwrap();
     bmc.seen.lock().unwrap().slots[0] = Some(RESCUE.to_owned());
     let job = app.store.job(&job.id).await.unwrap();
     let claim = Claim { job, action: Action::BootMaintenance, is_resumed: false };
-    let failed = crate::performer::perform(&app, &claim).await.unwrap_err();
+    let failed = crate::jobs::actions::perform(&app, &claim).await.unwrap_err();
     assert_eq!(failed.failure.step, "redfish.mount.foreign-medium", "{failed:?}");
     assert_eq!(bmc.seen.lock().unwrap().slots[0].as_deref(), Some(RESCUE));
 }

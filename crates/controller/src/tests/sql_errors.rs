@@ -10,7 +10,7 @@ use job::{Action, Event, Failure, Outcome, Stage, State};
 
 use super::rows::{self, at_once};
 use crate::clock::Jump;
-use crate::store::{Error, MediumKind, NewMedium, Retention, Speaker, Store, TokenRow};
+use crate::store::{BootSession, Error, MediumKind, NewMedium, Retention, Store, TokenRow};
 
 /// Something that is asked of a store at this time; jobs have the epoch that they have then.
 type Ask = Box<dyn Fn(&Store, i64) -> Result<(), Error>>;
@@ -29,7 +29,7 @@ fn moved(id: &'static str, event: Event) -> (&'static str, Ask) {
     })
 }
 
-fn speaker() -> Speaker {
+fn speaker() -> BootSession {
     rows::speaker("a1", "b1")
 }
 

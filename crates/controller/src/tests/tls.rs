@@ -14,8 +14,11 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SignatureScheme, Str
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
-use crate::listeners::{Listener, Socket};
-use crate::{build, clients, http, install_crypto};
+use crate::access::clients;
+use crate::http;
+use crate::serve::build;
+use crate::serve::install_crypto;
+use crate::settings::listeners::{Listener, Socket};
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 const HEALTH_KEPT: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";

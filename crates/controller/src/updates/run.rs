@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use redfish::{Accepted, Bmc, Error, Image};
 
 use super::image::{ImageFile, Offered};
-use super::records::Claim;
-use crate::App;
-use crate::performer::chain;
-use crate::visit::{Closed, Purpose, Visit};
+use super::records::{Claim, Updates};
+use crate::bmc::Bmcs;
+use crate::bmc::{Purpose, Unavailable, Visit};
+use crate::failure::chain;
 
 /// An update that did not succeed, in words.
 enum Ended {
@@ -22,8 +22,14 @@ enum Ended {
 }
 
 /// Updates, and records what came of it. Nobody waits for it.
-pub async fn run(app: App, claim: Claim, mut update: FirmwareUpdate, image: ImageFile) {
-    let ended = install(&app, &mut update, &image).await;
+pub async fn run(
+    bmcs: Bmcs,
+    updates: Arc<Updates>,
+    claim: Claim,
+    mut update: FirmwareUpdate,
+    image: ImageFile,
+) {
+    let ended = install(&bmcs, &updates, &mut update, &image).await;
     (update.state, update.reason) = match ended {
         Ok(()) => (UpdateState::Succeeded, None),
         Err(Ended::Failed(why)) => (UpdateState::Failed, Some(why)),
@@ -32,36 +38,42 @@ pub async fn run(app: App, claim: Claim, mut update: FirmwareUpdate, image: Imag
     update.ended_at = Some(Timestamp::now());
     let FirmwareUpdate { server_serial, state, step, reason, .. } = &update;
     tracing::info!(server_serial, ?state, ?step, reason, "firmware update ended");
-    if let Err(error) = app.updates.record(&update) {
+    if let Err(error) = updates.record(&update) {
         tracing::error!(error = format!("{error:#}"), "cannot record how a firmware update ended");
     }
     drop(image);
     drop(claim);
 }
 
-async fn install(app: &App, update: &mut FirmwareUpdate, image: &ImageFile) -> Result<(), Ended> {
+async fn install(
+    bmcs: &Bmcs,
+    updates: &Updates,
+    update: &mut FirmwareUpdate,
+    image: &ImageFile,
+) -> Result<(), Ended> {
     let serial = update.server_serial.clone();
-    let visit = Visit::of_server(app, &serial, Purpose::Look).await.map_err(closed)?;
-    let result = install_now(app, &visit.bmc, update, image).await;
+    let visit = Visit::of_server(bmcs, &serial, Purpose::Look).await.map_err(closed)?;
+    let result = install_now(bmcs, updates, &visit.bmc, update, image).await;
     visit.bmc.close().await;
     result
 }
 
 async fn install_now(
-    app: &App,
+    bmcs: &Bmcs,
+    updates: &Updates,
     bmc: &Bmc,
     update: &mut FirmwareUpdate,
     image: &ImageFile,
 ) -> Result<(), Ended> {
     // With the lane in hand: a job that was made since then waits for it.
-    let server = app.store.server(&update.server_serial).await;
+    let server = bmcs.store.server(&update.server_serial).await;
     if let Some(job) = server.map_err(|error| closed(error.into()))?.active_job {
-        return Err(closed(Closed::Busy(job)));
+        return Err(closed(Unavailable::Busy(job)));
     }
     update.before = shown(bmc.firmware().await.map_err(failed)?);
     let targets = targets(&update.targets, &update.before).map_err(Ended::Failed)?;
-    let (accepted, offered) = transfer(app, bmc, update, image, &targets).await?;
-    record(app, update, UpdateStep::Task)?;
+    let (accepted, offered) = transfer(bmcs, updates, bmc, update, image, &targets).await?;
+    record(updates, update, UpdateStep::Task)?;
     bmc.finish_update(accepted).await.map_err(|error| {
         let why = format!("{}{}", chain(&error), fetched(offered.as_deref()));
         match error {
@@ -69,20 +81,21 @@ async fn install_now(
             _ => Ended::Unknown(why),
         }
     })?;
-    record(app, update, UpdateStep::Version)?;
+    record(updates, update, UpdateStep::Version)?;
     read_back(bmc, update, &targets).await
 }
 
 /// Gets the image to the BMC. What it may fetch is offered as long as the second lives.
 async fn transfer(
-    app: &App,
+    bmcs: &Bmcs,
+    updates: &Updates,
     bmc: &Bmc,
     update: &mut FirmwareUpdate,
     image: &ImageFile,
     targets: &[String],
 ) -> Result<(Accepted, Option<Arc<Offered>>), Ended> {
     update.way = Some(UpdateWay::Push);
-    record(app, update, UpdateStep::Transfer)?;
+    record(updates, update, UpdateStep::Transfer)?;
     let file = Image { path: &image.path, file_name: &image.file_name };
     // Pushed where that is possible: it needs no way from the BMC to this controller.
     match bmc.push_update(file, targets).await {
@@ -90,10 +103,10 @@ async fn transfer(
         pushed => return Ok((pushed.map_err(not_taken)?, None)),
     }
     update.way = Some(UpdateWay::Pull);
-    record(app, update, UpdateStep::Transfer)?;
-    let token = app.keys.media_token().map_err(|error| Ended::Failed(error.to_string()))?;
-    let offered = app.updates.offer(&token, image);
-    let mut url = app.settings.media_url.clone();
+    record(updates, update, UpdateStep::Transfer)?;
+    let token = bmcs.keys.media_token().map_err(|error| Ended::Failed(error.to_string()))?;
+    let offered = updates.offer(&token, image);
+    let mut url = bmcs.settings.media_url.clone();
     url.set_path(&format!("/m/{token}/{}", image.file_name));
     let accepted = bmc.update_from(&url, targets).await.map_err(not_taken)?;
     Ok((accepted, Some(offered)))
@@ -129,10 +142,10 @@ async fn read_back(
     }
 }
 
-fn record(app: &App, update: &mut FirmwareUpdate, step: UpdateStep) -> Result<(), Ended> {
+fn record(updates: &Updates, update: &mut FirmwareUpdate, step: UpdateStep) -> Result<(), Ended> {
     let is_sent = step != UpdateStep::Transfer;
     update.step = step;
-    app.updates.record(update).map_err(|error| {
+    updates.record(update).map_err(|error| {
         let why = format!("cannot record the update: {error:#}");
         if is_sent { Ended::Unknown(why) } else { Ended::Failed(why) }
     })
@@ -212,7 +225,7 @@ pub fn shown(items: Vec<redfish::Firmware>) -> Vec<Firmware> {
     items.into_iter().map(shown).collect()
 }
 
-fn closed(closed: Closed) -> Ended {
+fn closed(closed: Unavailable) -> Ended {
     Ended::Failed(chain(&closed))
 }
 

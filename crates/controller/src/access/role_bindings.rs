@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What those get here for whom others vouch: an identity provider, or a CA. Which values of a claim and
+//! which names of a certificate give what is told at the start; nothing is stored of a person.
+
+use api::access::Role;
+use registry::Prefix;
+
+/// What one value or one name gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoleBinding {
+    /// Reader, operator or admin.
+    Role(Role),
+    /// Pushes and pulls below this prefix of the registry.
+    Publish(Prefix),
+}
+
+/// All that somebody is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rights {
+    pub role: Role,
+    /// Prefixes of the registry, beside what the role may there.
+    pub push: Vec<String>,
+}
+
+impl Rights {
+    /// The highest role, and every prefix. `None`: nothing.
+    pub fn of<'a>(gifts: impl IntoIterator<Item = &'a RoleBinding>) -> Option<Rights> {
+        let (mut role, mut push) = (None, Vec::new());
+        for gift in gifts {
+            match gift {
+                RoleBinding::Role(given) => role = role.max(Some(*given)),
+                RoleBinding::Publish(prefix) => push.push(prefix.as_str().to_owned()),
+            }
+        }
+        let role = role.or((!push.is_empty()).then_some(Role::Publisher))?;
+        Some(Rights { role, push })
+    }
+}
+
+/// The role of `ROLE=…`, and the rest; `form` says how all of it is written.
+pub fn role<'a>(text: &'a str, form: &str) -> Result<(RoleBinding, &'a str), String> {
+    let (role, rest) = text.split_once('=').ok_or(form)?;
+    let role = [Role::Reader, Role::Operator, Role::Admin]
+        .into_iter()
+        .find(|known| known.as_str() == role)
+        .ok_or("the role is reader, operator or admin; publishers are told by their prefixes")?;
+    Ok((RoleBinding::Role(role), rest))
+}
+
+/// The prefix of `PREFIX=…`, likewise.
+pub fn publish<'a>(text: &'a str, form: &str) -> Result<(RoleBinding, &'a str), String> {
+    let (prefix, rest) = text.split_once('=').ok_or(form)?;
+    let prefix = prefix.parse().map_err(|error: registry::InvalidPrefix| error.to_string())?;
+    Ok((RoleBinding::Publish(prefix), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_role_counts_and_every_prefix_does() {
+        let gift = |text: &str| match text.ends_with('/') {
+            true => publish(&format!("{text}=x"), "").unwrap().0,
+            false => role(&format!("{text}=x"), "").unwrap().0,
+        };
+        let rights = |gifts: &[&str]| {
+            let gifts: Vec<RoleBinding> = gifts.iter().map(|text| gift(text)).collect();
+            Rights::of(&gifts).map(|rights| (rights.role, rights.push.concat()))
+        };
+        assert_eq!(rights(&[]), None);
+        assert_eq!(rights(&["reader", "admin", "operator"]), Some((Role::Admin, String::new())));
+        assert_eq!(rights(&["ci/", "tools/"]), Some((Role::Publisher, "ci/tools/".into())));
+        assert_eq!(rights(&["ci/", "reader"]), Some((Role::Reader, "ci/".into())));
+        for bad in ["publisher=x", "root=x", "reader", "=x"] {
+            assert!(role(bad, "").is_err(), "{bad}");
+        }
+        for bad in ["../=x", "ci/", "=x"] {
+            assert!(publish(bad, "").is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Sessions that outlive a job's visit for a while: its next action comes within seconds, and each
+//! login and discovery costs a dozen requests, of which a BMC answers one or two a second.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redfish::{Bmc, Machine};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::store::ServerRow;
+
+/// A BMC has few sessions and other users: one that nobody needs for so long is ended.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// By the BMC's URL; taken and kept with the BMC's turn in hand.
+#[derive(Default)]
+pub struct SessionCache(Mutex<HashMap<String, Open>>);
+
+pub struct Open {
+    pub bmc: Arc<Bmc>,
+    pub machine: Machine,
+    /// What the session was opened with.
+    server: ServerRow,
+    since: Instant,
+}
+
+impl Open {
+    /// Whether the session is this server's: not one with other credentials, or in other trust.
+    pub fn is_of(&self, server: &ServerRow) -> bool {
+        access(&self.server) == access(server)
+    }
+}
+
+impl SessionCache {
+    pub fn keep(&self, server: ServerRow, bmc: Arc<Bmc>, machine: Machine) {
+        let open = Open { bmc, machine, server, since: Instant::now() };
+        self.open().insert(open.server.bmc_url.clone(), open);
+    }
+
+    /// The session with this BMC, for its taker alone, who has to keep or to end it.
+    pub fn take(&self, bmc_url: &str) -> Option<Open> {
+        self.open().remove(bmc_url)
+    }
+
+    /// Ends what is idle, until it is dropped.
+    pub async fn run(&self, logouts: &TaskTracker) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            self.end_idle(IDLE_MAX, logouts);
+        }
+    }
+
+    /// Ends them all.
+    pub fn end(&self, logouts: &TaskTracker) {
+        self.end_idle(Duration::ZERO, logouts);
+    }
+
+    /// Ends those that nobody used for so long.
+    fn end_idle(&self, idle_max: Duration, logouts: &TaskTracker) {
+        let is_idle = |_: &String, open: &mut Open| open.since.elapsed() >= idle_max;
+        for (_, Open { bmc, .. }) in self.open().extract_if(is_idle) {
+            logouts.spawn(async move { bmc.close().await });
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that a session depends on.
+fn access(server: &ServerRow) -> impl Eq {
+    let ServerRow { serial, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, bmc_profile, .. } =
+        server;
+    (serial, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, bmc_profile)
+}

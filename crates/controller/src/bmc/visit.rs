@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! One visit to a BMC: session, discovery, work, session closed. What is done there is not here.
+
+use redfish::{Machine, Slot};
+
+use crate::bmc::locks::Turn;
+use crate::bmc::session::{Purpose, Session};
+use crate::bmc::unavailable::Unavailable;
+use crate::bmc::{Bmcs, OnEnd, identity};
+use crate::failure::{Failed, chain};
+use crate::store::{JobRow, ServerRow};
+
+/// A session with the machine of a job.
+pub struct Visit {
+    pub bmc: Session,
+    /// As it was when the visit began; its slots as they were when the session began.
+    pub machine: Machine,
+    server: ServerRow,
+    is_first: bool,
+    _turn: Turn,
+}
+
+impl Visit {
+    /// For an action of a job.
+    pub async fn begin(bmcs: &Bmcs, job: &JobRow, on_end: OnEnd) -> Result<Visit, Failed> {
+        const STEP: &str = "redfish.discover";
+        let server = bmcs.store.server(&job.server_serial).await;
+        let server = server.map_err(|error| Failed::by_store(STEP, &error))?;
+        let failed = |closed: Unavailable| closed.failed(&bmcs.locks, &server, STEP);
+        let turn = bmcs.locks.enter(&server.bmc_url).await;
+        if let Some((bmc, machine)) = go_on(bmcs, &server, &job.id, on_end.clone()).await {
+            return Ok(Visit { bmc, machine, server, is_first: false, _turn: turn });
+        }
+        let bmc = Session::open(bmcs, &server, Purpose::Job(on_end)).await.map_err(failed)?;
+        let machine = bmc.machine(bmcs, &server).await.map_err(failed)?;
+        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
+    }
+
+    /// For no job.
+    pub async fn of_server(
+        bmcs: &Bmcs,
+        serial: &str,
+        purpose: Purpose,
+    ) -> Result<Visit, Unavailable> {
+        let server = bmcs.store.server(serial).await?;
+        let turn = bmcs.locks.enter(&server.bmc_url).await;
+        let bmc = Session::open(bmcs, &server, purpose.clone()).await?;
+        let machine = match purpose {
+            Purpose::Glance => bmc.bmc.machine(Some(identity::wanted(serial))).await?,
+            Purpose::Look | Purpose::Job(_) => bmc.machine(bmcs, &server).await?,
+        };
+        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
+    }
+
+    /// The slots as they are now.
+    pub async fn slots(&self) -> Result<Vec<Slot>, redfish::Error> {
+        if self.is_first {
+            return Ok(self.machine.slots.clone());
+        }
+        self.bmc.slots_again(&self.machine, identity::wanted(&self.server.serial)).await
+    }
+
+    /// Ends the session and hands on what came of the work.
+    pub async fn end<T>(self, result: Result<T, Failed>) -> Result<T, Failed> {
+        self.went(&result);
+        self.bmc.close().await;
+        result
+    }
+
+    /// Work that went well has read back all that it asked for.
+    fn went<T>(&self, result: &Result<T, Failed>) {
+        if result.is_ok() {
+            self.bmc.settled();
+        }
+    }
+
+    /// Hands on what came of the work. After work that went well the session is kept for the job's
+    /// next action; what failed may have its cause in the session, or in what is known of the BMC.
+    pub async fn pause<T>(mut self, bmcs: &Bmcs, result: Result<T, Failed>) -> Result<T, Failed> {
+        if result.is_err() {
+            return self.end(result).await;
+        }
+        self.went(&result);
+        self.bmc.forget_seen();
+        self.bmc.is_kept = true;
+        bmcs.sessions.keep(self.server, self.bmc.bmc.clone(), self.machine);
+        result
+    }
+}
+
+/// With the session of the visit before, if there is one and its machine is still the same.
+async fn go_on(
+    bmcs: &Bmcs,
+    server: &ServerRow,
+    job_id: &str,
+    on_end: OnEnd,
+) -> Option<(Session, Machine)> {
+    // Read again: it may have changed while the turn was awaited.
+    let server = bmcs.store.server(&server.serial).await.ok()?;
+    let open = bmcs.sessions.take(&server.bmc_url)?;
+    let is_good = open.is_of(&server) && server.login_refused_at.is_none();
+    let session = Session::of(bmcs, server, open.bmc, Purpose::Job(on_end));
+    if !is_good {
+        session.close().await;
+        return None;
+    }
+    match session.recognize(&open.machine).await {
+        Ok(machine) => Some((session, machine)),
+        Err(error) => {
+            tracing::debug!(job_id, error = chain(&error), "a session is opened anew");
+            session.close().await;
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::bmc::{Bmc, Play};
+    use crate::tests::{temp_dir, with_job};
+
+    #[tokio::test]
+    async fn a_database_that_fails_is_asked_again_and_a_server_that_is_gone_is_not() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let lost = JobRow { server_serial: "SN2".into(), ..job.clone() };
+        let failed = Visit::begin(&app, &lost).await.err().unwrap();
+        assert!(!failed.is_transient, "{failed:?}");
+        let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
+        raw.execute_batch("ALTER TABLE servers RENAME TO hidden").unwrap();
+        let failed = Visit::begin(&app, &job).await.err().unwrap();
+        assert!(failed.is_transient, "{failed:?}");
+        assert!(failed.failure.reason.starts_with("database: no such table"), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_kept_for_the_next_visit_with_the_same_credentials() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let logins = || bmc.seen.lock().unwrap().logins;
+        for _ in 0..2 {
+            let visit = Visit::begin(&app, &job).await.unwrap();
+            visit.pause(&app, Ok(())).await.unwrap();
+            assert_eq!(logins(), 1);
+        }
+        // The store itself refuses this while a job is open.
+        let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
+        raw.execute_batch("UPDATE servers SET bmc_username = 'other'").unwrap();
+        let visit = Visit::begin(&app, &job).await.unwrap();
+        assert_eq!(logins(), 2, "other credentials");
+        assert_eq!(bmc.seen.lock().unwrap().sessions_open, 1, "the former session is ended");
+        let failed = Failed::new("redfish.reset", "as a BMC might".into(), true);
+        visit.pause(&app, Err::<(), _>(failed)).await.unwrap_err();
+        Visit::begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
+        assert_eq!(logins(), 3, "after a failure a visit begins anew");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_refused_in_the_middle_of_a_visit_is_the_last() {
+        for is_kept in [false, true] {
+            let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+            let (app, job) = with_job(dir.path(), &bmc).await;
+            let visit = Visit::begin(&app, &job).await.unwrap();
+            let visit = if is_kept {
+                visit.pause(&app, Ok(())).await.unwrap();
+                None
+            } else {
+                Some(visit)
+            };
+            bmc.seen.lock().unwrap().has_other_password = true;
+            if let Some(visit) = visit {
+                visit.bmc.firmware().await.unwrap_err();
+                visit.bmc.firmware().await.unwrap_err();
+                visit.bmc.close().await;
+            }
+            for _ in 0..2 {
+                let failed = Visit::begin(&app, &job).await.err().unwrap();
+                assert!(failed.failure.reason.contains("refused the credentials"), "{failed:?}");
+                assert_eq!(bmc.seen.lock().unwrap().logins, 2, "kept: {is_kept}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_session_does_not_lead_to_another_machine() {
+        let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
+        let (app, job) = with_job(dir.path(), &bmc).await;
+        let mut visit = Visit::begin(&app, &job).await.unwrap();
+        visit.machine.told.serial = "SN0".into();
+        visit.pause(&app, Ok(())).await.unwrap();
+        let visit = Visit::begin(&app, &job).await.unwrap();
+        assert_eq!(visit.machine.told.serial, "SN1");
+        assert_eq!(bmc.seen.lock().unwrap().logins, 2);
+    }
+}

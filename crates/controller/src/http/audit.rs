@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The audit log's entries of requests.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::app::App;
+use super::problem::Refusal;
+use super::refusals::{self, Counted};
+use crate::failure::chain;
+use crate::store::Deed;
+use crate::time::now_ms;
+
+/// Of a path in the audit log; ids and serials are shorter.
+const TARGET_CHARS_MAX: usize = 512;
+
+/// The role of machines, in the audit log.
+pub const NODE: &str = "node";
+
+/// Does what is noted. Also when nobody waits for the answer any more, from the first note on, and if the
+/// process ends in between the next one notes that.
+pub async fn carry_out(
+    app: App,
+    deed: Deed,
+    from: Option<IpAddr>,
+    is_begun: bool,
+    work: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    let noted = async move {
+        let begun = match is_begun {
+            false => None,
+            true => match app.store.begin_deed(deed.clone(), now_ms()).await {
+                Ok(id) => Some(id),
+                Err(error) => return Refusal::from(error).into_response(),
+            },
+        };
+        let answer = work.await;
+        // A machine whose token is wrong is nobody; who is known and may not is noted.
+        if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {
+            note(&app, answered(deed, &answer), from, begun).await;
+        }
+        answer
+    };
+    tokio::spawn(noted).await.unwrap_or_else(|error| {
+        Refusal::from(anyhow::Error::from(error).context("carry out a request")).into_response()
+    })
+}
+
+/// A deed, as its answer tells how it ended.
+fn answered(mut deed: Deed, answer: &Response) -> Deed {
+    deed.status = answer.status().as_u16();
+    // Of something new: its own path.
+    let location = answer.headers().get(header::LOCATION);
+    if let Some(made) = location.and_then(|location| location.to_str().ok()) {
+        deed.target = bounded(made);
+    }
+    // Of a push by digest: the tags that it moved, which its path does not have.
+    for tag in answer.headers().get_all("oci-tag").iter().filter_map(|tag| tag.to_str().ok()) {
+        deed.target = bounded(&format!("{} {tag}", deed.target));
+    }
+    deed
+}
+
+/// Writes down what was done. The change stands whether or not that works, and so does its answer.
+async fn note(app: &App, deed: Deed, from: Option<IpAddr>, begun: Option<i64>) {
+    let what = (deed.who.clone(), deed.method.clone(), deed.target.clone(), deed.status);
+    let is_refused = StatusCode::from_u16(deed.status).is_ok_and(|status| !status.is_success());
+    let counted = match is_refused || deed.role == NODE {
+        true => app.refusals.count(&deed, from, Instant::now()),
+        false => Counted::Apart(None),
+    };
+    let noted = match counted {
+        Counted::Apart(before) => {
+            if let Some(repeats) = before {
+                refusals::record(&app.store, repeats).await;
+            }
+            app.store.record(deed, begun, now_ms()).await
+        }
+        Counted::Together => match begun {
+            Some(id) => app.store.forget_begun(id).await,
+            None => Ok(()),
+        },
+    };
+    if let Err(error) = noted {
+        let error = chain(&error);
+        tracing::error!(error, ?what, "this is missing in the audit log");
+    }
+}
+
+/// A path, as long as an entry has it.
+pub fn bounded(path: &str) -> String {
+    path.chars().take(TARGET_CHARS_MAX).collect()
+}
+
+/// Whether a request with this method may change something.
+pub fn may_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
+}

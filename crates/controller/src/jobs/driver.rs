@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The loop: claim a due job, carry out its action, apply what came of it.
+//!
+//! Level-triggered: nothing about a job is remembered here. After a crash the same state asks for
+//! the same action. Of one job at most one action is under way, also across a cancel: the worker of
+//! the former state is stopped before the next one is claimed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::failure::chain;
+use crate::jobs::claim::work_on;
+use crate::jobs::parts::Jobs;
+use crate::jobs::watch::{clock, overdue};
+use crate::time::now_ms;
+
+/// Actions under way at once, over all BMCs that answer in good time.
+const WORKERS_MAX: usize = 256;
+/// Actions that take longer, at once; each holds a connection and little memory.
+const SLOW_MAX: usize = 2048;
+/// Jobs that are claimed in one transaction: one durable commit for all of them.
+const CLAIMS_MAX: usize = 64;
+/// Longest sleep of the loop: bounds the harm of a missed wake-up.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+/// Deadlines are of minutes; looking for them before each claim would cost more than the claim.
+const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often is stored that a controller runs: so much of a silence is not counted after a kill. Each is a commit.
+const SEEN_EVERY: Duration = Duration::from_secs(30);
+
+/// Claims and spawns until it is dropped.
+pub async fn run(jobs: Jobs, workers: &mut JoinSet<()>) {
+    let (quick, slow) = (Arc::new(Semaphore::new(WORKERS_MAX)), Arc::new(Semaphore::new(SLOW_MAX)));
+    let mut looked_at: Option<Instant> = None;
+    let mut seen_at: Option<Instant> = None;
+    loop {
+        while workers.try_join_next().is_some() {}
+        let now = match clock::catch_up(&jobs).await {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot follow the clock");
+                tokio::time::sleep(IDLE_MAX).await;
+                continue;
+            }
+        };
+        if looked_at.is_none_or(|at| at.elapsed() >= OVERDUE_LOOK_EVERY) {
+            if let Err(error) = overdue::fail_overdue(&jobs, now).await {
+                tracing::error!(error = chain(&error), "cannot look for overdue jobs");
+            }
+            looked_at = Some(Instant::now());
+        }
+        if seen_at.is_none_or(|at| at.elapsed() >= SEEN_EVERY) {
+            if let Err(error) = jobs.store.seen(now).await {
+                tracing::error!(error = chain(&error), "cannot store that this runs");
+            }
+            seen_at = Some(Instant::now());
+        }
+        let Ok(first) = quick.clone().acquire_owned().await else { return };
+        let more = std::iter::from_fn(|| quick.clone().try_acquire_owned().ok());
+        let places: Vec<_> = std::iter::once(first).chain(more).take(CLAIMS_MAX).collect();
+        match jobs.store.claim(now, |job_id| jobs.workers.is_busy(job_id), places.len()).await {
+            Ok(claims) if claims.is_empty() => {
+                drop(places);
+                wait(&jobs).await;
+            }
+            Ok(claims) => {
+                for (claim, place) in claims.into_iter().zip(places) {
+                    let busy = jobs.workers.begin(&claim.job.id, claim.job.epoch);
+                    workers.spawn(work_on(jobs.clone(), claim, busy, place, slow.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "cannot claim a job");
+                drop(places);
+                tokio::time::sleep(IDLE_MAX).await;
+            }
+        }
+    }
+}
+
+async fn wait(jobs: &Jobs) {
+    let idle = match jobs.store.next_due().await {
+        Ok(Some(at)) => Duration::from_millis((at - now_ms()).max(20).unsigned_abs()).min(IDLE_MAX),
+        Ok(None) | Err(_) => IDLE_MAX,
+    };
+    tokio::select! {
+        () = tokio::time::sleep(idle) => {}
+        () = jobs.workers.is_due() => {}
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The workers of jobs: at most one for each, which others stop when its job moves on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::store::JobRow;
+
+/// Wakes the driver, and stops workers.
+#[derive(Clone, Default)]
+pub struct Workers {
+    due: Arc<Notify>,
+    of_jobs: Arc<Mutex<HashMap<String, Worker>>>,
+}
+
+/// Who works on a job, and for which claim.
+struct Worker {
+    epoch: i64,
+    stop: Arc<Notify>,
+    /// It asked a BMC for something whose effect it did not see.
+    is_unsettled: bool,
+}
+
+/// As long as this lives, its job is busy.
+pub struct Busy {
+    workers: Workers,
+    job_id: String,
+    stop: Arc<Notify>,
+}
+
+impl Workers {
+    /// A job moved to the state of `job`: a worker of an earlier claim works for a state that is
+    /// gone. The worker of a later one was quicker than this call, and goes on.
+    pub fn changed(&self, job: &JobRow) {
+        if let Some(worker) = self.workers().get(&job.id)
+            && worker.epoch < job.epoch
+        {
+            worker.stop.notify_one();
+        }
+        self.due.notify_one();
+    }
+
+    pub fn begin(&self, job_id: &str, epoch: i64) -> Busy {
+        let stop = Arc::new(Notify::new());
+        let worker = Worker { epoch, stop: stop.clone(), is_unsettled: false };
+        self.workers().insert(job_id.to_owned(), worker);
+        Busy { workers: self.clone(), job_id: job_id.to_owned(), stop }
+    }
+
+    /// Until a job may be due earlier than was known.
+    pub async fn is_due(&self) {
+        self.due.notified().await;
+    }
+
+    /// The worker of this job leaves its BMC with a change that may yet come.
+    pub fn left_unsettled(&self, job_id: &str) {
+        if let Some(worker) = self.workers().get_mut(job_id) {
+            worker.is_unsettled = true;
+        }
+    }
+
+    pub fn is_busy(&self, job_id: &str) -> bool {
+        self.workers().contains_key(job_id)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Worker>> {
+        self.of_jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Busy {
+    /// The job moved on.
+    pub async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+
+    pub fn is_unsettled(&self) -> bool {
+        self.workers.workers().get(&self.job_id).is_some_and(|worker| worker.is_unsettled)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.workers.workers().remove(&self.job_id);
+        self.workers.due.notify_one();
+    }
+}
+
+/// Does the work in a quick place, and after `quick_max` in a slow one if there is any.
+pub async fn in_place<T>(
+    work: impl Future<Output = T>,
+    place: OwnedSemaphorePermit,
+    slow: Arc<Semaphore>,
+    quick_max: Duration,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(quick_max, &mut work).await {
+        return done;
+    }
+    let slow_place = tokio::select! {
+        done = &mut work => return done,
+        slow_place = slow.acquire_owned() => slow_place,
+    };
+    drop(place);
+    let done = work.await;
+    drop(slow_place);
+    done
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The certificate that the controller makes for itself, with a CA of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
+use super::crypto::sha256;
+use crate::files::write_durably;
+use crate::settings::Settings;
+
+/// The CA (made once) and a server certificate for the names in use, which is made anew when these change.
+pub fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, PathBuf, PathBuf)> {
+    let ca_key_pem =
+        keep(&tls.join("ca.key"), || Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes()))?;
+    let ca_key = rcgen::KeyPair::from_pem(std::str::from_utf8(&ca_key_pem)?)?;
+    let mut ca = rcgen::CertificateParams::default();
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller CA");
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let ca_pem =
+        keep(&tls.join("ca.pem"), || Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes()))?;
+    let ca_pem = String::from_utf8(ca_pem.to_vec())?;
+
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let addresses = settings.sockets.iter().map(|socket| socket.address.ip());
+    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
+    names.extend(settings.listen_names.iter().map(|name| name.to_ascii_lowercase()));
+    for url in [&settings.node_url, &settings.media_url, &settings.http_boot_url] {
+        names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
+    }
+    names.extend(settings.tls.tls_names.iter().cloned());
+    names.sort();
+    names.dedup();
+    let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
+    // Written last: a certificate is whole if this says what it is for.
+    let names_path = tls.join("server.names");
+    let made_for = format!("{}\nCA {}\n", names.join("\n"), hex::encode(sha256(ca_pem.as_bytes())));
+    let before = fs::read_to_string(&names_path).ok();
+    if before.as_ref() == Some(&made_for) && certified(&certificate_path, &key_path).is_ok() {
+        return Ok((ca_pem, certificate_path, key_path));
+    }
+    if before.is_some_and(|before| before != made_for) {
+        tracing::info!(
+            names = names.join(", "),
+            "the names of this controller changed: it has a new certificate. Clients that trust tls/ca.pem notice \
+             nothing; those that pin the former certificate itself refuse the new one until it is pinned"
+        );
+    }
+    let mut server = rcgen::CertificateParams::new(names)?;
+    server.distinguished_name.push(rcgen::DnType::CommonName, "Shoal controller");
+    server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let server_key = rcgen::KeyPair::generate()?;
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let certificate = server.signed_by(&server_key, &issuer)?;
+    write_durably(&certificate_path, format!("{}{ca_pem}", certificate.pem()).as_bytes())?;
+    write_durably(&key_path, server_key.serialize_pem().as_bytes())?;
+    write_durably(&names_path, made_for.as_bytes())?;
+    Ok((ca_pem, certificate_path, key_path))
+}
+
+/// A chain with its key, which fit each other.
+pub fn certified(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+    let chain: Vec<_> = chain.context("load the server certificate")?;
+    let key = PrivateKeyDer::from_pem_file(key).context("load the server's key")?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).context("use the server's certificate")
+}
+
+/// The bytes of a secret file, made first if it is absent. Atomic: a crash leaves none or all.
+pub fn keep(
+    path: &Path,
+    make: impl FnOnce() -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => return Ok(bytes.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    }
+    let bytes = Zeroizing::new(make()?);
+    write_durably(path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    Ok(bytes)
+}
