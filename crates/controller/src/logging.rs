@@ -53,9 +53,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct SessionCache(Arc<Mutex<Vec<u8>>>);
+    struct Kept(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for SessionCache {
+    impl io::Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
             Ok(bytes.len())
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_its_fields() {
-        let kept = SessionCache::default();
+        let kept = Kept::default();
         let writer = kept.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)

@@ -69,7 +69,7 @@ pub fn build(settings: Settings) -> anyhow::Result<App> {
     // First, because it takes the lock: a second controller must not write one file.
     let store = Store::open(&dir)?;
     backup::settle_rotation(&dir)?;
-    let keys = Arc::new(Keys::open(&dir, &settings)?);
+    let keys = Arc::new(Keys::open(&dir, &settings.keys())?);
     let media = Media::open(&dir, settings.maintenance_iso.clone(), keys.signer.public_key())?;
     let media = Arc::new(media);
     let evidence = Arc::new(Evidence::open(&dir)?);
@@ -90,7 +90,7 @@ pub fn build(settings: Settings) -> anyhow::Result<App> {
         workers: Workers::default(),
     };
     Ok(App {
-        access: Arc::new(Access::new(&settings, store.clone(), keys.clone())?),
+        access: Arc::new(Access::new(settings.access(), store.clone(), keys.clone())?),
         updates: Arc::new(Updates::open(&dir)?),
         settings,
         store,

@@ -14,7 +14,6 @@ use api::access::Role;
 use subtle::ConstantTimeEq;
 
 use crate::keys::{Keys, sha256};
-use crate::settings::Settings;
 use crate::store::{self, Store, TokenRow};
 use crate::time::now_ms;
 use clients::Clients;
@@ -67,6 +66,15 @@ impl From<oidc::Refused> for Denied {
     }
 }
 
+/// By what callers are known, beside tokens.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub oidc: Option<oidc::Settings>,
+    pub clients: Option<clients::Settings>,
+    /// Everyone is an admin.
+    pub is_open: bool,
+}
+
 /// What decides who a caller is.
 pub struct Access {
     store: Store,
@@ -84,14 +92,15 @@ impl Access {
     /// # Errors
     ///
     /// What the settings name cannot be used.
-    pub fn new(settings: &Settings, store: Store, keys: Arc<Keys>) -> anyhow::Result<Access> {
+    pub fn new(config: Config, store: Store, keys: Arc<Keys>) -> anyhow::Result<Access> {
+        let Config { oidc, clients, is_open } = config;
         Ok(Access {
             store,
             keys,
-            oidc: settings.oidc.clone().map(Oidc::new).transpose()?,
-            clients: settings.clients.clone().map(Clients::new).transpose()?.map(Arc::new),
+            oidc: oidc.map(Oidc::new).transpose()?,
+            clients: clients.map(Clients::new).transpose()?.map(Arc::new),
             throttle: Throttle::default(),
-            is_open: settings.no_auth,
+            is_open,
         })
     }
 

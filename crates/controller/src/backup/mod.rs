@@ -19,6 +19,8 @@ mod write;
 use serde::{Deserialize, Serialize};
 
 pub use restore::restore;
+#[cfg(test)]
+pub use rotation::NEW_KEY;
 pub use rotation::{rotate_key, settle as settle_rotation};
 pub use write::backup;
 

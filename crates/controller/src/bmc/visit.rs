@@ -117,19 +117,25 @@ async fn go_on(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::App;
+    use crate::store;
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{temp_dir, with_job};
+
+    async fn begin(app: &App, job: &JobRow) -> Result<Visit, Failed> {
+        Visit::begin(&app.bmcs, job, app.jobs.on_session_end(&job.id)).await
+    }
 
     #[tokio::test]
     async fn a_database_that_fails_is_asked_again_and_a_server_that_is_gone_is_not() {
         let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
         let (app, job) = with_job(dir.path(), &bmc).await;
         let lost = JobRow { server_serial: "SN2".into(), ..job.clone() };
-        let failed = Visit::begin(&app, &lost).await.err().unwrap();
+        let failed = begin(&app, &lost).await.err().unwrap();
         assert!(!failed.is_transient, "{failed:?}");
         let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
         raw.execute_batch("ALTER TABLE servers RENAME TO hidden").unwrap();
-        let failed = Visit::begin(&app, &job).await.err().unwrap();
+        let failed = begin(&app, &job).await.err().unwrap();
         assert!(failed.is_transient, "{failed:?}");
         assert!(failed.failure.reason.starts_with("database: no such table"), "{failed:?}");
     }
@@ -140,19 +146,19 @@ mod tests {
         let (app, job) = with_job(dir.path(), &bmc).await;
         let logins = || bmc.seen.lock().unwrap().logins;
         for _ in 0..2 {
-            let visit = Visit::begin(&app, &job).await.unwrap();
-            visit.pause(&app, Ok(())).await.unwrap();
+            let visit = begin(&app, &job).await.unwrap();
+            visit.pause(&app.bmcs, Ok(())).await.unwrap();
             assert_eq!(logins(), 1);
         }
         // The store itself refuses this while a job is open.
         let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
         raw.execute_batch("UPDATE servers SET bmc_username = 'other'").unwrap();
-        let visit = Visit::begin(&app, &job).await.unwrap();
+        let visit = begin(&app, &job).await.unwrap();
         assert_eq!(logins(), 2, "other credentials");
         assert_eq!(bmc.seen.lock().unwrap().sessions_open, 1, "the former session is ended");
         let failed = Failed::new("redfish.reset", "as a BMC might".into(), true);
-        visit.pause(&app, Err::<(), _>(failed)).await.unwrap_err();
-        Visit::begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
+        visit.pause(&app.bmcs, Err::<(), _>(failed)).await.unwrap_err();
+        begin(&app, &job).await.unwrap().end(Ok(())).await.unwrap();
         assert_eq!(logins(), 3, "after a failure a visit begins anew");
     }
 
@@ -161,9 +167,9 @@ mod tests {
         for is_kept in [false, true] {
             let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
             let (app, job) = with_job(dir.path(), &bmc).await;
-            let visit = Visit::begin(&app, &job).await.unwrap();
+            let visit = begin(&app, &job).await.unwrap();
             let visit = if is_kept {
-                visit.pause(&app, Ok(())).await.unwrap();
+                visit.pause(&app.bmcs, Ok(())).await.unwrap();
                 None
             } else {
                 Some(visit)
@@ -175,7 +181,7 @@ mod tests {
                 visit.bmc.close().await;
             }
             for _ in 0..2 {
-                let failed = Visit::begin(&app, &job).await.err().unwrap();
+                let failed = begin(&app, &job).await.err().unwrap();
                 assert!(failed.failure.reason.contains("refused the credentials"), "{failed:?}");
                 assert_eq!(bmc.seen.lock().unwrap().logins, 2, "kept: {is_kept}");
             }
@@ -186,10 +192,10 @@ mod tests {
     async fn a_kept_session_does_not_lead_to_another_machine() {
         let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Succeed).await);
         let (app, job) = with_job(dir.path(), &bmc).await;
-        let mut visit = Visit::begin(&app, &job).await.unwrap();
+        let mut visit = begin(&app, &job).await.unwrap();
         visit.machine.told.serial = "SN0".into();
-        visit.pause(&app, Ok(())).await.unwrap();
-        let visit = Visit::begin(&app, &job).await.unwrap();
+        visit.pause(&app.bmcs, Ok(())).await.unwrap();
+        let visit = begin(&app, &job).await.unwrap();
         assert_eq!(visit.machine.told.serial, "SN1");
         assert_eq!(bmc.seen.lock().unwrap().logins, 2);
     }

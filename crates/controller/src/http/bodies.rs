@@ -12,6 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Refusal, refuse};
 
+/// Largest body of an API request: a recipe with all payloads at their limits fits.
+pub const BODY_BYTES_MAX: usize = 6 << 20;
 /// Nearly all bodies are smaller, and need no place.
 const SMALL_BYTES: usize = 64 << 10;
 /// Large bodies of machines at once: messages of logs, of up to [`super::BODY_BYTES_MAX`].

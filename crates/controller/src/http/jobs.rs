@@ -16,17 +16,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use job::{Event, Failure, Outcome};
 use recipe::Recipe;
-use registry::Verdict;
 use serde::Deserialize;
 
+use super::admission;
 use super::app::App;
 use super::bodies::Taken;
-use super::installable;
 use super::path::JobId;
 use super::plan;
 use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query};
-use super::servers::closed;
-use crate::bmc::Unavailable;
 use crate::jobs::evidence;
 use crate::keys;
 use crate::store::{self, Created, JobRow, NewJobRow, api_status};
@@ -43,8 +40,6 @@ const EVENTS_PAGE_BYTES: u64 = 1 << 20;
 const STREAM_PAGE_BYTES: u64 = 64 << 10;
 /// Longest `Idempotency-Key`.
 const KEY_BYTES_MAX: usize = 255;
-/// Targets that the maintenance OS of this version carries out.
-pub(super) const TARGETS: &[&str] = &["install-linux.target"];
 /// How often a stream looks although nobody told it of news.
 const STREAM_POLL: Duration = Duration::from_secs(5);
 
@@ -92,38 +87,8 @@ pub async fn create(
     {
         return Ok(accepted(&job));
     }
-    if !TARGETS.contains(&recipe.task_target.as_str()) {
-        return Err(refuse(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "target-unsupported",
-            "this version cannot carry out the target",
-            format!(
-                "task_target {:?} is valid, but the maintenance OS of this version only has {}",
-                recipe.task_target.as_str(),
-                TARGETS.join(", ")
-            ),
-        ));
-    }
     let server = app.store.server(&new.server_serial).await?;
-    if app.updates.is_running(&server.serial) {
-        return Err(closed(Unavailable::Updating));
-    }
-    if !app.media.has_maintenance() {
-        return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no-maintenance-iso",
-            "there is no maintenance OS to boot",
-            "start the controller with --maintenance-iso FILE",
-        ));
-    }
-    if !app.store.has_room() {
-        return Err(disk_full(&app));
-    }
-    let artifact_digest = resolve_artifact(&app, &recipe)?;
-    let verdict = installable::judge(&app, &recipe, artifact_digest.as_deref()).await?;
-    if let Some(Verdict::Refused(why)) = verdict {
-        return Err(installable::refusal(&why));
-    }
+    let artifact_digest = admission::look(&app, &server, &recipe).await?.or_refuse()?;
     let attempt = uuid::Uuid::now_v7().to_string();
     let row = NewJobRow {
         id: uuid::Uuid::now_v7().to_string(),
@@ -140,7 +105,7 @@ pub async fn create(
     let created = match app.store.create_job(row).await {
         // The reserve may have just gone with this very job.
         Err(store::Error::Database(_) | store::Error::Closed) if !app.store.has_room() => {
-            return Err(disk_full(&app));
+            return Err(admission::disk_full(&app));
         }
         other => other?,
     };
@@ -152,19 +117,6 @@ pub async fn create(
         Created::Repeated(job) => job,
     };
     Ok(accepted(&job))
-}
-
-fn disk_full(app: &App) -> Refusal {
-    refuse(
-        StatusCode::INSUFFICIENT_STORAGE,
-        "disk-full",
-        "the controller's disk is full",
-        format!(
-            "jobs that run go on, new ones are not taken; make room on the file system of {}: \
-             POST /artifacts/gc removes what no tag needs",
-            app.settings.data_dir.display()
-        ),
-    )
 }
 
 fn accepted(job: &JobRow) -> Response {
@@ -205,39 +157,6 @@ fn idempotency(headers: &HeaderMap, body: &[u8]) -> Answer<Option<(String, Vec<u
             "the Idempotency-Key is not usable",
             format!("write 1 to {KEY_BYTES_MAX} printable ASCII characters"),
         )),
-    }
-}
-
-/// What `oci_url` means now, if it is in our own registry: the job keeps the digest, so that a tag
-/// moved later changes nothing, and a missing artifact is told before a machine is touched.
-pub(super) fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Option<String>> {
-    let Some(url) = recipe.oci_url() else { return Ok(None) };
-    let reference: oci::Reference = url.parse().map_err(|error| {
-        anyhow::anyhow!("a valid recipe has an oci_url that does not parse: {error}")
-    })?;
-    if !app.settings.is_own_registry(&reference.authority) {
-        return Ok(reference.digest.map(|digest| digest.to_string()));
-    }
-    let wanted = reference.tag_or_digest();
-    match app.registry.resolve(&reference.repository, &wanted).map_err(anyhow::Error::from)? {
-        Some(descriptor) => Ok(Some(descriptor.digest.to_string())),
-        None => {
-            let message = format!(
-                "{}:{wanted} is not in this controller's registry; push it first with `shoal artifact push`",
-                reference.repository
-            );
-            Err(refuse(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "artifact-unknown",
-                "the OS artifact is not there",
-                message.clone(),
-            )
-            .with_errors(vec![FieldProblem {
-                path: "/recipe/oci_url".into(),
-                code: "artifact-unknown".into(),
-                message,
-            }]))
-        }
     }
 }
 

@@ -5,6 +5,7 @@ mod about;
 mod access;
 mod actions;
 mod addresses;
+mod admission;
 mod answers;
 mod app;
 mod artifacts;
@@ -47,10 +48,11 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 pub use app::App;
 use audit::may_change;
+pub use bodies::BODY_BYTES_MAX;
 pub use guard::Needs;
 use guard::{Gate, guard};
 pub use limits::raise_descriptors;
-use problem::{Refusal, refuse};
+use problem::{no_such_path, refuse};
 #[cfg(test)]
 pub use refusals::write_all as write_refusals;
 use registry::{Desk, Visitors};
@@ -59,9 +61,6 @@ pub use sockets::serve;
 pub use sockets::{bind, serve_on};
 
 use crate::settings::listeners::Listener;
-
-/// Largest body of an API request: a recipe with all payloads at their limits fits.
-pub const BODY_BYTES_MAX: usize = 6 << 20;
 
 /// One method of one path, and what answers it.
 pub struct Route {
@@ -232,8 +231,4 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
         }
     };
     router.layer(map_response(headers::for_browsers)).layer(map_request(linger::watch))
-}
-
-fn no_such_path() -> Refusal {
-    refuse(StatusCode::NOT_FOUND, "no-such-path", "not found", "there is nothing at this path")
 }

@@ -5,14 +5,12 @@
 use api::jobs::{Check, CheckResult, Plan};
 use api::servers::FetchResult;
 use recipe::{Partition, Recipe, Size, Wipe, Workflow, layout};
-use registry::Verdict;
 
+use super::admission::{self, Admission, check};
 use super::app::App;
-use super::installable;
-use super::jobs::{TARGETS, resolve_artifact};
 use super::problem::Answer;
-use crate::bmc::identity;
 use crate::bmc::look::{self, Seen};
+use crate::bmc::{Unavailable, identity};
 use crate::failure::chain;
 use crate::store::ServerRow;
 
@@ -22,25 +20,20 @@ const SAMPLES: usize = 21;
 /// `may_eject`: the job would permit to eject foreign media.
 pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool) -> Answer<Plan> {
     let target = recipe.task_target.as_str();
-    let mut checks = vec![target_check(target), maintenance(app), open_job(&server)];
-    let artifact_digest = match resolve_artifact(app, recipe) {
-        Ok(digest) => {
-            let verdict = installable::judge(app, recipe, digest.as_deref()).await?;
-            checks.push(artifact(app, recipe, digest.as_deref(), verdict));
-            digest
-        }
-        Err(refusal) if refusal.0.status == 422 => {
-            checks.push(check("artifact", CheckResult::Fail, refusal.0.detail));
-            None
-        }
-        Err(refusal) => return Err(refusal),
-    };
+    let Admission { mut checks, artifact_digest, is_updating, .. } =
+        admission::look(app, &server, recipe).await?;
     if let Workflow::Linux(linux) = &recipe.workflow {
         checks.push(disk(&linux.wipe));
         checks.extend(esp(&linux.layout));
     }
     let serial = server.serial.clone();
-    let media_plan = match look::look(&app.bmcs, server, true).await {
+    // An update has the BMC for itself, for as long as an hour.
+    let seen = if is_updating {
+        Err(Unavailable::Updating)
+    } else {
+        look::look(&app.bmcs, server, true).await
+    };
+    let media_plan = match seen {
         Ok(seen) => machine(app, &serial, &mut checks, &seen, may_eject),
         Err(blind) => {
             checks.push(check("bmc", CheckResult::Fail, chain(&blind)));
@@ -57,69 +50,6 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool
         checks,
         expected_seconds: median(took),
     })
-}
-
-fn check(name: &str, result: CheckResult, detail: impl Into<String>) -> Check {
-    Check { name: name.into(), result, detail: detail.into() }
-}
-
-fn target_check(target: &str) -> Check {
-    match TARGETS.contains(&target) {
-        true => check("target", CheckResult::Pass, format!("the maintenance OS has {target}")),
-        false => check(
-            "target",
-            CheckResult::Fail,
-            format!("the maintenance OS of this version only has {}", TARGETS.join(", ")),
-        ),
-    }
-}
-
-fn maintenance(app: &App) -> Check {
-    match app.media.has_maintenance() {
-        true => check("maintenance-iso", CheckResult::Pass, "there is a maintenance OS to boot"),
-        false => check(
-            "maintenance-iso",
-            CheckResult::Fail,
-            "there is none; start the controller with --maintenance-iso FILE",
-        ),
-    }
-}
-
-fn open_job(server: &ServerRow) -> Check {
-    match &server.active_job {
-        None => check("server", CheckResult::Pass, "the server has no open job"),
-        Some(job) => check(
-            "server",
-            CheckResult::Fail,
-            format!("the server has the open job {job}; wait for its end or cancel it"),
-        ),
-    }
-}
-
-fn artifact(app: &App, recipe: &Recipe, digest: Option<&str>, verdict: Option<Verdict>) -> Check {
-    let elsewhere = "in a registry that only the machine asks; it is looked at there, before the disk is written";
-    let (result, detail) = match (recipe.oci_url(), digest, verdict) {
-        (None, _, _) => (CheckResult::Pass, "the recipe needs none".to_owned()),
-        (Some(url), Some(digest), Some(Verdict::Installable)) => {
-            (CheckResult::Pass, format!("{url} is {digest}, which can be installed"))
-        }
-        (Some(url), Some(digest), Some(Verdict::Refused(why))) => {
-            (CheckResult::Fail, format!("{url} is {digest}, which cannot be installed: {why}"))
-        }
-        (Some(url), Some(digest), Some(Verdict::Unknown(why))) => (
-            CheckResult::Warn,
-            format!("{url} is {digest}; whether it can be installed is not known: {why}"),
-        ),
-        // Another target's.
-        (Some(url), Some(digest), None) if installable::is_ours(app, url) => {
-            (CheckResult::Pass, format!("{url} is {digest}"))
-        }
-        (Some(url), Some(digest), None) => {
-            (CheckResult::Warn, format!("{url} is {digest}, {elsewhere}"))
-        }
-        (Some(url), None, _) => (CheckResult::Warn, format!("{url} is {elsewhere}")),
-    };
-    check("artifact", result, detail)
 }
 
 /// Which sectors the disk has is seen on the machine, which refuses a layout before anything is written.

@@ -117,7 +117,11 @@ impl From<BytesRejection> for Refusal {
             rejection.status(),
             "body",
             "the body cannot be read",
-            format!("{}; at most {} bytes are taken", rejection.body_text(), super::BODY_BYTES_MAX),
+            format!(
+                "{}; at most {} bytes are taken",
+                rejection.body_text(),
+                super::bodies::BODY_BYTES_MAX
+            ),
         )
     }
 }
@@ -161,4 +165,9 @@ pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
             format!("{error}{cure}"),
         )
     })
+}
+
+/// The response to a path that no route has.
+pub fn no_such_path() -> Refusal {
+    refuse(StatusCode::NOT_FOUND, "no-such-path", "not found", "there is nothing at this path")
 }

@@ -16,7 +16,7 @@ use super::app::App;
 use super::audit::{NODE, carry_out, may_change};
 use super::caller::Caller;
 use super::extract::{principal, token};
-use super::no_such_path;
+use super::problem::no_such_path;
 use crate::access::Principal;
 use crate::access::throttle::WINDOW;
 use crate::settings::listeners::Listener;

@@ -72,7 +72,7 @@ async fn give_back(jobs: &Jobs, job_id: &str, epoch: i64) {
 }
 
 /// The job as it moved, if it did.
-async fn work(jobs: &Jobs, claim: Claim) -> Option<JobRow> {
+pub(super) async fn work(jobs: &Jobs, claim: Claim) -> Option<JobRow> {
     let Claim { job, action, .. } = &claim;
     // A change between the claim and its announcement found no worker to stop.
     match jobs.store.job(&job.id).await {

@@ -1,18 +1,37 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-use super::*;
+//! Claims, workers and watches of jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use job::{Action, Event, Stage, State};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::after_failure::{Next, after_failure};
+use super::claim::work;
+use super::watch::clock::follow_first;
+use super::watch::lost_boot::still_watched;
+use super::watch::overdue::fail_overdue;
+use super::workers::{Workers, in_place};
+use crate::clock::Readings;
+use crate::failure::Failed;
+use crate::store::JobRow;
 use crate::tests::bmc::{Bmc, Play};
 use crate::tests::rows::{self, at_once};
 use crate::tests::{temp_dir, with_job};
+use crate::time::now_ms;
 
 #[tokio::test]
 async fn a_change_stops_the_worker_of_an_earlier_claim_and_no_other() {
     let (dir, bmc) = (temp_dir(), Bmc::start("SN1", Play::Dead).await);
     let (_app, job) = with_job(dir.path(), &bmc).await;
     for (epoch_of_worker, is_stopped) in [(4, true), (5, false), (6, false)] {
-        let handle = Handle::default();
-        let busy = handle.begin("j1", epoch_of_worker);
-        handle.changed(&JobRow { epoch: 5, ..job.clone() });
-        let stopped = busy.stop.notified().now_or_never().is_some();
+        let workers = Workers::default();
+        let busy = workers.begin("j1", epoch_of_worker);
+        workers.changed(&JobRow { epoch: 5, ..job.clone() });
+        let stopped = busy.stopped().now_or_never().is_some();
         assert_eq!(stopped, is_stopped, "a worker of epoch {epoch_of_worker}");
     }
 }
@@ -65,7 +84,7 @@ async fn a_worker_whose_job_moved_before_it_began_touches_nothing() {
     let claim = app.store.claim(now_ms(), |_id| false, 1).await.unwrap().remove(0);
     assert_eq!(claim.action, Action::InsertMedia);
     app.store.apply("j1", None, Event::Cancelled, String::new(), now_ms()).await.unwrap();
-    work(&app, claim).await;
+    work(&app.jobs, claim).await;
     assert_eq!(bmc.story(), Vec::<String>::new());
     assert_eq!(app.store.job("j1").await.unwrap().state.stage_name(), "ejecting_media");
 }
@@ -109,14 +128,14 @@ async fn an_action_that_takes_long_gives_its_place_to_others() {
 
 #[tokio::test]
 async fn a_worker_that_panics_leaves_its_job_free() {
-    let handle = Handle::default();
-    let busy = handle.begin("j1", 1);
+    let workers = Workers::default();
+    let busy = workers.begin("j1", 1);
     let worker = tokio::spawn(async move {
         let _busy = busy;
         panic!("as a worker might");
     });
     assert!(worker.await.unwrap_err().is_panic());
-    assert!(!handle.is_busy("j1"));
+    assert!(!workers.is_busy("j1"));
 }
 
 #[tokio::test]
@@ -128,9 +147,9 @@ async fn a_boot_that_nobody_could_serve_during_a_suspend_is_begun_again_and_not_
     }
     let watched = app.store.jobs_awaiting_machine().await.unwrap();
     let ago = |secs| Instant::now() - Duration::from_secs(secs);
-    let still = still_watched(&app, watched.clone(), ago(100)).await;
+    let still = still_watched(&app.jobs, watched.clone(), ago(100)).await;
     assert_eq!(still.len(), 1, "it has listened for 100 s");
-    assert!(still_watched(&app, watched, ago(181)).await.is_empty());
+    assert!(still_watched(&app.jobs, watched, ago(181)).await.is_empty());
     let state = app.store.job("j1").await.unwrap().state;
     assert_eq!(state, State::Provisioning(Stage::ReinsertingMedia));
 }
@@ -157,10 +176,10 @@ async fn a_job_is_overdue_only_after_silence_that_was_listened_to() {
     for minutes in 0..70 {
         let readings = after(Duration::from_secs(minutes * 60 + 1));
         if minutes > 0 {
-            app.clock.listened_until(readings);
+            app.jobs.clock.listened_until(readings);
         }
-        while clock::follow_first(&app.clock, &app.store, readings).await.unwrap().is_some() {}
-        fail_overdue(&app, readings.wall_ms).await.unwrap();
+        while follow_first(&app.jobs.clock, &app.store, readings).await.unwrap().is_some() {}
+        fail_overdue(&app.jobs, readings.wall_ms).await.unwrap();
         if app.store.job("j1").await.unwrap().state.outcome().is_some() {
             failed_after = Some(minutes);
             break;

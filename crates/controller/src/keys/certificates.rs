@@ -12,10 +12,9 @@ use zeroize::Zeroizing;
 
 use super::crypto::sha256;
 use crate::files::write_durably;
-use crate::settings::Settings;
 
 /// The CA (made once) and a server certificate for the names in use, which is made anew when these change.
-pub fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, PathBuf, PathBuf)> {
+pub fn certificates(tls: &Path, names: &[String]) -> anyhow::Result<(String, PathBuf, PathBuf)> {
     let ca_key_pem =
         keep(&tls.join("ca.key"), || Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes()))?;
     let ca_key = rcgen::KeyPair::from_pem(std::str::from_utf8(&ca_key_pem)?)?;
@@ -27,14 +26,8 @@ pub fn certificates(tls: &Path, settings: &Settings) -> anyhow::Result<(String, 
         keep(&tls.join("ca.pem"), || Ok(ca.clone().self_signed(&ca_key)?.pem().into_bytes()))?;
     let ca_pem = String::from_utf8(ca_pem.to_vec())?;
 
-    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let addresses = settings.sockets.iter().map(|socket| socket.address.ip());
-    names.extend(addresses.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()));
-    names.extend(settings.listen_names.iter().map(|name| name.to_ascii_lowercase()));
-    for url in [&settings.node_url, &settings.media_url, &settings.http_boot_url] {
-        names.extend(url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()));
-    }
-    names.extend(settings.tls.tls_names.iter().cloned());
+    let of_host = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut names: Vec<String> = of_host.into_iter().chain(names.iter().cloned()).collect();
     names.sort();
     names.dedup();
     let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));

@@ -26,11 +26,20 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::files::write_durably;
-use crate::settings::Settings;
 use certificates::{certificates, certified, keep};
 pub use crypto::{derived, key_of, random_bytes, sha256};
 pub use own_certificate::{OwnCertificate, Shown};
 use sealing::RootKey;
+
+/// What keys and certificates are made for, and which were given.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names and addresses by which the controller is reached, beside those of this host itself.
+    pub names: Vec<String>,
+    /// The certificate that the controller was given, and its key.
+    pub own_certificate: Option<(PathBuf, PathBuf)>,
+    pub webhook_secret_file: Option<PathBuf>,
+}
 
 /// Purposes of keys that are derived from one.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
@@ -62,7 +71,7 @@ pub struct Keys {
 
 impl Keys {
     /// Opens the keys of a data directory, making what is absent.
-    pub fn open(dir: &Path, settings: &Settings) -> anyhow::Result<Keys> {
+    pub fn open(dir: &Path, config: &Config) -> anyhow::Result<Keys> {
         let tls = dir.join("tls");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&tls)?;
         let random = SystemRandom::new();
@@ -84,15 +93,14 @@ impl Keys {
             Ok(format!("shp_admin_{}", hex::encode(random_bytes::<32>(&random)?)).into_bytes())
         })?;
         let webhook_secret_hash =
-            settings.webhook_secret_file.as_deref().map(webhook_secret_hash).transpose()?;
-        let (ca_pem, certificate, private_key) = certificates(&tls, settings)?;
-        let own_certificate = match (&settings.tls.tls_cert, &settings.tls.tls_key) {
-            (Some(certificate), Some(key)) => {
-                let (certificate, key) = (certificate.clone(), key.clone());
+            config.webhook_secret_file.as_deref().map(webhook_secret_hash).transpose()?;
+        let (ca_pem, certificate, private_key) = certificates(&tls, &config.names)?;
+        let own_certificate = match config.own_certificate.clone() {
+            Some((certificate, key)) => {
                 let files = own_certificate::Files { certificate, key };
                 Some(Arc::new(OwnCertificate::open(files, Timestamp::now())?))
             }
-            _ => None,
+            None => None,
         };
         Ok(Keys {
             ca_pem,
@@ -184,13 +192,14 @@ fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
 
     use super::*;
     use crate::tests::{settings, temp_dir};
 
     fn opened(dir: &Path) -> Keys {
-        Keys::open(dir, &settings(dir, ([127, 0, 0, 1], 1).into())).unwrap()
+        Keys::open(dir, &settings(dir, ([127, 0, 0, 1], 1).into()).keys()).unwrap()
     }
 
     #[test]
@@ -217,7 +226,7 @@ mod tests {
         // What nobody can read, root included.
         std::os::unix::fs::symlink(&file, &file).unwrap();
         let own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
-        let error = format!("{:#}", Keys::open(dir.path(), &own).err().unwrap());
+        let error = format!("{:#}", Keys::open(dir.path(), &own.keys()).err().unwrap());
         assert!(error.contains("read ") && error.contains("root.key"), "{error}");
         assert!(file.is_symlink());
     }
@@ -233,7 +242,7 @@ mod tests {
         own.node_url = "https://node.example:8443".parse().unwrap();
         own.media_url = "https://[2001:db8::7]:8443".parse().unwrap();
         own.http_boot_url = "https://boot.example".parse().unwrap();
-        let keys = Keys::open(dir.path(), &own).unwrap();
+        let keys = Keys::open(dir.path(), &own.keys()).unwrap();
         let der = CertificateDer::from_pem_file(&keys.certificate).unwrap();
         let certificate = webpki::EndEntityCert::try_from(&der).unwrap();
         for (name, expected) in [
@@ -287,7 +296,7 @@ mod tests {
             [(&*secret, true), (&format!("{secret}\n"), true), (&secret[1..], false), ("", false)]
         {
             fs::write(&file, text).unwrap();
-            let keys = Keys::open(dir.path(), &own);
+            let keys = Keys::open(dir.path(), &own.keys());
             assert_eq!(keys.is_ok(), is_one, "{text:?}");
             let Ok(keys) = keys else { continue };
             assert!(keys.is_webhook_secret(secret.as_bytes()));

@@ -4,6 +4,7 @@
 mod audit;
 mod listen;
 pub mod listeners;
+mod parts;
 mod tls;
 
 use std::fs::{DirBuilder, Permissions};

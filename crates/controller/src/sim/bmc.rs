@@ -13,7 +13,7 @@ use crate::store::JobRow;
 
 /// One request that changes something, with the reading back that proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verb {
+pub enum Request {
     PowerOff,
     /// What is there is recorded, to be put back.
     Record,
@@ -25,6 +25,8 @@ pub enum Verb {
     Issue,
     InsertMaintenance,
     InsertTask,
+    /// Looks whether the job's media are still in; inserts follow if not.
+    ReplaceLost,
     Eject,
     PutBack(Override),
     PowerOn,
@@ -32,16 +34,18 @@ pub enum Verb {
     AwaitEvidence,
 }
 
-impl Verb {
+impl Request {
     fn step(&self) -> &'static str {
         match self {
-            Verb::PowerOff | Verb::PowerOn | Verb::AwaitEvidence => "redfish.reset",
-            Verb::Record => "redfish.discover",
-            Verb::Override | Verb::PutBack(_) => "redfish.boot-override",
-            Verb::EjectForeign => "redfish.mount.foreign-medium",
-            Verb::Issue | Verb::InsertMaintenance => "redfish.mount.maintenance",
-            Verb::InsertTask => "redfish.mount.task",
-            Verb::Eject => "cleanup.unmount",
+            Request::PowerOff | Request::PowerOn | Request::AwaitEvidence => "redfish.reset",
+            Request::Record => "redfish.discover",
+            Request::Override | Request::PutBack(_) => "redfish.boot-override",
+            Request::EjectForeign => "redfish.mount.foreign-medium",
+            Request::Issue | Request::InsertMaintenance | Request::ReplaceLost => {
+                "redfish.mount.maintenance"
+            }
+            Request::InsertTask => "redfish.mount.task",
+            Request::Eject => "cleanup.unmount",
         }
     }
 }
@@ -68,13 +72,13 @@ pub enum Told {
 
 impl World {
     /// Carries out a request to the BMC of a machine.
-    pub fn request(&mut self, machine: usize, verb: &Verb, effects: Vec<Effect>) -> Told {
+    pub fn request(&mut self, machine: usize, request: &Request, effects: Vec<Effect>) -> Told {
         let failed = |why: &str, is_transient| {
-            Told::Failed(Failed::new(verb.step(), why.to_owned(), is_transient))
+            Told::Failed(Failed::new(request.step(), why.to_owned(), is_transient))
         };
-        let is_taken = match verb {
-            Verb::InsertMaintenance => self.machines[machine].maintenance.as_deref(),
-            Verb::InsertTask => self.machines[machine].task.as_deref(),
+        let is_taken = match request {
+            Request::InsertMaintenance => self.machines[machine].maintenance.as_deref(),
+            Request::InsertTask => self.machines[machine].task.as_deref(),
             _ => None,
         };
         if is_taken.is_some_and(is_foreign) {

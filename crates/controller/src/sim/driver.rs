@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The driver's turns and workers: what `driver::work` and `performer::perform` do, with the same
-//! decisions, in steps between which anything may happen.
+//! The driver's turns and workers: the product's plans of actions
+//! (`jobs::actions::verbs`), in steps between which anything may happen.
 
 use std::collections::VecDeque;
 
-use job::{Action, Event, Failure, Stage, State};
+use job::{Action, Event, Failure, State};
 use redfish::{BootSettings, Power};
 
 use super::Mutant;
-use super::bmc::{Effect, Told, Verb};
+use super::bmc::{Effect, Request, Told};
 use super::machine::{Machine, Override};
 use super::world::{Happening, World};
-use crate::as_found::Found;
+use crate::as_found::{Ending, Found};
 use crate::failure::Failed;
-use crate::jobs::actions::{Boot, how_to_boot};
-use crate::jobs::driver::{self, Next, after_failure};
+use crate::jobs::actions::verbs::{self, Plan, Verb};
+use crate::jobs::after_failure::{Next, after_failure};
 use crate::media::occupants::Occupant;
 use crate::store::{Claim, Error, JobRow, MediumKind, NewMedium};
 use crate::tests::rows::at_once;
+use crate::time;
 
 /// What a controller waits for a sign of a boot.
 pub const SILENCE: i64 = 180_000;
 /// What a BMC may take for a request that nobody waits for.
-const LATE_MAX: i64 = driver::LATE_MAX.as_secs().cast_signed() * 1000;
-/// A verb and its reading back.
+const LATE_MAX: i64 = time::LATE_MAX.as_secs().cast_signed() * 1000;
+/// A request and its reading back.
 const VERB: std::ops::Range<i64> = 200..5_000;
 
 /// Somebody who works on a claim.
 pub struct Worker {
     pub claim: Claim,
-    verbs: VecDeque<Verb>,
+    requests: VecDeque<Request>,
     begun: i64,
     /// Its job has moved on; only a mutant lets it work.
     is_ghost: bool,
@@ -62,9 +63,9 @@ impl World {
         for claim in self.ask(self.store.claim(now, is_busy, 64)) {
             let known = self.ledger.known.entry(claim.job.id.clone()).or_default();
             known.claimed = claim.job.epoch;
-            let verbs = self.verbs(&claim);
-            self.tell(format!("{}: {:?} by {verbs:?}", claim.job.id, claim.action));
-            let worker = Worker { claim, verbs, begun: self.now, is_ghost: false };
+            let requests = self.requests(&claim);
+            self.tell(format!("{}: {:?} by {requests:?}", claim.job.id, claim.action));
+            let worker = Worker { claim, requests, begun: self.now, is_ghost: false };
             self.begin(worker);
         }
     }
@@ -80,18 +81,18 @@ impl World {
     pub fn step(&mut self, id: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let claim = worker.claim.clone();
-        let Some(verb) = worker.verbs.pop_front() else {
+        let Some(request) = worker.requests.pop_front() else {
             return self.finish(id, Event::Done(claim.action));
         };
         let Some(machine) = self.machine_of(&claim.job) else { return };
-        if verb == Verb::AwaitEvidence {
+        if request == Request::AwaitEvidence {
             return self.later(SILENCE, Happening::Evidence { worker: id });
         }
-        if verb == Verb::Record {
+        if request == Request::Record {
             self.record_found(&claim.job, machine);
             return self.later(1, Happening::Step { worker: id });
         }
-        if verb == Verb::Issue {
+        if request == Request::Issue {
             let occupants = self.occupants(machine, &claim.job);
             let is_foreign = |(_, what): &(Vec<u8>, Occupant)| matches!(what, Occupant::Foreign(_));
             if occupants.iter().any(is_foreign) {
@@ -101,27 +102,26 @@ impl World {
                         .failed(id, Failed::new("redfish.mount.foreign-medium", why, false));
                 }
                 if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.verbs.push_front(Verb::Issue);
-                    worker.verbs.push_front(Verb::EjectForeign);
+                    worker.requests.push_front(Request::Issue);
+                    worker.requests.push_front(Request::EjectForeign);
                 }
             } else {
                 self.issue(&claim.job.id);
             }
             return self.later(1, Happening::Step { worker: id });
         }
-        if verb == Verb::PowerOn
-            && claim.action == Action::BootMaintenance
-            && !self.machines[machine].holds_medium_of(&claim.job.id)
-            && let Some(worker) = self.workers.get_mut(&id)
-        {
-            // `insert_lost`: looked for before the power goes on.
-            for verb in [verb, Verb::InsertTask, Verb::InsertMaintenance, Verb::Issue] {
-                worker.verbs.push_front(verb);
+        if request == Request::ReplaceLost {
+            if !self.machines[machine].holds_medium_of(&claim.job.id)
+                && let Some(worker) = self.workers.get_mut(&id)
+            {
+                for request in [Request::InsertTask, Request::InsertMaintenance, Request::Issue] {
+                    worker.requests.push_front(request);
+                }
             }
             return self.later(1, Happening::Step { worker: id });
         }
-        let effects = self.effects(&verb, machine, &claim.job);
-        match self.request(machine, &verb, effects) {
+        let effects = self.effects(&request, machine, &claim.job);
+        match self.request(machine, &request, effects) {
             Told::Done => {
                 let after = self.random.i64(VERB);
                 self.later(after, Happening::Step { worker: id });
@@ -239,10 +239,10 @@ impl World {
     fn stop(&mut self, id: u64) -> Option<Worker> {
         let worker = self.workers.remove(&id)?;
         let machine = self.machine_of(&worker.claim.job)?;
-        if let Some(verb) = worker.verbs.front()
+        if let Some(request) = worker.requests.front()
             && self.random.u32(0..100) < 30
         {
-            let effects = self.effects(verb, machine, &worker.claim.job);
+            let effects = self.effects(request, machine, &worker.claim.job);
             if !effects.is_empty() {
                 self.fault("a request of a stopped worker is carried out late");
                 let after = self.random.i64(0..60_000);
@@ -339,61 +339,66 @@ impl World {
         self.read_at.remove(job_id);
     }
 
-    fn effects(&self, verb: &Verb, machine: usize, job: &JobRow) -> Vec<Effect> {
+    fn effects(&self, request: &Request, machine: usize, job: &JobRow) -> Vec<Effect> {
         let token = |index: usize| self.tokens.get(&job.id).map(|tokens| tokens[index].clone());
         let eject = |is_out: fn(&Occupant) -> bool| {
             let occupants = self.occupants(machine, job).into_iter();
             let out = occupants.filter(|(_, what)| is_out(what)).map(|(token, _)| token);
             vec![Effect::Eject(out.collect())]
         };
-        match verb {
-            Verb::PowerOff => vec![Effect::Power(Power::Off)],
-            Verb::PowerOn => vec![Effect::Power(Power::On)],
-            Verb::Override => vec![Effect::Override(Override::Cd { is_ours: true })],
-            Verb::PutBack(what) => vec![Effect::Override(*what)],
-            Verb::Eject => eject(|what| *what == Occupant::Ours),
-            Verb::EjectForeign => eject(|what| matches!(what, Occupant::Foreign(_))),
-            Verb::InsertMaintenance => token(0).map(Effect::Maintenance).into_iter().collect(),
-            Verb::InsertTask => token(1).map(Effect::Task).into_iter().collect(),
-            Verb::Record | Verb::Issue | Verb::AwaitEvidence => Vec::new(),
+        match request {
+            Request::PowerOff => vec![Effect::Power(Power::Off)],
+            Request::PowerOn => vec![Effect::Power(Power::On)],
+            Request::Override => vec![Effect::Override(Override::Cd { is_ours: true })],
+            Request::PutBack(what) => vec![Effect::Override(*what)],
+            Request::Eject => eject(|what| *what == Occupant::Ours),
+            Request::EjectForeign => eject(|what| matches!(what, Occupant::Foreign(_))),
+            Request::InsertMaintenance => token(0).map(Effect::Maintenance).into_iter().collect(),
+            Request::InsertTask => token(1).map(Effect::Task).into_iter().collect(),
+            Request::Record | Request::Issue | Request::ReplaceLost | Request::AwaitEvidence => {
+                Vec::new()
+            }
         }
     }
 
-    /// What `performer::perform` asks of the BMC for an action.
-    fn verbs(&self, claim: &Claim) -> VecDeque<Verb> {
-        let inserts = [Verb::Record, Verb::Issue, Verb::InsertMaintenance, Verb::InsertTask];
-        let mut ending = claim.job.ending(false);
+    /// What the plan of an action is in requests to a BMC. The plan is the product's.
+    fn requests(&self, claim: &Claim) -> VecDeque<Request> {
+        let mut claim = claim.clone();
         if self.mutant == Some(Mutant::FoundAgain) {
-            ending.found = self.found_again.get(&claim.job.id);
+            claim.job.found = self.found_again.get(&claim.job.id).cloned();
         }
+        if claim.action == Action::StartMachine && self.mutant == Some(Mutant::PowerForgotten) {
+            return [Request::PowerOn].into();
+        }
+        match verbs::plan(&claim) {
+            Plan::Nothing(_) | Plan::BuildTaskMedium => VecDeque::new(),
+            Plan::AwaitSign => [Request::AwaitEvidence].into(),
+            Plan::Visit(verbs) => {
+                let ending = claim.job.ending(false);
+                verbs.into_iter().flat_map(|verb| self.requests_of(verb, &ending)).collect()
+            }
+        }
+    }
+
+    fn requests_of(&self, verb: Verb, ending: &Ending<'_>) -> Vec<Request> {
         let put_back = |boot: Option<BootSettings>| match self.mutant {
-            Some(Mutant::OverrideForgotten) => Verb::PutBack(Override::None),
-            _ => Verb::PutBack(boot.as_ref().map_or(Override::None, Override::put_back)),
+            Some(Mutant::OverrideForgotten) => Request::PutBack(Override::None),
+            _ => Request::PutBack(boot.as_ref().map_or(Override::None, Override::put_back)),
         };
-        match claim.action {
-            Action::Start | Action::BuildTaskMedium => VecDeque::new(),
-            Action::InsertMedia
-                if claim.job.state == State::Provisioning(Stage::ReinsertingMedia) =>
-            {
-                [Verb::PowerOff].into_iter().chain(inserts).collect()
+        match verb {
+            Verb::PowerOff(_) => vec![Request::PowerOff],
+            Verb::RecordFound => vec![Request::Record],
+            Verb::InsertMedia => {
+                vec![Request::Issue, Request::InsertMaintenance, Request::InsertTask]
             }
-            Action::InsertMedia => inserts.into(),
-            Action::BootMaintenance => match how_to_boot(claim) {
-                Boot::SaidHello => VecDeque::new(),
-                Boot::Maybe => [Verb::AwaitEvidence].into(),
-                Boot::Now => [Verb::PowerOff, Verb::Override, Verb::PowerOn].into(),
-            },
-            Action::PowerOff => [Verb::PowerOff].into(),
-            Action::EjectMedia if !ending.is_boot_touched => [Verb::Eject].into(),
-            Action::EjectMedia => [Verb::Eject, put_back(ending.boot_at_start())].into(),
-            Action::StartMachine if self.mutant == Some(Mutant::PowerForgotten) => {
-                [Verb::PowerOn].into()
-            }
-            Action::StartMachine if ending.stays_off() => VecDeque::new(),
-            Action::StartMachine => {
-                let after = ending.boot_after_start().map(|boot| put_back(Some(boot)));
-                [Verb::PowerOn].into_iter().chain(after).collect()
-            }
+            Verb::SetBootOnce => vec![Request::Override],
+            Verb::ReplaceLostMedia => vec![Request::ReplaceLost],
+            Verb::PowerOn | Verb::Start => vec![Request::PowerOn],
+            Verb::EjectMedia => vec![Request::Eject],
+            Verb::PutBootBack => vec![put_back(ending.boot_at_start())],
+            Verb::PutBootBackAfterStart => vec![put_back(ending.boot_after_start())],
+            // Nothing that these worlds have.
+            Verb::EnableMedia | Verb::DisableMedia | Verb::KeepBmcLog | Verb::StayOff => Vec::new(),
         }
     }
 }

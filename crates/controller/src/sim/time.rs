@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Time as the controller's host has it: a clock that is set by seconds and by days, in both directions, suspends,
-//! and a process that is stopped. The looks are those of `clock::Clock`; `clock::run` looks each second,
+//! and a process that is stopped. The looks are those of `clock::Clock`; `jobs::watch::clock::run` looks each second,
 //! which is one step here.
 
 use std::time::Duration;
@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use super::Mutant;
 use super::driver::SILENCE;
 use super::world::{HOUR, Happening, World};
-use crate::clock::{Clock, Jump, Readings, follow_first};
+use crate::clock::{Clock, Jump, Readings};
+use crate::jobs::watch::clock::follow_first;
 
 /// What the clock says at the beginning: it can be set back by days and still be after 1970.
 const EPOCH_MS: i64 = 1_900_000_000_000;
-/// How old `seen_at` may be: `driver::SEEN_EVERY`.
+/// How old `seen_at` may be: `jobs::driver::SEEN_EVERY`.
 const SEEN_EVERY: i64 = 30_000;
 
 pub struct Time {

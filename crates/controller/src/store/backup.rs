@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use job::{Event, Failure};
 
+use super::job_row;
 use super::{Db, FILE, connect, jobs};
 
 /// The database's version that this program writes.
@@ -37,7 +38,7 @@ pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<Strin
     let transaction = db.unchecked_transaction()?;
     let open = open_jobs(&db)?;
     for id in &open {
-        let job = jobs::get(&db, id)?;
+        let job = job_row::get(&db, id)?;
         let event = Event::Restored(Failure { step: "restore".into(), reason: why.into() });
         jobs::apply(&db, &job, &event, why, now)?;
     }

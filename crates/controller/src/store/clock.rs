@@ -11,7 +11,8 @@ use std::time::Duration;
 use job::{State, deadline_secs};
 use rusqlite::{OptionalExtension, params};
 
-use super::jobs::{JobRow, Line, SELECT, job_row, tell};
+use super::events::{Line, tell};
+use super::job_row::{JobRow, SELECT, job_row};
 use super::{Db, Error, Store};
 use crate::clock::Jump;
 use crate::time::LATE_MAX;

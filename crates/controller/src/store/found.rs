@@ -4,7 +4,8 @@
 use job::{Cleanup, State};
 use rusqlite::{OptionalExtension, params};
 
-use super::jobs::{Line, get, tell};
+use super::events::{Line, tell};
+use super::job_row::get;
 use super::{Error, JobRow, Store};
 use crate::as_found::{Ending, Found};
 

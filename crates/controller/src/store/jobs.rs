@@ -5,48 +5,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use api::jobs::{JobEvent, JobStatus};
-use api::node::{PermitRequest, Progress};
-use job::{Action, Event, Outcome, State, Status, deadline_secs, transition};
-use rusqlite::{OptionalExtension, Row, params};
+use api::jobs::JobEvent;
+use job::{Action, Event, Outcome, State, deadline_secs, transition};
+use rusqlite::{OptionalExtension, params};
 
-use super::said::{event_bytes, say};
-use super::{Db, Error, Store, media};
-use crate::as_found::Found;
-
-/// Events of one job that are neither its machine's (`said.rs`) nor move it: what the driver tries. Tries are
-/// counted and have longer and longer pauses; it never has so many.
-const OWN_EVENTS_MAX: u64 = 20_000;
-
-/// A job as stored.
-#[derive(Debug, Clone)]
-pub struct JobRow {
-    pub id: String,
-    pub server_serial: String,
-    pub attempt: String,
-    pub recipe: String,
-    pub task_target: String,
-    pub artifact_digest: Option<String>,
-    pub state: State,
-    pub epoch: i64,
-    pub tries: u32,
-    pub token_hash: Vec<u8>,
-    pub hello_at: Option<i64>,
-    pub boot_id: Option<String>,
-    pub permit: Option<PermitRequest>,
-    pub progress: Option<Progress>,
-    pub created_at: i64,
-    pub updated_at: i64,
-    pub media_plan: Option<String>,
-    /// See [`Store::unsettled`].
-    pub unsettled_until: i64,
-    /// What a person has to look at, however the job ended.
-    pub attention: Option<String>,
-    /// `None`: not recorded yet, or by an older version.
-    pub found: Option<Found>,
-    /// It may eject media that are not this controller's, where no slot is free.
-    pub ejects_foreign: bool,
-}
+use super::db::Db;
+use super::events::{Line, event_bytes, tell};
+use super::job_row::{JobRow, SELECT, get, get_attempt, job_row, select_brief, status_word};
+use super::said::say;
+use super::{Error, Store, media};
 
 /// What `POST /jobs` stores.
 #[derive(Debug, Clone)]
@@ -84,151 +51,6 @@ pub struct Claim {
 #[derive(Debug, Clone)]
 pub struct Applied {
     pub job: JobRow,
-}
-
-pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task_target, artifact_digest, \
-    state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
-    media_plan, unsettled_until, attention, found, eject_foreign FROM jobs";
-
-/// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
-fn select_brief() -> String {
-    SELECT.replacen(" recipe,", " '' AS recipe,", 1)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(index: usize, text: &str) -> rusqlite::Result<T> {
-    serde_json::from_str(text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(
-            index,
-            rusqlite::types::Type::Text,
-            Box::new(error),
-        )
-    })
-}
-
-fn parse_optional<T: serde::de::DeserializeOwned>(
-    row: &Row,
-    index: usize,
-) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(index)?;
-    text.map(|text| parse(index, &text)).transpose()
-}
-
-pub(super) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
-    Ok(JobRow {
-        id: row.get(0)?,
-        server_serial: row.get(1)?,
-        attempt: row.get(2)?,
-        recipe: row.get(3)?,
-        task_target: row.get(4)?,
-        artifact_digest: row.get(5)?,
-        state: parse(6, &row.get::<_, String>(6)?)?,
-        epoch: row.get(7)?,
-        tries: row.get(8)?,
-        token_hash: row.get(9)?,
-        hello_at: row.get(10)?,
-        boot_id: row.get(11)?,
-        permit: parse_optional(row, 12)?,
-        progress: parse_optional(row, 13)?,
-        created_at: row.get(14)?,
-        updated_at: row.get(15)?,
-        media_plan: row.get(16)?,
-        unsettled_until: row.get(17)?,
-        attention: row.get(18)?,
-        found: parse_optional(row, 19)?,
-        ejects_foreign: row.get(20)?,
-    })
-}
-
-pub(super) fn get(db: &Db, id: &str) -> Result<JobRow, Error> {
-    db.query_row(&format!("{SELECT} WHERE id = ?1"), [id], job_row)
-        .optional()?
-        .ok_or_else(|| Error::NotFound { what: "job", id: id.into() })
-}
-
-pub(super) fn get_attempt(db: &Db, attempt: &str) -> Result<JobRow, Error> {
-    db.query_row(&format!("{SELECT} WHERE attempt = ?1"), [attempt], job_row)
-        .optional()?
-        .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
-}
-
-/// The API's word for a status; also what the column holds.
-pub fn status_word(status: Status) -> &'static str {
-    match status {
-        Status::Queued => "queued",
-        Status::Provisioning => "provisioning",
-        Status::Succeeded => "succeeded",
-        Status::Failed => "failed",
-        Status::Complete => "complete",
-    }
-}
-
-pub fn api_status(status: Status) -> JobStatus {
-    match status {
-        Status::Queued => JobStatus::Queued,
-        Status::Provisioning => JobStatus::Provisioning,
-        Status::Succeeded => JobStatus::Succeeded,
-        Status::Failed => JobStatus::Failed,
-        Status::Complete => JobStatus::Complete,
-    }
-}
-
-/// A line of the story.
-#[derive(Debug, Default)]
-pub(super) struct Line<'a> {
-    pub kind: &'a str,
-    pub message: &'a str,
-    pub step: Option<&'a str>,
-    pub event: Option<&'a Event>,
-}
-
-/// Adds an event that the controller causes.
-pub(super) fn tell(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
-    // What moves the job is always told.
-    if line.event.is_none() {
-        let own: u64 = db.query_row(
-            "SELECT (SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1)
-             - said_rows - said_dropped FROM jobs WHERE id = ?1",
-            [&job.id],
-            |row| row.get(0),
-        )?;
-        if own >= OWN_EVENTS_MAX {
-            return Ok(());
-        }
-    }
-    insert(db, job, line, now)
-}
-
-pub(super) fn insert(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
-    let seq: u64 = db.query_row(
-        "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
-        [&job.id],
-        |row| row.get(0),
-    )?;
-    insert_at(db, job, seq, line, now)
-}
-
-pub(super) fn insert_at(
-    db: &Db,
-    job: &JobRow,
-    seq: u64,
-    line: &Line,
-    now: i64,
-) -> Result<(), Error> {
-    let event = line.event.map(serde_json::to_string).transpose()?;
-    db.execute(
-        "INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            job.id,
-            seq,
-            now,
-            line.kind,
-            line.message,
-            status_word(job.state.status()),
-            line.step,
-            event
-        ],
-    )?;
-    Ok(())
 }
 
 /// `None` where somebody was quicker, or nothing is to be done.

@@ -12,14 +12,17 @@
 
 mod audit;
 pub mod backup;
+mod boot_session;
 mod bounded;
 mod clock;
 mod connect;
 mod db;
+mod events;
 mod found;
 #[cfg(test)]
 mod in_tests;
 mod job_ids;
+mod job_row;
 mod jobs;
 mod media;
 mod reports;
@@ -39,12 +42,14 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
 pub use audit::{Deed, Retention};
+pub use boot_session::{Boot, BootSession, Rejected};
 pub use bounded::bounded;
 pub use connect::lock;
 use db::Db;
-pub use jobs::{Claim, Created, JobRow, NewJobRow, api_status};
+pub use job_row::{JobRow, api_status};
+pub use jobs::{Claim, Created, NewJobRow};
 pub use media::{Issued, MediumKind, MediumRow, NewMedium, PROBE_NAME};
-pub use reports::{Boot, BootSession, Delivered, Rejected};
+pub use reports::Delivered;
 pub use servers::ServerRow;
 pub use tokens::TokenRow;
 

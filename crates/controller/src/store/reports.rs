@@ -4,11 +4,13 @@
 
 use api::node::{PermitRequest, Progress, TEXT_BYTES_MAX};
 use job::{Event, Outcome, Stage, State};
-use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
+use super::boot_session::{Boot, BootSession, Heard, Rejected};
 use super::bounded::bounded;
-use super::jobs::{JobRow, Line, SELECT, apply, get_attempt, job_row};
+use super::events::Line;
+use super::job_row::{JobRow, SELECT, get_attempt, job_row};
+use super::jobs::apply;
 use super::said::say;
 use super::sessions::{
     SECRETS_READ, in_force, note_late, same_machine, session, speaking, start_session, tell_once,
@@ -28,51 +30,6 @@ pub enum Delivered {
     /// The server has no open job.
     NoJob,
 }
-
-/// Who speaks: a boot of an attempt, by the session that its hello opened.
-#[derive(Debug, Clone)]
-pub struct BootSession {
-    pub attempt: String,
-    pub session_hash: Vec<u8>,
-}
-
-/// A boot that says hello.
-#[derive(Debug, Clone)]
-pub struct Boot {
-    pub boot_id: String,
-    /// SHA-256 of the token of its session.
-    pub session_hash: Vec<u8>,
-    /// By which the board says that it is known.
-    pub names: Names,
-    /// From where it speaks and what it says it is, for people.
-    pub who: String,
-    /// For the story.
-    pub message: String,
-}
-
-/// Why a machine's message changes nothing.
-#[derive(Debug)]
-pub enum Rejected {
-    /// No hello opened this session.
-    NoSession,
-    /// The attempt is over, or goes on with another boot.
-    Over,
-    /// This message ended the attempt: the job as it is now.
-    Ended(Box<JobRow>),
-    /// This boot has another session.
-    SessionTaken,
-    WrongMachine(String),
-    /// Another boot has the permit, or it was given for something else.
-    PermitTaken(String),
-    /// The recipe's secrets are for the boot that has the permit.
-    NoPermit,
-    /// The machine cannot have got that far yet by what is recorded: ask again.
-    TooEarly,
-    WrongState(job::Refused),
-}
-
-/// What a message is answered with.
-pub(super) type Heard<T> = Result<T, Rejected>;
 
 impl Store {
     /// Whether a hello opened this session, be it in force or over.

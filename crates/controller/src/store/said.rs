@@ -5,15 +5,15 @@
 
 use rusqlite::params;
 
-use super::jobs::{JobRow, Line, insert};
-use super::{Db, Error};
+use super::Error;
+use super::db::Db;
+use super::events::{Line, event_bytes, insert, insert_at};
+use super::job_row::JobRow;
 
 /// Of one job. An installation logs some thousand lines.
 pub const ROWS_MAX: u64 = 20_000;
 /// Of one job, as the JSON that its readers are sent: a control character is six bytes of that.
 pub const BYTES_MAX: u64 = 8 << 20;
-/// Of an event beside its message and its step: names of fields, time, kind and status.
-const FIELDS_BYTES: u64 = 200;
 /// So many eighths stay when some must go, so that not each new line drops another.
 const EIGHTHS_KEPT: u64 = 7;
 
@@ -39,22 +39,22 @@ pub(super) fn say(db: &Db, job: &JobRow, lines: &[Line], now: i64) -> Result<(),
     if rows <= ROWS_MAX && bytes <= BYTES_MAX {
         return Ok(());
     }
-    drop_oldest(db, job, SessionCache { rows, bytes }, now)
+    drop_oldest(db, job, Kept { rows, bytes }, now)
 }
 
 #[derive(Debug, Clone, Copy)]
-struct SessionCache {
+struct Kept {
     rows: u64,
     bytes: u64,
 }
 
-impl SessionCache {
+impl Kept {
     fn is_little(self) -> bool {
         self.rows <= ROWS_MAX / 8 * EIGHTHS_KEPT && self.bytes <= BYTES_MAX / 8 * EIGHTHS_KEPT
     }
 }
 
-fn drop_oldest(db: &Db, job: &JobRow, mut kept: SessionCache, now: i64) -> Result<(), Error> {
+fn drop_oldest(db: &Db, job: &JobRow, mut kept: Kept, now: i64) -> Result<(), Error> {
     let before = kept.rows;
     let marker = "SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1 AND kind = ?2";
     let mut place: u64 = db.query_row(marker, [&job.id, DROPPED], |row| row.get(0))?;
@@ -89,22 +89,7 @@ fn drop_oldest(db: &Db, job: &JobRow, mut kept: SessionCache, now: i64) -> Resul
         BYTES_MAX >> 20
     );
     let line = Line { kind: DROPPED, message: &message, ..Line::default() };
-    super::jobs::insert_at(db, job, place, &line, now)
-}
-
-/// What an event is for those who read it.
-pub fn event_bytes(message: &str, step: Option<&str>) -> u64 {
-    FIELDS_BYTES + json_bytes(message) + step.map_or(0, json_bytes)
-}
-
-/// Of a text as JSON (RFC 8259, section 7), without its quotes.
-fn json_bytes(text: &str) -> u64 {
-    let of = |byte: u8| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
-        0..0x20 => 6,
-        _ => 1,
-    };
-    text.bytes().map(of).sum()
+    insert_at(db, job, place, &line, now)
 }
 
 #[cfg(test)]

@@ -7,9 +7,11 @@ use job::{Event, Failure, Outcome, deadline_secs};
 use recipe::machine::{self, Match, Mismatch, Names};
 use rusqlite::{OptionalExtension, params};
 
+use super::boot_session::{Boot, BootSession, Heard, Rejected};
 use super::bounded::bounded;
-use super::jobs::{JobRow, Line, apply, get, get_attempt, tell};
-use super::reports::{Boot, BootSession, Heard, Rejected};
+use super::events::{Line, tell};
+use super::job_row::{JobRow, get, get_attempt};
+use super::jobs::apply;
 use super::said::say;
 use super::{Db, Error};
 /// Whether the board with these names is the machine that the job's BMC leads to.

@@ -92,7 +92,7 @@ async fn the_evidence_of_a_job_that_logged_too_much_is_a_whole_archive_of_bounde
     let dir = super::temp_dir();
     let world = World::new(dir.path()).await;
     world.log(8).await;
-    world.app.evidence.append("j1", crate::jobs::evidence::MEDIA_READS, ["a read"]);
+    world.app.jobs.evidence.append("j1", crate::jobs::evidence::MEDIA_READS, ["a read"]);
     let answer = world.get("/api/v1/jobs/j1/evidence", "*/*").await;
     let archive = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
     assert!(archive.len() < 10 << 20, "{} bytes", archive.len());
@@ -191,7 +191,7 @@ async fn a_token_whose_attempt_is_over_fills_neither_the_audit_log_nor_the_sessi
     assert_eq!(statuses[600..], [429; 10]);
     let noted = world.app.store.audit(0, 1000).await.unwrap();
     assert_eq!(noted.len(), 5, "{noted:?}");
-    http::write_refusals(&world.app).await;
+    http::write_refusals(&world.app.refusals, &world.app.store).await;
     let noted = world.app.store.audit(5, 1000).await.unwrap();
     let told: Vec<_> = noted.iter().map(|entry| (entry.status, entry.repeats)).collect();
     assert_eq!(told, [(410, Some(595))]);

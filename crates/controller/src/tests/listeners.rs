@@ -61,7 +61,7 @@ fn path_of(route: &Route, app: &App) -> String {
         [Listener::Media] => {
             let token = app.keys.media_token().unwrap();
             // It is there as long as somebody holds it.
-            std::mem::forget(app.probes.open(&token).unwrap());
+            std::mem::forget(app.bmcs.probes.open(&token).unwrap());
             format!("/m/{token}/probe.iso")
         }
         _ => route.path.replace(['{', '}'], ""),

@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 
 use crate::http;
 use crate::http::App;
-use crate::jobs::driver;
+use crate::jobs::{Driver, start};
 use crate::serve::build;
 use crate::serve::install_crypto;
 use crate::settings::{Listen, ServeArgs, Settings};
@@ -49,7 +49,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Controller {
     pub app: App,
     pub url: String,
-    driver: driver::Driver,
+    driver: Driver,
     servers: tokio::task::JoinSet<()>,
 }
 
@@ -91,7 +91,7 @@ impl Controller {
                 .layer(axum::middleware::from_fn(about::as_told));
             servers.spawn(async move { axum::serve(listener, router).await.unwrap() });
         }
-        let driver = driver::start(app.clone());
+        let driver = start(app.jobs.clone());
         Controller { url: format!("http://{}", addresses[0]), app, driver, servers }
     }
 

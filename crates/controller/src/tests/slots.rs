@@ -261,11 +261,11 @@ async fn a_medium_that_was_exchanged_before_the_boot_is_noticed() {
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let (app, job) = with_job(dir.path(), &bmc).await;
     let claim = |action| Claim { job: job.clone(), action, is_resumed: false };
-    crate::jobs::actions::perform(&app, &claim(Action::InsertMedia)).await.unwrap();
+    crate::jobs::actions::perform(&app.jobs, &claim(Action::InsertMedia)).await.unwrap();
     bmc.seen.lock().unwrap().slots[0] = Some(RESCUE.to_owned());
     let job = app.store.job(&job.id).await.unwrap();
     let claim = Claim { job, action: Action::BootMaintenance, is_resumed: false };
-    let failed = crate::jobs::actions::perform(&app, &claim).await.unwrap_err();
+    let failed = crate::jobs::actions::perform(&app.jobs, &claim).await.unwrap_err();
     assert_eq!(failed.failure.step, "redfish.mount.foreign-medium", "{failed:?}");
     assert_eq!(bmc.seen.lock().unwrap().slots[0].as_deref(), Some(RESCUE));
 }
@@ -278,8 +278,11 @@ async fn the_resource_that_took_the_boot_override_is_told_and_remembered() {
     put_server(&controller, &bmc).await;
     let (_, events) = done(&controller, false).await;
     let system = "/redfish/v1/Systems/1";
-    assert!(events.contains(&format!("boot once from CD is set at {system} and")), "{events}");
-    assert_eq!(controller.app.boot_places.of("SN1").as_deref(), Some(system));
-    let visit = Visit::of_server(&controller.app, "SN1", Purpose::Look).await.unwrap();
+    assert!(
+        events.contains(&format!("boot once from CD is set at {system}; the machine is on")),
+        "{events}"
+    );
+    assert_eq!(controller.app.bmcs.boot_places.of("SN1").as_deref(), Some(system));
+    let visit = Visit::of_server(&controller.app.bmcs, "SN1", Purpose::Look).await.unwrap();
     assert_eq!(visit.machine.boot_place.as_deref(), Some(system));
 }

@@ -13,7 +13,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Refused, Settings, Source};
+use super::refused::Refused;
+use super::settings::{Settings, Source};
 
 /// So old keys are looked at again before they are used.
 const FRESH: Duration = Duration::from_secs(3600);

@@ -11,11 +11,11 @@
 
 mod crypto;
 mod keys;
+mod refused;
+mod settings;
 mod strict;
 #[cfg(test)]
 mod tests;
-
-use std::path::PathBuf;
 
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
@@ -23,6 +23,8 @@ use tokio::time::Instant;
 use url::Url;
 
 use keys::Keys;
+pub use refused::Refused;
+pub use settings::{Settings, Source};
 
 use crate::access::role_bindings::{self, Rights, RoleBinding};
 
@@ -42,39 +44,6 @@ const ALGORITHMS: [Algorithm; 9] = [
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// Of a name in the audit log.
 const NAME_CHARS_MAX: usize = 128;
-
-/// Which tokens are taken.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Exactly as tokens and the provider's own document write it.
-    pub issuer: String,
-    pub audience: String,
-    /// By which rights are given: a name, or names with dots between for a claim within another.
-    pub claim: String,
-    /// What each of its values gives.
-    pub given: Vec<(RoleBinding, String)>,
-    pub keys: Source,
-}
-
-/// Where the issuer's keys come from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// Its discovery document, over TLS; judged by these CAs, or by the system's.
-    Discovery { ca_file: Option<PathBuf> },
-    /// A JSON Web Key Set that somebody keeps up to date.
-    File(PathBuf),
-}
-
-/// What is not taken, and why.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
-    #[error("this token of the identity provider is not good: {0}")]
-    Wrong(String),
-    #[error("{who} is known, but may nothing here: none of {claim:?} is one of {values}")]
-    NoRights { who: String, claim: String, values: String },
-    #[error("the keys of the identity provider cannot be had: {0}")]
-    NoKeys(String),
-}
 
 /// Somebody whom the issuer vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -83,7 +83,8 @@ impl<'a> Cleanup<'a> {
 
     pub async fn put_boot_back(&mut self, visit: &Visit) {
         let put = put_back::put_back(&visit.bmc, &visit.machine, &self.ending).await;
-        self.note(Some(put));
+        // Where something stays, that alone is told.
+        self.note(Some(put).filter(|put| put.is_err() || self.left.is_empty()));
     }
 
     pub async fn start(&mut self, visit: &Visit) {

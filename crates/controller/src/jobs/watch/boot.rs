@@ -69,7 +69,12 @@ async fn look(jobs: &Jobs, job_id: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::media::boot::Stage;
+    use crate::media::plan::MediaPlan;
+    use crate::store::JobRow;
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{rows, temp_dir, with_job};
 
@@ -89,9 +94,9 @@ mod tests {
             app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         }
         let ago = |minutes: u64| Instant::now() - Duration::from_secs(minutes * 60);
-        app.clock.listened_since(ago(listened));
+        app.jobs.clock.listened_since(ago(listened));
         app.media.begin_boot("j1", ago(minutes));
-        look(&app, "j1").await.unwrap();
+        look(&app.jobs, "j1").await.unwrap();
         app.store.job("j1").await.unwrap()
     }
 
@@ -102,7 +107,7 @@ mod tests {
         let (app, job) = with_job(dir.path(), &bmc).await;
         let http = JobRow { media_plan: Some(MediaPlan::Http.name().into()), ..job.clone() };
         let [by_bmc, by_firmware] =
-            [job, http].map(|job| failure(&app, &job, Stage::Silent).reason);
+            [job, http].map(|job| failure(&app.jobs, &job, Stage::Silent).reason);
         assert!(by_bmc.contains("nobody ever connected to"), "{by_bmc}");
         let asked = format!("its firmware never asked {}", app.settings.http_boot_url);
         assert!(by_firmware.contains(&asked), "{by_firmware}");

@@ -37,7 +37,7 @@ pub async fn run(jobs: Jobs) {
 
 /// Boots those of `watched` again that were silent for too long since the controller came back; answers those
 /// that are still to be watched.
-async fn still_watched(jobs: &Jobs, watched: Vec<JobRow>, since: Instant) -> Vec<JobRow> {
+pub async fn still_watched(jobs: &Jobs, watched: Vec<JobRow>, since: Instant) -> Vec<JobRow> {
     let mut still = Vec::new();
     for job in watched {
         match jobs.store.job(&job.id).await {

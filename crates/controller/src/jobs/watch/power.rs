@@ -126,27 +126,27 @@ mod tests {
         }
         let outcome = async || app.store.job("j1").await.unwrap().state.outcome().cloned();
         let mut off = Off::new();
-        app.clock.listened_since(Instant::now() - SILENCE_MIN);
+        app.jobs.clock.listened_since(Instant::now() - SILENCE_MIN);
         app.store.hello("a1", rows::boot("boot"), now_ms()).await.unwrap().unwrap();
         bmc.seen.lock().unwrap().is_on = false;
         for _ in 0..3 {
-            look(&app, &mut off, SILENCE_MIN).await.unwrap();
+            look(&app.jobs, &mut off, SILENCE_MIN).await.unwrap();
         }
         assert_eq!(outcome().await, None, "it spoke a moment ago");
         // Silent for ten minutes, but who listened?
         let ago = now_ms() - 600_000;
         app.store.hello("a1", rows::boot("boot"), ago).await.unwrap().unwrap();
-        app.clock.listened_since(Instant::now());
+        app.jobs.clock.listened_since(Instant::now());
         for _ in 0..3 {
-            look(&app, &mut off, SILENCE_MIN).await.unwrap();
+            look(&app.jobs, &mut off, SILENCE_MIN).await.unwrap();
         }
         assert_eq!(outcome().await, None, "the controller came back a moment ago");
         for is_on in [false, true, false] {
             bmc.seen.lock().unwrap().is_on = is_on;
-            look(&app, &mut off, Duration::ZERO).await.unwrap();
+            look(&app.jobs, &mut off, Duration::ZERO).await.unwrap();
             assert_eq!(outcome().await, None, "one reading is not enough");
         }
-        look(&app, &mut off, Duration::ZERO).await.unwrap();
+        look(&app.jobs, &mut off, Duration::ZERO).await.unwrap();
         let Some(Outcome::Failed(failure)) = outcome().await else { panic!("it goes on") };
         assert_eq!(failure.step, "node.powered-off");
         let told = "after it had said hello; nothing was written to its disk";

@@ -126,10 +126,10 @@ mod tests {
         for event in rows::until_awaited() {
             app.store.apply("j1", None, event, String::new(), now_ms()).await.unwrap();
         }
-        assert_eq!(look(&app, "j1", None).await, Some(Known::Nothing));
+        assert_eq!(look(&app.jobs, "j1", None).await, Some(Known::Nothing));
         bmc.seen.lock().unwrap().boot_progress = Some("OSBootStarted");
-        let known = look(&app, "j1", None).await;
-        assert_eq!(look(&app, "j1", known.as_ref()).await, known);
+        let known = look(&app.jobs, "j1", None).await;
+        assert_eq!(look(&app.jobs, "j1", known.as_ref()).await, known);
         let events = app.store.events("j1", 0, 100).await.unwrap();
         let told = events.iter().filter(|event| event.kind == "boot");
         let told: Vec<&str> = told.map(|event| event.message.as_str()).collect();

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Why a token of an identity provider is not taken.
+
+/// What is not taken, and why.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    #[error("this token of the identity provider is not good: {0}")]
+    Wrong(String),
+    #[error("{who} is known, but may nothing here: none of {claim:?} is one of {values}")]
+    NoRights { who: String, claim: String, values: String },
+    #[error("the keys of the identity provider cannot be had: {0}")]
+    NoKeys(String),
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Events of jobs, as rows.
+
+use job::Event;
+use rusqlite::params;
+
+use super::Error;
+use super::db::Db;
+use super::job_row::{JobRow, status_word};
+
+/// Events of one job that are neither its machine's (`said.rs`) nor move it: what the driver tries. Tries are
+/// counted and have longer and longer pauses; it never has so many.
+const OWN_EVENTS_MAX: u64 = 20_000;
+
+/// Of an event beside its message and its step: names of fields, time, kind and status.
+const FIELDS_BYTES: u64 = 200;
+
+/// One event.
+#[derive(Debug, Default)]
+pub(super) struct Line<'a> {
+    pub kind: &'a str,
+    pub message: &'a str,
+    pub step: Option<&'a str>,
+    pub event: Option<&'a Event>,
+}
+
+/// Adds an event that the controller causes.
+pub(super) fn tell(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+    // What moves the job is always told.
+    if line.event.is_none() {
+        let own: u64 = db.query_row(
+            "SELECT (SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1)
+             - said_rows - said_dropped FROM jobs WHERE id = ?1",
+            [&job.id],
+            |row| row.get(0),
+        )?;
+        if own >= OWN_EVENTS_MAX {
+            return Ok(());
+        }
+    }
+    insert(db, job, line, now)
+}
+
+pub(super) fn insert(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
+    let seq: u64 = db.query_row(
+        "SELECT coalesce(max(seq), 0) + 1 FROM job_events WHERE job_id = ?1",
+        [&job.id],
+        |row| row.get(0),
+    )?;
+    insert_at(db, job, seq, line, now)
+}
+
+pub(super) fn insert_at(
+    db: &Db,
+    job: &JobRow,
+    seq: u64,
+    line: &Line,
+    now: i64,
+) -> Result<(), Error> {
+    let event = line.event.map(serde_json::to_string).transpose()?;
+    db.execute(
+        "INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            job.id,
+            seq,
+            now,
+            line.kind,
+            line.message,
+            status_word(job.state.status()),
+            line.step,
+            event
+        ],
+    )?;
+    Ok(())
+}
+
+/// What an event is for those who read it.
+pub fn event_bytes(message: &str, step: Option<&str>) -> u64 {
+    FIELDS_BYTES + json_bytes(message) + step.map_or(0, json_bytes)
+}
+
+/// Of a text as JSON (RFC 8259, section 7), without its quotes.
+fn json_bytes(text: &str) -> u64 {
+    let of = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(of).sum()
+}
