@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use super::{INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, machine_with, recipe};
-use crate::programs::succeed;
+use crate::process::succeed;
 
 const GENERATOR: &str = include_str!("../../../crates/tools/tests/hostile_image/generator.pl");
 /// As it is in the archive.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::programs::succeed;
+use crate::process::succeed;
 
 /// What loses its power.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -123,10 +123,10 @@ pub struct Arguments {
 /// does, has a copy of each of our mounts, and a disk that is still mounted there is written to while
 /// the next one is made of it.
 pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
-    crate::programs::debug_programs()?;
+    xtask::programs::debug_programs()?;
     let status = Command::new("unshare")
         .args(["--mount", "--"])
-        .arg(crate::programs::own_program(root))
+        .arg(xtask::programs::trials(root))
         .args(["power-cuts-apart", arguments.what.name(), "--on", arguments.on.name()])
         .args(["--every", &arguments.every.to_string()])
         .status()
@@ -137,11 +137,11 @@ pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
 
 /// What `power-cuts` does in a mount namespace of its own.
 pub fn apart(root: &Path, Arguments { what, on, every }: Arguments) -> anyhow::Result<()> {
-    let built = crate::programs::target_dir(root).join("debug");
+    let built = xtask::programs::target_dir(root).join("debug");
     let program: Words = match what {
         What::Registry => vec![built.join("examples/kill_points").into()],
         What::Controller => {
-            vec![crate::programs::own_program(root).into(), "controller-steps".into(), built.into()]
+            vec![xtask::programs::trials(root).into(), "controller-steps".into(), built.into()]
         }
     };
     let dir = tempfile::tempdir_in("/dev/shm")?;

@@ -53,13 +53,13 @@ pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result
 
 /// Builds the controller and the simulated BMCs; answers where they are.
 fn programs(root: &Path) -> anyhow::Result<PathBuf> {
-    crate::programs::debug_programs()?;
-    Ok(crate::programs::target_dir(root).join("debug"))
+    xtask::programs::debug_programs()?;
+    Ok(xtask::programs::target_dir(root).join("debug"))
 }
 
 fn registry(root: &Path) -> anyhow::Result<()> {
-    crate::programs::debug_programs()?;
-    let target = crate::programs::target_dir(root);
+    xtask::programs::debug_programs()?;
+    let target = xtask::programs::target_dir(root);
     let program = target.join("debug/examples/kill_points");
     let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { target };
     let dir = tempfile::tempdir_in(place)?;

@@ -65,7 +65,7 @@ struct Blob {
 }
 
 pub fn bench(root: &Path) -> anyhow::Result<()> {
-    let target = crate::programs::target_dir(root);
+    let target = xtask::programs::target_dir(root);
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
     let dir = tempfile::tempdir_in(&target)?;
     let gib = match std::env::var("SHOAL_BENCH_GIB") {

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::programs::succeed;
+use crate::process::succeed;
 
 /// A disk that an ordinary system would check, mount and swap on.
 pub fn tempting(disk: &Path) -> anyhow::Result<()> {

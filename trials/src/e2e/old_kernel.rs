@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use super::{BOOT, INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, makers, recipe};
-use crate::programs::succeed;
+use crate::process::succeed;
 
 const VERSION: &str = "4.18.0-553.el8_10.x86_64";
 const ARTIFACT: &str = "os-images/old-kernel:1";

@@ -44,8 +44,8 @@ pub fn bench(root: &Path, what: What, count: Option<usize>) -> anyhow::Result<()
         What::Registry => registry::bench(root),
         What::Fleet => fleet::bench(root, count.unwrap_or(fleet::COUNT)),
         What::Imaging => {
-            crate::images::images(root, crate::images::What::Rootfs)?;
-            crate::programs::run("cargo", &["bench", "--locked", "-p", "tools"])
+            xtask::images::images(root, xtask::images::What::Rootfs)?;
+            xtask::programs::run("cargo", &["bench", "--locked", "-p", "tools"])
         }
     }
 }

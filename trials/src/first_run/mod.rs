@@ -66,7 +66,7 @@ pub fn first_run(root: &Path, programs: &Path) -> anyhow::Result<()> {
     // Its end is the end of the namespace, and of the network in it.
     let status = Command::new("unshare")
         .args(["--net", "--"])
-        .arg(crate::programs::own_program(root))
+        .arg(xtask::programs::trials(root))
         .arg("first-run-probes")
         .arg(programs)
         .status()

@@ -16,7 +16,7 @@ use super::world::{Shape, World};
 use super::{
     INSTALL, Lab, SERIAL, Tree, at_rest, failed_at, hash, is_complete, machine_with, push, recipe,
 };
-use crate::programs::succeed;
+use crate::process::succeed;
 
 const DISK_BYTES: u64 = 4 << 30;
 /// Of the disk's only partition, in sectors of 512 bytes.

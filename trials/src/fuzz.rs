@@ -24,7 +24,7 @@ pub fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> anyhow::Result<()>
     let manifest = root.join("fuzz/Cargo.toml");
     let place = root.join("target/fuzz");
     println!("$ cargo build --release --manifest-path {}", manifest.display());
-    let built = Command::new("cargo")
+    let built = xtask::programs::cargo()
         .args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"])
         .arg(&manifest)
         .arg("--target-dir")
