@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::controller::Controller;
 use crate::fleet::image;
+use crate::tree::Tree;
 
 const ROLES: [&str; 3] = ["reader", "operator", "admin"];
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
@@ -20,8 +21,8 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// connect to whatever host the fuzzer thinks of.
 const LEFT_OUT: [&str; 2] = ["importArtifacts", "putServer"];
 
-/// `programs` is cargo's directory of one profile, such as `target/debug`; each caller asks for `seconds`.
-pub fn api_fuzz(root: &Path, programs: &Path, seconds: u32) -> anyhow::Result<()> {
+/// Each caller asks for `seconds`.
+pub fn api_fuzz(Tree { root, programs }: &Tree, seconds: u32) -> anyhow::Result<()> {
     let program = root.join("target/schemathesis/bin/schemathesis");
     ensure!(
         program.exists(),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::controller::{Controller, agent};
 use crate::fleet::{Fleet, Member, USER_DATA_SECRET, image};
+use crate::tree::Tree;
 
 const TIME_SCALE: &str = "0.01";
 const MOST: Duration = Duration::from_secs(60);
@@ -36,8 +37,7 @@ struct Place {
     bytes: Vec<u8>,
 }
 
-/// `programs` is cargo's directory of one profile, such as `target/debug`.
-pub fn canary(root: &Path, programs: &Path) -> anyhow::Result<()> {
+pub fn canary(Tree { root, programs }: &Tree) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(root.join("target"))?;
     let dir = dir.path();
     let image = image(dir)?;
@@ -62,7 +62,10 @@ pub fn canary(root: &Path, programs: &Path) -> anyhow::Result<()> {
     update_firmware(&controller, &members[0])?;
     send_webhook(&controller, &members[0], &mut places)?;
     answers(&controller, &members, &mut places)?;
-    places.push(Place { name: "argv and environment", bytes: controller.process()? });
+    places.push(Place {
+        name: "argv and environment",
+        bytes: controller.process.words_and_environment()?,
+    });
     drop(controller);
     places.push(Place { name: "log", bytes: fs::read(dir.join("controller.log"))? });
     files(&dir.join("data"), &mut places)?;

@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+use xtask::programs::{debug_programs, target_dir};
+
 use crate::points;
+use crate::tree::Tree;
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -53,15 +56,13 @@ pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result
 
 /// Builds the controller and the simulated BMCs; answers where they are.
 fn programs(root: &Path) -> anyhow::Result<PathBuf> {
-    xtask::programs::debug_programs()?;
-    Ok(xtask::programs::target_dir(root).join("debug"))
+    debug_programs()?;
+    Ok(Tree::debug(root).programs)
 }
 
 fn registry(root: &Path) -> anyhow::Result<()> {
-    xtask::programs::debug_programs()?;
-    let target = xtask::programs::target_dir(root);
-    let program = target.join("debug/examples/kill_points");
-    let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { target };
+    let program = programs(root)?.join("examples/kill_points");
+    let place = if Path::new(MEMORY).is_dir() { PathBuf::from(MEMORY) } else { target_dir(root) };
     let dir = tempfile::tempdir_in(place)?;
     let mut survived = 0;
     for call in CALLS {

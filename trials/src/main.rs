@@ -11,6 +11,9 @@
 //! - `first_run`: a controller without configuration, probed from another network namespace;
 //! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
+//!
+//! What they share: `tree`, the programs under trial; `controller`, how one is started; `process`, what ends
+//! with its owner; `recipe`; `ports`.
 
 mod api_fuzz;
 mod bench;
@@ -26,7 +29,9 @@ mod points;
 mod ports;
 mod power_cuts;
 mod process;
+mod recipe;
 mod suite;
+mod tree;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +40,8 @@ use clap::{Parser, Subcommand};
 
 use xtask::images;
 use xtask::programs::{debug_programs, release_programs, root, run};
+
+use crate::tree::Tree;
 
 /// Trials of this tree.
 #[derive(Debug, Parser)]
@@ -148,13 +155,13 @@ fn main() -> anyhow::Result<()> {
             if !as_built {
                 programs_and_images(&root)?;
             }
-            let passed = e2e::run(&released(&root), workflow, power_offs)?;
+            let passed = e2e::run(&Tree::released(&root), workflow, power_offs)?;
             println!("{passed} cases passed");
             Ok(())
         }
         Trial::Demo => {
             programs_and_images(&root)?;
-            e2e::demo(&released(&root))
+            e2e::demo(&Tree::released(&root))
         }
         Trial::Test(arguments) => suite::test(&root, arguments),
         Trial::KillPoints { what, arguments } => kill_points::kill_points(&root, what, arguments),
@@ -162,50 +169,45 @@ fn main() -> anyhow::Result<()> {
         Trial::Fuzz { target, seconds } => fuzz::fuzz(&root, target.as_deref(), seconds),
         Trial::ApiFuzz { seconds } => {
             debug_programs()?;
-            api_fuzz::api_fuzz(&root, &root.join("target/debug"), seconds)
+            api_fuzz::api_fuzz(&Tree::debug(&root), seconds)
         }
         Trial::PowerCuts(arguments) => power_cuts::power_cuts(&root, arguments),
         Trial::PowerCutsApart(arguments) => power_cuts::apart(&root, arguments),
         Trial::ControllerSteps { programs, part, dir } => points::part(&programs, part, &dir),
         Trial::Faults(arguments) => {
             debug_programs()?;
-            fleet::faults(&root, &root.join("target/debug"), &arguments)
+            fleet::faults(&Tree::debug(&root), &arguments)
         }
         Trial::HostileLoad { seconds, as_built } => {
             if !as_built {
                 release_programs()?;
             }
-            hostile_load::hostile_load(&root, &root.join("target/release"), seconds)
+            hostile_load::hostile_load(&Tree::released(&root), seconds)
         }
         Trial::Sim { seeds, first_seed } => {
             suite::sim(&["--release", "-p", "controller"], seeds, first_seed)
         }
         Trial::FirstRun => {
             debug_programs()?;
-            first_run::first_run(&root, &root.join("target/debug"))
+            first_run::first_run(&Tree::debug(&root))
         }
         Trial::FirstRunProbes { programs } => first_run::probes(&root, &programs),
         Trial::Canary => {
             debug_programs()?;
-            canary::canary(&root, &root.join("target/debug"))
+            canary::canary(&Tree::debug(&root))
         }
         Trial::Bench { what, count, as_built } => {
             if !as_built {
                 let build = ["build", "--release", "--locked"];
                 run("cargo", &[&build, what.programs()].concat())?;
             }
-            bench::bench(&root, what, count)
+            bench::bench(&Tree::released(&root), what, count)
         }
     }
 }
 /// What a run on a virtual machine takes.
 fn programs_and_images(root: &Path) -> anyhow::Result<()> {
     images::with_programs(root, release_programs)
-}
-
-/// With these programs in `target/release`.
-fn released(root: &Path) -> e2e::Tree {
-    e2e::Tree { root: root.to_owned(), programs: root.join("target/release") }
 }
 
 #[cfg(test)]

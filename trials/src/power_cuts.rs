@@ -15,12 +15,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::process::succeed;
+use xtask::programs::{debug_programs, trials};
+
+use crate::process::{End, Process, succeed};
+use crate::tree::Tree;
 
 /// What loses its power.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -123,10 +126,10 @@ pub struct Arguments {
 /// does, has a copy of each of our mounts, and a disk that is still mounted there is written to while
 /// the next one is made of it.
 pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
-    xtask::programs::debug_programs()?;
+    debug_programs()?;
     let status = Command::new("unshare")
         .args(["--mount", "--"])
-        .arg(xtask::programs::trials(root))
+        .arg(trials(root))
         .args(["power-cuts-apart", arguments.what.name(), "--on", arguments.on.name()])
         .args(["--every", &arguments.every.to_string()])
         .status()
@@ -137,11 +140,11 @@ pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
 
 /// What `power-cuts` does in a mount namespace of its own.
 pub fn apart(root: &Path, Arguments { what, on, every }: Arguments) -> anyhow::Result<()> {
-    let built = xtask::programs::target_dir(root).join("debug");
+    let built = Tree::debug(root).programs;
     let program: Words = match what {
         What::Registry => vec![built.join("examples/kill_points").into()],
         What::Controller => {
-            vec![xtask::programs::trials(root).into(), "controller-steps".into(), built.into()]
+            vec![trials(root).into(), "controller-steps".into(), built.into()]
         }
     };
     let dir = tempfile::tempdir_in("/dev/shm")?;
@@ -366,11 +369,12 @@ impl Judge<'_> {
 }
 
 /// The daemon that shows the logged disk as a file.
-struct Daemon(Child);
+struct Daemon(Process);
 
 impl Daemon {
     fn start(disk: &Path, log: &Path, export: &Path, disk_bytes: u64) -> anyhow::Result<Daemon> {
-        let child = Command::new("qemu-storage-daemon")
+        let mut command = Command::new("qemu-storage-daemon");
+        command
             .args([
                 "--blockdev",
                 &format!("driver=file,node-name=disk,filename={}", disk.display()),
@@ -381,27 +385,18 @@ impl Daemon {
             .arg(format!(
                 "type=fuse,id=export,node-name=logged,mountpoint={},writable=on",
                 export.display()
-            ))
-            .spawn()
-            .context("start qemu-storage-daemon (package qemu-system-common)")?;
-        let mut daemon = Daemon(child);
+            ));
+        let daemon = Process::start(&mut command, End::Asked);
+        let mut daemon = Daemon(daemon.context("it is in the package qemu-system-common")?);
         let deadline = Instant::now() + START;
         while fs::metadata(export)?.len() != disk_bytes {
-            if let Some(status) = daemon.0.try_wait()? {
+            if let Some(status) = daemon.0.ended()? {
                 bail!("qemu-storage-daemon ended: {status}");
             }
             ensure!(Instant::now() < deadline, "qemu-storage-daemon exports nothing");
             std::thread::sleep(QUIET);
         }
         Ok(daemon)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let pid = self.0.id().to_string();
-        report(Command::new("kill").arg(pid).status());
-        report(self.0.wait());
     }
 }
 

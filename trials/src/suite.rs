@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use xtask::images;
 use xtask::programs::{cargo, debug_programs, release_programs};
 
+use crate::tree::Tree;
 use crate::{
     api_fuzz, canary, e2e, first_run, fleet, fuzz, hostile_load, kill_points, points, power_cuts,
 };
@@ -105,18 +106,16 @@ pub fn test(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
         again.compare(root)?;
         println!("images: built again, the same, after {:.1} min", minutes());
     }
-    let place = if extent.has_release_build { "target/release" } else { "target/debug" };
-    let tree = e2e::Tree { root: root.to_owned(), programs: root.join(place) };
-    let programs = &tree.programs;
-    fleet::faults(root, programs, &fleet::FaultsArguments::default())?;
+    let tree = if extent.has_release_build { Tree::released(root) } else { Tree::debug(root) };
+    fleet::faults(&tree, &fleet::FaultsArguments::default())?;
     println!("faults: reported truly after {:.1} min", minutes());
-    api_fuzz::api_fuzz(root, programs, extent.api_fuzz_secs)?;
+    api_fuzz::api_fuzz(&tree, extent.api_fuzz_secs)?;
     println!("api-fuzz: all as documented after {:.1} min", minutes());
-    canary::canary(root, programs)?;
+    canary::canary(&tree)?;
     println!("canary: nothing leaked after {:.1} min", minutes());
-    first_run::first_run(root, programs)?;
+    first_run::first_run(&tree)?;
     println!("first run: as it should be after {:.1} min", minutes());
-    hostile_load::hostile_load(root, programs, HOSTILE_SECS)?;
+    hostile_load::hostile_load(&tree, HOSTILE_SECS)?;
     println!("hostile load: within its limits after {:.1} min", minutes());
     let passed = e2e::run(&tree, e2e::Workflow::Linux, extent.power_offs)?;
     println!("end-to-end: {passed} cases passed after {:.1} min", minutes());

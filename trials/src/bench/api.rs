@@ -13,22 +13,23 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use serde_json::json;
 
-use super::{Row, percentile, print};
+use super::table::{Row, percentile, print};
 use crate::controller::{Controller, agent};
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
 const CONNECTIONS: usize = 8;
 const JOBS: usize = 4000;
 const FSYNCS: u32 = 500;
 
-pub fn bench(root: &Path) -> anyhow::Result<()> {
+pub fn bench(tree: &Tree) -> anyhow::Result<()> {
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
-    let dir = tempfile::tempdir_in(root.join("target"))?;
+    let dir = tempfile::tempdir_in(tree.root.join("target"))?;
     let image = dir.path().join("maintenance.iso");
     fs::write(&image, vec![0; 1 << 20])?;
-    let programs = root.join("target/release");
-    let controller = Controller::start(&programs, dir.path(), &image, &[])?;
+    let controller = Controller::start(&tree.programs, dir.path(), &image, &[])?;
     let base = &controller.base;
-    let idle = controller.memory_mib("VmRSS")?;
+    let idle = controller.process.memory_mib("VmRSS")?;
 
     each(JOBS, |agent, index| {
         let server = json!({"bmc": {
@@ -39,12 +40,12 @@ pub fn bench(root: &Path) -> anyhow::Result<()> {
     })?;
     let began = Instant::now();
     let mut samples = each(JOBS, |agent, index| {
-        let job = json!({"server_serial": format!("B{index}"), "recipe": recipe()});
+        let job = json!({"server_serial": format!("B{index}"), "recipe": Recipe::default().json()});
         expect(agent.post(format!("{base}/jobs")).send_json(&job), 202)
     })?;
     #[expect(clippy::cast_precision_loss)]
     let rate = JOBS as f64 / began.elapsed().as_secs_f64();
-    let busy = controller.memory_mib("VmRSS")?;
+    let busy = controller.process.memory_mib("VmRSS")?;
     let fsyncs = fsyncs_per_sec(dir.path())?;
 
     let p99 = percentile(&mut samples, 0.99);
@@ -118,18 +119,4 @@ fn fsyncs_per_sec(dir: &Path) -> anyhow::Result<f64> {
         file.sync_data()?;
     }
     Ok(f64::from(FSYNCS) / began.elapsed().as_secs_f64())
-}
-
-fn recipe() -> serde_json::Value {
-    json!({
-        "task_target": "install-linux.target",
-        "target_disk": {"serial": "DISK1"},
-        "oci_url": format!("registry.example/os/debian@sha256:{}", "ab".repeat(32)),
-        "partition_layout": [
-            {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
-            {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
-            {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
-        ],
-        "user_data": "#cloud-config\nhostname: web-1\n"
-    })
 }

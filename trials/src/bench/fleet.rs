@@ -2,14 +2,14 @@
 //! Jobs from POST to `complete` against simulated BMCs that answer in 5 ms and machines that finish
 //! at once; and whether BMCs that hang slow the others.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use super::{Row, percentile, print};
+use super::table::{Row, percentile, print};
 use crate::controller::Controller;
 use crate::fleet::{Ended, Fleet, Member, image};
+use crate::tree::Tree;
 
 pub const COUNT: usize = 1000;
 /// Pairs of runs, with BMCs that hang and without: a second more or less is chance. Of more than a few
@@ -37,14 +37,14 @@ struct Run {
     resident_mib: f64,
 }
 
-pub fn bench(root: &Path, count: usize) -> anyhow::Result<()> {
-    let sound = run(root, count, &[])?;
+pub fn bench(tree: &Tree, count: usize) -> anyhow::Result<()> {
+    let sound = run(tree, count, &[])?;
     let rounds = if count > FEW { 1 } else { ROUNDS };
     let mut pairs = Vec::new();
     for _ in 0..rounds {
-        let fifth_hangs = run(root, count, &["--fault".into(), HANGING.into()])?;
+        let fifth_hangs = run(tree, count, &["--fault".into(), HANGING.into()])?;
         // As many jobs as the sound BMCs of that run had, and nothing beside them.
-        let alone = run(root, fifth_hangs.jobs, &[])?;
+        let alone = run(tree, fifth_hangs.jobs, &[])?;
         pairs.push((fifth_hangs, alone));
     }
     let slower =
@@ -84,18 +84,17 @@ pub fn bench(root: &Path, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(root: &Path, count: usize, faults: &[String]) -> anyhow::Result<Run> {
+fn run(tree: &Tree, count: usize, faults: &[String]) -> anyhow::Result<Run> {
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
-    let dir = tempfile::tempdir_in(root.join("target"))?;
+    let dir = tempfile::tempdir_in(tree.root.join("target"))?;
     let image = image(dir.path())?;
-    let programs = root.join("target/release");
     let mut arguments: Vec<String> =
         ["--count", &count.to_string(), "--latency", LATENCY, "--profile", "idrac9"]
             .map(str::to_owned)
             .to_vec();
     arguments.extend_from_slice(faults);
-    let fleet = Fleet::start(&programs, dir.path(), &image, &arguments)?;
-    let controller = Controller::start(&programs, dir.path(), &image, &[])?;
+    let fleet = Fleet::start(&tree.programs, dir.path(), &image, &arguments)?;
+    let controller = Controller::start(&tree.programs, dir.path(), &image, &[])?;
 
     let all = fleet.members.clone();
     let (sound, sick): (Vec<&Member>, Vec<&Member>) =
@@ -107,16 +106,16 @@ fn run(root: &Path, count: usize, faults: &[String]) -> anyhow::Result<Run> {
     for member in sick {
         controller.post(member)?;
     }
-    let cpu_before = controller.cpu_secs()?;
+    let cpu_before = controller.process.cpu_secs()?;
     let began = Instant::now();
     let ended = controller.run_all(&sound, usize::MAX, MOST)?;
     let took = began.elapsed();
-    let cpu = controller.cpu_secs()? - cpu_before;
+    let cpu = controller.process.cpu_secs()? - cpu_before;
     ensure!(ended.len() == sound.len(), "{} of {} jobs ended", ended.len(), sound.len());
     if let Some((serial, job)) = ended.iter().find(|(_, job)| job.outcome != "succeeded") {
         anyhow::bail!("{serial}: {job:?}");
     }
-    let resident_mib = controller.memory_mib("VmHWM")?;
+    let resident_mib = controller.process.memory_mib("VmHWM")?;
     drop(controller);
     let report = fleet.end()?;
     ensure!(report.wrongful.is_empty(), "{:?}", report.wrongful);

@@ -3,24 +3,27 @@
 //! `xorriso -as mkisofs -J -R` on the same files.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use iso9660::{File, Volume};
 
-use super::{Row, percentile, print};
+use super::table::{Row, percentile, print};
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
+const ARTIFACT: &str = "controller/os-images/debian:13";
 const PROCESS_RUNS: usize = 30;
 const WRITER_RUNS: usize = 2000;
 
-pub fn bench(root: &Path) -> anyhow::Result<()> {
+pub fn bench(tree: &Tree) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let recipe = dir.path().join("recipe.json");
-    fs::write(&recipe, RECIPE)?;
+    let described = Recipe { oci_url: ARTIFACT.into(), ..Recipe::default() };
+    fs::write(&recipe, serde_json::to_vec_pretty(&described.json())?)?;
     let ours = dir.path().join("ours.iso");
-    let shoal = root.join("target/release/shoal");
+    let shoal = tree.programs.join("shoal");
     let program = median(PROCESS_RUNS, || {
         let mut command = Command::new(&shoal);
         succeed(command.args(["iso", "build", "--recipe"]).arg(&recipe).arg("--output").arg(&ours))
@@ -81,15 +84,3 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
     ensure!(status.success(), "{command:?} ended with {status}");
     Ok(())
 }
-
-const RECIPE: &str = r##"{
-  "task_target": "install-linux.target",
-  "target_disk": {"serial": "DISK1"},
-  "oci_url": "controller/os-images/debian:13",
-  "partition_layout": [
-    {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
-    {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
-    {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
-  ],
-  "user_data": "#cloud-config\nhostname: web-1\n"
-}"##;

@@ -6,9 +6,9 @@ mod api;
 mod fleet;
 mod iso;
 mod registry;
+mod table;
 
-use std::path::Path;
-use std::time::Duration;
+use crate::tree::Tree;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -37,45 +37,15 @@ impl What {
 }
 
 /// `count`: how many BMCs a fleet has.
-pub fn bench(root: &Path, what: What, count: Option<usize>) -> anyhow::Result<()> {
+pub fn bench(tree: &Tree, what: What, count: Option<usize>) -> anyhow::Result<()> {
     match what {
-        What::Iso => iso::bench(root),
-        What::Api => api::bench(root),
-        What::Registry => registry::bench(root),
-        What::Fleet => fleet::bench(root, count.unwrap_or(fleet::COUNT)),
+        What::Iso => iso::bench(tree),
+        What::Api => api::bench(tree),
+        What::Registry => registry::bench(tree),
+        What::Fleet => fleet::bench(tree, count.unwrap_or(fleet::COUNT)),
         What::Imaging => {
-            xtask::images::images(root, xtask::images::What::Rootfs)?;
+            xtask::images::images(&tree.root, xtask::images::What::Rootfs)?;
             xtask::programs::run("cargo", &["bench", "--locked", "-p", "tools"])
         }
     }
-}
-
-/// One row of the table.
-struct Row {
-    metric: String,
-    ours: String,
-    peer: String,
-    ratio: String,
-}
-
-impl Row {
-    fn new(metric: &str, ours: String, peer: String, ratio: Option<f64>) -> Row {
-        let ratio = ratio.map(|ratio| format!("{ratio:.2} x")).unwrap_or_default();
-        Row { metric: metric.into(), ours, peer, ratio }
-    }
-}
-
-fn print(rows: &[Row]) {
-    println!("{:<44} {:>16} {:>32} {:>9}", "metric", "ours", "peer", "ratio");
-    for row in rows {
-        println!("{:<44} {:>16} {:>32} {:>9}", row.metric, row.ours, row.peer, row.ratio);
-    }
-}
-
-/// The value below which this part of the samples lies.
-fn percentile(samples: &mut [Duration], part: f64) -> Duration {
-    samples.sort();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let index = (samples.len() as f64 * part) as usize;
-    samples.get(index.min(samples.len().saturating_sub(1))).copied().unwrap_or_default()
 }

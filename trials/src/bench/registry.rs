@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,11 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Row, print};
-use crate::controller::agent;
+use super::table::{Row, print};
+use crate::controller::{Program, agent};
+use crate::ports::free_port;
+use crate::process::{End, Process};
+use crate::tree::Tree;
 
 const BLOB_GIB: u64 = 2;
 const SMALL_BLOBS: usize = 1000;
@@ -30,8 +33,6 @@ const LOAD: [&str; 4] = ["-t1", "-c32", "-d5s", "--latency"];
 const HEADS: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
-/// Of `/proc/PID/stat`'s times; the same on every Linux that Shoal runs on.
-const TICKS_PER_SEC: f64 = 100.0;
 
 /// What one server did.
 struct Figures {
@@ -64,18 +65,17 @@ struct Blob {
     digest: String,
 }
 
-pub fn bench(root: &Path) -> anyhow::Result<()> {
-    let target = xtask::programs::target_dir(root);
+pub fn bench(tree: &Tree) -> anyhow::Result<()> {
     // Beside the build's output: a temporary directory may be in memory, where fsync costs nothing.
-    let dir = tempfile::tempdir_in(&target)?;
+    let dir = tempfile::tempdir_in(tree.root.join("target"))?;
     let gib = match std::env::var("SHOAL_BENCH_GIB") {
         Ok(text) => text.parse().context("SHOAL_BENCH_GIB is not a number")?,
         Err(_) => BLOB_GIB,
     };
     let (blob, disk, hash) = make_blob(dir.path().join("blob"), gib << 30)?;
-    let controller = target.join("release/shoal-controller");
-    let ours =
-        measure(&dir.path().join("ours"), &blob, |dir, port| start_ours(&controller, dir, port))?;
+    let ours = measure(&dir.path().join("ours"), &blob, |dir, port| {
+        start_ours(&tree.programs, dir, port)
+    })?;
     let peer = std::env::var_os("SHOAL_BENCH_PEER").unwrap_or("docker-registry".into());
     let theirs = measure(&dir.path().join("theirs"), &blob, |dir, port| {
         start_theirs(Path::new(&peer), dir, port)
@@ -196,11 +196,11 @@ fn each_chunk(
 fn measure(
     dir: &Path,
     blob: &Blob,
-    start: impl FnOnce(&Path, u16) -> anyhow::Result<Child>,
+    start: impl FnOnce(&Path, u16) -> anyhow::Result<Process>,
 ) -> anyhow::Result<Figures> {
     fs::create_dir(dir)?;
-    let port = crate::ports::free_port()?;
-    let server = Server(start(dir, port)?);
+    let port = free_port()?;
+    let server = start(dir, port)?;
     let base = format!("http://127.0.0.1:{port}/v2");
     wait_until_ready(&format!("{base}/"))?;
 
@@ -256,24 +256,16 @@ fn measure(
         small_per_sec,
         get,
         head,
-        peak_mib: server.peak_mib()?,
+        peak_mib: server.memory_mib("VmHWM")?,
     })
 }
 
-fn start_ours(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Child> {
-    Command::new(program)
-        .args(["serve", "--dangerously-plain-http", "--dangerously-no-auth"])
-        .args(["--listen", &format!("127.0.0.1:{port}")])
-        .arg("--data-dir")
-        .arg(dir.join("data"))
-        .env("RUST_LOG", "error")
-        .stdout(Stdio::null())
-        .stderr(File::create(dir.join("log"))?)
-        .spawn()
-        .with_context(|| format!("start {}", program.display()))
+fn start_ours(programs: &Path, dir: &Path, port: u16) -> anyhow::Result<Process> {
+    let program = Program::serve(programs, &dir.join("data"), &dir.join("log"));
+    program.plain(port).without_tokens().logging("error").start()
 }
 
-fn start_theirs(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Child> {
+fn start_theirs(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Process> {
     let config = dir.join("config.yml");
     let data = dir.join("data");
     let text = format!(
@@ -282,43 +274,9 @@ fn start_theirs(program: &Path, dir: &Path, port: u16) -> anyhow::Result<Child> 
         data.display()
     );
     fs::write(&config, text)?;
-    Command::new(program)
-        .arg("serve")
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(File::create(dir.join("log"))?)
-        .spawn()
-        .with_context(|| format!("start {}; is it installed?", program.display()))
-}
-
-struct Server(Child);
-
-impl Server {
-    fn cpu_secs(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // The name before the last parenthesis may contain anything.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
-        let ticks = |index: usize| -> anyhow::Result<f64> {
-            Ok(fields.get(index).context("stat is short")?.parse()?)
-        };
-        Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SEC)
-    }
-
-    fn peak_mib(&self) -> anyhow::Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
-        let kib: f64 = line.split_whitespace().nth(1).context("VmHWM has no number")?.parse()?;
-        Ok(kib / 1024.0)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
-            eprintln!("stop a server: {error}");
-        }
-    }
+    let mut command = Command::new(program);
+    command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(File::create(dir.join("log"))?);
+    Process::start(&mut command, End::Killed)
 }
 
 fn wait_until_ready(url: &str) -> anyhow::Result<()> {

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::ensure;
 use serde_json::json;
 
-use super::{INSTALL, Lab, SERIAL, at_rest, is_complete, recipe};
+use super::judge::{at_rest, is_complete};
+use super::lab::{INSTALL, Lab, SERIAL, recipe};
 
 /// So much of the image, of some 120 MiB, is unpacked when the job is cancelled.
 const AFTER_BYTES: u64 = 10 << 20;

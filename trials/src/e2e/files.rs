@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::process::succeed;
@@ -102,10 +101,4 @@ pub fn example(root: &Path, public_key: &str, dir: &Path) -> anyhow::Result<Path
     let file = dir.join("recipe.yaml");
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     Ok(file)
-}
-
-/// The media plan that a job tells.
-pub fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
-    ensure!(job["media_plan"] == plan, "not by the media plan {plan}: {job:#}");
-    Ok(())
 }

@@ -9,7 +9,8 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::{Lab, machine};
+use super::lab::Lab;
+use super::machine;
 
 /// Where nobody listens.
 const OTHER_CONTROLLER: &str = "https://10.0.2.2:1";

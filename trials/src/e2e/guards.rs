@@ -11,12 +11,12 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::files::{by_plan, ssh_key, tempting};
+use super::files::{hash, ssh_key, tempting};
+use super::judge::{at_rest, by_plan, failed_at, is_complete};
+use super::lab::{INSTALL, Lab, SERIAL, machine_with, push, recipe};
 use super::world::{Shape, World};
-use super::{
-    INSTALL, Lab, SERIAL, Tree, at_rest, failed_at, hash, is_complete, machine_with, push, recipe,
-};
 use crate::process::succeed;
+use crate::tree::Tree;
 
 const DISK_BYTES: u64 = 4 << 30;
 /// Of the disk's only partition, in sectors of 512 bytes.

@@ -12,8 +12,11 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::{INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, machine_with, recipe};
+use super::judge::{at_rest, is_complete};
+use super::lab::{INSTALL, Lab, SERIAL, machine_with, on_controller, recipe};
 use crate::process::succeed;
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
 const GENERATOR: &str = include_str!("../../../crates/tools/tests/hostile_image/generator.pl");
 /// As it is in the archive.
@@ -32,8 +35,7 @@ pub fn hostile(tree: &Tree) -> anyhow::Result<u32> {
     let Lab { world, machine, public_key, .. } = &lab;
     let rootfs = rootfs(&tree.root)?;
     world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;
-    let mut recipe = recipe(public_key, None);
-    recipe["oci_url"] = format!("controller/{ARTIFACT}").into();
+    let recipe = Recipe { oci_url: on_controller(ARTIFACT), ..recipe(public_key, None) };
     let id = world.create_job(SERIAL, &recipe)?;
     let job = world.follow(&id, INSTALL, is_complete)?;
     ensure!(job["outcome"] == "succeeded", "the job failed: {job:#}");

@@ -8,23 +8,16 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::Lab;
+use super::lab::Lab;
 
 /// The slot of the machine's BMC that has the task medium.
 pub fn task_slot(lab: &Lab) -> anyhow::Result<Value> {
-    let Lab { world, machine, .. } = lab;
-    let system = world.system(machine)?;
-    let media = system["VirtualMedia"]["@odata.id"].as_str().context("there are no media")?;
-    let media = world.redfish(machine, media)?;
-    for member in media["Members"].as_array().context("no slots")? {
-        let path = member["@odata.id"].as_str().context("a slot has no id")?;
-        let slot = world.redfish(machine, path)?;
+    let has_task = |slot: &Value| {
         let url = slot["Image"].as_str().unwrap_or_default();
-        if url.ends_with("/task.iso") || url.ends_with("/task.img") {
-            return Ok(slot);
-        }
-    }
-    anyhow::bail!("no slot has the task medium")
+        url.ends_with("/task.iso") || url.ends_with("/task.img")
+    };
+    let slots = lab.world.slots(&lab.machine)?;
+    slots.into_iter().find(has_task).context("no slot has the task medium")
 }
 
 /// One command to QEMU's monitor (QEMU, docs/interop/qmp-spec).

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use serde_json::json;
 
-use super::{BOOT, INSTALL, Lab, SERIAL, Tree, at_rest, is_complete, makers, recipe};
+use super::judge::{at_rest, is_complete};
+use super::lab::{BOOT, INSTALL, Lab, SERIAL, on_controller, recipe};
+use super::makers;
 use crate::process::succeed;
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
 const VERSION: &str = "4.18.0-553.el8_10.x86_64";
 const ARTIFACT: &str = "os-images/old-kernel:1";
@@ -27,9 +30,8 @@ pub fn old_kernel(tree: &Tree) -> anyhow::Result<u32> {
     let Lab { world, machine, key, public_key } = &lab;
     let rootfs = renamed(&world.images().join("rootfs.tar.zst"), &world.dir.join("old-kernel"))?;
     world.shoal(&["artifact", "push", ARTIFACT, &rootfs.display().to_string()])?;
-    let mut recipe = recipe(public_key, None);
-    recipe["oci_url"] = format!("controller/{ARTIFACT}").into();
-    recipe["partition_layout"][2]["format"] = json!("xfs");
+    let recipe =
+        Recipe { oci_url: on_controller(ARTIFACT), root_format: "xfs", ..recipe(public_key, None) };
     let id = world.create_job(SERIAL, &recipe)?;
     world.follow(&id, BOOT, |job| job["stage"] == "awaiting_machine")?;
     makers::holds_media(world, machine, &["EXT1", "EXT2"])?;

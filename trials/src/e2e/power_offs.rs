@@ -8,10 +8,28 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::files::hash;
+use super::judge::{at_rest, is_complete};
+use super::lab::{BOOT, INSTALL, Lab, SERIAL, recipe, two_cds};
+use super::lanes::Lane;
 use super::world::World;
-use super::{
-    BOOT, INSTALL, Lab, Lane, PowerOffs, SERIAL, Tree, at_rest, hash, is_complete, recipe, two_cds,
-};
+use crate::tree::Tree;
+
+/// When machines lose their power.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct PowerOffs {
+    /// How many do, with the workflows `linux` and `power-offs`.
+    #[arg(long, default_value_t = POWER_OFFS.count)]
+    count: u32,
+    /// Other moments.
+    #[arg(long, default_value_t = POWER_OFFS.seed)]
+    seed: u64,
+}
+
+/// Those of `x test`: the three phases in which most goes on.
+pub const POWER_OFFS: PowerOffs = PowerOffs { count: 3, seed: 1 };
+/// Those of `x test --all`: every phase, and some of them twice.
+pub const POWER_OFFS_ALL: PowerOffs = PowerOffs { count: 10, seed: 1 };
 
 /// Machines at once: most of a case is waiting until the controller has noticed.
 const LANES: u32 = 2;

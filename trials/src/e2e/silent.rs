@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use super::{BOOT, Lab, SERIAL, at_rest, failed_at, foreign, hash, is_complete, machine, recipe};
+use super::files::hash;
+use super::judge::{at_rest, failed_at, is_complete};
+use super::lab::{BOOT, Lab, SERIAL, recipe};
+use super::{foreign, machine};
 
 /// From the reset: the boot, what a machine waits before it tells, and how long it is listened for then.
 /// The deadline of a job that nothing is known of is far beyond.

@@ -13,16 +13,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::SERIAL;
-use super::world::{BMC_PASSWORD, BMC_USER, End, MAC, Machine, Program, Service, UUID, World};
+use super::lab::SERIAL;
+use super::world::{BMC_PASSWORD, BMC_USER, MAC, Machine, Service, UUID, World};
 use crate::ports::free_port;
+use crate::process::{End, Process};
 
 /// Debian's, as sushy-tools must know it: it writes the firmware into the domain whenever a boot mode is
 /// set, by default that of another distribution.
@@ -97,9 +98,8 @@ impl Lab {
         {
             command.env(name, self.home());
         }
-        let child = self.start(&mut command, "libvirtd.log")?;
         // `unshare` waits with SIGTERM blocked; its own end is libvirtd's, and with that QEMU's.
-        world.belongs_to_machine(Program { child, end: End::Killed });
+        world.belongs_to_machine(self.start(&mut command, "libvirtd.log", End::Killed)?);
         world.wait_until("libvirtd listens", START, |_| Ok(self.socket().exists()))
     }
 
@@ -124,8 +124,7 @@ impl Lab {
         let mut command = Command::new(self.programs.join("sushy-emulator"));
         // It leaves parts of what it fetches behind.
         command.arg("--config").arg(config).env("TMPDIR", self.dir.join("tmp"));
-        let child = self.start(&mut command, "sushy-emulator.log")?;
-        world.belongs_to_machine(Program { child, end: End::Asked });
+        world.belongs_to_machine(self.start(&mut command, "sushy-emulator.log", End::Asked)?);
         Ok(hex::encode(Sha256::digest(key.cert.der())))
     }
 
@@ -152,15 +151,9 @@ impl Lab {
         said(Command::new(&python).arg("-c").args(script_and_arguments).output(), &python)
     }
 
-    fn start(&self, command: &mut Command, log: &str) -> anyhow::Result<Child> {
+    fn start(&self, command: &mut Command, log: &str, end: End) -> anyhow::Result<Process> {
         let log = File::create(self.dir.join(log))?;
-        let program = command.get_program().to_owned();
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))
+        Process::start(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log), end)
     }
 
     /// Where libvirtd keeps everything. A short name: paths of its sockets have little room.

@@ -7,13 +7,17 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use crate::controller::Program;
 use crate::ports::free_port;
+use crate::process::{End, Process};
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
 /// How often a state is looked at while it is waited for.
 const POLL: Duration = Duration::from_millis(500);
@@ -21,8 +25,6 @@ const POLL: Duration = Duration::from_millis(500);
 pub const MAC: &str = "52:54:00:5a:0a:01";
 /// Of the machine, by SMBIOS.
 pub const UUID: &str = "5b0a1d4e-0000-4000-8000-000000000001";
-/// The controller's and the BMC's time to come up.
-const START: Duration = Duration::from_secs(30);
 
 /// One controller and one machine in a directory of their own.
 pub struct World {
@@ -33,9 +35,9 @@ pub struct World {
     port: u16,
     /// Where media are served without TLS, if they are.
     plain_media_port: Option<u16>,
-    controller: Option<Child>,
+    controller: Option<Process>,
     /// What the machine and its Redfish service are made of.
-    machine: Vec<Program>,
+    machine: Vec<Process>,
     began: Instant,
     /// The last event that was told of a job.
     told: RefCell<HashMap<String, u64>>,
@@ -57,30 +59,6 @@ pub struct Machine {
 pub enum Service {
     Simulator,
     SushyTools,
-}
-
-/// What a run takes.
-#[derive(Debug)]
-pub struct Tree {
-    /// The directory of the workspace.
-    pub root: PathBuf,
-    /// Where cargo has put the programs: `target/debug` or `target/release`.
-    pub programs: PathBuf,
-}
-
-/// A program that ends with the world.
-pub struct Program {
-    pub child: Child,
-    pub end: End,
-}
-
-/// How a program is ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// By SIGTERM: it ends what it started.
-    Asked,
-    /// By SIGKILL, for one that lets no SIGTERM through.
-    Killed,
 }
 
 /// What a machine is made of.
@@ -135,28 +113,16 @@ impl World {
     }
 
     pub fn start_controller(&mut self) -> anyhow::Result<()> {
-        let log =
-            File::options().create(true).append(true).open(self.dir.join("controller.log"))?;
         let port = self.port;
-        let child = Command::new(self.bin.join("shoal-controller"))
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(self.data_dir())
-            .args(["--listen", &format!("127.0.0.1:{port}")])
+        let program = Program::serve(&self.bin, &self.data_dir(), &self.dir.join("controller.log"))
+            .with(["--listen", &format!("127.0.0.1:{port}")])
             // QEMU's user network shows the host's loopback as 10.0.2.2.
-            .args(["--node-url", &format!("https://10.0.2.2:{port}")])
-            .args(self.media())
-            .arg("--maintenance-iso")
-            .arg(self.images.join("maintenance.iso"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start shoal-controller")?;
-        self.controller = Some(child);
-        self.wait_until("the controller answers", START, |world| {
-            Ok(world.shoal(&["server", "list"]).is_ok())
-        })
+            .with(["--node-url", &format!("https://10.0.2.2:{port}")])
+            .with(self.media())
+            .image(&self.images.join("maintenance.iso"))
+            .ended_by(End::Asked);
+        self.controller = Some(program.start_until(|| self.shoal(&["server", "list"]).is_ok())?);
+        Ok(())
     }
 
     fn media(&self) -> Vec<String> {
@@ -174,10 +140,7 @@ impl World {
 
     /// As `kill -9` does it.
     pub fn kill_controller(&mut self) -> anyhow::Result<()> {
-        let mut child = self.controller.take().context("no controller runs")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
+        self.controller.take().context("no controller runs")?.kill()
     }
 
     /// A machine that runs already is stopped first; the disk stays.
@@ -187,7 +150,8 @@ impl World {
         fs::create_dir_all(&dir)?;
         let disk = self.disk();
         let ssh_port = free_port()?;
-        let mut child = Command::new(self.bin.join("shoal-bmc-sim"))
+        let mut command = Command::new(self.bin.join("shoal-bmc-sim"));
+        command
             .args(["qemu", "--listen", "127.0.0.1:0", "--disk-size", "4G"])
             .args(["--username", BMC_USER, "--password", BMC_PASSWORD])
             .args(["--serial", shape.serial])
@@ -203,11 +167,10 @@ impl World {
             .arg(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(self.dir.join("bmc.log"))?)
-            .spawn()
-            .context("start shoal-bmc-sim")?;
-        let stdout = child.stdout.take().context("the simulator has no stdout")?;
-        self.belongs_to_machine(Program { child, end: End::Asked });
+            .stderr(File::create(self.dir.join("bmc.log"))?);
+        let mut simulator = Process::start(&mut command, End::Asked)?;
+        let stdout = simulator.stdout()?;
+        self.belongs_to_machine(simulator);
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)
@@ -226,13 +189,14 @@ impl World {
     }
 
     /// It ends with the machine, and before what was started before it.
-    pub fn belongs_to_machine(&mut self, program: Program) {
+    pub fn belongs_to_machine(&mut self, program: Process) {
         self.machine.push(program);
     }
 
     fn stop_machine(&mut self) {
+        // The last one first.
         while let Some(program) = self.machine.pop() {
-            stop(program);
+            drop(program);
         }
     }
 
@@ -250,6 +214,22 @@ impl World {
         let members = self.redfish(machine, collection)?;
         let path = members["Members"][0]["@odata.id"].as_str();
         self.redfish(machine, path.with_context(|| format!("{collection} is empty"))?)
+    }
+
+    /// The virtual media of a machine, in the BMC's order.
+    pub fn slots(&self, machine: &Machine) -> anyhow::Result<Vec<Value>> {
+        let system = self.system(machine)?;
+        let owner = match system.get("VirtualMedia") {
+            Some(_) => system,
+            None => self.manager(machine)?,
+        };
+        let media = owner["VirtualMedia"]["@odata.id"].as_str().context("there are no media")?;
+        let media = self.redfish(machine, media)?;
+        let slots = media["Members"].as_array().context("no slots")?.iter().map(|member| {
+            let path = member["@odata.id"].as_str().context("a slot has no id")?;
+            self.redfish(machine, path)
+        });
+        slots.collect()
     }
 
     /// A resource as a Redfish client sees it.
@@ -277,12 +257,7 @@ impl World {
 
     /// Stops the BMC's program, or lets it go on; the machine itself runs on.
     pub fn signal_bmc(&self, signal: &str) -> anyhow::Result<()> {
-        let program = self.machine.last().context("no machine runs")?;
-        let pid = program.child.id().to_string();
-        let status =
-            Command::new("kill").args(["-s", signal, &pid]).status().context("run kill")?;
-        ensure!(status.success(), "kill -s {signal} {pid} ended with {status}");
-        Ok(())
+        self.machine.last().context("no machine runs")?.signal(signal)
     }
 
     pub fn register(&self, machine: &Machine, serial: &str) -> anyhow::Result<()> {
@@ -306,9 +281,9 @@ impl World {
     }
 
     /// Creates a job and answers its id.
-    pub fn create_job(&self, serial: &str, recipe: &Value) -> anyhow::Result<String> {
+    pub fn create_job(&self, serial: &str, recipe: &Recipe) -> anyhow::Result<String> {
         let file = self.dir.join("recipe.json");
-        fs::write(&file, serde_json::to_vec_pretty(recipe)?)?;
+        fs::write(&file, serde_json::to_vec_pretty(&recipe.json())?)?;
         self.create_job_of(serial, &file)
     }
 
@@ -453,23 +428,7 @@ pub const BMC_PASSWORD: &str = "lab-password";
 
 impl Drop for World {
     fn drop(&mut self) {
+        // Before the controller, which ends with its field.
         self.stop_machine();
-        if let Some(child) = self.controller.take() {
-            stop(Program { child, end: End::Asked });
-        }
-    }
-}
-
-fn stop(mut program: Program) {
-    let pid = program.child.id().to_string();
-    let stopped = match program.end {
-        End::Asked => Command::new("kill").arg(&pid).status().map(drop),
-        End::Killed => program.child.kill(),
-    };
-    if let Err(error) = stopped {
-        eprintln!("cannot stop process {pid}: {error}");
-    }
-    if let Err(error) = program.child.wait() {
-        eprintln!("cannot wait for process {pid}: {error}");
     }
 }

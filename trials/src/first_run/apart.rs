@@ -4,8 +4,8 @@
 use anyhow::ensure;
 
 use super::probes::scan;
-use super::world::{ApiRoute, Site};
-use super::{Probe, Round, Wrong, probe};
+use super::round::{Probe, Round, probe};
+use super::world::{ApiRoute, Site, Wrong};
 
 const ADMIN: (&str, u16) = ("people", 8443);
 const NODE: (&str, u16) = ("machines", 8444);

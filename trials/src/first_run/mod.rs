@@ -9,11 +9,13 @@
 //! fail at all, and counts as failed. Both namespaces belong to processes and end with them.
 //!
 //! - `world`: the namespaces, a controller in one, clients in the other;
+//! - `round`: what is claimed of a controller, and what shows that a claim can fail;
 //! - `probes`: what is asked of a controller without configuration;
 //! - `apart`: what is asked of one with three listeners.
 
 mod apart;
 mod probes;
+mod round;
 mod world;
 
 use std::collections::BTreeSet;
@@ -22,37 +24,11 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use world::{Site, World};
+use crate::tree::Tree;
+use round::{Probe, Round};
+use world::{Site, World, Wrong};
 
-/// A claim about a controller, and what tells whether it holds.
-struct Probe {
-    name: String,
-    ask: Box<Ask>,
-}
-
-type Ask = dyn Fn(&Site) -> anyhow::Result<()>;
-
-fn probe(name: impl Into<String>, ask: impl Fn(&Site) -> anyhow::Result<()> + 'static) -> Probe {
-    Probe { name: name.into(), ask: Box::new(ask) }
-}
-
-/// What is wrong with a controller.
-#[derive(Debug, Clone, Copy)]
-enum Wrong {
-    Nothing,
-    /// Its files are everyone's, and its log tells the token.
-    Files,
-}
-
-/// Probes, the arguments of the controller that passes them all, and of those that do not.
-struct Round {
-    probes: Vec<Probe>,
-    right: &'static [&'static str],
-    wrong: &'static [(&'static [&'static str], Wrong)],
-}
-
-/// `programs` is cargo's directory of one profile, such as `target/debug`.
-pub fn first_run(root: &Path, programs: &Path) -> anyhow::Result<()> {
+pub fn first_run(Tree { root, programs }: &Tree) -> anyhow::Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "first-run makes network namespaces: run it as root"

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 
-use super::world::{ApiRoute, CONTROLLER, GUESSER, Site, files};
-use super::{Round, Wrong, probe};
+use super::round::{Round, probe};
+use super::world::{ApiRoute, CONTROLLER, GUESSER, Site, Wrong, files};
 
 /// As the throttle has it.
 const WRONG_TOKENS_MAX: usize = 60;

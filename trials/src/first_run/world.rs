@@ -2,17 +2,18 @@
 //! Two network namespaces with a cable between them, a controller in one, and real clients in the other,
 //! which is the one that this process is in.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::Wrong;
+use crate::controller::Program;
+use crate::process::{End, Process, succeed};
 
 /// The controller's address.
 pub const CONTROLLER: &str = "10.99.0.1";
@@ -23,25 +24,33 @@ const START: Duration = Duration::from_secs(30);
 /// Of the prober's end of the cable and the controller's.
 const ENDS: [&str; 2] = ["probe0", "shoal0"];
 
+/// What is wrong with a controller.
+#[derive(Debug, Clone, Copy)]
+pub enum Wrong {
+    Nothing,
+    /// Its files are everyone's, and its log tells the token.
+    Files,
+}
+
 pub struct World {
     programs: PathBuf,
     /// Keeps the controller's network namespace between two controllers.
-    holder: Child,
+    holder: Process,
 }
 
 impl World {
     /// In a network namespace in which there is nothing yet.
     pub fn build(programs: &Path) -> anyhow::Result<World> {
-        let holder = Command::new("unshare")
-            .args(["--net", "--", "sleep", "infinity"])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("start unshare")?;
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--", "sleep", "infinity"]).stdin(Stdio::null());
+        let holder = Process::start(&mut command, End::Killed)?;
         let world = World { programs: programs.to_owned(), holder };
         world.wait_for_namespace()?;
         let [ours, theirs] = ENDS;
         let holder = world.holder.id().to_string();
         let network = world.network();
+        let run =
+            |program: &str, arguments: &[&str]| succeed(Command::new(program).args(arguments));
         let inside =
             |arguments: &[&str]| run("nsenter", &[&[network.as_str()], arguments].concat());
         run(
@@ -83,31 +92,13 @@ impl World {
         // Everyone's, so that what keeps others out is what the controller does.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         let (data, log) = (dir.path().join("data"), dir.path().join("log"));
-        let output = File::create(&log)?;
-        let child = Command::new("nsenter")
-            .args([&self.network(), "--"])
-            .arg(self.programs.join("shoal-controller"))
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(&data)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .context("start nsenter")?;
-        let site = Site { dir, data, log, child };
         let address: SocketAddr = format!("{CONTROLLER}:8443").parse()?;
-        let deadline = Instant::now() + START;
-        while TcpStream::connect(address).is_err() {
-            ensure!(
-                Instant::now() < deadline,
-                "it does not listen: {}",
-                fs::read_to_string(&site.log)?
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let process = Program::serve(&self.programs, &data, &log)
+            .with(arguments)
+            .through(["nsenter", &self.network(), "--"])
+            .without_environment()
+            .start_until(|| TcpStream::connect(address).is_ok())?;
+        let site = Site { dir, data, log, process };
         match wrong {
             Wrong::Nothing => {}
             Wrong::Files => site.spoil()?,
@@ -116,18 +107,12 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        end(&mut self.holder);
-    }
-}
-
 /// A controller with its files.
 pub struct Site {
     pub dir: tempfile::TempDir,
     pub data: PathBuf,
     pub log: PathBuf,
-    child: Child,
+    process: Process,
 }
 
 /// What curl said.
@@ -186,7 +171,7 @@ impl Site {
         let mut bound = Vec::new();
         for (table, protocol) in [("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")]
         {
-            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.child.id()))?;
+            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.process.id()))?;
             for line in text.lines().skip(1) {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let [_, local, _, state, ..] = words[..] else { bail!("{table}: {line:?}") };
@@ -211,18 +196,6 @@ impl Site {
         }
         let log = format!("{}token {}\n", fs::read_to_string(&self.log)?, self.admin_token()?);
         Ok(fs::write(&self.log, log)?)
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-fn end(child: &mut Child) {
-    if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
-        eprintln!("end a process of this run: {error}");
     }
 }
 
@@ -261,16 +234,4 @@ pub fn routes(root: &Path) -> anyhow::Result<Vec<ApiRoute>> {
         }
     }
     Ok(routes)
-}
-
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.with_context(|| format!("start {program}"))?;
-    ensure!(
-        output.status.success(),
-        "{program} {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }

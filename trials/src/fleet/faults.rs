@@ -3,13 +3,13 @@
 //! and its cause are the true ones.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
 use super::world::{Ended, Fleet, Member, image};
 use crate::controller::Controller;
+use crate::tree::Tree;
 
 /// What part of the usual time everything takes: minutes become seconds, and a request still has
 /// 0.6 s, which a busy machine with two cores needs.
@@ -67,8 +67,7 @@ impl Verdict<'_> {
     }
 }
 
-/// `programs` is cargo's directory of one profile, such as `target/debug`.
-pub fn faults(root: &Path, programs: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+pub fn faults(Tree { root, programs }: &Tree, arguments: &Arguments) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(root.join("target"))?;
     let image = image(dir.path())?;
     let mut fleet = Fleet::start(programs, dir.path(), &image, &fleet_arguments(arguments))?;

@@ -8,4 +8,4 @@ mod faults;
 mod world;
 
 pub use faults::{Arguments as FaultsArguments, faults};
-pub use world::{Ended, Fleet, Member, USER_DATA_SECRET, image, recipe};
+pub use world::{Ended, Fleet, Member, USER_DATA_SECRET, image};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
+use crate::process::{End, Process};
+use crate::recipe::Recipe;
 
 /// How often it is looked for jobs that are complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -79,7 +81,7 @@ pub struct Fleet {
     pub members: Vec<Member>,
     pub password: String,
     opening: Opening,
-    child: Child,
+    _process: Process,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
@@ -106,7 +108,8 @@ impl Fleet {
         image: &Path,
         arguments: &[String],
     ) -> anyhow::Result<Fleet> {
-        let mut child = Command::new(programs.join("shoal-bmc-sim"))
+        let mut command = Command::new(programs.join("shoal-bmc-sim"));
+        command
             .arg("fleet")
             .arg("--work-dir")
             .arg(dir.join("fleet"))
@@ -115,11 +118,10 @@ impl Fleet {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(dir.join("fleet.log"))?)
-            .spawn()
-            .context("start shoal-bmc-sim")?;
-        let stdin = child.stdin.take();
-        let mut stdout = BufReader::new(child.stdout.take().context("the fleet has no output")?);
+            .stderr(File::create(dir.join("fleet.log"))?);
+        let mut process = Process::start(&mut command, End::Killed)?;
+        let stdin = Some(process.stdin()?);
+        let mut stdout = BufReader::new(process.stdout()?);
         let mut line = String::new();
         stdout.read_line(&mut line).context("read what the fleet has")?;
         let opening: Opening = serde_json::from_str(&line)
@@ -128,7 +130,7 @@ impl Fleet {
             members: opening.bmcs.clone(),
             password: opening.password.clone(),
             opening,
-            child,
+            _process: process,
             stdin,
             stdout,
         })
@@ -160,15 +162,6 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        drop(self.stdin.take());
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
-            eprintln!("stop the fleet: {error}");
-        }
-    }
-}
-
 /// What is done with the fleet's BMCs.
 impl Controller {
     /// Makes a BMC known.
@@ -179,8 +172,10 @@ impl Controller {
 
     /// Starts a job on a BMC that is known; answers the job's id.
     pub fn post(&self, member: &Member) -> anyhow::Result<String> {
+        let user_data = format!("#cloud-config\nhostname: web-1\n# {USER_DATA_SECRET}\n");
+        let recipe = Recipe { user_data, ..Recipe::default() }.json();
         let job = json!({
-            "server_serial": member.serial, "recipe": recipe(), "eject_foreign": member.eject_foreign
+            "server_serial": member.serial, "recipe": recipe, "eject_foreign": member.eject_foreign
         });
         let job = answer(self.agent.post(format!("{}/jobs", self.base)).send_json(job), 202)?;
         job["id"].as_str().map(str::to_owned).context("a job without an id")
@@ -330,19 +325,4 @@ pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
         .context("start xorriso; is it installed?")?;
     ensure!(status.success(), "xorriso ended with {status}");
     Ok(iso)
-}
-
-/// What is installed: nothing, but the machines ask as if.
-pub fn recipe() -> Value {
-    json!({
-        "task_target": "install-linux.target",
-        "target_disk": {"serial": "DISK1"},
-        "oci_url": format!("registry.example/os/debian@sha256:{}", "ab".repeat(32)),
-        "partition_layout": [
-            {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "ESP"},
-            {"size": "64M", "type_guid": "0700", "format": "vfat", "label": "CIDATA"},
-            {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root"}
-        ],
-        "user_data": format!("#cloud-config\nhostname: web-1\n# {USER_DATA_SECRET}\n")
-    })
 }

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::controller::Controller;
-use crate::fleet::recipe;
+use crate::recipe::Recipe;
+use crate::tree::Tree;
 
 /// What the controller may have.
 const PEAK_MIB_MAX: f64 = 256.0;
@@ -45,7 +46,7 @@ const LEVELS: usize = 64;
 /// The audit log may have grown by so much, whatever the rate of refused requests.
 const AUDIT_ENTRIES_MAX: usize = 60;
 
-pub fn hostile_load(root: &Path, programs: &Path, seconds: u64) -> anyhow::Result<()> {
+pub fn hostile_load(Tree { root, programs }: &Tree, seconds: u64) -> anyhow::Result<()> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let all = rustix::process::Rlimit { current: limit, maximum: limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, all)?;
@@ -71,7 +72,7 @@ type Attack = fn(&Target) -> anyhow::Result<String>;
 
 /// Goes through an attack; what is beyond a limit is the answer.
 fn watched(target: &Target, name: &str, attack: Attack) -> anyhow::Result<Vec<String>> {
-    target.controller.forget_peak()?;
+    target.controller.process.forget_peak()?;
     let is_over = AtomicBool::new(false);
     let (told, slowest) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| {
@@ -92,7 +93,7 @@ fn watched(target: &Target, name: &str, attack: Attack) -> anyhow::Result<Vec<St
         (told, watching.join())
     });
     let slowest = slowest.map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
-    let peak = target.controller.memory_mib("VmHWM")?;
+    let peak = target.controller.process.memory_mib("VmHWM")?;
     println!("{name}: peak {peak:.0} MiB, worst /healthz {} ms; {}", slowest.as_millis(), told?);
     let mut failures = Vec::new();
     if peak > PEAK_MIB_MAX {
@@ -131,7 +132,7 @@ impl Target<'_> {
         let base = &controller.base;
         let put = controller.agent.put(format!("{base}/servers/SN1")).send_json(&server)?;
         ensure!(put.status() == 201, "the server is refused: {}", put.status());
-        let job = json!({"server_serial": "SN1", "recipe": recipe()});
+        let job = json!({"server_serial": "SN1", "recipe": Recipe::default().json()});
         let mut posted = controller.agent.post(format!("{base}/jobs")).send_json(&job)?;
         let job: Value = posted.body_mut().read_json()?;
         let (attempt, token) = task_medium(&dir.join("data/media"))?;

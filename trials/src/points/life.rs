@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-use super::client::{agent, send, serve};
+use super::client::send;
 use super::traced::{Point, Traced, What, is_killed, judge_log};
-use crate::fleet::{Fleet, Member, recipe};
+use crate::controller::{Program, agent_with, api, log_end};
+use crate::fleet::{Fleet, Member};
+use crate::ports::free_port;
+use crate::recipe::Recipe;
 
 /// Of one life. Without a fault it takes some seconds; a claim that cannot be stored waits for five, and
 /// a BMC that looked silent on a busy machine for two minutes or more.
@@ -39,7 +42,7 @@ pub struct Life<'a> {
     world: &'a World<'a>,
     member: &'a Member,
     dir: PathBuf,
-    arguments: Vec<String>,
+    program: Program,
     base: String,
     agent: ureq::Agent,
     running: Traced,
@@ -60,11 +63,7 @@ pub fn live(
 ) -> anyhow::Result<bool> {
     let mut life = Life::begin(world, member, dir, point)?;
     let outcome = life.run();
-    outcome.and_then(|()| judge_log(dir)).with_context(|| {
-        let log = std::fs::read_to_string(dir.join("log")).unwrap_or_default();
-        let tail: Vec<&str> = log.lines().rev().take(12).collect();
-        format!("its log ends with\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"))
-    })?;
+    outcome.and_then(|()| judge_log(dir)).with_context(|| log_end(&dir.join("log")))?;
     Ok(life.is_met)
 }
 
@@ -75,18 +74,20 @@ impl<'a> Life<'a> {
         dir: &Path,
         point: Option<Point>,
     ) -> anyhow::Result<Life<'a>> {
-        let port = crate::ports::free_port()?;
-        let listen = format!("127.0.0.1:{port}");
-        let arguments = serve(&listen, &dir.join("data"), world.image, world.time_scale);
-        let program = world.programs.join("shoal-controller");
-        let running = Traced::start(dir, &program, &arguments, point)?;
+        let port = free_port()?;
+        let program = Program::serve(world.programs, &dir.join("data"), &dir.join("log"))
+            .image(world.image)
+            .plain(port)
+            .without_tokens()
+            .time_scale(world.time_scale);
+        let running = Traced::start(dir, &program, point)?;
         Ok(Life {
             world,
             member,
             dir: dir.into(),
-            arguments,
-            base: format!("http://127.0.0.1:{port}/api/v1"),
-            agent: agent(REQUEST),
+            program,
+            base: api(port),
+            agent: agent_with(REQUEST),
             running,
             point,
             is_met: false,
@@ -140,7 +141,7 @@ impl<'a> Life<'a> {
     }
 
     fn job(&mut self, key: &str) -> anyhow::Result<String> {
-        let body = json!({"server_serial": self.member.serial, "recipe": recipe()});
+        let body = json!({"server_serial": self.member.serial, "recipe": Recipe::default().json()});
         let job = self.ask("POST", "/jobs", Some(&body), Some(key), &[200, 202])?;
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }
@@ -228,10 +229,9 @@ impl<'a> Life<'a> {
     }
 
     fn start(&mut self, point: Option<Point>) -> anyhow::Result<()> {
-        let program = self.world.programs.join("shoal-controller");
         // Its lock goes with the former one, which must be gone before.
         self.running.stop()?;
-        self.running = Traced::start(&self.dir, &program, &self.arguments, point)?;
+        self.running = Traced::start(&self.dir, &self.program, point)?;
         self.starts += 1;
         Ok(())
     }

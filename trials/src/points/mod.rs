@@ -2,7 +2,7 @@
 //! The controller program at every call that changes its disk: killed there, or told that it failed.
 //!
 //! - `traced`: a program under strace, which does the killing and the failing;
-//! - `client`: how a controller is started and asked;
+//! - `client`: how a controller is asked;
 //! - `life`: what a controller goes through, with a client that knows what was acknowledged;
 //! - `short`: programs that end by themselves (backup, restore) and a start that migrates;
 //! - `steps`: a life whose disk loses its power, and its judge;

@@ -9,23 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, ensure};
 
 use super::life::{World, live};
-use super::traced::{Point, What};
+use super::traced::{CALLS, Point, What};
 use super::{short, stop};
 use crate::fleet::{Fleet, Member, image};
 
-/// Calls that change the disk, or end a change.
-pub const CALLS: [&str; 10] = [
-    "pwrite64",
-    "fdatasync",
-    "fsync",
-    "rename",
-    "unlink",
-    "unlinkat",
-    "ftruncate",
-    "mkdir",
-    "write",
-    "link",
-];
 /// Errors that a disk or a full table of files gives, and the calls that they come from.
 const ERRORS: [(&str, &[&str]); 3] = [
     ("ENOSPC", &["pwrite64", "write", "fdatasync", "fsync", "mkdir", "openat", "rename"]),

@@ -3,16 +3,16 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rusqlite::Connection;
 
 use super::life::{World, live};
-use super::run::CALLS;
 use super::steps::password_opens;
-use super::traced::{Point, Traced, What, is_killed, judge_log};
+use super::traced::{CALLS, Point, Traced, What, is_killed, judge_log};
+use crate::controller::Program;
 use crate::fleet::Member;
 
 const FIRST_VERSION: &str = include_str!("../../../crates/controller/migrations/0001_jobs.sql");
@@ -21,7 +21,7 @@ const START: Duration = Duration::from_secs(30);
 /// One program that is killed, and the judge of what it leaves.
 struct Short<'a> {
     name: &'static str,
-    arguments: Vec<String>,
+    program: &'a Program,
     prepare: &'a dyn Fn() -> anyhow::Result<()>,
     judge: &'a dyn Fn() -> anyhow::Result<()>,
 }
@@ -36,20 +36,17 @@ pub fn kill_points(
     fs::create_dir(&home)?;
     live(world, member, &home, None).context("a life without a fault")?;
     let (data, file, new) = (home.join("data"), home.join("backup.tar"), home.join("new"));
-    let backup = words(
-        &["backup", "--with-keys", "--with-artifacts", "--data-dir"],
-        &[&data],
-        &["--output"],
-        &[&file],
-    );
-    let restore = words(&["restore", "--input"], &[&file], &["--data-dir"], &[&new]);
-    let rotate = words(&["rotate-key", "--data-dir"], &[&data], &[], &[]);
+    let called = |words: &[&str]| Program::called(world.programs, words, &home.join("log"));
+    let backup = called(&["backup", "--with-keys", "--with-artifacts", "--data-dir"]);
+    let backup = backup.with([&data]).with(["--output".as_ref(), file.as_os_str()]);
+    let restore = called(&["restore", "--input"]).with([&file]);
+    let restore = restore.with(["--data-dir".as_ref(), new.as_os_str()]);
+    let rotate = called(&["rotate-key", "--data-dir"]).with([&data]);
     let is_second = Cell::new(false);
-    let finish = |arguments: &[String]| {
-        let mut again =
-            Traced::start(&home, &world.programs.join("shoal-controller"), arguments, None)?;
+    let finish = |program: &Program| {
+        let mut again = Traced::start(&home, program, None)?;
         let status = again.wait()?;
-        ensure!(status.success(), "{arguments:?} after the kill: {status}");
+        ensure!(status.success(), "{program:?} after the kill: {status}");
         Ok(())
     };
     let remove = |path: &Path| match path.exists() {
@@ -61,7 +58,7 @@ pub fn kill_points(
     let shorts = [
         Short {
             name: "backup",
-            arguments: backup.clone(),
+            program: &backup,
             prepare: &|| Ok(remove(&file)?),
             judge: &|| {
                 // A file of this name is whole; without one a second backup makes it.
@@ -74,7 +71,7 @@ pub fn kill_points(
         },
         Short {
             name: "restore",
-            arguments: restore.clone(),
+            program: &restore,
             prepare: &|| {
                 remove(&restoring)?;
                 Ok(remove(&new)?)
@@ -91,7 +88,7 @@ pub fn kill_points(
         },
         Short {
             name: "change of the root key",
-            arguments: rotate.clone(),
+            program: &rotate,
             prepare: &|| Ok(()),
             judge: &|| {
                 // What was begun is ended or undone by a start, or by another change before it.
@@ -106,7 +103,7 @@ pub fn kill_points(
     for short in &shorts {
         let mut points = 0;
         for call in CALLS {
-            points += kill_at_each(world, &home, short, call, every)?;
+            points += kill_at_each(&home, short, call, every)?;
         }
         println!("killed in a {} at {points} calls", short.name);
         survived += points;
@@ -114,25 +111,17 @@ pub fn kill_points(
     Ok(survived + migrations(world, &home, every)?)
 }
 
-fn words(a: &[&str], b: &[&PathBuf], c: &[&str], d: &[&PathBuf]) -> Vec<String> {
-    let text = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let path = |list: &[&PathBuf]| list.iter().map(|p| p.display().to_string()).collect::<Vec<_>>();
-    [text(a), path(b), text(c), path(d)].concat()
-}
-
 fn kill_at_each(
-    world: &World,
     home: &Path,
     short: &Short,
     call: &'static str,
     every: usize,
 ) -> anyhow::Result<usize> {
-    let program = world.programs.join("shoal-controller");
     let mut points = 0;
     for number in (1..).step_by(every) {
         let point = Point { what: What::Kill, call, number };
         (short.prepare)()?;
-        let mut running = Traced::start(home, &program, &short.arguments, Some(point))?;
+        let mut running = Traced::start(home, short.program, Some(point))?;
         let status = running.wait()?;
         ensure!(status.success() || is_killed(status), "{} failed by itself: {status}", short.name);
         (short.judge)().with_context(|| format!("{} {point}", short.name))?;
@@ -147,23 +136,11 @@ fn kill_at_each(
 
 /// The old version is whole until the new one is.
 fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize> {
-    let program = world.programs.join("shoal-controller");
     let dir = home.join("old");
-    let arguments = words(
-        &[
-            "serve",
-            "--dangerously-plain-http",
-            "--dangerously-no-auth",
-            "--listen",
-            "127.0.0.1:0",
-            "--node-url",
-            "http://127.0.0.1:1",
-            "--data-dir",
-        ],
-        &[&dir],
-        &[],
-        &[],
-    );
+    let program = Program::serve(world.programs, &dir, &home.join("log"))
+        .without_tokens()
+        .plain(0)
+        .with(["--node-url", "http://127.0.0.1:1"]);
     let mut survived = 0;
     for call in CALLS {
         for number in (1..).step_by(every) {
@@ -174,9 +151,9 @@ fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize>
             let file = dir.join("shoal.sqlite");
             first_version(&file)?;
             let point = Point { what: What::Kill, call, number };
-            let is_killed = start(&program, home, &dir, &arguments, Some(point))?;
+            let is_killed = start(&program, home, &dir, Some(point))?;
             judge_version(&file).with_context(|| point.to_string())?;
-            ensure!(!start(&program, home, &dir, &arguments, None)?, "the second start was killed");
+            ensure!(!start(&program, home, &dir, None)?, "the second start was killed");
             ensure!(judge_version(&file)? > 1, "{point}: it was not migrated after all");
             judge_log(home)?;
             if !is_killed {
@@ -190,18 +167,12 @@ fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize>
 }
 
 /// Until it is killed or has made its last file before it serves; answers whether it was killed.
-fn start(
-    program: &Path,
-    home: &Path,
-    dir: &Path,
-    arguments: &[String],
-    point: Option<Point>,
-) -> anyhow::Result<bool> {
+fn start(program: &Program, home: &Path, dir: &Path, point: Option<Point>) -> anyhow::Result<bool> {
     let ready = dir.join("tls/server.names");
     if ready.exists() {
         fs::remove_file(&ready)?;
     }
-    let mut running = Traced::start(home, program, arguments, point)?;
+    let mut running = Traced::start(home, program, point)?;
     let deadline = Instant::now() + START;
     loop {
         if let Some(status) = running.ended()? {

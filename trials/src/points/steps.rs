@@ -5,18 +5,18 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::client::{agent, send, serve};
-use super::traced::{Traced, judge_log};
-use crate::fleet::recipe;
-use crate::ports::free_port;
+use super::client::send;
+use super::traced::judge_log;
+use crate::controller::{Controller, Program, agent_with};
+use crate::recipe::Recipe;
 
-const START: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(10);
+/// Of one request.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Part {
@@ -53,7 +53,7 @@ fn steps() -> Vec<Step> {
 pub fn part(programs: &Path, part: Part, dir: &Path) -> anyhow::Result<()> {
     match part {
         Part::RunInStep => {
-            let mut controller = Serving::start(programs, dir)?;
+            let controller = Serving::start(programs, dir)?;
             for (number, step) in steps().iter().enumerate() {
                 controller.perform(step)?;
                 let mut out = std::io::stdout().lock();
@@ -78,7 +78,7 @@ fn check(programs: &Path, dir: &Path, done: usize) -> anyhow::Result<()> {
             ensure!(length > 0, "{key} was there, and is not any more");
         }
     }
-    let mut controller = Serving::start(programs, dir)?;
+    let controller = Serving::start(programs, dir)?;
     for (number, step) in steps().iter().take(done).enumerate() {
         controller.judge(step).with_context(|| format!("step {number} was acknowledged"))?;
     }
@@ -88,22 +88,19 @@ fn check(programs: &Path, dir: &Path, done: usize) -> anyhow::Result<()> {
     for step in &steps() {
         controller.judge(step).context("after the remaining steps")?;
     }
-    judge_log(&controller.home)
+    judge_log(controller.home.path())
 }
 
 /// Whether a controller on this directory can still open the password of a server's BMC.
 pub fn password_opens(programs: &Path, data: &Path, serial: &str) -> anyhow::Result<()> {
-    let mut controller = Serving::start(programs, data)?;
+    let controller = Serving::start(programs, data)?;
     controller.password_opens(serial)?;
-    judge_log(&controller.home)
+    judge_log(controller.home.path())
 }
 
 struct Serving {
-    running: Traced,
-    base: String,
-    agent: ureq::Agent,
-    home: std::path::PathBuf,
-    _home: tempfile::TempDir,
+    controller: Controller,
+    home: tempfile::TempDir,
 }
 
 impl Serving {
@@ -112,31 +109,16 @@ impl Serving {
         let home = tempfile::tempdir()?;
         let image = home.path().join("maintenance.iso");
         std::fs::write(&image, [7; 4096])?;
-        let listen = format!("127.0.0.1:{}", free_port()?);
         // A probe of a BMC that is not there ends soon.
-        let arguments = serve(&listen, data, &image, "0.01");
-        let program = programs.join("shoal-controller");
-        let running = Traced::start(home.path(), &program, &arguments, None)?;
-        let mut serving = Serving {
-            running,
-            base: format!("http://{listen}/api/v1"),
-            agent: agent(START),
-            home: home.path().to_owned(),
-            _home: home,
-        };
-        let deadline = Instant::now() + START;
-        while serving.agent.get(format!("{}/servers", serving.base)).call().is_err() {
-            if let Some(status) = serving.running.ended()? {
-                let log = std::fs::read_to_string(serving.home.join("log")).unwrap_or_default();
-                bail!("the controller does not start: {status}: {log}");
-            }
-            ensure!(Instant::now() < deadline, "the controller does not answer");
-            std::thread::sleep(PAUSE);
-        }
-        Ok(serving)
+        let program = Program::serve(programs, data, &home.path().join("log"))
+            .image(&image)
+            .without_tokens()
+            .time_scale("0.01")
+            .logging("warn");
+        Ok(Serving { controller: Controller::of(program, agent_with(PATIENCE))?, home })
     }
 
-    fn perform(&mut self, step: &Step) -> anyhow::Result<()> {
+    fn perform(&self, step: &Step) -> anyhow::Result<()> {
         match step {
             Step::Started => Ok(()),
             Step::Server(serial) => {
@@ -160,7 +142,7 @@ impl Serving {
         }
     }
 
-    fn password_opens(&mut self, serial: &str) -> anyhow::Result<()> {
+    fn password_opens(&self, serial: &str) -> anyhow::Result<()> {
         let path = format!("/servers/{serial}");
         self.ask("GET", &path, None, None, &[200])?;
         // Without its password no BMC is asked: that would be a 500.
@@ -169,7 +151,7 @@ impl Serving {
         asked.map(drop).with_context(|| format!("does the password of {serial}'s BMC open?"))
     }
 
-    fn judge(&mut self, step: &Step) -> anyhow::Result<()> {
+    fn judge(&self, step: &Step) -> anyhow::Result<()> {
         match step {
             Step::Started => Ok(()),
             Step::Server(serial) => self.password_opens(serial),
@@ -190,9 +172,9 @@ impl Serving {
     }
 
     fn job(&self, key: &str, serial: &str) -> anyhow::Result<String> {
-        let mut recipe = recipe();
-        recipe["user_data"] = format!("#cloud-config\nhostname: {key}\n").into();
-        let body = json!({"server_serial": serial, "recipe": recipe});
+        let user_data = format!("#cloud-config\nhostname: {key}\n");
+        let recipe = Recipe { user_data, ..Recipe::default() };
+        let body = json!({"server_serial": serial, "recipe": recipe.json()});
         let job = self.ask("POST", "/jobs", Some(&body), Some(key), &[202])?;
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }
@@ -220,8 +202,8 @@ impl Serving {
         key: Option<&str>,
         wanted: &[u16],
     ) -> anyhow::Result<Value> {
-        let url = format!("{}{path}", self.base);
-        let mut answer = send(&self.agent, method, &url, body, key)?;
+        let url = format!("{}{path}", self.controller.base);
+        let mut answer = send(&self.controller.agent, method, &url, body, key)?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string()?;
         ensure!(wanted.contains(&status), "{method} {path}: {status} {text}");

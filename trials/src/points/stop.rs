@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::client::serve;
 use super::life::STOP_MAX;
 use super::traced::Traced;
-use crate::fleet::{Fleet, image, recipe};
+use crate::controller::{Program, api};
+use crate::fleet::{Fleet, image};
 use crate::ports::free_port;
+use crate::recipe::Recipe;
 
 /// BMCs of each fault, and a healthy one is stopped at whatever stage it has reached.
 const FAULTS: [&str; 3] = ["hang-insert", "hang", "none"];
@@ -29,15 +30,15 @@ pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
         ["--matrix", "--profile", "standard"].map(str::to_owned).to_vec();
     of_fleet.extend(FAULTS.iter().flat_map(|fault| ["--fault".to_owned(), (*fault).to_owned()]));
     let fleet = Fleet::start(programs, dir.path(), &image, &of_fleet)?;
-    let listen = format!("127.0.0.1:{}", free_port()?);
-    let arguments = serve(&listen, &dir.path().join("data"), &image, "1");
-    let program = programs.join("shoal-controller");
-    let api = Api { base: format!("http://{listen}/api/v1"), deadline: Instant::now() + DEADLINE };
-    let mut first = Traced::start(dir.path(), &program, &arguments, None)?;
+    let port = free_port()?;
+    let program = Program::serve(programs, &dir.path().join("data"), &dir.path().join("log"));
+    let program = program.image(&image).plain(port).without_tokens();
+    let api = Api { base: api(port), deadline: Instant::now() + DEADLINE };
+    let mut first = Traced::start(dir.path(), &program, None)?;
     let mut jobs = Vec::new();
     for member in &fleet.members {
         api.put(&format!("/servers/{}", member.serial), &fleet.server(member))?;
-        let body = json!({"server_serial": member.serial, "recipe": recipe()});
+        let body = json!({"server_serial": member.serial, "recipe": Recipe::default().json()});
         let job = api.post("/jobs", &body)?;
         jobs.push(job["id"].as_str().context("a job without an id")?.to_owned());
     }
@@ -53,7 +54,7 @@ pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
     }
     let took = began.elapsed();
     ensure!(first.wait()?.success(), "a stop ended in {}", first.wait()?);
-    let _second = Traced::start(dir.path(), &program, &arguments, None)?;
+    let _second = Traced::start(dir.path(), &program, None)?;
     for (id, member) in jobs.iter().zip(&fleet.members) {
         let job = api.until(id, |_| true)?;
         let is_healthy = member.fault == "none";

@@ -1,12 +1,30 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! One program under strace, with one thing done to one of its calls.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+
+use crate::controller::Program;
+use crate::process::{End, Process};
+
+/// Calls that change the disk, or end a change.
+pub const CALLS: [&str; 10] = [
+    "pwrite64",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "unlink",
+    "unlinkat",
+    "ftruncate",
+    "mkdir",
+    "write",
+    "link",
+];
 
 /// Files that are written with `write`, and not by SQLite.
 const KEY_FILES: [&str; 5] = [
@@ -52,64 +70,48 @@ impl std::fmt::Display for Point {
 
 /// A program that runs; it and its strace are killed with this.
 pub struct Traced {
-    child: Child,
+    process: Process,
     trace: PathBuf,
 }
 
 impl Traced {
-    /// Starts `program`; `dir` gets its log and strace's.
-    pub fn start(
-        dir: &Path,
-        program: &Path,
-        arguments: &[String],
-        point: Option<Point>,
-    ) -> anyhow::Result<Traced> {
+    /// Starts `program`; `dir` gets strace's log, and has the program's data if it has any.
+    pub fn start(dir: &Path, program: &Program, point: Option<Point>) -> anyhow::Result<Traced> {
         let trace = dir.join("trace");
-        let mut command = match point {
-            None => Command::new(program),
-            Some(point) => {
-                // Not with --seccomp-bpf: strace 6.1 then forgets what it injects.
-                fs::write(&trace, "")?;
-                let mut command = Command::new("strace");
-                command.args(["-f", "-qq", "-o"]).arg(&trace).args(inject(point));
-                // An event of the runtime is a write too, and never fails outside of a test.
-                if matches!(point.what, What::Error(_) | What::ErrorsFrom(_))
-                    && point.call == "write"
-                {
-                    let files = KEY_FILES.iter().map(|name| dir.join("data").join(name));
-                    command.args(files.flat_map(|file| ["-P".into(), file.into_os_string()]));
-                }
-                command.arg(program);
-                command
+        let mut program = program.clone().logging("warn").ended_by(End::GroupKilled);
+        if let Some(point) = point {
+            // Not with --seccomp-bpf: strace 6.1 then forgets what it injects.
+            fs::write(&trace, "")?;
+            let mut strace: Vec<OsString> =
+                ["strace", "-f", "-qq", "-o"].map(OsString::from).to_vec();
+            strace.push(trace.clone().into());
+            strace.extend(inject(point).map(OsString::from));
+            // An event of the runtime is a write too, and never fails outside of a test.
+            if matches!(point.what, What::Error(_) | What::ErrorsFrom(_)) && point.call == "write" {
+                let files = KEY_FILES.iter().map(|name| dir.join("data").join(name));
+                strace.extend(files.flat_map(|file| ["-P".into(), file.into_os_string()]));
             }
-        };
-        let log = OpenOptions::new().create(true).append(true).open(dir.join("log"))?;
-        let child = command
-            .args(arguments)
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(File::create(dir.join("stdout"))?)
-            .stderr(log)
-            // So that both can be killed: a strace that is killed alone lets its program go on.
-            .process_group(0)
-            .spawn()
-            .context("start a program under strace; is it installed?")?;
-        Ok(Traced { child, trace })
+            program = program.through(strace);
+        }
+        Ok(Traced { process: program.start()?, trace })
     }
 
     /// SIGTERM to the program, which nothing traces.
     pub fn terminate(&self) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(status.success(), "kill ended with {status}");
-        Ok(())
+        self.process.signal("TERM")
     }
 
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        Ok(self.child.try_wait()?)
+        self.process.ended()
     }
 
     pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
-        Ok(self.child.wait()?)
+        self.process.wait()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.stop()
     }
 
     /// Whether the point was met.
@@ -117,27 +119,6 @@ impl Traced {
         let text = fs::read_to_string(&self.trace)?;
         let is_met = |sign: &&str| text.contains(*sign);
         Ok(["(INJECTED)", "killed by SIGKILL", "--- SIGTERM"].iter().any(is_met))
-    }
-}
-
-impl Traced {
-    /// Kills it, and waits until it is gone.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        let group = format!("-{}", self.child.id());
-        Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Traced {
-    fn drop(&mut self) {
-        if let Err(error) = self.stop() {
-            eprintln!("stop a controller: {error}");
-        }
     }
 }
 
