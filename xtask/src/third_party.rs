@@ -12,10 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
+
+use crate::programs::cargo;
 
 const FILE: &str = "docs/third-party.txt";
 /// What users run; the simulator and this crate are for developers.
@@ -84,7 +85,7 @@ struct DependencyKind {
 }
 
 fn metadata(root: &Path) -> anyhow::Result<Metadata> {
-    let output = Command::new("cargo")
+    let output = cargo()
         .args(["metadata", "--locked", "--format-version", "1"])
         .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
         .args(["--filter-platform", "x86_64-unknown-linux-musl"])

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! Kills of a backup, of a restore, of a change of the root key, and of a start that migrates a database of the first version.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rusqlite::Connection;
+
+use super::life::{World, live};
+use super::steps::password_opens;
+use super::traced::{CALLS, Point, Traced, What, is_killed, judge_log};
+use crate::controller::Program;
+use crate::fleet::Member;
+
+const FIRST_VERSION: &str = include_str!("../../../crates/controller/migrations/0001_jobs.sql");
+const START: Duration = Duration::from_secs(30);
+
+/// One program that is killed, and the judge of what it leaves.
+struct Short<'a> {
+    name: &'static str,
+    program: &'a Program,
+    prepare: &'a dyn Fn() -> anyhow::Result<()>,
+    judge: &'a dyn Fn() -> anyhow::Result<()>,
+}
+
+pub fn kill_points(
+    world: &World,
+    member: &Member,
+    dir: &Path,
+    every: usize,
+) -> anyhow::Result<usize> {
+    let home = dir.join("short");
+    fs::create_dir(&home)?;
+    live(world, member, &home, None).context("a life without a fault")?;
+    let (data, file, new) = (home.join("data"), home.join("backup.tar"), home.join("new"));
+    let called = |words: &[&str]| Program::called(world.programs, words, &home.join("log"));
+    let backup = called(&["backup", "--with-keys", "--with-artifacts", "--data-dir"]);
+    let backup = backup.with([&data]).with(["--output".as_ref(), file.as_os_str()]);
+    let restore = called(&["restore", "--input"]).with([&file]);
+    let restore = restore.with(["--data-dir".as_ref(), new.as_os_str()]);
+    let rotate = called(&["rotate-key", "--data-dir"]).with([&data]);
+    let is_second = Cell::new(false);
+    let finish = |program: &Program| {
+        let mut again = Traced::start(&home, program, None)?;
+        let status = again.wait()?;
+        ensure!(status.success(), "{program:?} after the kill: {status}");
+        Ok(())
+    };
+    let remove = |path: &Path| match path.exists() {
+        true if path.is_dir() => fs::remove_dir_all(path),
+        true => fs::remove_file(path),
+        false => Ok(()),
+    };
+    let restoring = home.join("new.restoring");
+    let shorts = [
+        Short {
+            name: "backup",
+            program: &backup,
+            prepare: &|| Ok(remove(&file)?),
+            judge: &|| {
+                // A file of this name is whole; without one a second backup makes it.
+                if !file.exists() {
+                    finish(&backup)?;
+                }
+                remove(&new)?;
+                finish(&restore)
+            },
+        },
+        Short {
+            name: "restore",
+            program: &restore,
+            prepare: &|| {
+                remove(&restoring)?;
+                Ok(remove(&new)?)
+            },
+            judge: &|| {
+                if !new.exists() {
+                    remove(&restoring)?;
+                    finish(&restore)?;
+                }
+                let version = version(&new.join("shoal.sqlite"))?;
+                ensure!(new.join("attempt.key").exists() && version > 1, "half a directory");
+                Ok(())
+            },
+        },
+        Short {
+            name: "change of the root key",
+            program: &rotate,
+            prepare: &|| Ok(()),
+            judge: &|| {
+                // What was begun is ended or undone by a start, or by another change before it.
+                if is_second.replace(!is_second.get()) {
+                    finish(&rotate)?;
+                }
+                password_opens(world.programs, &data, &member.serial)
+            },
+        },
+    ];
+    let mut survived = 0;
+    for short in &shorts {
+        let mut points = 0;
+        for call in CALLS {
+            points += kill_at_each(&home, short, call, every)?;
+        }
+        println!("killed in a {} at {points} calls", short.name);
+        survived += points;
+    }
+    Ok(survived + migrations(world, &home, every)?)
+}
+
+fn kill_at_each(
+    home: &Path,
+    short: &Short,
+    call: &'static str,
+    every: usize,
+) -> anyhow::Result<usize> {
+    let mut points = 0;
+    for number in (1..).step_by(every) {
+        let point = Point { what: What::Kill, call, number };
+        (short.prepare)()?;
+        let mut running = Traced::start(home, short.program, Some(point))?;
+        let status = running.wait()?;
+        ensure!(status.success() || is_killed(status), "{} failed by itself: {status}", short.name);
+        (short.judge)().with_context(|| format!("{} {point}", short.name))?;
+        judge_log(home)?;
+        if status.success() {
+            break;
+        }
+        points += 1;
+    }
+    Ok(points)
+}
+
+/// The old version is whole until the new one is.
+fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize> {
+    let dir = home.join("old");
+    let program = Program::serve(world.programs, &dir, &home.join("log"))
+        .without_tokens()
+        .plain(0)
+        .with(["--node-url", "http://127.0.0.1:1"]);
+    let mut survived = 0;
+    for call in CALLS {
+        for number in (1..).step_by(every) {
+            if dir.exists() {
+                fs::remove_dir_all(&dir)?;
+            }
+            fs::create_dir(&dir)?;
+            let file = dir.join("shoal.sqlite");
+            first_version(&file)?;
+            let point = Point { what: What::Kill, call, number };
+            let is_killed = start(&program, home, &dir, Some(point))?;
+            judge_version(&file).with_context(|| point.to_string())?;
+            ensure!(!start(&program, home, &dir, None)?, "the second start was killed");
+            ensure!(judge_version(&file)? > 1, "{point}: it was not migrated after all");
+            judge_log(home)?;
+            if !is_killed {
+                break;
+            }
+            survived += 1;
+        }
+    }
+    println!("killed in a migration at {survived} calls");
+    Ok(survived)
+}
+
+/// Until it is killed or has made its last file before it serves; answers whether it was killed.
+fn start(program: &Program, home: &Path, dir: &Path, point: Option<Point>) -> anyhow::Result<bool> {
+    let ready = dir.join("tls/server.names");
+    if ready.exists() {
+        fs::remove_file(&ready)?;
+    }
+    let mut running = Traced::start(home, program, point)?;
+    let deadline = Instant::now() + START;
+    loop {
+        if let Some(status) = running.ended()? {
+            ensure!(is_killed(status), "the controller ended by itself: {status}");
+            return Ok(true);
+        }
+        if ready.exists() {
+            return Ok(false);
+        }
+        ensure!(Instant::now() < deadline, "the controller does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn first_version(file: &Path) -> anyhow::Result<()> {
+    let database = Connection::open(file)?;
+    database.execute_batch(FIRST_VERSION)?;
+    Ok(database.execute_batch(
+        "PRAGMA user_version = 1;
+         INSERT INTO jobs (id, server_serial, attempt, recipe, task_target, state, status, epoch,
+         tries, token_hash, created_at, updated_at)
+         VALUES ('j1', 'SN1', 'a1', '{}', 't',
+         '{\"complete\":{\"outcome\":\"succeeded\",\"problem\":null}}', 'complete', 0, 0, x'00', 0, 0);
+         INSERT INTO deliveries VALUES ('j1', 'd1');",
+    )?)
+}
+
+fn version(file: &Path) -> anyhow::Result<usize> {
+    Ok(Connection::open(file)?.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+fn judge_version(file: &Path) -> anyhow::Result<usize> {
+    let database = Connection::open(file)?;
+    let version = version(file)?;
+    let columns = match version {
+        1 => "job_id, delivery_id",
+        _ => "job_id, delivery_id, server_serial",
+    };
+    let found: (String, String) = database
+        .query_row(&format!("SELECT {columns} FROM deliveries"), [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .with_context(|| format!("the database of version {version} is torn"))?;
+    ensure!(found == ("j1".into(), "d1".into()), "version {version} has {found:?}");
+    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    ensure!(whole == "ok", "{whole}");
+    Ok(version)
+}

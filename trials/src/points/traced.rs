@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! One program under strace, with one thing done to one of its calls.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use anyhow::ensure;
+
+use crate::controller::Program;
+use crate::process::{End, Process};
+
+/// Calls that change the disk, or end a change.
+pub const CALLS: [&str; 10] = [
+    "pwrite64",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "unlink",
+    "unlinkat",
+    "ftruncate",
+    "mkdir",
+    "write",
+    "link",
+];
+
+/// Files that are written with `write`, and not by SQLite.
+const KEY_FILES: [&str; 5] = [
+    "root.partial",
+    "attempt.partial",
+    "admin-token.partial",
+    "tls/ca.partial",
+    "tls/server.partial",
+];
+
+/// What happens at a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Kill,
+    /// SIGTERM, as a service manager stops a program.
+    Stop,
+    /// The call fails once with this error.
+    Error(&'static str),
+    /// From this call on every one fails, as on a disk that is full.
+    ErrorsFrom(&'static str),
+}
+
+/// The `number`-th such call of a thread: strace counts for each thread by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    pub what: What,
+    pub call: &'static str,
+    pub number: usize,
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self.what {
+            What::Kill => write!(f, "killed at {} number {}", self.call, self.number),
+            What::Stop => write!(f, "stopped at {} number {}", self.call, self.number),
+            What::Error(name) => write!(f, "{name} at {} number {}", self.call, self.number),
+            What::ErrorsFrom(name) => {
+                write!(f, "{name} from {} number {} on", self.call, self.number)
+            }
+        }
+    }
+}
+
+/// A program that runs; it and its strace are killed with this.
+pub struct Traced {
+    process: Process,
+    trace: PathBuf,
+}
+
+impl Traced {
+    /// Starts `program`; `dir` gets strace's log, and has the program's data if it has any.
+    pub fn start(dir: &Path, program: &Program, point: Option<Point>) -> anyhow::Result<Traced> {
+        let trace = dir.join("trace");
+        let mut program = program.clone().logging("warn").ended_by(End::GroupKilled);
+        if let Some(point) = point {
+            // Not with --seccomp-bpf: strace 6.1 then forgets what it injects.
+            fs::write(&trace, "")?;
+            let mut strace: Vec<OsString> =
+                ["strace", "-f", "-qq", "-o"].map(OsString::from).to_vec();
+            strace.push(trace.clone().into());
+            strace.extend(inject(point).map(OsString::from));
+            // An event of the runtime is a write too, and never fails outside of a test.
+            if matches!(point.what, What::Error(_) | What::ErrorsFrom(_)) && point.call == "write" {
+                let files = KEY_FILES.iter().map(|name| dir.join("data").join(name));
+                strace.extend(files.flat_map(|file| ["-P".into(), file.into_os_string()]));
+            }
+            program = program.through(strace);
+        }
+        Ok(Traced { process: program.start()?, trace })
+    }
+
+    /// SIGTERM to the program, which nothing traces.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.process.signal("TERM")
+    }
+
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.process.ended()
+    }
+
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        self.process.wait()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.stop()
+    }
+
+    /// Whether the point was met.
+    pub fn is_met(&self) -> anyhow::Result<bool> {
+        let text = fs::read_to_string(&self.trace)?;
+        let is_met = |sign: &&str| text.contains(*sign);
+        Ok(["(INJECTED)", "killed by SIGKILL", "--- SIGTERM"].iter().any(is_met))
+    }
+}
+
+fn inject(point: Point) -> [String; 4] {
+    let Point { what, call, number } = point;
+    let what = match what {
+        What::Kill => format!("signal=SIGKILL:when={number}"),
+        What::Stop => format!("signal=SIGTERM:when={number}"),
+        What::Error(name) => format!("error={name}:when={number}"),
+        What::ErrorsFrom(name) => format!("error={name}:when={number}+"),
+    };
+    ["-e".into(), format!("trace=?{call}"), "-e".into(), format!("inject=?{call}:{what}")]
+}
+
+/// strace dies of what its program died of.
+pub fn is_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(9)
+}
+
+/// A program never panics, whatever its disk does.
+pub fn judge_log(dir: &Path) -> anyhow::Result<()> {
+    let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+    ensure!(!log.contains("panicked"), "it panicked:\n{log}");
+    Ok(())
+}

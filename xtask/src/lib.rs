@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `cargo xtask`: everything that is done with this tree and is not a program for users.
+//!
+//! ```text
+//! cargo xtask NAME ─▶ tasks ─┬─▶ validate, tidy, images, third_party
+//!                            └─▶ hand_over ─▶ the program `trials`: every other task
+//! ```
+//!
+//! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
+//! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
+//! - `third_party`: the list of other people's crates that the controller shows;
+//! - `programs`: programs of this tree and of others, built and run.
+//!
+//! This crate has few dependencies, so that its own tasks begin within seconds of a change.
+
+pub mod images;
+pub mod programs;
+pub mod tasks;
+
+mod hand_over;
+mod third_party;
+mod tidy;
+mod validate;
