@@ -10,6 +10,7 @@ mod auth;
 mod bodies;
 mod browser;
 mod caller;
+mod capture;
 mod firmware;
 mod headers;
 mod health;
@@ -100,6 +101,7 @@ pub fn routes() -> Vec<Route> {
         admin(Method::POST, "/api/v1/servers/{serial}/probe", OPERATOR, servers::probe),
         admin(Method::POST, "/api/v1/servers/{serial}/actions/power", OPERATOR, actions::power),
         admin(Method::POST, "/api/v1/servers/{serial}/actions/boot", OPERATOR, actions::boot),
+        admin(Method::GET, "/api/v1/servers/{serial}/capture", OPERATOR, capture::capture),
         admin(Method::GET, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::list),
         admin(Method::POST, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::update)
             .without_limit(),
