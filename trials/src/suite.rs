@@ -140,7 +140,7 @@ fn points_and_cuts(root: &Path, extent: &Extent) -> anyhow::Result<()> {
 /// Runs the simulation, which is a test of the controller's program.
 pub fn sim(build: &[&str], seeds: u64, first_seed: u64) -> anyhow::Result<()> {
     let status = cargo()
-        .args(["test", "--locked", "--bin", "shoal-controller"])
+        .args(["test", "--locked", "--lib"])
         .args(build)
         .args(["--", "--nocapture", "sim::nothing_that_must_never_happen_happens"])
         .env("SHOAL_SIM_SEEDS", seeds.to_string())

@@ -16,7 +16,7 @@ pub use artifact::Uploads;
 pub use job::{ListJobs, Which};
 pub use lab::{Lab, LabUp};
 pub use recipe::RecipeCommand;
-pub use server::{PROFILE_BY_BMC, Power, SetServer};
+pub use server::{FormatOrFile, PROFILE_BY_BMC, Power, SetServer};
 
 /// Shoal: provision bare metal over Redfish.
 #[derive(Debug, Parser)]
@@ -87,7 +87,7 @@ pub enum Command {
     /// Servers and how their BMCs are reached.
     Server {
         #[command(flatten)]
-        format: Format,
+        format: FormatOrFile,
         #[command(subcommand)]
         command: Server,
     },
@@ -176,6 +176,12 @@ pub enum Server {
         /// Insert nothing.
         #[arg(long)]
         no_insert: bool,
+    },
+    /// Record what the BMC shows, for a bug report: `--output FILE`. Only reads. Numbers, addresses and
+    /// names are replaced; look through the file before you pass it on.
+    Capture {
+        /// Serial number of the server.
+        serial: String,
     },
 }
 

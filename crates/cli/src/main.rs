@@ -34,7 +34,7 @@ use failure::Failure;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse().checked().unwrap_or_else(|error| error.exit());
     if let Err(error) = leave_no_core() {
         output::failed(&format!("forbid core dumps: {error}"));
         return ExitCode::FAILURE;
@@ -66,7 +66,7 @@ fn leave_no_core() -> Result<(), rustix::io::Errno> {
 fn run(args: Args) -> Result<(), Failure> {
     let client = || Client::new(&args.connection);
     match args.command {
-        Command::Server { format, command } => servers::run(&client()?, format.output, command),
+        Command::Server { format, command } => servers::run(&client()?, &format, command),
         Command::Job { format, command } => jobs::run(&client()?, format.output, command),
         Command::Artifact { format, command } => artifacts::run(&client()?, format.output, command),
         Command::Token { format, command } => access::token(&client()?, format.output, command),

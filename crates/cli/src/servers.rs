@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal server`.
 
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
 use anyhow::{Context, anyhow};
 use api::servers::{BmcSpec, BootAction, BootOnce, PowerAction, PowerSet, ServerSpec};
 use serde_json::{Value, json};
 
-use crate::args::{BootFrom, Output, PROFILE_BY_BMC, Power, Server, SetServer};
+use crate::args::{BootFrom, FormatOrFile, PROFILE_BY_BMC, Power, Server, SetServer};
 use crate::client::{Client, encoded};
 use crate::failure::Failure;
 use crate::output::{show, text, time};
@@ -14,9 +18,12 @@ use crate::text_file;
 const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
 /// A chain of CAs is some kilobytes.
 const CA_BYTES_MAX: usize = 1 << 20;
+/// The controller records 8 MiB, and writes it with line breaks.
+const CAPTURE_BYTES_MAX: u64 = 128 << 20;
 const STATE_HEAD: [&str; 2] = ["POWER", "BOOT OVERRIDE"];
 
-pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failure> {
+pub fn run(client: &Client, output: &FormatOrFile, command: Server) -> Result<(), Failure> {
+    let format = output.format();
     match command {
         Server::Set(wanted) => {
             let server = set(client, wanted)?;
@@ -57,6 +64,11 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
             let state = client.post(&path, &[], &json!(BootAction { boot }))?;
             show(format, &state, &STATE_HEAD, |state| vec![state_row(state)]);
         }
+        Server::Capture { serial } => {
+            let file = output.file().context("capture needs the file to write: --output FILE")?;
+            let told = capture(client, &serial, file)?;
+            show(format, &told, &["WHAT", "VALUE"], captured);
+        }
         Server::Firmware(command) => crate::firmware::run(client, format, command)?,
         Server::Probe { serial, no_insert } => {
             let probe = format!("{}/probe?insert={}", path(&serial), !no_insert);
@@ -67,6 +79,30 @@ pub fn run(client: &Client, format: Output, command: Server) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Writes the file, and returns what it says of itself.
+fn capture(client: &Client, serial: &str, path: &Path) -> Result<Value, Failure> {
+    let mut sent =
+        client.stream(&format!("{}/capture", self::path(serial)))?.take(CAPTURE_BYTES_MAX);
+    let mut bytes = Vec::new();
+    sent.read_to_end(&mut bytes).context("read what the controller recorded")?;
+    let document: Value =
+        serde_json::from_slice(&bytes).context("read what the controller recorded")?;
+    fs::write(path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    let mut told = document["@shoal.capture"].clone();
+    told["file"] = json!(path);
+    Ok(told)
+}
+
+fn captured(told: &Value) -> Vec<Vec<String>> {
+    let row = |what: &str, value: String| vec![what.to_owned(), value];
+    let mut rows =
+        vec![row("file", text(told, "/file")), row("resources", text(told, "/resources"))];
+    let notes = told["notes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    rows.extend(notes.map(|note| row("not read", note.to_owned())));
+    rows.push(row("next", "look through it before you send it; see docs/vendors.md".to_owned()));
+    rows
 }
 
 fn state_row(state: &Value) -> Vec<String> {

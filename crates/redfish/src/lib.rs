@@ -14,7 +14,7 @@
 //! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
 //! - `remote_media`: whether the BMC has virtual media switched off; `media_switch`: the switch;
 //! - `logs`: how far a boot came, and event logs;
-//! - `firmware`: its inventory and updates;
+//! - `firmware`: its inventory and updates; `capture`: everything that a BMC shows, as a file without names;
 //! - `converge`: what every action needs for that.
 //!
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
@@ -23,6 +23,7 @@ mod answer;
 mod boot;
 mod boot_places;
 mod boot_settings;
+mod capture;
 mod cause;
 mod certificate;
 mod converge;
@@ -51,6 +52,7 @@ mod transport;
 mod virtual_media;
 
 pub use boot_settings::{BootOverride, BootSettings};
+pub use capture::CaptureLimits;
 pub use cause::Cause;
 pub use error::Error;
 pub use firmware::{Accepted, Firmware, Image};

@@ -5,6 +5,7 @@
 mod bodies;
 mod boot_places;
 mod boot_settings;
+mod captures;
 mod certificates;
 mod field;
 mod firmware;

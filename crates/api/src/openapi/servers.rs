@@ -33,6 +33,7 @@ pub fn operations() -> Vec<Operation> {
         probe(),
         power(),
         boot(),
+        capture(),
         firmware(),
         update_firmware(),
         firmware_update(),
@@ -221,6 +222,41 @@ fn act(
             &[PATH, UNKNOWN, busy, CREDENTIALS, UNUSABLE, INTERNAL, BMC, RESTING, STORAGE],
         ]
         .concat(),
+    }
+}
+
+fn capture() -> Operation {
+    let file = json!({
+        "description": "Resources by path. `@shoal.capture` tells whether everything was read.",
+        "content": {"application/json": {"schema": {
+            "type": "object",
+            "properties": {"@shoal.capture": {"type": "object"}},
+            "required": ["@shoal.capture"],
+        }}},
+    });
+    Operation {
+        method: "get",
+        path: "/api/v1/servers/{serial}/capture",
+        id: "captureServer",
+        tag: "servers",
+        summary: "Record what a server's BMC shows",
+        description: "Reads what the BMC links, slowly and in bounds, and changes nothing there; that takes up to five minutes. Numbers, addresses and names are replaced, each by the same everywhere. `shoal-bmc-sim replay` plays the file.",
+        access: Access::Operator,
+        parameters: vec![serial()],
+        body: None,
+        answers: vec![(200, file)],
+        problems: vec![
+            PATH,
+            UNKNOWN,
+            (409, "conflict", "the server has an open job"),
+            CREDENTIALS,
+            UNUSABLE,
+            INTERNAL,
+            BMC,
+            RESTING,
+            (503, "too-many-readers", "others are recorded now"),
+            STORAGE,
+        ],
     }
 }
 

@@ -13,6 +13,7 @@ mod audit;
 mod bodies;
 mod browser;
 mod caller;
+mod capture;
 mod extract;
 mod firmware;
 mod guard;
@@ -98,6 +99,7 @@ pub fn routes() -> Vec<Route> {
         admin(Method::POST, "/api/v1/servers/{serial}/probe", OPERATOR, servers::probe),
         admin(Method::POST, "/api/v1/servers/{serial}/actions/power", OPERATOR, actions::power),
         admin(Method::POST, "/api/v1/servers/{serial}/actions/boot", OPERATOR, actions::boot),
+        admin(Method::GET, "/api/v1/servers/{serial}/capture", OPERATOR, capture::capture),
         admin(Method::GET, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::list),
         admin(Method::POST, "/api/v1/servers/{serial}/firmware", OPERATOR, firmware::update)
             .without_limit(),

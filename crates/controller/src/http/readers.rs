@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How many may read something large at once: of one job, so that nobody's readers take all, and over all,
+//! How many may read something large at once: of one job, server or token, so that nobody's readers take all, and over all,
 //! so that what their buffers hold is bounded. A reader is counted until its response has gone out or its
 //! connection is closed, which one that does not read comes to (`stalled`).
 
@@ -15,6 +15,7 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::problem::{Refusal, refuse};
 
+const JOBS: [&str; 2] = ["of this job", "of all jobs"];
 /// What is sent in one piece.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -22,6 +23,8 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Readers {
     what: &'static str,
+    /// Whose they are, of one and of all.
+    whose: [&'static str; 2],
     of_one: usize,
     over_all: usize,
     open: Mutex<HashMap<String, usize>>,
@@ -36,6 +39,8 @@ pub struct AllReaders {
     pub lists: Arc<Readers>,
     /// Evidence archives, each with some hundred KiB under way.
     pub archives: Arc<Readers>,
+    /// Captures of BMCs, each with up to 8 MiB of JSON, which takes some ten times as much memory.
+    pub captures: Arc<Readers>,
     /// GETs of a job's media. A BMC has a few connections, each with half a megabyte under way.
     pub media: Arc<Readers>,
     /// Blobs of the registry, by token, each with half a megabyte under way. A client pulls some ten layers at
@@ -45,15 +50,16 @@ pub struct AllReaders {
 
 impl Default for AllReaders {
     fn default() -> AllReaders {
-        let readers = |what, of_one, over_all| {
-            Arc::new(Readers { what, of_one, over_all, open: Mutex::default() })
+        let readers = |what, whose, of_one, over_all| {
+            Arc::new(Readers { what, whose, of_one, over_all, open: Mutex::default() })
         };
         AllReaders {
-            streams: readers("event streams", 16, 256),
-            lists: readers("lists of events", 4, 24),
-            archives: readers("evidence archives", 2, 16),
-            media: readers("reads of media", 32, 8192),
-            pulls: readers("pulls", 128, 8192),
+            streams: readers("event streams", JOBS, 16, 256),
+            lists: readers("lists of events", JOBS, 4, 24),
+            archives: readers("evidence archives", JOBS, 2, 16),
+            captures: readers("captures", ["of this server", "of all servers"], 1, 2),
+            media: readers("reads of media", JOBS, 32, 8192),
+            pulls: readers("pulls", ["of this token", "of all tokens"], 128, 8192),
         }
     }
 }
@@ -64,9 +70,9 @@ impl Readers {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = open.get(key).copied().unwrap_or(0);
         let (max, whose) = if of_key >= self.of_one {
-            (self.of_one, "of this job")
+            (self.of_one, self.whose[0])
         } else if open.values().sum::<usize>() >= self.over_all {
-            (self.over_all, "of all jobs")
+            (self.over_all, self.whose[1])
         } else {
             open.insert(key.to_owned(), of_key + 1);
             return Ok(Reading { readers: self.clone(), key: key.to_owned() });
@@ -137,7 +143,7 @@ mod tests {
     use super::*;
 
     fn readers(of_one: usize, over_all: usize) -> Arc<Readers> {
-        Arc::new(Readers { what: "streams", of_one, over_all, open: Mutex::default() })
+        Arc::new(Readers { what: "streams", whose: JOBS, of_one, over_all, open: Mutex::default() })
     }
 
     #[test]

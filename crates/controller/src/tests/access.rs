@@ -67,6 +67,7 @@ const OPERATES: &[&str] = &[
     "POST /api/v1/servers/{serial}/probe",
     "POST /api/v1/servers/{serial}/actions/power",
     "POST /api/v1/servers/{serial}/actions/boot",
+    "GET /api/v1/servers/{serial}/capture",
     "GET /api/v1/servers/{serial}/firmware",
     "POST /api/v1/servers/{serial}/firmware",
 ];

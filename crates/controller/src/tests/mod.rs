@@ -22,6 +22,7 @@ mod media;
 mod node_messages;
 mod own_certificate;
 mod preflight;
+mod replay;
 mod rotation;
 pub mod rows;
 mod slots;

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! `/servers/{serial}/capture`: what a server's BMC shows, as a file that can be played again and sent to others.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use redfish::CaptureLimits;
+
+use super::app::App;
+use super::path::Path;
+use super::problem::Answer;
+use super::servers::closed;
+use crate::bmc::{Purpose, Session, Unavailable};
+
+/// Reads only. It keeps the BMC busy for minutes, so not while a job is active. Nothing of the machine needs
+/// to be known: a BMC in which none is found is one to send.
+pub async fn capture(State(app): State<App>, Path(serial): Path<String>) -> Answer<Response> {
+    let server = app.store.server(&serial).await?;
+    if let Some(job) = server.active_job {
+        return Err(closed(Unavailable::Busy(job)));
+    }
+    let reading = app.readers.captures.enter(&serial)?;
+    let _turn = app.bmcs.locks.enter(&server.bmc_url).await;
+    let bmc = Session::open(&app.bmcs, &server, Purpose::Look).await.map_err(closed)?;
+    let usual = CaptureLimits::default();
+    let limits = CaptureLimits { pause: app.settings.scaled(usual.pause), ..usual };
+    let captured = bmc.capture(&limits).await;
+    bmc.close().await;
+    let captured = captured.map_err(|error| closed(error.into()))?;
+    let file = serde_json::to_vec_pretty(&captured).map_err(anyhow::Error::from)?;
+    let mut response = reading.json(file);
+    let name = HeaderValue::from_static("attachment; filename=\"shoal-capture.json\"");
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
+    Ok(response)
+}
