@@ -88,3 +88,18 @@ fn json_bytes(text: &str) -> u64 {
     };
     text.bytes().map(of).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_text_is_that_of_its_json() {
+        for text in
+            ["", "plain", "é🚢", "\"\\/", "\n\r\t\u{8}\u{c}", "\0\u{1}\u{1f}\u{7f}", "\u{202e}"]
+        {
+            let json = serde_json::to_string(text).unwrap();
+            assert_eq!(json_bytes(text), json.len() as u64 - 2, "{text:?}");
+        }
+    }
+}

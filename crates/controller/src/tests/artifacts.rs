@@ -166,50 +166,6 @@ async fn a_publishers_token_is_for_its_prefix_until_it_is_revoked() {
     assert_eq!(status(&controller, token, "/v2/").await, 401);
 }
 
-/// Of the registry's format 1, with a token for `os-images/` that it made.
-fn make_former(dir: &std::path::Path, token: &str) {
-    let rights = json!({
-        "name": "ci", "pull": [], "push": ["os-images/"], "expires_ms": i64::MAX >> 1
-    });
-    let index = rusqlite::Connection::open(dir.join("data/registry/registry.sqlite")).unwrap();
-    index
-        .execute_batch(
-            "DROP TABLE verdicts;
-             DROP TABLE judged_layers;
-             CREATE TABLE tokens (name TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, rights TEXT NOT NULL)
-                STRICT, WITHOUT ROWID;
-             ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    let row = ["ci".into(), Digest::of(token.as_bytes()).to_string(), rights.to_string()];
-    index.execute("INSERT INTO tokens VALUES (?1, ?2, ?3)", row).unwrap();
-}
-
-#[tokio::test]
-async fn a_token_that_the_registry_once_made_stays_good_and_can_be_revoked() {
-    let dir = temp_dir();
-    let token = format!("shp_publisher_{}", "5e".repeat(32));
-    Controller::start(dir.path()).await.kill().await;
-    make_former(dir.path(), &token);
-    let controller = Controller::start(dir.path()).await;
-    is_for_os_images(&controller, &token).await;
-    for wrong in [&token[..token.len() - 1], &token.replace("5e", "6e"), &format!("{token}0")] {
-        assert_eq!(status(&controller, wrong, "/v2/").await, 401, "{wrong}");
-    }
-    let listed = controller.get("/api/v1/tokens").await;
-    let listed = &listed["tokens"][0];
-    assert_eq!((&listed["role"], &listed["name"]), (&json!("publisher"), &json!("ci")));
-    let path = format!("/api/v1/tokens/{}", listed["id"].as_str().unwrap());
-    assert_eq!(controller.request("DELETE", &path).send().await.unwrap().status(), 204);
-    controller.kill().await;
-    // A start that died before the registry forgot its own takes them again.
-    make_former(dir.path(), &token);
-    let controller = Controller::start(dir.path()).await;
-    assert_eq!(status(&controller, &token, "/v2/").await, 401, "revoked is revoked");
-    assert_eq!(controller.app.registry.former_tokens().await.unwrap(), []);
-}
-
 #[tokio::test]
 async fn without_a_token_the_registry_asks_for_one() {
     let dir = temp_dir();

@@ -153,7 +153,7 @@ async fn a_hangup_has_the_given_certificate_read_again() {
     let (ca, dir) = (authority(), temp_dir());
     let files = write(dir.path(), &ca, &["a.example"], -1..30);
     let own =
-        Keys::open(dir.path(), &with_own(dir.path(), files)).unwrap().own_certificate.unwrap();
+        Keys::open(dir.path(), &with_own(dir.path(), files).keys()).unwrap().own_certificate.unwrap();
     // From here on the signal does not end this process.
     let mut heard = signal(SignalKind::hangup()).unwrap();
     let tending = tokio::spawn(own.clone().tend());
@@ -209,7 +209,7 @@ fn a_certificate_that_clients_would_refuse_is_refused_with_the_cure() {
         std::fs::write(&cert, cert_bytes).unwrap();
         std::fs::write(&key, key_text).unwrap();
         let own = with_own(dir.path(), (cert.clone(), key.clone()));
-        let told = format!("{:#}", Keys::open(dir.path(), &own).err().expect(expected));
+        let told = format!("{:#}", Keys::open(dir.path(), &own.keys()).err().expect(expected));
         assert!(told.contains(expected), "{expected}: {told}");
     }
     for (path, expected) in [
@@ -217,7 +217,7 @@ fn a_certificate_that_clients_would_refuse_is_refused_with_the_cure() {
         (dir.path().join("absent"), "it does not exist; check the path"),
     ] {
         let own = with_own(dir.path(), (path, key.clone()));
-        let told = format!("{:#}", Keys::open(dir.path(), &own).err().expect(expected));
+        let told = format!("{:#}", Keys::open(dir.path(), &own.keys()).err().expect(expected));
         assert!(told.starts_with("read --tls-cert ") && told.ends_with(expected), "{told}");
     }
 }
@@ -227,7 +227,7 @@ fn the_made_certificate_stays_until_its_names_or_its_ca_change() {
     install_crypto();
     let dir = temp_dir();
     let mut own = settings(dir.path(), "127.0.0.1:1".parse().unwrap());
-    let open = |own: &Settings| first(&Keys::open(dir.path(), own).unwrap().certificate);
+    let open = |own: &Settings| first(&Keys::open(dir.path(), &own.keys()).unwrap().certificate);
     let before = open(&own);
     assert_eq!(open(&own), before);
     own.tls.tls_names = vec!["shoal.example".into(), "192.0.2.9".into()];
