@@ -194,6 +194,9 @@ impl<'ast> Visit<'ast> for Known {
         visit::visit_path(self, path);
     }
 
+    /// `pub(super)` limits who may import an item. It is not an import itself.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     /// Within a function or a block.
     fn visit_item_use(&mut self, used: &'ast syn::ItemUse) {
         self.take_use(&mut Vec::new(), &used.tree);
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn declarations_tests_and_names_that_are_only_alike_are_no_arrows() {
         let parent = ("lib.rs", "mod a; mod b; pub struct P; pub use a::X;");
-        let b = ("b.rs", "use crate::X; fn f(_: X, _: crate::P) {}");
+        let b = ("b.rs", "use crate::X; pub(in crate::a) fn f(_: X, _: crate::P) {}");
         for a in [
             "pub struct X; fn f(_: super::P) {}",
             "pub struct X; #[cfg(test)] mod tests { use crate::b; fn f() { b::f(); } }",
