@@ -42,7 +42,6 @@ const IN_RINGS: &[(&str, usize)] = &[
     ("controller", 46),
     ("dispatcher", 4),
     ("tools", 14),
-    ("cli", 4),
     ("bmc-sim", 19),
     ("xtask", 22),
 ];
