@@ -40,7 +40,6 @@ const IN_RINGS: &[(&str, usize)] = &[
     ("redfish", 10),
     ("registry", 15),
     ("controller", 46),
-    ("tools", 14),
     ("bmc-sim", 19),
     ("xtask", 22),
 ];

@@ -1,22 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Runs a program of the image that is being installed. Nobody has reason to trust it, so it runs in a
-//! cage: it reads the image, writes to a memory filesystem of its own, and reaches nothing else.
-//!
-//! ```text
-//! the step ── mounts a tmpfs, makes a user namespace ── reads the output from the tmpfs
-//!    └─ unshare(1): mount, PID, network, IPC, UTS, cgroup namespaces
-//!          └─ `warden`: starts the next one, ends it when its time is over
-//!                └─ `confine`, PID 1: mounts the image read-only, leaves every other mount, enters
-//!                   the user namespace, gives up capabilities, filters system calls, becomes the program
-//! ```
-//!
-//! The namespaces belong to this container's user namespace, not to the program's: root inside has no
-//! privilege over any of them, and is uid 100000 outside. The reasons are in
-//! `docs/decisions/0015-code-of-an-image.md`.
-
-mod confine;
-mod syscalls;
-mod warden;
+//! The cage of a program of the image, seen from the step: its memory filesystem, its user namespace, what it prints,
+//! and what it leaves.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -27,12 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{FileType, Gid, Mode, Uid};
 
+use super::confine;
+use super::foreign::{Foreign, text};
+use super::parts;
+use super::warden;
 use crate::beneath::Root;
-use crate::command::{self, Argv};
+use crate::command;
 use crate::mounts::{self, Mounted};
-
-/// `shoal-tool inside-image PART ...`, for ourselves alone.
-pub const COMMAND: &str = "inside-image";
 
 /// Where the program sees [`Cage::output`].
 pub const OUTPUT_DIR: &str = "/run/output";
@@ -57,21 +42,6 @@ const DEVICES: &[(&str, u32, u32)] = &[
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
-
-/// A program of an image, and where it runs.
-#[derive(Debug)]
-pub struct Foreign<'a> {
-    /// The image, mounted.
-    pub image: &'a Path,
-    /// What else is mounted below it, relative, a parent before its children.
-    pub mounts: &'a [PathBuf],
-    /// An empty directory, or one that can be made: the cage's memory filesystem is mounted here.
-    pub place: &'a Path,
-    /// This program's own binary.
-    pub own: &'a Path,
-    pub argv: &'a Argv,
-    pub time_max: Option<Duration>,
-}
 
 /// What a program left behind; its memory filesystem is unmounted when this is dropped.
 #[derive(Debug)]
@@ -104,7 +74,7 @@ pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
         .map(str::to_owned)
         .collect::<Vec<_>>();
     let time_max = foreign.time_max.unwrap_or(TIME_MAX).as_millis().to_string();
-    words.extend([text(foreign.own)?, COMMAND.into(), warden::PART.into(), time_max]);
+    words.extend([text(foreign.own)?, parts::COMMAND.into(), parts::WARDEN.into(), time_max]);
     words.extend(confine::words(foreign)?);
     let mut command = Command::new("unshare");
     command.args(words).env_clear().env("PATH", command::PATH).stdin(user_namespace);
@@ -125,16 +95,6 @@ pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
             bail!("{argv} was ended after {:?}: {last}", foreign.time_max.unwrap_or(TIME_MAX))
         }
         (_, Ok(last)) => bail!("{argv} failed: {last}"),
-    }
-}
-
-/// The other end of [`run`]: returns only on failure.
-pub fn become_part(words: &[String]) -> anyhow::Result<()> {
-    match words {
-        [part] if part == HOLDER => hold(),
-        [part, words @ ..] if part == warden::PART => warden::run(words),
-        [part, words @ ..] if part == confine::PART => confine::run(words),
-        _ => bail!("usage: shoal-tool {COMMAND} PART ARGUMENT..., by shoal-tool itself"),
     }
 }
 
@@ -166,13 +126,11 @@ fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
 }
 
-const HOLDER: &str = "hold";
-
 /// A user namespace in which root is [`OUTSIDE_UID`] here. A process has to be in it while its users are
 /// set; the namespace lives on by the open file.
 fn user_namespace(own: &Path) -> anyhow::Result<File> {
     let mut holder = Command::new("unshare")
-        .args(["--user", "--", &text(own)?, COMMAND, HOLDER])
+        .args(["--user", "--", &text(own)?, parts::COMMAND, parts::HOLDER])
         .env_clear()
         .env("PATH", command::PATH)
         .stdin(Stdio::piped())
@@ -200,7 +158,8 @@ fn mapped(holder: &mut Child) -> anyhow::Result<File> {
     File::open(proc.join("ns/user")).context("open the user namespace")
 }
 
-fn hold() -> anyhow::Result<()> {
+/// Lives in the new user namespace until its input ends.
+pub fn hold() -> anyhow::Result<()> {
     println!();
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
@@ -249,10 +208,6 @@ fn line(from: &mut impl BufRead) -> io::Result<Option<String>> {
     let text = String::from_utf8_lossy(&bytes);
     let is_plain = |letter: &char| matches!(letter, ' '..='~');
     Ok((!is_over).then(|| text.chars().filter(is_plain).collect::<String>().trim().to_owned()))
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    path.to_str().map(str::to_owned).with_context(|| format!("{path:?} is not UTF-8"))
 }
 
 #[cfg(test)]
