@@ -20,6 +20,7 @@
 
 mod access;
 pub mod backup;
+mod buffers;
 mod bundle;
 mod cache;
 mod collect;

@@ -1,45 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/v2/` (distribution-spec 1.1): the router, and which handler a path leads to.
-//!
-//! - `path`: a path as a [`Target`]; repository names contain slashes, so axum's router cannot;
-//! - `blobs`, `uploads`, `manifests`, `lists`: the handlers, one file for each noun;
-//! - `receive`: a body onto the disk; `send`: a file into a body; `range`: parts of a file;
-//! - `query`: parameters and page links; `refusal`: errors as the spec words them.
-
-mod blobs;
-mod lists;
-mod manifests;
-mod path;
-mod query;
-mod range;
-mod receive;
-mod refusal;
-mod send;
-mod uploads;
-
-pub(crate) use receive::Receiving;
-pub(crate) use refusal::Refusal;
-pub(crate) use send::Buffers;
+//! The routes of `/v2/`, and which handler a path leads to.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use oci::Repository;
 
+use super::call::{Answer, Call};
+use super::path::{self, Target};
+use super::refusal::{Code, Refusal, refuse};
+use super::{blobs, lists, manifests, uploads};
 use crate::Registry;
 use crate::access::Access;
-use path::Target;
-use refusal::{Code, refuse};
-
-type Answer = Result<Response, Refusal>;
-
-pub(crate) const DIGEST: &str = "docker-content-digest";
 
 /// Every route of the registry. Each request must carry an [`Access`] in its extensions.
 pub fn router(registry: Arc<Registry>) -> Router {
@@ -49,49 +25,6 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/v2/{*path}", any(serve))
         .layer(DefaultBodyLimit::disable())
         .with_state(registry)
-}
-
-/// A request without its body: what every handler gets.
-struct Call {
-    registry: Arc<Registry>,
-    access: Access,
-    parts: Parts,
-}
-
-impl Call {
-    fn is_head(&self) -> bool {
-        self.parts.method == Method::HEAD
-    }
-
-    fn header(&self, name: header::HeaderName) -> Option<&str> {
-        self.parts.headers.get(name)?.to_str().ok()
-    }
-
-    fn query(&self, name: &str) -> Option<String> {
-        query::value(self.parts.uri.query().unwrap_or_default(), name)
-    }
-
-    /// Every value of a parameter that may come several times.
-    fn queries(&self, name: &str) -> Vec<String> {
-        query::values(self.parts.uri.query().unwrap_or_default(), name)
-    }
-
-    fn require_push(&self, repository: &Repository) -> Result<(), Refusal> {
-        if self.access.may_push(repository) { Ok(()) } else { Err(denied("push to", repository)) }
-    }
-
-    fn require_pull(&self, repository: &Repository) -> Result<(), Refusal> {
-        if self.access.may_pull(repository) { Ok(()) } else { Err(denied("pull from", repository)) }
-    }
-
-    /// One line for every change, in the log's `audit` target.
-    fn audit(&self, verb: &str, repository: &Repository, object: &dyn std::fmt::Display) {
-        tracing::info!(target: "audit", who = %self.access.who, verb, %repository, %object);
-    }
-}
-
-fn denied(verb: &str, repository: &Repository) -> Refusal {
-    refuse(Code::Denied, format!("{verb} {repository} is not among your rights"))
 }
 
 async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
