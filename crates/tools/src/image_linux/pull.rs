@@ -139,7 +139,7 @@ impl Repository {
     pub fn manifest(&self, source: &Source) -> anyhow::Result<(Manifest, Digest)> {
         let name = match &source.digest {
             Some(digest) => digest.to_string(),
-            None => source.reference.tag_or_digest(),
+            None => source.reference.tag_or_digest().to_string(),
         };
         let (bytes, manifest, digest) = self.document(&name, source.digest.as_ref())?;
         if manifest.kind() == ManifestKind::Image {
