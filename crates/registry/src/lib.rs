@@ -30,6 +30,7 @@ mod http;
 mod io;
 mod judge;
 mod policy;
+pub mod range;
 mod registry;
 mod scrub;
 mod storage;

@@ -7,9 +7,9 @@ use axum::response::{IntoResponse, Response};
 use oci::{Digest, Repository, media_type};
 
 use super::call::{Answer, Call, DIGEST};
-use super::range::{Wanted, wanted};
 use super::refusal::{Code, Refusal, refuse};
 use super::send;
+use crate::range::{Wanted, wanted};
 
 pub async fn get(call: Call, repository: Repository, digest: Digest) -> Answer {
     let size;

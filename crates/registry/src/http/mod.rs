@@ -4,7 +4,7 @@
 //! - `router`: the routes, and which handler a path leads to; `call`: what every handler gets;
 //! - `path`: a path as a [`Target`]; repository names contain slashes, so axum's router cannot;
 //! - `blobs`, `uploads`, `manifests`, `lists`: the handlers, one file for each noun;
-//! - `receive`: a body onto the disk; `send`: a file into a body; `range`: parts of a file;
+//! - `receive`: a body onto the disk; `send`: a file into a body;
 //! - `query`: parameters and page links; `refusal`: errors as the spec words them.
 
 mod blobs;
@@ -13,7 +13,6 @@ mod lists;
 mod manifests;
 mod path;
 mod query;
-mod range;
 mod receive;
 mod refusal;
 mod router;
