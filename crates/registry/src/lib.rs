@@ -24,6 +24,7 @@ mod buffers;
 mod bundle;
 mod cache;
 mod collect;
+pub mod directory_lock;
 mod error;
 mod former_tokens;
 mod http;

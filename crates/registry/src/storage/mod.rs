@@ -29,7 +29,7 @@ mod uploads;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use layout::BEHIND_MAX;
 pub use lists::Page;
@@ -37,8 +37,12 @@ pub use manifests::{Condition, NewManifest, Stored};
 pub use open_uploads::OpenUpload;
 pub use uploads::Upload;
 
+use crate::directory_lock;
 use crate::error::{Error, OpenError};
 use crate::policy::Policy;
+
+/// A process that is being replaced may still be ending; more patience would hide a mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Storage {
     pub(crate) policy: Policy,
@@ -59,8 +63,7 @@ impl Storage {
     /// Opens the registry in `dir`, creating it when it is absent. A second process is refused.
     pub fn open(dir: &Path, policy: Policy) -> Result<Storage, OpenError> {
         fs::create_dir_all(dir).map_err(OpenError::Directory)?;
-        let lock = File::create(dir.join("lock")).map_err(OpenError::Directory)?;
-        lock_soon(&lock)?;
+        let lock = directory_lock::lock(dir, LOCK_PATIENCE)?;
         let files = files::Files::open(dir).map_err(OpenError::Directory)?;
         let index = index::Index::open(&dir.join("registry.sqlite"))?;
         let space = Arc::new(space::Space::of(dir, policy.keep_free_bytes));
@@ -109,23 +112,6 @@ impl Drop for Storage {
     fn drop(&mut self) {
         if let Err(error) = self.catch_up_layout() {
             tracing::warn!(%error, "registry: index.json is behind until the next start");
-        }
-    }
-}
-
-/// A process that is being replaced may still be ending; more patience would hide a mistake.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-fn lock_soon(file: &File) -> Result<(), OpenError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(fs::TryLockError::WouldBlock) => return Err(OpenError::Locked),
-            Err(fs::TryLockError::Error(error)) => return Err(OpenError::Directory(error)),
         }
     }
 }
