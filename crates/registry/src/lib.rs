@@ -34,6 +34,7 @@ mod policy;
 pub mod range;
 mod registry;
 mod scrub;
+pub mod sqlite;
 mod storage;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use oci::Digest;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::OpenError;
+use crate::sqlite;
 
 /// Raised with every change of the schema; an older one is migrated, a newer one refused.
 const FORMAT: i64 = 4;
@@ -85,15 +86,7 @@ pub struct Index {
 
 impl Index {
     pub fn open(file: &Path) -> Result<Index, OpenError> {
-        let mut writer = Connection::open(file)?;
-        writer.busy_timeout(BUSY)?;
-        let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-        // A disk that fails meanwhile leaves the old journal in use, and only the answer tells.
-        if mode != "wal" {
-            let text = format!("SQLite stays at the journal {mode:?} instead of a WAL");
-            return Err(OpenError::Directory(std::io::Error::other(text)));
-        }
-        writer.pragma_update(None, "synchronous", "FULL")?;
+        let mut writer = sqlite::open(file, BUSY)?;
         migrate(&mut writer)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let readers = (0..READERS)
