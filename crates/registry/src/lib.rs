@@ -16,6 +16,8 @@
 //! - `judge`: whether an artifact can be installed, found out after its push;
 //! - `backup`: what a copy of a served directory needs;
 //! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
+//! - `range`, `directory_lock`, `sqlite`: how parts of a file are asked for, a directory is locked, a database is opened;
+//!   the host of the registry uses them too;
 //! - `former_tokens`: publishers' tokens of older directories, until the host has them.
 
 mod access;
