@@ -8,6 +8,9 @@ use axum::{
 };
 use serde_json::json;
 
+/// What a handler returns.
+pub(crate) type Answer = Result<Response, Refusal>;
+
 /// What a request is refused with.
 #[derive(Debug)]
 pub(crate) struct Refusal {

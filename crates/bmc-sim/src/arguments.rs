@@ -1,142 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What machine the user wants, and the QEMU command line that gives it. Pure.
+//! The QEMU command line of the machine that the user wants. Pure.
 //!
 //! Media are not here: the machine starts with two empty drives, paused, and is filled over QMP.
 //! So a medium that is inserted while the power is off takes the same way as one inserted later.
 
-use std::{
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-};
+use std::{net::Ipv4Addr, path::Path};
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::maker::{Maker, smbios};
-
-/// The bus that the machine's only disk sits on; it decides the disk's name in the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskBus {
-    Virtio,
-    Sata,
-    Nvme,
-}
-
-/// What the machine boots by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    Uefi {
-        code: PathBuf,
-        /// Copied once to the work directory; the copy is this machine's NVRAM.
-        vars: PathBuf,
-    },
-    /// Legacy BIOS: the one that QEMU brings along (SeaBIOS). It has no variables.
-    Bios,
-}
-
-/// One simulated server.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Holds the console log, the NVRAM, the certificate and the QMP socket. Created when absent.
-    pub work_dir: PathBuf,
-    /// A raw file; made sparse with `disk_bytes` when absent.
-    pub disk: PathBuf,
-    pub disk_bytes: u64,
-    pub disk_bus: DiskBus,
-    /// Reads that touch this sector of 512 bytes fail; writes work and mend nothing.
-    pub disk_bad_sector: Option<u64>,
-    pub maker: Maker,
-    /// SMBIOS type 1, as the guest tells it; a Dell's service tag.
-    pub serial: String,
-    /// SMBIOS type 2; a Dell's without the dots.
-    pub board_serial: Option<String>,
-    /// SMBIOS type 3.
-    pub chassis_serial: Option<String>,
-    /// What Redfish shows as `SerialNumber`, if not what the maker shows there.
-    pub redfish_serial: Option<String>,
-    /// Likewise `SKU`.
-    pub redfish_sku: Option<String>,
-    pub uuid: Uuid,
-    pub memory_mib: u32,
-    pub cpus: u32,
-    /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
-    pub ssh_port: Option<u16>,
-    pub mac: Option<String>,
-    pub firmware: Firmware,
-    pub slots: Slots,
-}
-
-/// The virtual media that a BMC has, as BMCs differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slots {
-    TwoCds,
-    /// As HPE's iLO.
-    CdAndUsb,
-    OneCd,
-    /// None: the firmware boots from a URL, by itself (UEFI HTTP boot).
-    Http,
-}
-
-impl Slots {
-    /// In the order in which the firmware tries them.
-    pub(crate) fn all(self) -> &'static [Slot] {
-        match self {
-            Slots::TwoCds => &[Slot::Cd1, Slot::Cd2],
-            Slots::CdAndUsb => &[Slot::Cd1, Slot::Usb1],
-            Slots::OneCd => &[Slot::Cd1],
-            Slots::Http => &[],
-        }
-    }
-}
-
-/// A place for a medium.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Cd1,
-    Cd2,
-    /// A stick that is plugged in with its medium, and pulled with it.
-    Usb1,
-}
-
-impl Slot {
-    /// Of any machine.
-    pub(crate) const COUNT: usize = 3;
-
-    /// The name in Redfish.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Slot::Cd1 => "Cd1",
-            Slot::Cd2 => "Cd2",
-            Slot::Usb1 => "Usb1",
-        }
-    }
-
-    /// The name in QEMU.
-    pub(crate) fn device(self) -> &'static str {
-        match self {
-            Slot::Cd1 => "cd1",
-            Slot::Cd2 => "cd2",
-            Slot::Usb1 => "usb1",
-        }
-    }
-
-    /// The bus of the drive that is always there; a stick has none.
-    pub(crate) fn drive_bus(self) -> Option<&'static str> {
-        match self {
-            Slot::Cd1 => Some("ide.1"),
-            Slot::Cd2 => Some("ide.2"),
-            Slot::Usb1 => None,
-        }
-    }
-
-    /// In Redfish's words.
-    pub(crate) fn media_types(self) -> &'static [&'static str] {
-        match self {
-            Slot::Cd1 | Slot::Cd2 => &["CD", "DVD"],
-            Slot::Usb1 => &["USBStick"],
-        }
-    }
-}
+use crate::{
+    maker::{Maker, Names, names},
+    settings::{DiskBus, Firmware, Settings},
+    slots::Slot,
+};
 
 /// What the firmware tries first. It falls through to the rest either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,16 +171,42 @@ fn network_device(mac: Option<&str>) -> String {
     }
 }
 
+/// The tables of system, board and chassis; of the latter two only what was asked for.
+fn smbios(settings: &Settings) -> Vec<String> {
+    let (serial, uuid) = (escaped(&settings.serial), settings.uuid);
+    let Names { manufacturer, model, .. } = names(settings.maker);
+    let system = format!("type=1,manufacturer={manufacturer},product={model}");
+    let (system, board) = match settings.maker {
+        Maker::Lab | Maker::Supermicro | Maker::Lenovo => (system, settings.board_serial.clone()),
+        Maker::Dell => (
+            format!("{system},sku=SKU=NotProvided;ModelName={model}"),
+            settings.board_serial.as_ref().map(|board| format!(".{}.{board}.", settings.serial)),
+        ),
+    };
+    let mut tables = vec![format!("{system},serial={serial},uuid={uuid}")];
+    for (number, serial) in [(2, &board), (3, &settings.chassis_serial)] {
+        let serial = serial.as_deref().map(escaped);
+        tables
+            .extend(serial.map(|serial| {
+                format!("type={number},manufacturer={manufacturer},serial={serial}")
+            }));
+    }
+    tables
+}
+
 /// A value inside a comma-separated QEMU option.
-pub(crate) fn escaped(value: &str) -> String {
+fn escaped(value: &str) -> String {
     value.replace(',', ",,")
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+mod tests {
+    use uuid::Uuid;
 
-    pub(crate) fn settings() -> Settings {
+    use super::*;
+    use crate::slots::Slots;
+
+    fn settings() -> Settings {
         Settings {
             work_dir: "/lab".into(),
             disk: "/lab/disk,1.raw".into(),
@@ -327,7 +229,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn dell() -> Settings {
+    fn dell() -> Settings {
         Settings {
             maker: Maker::Dell,
             serial: "ABC1234".into(),
@@ -492,5 +394,51 @@ pub(crate) mod tests {
         assert!(!arguments(&one, BootOrder::CdsFirst).concat().contains("cd2"));
         let none = Settings { slots: Slots::Http, ..settings() };
         assert!(!arguments(&none, BootOrder::DiskFirst).concat().contains("ide-cd"));
+    }
+
+    #[test]
+    fn a_dell_says_its_tag_in_the_system_and_its_boards_serial_in_redfish() {
+        let nil = "uuid=00000000-0000-0000-0000-000000000000";
+        for (settings, tables, serial, sku) in [
+            (
+                settings(),
+                vec![format!("type=1,manufacturer=Shoal,product=Lab,serial=SN1,{nil}")],
+                "SN1",
+                None,
+            ),
+            (
+                Settings {
+                    board_serial: Some("B,1".into()),
+                    chassis_serial: Some("C1".into()),
+                    redfish_serial: Some("R1".into()),
+                    redfish_sku: Some("P123-B21".into()),
+                    ..settings()
+                },
+                vec![
+                    format!("type=1,manufacturer=Shoal,product=Lab,serial=SN1,{nil}"),
+                    "type=2,manufacturer=Shoal,serial=B,,1".into(),
+                    "type=3,manufacturer=Shoal,serial=C1".into(),
+                ],
+                "R1",
+                Some("P123-B21"),
+            ),
+            (
+                dell(),
+                vec![
+                    format!(
+                        "type=1,manufacturer=Dell Inc.,product=PowerEdge R660,\
+                         sku=SKU=NotProvided;ModelName=PowerEdge R660,serial=ABC1234,{nil}"
+                    ),
+                    "type=2,manufacturer=Dell Inc.,serial=.ABC1234.CNEXAMPLE00001.".into(),
+                    "type=3,manufacturer=Dell Inc.,serial=ABC1234".into(),
+                ],
+                "CNEXAMPLE00001",
+                Some("ABC1234"),
+            ),
+        ] {
+            assert_eq!(smbios(&settings), tables);
+            assert_eq!(settings.shown_serial(), serial);
+            assert_eq!(settings.shown_sku().as_deref(), sku);
+        }
     }
 }

@@ -19,7 +19,9 @@
 //! It is a test double and a toy for users: never shipped with the controller, knows no job.
 
 mod answer;
+mod app;
 mod arguments;
+mod document;
 pub mod fleet;
 mod machine;
 mod maker;
@@ -33,9 +35,12 @@ mod redfish;
 pub mod replay;
 mod server;
 mod sessions;
+mod settings;
+mod slots;
 mod tls;
 mod virtual_media;
 
-pub use arguments::{DiskBus, Firmware, Settings, Slots};
 pub use maker::Maker;
 pub use server::{Access, Bmc, start};
+pub use settings::{DiskBus, Firmware, Settings};
+pub use slots::Slots;

@@ -20,9 +20,11 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    arguments::{BootOrder, Settings, Slot},
+    arguments::BootOrder,
     qemu::{self, Qemu},
     qmp::Event,
+    settings::Settings,
+    slots::Slot,
 };
 
 /// What Redfish shows.

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::Refusal,
-    arguments::{Slot, Slots},
+    document::etag,
     fleet::{
         Profile, asked,
         profile::Takes,
@@ -30,7 +30,7 @@ use crate::{
         wire,
     },
     machine::{self, Enabled, Handle, Target},
-    redfish::etag,
+    slots::{Slot, Slots},
     virtual_media,
 };
 

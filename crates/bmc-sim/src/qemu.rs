@@ -16,10 +16,12 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    arguments::{self, BootOrder, Firmware, NVRAM, Settings, Slot, medium_node},
+    arguments::{self, BootOrder, NVRAM, medium_node},
     medium::{self, Medium},
     nvram,
     qmp::{self, Event, Qmp},
+    settings::{Firmware, Settings},
+    slots::Slot,
 };
 
 #[derive(Debug, thiserror::Error)]

@@ -12,63 +12,26 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use url::Url;
-use uuid::Uuid;
 
 use crate::{
-    answer::Refusal,
-    arguments::{Firmware, Settings, Slots},
+    answer::{Answer, Refusal},
+    app::{App, Identity},
+    document::{collection, etag, link, parse},
     machine::{self, Boot, Enabled, Handle, Reset, Target},
     maker::{Maker, Names, names},
     profiled, qemu, qmp,
     sessions::{self, Access, Sessions},
-    virtual_media,
+    slots::Slots,
+    virtual_media::{self, MEDIA},
 };
-
-/// What the BMC says of its machine that never changes.
-pub(crate) struct Identity {
-    maker: Maker,
-    serial: String,
-    sku: Option<String>,
-    uuid: Uuid,
-    is_bios: bool,
-}
-
-impl Identity {
-    pub(crate) fn of(settings: &Settings) -> Identity {
-        Identity {
-            maker: settings.maker,
-            serial: settings.shown_serial(),
-            sku: settings.shown_sku(),
-            uuid: settings.uuid,
-            is_bios: settings.firmware == Firmware::Bios,
-        }
-    }
-
-    /// In Redfish's words, the only boot mode that the machine has.
-    fn boot_mode(&self) -> &'static str {
-        if self.is_bios { "Legacy" } else { "UEFI" }
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct App {
-    identity: Arc<Identity>,
-    pub(crate) machine: Handle,
-    sessions: Arc<Sessions>,
-    pub(crate) slots: Slots,
-}
-
-pub(crate) type Answer = Result<Response, Refusal>;
 
 const ROOT: &str = "/redfish/v1";
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 const SYSTEM: &str = "/redfish/v1/Systems/1";
 const MANAGER: &str = "/redfish/v1/Managers/1";
-pub(crate) const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
 
 pub(crate) fn service(identity: Identity, machine: Handle, access: Access, slots: Slots) -> Router {
     let sessions = Arc::new(Sessions::new(access));
@@ -412,41 +375,6 @@ fn session_body(app: &App, id: &str) -> Json<Value> {
         "Name": "Session",
         "UserName": app.sessions.username(),
     }))
-}
-
-pub(crate) fn collection(
-    path: &str,
-    kind: &str,
-    members: impl IntoIterator<Item = String>,
-) -> Value {
-    let members: Vec<Value> = members.into_iter().map(|path| link(&path)).collect();
-    json!({
-        "@odata.id": path,
-        "@odata.type": format!("#{kind}.{kind}"),
-        "Name": kind,
-        "Members@odata.count": members.len(),
-        "Members": members,
-    })
-}
-
-fn link(path: &str) -> Value {
-    json!({ "@odata.id": path })
-}
-
-pub(crate) fn etag(body: &Value) -> String {
-    format!("\"{}\"", hex::encode(&Sha256::digest(body.to_string())[..8]))
-}
-
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| {
-        let message_id = match error.classify() {
-            serde_json::error::Category::Data => "PropertyValueError",
-            serde_json::error::Category::Syntax
-            | serde_json::error::Category::Eof
-            | serde_json::error::Category::Io => "MalformedJSON",
-        };
-        Refusal::bad_request(message_id, error.to_string())
-    })
 }
 
 fn without_last_slash(mut request: Request) -> Request {

@@ -14,8 +14,12 @@ use url::Url;
 
 pub use crate::sessions::Access;
 use crate::{
-    arguments::{CONSOLE, Firmware, Settings, Slots, VISITOR_SOCKET},
-    machine, qemu, redfish, tls,
+    app::Identity,
+    arguments::{CONSOLE, VISITOR_SOCKET},
+    machine, qemu, redfish,
+    settings::{Firmware, Settings},
+    slots::Slots,
+    tls,
 };
 
 /// A running BMC. Dropping it leaves the machine on; call `stop`.
@@ -70,7 +74,7 @@ pub async fn start(
     let address = listener.local_addr().context("read the listener's address")?;
     let (console, qmp) = (settings.work_dir.join(CONSOLE), settings.work_dir.join(VISITOR_SOCKET));
     let (ssh_port, slots) = (settings.ssh_port, settings.slots);
-    let shown = redfish::Identity::of(&settings);
+    let shown = Identity::of(&settings);
     let (machine, machine_task) = machine::start(settings);
 
     let service = redfish::service(shown, machine.clone(), access, slots);

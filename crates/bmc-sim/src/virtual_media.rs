@@ -13,11 +13,14 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    answer::Refusal,
-    arguments::Slot,
+    answer::{Answer, Refusal},
+    app::App,
+    document::{collection, parse},
     medium,
-    redfish::{Answer, App, MEDIA, collection, parse},
+    slots::Slot,
 };
+
+pub(crate) const MEDIA: &str = "/redfish/v1/Systems/1/VirtualMedia";
 
 pub(crate) async fn list(State(app): State<App>) -> Json<Value> {
     let paths = app.slots.all().iter().map(|slot| format!("{MEDIA}/{}", slot.name()));

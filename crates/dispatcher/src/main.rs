@@ -10,7 +10,8 @@
 //!
 //! - `medium`: finds the task medium; `identity`: who this machine is; `disks`: what disks it has;
 //! - `firmware`: whether the target's system could boot here;
-//! - `session`: what makes this boot the one that may speak;
+//! - `session`: what makes this boot the one that may speak; `hello`: the message that opens it;
+//! - `private_file`: files that only root can read;
 //! - `network`: the recipe's network as systemd-networkd files;
 //! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
 //! - `knobs`: what changes the kernel, shut before code of an image could run;
@@ -22,12 +23,14 @@ mod controller;
 mod disks;
 mod exit;
 mod firmware;
+mod hello;
 mod identity;
 mod journal;
 mod knobs;
 mod medium;
 mod network;
 mod places;
+mod private_file;
 mod reach;
 mod report;
 mod run;

@@ -12,7 +12,7 @@ use api::node::{AgentRequest, Result as Outcome, TEXT_BYTES_MAX};
 use recipe::run_dir::AGENT_SOCKET;
 
 use crate::controller::{self, Answer, Controller};
-use crate::{identity, journal, places, run, session};
+use crate::{hello, identity, journal, places, session};
 
 /// The journal's last lines stand for a reason where a unit left none.
 const LINES: usize = 10;
@@ -63,7 +63,7 @@ fn tell(outcome: &Outcome) -> anyhow::Result<()> {
     if let Answer::No { status: UNAUTHORIZED, .. } = answer {
         // It failed before it could say hello.
         let (boot_id, dmi, session) = (identity::boot_id()?, identity::read(), session::token()?);
-        answer = run::hello(&Controller::before_hello(&attempt)?, &boot_id, &dmi, &session);
+        answer = hello::send(&Controller::before_hello(&attempt)?, &boot_id, &dmi, &session);
         if answer == Answer::Yes {
             answer = controller.tell("result", outcome);
         }

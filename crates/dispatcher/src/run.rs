@@ -2,13 +2,12 @@
 //! `shoal-dispatcher run`: from the task medium to the recipe's systemd target.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use api::node::{Dmi, Hello};
+use api::node::Dmi;
 use api::signal::Signal;
 use recipe::run_dir::{self, Identity};
 use recipe::task_medium::Attempt;
@@ -16,7 +15,10 @@ use recipe::{File, Network, Recipe};
 
 use crate::controller::{Answer, Controller};
 use crate::exit::{Exit, Stopped};
-use crate::{disks, firmware, identity, journal, medium, network, places, reach, report, session};
+use crate::{
+    disks, firmware, hello, identity, journal, medium, network, places, private_file, reach,
+    report, session,
+};
 
 /// Finds the task and hands it over. A failure after the medium was read is kept for the report.
 pub fn run() -> Result<(), Stopped> {
@@ -80,26 +82,14 @@ fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped
         .map_err(|error| Exit::Write.because(error))?;
     if let Some(access) = run_dir::pull_access(attempt) {
         let bytes = serde_json::to_vec(&access).map_err(|error| Exit::Internal.because(error))?;
-        write_private(Path::new(run_dir::PULL_FILE), &bytes)
+        private_file::write(Path::new(run_dir::PULL_FILE), &bytes)
             .map_err(|error| Exit::Write.because(error))?;
     }
     start(recipe.task_target.as_str()).map_err(|error| Exit::Systemd.because(error))
 }
 
 fn keep_attempt(attempt: &Attempt) -> anyhow::Result<()> {
-    write_private(Path::new(places::ATTEMPT_FILE), &serde_json::to_vec(attempt)?)
-}
-
-/// A file that only root reads, whole or not at all.
-pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let new = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        fs::rename(&new, path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    private_file::write(Path::new(places::ATTEMPT_FILE), &serde_json::to_vec(attempt)?)
 }
 
 fn set_network(network: &Network) -> anyhow::Result<()> {
@@ -116,22 +106,10 @@ fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped>
     let controller =
         Controller::before_hello(attempt).map_err(|error| Exit::Unreadable.because(error))?;
     let session = session::token().map_err(|error| Exit::Write.because(error))?;
-    match hello(&controller, boot_id, dmi, &session) {
+    match hello::send(&controller, boot_id, dmi, &session) {
         Answer::Yes => Ok(()),
         Answer::No { reason, .. } => Err(Exit::Refused.because(reason)),
     }
-}
-
-/// Repeated, it is answered alike: it says the same.
-pub fn hello(controller: &Controller, boot_id: &str, dmi: &Dmi, session: &str) -> Answer {
-    let hello = Hello {
-        boot_id: boot_id.to_owned(),
-        dmi: dmi.clone(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        session_sha256: session::commitment(session),
-    };
-    let mut watch = reach::Watch::new();
-    controller.tell_watched("hello", &hello, |signal| watch.unanswered(signal))
 }
 
 /// All files appear at once: a tool sees the whole directory or none.
@@ -148,7 +126,7 @@ fn write_run_dir(files: &[File]) -> anyhow::Result<()> {
         .create(&new)
         .with_context(|| format!("create {}", new.display()))?;
     for file in files {
-        write_private(&new.join(&file.name), &file.bytes)?;
+        private_file::write(&new.join(&file.name), &file.bytes)?;
     }
     fs::rename(&new, dir).with_context(|| format!("rename {} to {}", new.display(), dir.display()))
 }

@@ -11,7 +11,7 @@ use recipe::task_medium::Attempt;
 use recipe::{File, Recipe, run_dir};
 
 use crate::controller::Controller;
-use crate::run::write_private;
+use crate::private_file;
 
 /// Fetches the whole recipe and puts it in place. Harmless when repeated.
 pub fn put_in_place(controller: &Controller, attempt: &Attempt) -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ fn put_into(dir: &Path, whole: &[u8]) -> anyhow::Result<()> {
     let (present, identity) = run_dir::read(&files(dir)?)?;
     let whole = joined(&present, whole)?;
     for file in run_dir::files(&whole, &identity) {
-        write_private(&dir.join(&file.name), &file.bytes)?;
+        private_file::write(&dir.join(&file.name), &file.bytes)?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         for file in run_dir::files(&whole.without_secrets(), &identity) {
-            write_private(&dir.path().join(&file.name), &file.bytes).unwrap();
+            private_file::write(&dir.path().join(&file.name), &file.bytes).unwrap();
         }
         let user_data = || fs::read_to_string(dir.path().join("user-data")).unwrap();
         assert!(user_data().starts_with("withheld: "), "{}", user_data());

@@ -9,8 +9,7 @@ use anyhow::{Context, anyhow};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::places;
-use crate::run::write_private;
+use crate::{places, private_file};
 
 /// The token of this boot; made by whichever of our processes needs it first.
 pub fn token() -> anyhow::Result<String> {
@@ -26,7 +25,7 @@ fn token_in(path: &Path) -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("the kernel gives no randomness"))?;
     let token = format!("shp_session_{}", hex::encode(bytes));
-    write_private(path, token.as_bytes())?;
+    private_file::write(path, token.as_bytes())?;
     Ok(token)
 }
 

@@ -21,10 +21,12 @@ mod shape;
 
 pub use digest::{Digest, Hasher, InvalidDigest, Verifier};
 pub use manifest::{Descriptor, InvalidManifest, Manifest, ManifestKind, annotation, media_type};
-pub use name::{InvalidRepository, InvalidTag, InvalidTagOrDigest, Repository, Tag, TagOrDigest};
+pub use name::{
+    InvalidRepository, InvalidTag, InvalidTagOrDigest, Repository, Tag, TagOrDigest, is_repository,
+};
 pub use not_installable::NotInstallable;
 pub use platform::Platform;
-pub use reference::{InvalidReference, Reference, is_repository, is_tag};
+pub use reference::{InvalidReference, Reference};
 
 /// Largest manifest that is taken (distribution-spec: at least 4 MiB).
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Digest, InvalidDigest, is_repository, is_tag};
+use crate::digest::{Digest, InvalidDigest};
 
 /// The name of a repository, such as `os-images/debian`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,8 @@ pub enum TagOrDigest {
     Digest(Digest),
 }
 
+/// Longest repository name (distribution-spec: clients may limit host and name to 255).
+const REPOSITORY_BYTES_MAX: usize = 255;
 /// Longest part of a stranger's text that an error repeats.
 const SHOWN_MAX: usize = 200;
 
@@ -50,6 +52,11 @@ impl Repository {
 }
 
 impl Tag {
+    /// The tag of a reference that names none.
+    pub fn latest() -> Tag {
+        Tag("latest".into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -111,6 +118,33 @@ impl fmt::Display for TagOrDigest {
     }
 }
 
+/// The repository grammar: components of `[a-z0-9]+` joined by `.`, `_`, `__` or hyphens, with `/`
+/// between them.
+pub fn is_repository(text: &str) -> bool {
+    let is_component = |component: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = component.as_bytes();
+        let ends_plain =
+            bytes.first().copied().is_some_and(plain) && bytes.last().copied().is_some_and(plain);
+        let is_separator = |run: &[u8]| {
+            matches!(run, b"." | b"_" | b"__")
+                || (!run.is_empty() && run.iter().all(|b| *b == b'-'))
+        };
+        ends_plain
+            && bytes.split(|byte| plain(*byte)).all(|run| run.is_empty() || is_separator(run))
+    };
+    !text.is_empty() && text.len() <= REPOSITORY_BYTES_MAX && text.split('/').all(is_component)
+}
+
+/// The tag grammar: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+fn is_tag(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let more = |byte: u8| word(byte) || matches!(byte, b'.' | b'-');
+    (1..=128).contains(&text.len())
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(more)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +170,29 @@ mod tests {
         ] {
             let error = bad.parse::<TagOrDigest>().unwrap_err().to_string();
             assert!(error.contains(meant), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn repository_names_follow_the_grammar() {
+        for good in ["a", "a/b/c", "a.b", "a_b", "a__b", "a---b", "0/1"] {
+            assert!(is_repository(good), "{good:?}");
+        }
+        for bad in [
+            "",
+            "/",
+            "a/",
+            "a..b",
+            "a___b",
+            "a._b",
+            "-a",
+            "a-",
+            "A",
+            "a b",
+            "a/../b",
+            &"a".repeat(256),
+        ] {
+            assert!(!is_repository(bad), "{bad:?}");
         }
     }
 }

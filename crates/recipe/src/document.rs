@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! From bytes to JSON: what is looked at before any field has a meaning. Byte order mark, nesting, keys that
-//! are written twice, and text that is not JSON at all.
+//! From bytes to JSON: what is looked at before any field has a meaning. Size, byte order mark, keys that are
+//! written twice, and text that is not JSON at all.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
+/// Largest recipe: a Linux recipe's three payloads at their limits, and room for escapes.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// What some editors put before UTF-8 text (Unicode, section 2.6). RFC 8259, section 8.1, lets a reader skip it.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What to install, and how that travels from the API to a tool on the machine.
 //!
-//! - `document`: bytes as JSON; `wire`: the file as written; `validate`, then `meaning`: every problem at once;
+//! - `document`: bytes as JSON; `wire`: the file as written; `validate`, then `meaning`: every `problem` at once;
 //! - `model`: the recipe inside our programs, where it cannot be wrong;
 //! - `signature`: who made a task medium, and how the machine knows;
 //! - `layout`, `target_disk`: what partitions and disk hints mean;
@@ -20,6 +20,7 @@ mod meaning;
 mod model;
 mod payload;
 mod prefix;
+mod problem;
 pub mod run_dir;
 pub mod serial;
 pub mod signature;
@@ -30,15 +31,16 @@ mod validate;
 mod wire;
 pub mod yaml;
 
-pub use document::{BYTE_ORDER_MARK, check_keys, cure, without_mark};
+pub use document::{BODY_BYTES_MAX, BYTE_ORDER_MARK, check_keys, cure, without_mark};
 pub use layout::{Format, Guid, Partition, Size};
 pub use model::{
     Bond, CONTROLLER_HOST, Esxi, Firmware, Interface, Linux, Network, Recipe, Route, TaskTarget,
     Windows, Wipe, Workflow,
 };
 pub use payload::Payload;
+pub use problem::Problem;
 pub use target_disk::{DiskFacts, DiskHints};
-pub use validate::{BODY_BYTES_MAX, CURRENT_VERSION, Problem};
+pub use validate::CURRENT_VERSION;
 
 /// The published schema: JSON Schema draft-07.
 pub const SCHEMA: &str = include_str!("../recipe.schema.json");

@@ -5,11 +5,12 @@
 mod cloud_init;
 mod network;
 
+use crate::document::BODY_BYTES_MAX;
 use crate::layout::{self, Format, Guid, Partition, Size};
 use crate::model::{Esxi, Firmware, Linux, Recipe, STAND_IN, TaskTarget, Windows, Wipe, Workflow};
 use crate::payload::Payload;
+use crate::problem::{PROBLEMS_MAX, Problem, problem};
 use crate::target_disk::{DiskHints, SizeHint, name};
-use crate::validate::{BODY_BYTES_MAX, PROBLEMS_MAX, Problem, problem};
 use crate::wire::{self, Wire};
 
 /// Largest payload; cloud-init's and Windows' own files are far smaller.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::layout::{Partition, Size};
 use crate::model::{Recipe, Workflow};
 use crate::payload::Payload;
+use crate::problem::Problem;
 use crate::target_disk::DiskFacts;
-use crate::validate::Problem;
 use crate::{File, task_medium};
 
 /// Where the files are.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Names;
 use crate::payload::Payload;
-use crate::validate::Problem;
+use crate::problem::Problem;
 use crate::{File, Recipe, SCHEMA};
 
 /// Every task medium's volume id begins with this.

@@ -8,47 +8,19 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use crate::SCHEMA;
-use crate::document::{check_keys, cure, without_mark};
+use crate::document::{BODY_BYTES_MAX, check_keys, cure, without_mark};
 use crate::meaning::from_wire;
 use crate::model::Recipe;
+use crate::problem::{PROBLEMS_MAX, Problem, problem};
 use crate::target_disk::name;
 use crate::wire::Wire;
 
 /// The newest recipe version; the one before is accepted too.
 pub const CURRENT_VERSION: u32 = 1;
-/// Largest recipe: a Linux recipe's three payloads at their limits, and room for escapes.
-pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// Deepest nesting: our fields need six; `metadata` may have some of its own.
 const DEPTH_MAX: usize = 64;
-/// Most problems told at once.
-pub(crate) const PROBLEMS_MAX: usize = 100;
 /// Most of a wrong value that a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
-
-/// One wrong place in a recipe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// JSON pointer (RFC 6901).
-    pub path: String,
-    /// A short stable word.
-    pub code: &'static str,
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let place = if self.path.is_empty() { "recipe" } else { self.path.trim_start_matches('/') };
-        write!(f, "{place}: {}", self.message)
-    }
-}
-
-pub(crate) fn problem(
-    path: impl Into<String>,
-    code: &'static str,
-    message: impl Into<String>,
-) -> Problem {
-    Problem { path: path.into(), code, message: message.into() }
-}
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the embedded schema is JSON");

@@ -10,8 +10,10 @@ use reqwest::{Method, Response, StatusCode, header};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::document::Unusable;
-use crate::{Bmc, Error, links};
+use crate::document::{self, Unusable};
+use crate::error::{Error, foreign};
+use crate::links;
+use crate::secrets::Secrets;
 
 /// A BMC's answers are small; a system resource of a large server has some 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -35,6 +37,33 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    /// The body of an answer: null where it has none.
+    pub async fn of(
+        what: &str,
+        response: Response,
+        grace: Duration,
+        secrets: &Secrets,
+    ) -> Result<Body, Error> {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|value| value.to_str().ok()).unwrap_or("of no named type");
+        let kind = foreign(kind, secrets);
+        let bytes = bounded(what, response, grace).await?;
+        let plain = document::trimmed(&bytes);
+        if plain.is_empty() {
+            return Ok(Body::Json(Value::Null));
+        }
+        Ok(match document::parse(plain) {
+            Ok(body) => Body::Json(body),
+            Err(Unusable::Bomb(why)) => {
+                return Err(Error::BadAnswer { what: what.into(), why });
+            }
+            Err(Unusable::NotJson(why)) => {
+                let all = secrets.hide(&String::from_utf8_lossy(plain)).into_owned();
+                Body::Other { text: all.chars().take(SHOWN_CHARS_MAX).collect(), kind, why }
+            }
+        })
+    }
+
     /// Null where it is no JSON.
     pub fn json(self) -> Value {
         match self {
@@ -56,12 +85,14 @@ pub(crate) struct Answer {
     pub body: Arc<Value>,
 }
 
-impl Bmc {
-    pub(crate) async fn answer(
-        &self,
+impl Answer {
+    /// What a 2xx response says. An answer that still drips after `grace` is given up.
+    pub async fn of(
         method: &Method,
         what: &str,
         response: Response,
+        grace: Duration,
+        secrets: &Secrets,
     ) -> Result<Answer, Error> {
         let text = |name| {
             let value = response.headers().get(name)?;
@@ -71,7 +102,7 @@ impl Bmc {
         let [location, etag, allow] = [header::LOCATION, header::ETAG, header::ALLOW].map(text);
         let location = location.and_then(|link| links::path_at_home(response.url(), &link));
         let is_read = method == Method::GET;
-        let body = match self.body_of(what, response).await? {
+        let body = match Body::of(what, response, grace, secrets).await? {
             Body::Json(body) => body,
             // What was done is read back from the resource, whatever the BMC says of it here.
             Body::Other { text, .. } if !is_read => Value::String(text),
@@ -82,28 +113,6 @@ impl Bmc {
         };
         let body = body.into();
         Ok(Answer { status, location, etag, allow, body })
-    }
-
-    /// The body of an answer: null where it has none.
-    pub(crate) async fn body_of(&self, what: &str, response: Response) -> Result<Body, Error> {
-        let kind = response.headers().get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|value| value.to_str().ok()).unwrap_or("of no named type");
-        let kind = self.foreign(kind);
-        let bytes = bounded(what, response, self.budgets.grace).await?;
-        let plain = crate::document::trimmed(&bytes);
-        if plain.is_empty() {
-            return Ok(Body::Json(Value::Null));
-        }
-        Ok(match crate::document::parse(plain) {
-            Ok(body) => Body::Json(body),
-            Err(Unusable::Bomb(why)) => {
-                return Err(Error::BadAnswer { what: what.into(), why });
-            }
-            Err(Unusable::NotJson(why)) => {
-                let all = self.secrets.hide(&String::from_utf8_lossy(plain)).into_owned();
-                Body::Other { text: all.chars().take(SHOWN_CHARS_MAX).collect(), kind, why }
-            }
-        })
     }
 }
 
@@ -125,7 +134,7 @@ fn decompressed(bytes: &[u8], encoding: &str) -> Option<Result<Vec<u8>, String>>
     if bytes.starts_with(&[0x1f, 0x8b, 8]) {
         return Some(within(&mut flate2::read::GzDecoder::new(bytes)));
     }
-    let is_json = matches!(crate::document::trimmed(bytes).first(), None | Some(b'{' | b'['));
+    let is_json = matches!(document::trimmed(bytes).first(), None | Some(b'{' | b'['));
     if is_json || !encoding.trim().eq_ignore_ascii_case("deflate") {
         return None;
     }

@@ -93,7 +93,7 @@ impl Bmc {
             return Ok(());
         }
         let told = answer.body["@odata.id"].as_str();
-        let told = told.and_then(|link| links::path_at_home(&self.base, link));
+        let told = told.and_then(|link| links::path_at_home(&self.transport.base, link));
         let Some(path) = told.or(answer.location) else { return Ok(()) };
         let deadline = Instant::now() + budget;
         while Instant::now() < deadline {
@@ -111,7 +111,8 @@ impl Bmc {
             match task["TaskState"].as_str() {
                 Some("Exception" | "Killed" | "Cancelled" | "Interrupted") => {
                     self.settled();
-                    let (why, _cause) = refusal::of_document(&task["Messages"], &self.secrets);
+                    let (why, _cause) =
+                        refusal::of_document(&task["Messages"], &self.transport.secrets);
                     let why = if why.is_empty() { "no reason given".into() } else { why };
                     return Err(Error::TaskFailed { task: self.foreign(&path), why });
                 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{has_http_boot, link, machine_of, power_of, targets_of, texts};
+use crate::document::texts;
+use crate::machine::{has_http_boot, machine_of, power_of, targets_of};
 use crate::members::{MEMBERS_MAX, Member, Members, SIBLING_PATIENCE, Unread};
 use crate::profile::{Quirk, detect};
 use crate::slot::{slot_of, suit};
@@ -142,12 +143,13 @@ impl Bmc {
         path: &str,
         system: &Value,
     ) -> Result<Vec<(String, Arc<Value>)>, Error> {
-        let linked = system["Links"]["Chassis"].as_array().into_iter().flatten().filter_map(link);
+        let linked =
+            system["Links"]["Chassis"].as_array().into_iter().flatten().filter_map(links::of);
         let mut own = Vec::new();
         for chassis in linked.take(CHASSIS_MAX) {
             let Ok(answer) = self.read_optional(&chassis).await? else { continue };
             let held = answer.body["Links"]["ComputerSystems"].as_array();
-            let held: Vec<String> = held.into_iter().flatten().filter_map(link).collect();
+            let held: Vec<String> = held.into_iter().flatten().filter_map(links::of).collect();
             if matches!(&held[..], [one] if links::is_same(one, path)) {
                 own.push((chassis, answer.body));
             }
@@ -266,13 +268,13 @@ impl Bmc {
         notes: &mut Notes,
     ) -> Result<Option<Member>, Error> {
         let linked = system["Links"]["ManagedBy"].as_array().into_iter().flatten();
-        let mut paths: Vec<String> = linked.filter_map(link).take(MEMBERS_MAX).collect();
+        let mut paths: Vec<String> = linked.filter_map(links::of).take(MEMBERS_MAX).collect();
         if paths.is_empty() {
-            let Some(managers) = link(&root["Managers"]) else { return Ok(None) };
+            let Some(managers) = links::of(&root["Managers"]) else { return Ok(None) };
             match self.read_optional(&managers).await? {
                 Ok(answer) => {
                     let members = answer.body["Members"].as_array().cloned().unwrap_or_default();
-                    paths = members.iter().filter_map(link).take(MEMBERS_MAX).collect();
+                    paths = members.iter().filter_map(links::of).take(MEMBERS_MAX).collect();
                 }
                 Err(error) => notes.add(self, &managers, &error),
             }
@@ -304,7 +306,7 @@ impl Bmc {
         }
         // Before Redfish 2020.4 virtual media belonged to managers.
         let linked = system["Links"]["ManagedBy"].as_array().into_iter().flatten();
-        for path in linked.filter_map(link).take(MEMBERS_MAX) {
+        for path in linked.filter_map(links::of).take(MEMBERS_MAX) {
             let body = match manager.filter(|manager| links::is_same(&manager.path, &path)) {
                 Some(manager) => manager.body.clone(),
                 None if notes.has(&path) => continue,
@@ -330,7 +332,10 @@ impl Bmc {
         for Member { body: manager, .. } in read {
             let servers = manager["Links"]["ManagerForServers"].as_array();
             let is_ours = servers.map_or(is_only_one, |servers| {
-                servers.iter().filter_map(link).any(|server| links::is_same(&server, system_path))
+                servers
+                    .iter()
+                    .filter_map(links::of)
+                    .any(|server| links::is_same(&server, system_path))
             });
             if is_ours {
                 slots.extend(self.slots(&manager["VirtualMedia"], notes).await?);
@@ -358,7 +363,7 @@ impl Bmc {
         notes: &mut Notes,
         is_enough: impl Fn(&[Member]) -> bool,
     ) -> Result<Members, Error> {
-        let Some(path) = link(collection).filter(|path| !notes.has(path)) else {
+        let Some(path) = links::of(collection).filter(|path| !notes.has(path)) else {
             return Ok(Members::default());
         };
         match self.read_optional(&path).await? {

@@ -26,6 +26,12 @@ pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
+/// The texts of a list.
+pub(crate) fn texts(list: &Value) -> Vec<String> {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// The document. Bytes that are no UTF-8 become U+FFFD: one of a person's texts in another encoding must
 /// not hide the whole resource (DMTF/libredfish#108).
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! What can go wrong with a BMC, by what the caller can do about it.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -220,65 +219,7 @@ impl Error {
 
 /// Most of a BMC's own message that is repeated.
 const DETAIL_CHARS_MAX: usize = 300;
-/// Shortest run of URL-safe characters that may be the secret of a media URL, which is hex digits. One with other letters
-/// and no digit is a word, such as the key of a long MessageId.
-const SECRET_CHARS_MIN: usize = 32;
-
-/// A BMC's words, which may repeat a media URL, without what may be its secret.
-pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
-    let is_url_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let is_word = |run: &str| {
-        let is_hex = run.bytes().all(|byte| byte.is_ascii_hexdigit());
-        !is_hex && !run.bytes().any(|byte| byte.is_ascii_digit())
-    };
-    let may_be_secret = |run: &str| run.len() >= SECRET_CHARS_MIN && !is_word(run);
-    if !text.split(|c| !is_url_safe(c)).any(may_be_secret) {
-        return text.into();
-    }
-    let mut shown = String::new();
-    for piece in text.split_inclusive(|c| !is_url_safe(c)) {
-        let run = piece.trim_end_matches(|c| !is_url_safe(c));
-        if may_be_secret(run) {
-            shown.push_str("***");
-            shown.push_str(&piece[run.len()..]);
-        } else {
-            shown.push_str(piece);
-        }
-    }
-    shown.into()
-}
-
 /// A BMC's own words, bounded, once nothing that opens anything is in them: a cut could leave a part of it.
 pub(crate) fn foreign(text: &str, secrets: &Secrets) -> String {
     secrets.hide(text).chars().take(DETAIL_CHARS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_media_url_in_a_bmcs_words_loses_its_secret() {
-        let token = "0123456789abcdef".repeat(3);
-        for (text, expected) in [
-            (
-                format!("cannot read https://c:8443/m/{token}/task.iso."),
-                "cannot read https://c:8443/m/***/task.iso.",
-            ),
-            (format!("bad image '{token}'"), "bad image '***'"),
-            (token.clone(), "***"),
-            (format!("é{token}é"), "é***é"),
-            (
-                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1".into(),
-                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1",
-            ),
-            (
-                "iLO.2.15.MaxVirtualMediaConnectionEstablished".into(),
-                "iLO.2.15.MaxVirtualMediaConnectionEstablished",
-            ),
-            (String::new(), ""),
-        ] {
-            assert_eq!(without_secrets(&text), expected, "{text}");
-        }
-    }
 }

@@ -14,9 +14,8 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use crate::answer::Answer;
-use crate::machine::link;
 use crate::patience::Repeat;
-use crate::{Bmc, Error};
+use crate::{Bmc, Error, links};
 
 /// Parts of a machine whose firmware is listed; a large server has some sixty.
 const ITEMS_MAX: usize = 200;
@@ -48,13 +47,13 @@ impl Bmc {
     /// What is installed, by the BMC's word.
     pub async fn firmware(&self) -> Result<Vec<Firmware>, Error> {
         let service = self.update_service().await?;
-        let Some(path) = link(&service["FirmwareInventory"]) else {
+        let Some(path) = links::of(&service["FirmwareInventory"]) else {
             return Err(Error::Unsupported("a firmware inventory"));
         };
         let links = self.get(&path).await?.body;
         let links = links["Members"].as_array().cloned().unwrap_or_default();
         let mut items = Vec::new();
-        for path in links.iter().filter_map(link).take(ITEMS_MAX) {
+        for path in links.iter().filter_map(links::of).take(ITEMS_MAX) {
             let body = self.get(&path).await?.body;
             let text = |name: &str| self.foreign(body[name].as_str().unwrap_or_default());
             items.push(Firmware { name: text("Name"), version: text("Version"), path });
@@ -136,7 +135,8 @@ impl Bmc {
 
     async fn update_service(&self) -> Result<Arc<Value>, Error> {
         let root = self.get("/redfish/v1/").await?.body;
-        let path = link(&root["UpdateService"]).ok_or(Error::Unsupported("an UpdateService"))?;
+        let path =
+            links::of(&root["UpdateService"]).ok_or(Error::Unsupported("an UpdateService"))?;
         Ok(self.get(&path).await?.body)
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
 //!
-//! - `transport`: requests; `tls`, `certificate`: a pin or a CA; `session`: logins; `links`: where a request may go;
+//! - `bmc`: requests with a login, repeated; `transport`: one request; `budgets`: their times; `tls`, `certificate`: a pin or a CA; `session`: logins; `links`: where a request may go;
 //!   `answer`: bounded bodies; `refusal`, `messages`, `cause`: what a BMC says when it refuses; `patience`: retries; `seen`: what
 //!   need not be read twice in a moment;
 //! - `machine`: what the BMC has; `discovery`: how it is found (nothing is hard-coded but `/redfish/v1/`); `members`:
@@ -20,9 +20,11 @@
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
 
 mod answer;
+mod bmc;
 mod boot;
 mod boot_places;
 mod boot_settings;
+mod budgets;
 mod capture;
 mod cause;
 mod certificate;
@@ -51,7 +53,9 @@ mod transcript;
 mod transport;
 mod virtual_media;
 
+pub use bmc::{Bmc, Endpoint};
 pub use boot_settings::{BootOverride, BootSettings};
+pub use budgets::Budgets;
 pub use capture::CaptureLimits;
 pub use cause::Cause;
 pub use error::Error;
@@ -68,4 +72,3 @@ pub use secrets::Secret;
 pub use slot::Slot;
 pub use tls::{Trust, check_ca, fetch_certificate};
 pub use transcript::Exchange;
-pub use transport::{Bmc, Budgets, Endpoint};

@@ -3,10 +3,16 @@
 //! A link is used as the BMC wrote it, with its final slash; credentials go to the BMC's own authority only.
 
 use reqwest::{Method, Response, header};
+use serde_json::Value;
 use url::Url;
 
 /// Most redirects of one request. BMCs add a slash or a version, which are two; more is a loop.
 pub(crate) const REDIRECTS_MAX: usize = 5;
+
+/// The link in a reference (`@odata.id`), as the BMC writes it.
+pub(crate) fn of(value: &Value) -> Option<String> {
+    value["@odata.id"].as_str().filter(|path| !path.is_empty()).map(str::to_owned)
+}
 
 /// What a link names, for comparisons: without scheme and authority, which only some BMCs write, and
 /// without the slash at its end, which a BMC may write in one place and leave out in another.

@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::machine::link;
 use crate::{Bmc, Error, Machine, links};
 
 /// Log services that are read: a system has an event log, a manager two or three.
@@ -88,10 +87,10 @@ impl Bmc {
         let since = Since(since.checked_add(ahead).ok());
         let mut services: Vec<String> = Vec::new();
         for owner in [system, manager] {
-            let Some(path) = link(&owner["LogServices"]) else { continue };
+            let Some(path) = links::of(&owner["LogServices"]) else { continue };
             let body = self.get(&path).await?.body;
             let members = body["Members"].as_array().into_iter().flatten();
-            for service in members.filter_map(link).take(SERVICES_MAX) {
+            for service in members.filter_map(links::of).take(SERVICES_MAX) {
                 if !services.iter().any(|known| links::is_same(known, &service)) {
                     services.push(service);
                 }
@@ -114,7 +113,7 @@ impl Bmc {
 
     async fn log(&self, service: &str, since: &Since) -> Result<Vec<LogEntry>, Error> {
         let service_body = self.get(service).await?.body;
-        let mut next = link(&service_body["Entries"]);
+        let mut next = links::of(&service_body["Entries"]);
         let (mut found, mut seen, mut links_left) = (Vec::new(), BTreeSet::new(), LINKS_MAX);
         for _page in 0..PAGES_MAX {
             let Some(path) = next.filter(|path| seen.insert(links::key(path).to_owned())) else {
@@ -124,7 +123,7 @@ impl Bmc {
             let mut page = Vec::new();
             for member in body["Members"].as_array().into_iter().flatten() {
                 let is_link = member["Message"].is_null() && member["Created"].is_null();
-                match link(member) {
+                match links::of(member) {
                     Some(path) if is_link && links_left > 0 => {
                         links_left -= 1;
                         page.push(self.entry(service, &self.get(&path).await?.body));

@@ -7,6 +7,8 @@ use std::fmt;
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::document::texts;
+use crate::links;
 use crate::members::{MEMBERS_MAX, Member};
 use crate::profile::{Profile, Quirk, detect};
 use crate::remote_media::RemoteMedia;
@@ -169,16 +171,6 @@ pub(crate) fn has_http_boot(system: &Value, settings: &Value, profile: Profile) 
         && !profile.has(Quirk::HttpBootUriIsShownOnly)
 }
 
-pub(crate) fn texts(list: &Value) -> Vec<String> {
-    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// A link as the BMC writes it.
-pub(crate) fn link(value: &Value) -> Option<String> {
-    value["@odata.id"].as_str().filter(|path| !path.is_empty()).map(str::to_owned)
-}
-
 impl Machine {
     /// Whatever its other slots take, only the first one boots.
     pub fn boots_from_first_slot(&self) -> bool {
@@ -211,7 +203,7 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
     let parsed = parsed.ok()?;
     let [root, manager, system, slots @ ..] = parsed.as_slice() else { return None };
     let profile = detect(root, manager, system);
-    let path_of = |body: &Value| link(body).unwrap_or_default();
+    let path_of = |body: &Value| links::of(body).unwrap_or_default();
     let mut slots: Vec<Slot> =
         slots.iter().take(MEMBERS_MAX).map(|body| slot_of(&path_of(body), body, None)).collect();
     suit(&mut slots, profile);
@@ -308,7 +300,7 @@ pub(crate) fn machine_of(
     Machine {
         profile,
         bmc_firmware: firmware.unwrap_or_default().trim().to_owned(),
-        settings_path: link(&system["@Redfish.Settings"]["SettingsObject"]),
+        settings_path: links::of(&system["@Redfish.Settings"]["SettingsObject"]),
         told: Told::of(system, profile.has(Quirk::SkuIsServiceTag)),
         manufacturer: text("Manufacturer"),
         model: text("Model"),

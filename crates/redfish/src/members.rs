@@ -11,7 +11,6 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::answer::Answer;
-use crate::machine::link;
 use crate::patience::{Patience, Repeat};
 use crate::{Bmc, Budgets, Error, links};
 
@@ -82,7 +81,7 @@ impl Bmc {
         siblings: Duration,
         is_enough: impl Fn(&[Member]) -> bool,
     ) -> Result<Members, Error> {
-        let Some(path) = link(collection) else { return Ok(Members::default()) };
+        let Some(path) = links::of(collection) else { return Ok(Members::default()) };
         let body = self.get(&path).await?.body;
         self.members_of(&body, siblings, is_enough).await
     }
@@ -99,7 +98,7 @@ impl Bmc {
         let mut seen = BTreeSet::new();
         // The same link a thousand times is one member.
         let is_new = |path: &String| seen.insert(links::key(path).to_owned());
-        let linked = linked.iter().filter_map(link).filter(is_new);
+        let linked = linked.iter().filter_map(links::of).filter(is_new);
         let paths: Vec<String> = linked.take(MEMBERS_MAX).collect();
         let mut answers = Vec::new();
         for path in &paths {

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::{Budgets, Error};
+use crate::budgets::Budgets;
+use crate::error::Error;
 
 /// Longest pause of our own choice between two repetitions.
 const PAUSE_MAX: Duration = Duration::from_secs(30);

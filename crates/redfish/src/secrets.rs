@@ -13,14 +13,16 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use crate::error::without_secrets;
-
 /// Shorter ones are parts of too many words.
 const CHARS_MIN: usize = 4;
 /// Shorter ones are hidden as whole words only: `admin` is a part of `Administrators`.
 const CHARS_ANYWHERE: usize = 8;
 /// Of the newest sessions; a visit has one or two.
 const FORMS_MAX: usize = 128;
+
+/// Shortest run of URL-safe characters that may be the secret of a media URL, which is hex digits. One with other letters
+/// and no digit is a word, such as the key of a long MessageId.
+const SECRET_CHARS_MIN: usize = 32;
 
 /// A password. Its Debug is `***`, and its memory is overwritten at its end.
 #[derive(Clone)]
@@ -85,8 +87,8 @@ impl Secrets {
     /// The text with `***` where it has a secret, be it of this BMC or of a media URL.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.hide_own(text) {
-            Cow::Borrowed(text) => without_secrets(text),
-            Cow::Owned(text) => Cow::Owned(without_secrets(&text).into_owned()),
+            Cow::Borrowed(text) => without_url_secrets(text),
+            Cow::Owned(text) => Cow::Owned(without_url_secrets(&text).into_owned()),
         }
     }
 
@@ -100,6 +102,30 @@ impl Secrets {
         }
         shown
     }
+}
+
+/// A BMC's words, which may repeat a media URL, without what may be its secret.
+fn without_url_secrets(text: &str) -> Cow<'_, str> {
+    let is_url_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let is_word = |run: &str| {
+        let is_hex = run.bytes().all(|byte| byte.is_ascii_hexdigit());
+        !is_hex && !run.bytes().any(|byte| byte.is_ascii_digit())
+    };
+    let may_be_secret = |run: &str| run.len() >= SECRET_CHARS_MIN && !is_word(run);
+    if !text.split(|c| !is_url_safe(c)).any(may_be_secret) {
+        return text.into();
+    }
+    let mut shown = String::new();
+    for piece in text.split_inclusive(|c| !is_url_safe(c)) {
+        let run = piece.trim_end_matches(|c| !is_url_safe(c));
+        if may_be_secret(run) {
+            shown.push_str("***");
+            shown.push_str(&piece[run.len()..]);
+        } else {
+            shown.push_str(piece);
+        }
+    }
+    shown.into()
 }
 
 /// `None` where the text does not have the form.
@@ -243,5 +269,30 @@ mod tests {
         }
         let media = format!("/m/{}/task.iso", "ab".repeat(20));
         assert_eq!(Secrets::default().hide(&media), "/m/***/task.iso");
+    }
+
+    #[test]
+    fn a_media_url_in_a_bmcs_words_loses_its_secret() {
+        let token = "0123456789abcdef".repeat(3);
+        for (text, expected) in [
+            (
+                format!("cannot read https://c:8443/m/{token}/task.iso."),
+                "cannot read https://c:8443/m/***/task.iso.",
+            ),
+            (format!("bad image '{token}'"), "bad image '***'"),
+            (token.clone(), "***"),
+            (format!("é{token}é"), "é***é"),
+            (
+                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1".into(),
+                "iLO.2.15.ResourceInUse at /redfish/v1/Systems/1",
+            ),
+            (
+                "iLO.2.15.MaxVirtualMediaConnectionEstablished".into(),
+                "iLO.2.15.MaxVirtualMediaConnectionEstablished",
+            ),
+            (String::new(), ""),
+        ] {
+            assert_eq!(without_url_secrets(&text), expected, "{text}");
+        }
     }
 }

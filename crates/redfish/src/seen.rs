@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::{Bmc, Error};
 
 /// How long what was read may be taken as it was. Somebody else could change it in that time; so they could
 /// between a request and its effect.
@@ -41,7 +40,8 @@ impl Seen {
         self.lock().clear();
     }
 
-    fn find(&self, path: &str, now: Instant) -> Option<Answer> {
+    /// The resource, if it was read a moment ago.
+    pub fn find(&self, path: &str, now: Instant) -> Option<Answer> {
         let seen = self.lock();
         let found = seen.iter().find(|one| one.path == path && now.duration_since(one.at) < MOMENT);
         found.map(|one| one.answer.clone())
@@ -49,22 +49,6 @@ impl Seen {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<One>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Bmc {
-    /// A resource as it was a moment ago, where it was read then and nothing was asked of the BMC since:
-    /// what a change begins with, and never what proves one.
-    pub(crate) async fn look(&self, path: &str) -> Result<Answer, Error> {
-        match self.seen.find(path, Instant::now()) {
-            Some(answer) => Ok(answer),
-            None => self.get(path).await,
-        }
-    }
-
-    /// What was read is too long ago, whenever that was.
-    pub fn forget_seen(&self) {
-        self.seen.forget();
     }
 }
 

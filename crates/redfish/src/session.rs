@@ -2,26 +2,42 @@
 //! The login to a BMC, and its end. A BMC has few sessions, some have four: one that is not ended keeps
 //! the next visit out.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::answer::Body;
+use crate::budgets::Budgets;
 use crate::cause::Cause;
+use crate::error::Error;
 use crate::patience::{Patience, Repeat};
-use crate::{Bmc, Error, links, refusal};
+use crate::secrets::Secret;
+use crate::transport::Transport;
+use crate::{links, refusal};
 
 /// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
-pub(crate) const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 /// For the end of a session: nobody waits for what comes after it.
 const END_MAX: Duration = Duration::from_secs(10);
 
+/// The login to one BMC.
+pub(crate) struct Session {
+    username: String,
+    password: Secret,
+    /// Where sessions are opened.
+    place: String,
+    auth: Mutex<Auth>,
+    /// The credentials were refused: they are not sent again.
+    is_refused: AtomicBool,
+}
+
 /// By what requests are authorized.
-pub(crate) enum Auth {
+enum Auth {
     Session {
         token: Zeroizing<String>,
         /// Where the session can be ended, the most likely place first.
@@ -35,7 +51,7 @@ pub(crate) enum Auth {
 /// What goes with one request.
 pub(crate) enum Credentials<'a> {
     Token(Zeroizing<String>),
-    Basic(&'a Bmc),
+    Basic(&'a Session),
     None,
 }
 
@@ -43,14 +59,58 @@ impl Credentials<'_> {
     pub fn put(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
             Credentials::Token(token) => request.header("x-auth-token", token.as_str()),
-            Credentials::Basic(bmc) => request.basic_auth(&bmc.username, Some(bmc.password.text())),
+            Credentials::Basic(login) => {
+                request.basic_auth(&login.username, Some(login.password.text()))
+            }
             Credentials::None => request,
         }
     }
 }
 
-impl Bmc {
-    pub(crate) async fn credentials(&self) -> Result<Credentials<'_>, Error> {
+impl Session {
+    /// Before the login.
+    pub fn new(username: &str, password: &Secret) -> Session {
+        Session {
+            username: username.to_owned(),
+            password: password.clone(),
+            place: SESSIONS.to_owned(),
+            auth: Mutex::new(Auth::None),
+            is_refused: AtomicBool::new(false),
+        }
+    }
+
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// Where the BMC says that sessions are opened.
+    pub fn set_place(&mut self, place: &str) {
+        place.clone_into(&mut self.place);
+    }
+
+    /// The BMC has no sessions: each request has the credentials.
+    pub async fn use_basic(&self) {
+        *self.auth.lock().await = Auth::Basic;
+    }
+
+    pub async fn is_open(&self) -> bool {
+        matches!(&*self.auth.lock().await, Auth::Session { .. })
+    }
+
+    pub async fn is_basic(&self) -> bool {
+        matches!(&*self.auth.lock().await, Auth::Basic)
+    }
+
+    /// The BMC refused the credentials.
+    pub fn refuse(&self) {
+        self.is_refused.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::SeqCst)
+    }
+
+    pub async fn credentials(&self) -> Result<Credentials<'_>, Error> {
         match &*self.auth.lock().await {
             Auth::Session { token, .. } => Ok(Credentials::Token(token.clone())),
             Auth::Basic if self.is_refused() => Err(refused_before()),
@@ -59,12 +119,12 @@ impl Bmc {
         }
     }
 
-    pub(crate) async fn log_in(&self) -> Result<(), Error> {
+    pub async fn log_in(&self, transport: &Transport, budgets: &Budgets) -> Result<(), Error> {
         // A session that the BMC says is over may be open still, and this one would be one more.
-        self.close().await;
-        let mut patience = Patience::new(Repeat::Freely, &self.budgets);
+        self.close(transport).await;
+        let mut patience = Patience::new(Repeat::Freely, budgets);
         let auth = loop {
-            match self.log_in_once().await {
+            match self.log_in_once(transport, budgets).await {
                 Ok(auth) => break auth,
                 Err(error) => patience.spend_on(error).await?,
             }
@@ -73,24 +133,25 @@ impl Bmc {
         Ok(())
     }
 
-    async fn log_in_once(&self) -> Result<Auth, Error> {
+    async fn log_in_once(&self, transport: &Transport, budgets: &Budgets) -> Result<Auth, Error> {
         if self.is_refused() {
             return Err(refused_before());
         }
-        let what = format!("POST {}", self.sessions);
+        let what = format!("POST {}", self.place);
         let body = json!({"UserName": self.username, "Password": self.password.text()});
-        let url = self.same_authority(&self.sessions)?;
-        let budget = self.budgets.request;
+        let url = transport.same_authority(&self.place)?;
+        let budget = budgets.request;
         let with_login = |request: RequestBuilder| request.json(&body);
-        let response = self.travel(&what, Method::POST, url, budget, with_login).await?;
+        let response = transport.travel(&what, Method::POST, url, budget, with_login).await?;
         match response.status().as_u16() {
-            200..=299 => self.opened(&what, response).await,
+            200..=299 => self.opened(transport, &what, response).await,
             404 | 405 | 501 => Ok(Auth::Basic),
             _ => {
                 // Several BMCs have these for a full table of sessions, too.
-                let error = self.refused(&what, response).await.of_credentials(&[400, 401, 403]);
+                let error =
+                    transport.refused(&what, response).await.of_credentials(&[400, 401, 403]);
                 if matches!(error, Error::Unauthorized { .. }) {
-                    self.refused.store(true, Ordering::SeqCst);
+                    self.refuse();
                 }
                 Err(error)
             }
@@ -98,58 +159,62 @@ impl Bmc {
     }
 
     /// What a login gave: a session, or nothing that can be used as one.
-    async fn opened(&self, what: &str, response: Response) -> Result<Auth, Error> {
+    async fn opened(
+        &self,
+        transport: &Transport,
+        what: &str,
+        response: Response,
+    ) -> Result<Auth, Error> {
         let (asked, status) = (response.url().clone(), response.status().as_u16());
         let text = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
         let (token, location) = (text("x-auth-token"), text(header::LOCATION.as_str()));
         // The body only helps to find the session again; a login is not lost by it.
-        let body = self.body_of(what, response).await.map(Body::json).unwrap_or_default();
+        let body = transport.body(what, response).await.map(Body::json).unwrap_or_default();
         let places = places(&asked, location.as_deref(), &body);
         if let Some(token) = &token {
-            self.secrets.add(token);
+            transport.secrets.add(token);
         }
         // Such a session may change the password and nothing else (DSP0266, "Password change required handling").
-        let (detail, cause) = refusal::of_document(&body, &self.secrets);
+        let (detail, cause) = refusal::of_document(&body, &transport.secrets);
         if cause == Some(Cause::PasswordChange) {
             let login = match token {
                 Some(token) => Credentials::Token(token.into()),
                 None => Credentials::Basic(self),
             };
-            self.end_session(&places, &login).await;
+            end_session(transport, &places, &login).await;
             let (what, body) = (what.into(), None);
             return Err(Error::Status { what, status, detail, cause, body, retry_after: None });
         }
         match token {
             Some(token) => Ok(Auth::Session { token: token.into(), places }),
             None => {
-                self.end_session(&places, &Credentials::Basic(self)).await;
+                end_session(transport, &places, &Credentials::Basic(self)).await;
                 Ok(Auth::Basic)
             }
         }
     }
 
-    /// Ends the session. Failing to end one is not worth an error: the BMC drops an idle session by itself.
-    /// May be called twice.
-    pub async fn close(&self) {
+    /// Ends the session, if there is one.
+    pub async fn close(&self, transport: &Transport) {
         let auth = std::mem::replace(&mut *self.auth.lock().await, Auth::None);
         let Auth::Session { token, places } = auth else { return };
-        self.end_session(&places, &Credentials::Token(token)).await;
+        end_session(transport, &places, &Credentials::Token(token)).await;
     }
+}
 
-    /// Deletes a session in the first place where the BMC has it.
-    async fn end_session(&self, places: &[Url], credentials: &Credentials<'_>) {
-        let login = |request| credentials.put(request);
-        for place in places {
-            let what = format!("DELETE {}", place.path());
-            match self.travel(&what, Method::DELETE, place.clone(), END_MAX, login).await {
-                // It is somewhere else.
-                Ok(response) if !response.status().is_success() => {}
-                // A BMC that does not answer does not answer in the next place either.
-                Ok(_) | Err(Error::Unreachable { .. }) => return,
-                Err(_) => {}
-            }
+/// Deletes a session in the first place where the BMC has it.
+async fn end_session(transport: &Transport, places: &[Url], credentials: &Credentials<'_>) {
+    let login = |request| credentials.put(request);
+    for place in places {
+        let what = format!("DELETE {}", place.path());
+        match transport.travel(&what, Method::DELETE, place.clone(), END_MAX, login).await {
+            // It is somewhere else.
+            Ok(response) if !response.status().is_success() => {}
+            // A BMC that does not answer does not answer in the next place either.
+            Ok(_) | Err(Error::Unreachable { .. }) => return,
+            Err(_) => {}
         }
     }
 }

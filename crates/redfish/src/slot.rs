@@ -6,8 +6,8 @@
 use serde_json::{Value, json};
 
 use crate::answer::Answer;
+use crate::document::texts;
 use crate::links;
-use crate::machine::texts;
 use crate::profile::{Profile, Quirk};
 
 /// One virtual media slot.

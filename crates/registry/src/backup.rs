@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use oci::Digest;
-use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
+use crate::sqlite;
 
 /// The index, as a name below the registry's directory.
 pub const INDEX: &str = "registry.sqlite";
@@ -22,7 +22,7 @@ pub struct Tagged {
 
 /// Copies the index of the registry in `dir`, as it is at this moment, into `to`, which is empty.
 pub fn copy_index(dir: &Path, to: &Path) -> Result<(), OpenError> {
-    let index = open(&dir.join(INDEX))?;
+    let index = sqlite::open_to_read(&dir.join(INDEX))?;
     // Unlike a copy of the file this has what is still in the WAL, and none of what was deleted.
     index.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(())
@@ -30,7 +30,7 @@ pub fn copy_index(dir: &Path, to: &Path) -> Result<(), OpenError> {
 
 /// Every tag of an index.
 pub fn tags(index: &Path) -> Result<Vec<Tagged>, OpenError> {
-    let index = open(index)?;
+    let index = sqlite::open_to_read(index)?;
     let mut query =
         index.prepare("SELECT repository, tag, digest FROM tags ORDER BY repository, tag")?;
     let rows = query.query_map([], |row| {
@@ -41,7 +41,7 @@ pub fn tags(index: &Path) -> Result<Vec<Tagged>, OpenError> {
 
 /// The file of each content of an index, as a path below the registry's directory.
 pub fn contents(index: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let index = open(index)?;
+    let index = sqlite::open_to_read(index)?;
     let mut query = index.prepare("SELECT digest FROM contents ORDER BY digest")?;
     let rows = query.query_map([], |row| row.get::<_, String>(0))?;
     let mut files = Vec::new();
@@ -52,9 +52,4 @@ pub fn contents(index: &Path) -> Result<Vec<PathBuf>, OpenError> {
         }
     }
     Ok(files)
-}
-
-fn open(index: &Path) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Ok(Connection::open_with_flags(index, flags)?)
 }

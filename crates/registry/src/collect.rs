@@ -22,7 +22,8 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::storage::Storage;
 use crate::storage::files::ALGORITHMS;
-use crate::storage::manifests::{digest_at, remove_manifest};
+use crate::storage::index::digest_at;
+use crate::storage::manifests::remove_manifest;
 use crate::{Error, judge};
 
 /// Contents removed in one commit: few commits, and no push waits long for one digest.

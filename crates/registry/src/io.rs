@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-use crate::http::Buffers;
+use crate::buffers::Buffers;
 
 /// More wait for one of these to be free. A disk serves no more at once.
 const THREADS_MAX: usize = 32;

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::Error;
 use crate::storage::Storage;
 use crate::storage::files::hash;
-use crate::storage::manifests::digest_at;
+use crate::storage::index::digest_at;
 
 /// Raised with every change of the rules in `oci`: what was judged by others is judged anew.
 const RULES: i64 = 1;

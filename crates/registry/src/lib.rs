@@ -16,21 +16,27 @@
 //! - `judge`: whether an artifact can be installed, found out after its push;
 //! - `backup`: what a copy of a served directory needs;
 //! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
+//! - `range`, `directory_lock`, `sqlite`: how parts of a file are asked for, a directory is locked, a database is opened;
+//!   the host of the registry uses them too;
 //! - `former_tokens`: publishers' tokens of older directories, until the host has them.
 
 mod access;
 pub mod backup;
+mod buffers;
 mod bundle;
 mod cache;
 mod collect;
+pub mod directory_lock;
 mod error;
 mod former_tokens;
 mod http;
 mod io;
 mod judge;
 mod policy;
+pub mod range;
 mod registry;
 mod scrub;
+pub mod sqlite;
 mod storage;
 #[cfg(test)]
 mod tests;

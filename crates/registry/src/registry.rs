@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use oci::{Descriptor, Digest, Repository, TagOrDigest};
+use oci::{Descriptor, Digest, Repository, Tag, TagOrDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -62,13 +62,12 @@ impl Registry {
     }
 
     /// What a tag or a digest of a repository stands for. Blocks for a query.
-    pub fn resolve(&self, repository: &str, reference: &str) -> Result<Option<Descriptor>, Error> {
-        let (Ok(repository), Ok(reference)) =
-            (repository.parse::<Repository>(), reference.parse::<TagOrDigest>())
-        else {
-            return Ok(None);
-        };
-        match self.storage.find_manifest(&repository, &reference) {
+    pub fn resolve(
+        &self,
+        repository: &Repository,
+        wanted: &TagOrDigest,
+    ) -> Result<Option<Descriptor>, Error> {
+        match self.storage.find_manifest(repository, wanted) {
             Ok(stored) => Ok(Some(Descriptor {
                 media_type: stored.media_type,
                 digest: stored.digest,
@@ -82,19 +81,17 @@ impl Registry {
     }
 
     /// Every repository. Blocks for a query.
-    pub fn repositories(&self) -> Result<Vec<String>, Error> {
+    pub fn repositories(&self) -> Result<Vec<Repository>, Error> {
         let all = Page { count: usize::MAX >> 1, after: String::new() };
-        let names = self.storage.repositories(&all, |_| true)?;
-        Ok(names.iter().map(Repository::to_string).collect())
+        self.storage.repositories(&all, |_| true)
     }
 
     /// A repository's tags. Blocks for a query.
-    pub fn tags(&self, repository: &str) -> Result<Vec<String>, Error> {
+    pub fn tags(&self, repository: &Repository) -> Result<Vec<Tag>, Error> {
         let all = Page { count: usize::MAX >> 1, after: String::new() };
-        match repository.parse() {
-            Ok(repository) => self.storage.tags(&repository, &all),
-            Err(_) => Ok(Vec::new()),
-        }
+        let names = self.storage.tags(repository, &all)?;
+        // Only tags that were parsed are stored.
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// What is known of whether a manifest can be installed. Blocks for a query.
@@ -104,16 +101,13 @@ impl Registry {
 
     /// Whether a manifest can be installed. Where it is not known yet, its layers are read, one manifest after the
     /// other; that goes on where the caller waits no longer.
-    pub async fn judge(&self, repository: &str, digest: &Digest) -> Result<Verdict, Error> {
+    pub async fn judge(&self, repository: &Repository, digest: &Digest) -> Result<Verdict, Error> {
         if let Some(verdict) = self.storage.verdict(digest)? {
             return Ok(verdict);
         }
-        match repository.parse() {
-            Ok(repository) => match self.judge_soon(&repository, digest, None).await {
-                Ok(verdict) => verdict,
-                Err(error) => Err(std::io::Error::other(error).into()),
-            },
-            Err(_) => Ok(Verdict::Unknown(format!("there is no repository {repository:?}"))),
+        match self.judge_soon(repository, digest, None).await {
+            Ok(verdict) => verdict,
+            Err(error) => Err(std::io::Error::other(error).into()),
         }
     }
 
@@ -154,7 +148,7 @@ impl Registry {
         let unjudged = self.use_storage(Storage::unjudged).await?;
         let count = unjudged.len();
         for (repository, digest) in unjudged {
-            self.judge(repository.as_str(), &digest).await?;
+            self.judge(&repository, &digest).await?;
         }
         Ok(count)
     }
@@ -245,8 +239,8 @@ impl Registry {
             self.use_storage(move |storage| storage.import(reader, &maintenance_iso, now_ms()));
         let imported = tokio::join!(importing, feed).0?;
         for (repository, tag) in imported.tags.iter().filter_map(|name| name.rsplit_once(':')) {
-            if let (Ok(repository), Some(found)) =
-                (repository.parse(), self.resolve(repository, tag)?)
+            if let (Ok(repository), Ok(tag)) = (repository.parse(), tag.parse())
+                && let Some(found) = self.resolve(&repository, &tag)?
             {
                 self.judge_pushed(&repository, &found.digest);
             }

@@ -10,7 +10,7 @@ use oci::{Digest, Hasher};
 
 use crate::storage::Storage;
 use crate::storage::files::hash;
-use crate::storage::manifests::digest_at;
+use crate::storage::index::digest_at;
 use crate::{Error, judge};
 
 /// What a scrub found.

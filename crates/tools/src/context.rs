@@ -9,7 +9,8 @@ use recipe::run_dir::Identity;
 use recipe::{DiskFacts, File, Linux, Workflow};
 
 use crate::agent::Reporter;
-use crate::{Places, Step, bootloader_linux, config_drive, image_check, image_linux, partition};
+use crate::places::Places;
+use crate::step::Step;
 
 /// The largest file that is read from the run directory; the schema allows 1 MiB of payload.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -22,31 +23,8 @@ pub struct Context<'a> {
     pub reporter: Reporter,
 }
 
-/// Runs one step; a failure's reason is with the agent when this returns.
-pub fn run(step: Step, places: &Places) -> anyhow::Result<()> {
-    let outcome = run_step(step, places);
-    if let Err(error) = &outcome {
-        let reporter = Reporter::new(&places.agent_socket, step);
-        if let Err(unheard) = reporter.failure(&format!("{error:#}")) {
-            // The journal has the reason too: the dispatcher takes its last lines instead.
-            eprintln!("{}: tell the agent why it failed: {unheard:#}", step.name());
-        }
-    }
-    outcome
-}
-
-fn run_step(step: Step, places: &Places) -> anyhow::Result<()> {
-    let context = read(step, places)?;
-    match step {
-        Step::ImageCheck => image_check::run(&context),
-        Step::Partition => partition::run(&context),
-        Step::ImageLinux => image_linux::run(&context),
-        Step::BootloaderLinux => bootloader_linux::run(&context),
-        Step::ConfigDrive => config_drive::run(&context),
-    }
-}
-
-fn read(step: Step, places: &Places) -> anyhow::Result<Context<'_>> {
+/// Reads the run directory, for one step.
+pub fn read(step: Step, places: &Places) -> anyhow::Result<Context<'_>> {
     let files = ["recipe.json", "identity.json"]
         .map(|name| read_file(&places.run_dir.join(name), name))
         .into_iter()

@@ -7,7 +7,7 @@
 //!                                  devices, gpt ──┴── mounts ───┴── beneath ─────┘            iso9660
 //! ```
 //!
-//! - `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
+//! - `run`: one step; `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
 //! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk;
 //!   `superblock`: the features of a filesystem, and which kernel knows them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
@@ -33,9 +33,10 @@ mod mbr;
 mod mounts;
 pub mod partition;
 mod places;
+mod run;
 mod step;
 mod superblock;
 
-pub use context::run;
 pub use places::Places;
+pub use run::run;
 pub use step::Step;

@@ -43,15 +43,39 @@ struct Crate {
     modules: BTreeMap<Module, Known>,
 }
 
-/// The rings of the crate that begins with this file: each a list of files that import each other, by path.
-pub fn rings(root: &Path) -> anyhow::Result<Vec<Vec<PathBuf>>> {
-    let mut tree = Crate::default();
-    let dir = root.parent().context("a crate's root lies in a directory")?;
-    tree.read(root, dir, Vec::new())?;
-    let arrows = tree.arrows();
-    let rings = strong_components(&arrows).into_iter().filter(|files| files.len() > 1);
-    let path_of = |file: &usize| tree.files[*file].clone();
-    Ok(rings.map(|ring| ring.iter().map(path_of).collect()).collect())
+/// The files of a crate, and who imports whom.
+pub struct Imports {
+    files: Vec<PathBuf>,
+    /// For each file those that it imports.
+    of: Vec<BTreeSet<usize>>,
+}
+
+impl Imports {
+    /// Of the crate that begins with this file.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is not Rust.
+    pub fn of(root: &Path) -> anyhow::Result<Imports> {
+        let mut tree = Crate::default();
+        let dir = root.parent().context("a crate's root lies in a directory")?;
+        tree.read(root, dir, Vec::new())?;
+        let of = tree.arrows();
+        Ok(Imports { files: tree.files, of })
+    }
+
+    /// Lists of files that import each other.
+    pub fn rings(&self) -> Vec<Vec<&Path>> {
+        let rings = strong_components(&self.of).into_iter().filter(|files| files.len() > 1);
+        rings.map(|ring| ring.iter().map(|file| self.files[*file].as_path()).collect()).collect()
+    }
+
+    /// Each import: the file that imports, and the file that defines the name.
+    pub fn arrows(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.of.iter().zip(&self.files).flat_map(|(imported, from)| {
+            imported.iter().map(|file| (from.as_path(), self.files[*file].as_path()))
+        })
+    }
 }
 
 impl Crate {
@@ -194,6 +218,9 @@ impl<'ast> Visit<'ast> for Known {
         visit::visit_path(self, path);
     }
 
+    /// `pub(super)` limits who may import an item. It is not an import itself.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     /// Within a function or a block.
     fn visit_item_use(&mut self, used: &'ast syn::ItemUse) {
         self.take_use(&mut Vec::new(), &used.tree);
@@ -287,8 +314,9 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let name = |path: &PathBuf| path.strip_prefix(dir.path()).unwrap().display().to_string();
-        let rings = rings(&dir.path().join("lib.rs")).unwrap();
+        let name = |path: &&Path| path.strip_prefix(dir.path()).unwrap().display().to_string();
+        let imports = Imports::of(&dir.path().join("lib.rs")).unwrap();
+        let rings = imports.rings();
         rings.iter().map(|ring| ring.iter().map(name).collect()).collect()
     }
 
@@ -310,7 +338,7 @@ mod tests {
     #[test]
     fn declarations_tests_and_names_that_are_only_alike_are_no_arrows() {
         let parent = ("lib.rs", "mod a; mod b; pub struct P; pub use a::X;");
-        let b = ("b.rs", "use crate::X; fn f(_: X, _: crate::P) {}");
+        let b = ("b.rs", "use crate::X; pub(in crate::a) fn f(_: X, _: crate::P) {}");
         for a in [
             "pub struct X; fn f(_: super::P) {}",
             "pub struct X; #[cfg(test)] mod tests { use crate::b; fn f() { b::f(); } }",

@@ -10,12 +10,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::fault::Fault;
+use super::firmware::Firmware;
 use super::profile::quirk::{Member, Quirk};
 use super::profile::{Insert, Profile, Takes, WrittenTo};
 use super::reply::{Manner, Reply, Request};
 use super::resources::{self, Boot, Paths, Shown, Who};
-use super::session::SESSION_IDLE_MAX;
-use super::update::Firmware;
 use super::{Shared, wire};
 
 /// Looks at a slow task until it is over.
@@ -157,8 +156,7 @@ impl Bmc {
         if state.away_until.is_some_and(|until| Instant::now() < until) {
             return Reply::done().in_manner(Manner::Dropped);
         }
-        let idle_max = shared.scaled(SESSION_IDLE_MAX);
-        state.sessions.retain(|_, used| used.elapsed() < idle_max);
+        state.end_idle_sessions(shared);
         match self.fault {
             Fault::Hang => return Reply::done().in_manner(Manner::Never),
             Fault::Unavailable => return unavailable(),

@@ -9,8 +9,8 @@
 //! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
 //! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: how one BMC responds; `asked`: what
 //!   it refuses by its profile alone;
-//! - `left`: what of a job is left at a BMC; `server`, `wire`: the bytes of a response;
-//! - `update`: firmware;
+//! - `left`: what of a job is left at a BMC; `server`, `wire`: the bytes of a response; `shared`: what all of them have;
+//! - `firmware`: what is installed; `update`: the service that changes it;
 //! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
 //! - `choice`: which BMC is what, by a seed.
 
@@ -20,6 +20,7 @@ mod beside;
 mod bmc;
 mod choice;
 pub mod fault;
+mod firmware;
 mod layout;
 mod ledger;
 mod left;
@@ -29,6 +30,7 @@ pub(crate) mod reply;
 pub(crate) mod resources;
 mod server;
 mod session;
+mod shared;
 mod update;
 pub(crate) mod wire;
 
@@ -38,8 +40,9 @@ pub(crate) use bmc::Medium;
 pub use choice::{Share, Wanted, chosen, matrix, profiles, sample};
 pub use fault::{Expected, Fault};
 pub use profile::Profile;
-pub(crate) use server::Shared;
-pub use server::{Fleet, Member, Report, Settings};
+pub use server::{Fleet, Member, Report};
+pub use shared::Settings;
+pub(crate) use shared::Shared;
 
 /// All BMCs of the fleet know this user.
 pub const USERNAME: &str = "admin";

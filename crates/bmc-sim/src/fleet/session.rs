@@ -11,15 +11,23 @@ use super::fault::Fault;
 use super::profile::quirk::Location;
 use super::reply::{Reply, Request};
 use super::resources::SESSIONS;
-use super::{PASSWORD, USERNAME};
+use super::{PASSWORD, Shared, USERNAME};
 
 /// After so long, in the time of real ones, a BMC ends a session that nobody uses; they have 5 to 30
 /// minutes. A client that was killed cannot do it.
-pub(super) const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Refused logins of a fault that goes away.
 const PASSING: u32 = 2;
 /// The host of a BMC that knows itself by a name which its clients do not use.
 const OTHER_HOST: &str = "https://bmc-42.mgmt.example";
+
+impl State {
+    /// Ends the sessions that nobody used for too long.
+    pub(super) fn end_idle_sessions(&mut self, shared: &Shared) {
+        let idle_max = shared.scaled(SESSION_IDLE_MAX);
+        self.sessions.retain(|_, used| used.elapsed() < idle_max);
+    }
+}
 
 impl Bmc {
     pub(super) fn log_in(&self, state: &mut State, request: &Request) -> Reply {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::bmc::{Bmc, State};
 use super::fault::Fault;
+use super::firmware::Task;
 use super::profile::quirk::Quirk;
 use super::reply::{Reply, Request};
 use super::resources::{TASKS, collection};
@@ -18,27 +19,6 @@ const PUSH: &str = "/redfish/v1/UpdateService/push";
 const SIMPLE_UPDATE: &str = "/redfish/v1/UpdateService/Actions/UpdateService.SimpleUpdate";
 const INVENTORY: &str = "/redfish/v1/UpdateService/FirmwareInventory";
 const TASK: &str = "update";
-/// Of what is installed when nothing was updated.
-const VERSION: &str = "1.0";
-
-/// What is installed, and the update under way.
-pub(super) struct Firmware {
-    version: String,
-    task: Task,
-}
-
-enum Task {
-    None,
-    Running,
-    Done,
-    Failed(&'static str),
-}
-
-impl Firmware {
-    pub fn new() -> Firmware {
-        Firmware { version: VERSION.into(), task: Task::None }
-    }
-}
 
 impl Bmc {
     /// The answer to a request that is about firmware.

@@ -4,8 +4,10 @@
 //! - `kind`: what a file is, and what must be told of it; `push`: a file as an artifact;
 //! - `upload`: a blob in chunks, again after a broken connection or on another day;
 //! - `uploads`: what others have begun and not finished;
-//! - `upkeep`: collection, scrub, bundles, tokens.
+//! - `upkeep`: collection, scrub, bundles, tokens;
+//! - `bar`: how far a transfer is.
 
+mod bar;
 mod kind;
 mod push;
 mod upkeep;
@@ -14,7 +16,6 @@ mod uploads;
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::args::{Artifact, Output, Uploads};
@@ -66,12 +67,4 @@ fn judged_row(artifact: &Value) -> Vec<String> {
     let mut row = row(artifact);
     row.extend(["/verdict", "/reason"].map(|place| text(artifact, place)));
     row
-}
-
-/// A bar on a terminal; nothing where stderr is a file.
-fn bar(label: &'static str, size: u64) -> ProgressBar {
-    let template = "{prefix:>8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(size).with_style(style).with_prefix(label)
 }

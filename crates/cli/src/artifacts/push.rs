@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use oci::{Digest, Repository, Tag, annotation, media_type};
 use serde_json::{Value, json};
 
-use super::bar;
+use super::bar::bar;
 use super::kind::{Compression, Kind, Measured, measure, recognize};
 use super::upload::upload;
 use crate::client::Client;

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::{bar, push};
+use super::bar::bar;
+use super::push;
 use crate::args::Output;
 use crate::client::Client;
 use crate::failure::Failure;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use oci::{Digest, Repository, media_type};
 
-use super::bar;
+use super::bar::bar;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::note;

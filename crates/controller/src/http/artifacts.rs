@@ -196,13 +196,14 @@ pub async fn list(State(app): State<App>) -> Answer<Json<ArtifactList>> {
     let mut artifacts = Vec::new();
     for repository in app.registry.repositories().map_err(anyhow::Error::from)? {
         for tag in app.registry.tags(&repository).map_err(anyhow::Error::from)? {
+            let wanted = oci::TagOrDigest::Tag(tag.clone());
             let descriptor =
-                app.registry.resolve(&repository, &tag).map_err(anyhow::Error::from)?;
+                app.registry.resolve(&repository, &wanted).map_err(anyhow::Error::from)?;
             let digest = descriptor.map(|descriptor| descriptor.digest);
             let (verdict, reason) = installable::shown(&app, digest.as_ref())?;
             artifacts.push(Artifact {
-                repository: repository.clone(),
-                tag,
+                repository: repository.to_string(),
+                tag: tag.to_string(),
                 digest: digest.map(|digest| digest.to_string()),
                 verdict,
                 reason,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::artifacts::Verdict as Shown;
 use api::problem::FieldProblem;
 use axum::http::StatusCode;
-use oci::{Digest, Reference};
+use oci::{Digest, Reference, Repository};
 use recipe::{Recipe, Workflow};
 use registry::Verdict;
 
@@ -77,7 +77,7 @@ pub fn is_ours(app: &App, oci_url: &str) -> bool {
 }
 
 /// The repository and the manifest of a root filesystem in our own registry.
-fn own_artifact(app: &App, recipe: &Recipe, digest: Option<&str>) -> Option<(String, Digest)> {
+fn own_artifact(app: &App, recipe: &Recipe, digest: Option<&str>) -> Option<(Repository, Digest)> {
     let Workflow::Linux(linux) = &recipe.workflow else { return None };
     let reference: Reference = linux.oci_url.parse().ok()?;
     let is_ours = app.settings.is_own_registry(&reference.authority);

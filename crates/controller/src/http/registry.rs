@@ -214,7 +214,6 @@ fn artifact(app: &App, job: &JobRow) -> Option<Grant> {
     let recipe = Recipe::parse(job.recipe.as_bytes()).ok()?;
     let reference: Reference = recipe.oci_url()?.parse().ok()?;
     let is_ours = app.settings.is_own_registry(&reference.authority);
-    let repository = reference.repository.parse().ok()?;
     let digest = job.artifact_digest.as_ref()?.parse().ok()?;
-    is_ours.then_some(Grant::Artifact { repository, digest })
+    is_ours.then_some(Grant::Artifact { repository: reference.repository, digest })
 }

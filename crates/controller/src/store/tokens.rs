@@ -59,11 +59,11 @@ fn token(row: &Row) -> Result<TokenRow, Error> {
     })
 }
 
-fn insert(db: &Db, verb: &str, new: &TokenRow) -> Result<(), Error> {
+fn insert(db: &Db, new: &TokenRow) -> Result<(), Error> {
     let (pull, push) = (serde_json::to_string(&new.pull)?, serde_json::to_string(&new.push)?);
     let columns = "id, role, name, hash, pull, push, created_at, expires_at";
     db.execute(
-        &format!("{verb} INTO tokens ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
+        &format!("INSERT INTO tokens ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"),
         params![
             new.id,
             new.role.as_str(),

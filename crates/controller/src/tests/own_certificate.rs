@@ -152,8 +152,10 @@ async fn a_hangup_has_the_given_certificate_read_again() {
     install_crypto();
     let (ca, dir) = (authority(), temp_dir());
     let files = write(dir.path(), &ca, &["a.example"], -1..30);
-    let own =
-        Keys::open(dir.path(), &with_own(dir.path(), files).keys()).unwrap().own_certificate.unwrap();
+    let own = Keys::open(dir.path(), &with_own(dir.path(), files).keys())
+        .unwrap()
+        .own_certificate
+        .unwrap();
     // From here on the signal does not end this process.
     let mut heard = signal(SignalKind::hangup()).unwrap();
     let tending = tokio::spawn(own.clone().tend());

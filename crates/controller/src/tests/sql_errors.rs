@@ -98,9 +98,6 @@ fn life() -> Vec<(&'static str, Ask)> {
             store.trim_audit(Retention { since: 0, entries_max: 2 }, now).await
         }),
         ask("create_token", async |store, _| store.create_token(token("t1")).await),
-        ask("take_tokens", async |store, _| {
-            store.take_tokens(vec![token("t1"), token("t2")]).await
-        }),
         ask("token_used", async |store, now| store.token_used("t1", now).await),
         ask("revoke_token", async |store, now| store.revoke_token("t1", now).await),
         ask("token", async |store, _| store.token("t1").await),

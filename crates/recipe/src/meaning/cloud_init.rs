@@ -4,7 +4,7 @@
 //! YAML that does not parse is left out with a line in its log (`yaml`). A template is YAML only once it is filled in,
 //! and a MIME message has parts: neither is parsed here.
 
-use crate::validate::{Problem, problem};
+use crate::problem::{Problem, problem};
 use crate::yaml::{self, Top};
 
 /// First lines that cloud-init knows, also with more behind them (`#include-once`). Older releases and other readers of

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::model::{Bond, Interface, Network, Route};
 use crate::prefix;
-use crate::validate::{Problem, problem};
+use crate::problem::{Problem, problem};
 use crate::wire;
 
 pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network {

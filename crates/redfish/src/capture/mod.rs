@@ -9,6 +9,7 @@
 //!                        └── names: which replacement stands for which original
 //! ```
 
+mod captured;
 mod forms;
 mod names;
 mod properties;
@@ -17,7 +18,9 @@ mod walk;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Bmc, Error};
+use crate::bmc::Bmc;
+use crate::error::Error;
+use captured::{Captured, Recorded};
 
 pub use walk::CaptureLimits;
 
@@ -32,31 +35,13 @@ const TEXT_CHARS_MAX: usize = 4 << 10;
 /// Of this form of the file.
 const VERSION: u64 = 1;
 
-/// A response to GET.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Recorded {
-    pub path: String,
-    pub status: u16,
-    /// Text where it is no JSON.
-    pub body: Value,
-    /// Those that a client goes by.
-    pub headers: Vec<(String, String)>,
-}
-
-/// Everything that was read.
-#[derive(Debug, Default)]
-pub(crate) struct Captured {
-    pub resources: Vec<Recorded>,
-    /// What is missing and why.
-    pub notes: Vec<String>,
-}
-
 impl Bmc {
     /// The file. Nothing is changed at the BMC; a resource that cannot be read is recorded with its status.
     pub async fn capture(&self, limits: &CaptureLimits) -> Result<Value, Error> {
         let captured = self.walk(limits).await?;
-        let host = self.base.host_str().unwrap_or_default().to_owned();
-        let (username, secrets) = (self.username.clone(), self.secrets.clone());
+        let host = self.transport.base.host_str().unwrap_or_default().to_owned();
+        let (username, secrets) =
+            (self.session.username().to_owned(), self.transport.secrets.clone());
         // Megabytes of text are searched: that is no work for a thread on which others wait.
         let redacted = tokio::task::spawn_blocking(move || {
             let hidden = |text: &str| secrets.hide_own(text).into_owned();

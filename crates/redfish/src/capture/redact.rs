@@ -8,9 +8,10 @@
 
 use serde_json::{Map, Value};
 
+use super::captured::{Captured, Recorded};
+use super::forms;
 use super::names::{Kind, Names};
 use super::properties::{Property, property};
-use super::{Captured, Recorded, forms};
 
 /// Where a secret stood.
 const SECRET: &str = "***";

@@ -11,11 +11,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::{Position, Url};
 
-use super::{Captured, Recorded};
+use super::captured::{Captured, Recorded};
 use crate::answer::bounded;
+use crate::bmc::Bmc;
 use crate::document::{Unusable, parse, trimmed};
-use crate::session::Auth;
-use crate::{Bmc, Error, links};
+use crate::error::Error;
+use crate::links;
 
 impl Captured {
     fn note(&mut self, note: String) {
@@ -183,7 +184,7 @@ struct Got {
 impl Bmc {
     pub(super) async fn walk(&self, limits: &CaptureLimits) -> Result<Captured, Error> {
         let deadline = Instant::now() + limits.time;
-        let mut queue = Queue::of(&self.base);
+        let mut queue = Queue::of(&self.transport.base);
         queue.add(ROOT);
         let mut captured = Captured::default();
         let (mut bytes, mut silences, mut logins) = (0, 0, 0);
@@ -252,7 +253,7 @@ impl Bmc {
                 let why = "the time was over".to_owned();
                 Err(Error::BadAnswer { what: what.clone(), why })
             })?;
-            let is_session = matches!(&*self.auth.lock().await, Auth::Session { .. });
+            let is_session = self.session.is_open().await;
             match got.recorded.status {
                 // Accounts are locked after a few of these.
                 401 if !is_session => {
@@ -268,10 +269,10 @@ impl Bmc {
     }
 
     async fn read_once(&self, what: &str, path: &str, url: &Url) -> Result<Got, Error> {
-        let credentials = self.credentials().await?;
+        let credentials = self.session.credentials().await?;
         let finish = |request: reqwest::RequestBuilder| credentials.put(request);
-        let response =
-            self.travel(what, Method::GET, url.clone(), self.budgets.read, finish).await?;
+        let sent = self.transport.travel(what, Method::GET, url.clone(), self.budgets.read, finish);
+        let response = sent.await?;
         if !is_read(response.url()) {
             let why = "it was redirected to what is not recorded".to_owned();
             return Err(Error::BadAnswer { what: what.into(), why });

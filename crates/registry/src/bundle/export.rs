@@ -14,8 +14,9 @@ use super::{Chosen, MAINTENANCE_ISO, MAINTENANCE_ISO_NAME, REPOSITORY};
 use crate::Error;
 use crate::storage::Storage;
 use crate::storage::files::hash;
+use crate::storage::index::digest_at;
 use crate::storage::layout::{index_json, tagged};
-use crate::storage::manifests::{digest_at, find};
+use crate::storage::manifests::find;
 
 /// A file that goes along: the maintenance OS.
 pub struct Attached {

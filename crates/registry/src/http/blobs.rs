@@ -6,9 +6,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, Repository, media_type};
 
-use super::range::{Wanted, wanted};
+use super::call::{Answer, Call, DIGEST};
 use super::refusal::{Code, Refusal, refuse};
-use super::{Answer, Call, DIGEST, send};
+use super::send;
+use crate::range::{Wanted, wanted};
 
 pub async fn get(call: Call, repository: Repository, digest: Digest) -> Answer {
     let size;

@@ -5,13 +5,13 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, Repository, media_type};
 
+use super::call::{Answer, Call};
 use super::query::{cut, next_link, page};
-use super::{Answer, Call};
 
 pub async fn tags(call: Call, repository: Repository) -> Answer {
     call.require_pull(&repository)?;
     let (mut tags, mut link) = (Vec::new(), None);
-    if let Some(page) = page(&call)? {
+    if let Some(page) = page(call.query_string())? {
         let name = repository.clone();
         let (found, page) =
             call.registry.run(move |storage| Ok((storage.tags(&name, &page)?, page))).await?;
@@ -25,7 +25,7 @@ pub async fn tags(call: Call, repository: Repository) -> Answer {
 /// The repositories that the asker may pull from.
 pub async fn catalog(call: Call) -> Answer {
     let (mut repositories, mut link) = (Vec::new(), None);
-    if let Some(page) = page(&call)? {
+    if let Some(page) = page(call.query_string())? {
         let access = call.access.clone();
         let (found, page) = call
             .registry
@@ -47,7 +47,7 @@ pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> A
         format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":["#, media_type::INDEX)
             .into_bytes();
     let mut link = None;
-    if let Some(page) = page(&call)? {
+    if let Some(page) = page(call.query_string())? {
         let (name, digest, filter) = (repository.clone(), subject.clone(), artifact_type.clone());
         let count = page.count - 1;
         // Each page may have 4 MiB, and a manifest of as much beside it while it is made.

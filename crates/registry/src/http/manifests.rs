@@ -10,9 +10,9 @@ use futures_util::StreamExt;
 use oci::{Digest, Hasher, MANIFEST_BYTES_MAX, Manifest, Repository, Tag, TagOrDigest, media_type};
 
 use super::blobs::{created, etag, is_cached, tags_of};
+use super::call::{Answer, Call, DIGEST};
 use super::receive::{Place, Receiving};
 use super::refusal::{BODIES_RETRY_SECS, Code, Refusal, busy, refuse};
-use super::{Answer, Call, DIGEST};
 use crate::access::Access;
 use crate::storage::{Condition, NewManifest, Storage, Stored};
 use crate::{Error, now_ms};

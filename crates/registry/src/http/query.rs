@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Query parameters, and pages of lists with the link to the next one (RFC 8288).
 
-use super::Call;
 use super::refusal::{Code, Refusal, refuse};
 use crate::storage::Page;
 
@@ -46,15 +45,15 @@ pub fn decode(text: &str) -> Option<String> {
 }
 
 /// The part of a list that a client asks for with `n` and `last`. `None` where it asks for nothing.
-pub fn page(call: &Call) -> Result<Option<Page>, Refusal> {
-    let count = match call.query("n") {
+pub fn page(query: &str) -> Result<Option<Page>, Refusal> {
+    let count = match value(query, "n") {
         None => PAGE_MAX,
         Some(text) => match text.parse::<u64>() {
             Ok(count) => usize::try_from(count).unwrap_or(PAGE_MAX).min(PAGE_MAX),
             Err(_) => return Err(refuse(Code::PageInvalid, "n is not a number")),
         },
     };
-    let after = call.query("last").unwrap_or_default();
+    let after = value(query, "last").unwrap_or_default();
     // One more than asked for tells whether there is a next page.
     Ok((count > 0).then_some(Page { count: count + 1, after }))
 }

@@ -10,47 +10,18 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use crate::buffers::CHUNK_BYTES;
 use crate::io::Io;
 
-/// One read: few system calls, and a copy that the processor's cache still holds when it is sent.
-const CHUNK_BYTES: usize = 256 << 10;
 /// What the disk is told to bring when a read has to wait for it: the next reads find it there.
 const AHEAD_BYTES: u64 = 8 << 20;
-/// Buffers kept for later answers.
-const SPARE_MAX: usize = 16;
-
-/// Buffers that are used again: fresh ones cost a page fault every 4 KiB.
-#[derive(Default)]
-pub struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-struct Filled {
-    buffers: Arc<Buffers>,
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl AsRef<[u8]> for Filled {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.count]
-    }
-}
-
-impl Drop for Filled {
-    fn drop(&mut self) {
-        let mut spare = self.buffers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_MAX {
-            spare.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
 /// The bytes of a file from `start` to before `end`.
 pub fn body(io: &Io, file: File, start: u64, end: u64) -> Body {
     let (io, file) = (io.clone(), Arc::new(file));
@@ -75,9 +46,7 @@ async fn next(
     advised: u64,
 ) -> std::io::Result<(Bytes, u64)> {
     let count = CHUNK_BYTES.min(usize::try_from(end - offset).unwrap_or(CHUNK_BYTES));
-    let spare = io.buffers.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let bytes = spare.unwrap_or_else(|| vec![0; CHUNK_BYTES]);
-    let mut filled = Filled { buffers: io.buffers.clone(), bytes, count };
+    let mut filled = io.buffers.filled(count);
     if let Some(count) = read_cached(&file, offset, &mut filled.bytes[..count])? {
         filled.count = count;
         return Ok((Bytes::from_owner(filled), advised));

@@ -8,12 +8,12 @@ use oci::{Digest, Repository};
 use uuid::Uuid;
 
 use super::blobs::created;
+use super::call::{Answer, Call};
 use super::path;
-use super::range::chunk;
 use super::receive::receive;
 use super::refusal::{BODIES_RETRY_SECS, Code, Refusal, busy, refuse};
-use super::{Answer, Call};
 use crate::now_ms;
+use crate::range::chunk;
 use crate::storage::Upload;
 use crate::storage::files::ALGORITHMS;
 

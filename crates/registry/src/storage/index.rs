@@ -8,9 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use oci::Digest;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::OpenError;
+use crate::sqlite;
 
 /// Raised with every change of the schema; an older one is migrated, a newer one refused.
 const FORMAT: i64 = 4;
@@ -84,15 +86,7 @@ pub struct Index {
 
 impl Index {
     pub fn open(file: &Path) -> Result<Index, OpenError> {
-        let mut writer = Connection::open(file)?;
-        writer.busy_timeout(BUSY)?;
-        let mode: String = writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-        // A disk that fails meanwhile leaves the old journal in use, and only the answer tells.
-        if mode != "wal" {
-            let text = format!("SQLite stays at the journal {mode:?} instead of a WAL");
-            return Err(OpenError::Directory(std::io::Error::other(text)));
-        }
-        writer.pragma_update(None, "synchronous", "FULL")?;
+        let mut writer = sqlite::open(file, BUSY)?;
         migrate(&mut writer)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let readers = (0..READERS)
@@ -170,4 +164,13 @@ fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     }
     transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
+}
+
+/// A digest that we wrote.
+pub fn digest_at(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        let kind = rusqlite::types::Type::Text;
+        rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+    })
 }

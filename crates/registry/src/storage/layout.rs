@@ -11,8 +11,8 @@ use std::time::Duration;
 use oci::{Descriptor, annotation, media_type};
 use rusqlite::Transaction;
 
-use super::Storage;
-use super::manifests::digest_at;
+use super::files::Files;
+use super::index::{Index, digest_at};
 use crate::Error;
 
 /// With more tags than this a push does not wait for `index.json`: 4,000 of them take 40 ms to write.
@@ -31,58 +31,42 @@ pub struct Layout {
     is_behind: AtomicBool,
 }
 
-impl Storage {
+impl Layout {
     /// Brings `index.json` up to the current tags.
-    pub fn export_layout(&self) -> Result<(), Error> {
-        let wanted = self.layout.wanted.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut written = self.layout.written.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn export(&self, index: &Index, files: &Files) -> Result<(), Error> {
+        let wanted = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if *written >= wanted {
             return Ok(());
         }
-        let covered = self.layout.wanted.load(Ordering::SeqCst);
+        let covered = self.wanted.load(Ordering::SeqCst);
         // Before the tags are read: a change after that is one to be written again.
-        self.layout.is_behind.store(false, Ordering::SeqCst);
-        let written_now = self.index.read(tagged).and_then(|manifests| {
-            self.layout.tags.store(manifests.len(), Ordering::SeqCst);
-            Ok(self
-                .files
-                .replace("index.json", &index_json(&manifests, serde_json::Value::Null)?)?)
+        self.is_behind.store(false, Ordering::SeqCst);
+        let written_now = index.read(tagged).and_then(|manifests| {
+            self.tags.store(manifests.len(), Ordering::SeqCst);
+            Ok(files.replace("index.json", &index_json(&manifests, serde_json::Value::Null)?)?)
         });
         if written_now.is_err() {
-            self.layout.is_behind.store(true, Ordering::SeqCst);
+            self.is_behind.store(true, Ordering::SeqCst);
         }
         written_now?;
         *written = covered;
         Ok(())
     }
 
-    /// After a change of tags: writes `index.json`, or with many tags leaves that to [`Storage::catch_up_layout`].
-    pub fn tags_changed(&self) -> Result<(), Error> {
-        if self.layout.tags.load(Ordering::SeqCst) < AT_ONCE_MAX {
-            return self.export_layout();
+    /// After a change of tags: whether there are so few that `index.json` is written at once. With many that is left
+    /// to a later [`Layout::export`].
+    pub fn is_written_at_once(&self) -> bool {
+        if self.tags.load(Ordering::SeqCst) < AT_ONCE_MAX {
+            return true;
         }
-        self.layout.is_behind.store(true, Ordering::SeqCst);
-        Ok(())
+        self.is_behind.store(true, Ordering::SeqCst);
+        false
     }
 
-    /// Writes `index.json` if a change waits for it.
-    pub fn catch_up_layout(&self) -> Result<(), Error> {
-        match self.layout.is_behind.load(Ordering::SeqCst) {
-            true => self.export_layout(),
-            false => Ok(()),
-        }
-    }
-
-    pub fn is_layout_behind(&self) -> bool {
-        self.layout.is_behind.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        if let Err(error) = self.catch_up_layout() {
-            tracing::warn!(%error, "registry: index.json is behind until the next start");
-        }
+    /// Whether a change waits to be written.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::SeqCst)
     }
 }
 

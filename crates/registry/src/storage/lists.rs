@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::Storage;
 use super::annotations::copy_annotations;
-use super::manifests::digest_at;
+use super::index::digest_at;
 use crate::Error;
 
 /// A page of referrers ends before the one that would make it longer, unless that is its first: each manifest may

@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::Storage;
 use super::blobs::{add_content, refuse_part, renew_blob};
 use super::files::write_durably;
+use super::index::digest_at;
 use crate::Error;
 use crate::access::Uploader;
 
@@ -183,15 +184,6 @@ pub fn find(
             Ok((stored, row.get(3)?))
         })
         .optional()
-}
-
-/// A digest that we wrote.
-pub fn digest_at(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Digest> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error| {
-        let kind = rusqlite::types::Type::Text;
-        rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
-    })
 }
 
 pub fn check_parts(

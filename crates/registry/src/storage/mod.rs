@@ -4,7 +4,7 @@
 //! ```text
 //! dir/oci-layout, index.json       the directory as an OCI image layout, for other tools (`layout`)
 //! dir/blobs/ALGORITHM/HEX          all content, also manifests (`files`)
-//! dir/uploads/ID.REPOSITORY        uploads under way (`uploads`)
+//! dir/uploads/ID.REPOSITORY        uploads under way (`uploads`, `sweep`)
 //! dir/upload-owners/ID             who began which (`open_uploads`)
 //! dir/quarantine/ALGORITHM-HEX     what a scrub found to have rotted
 //! dir/registry.sqlite              the truth: tags, manifests, which repository has what (`index`)
@@ -16,19 +16,20 @@
 mod annotations;
 pub(crate) mod blobs;
 pub(crate) mod files;
-mod index;
+pub(crate) mod index;
 pub(crate) mod layout;
 mod lists;
 mod locks;
 pub(crate) mod manifests;
 pub(crate) mod open_uploads;
 pub(crate) mod space;
+mod sweep;
 mod uploads;
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use layout::BEHIND_MAX;
 pub use lists::Page;
@@ -36,8 +37,12 @@ pub use manifests::{Condition, NewManifest, Stored};
 pub use open_uploads::OpenUpload;
 pub use uploads::Upload;
 
-use crate::error::OpenError;
+use crate::directory_lock;
+use crate::error::{Error, OpenError};
 use crate::policy::Policy;
+
+/// A process that is being replaced may still be ending; more patience would hide a mistake.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Storage {
     pub(crate) policy: Policy,
@@ -58,12 +63,11 @@ impl Storage {
     /// Opens the registry in `dir`, creating it when it is absent. A second process is refused.
     pub fn open(dir: &Path, policy: Policy) -> Result<Storage, OpenError> {
         fs::create_dir_all(dir).map_err(OpenError::Directory)?;
-        let lock = File::create(dir.join("lock")).map_err(OpenError::Directory)?;
-        lock_soon(&lock)?;
+        let lock = directory_lock::lock(dir, LOCK_PATIENCE)?;
         let files = files::Files::open(dir).map_err(OpenError::Directory)?;
         let index = index::Index::open(&dir.join("registry.sqlite"))?;
         let space = Arc::new(space::Space::of(dir, policy.keep_free_bytes));
-        let uploads = open_uploads::Uploads::read(&files, &space, policy.uploads)
+        let open = open_uploads::Uploads::read(&files, &space, policy.uploads)
             .map_err(OpenError::Directory)?;
         let storage = Storage {
             space,
@@ -72,32 +76,42 @@ impl Storage {
             index,
             locks: locks::DigestLocks::default(),
             layout: layout::Layout::default(),
-            uploads: Arc::new(uploads),
+            uploads: Arc::new(open),
             maintenance: RwLock::new(()),
             _lock: lock,
         };
         storage.export_layout().map_err(|error| match error {
-            crate::Error::Files(error) => OpenError::Directory(error),
-            crate::Error::Index(error) => OpenError::Index(error),
+            Error::Files(error) => OpenError::Directory(error),
+            Error::Index(error) => OpenError::Index(error),
             other => OpenError::Directory(std::io::Error::other(other)),
         })?;
         Ok(storage)
     }
+
+    /// Brings `index.json` up to the current tags.
+    pub fn export_layout(&self) -> Result<(), Error> {
+        self.layout.export(&self.index, &self.files)
+    }
+
+    /// After a change of tags: writes `index.json`, or with many tags leaves that to [`Storage::catch_up_layout`].
+    pub fn tags_changed(&self) -> Result<(), Error> {
+        if self.layout.is_written_at_once() { self.export_layout() } else { Ok(()) }
+    }
+
+    /// Writes `index.json` if a change waits for it.
+    pub fn catch_up_layout(&self) -> Result<(), Error> {
+        if self.is_layout_behind() { self.export_layout() } else { Ok(()) }
+    }
+
+    pub fn is_layout_behind(&self) -> bool {
+        self.layout.is_behind()
+    }
 }
 
-/// A process that is being replaced may still be ending; more patience would hide a mistake.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-
-fn lock_soon(file: &File) -> Result<(), OpenError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(fs::TryLockError::WouldBlock) => return Err(OpenError::Locked),
-            Err(fs::TryLockError::Error(error)) => return Err(OpenError::Directory(error)),
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Err(error) = self.catch_up_layout() {
+            tracing::warn!(%error, "registry: index.json is behind until the next start");
         }
     }
 }

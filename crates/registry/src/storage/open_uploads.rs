@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,9 +15,8 @@ use oci::{Hasher, Repository};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Storage;
 use super::files::Files;
-use super::space::{Reservation, Space};
+use super::space::Space;
 use crate::Error;
 use crate::access::Uploader;
 use crate::policy::UploadLimits;
@@ -41,10 +40,10 @@ pub struct OpenUpload {
 /// What stands in the file of an upload's owner.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Owner {
-    who: String,
+    pub who: String,
     is_admin: bool,
-    repository: String,
-    begun_ms: i64,
+    pub repository: String,
+    pub begun_ms: i64,
 }
 
 impl Owner {
@@ -56,11 +55,12 @@ impl Owner {
     }
 }
 
-struct Open {
-    owner: Owner,
-    path: PathBuf,
-    state: State,
-    is_cancelled: Arc<AtomicBool>,
+/// One that is open.
+pub struct Open {
+    pub owner: Owner,
+    pub path: PathBuf,
+    pub state: State,
+    pub is_cancelled: Arc<AtomicBool>,
 }
 
 pub enum State {
@@ -179,7 +179,7 @@ impl Uploads {
         self.forget_in(&mut self.open(), id);
     }
 
-    fn forget_in(&self, open: &mut HashMap<Uuid, Open>, id: Uuid) {
+    pub fn forget_in(&self, open: &mut HashMap<Uuid, Open>, id: Uuid) {
         open.remove(&id);
         if let Err(error) = fs::remove_file(self.owners_dir.join(id.to_string()))
             && error.kind() != io::ErrorKind::NotFound
@@ -188,131 +188,8 @@ impl Uploads {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Open>> {
+    pub fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Storage {
-    /// Every open upload, the oldest first.
-    pub fn open_uploads(&self) -> Vec<OpenUpload> {
-        let open = self.uploads.open();
-        let mut found: Vec<OpenUpload> = open
-            .iter()
-            .filter_map(|(id, one)| {
-                // One that ends in this moment has no file any more.
-                let file = fs::metadata(&one.path).ok()?;
-                Some(OpenUpload {
-                    id: *id,
-                    repository: one.owner.repository.clone(),
-                    who: one.owner.who.clone(),
-                    begun_ms: one.owner.begun_ms,
-                    written_ms: file.modified().map_or(one.owner.begun_ms, in_ms),
-                    bytes: file.len(),
-                    is_receiving: matches!(one.state, State::Receiving),
-                })
-            })
-            .collect();
-        found.sort_by_key(|one| (one.begun_ms, one.id));
-        found
-    }
-
-    /// Cancels an upload of any repository. One that a request sends to ends with its next bytes, or where none come
-    /// with that request.
-    pub fn cancel_open_upload(&self, id: Uuid) -> Result<(), Error> {
-        let mut open = self.uploads.open();
-        let one = open.get(&id).ok_or(Error::UploadUnknown)?;
-        if matches!(one.state, State::Receiving) {
-            one.is_cancelled.store(true, Ordering::Release);
-            return Ok(());
-        }
-        self.remove_waiting(&mut open, id)
-    }
-
-    /// Removes every upload that no request sends to now; answers how many.
-    pub fn remove_uploads(&self) -> Result<usize, Error> {
-        let mut open = self.uploads.open();
-        let waiting: Vec<Uuid> = open
-            .iter()
-            .filter(|(_, one)| !matches!(one.state, State::Receiving))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &waiting {
-            self.remove_waiting(&mut open, *id)?;
-        }
-        Ok(waiting.len())
-    }
-
-    /// Removes uploads that nobody continued for so long; answers how many.
-    pub fn sweep_uploads(
-        &self,
-        idle: std::time::Duration,
-        now: SystemTime,
-    ) -> Result<usize, Error> {
-        let mut swept = 0;
-        for entry in self.files.uploads()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            // Also content that was being written when its process ended. Somebody else's file is not ours to remove.
-            let id = name.to_str().and_then(|name| name.get(..36)?.parse::<Uuid>().ok());
-            let Some(id) = id else { continue };
-            let mut open = self.uploads.open();
-            let is_receiving =
-                open.get(&id).is_some_and(|one| matches!(one.state, State::Receiving));
-            let age = entry.metadata().and_then(|found| found.modified());
-            let is_idle =
-                age.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age >= idle));
-            if is_receiving || !is_idle {
-                continue;
-            }
-            if open.contains_key(&id) {
-                self.remove_waiting(&mut open, id)?;
-            } else {
-                fs::remove_file(entry.path())?;
-            }
-            swept += 1;
-        }
-        Ok(swept)
-    }
-
-    fn remove_waiting(&self, open: &mut HashMap<Uuid, Open>, id: Uuid) -> Result<(), Error> {
-        let Some(one) = open.get(&id) else { return Err(Error::UploadUnknown) };
-        let size = match &one.state {
-            State::Receiving => return Err(Error::UploadBusy),
-            State::Waiting { size, .. } | State::Found { size } => *size,
-        };
-        match fs::remove_file(&one.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        self.space.release(&one.owner.who, size);
-        self.uploads.forget_in(open, id);
-        Ok(())
-    }
-
-    /// How many bytes of an upload are there. Of one that is being written: as of now.
-    pub fn upload_size(&self, repository: &Repository, id: Uuid) -> Result<u64, Error> {
-        let path = self.files.upload(repository, id);
-        let open = self.uploads.open();
-        let one = open.get(&id).filter(|one| one.path == path).ok_or(Error::UploadUnknown)?;
-        match &one.state {
-            State::Waiting { size, .. } | State::Found { size } => Ok(*size),
-            State::Receiving => match fs::metadata(&path) {
-                Ok(found) => Ok(found.len()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::UploadUnknown),
-                Err(error) => Err(error.into()),
-            },
-        }
-    }
-
-    /// Room for an upload that is taken again.
-    pub(super) fn room_of(
-        &self,
-        owner: &Owner,
-        written: u64,
-        more: u64,
-    ) -> Result<Reservation, Error> {
-        self.space.resume(owner.uploader(), written, more)
     }
 }
 
@@ -327,7 +204,8 @@ fn read_owner(dir: &Path, id: Uuid) -> Option<Owner> {
     serde_json::from_slice(&fs::read(dir.join(id.to_string())).ok()?).ok()
 }
 
-fn in_ms(time: SystemTime) -> i64 {
+/// Milliseconds since 1970 (UTC).
+pub fn in_ms(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::Storage;
 use super::blobs::{add_blob, add_content};
 use super::files::hash;
-use super::open_uploads::{State, Taken, Uploads};
+use super::open_uploads::{Owner, State, Taken, Uploads};
 use super::space::Reservation;
 use crate::access::Uploader;
 use crate::{Error, now_ms};
@@ -137,6 +137,26 @@ impl Storage {
 
     pub fn cancel_upload(&self, repository: &Repository, id: Uuid) -> Result<(), Error> {
         self.continue_upload(repository, id, 0)?.remove()
+    }
+
+    /// How many bytes of an upload are there. Of one that is being written: as of now.
+    pub fn upload_size(&self, repository: &Repository, id: Uuid) -> Result<u64, Error> {
+        let path = self.files.upload(repository, id);
+        let open = self.uploads.open();
+        let one = open.get(&id).filter(|one| one.path == path).ok_or(Error::UploadUnknown)?;
+        match &one.state {
+            State::Waiting { size, .. } | State::Found { size } => Ok(*size),
+            State::Receiving => match fs::metadata(&path) {
+                Ok(found) => Ok(found.len()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::UploadUnknown),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    /// Room for an upload that is taken again.
+    fn room_of(&self, owner: &Owner, written: u64, more: u64) -> Result<Reservation, Error> {
+        self.space.resume(owner.uploader(), written, more)
     }
 
     /// Moves the times of uploads with the clock.

@@ -64,7 +64,7 @@ async fn put(world: &World, kind: &str, document: &Value) -> Digest {
 }
 
 async fn verdict(world: &World, digest: &Digest) -> Verdict {
-    world.registry.judge(OS, digest).await.unwrap()
+    world.registry.judge(&OS.parse().unwrap(), digest).await.unwrap()
 }
 
 fn check(name: &str, told: &Verdict, expected: &str) {

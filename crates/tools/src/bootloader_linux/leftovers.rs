@@ -12,14 +12,11 @@ use anyhow::Context;
 
 use super::default_grub::{Settings, words};
 use super::kernel_words;
-use super::system::{self, CONFIG_BYTES_MAX, System};
+use super::system::{self, CONFIG_BYTES_MAX, RESUME_CONFIGS, System};
 use crate::beneath::Root;
 
 const CRYPTTAB: &str = "etc/crypttab";
 const MDADM: &[&str] = &["etc/mdadm/mdadm.conf", "etc/mdadm.conf"];
-/// Where initramfs-tools reads which swap to resume from (initramfs.conf(5)).
-const RESUME: &[&str] =
-    &["etc/initramfs-tools/initramfs.conf", "etc/initramfs-tools/conf.d/resume"];
 /// LVM looks at no other device where this file exists (lvmdevices(8)).
 const LVM_DEVICES: &str = "etc/lvm/devices/system.devices";
 const GRUB_DEFAULTS: &str = "etc/default/grub";
@@ -31,17 +28,6 @@ const GRUB_LINES: &[&str] =
 /// grub-editenv(1) makes the file of this size, and GRUB writes to it only so.
 const GRUBENV_BYTES: usize = 1024;
 const GRUBENV_BEGIN: &str = "# GRUB Environment Block\n";
-
-/// Whether initramfs-tools of the image was told of a swap to resume from. The initramfs has that too, so
-/// that the command line must say `noresume`.
-pub fn resumes(root: &Root) -> anyhow::Result<bool> {
-    let mut settings = Settings::default();
-    for path in RESUME {
-        settings.read(&system::text(root, path)?);
-    }
-    // `none` is also what an earlier run of this step wrote.
-    Ok(settings.get("RESUME").is_some_and(|value| !matches!(value, "" | "auto")))
-}
 
 /// Removes the entries; `cmdline` is the command line of the installed system.
 pub fn remove(
@@ -63,7 +49,7 @@ pub fn remove(
     for path in MDADM {
         rewrite(root, path, without_arrays, say)?;
     }
-    for path in RESUME {
+    for path in RESUME_CONFIGS {
         rewrite(root, path, without_resume, say)?;
     }
     if root.read(Path::new(LVM_DEVICES), CONFIG_BYTES_MAX).context("read LVM's devices")?.is_some()
@@ -269,7 +255,7 @@ mod tests {
         );
         assert_eq!(text("etc/mdadm/mdadm.conf"), "MAILADDR root\nHOMEHOST <system>\n");
         assert_eq!(text("etc/initramfs-tools/conf.d/resume"), "RESUME=none\n");
-        assert!(resumes(&Root::open(dir.path()).unwrap()).unwrap());
+        assert!(system::resumes(&Root::open(dir.path()).unwrap()).unwrap());
         assert_eq!(text("etc/initramfs-tools/initramfs.conf"), "MODULES=most\nRESUME=auto\n");
         assert!(!dir.path().join("etc/lvm/devices/system.devices").exists());
     }

@@ -6,10 +6,13 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::default_grub::{Settings, words};
-use super::{kernel_words, leftovers};
+use super::kernel_words;
 use crate::beneath::Root;
 
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Where initramfs-tools reads which swap to resume from (initramfs.conf(5)).
+pub const RESUME_CONFIGS: &[&str] =
+    &["etc/initramfs-tools/initramfs.conf", "etc/initramfs-tools/conf.d/resume"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
@@ -69,7 +72,7 @@ pub fn read(root: &Root) -> anyhow::Result<System> {
     };
     let (mut kernel_words, dropped_words) = kernel_words::split(all_words);
     kernel_words.retain(|word| !kernel_words::is_of_root(word));
-    if leftovers::resumes(root)? {
+    if resumes(root)? {
         kernel_words.push("noresume".into());
     }
     Ok(System {
@@ -81,6 +84,17 @@ pub fn read(root: &Root) -> anyhow::Result<System> {
         dropped_words,
         settings,
     })
+}
+
+/// Whether initramfs-tools of the image is configured with a swap to resume from. The initramfs has that
+/// configuration too, so the command line must say `noresume`.
+pub fn resumes(root: &Root) -> anyhow::Result<bool> {
+    let mut settings = Settings::default();
+    for path in RESUME_CONFIGS {
+        settings.read(&text(root, path)?);
+    }
+    // `none` is also what an earlier run of this step wrote.
+    Ok(settings.get("RESUME").is_some_and(|value| !matches!(value, "" | "auto")))
 }
 
 pub fn has(root: &Root, path: &str) -> bool {

@@ -23,7 +23,7 @@ use recipe::Partition;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
-use crate::image_linux::{self, pull};
+use crate::image_linux::pull;
 use crate::partition;
 
 /// How long a registry that is not the controller's may be away. Nothing was written yet, so a name that
@@ -41,7 +41,7 @@ struct Checked {
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, reporter, .. } = context;
-    let access = image_linux::read_access(places)?;
+    let access = pull::read_access(places)?;
     let source = pull::source(&linux.oci_url, access.as_ref())?;
     let outage_max = if source.is_controllers { pull::OUTAGE_MAX } else { FOREIGN_OUTAGE_MAX };
     let repository = pull::open(&source, access.as_ref(), outage_max)?;

@@ -230,7 +230,7 @@ fn an_image_that_can_be_written_passes_with_the_digest_that_is_written() {
         let source = crate::image_linux::checked_source(
             &machine.places(),
             &url(&asked),
-            crate::image_linux::read_access(&machine.places()).unwrap().as_ref(),
+            crate::image_linux::pull::read_access(&machine.places()).unwrap().as_ref(),
         );
         assert_eq!(source.unwrap().digest, Some(expected), "{name}");
         assert!(machine.failures().is_empty(), "{name}");
@@ -365,7 +365,7 @@ fn only_what_was_checked_is_written() {
     let machine = Machine::new(&url(&digest), registry);
     let places = machine.places();
     let source = |oci_url: &str| {
-        let access = crate::image_linux::read_access(&places).unwrap();
+        let access = crate::image_linux::pull::read_access(&places).unwrap();
         crate::image_linux::checked_source(&places, oci_url, access.as_ref())
             .map(|source| source.digest)
             .map_err(|error| format!("{error:#}"))
@@ -413,7 +413,7 @@ fn layers_of_another_registry_are_read_to_their_last_byte() {
 
 fn read_whole(machine: &Machine, digest: &Digest, layers: &[Descriptor]) -> String {
     let places = machine.places();
-    let access = crate::image_linux::read_access(&places).unwrap();
+    let access = crate::image_linux::pull::read_access(&places).unwrap();
     let source = pull::source(&url(digest), access.as_ref()).unwrap();
     let repository = pull::open(&source, access.as_ref(), pull::OUTAGE_MAX).unwrap();
     let reporter = Reporter::new(&places.agent_socket, Step::ImageCheck);

@@ -50,7 +50,7 @@ struct Stamp {
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
     let Context { places, linux, identity, reporter, .. } = context;
-    let access = read_access(places)?;
+    let access = pull::read_access(places)?;
     let source = checked_source(places, &linux.oci_url, access.as_ref())?;
     let repository = pull::open(&source, access.as_ref(), pull::OUTAGE_MAX)?;
     reporter.say(&format!("pull {}", source.reference));
@@ -135,18 +135,4 @@ fn read_stamp(root: &Root) -> anyhow::Result<Option<Stamp>> {
     let bytes = root.read(Path::new(STAMP), STAMP_BYTES_MAX).context("read the stamp")?;
     // A stamp that cannot be read is none: the image is written again.
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
-}
-
-/// Access to the controller's registry, if the machine was given any.
-pub(crate) fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
-    let place = places.pull_file.display();
-    match std::fs::read(&places.pull_file) {
-        // The error of the parser could quote the token.
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(access) => Ok(Some(access)),
-            Err(_) => anyhow::bail!("{place} is not a description of registry access"),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {place}")),
-    }
 }

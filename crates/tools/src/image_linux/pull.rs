@@ -16,6 +16,7 @@ use recipe::run_dir::PullAccess;
 use super::anonymous;
 use super::outage::{Failure, Outage, Response, checked};
 use super::pipe::{PipeReader, PipeWriter, pipe};
+use crate::places::Places;
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A connection on which nothing arrives for so long is lost.
@@ -45,6 +46,20 @@ pub struct Source {
     /// What the manifest must be.
     pub digest: Option<Digest>,
     pub is_controllers: bool,
+}
+
+/// Access to the controller's registry, if the machine was given any.
+pub fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
+    let place = places.pull_file.display();
+    match std::fs::read(&places.pull_file) {
+        // The error of the parser could quote the token.
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(access) => Ok(Some(access)),
+            Err(_) => bail!("{place} is not a description of registry access"),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {place}")),
+    }
 }
 
 /// What this machine is, by the names that images have for it.
@@ -124,7 +139,7 @@ impl Repository {
     pub fn manifest(&self, source: &Source) -> anyhow::Result<(Manifest, Digest)> {
         let name = match &source.digest {
             Some(digest) => digest.to_string(),
-            None => source.reference.tag_or_digest(),
+            None => source.reference.tag_or_digest().to_string(),
         };
         let (bytes, manifest, digest) = self.document(&name, source.digest.as_ref())?;
         if manifest.kind() == ManifestKind::Image {

@@ -15,11 +15,10 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType};
 
-use super::{Foreign, syscalls, text};
+use super::foreign::{Foreign, text};
+use super::syscalls;
 use crate::beneath::Root;
 use crate::command;
-
-pub const PART: &str = "confine";
 
 /// What a generator needs to write files of any owner: of its own users' files alone.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN

@@ -13,268 +13,29 @@
 //! The namespaces belong to this container's user namespace, not to the program's: root inside has no
 //! privilege over any of them, and is uid 100000 outside. The reasons are in
 //! `docs/decisions/0015-code-of-an-image.md`.
+//!
+//! - `cage`: the step's end of it; `foreign`: what is run; `parts`: how this program starts itself in `warden` and
+//!   `confine`; `syscalls`: the filter.
 
+mod cage;
 mod confine;
+mod foreign;
+mod parts;
 mod syscalls;
 mod warden;
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use anyhow::bail;
 
-use anyhow::{Context, bail, ensure};
-use rustix::fs::{FileType, Gid, Mode, Uid};
-
-use crate::beneath::Root;
-use crate::command::{self, Argv};
-use crate::mounts::{self, Mounted};
-
-/// `shoal-tool inside-image PART ...`, for ourselves alone.
-pub const COMMAND: &str = "inside-image";
-
-/// Where the program sees [`Cage::output`].
-pub const OUTPUT_DIR: &str = "/run/output";
-
-/// The user that is root inside. No file of an image and no process of this system belongs to it.
-const OUTSIDE_UID: u32 = 100_000;
-/// As many users as a distribution's files belong to.
-const UIDS: u32 = 65_536;
-/// A generator of initramfs takes one to three minutes on a slow machine.
-const TIME_MAX: Duration = Duration::from_secs(20 * 60);
-/// A generator prints some lines for each driver that it misses.
-const LINES_MAX: usize = 200;
-const LINE_BYTES_MAX: usize = 300;
-/// The last lines, which have the reason of a failure.
-const LAST_LINES: usize = 12;
-/// What the program's `/dev` has: name, major, minor.
-const DEVICES: &[(&str, u32, u32)] = &[
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
-
-/// A program of an image, and where it runs.
-#[derive(Debug)]
-pub struct Foreign<'a> {
-    /// The image, mounted.
-    pub image: &'a Path,
-    /// What else is mounted below it, relative, a parent before its children.
-    pub mounts: &'a [PathBuf],
-    /// An empty directory, or one that can be made: the cage's memory filesystem is mounted here.
-    pub place: &'a Path,
-    /// This program's own binary.
-    pub own: &'a Path,
-    pub argv: &'a Argv,
-    pub time_max: Option<Duration>,
-}
-
-/// What a program left behind; its memory filesystem is unmounted when this is dropped.
-#[derive(Debug)]
-pub struct Cage {
-    output: Root,
-    _memory: Mounted,
-}
-
-impl Cage {
-    /// A regular file that the program wrote below [`OUTPUT_DIR`].
-    pub fn output(&self, name: &str) -> io::Result<File> {
-        self.output.file(Path::new(name))
-    }
-}
-
-/// Runs a program of the image to its end, and fails if it does. `say` hears what it prints, bounded.
-pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
-    let memory = mounts::mount_memory(foreign.place)?;
-    furnish(foreign.place).context("prepare the memory filesystem for a program of the image")?;
-    let user_namespace = user_namespace(foreign.own).context("make a user namespace")?;
-    let (reader, writer) = io::pipe()?;
-    // So that the program may open /dev/stdout.
-    rustix::fs::fchown(
-        &writer,
-        Some(Uid::from_raw(OUTSIDE_UID)),
-        Some(Gid::from_raw(OUTSIDE_UID)),
-    )?;
-    let mut words = vec!["--mount", "--pid", "--net", "--ipc", "--uts", "--cgroup", "--"]
-        .into_iter()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    let time_max = foreign.time_max.unwrap_or(TIME_MAX).as_millis().to_string();
-    words.extend([text(foreign.own)?, COMMAND.into(), warden::PART.into(), time_max]);
-    words.extend(confine::words(foreign)?);
-    let mut command = Command::new("unshare");
-    command.args(words).env_clear().env("PATH", command::PATH).stdin(user_namespace);
-    command.stdout(writer.try_clone()?).stderr(writer);
-    let mut warden = command.spawn().context("start unshare")?;
-    // It has the pipe's other end; the end of all who hold that is the end of the program's words.
-    drop(command);
-    let last = listen(reader, say);
-    let status = warden.wait().context("wait for a program of the image")?;
-    let argv = foreign.argv;
-    match (status.code(), last) {
-        (_, Err(error)) => Err(error).context("read what a program of the image prints"),
-        (Some(0), Ok(_)) => {
-            let output = Root::open(&foreign.place.join("run/output"))?;
-            Ok(Cage { output, _memory: memory })
-        }
-        (Some(warden::TIME_IS_OVER), Ok(last)) => {
-            bail!("{argv} was ended after {:?}: {last}", foreign.time_max.unwrap_or(TIME_MAX))
-        }
-        (_, Ok(last)) => bail!("{argv} failed: {last}"),
-    }
-}
+pub use cage::{Cage, OUTPUT_DIR, run};
+pub use foreign::Foreign;
+pub use parts::COMMAND;
 
 /// The other end of [`run`]: returns only on failure.
 pub fn become_part(words: &[String]) -> anyhow::Result<()> {
     match words {
-        [part] if part == HOLDER => hold(),
-        [part, words @ ..] if part == warden::PART => warden::run(words),
-        [part, words @ ..] if part == confine::PART => confine::run(words),
+        [part] if part == parts::HOLDER => cage::hold(),
+        [part, words @ ..] if part == parts::WARDEN => warden::run(words),
+        [part, words @ ..] if part == parts::CONFINE => confine::run(words),
         _ => bail!("usage: shoal-tool {COMMAND} PART ARGUMENT..., by shoal-tool itself"),
-    }
-}
-
-/// The directories and devices that the program sees besides the image.
-fn furnish(place: &Path) -> anyhow::Result<()> {
-    for (name, mode) in [("image", 0o755), ("dev", 0o755), ("sys", 0o755)] {
-        directory(&place.join(name), mode)?;
-    }
-    for (name, mode) in [("tmp", 0o1777), ("run", 0o755), ("run/output", 0o755), ("log", 0o755)] {
-        directory(&place.join(name), mode)?;
-        std::os::unix::fs::chown(place.join(name), Some(OUTSIDE_UID), Some(OUTSIDE_UID))?;
-    }
-    let dev = rustix::fs::open(place.join("dev"), rustix::fs::OFlags::PATH, Mode::empty())?;
-    for (name, major, minor) in DEVICES {
-        let device = rustix::fs::makedev(*major, *minor);
-        let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(&dev, *name, FileType::CharacterDevice, mode, device)
-            .and_then(|()| rustix::fs::chmodat(&dev, *name, mode, rustix::fs::AtFlags::empty()))
-            .with_context(|| format!("make /dev/{name}"))?;
-    }
-    for (name, to) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
-        rustix::fs::symlinkat(format!("/proc/self/{to}"), &dev, name)?;
-    }
-    Ok(())
-}
-
-fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
-    fs::create_dir(path).with_context(|| format!("create {}", path.display()))?;
-    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
-}
-
-const HOLDER: &str = "hold";
-
-/// A user namespace in which root is [`OUTSIDE_UID`] here. A process has to be in it while its users are
-/// set; the namespace lives on by the open file.
-fn user_namespace(own: &Path) -> anyhow::Result<File> {
-    let mut holder = Command::new("unshare")
-        .args(["--user", "--", &text(own)?, COMMAND, HOLDER])
-        .env_clear()
-        .env("PATH", command::PATH)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .context("start unshare")?;
-    let made = mapped(&mut holder);
-    // Its input ends, and so does it.
-    drop(holder.stdin.take());
-    let status = holder.wait()?;
-    let namespace = made?;
-    ensure!(status.success(), "the process in the new user namespace ended with {status}");
-    Ok(namespace)
-}
-
-fn mapped(holder: &mut Child) -> anyhow::Result<File> {
-    let mut ready = [0];
-    holder.stdout.take().context("no pipe")?.read_exact(&mut ready).context("wait for unshare")?;
-    let proc = PathBuf::from(format!("/proc/{}", holder.id()));
-    for name in ["uid_map", "gid_map"] {
-        fs::write(proc.join(name), format!("0 {OUTSIDE_UID} {UIDS}\n"))
-            .with_context(|| format!("write {name}"))?;
-    }
-    File::open(proc.join("ns/user")).context("open the user namespace")
-}
-
-fn hold() -> anyhow::Result<()> {
-    println!();
-    io::copy(&mut io::stdin(), &mut io::sink())?;
-    Ok(())
-}
-
-/// Hears a program out, and returns its last lines. Whatever it prints, this many lines are said.
-fn listen(from: impl Read, say: &dyn Fn(&str)) -> io::Result<String> {
-    let mut from = BufReader::new(from);
-    let (mut said, mut last) = (0, std::collections::VecDeque::new());
-    while let Some(line) = line(&mut from)? {
-        if line.is_empty() {
-            continue;
-        }
-        match said {
-            _ if said < LINES_MAX => say(&line),
-            LINES_MAX => say("it prints more, which is left out"),
-            _ => {}
-        }
-        said += 1;
-        last.push_back(line);
-        if last.len() > LAST_LINES {
-            last.pop_front();
-        }
-    }
-    Ok(Vec::from(last).join("\n"))
-}
-
-/// The next line without its end, as far as it is kept, and with nothing in it that a terminal obeys.
-fn line(from: &mut impl BufRead) -> io::Result<Option<String>> {
-    let mut bytes = Vec::new();
-    let mut is_over = true;
-    loop {
-        let buffer = from.fill_buf()?;
-        if buffer.is_empty() {
-            break;
-        }
-        is_over = false;
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let length = end.unwrap_or(buffer.len());
-        bytes.extend(buffer[..length].iter().take(LINE_BYTES_MAX - bytes.len()));
-        from.consume(end.map_or(length, |end| end + 1));
-        if end.is_some() {
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let is_plain = |letter: &char| matches!(letter, ' '..='~');
-    Ok((!is_over).then(|| text.chars().filter(is_plain).collect::<String>().trim().to_owned()))
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    path.to_str().map(str::to_owned).with_context(|| format!("{path:?} is not UTF-8"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn heard(printed: &[u8]) -> (Vec<String>, String) {
-        let said = std::cell::RefCell::new(Vec::new());
-        let last = listen(printed, &|line| said.borrow_mut().push(line.to_owned())).unwrap();
-        (said.into_inner(), last)
-    }
-
-    #[test]
-    fn what_a_program_prints_is_plain_and_bounded() {
-        let (said, last) = heard("one\n\n\x1b[31mtwo\u{202e}\r\nend".as_bytes());
-        assert_eq!(
-            (said.join("|").as_str(), last.as_str()),
-            ("one|[31mtwo|end", "one\n[31mtwo\nend")
-        );
-        let (said, last) = heard(&"x\n".repeat(100_000).into_bytes());
-        assert_eq!((said.len(), last.lines().count()), (LINES_MAX + 1, LAST_LINES));
-        let (said, _) = heard(&vec![b'y'; 1 << 20]);
-        assert_eq!(said, ["y".repeat(LINE_BYTES_MAX)]);
     }
 }

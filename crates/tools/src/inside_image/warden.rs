@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::{COMMAND, confine};
+use super::parts;
 
-pub const PART: &str = "warden";
 /// The exit status that tells the step so.
 pub const TIME_IS_OVER: i32 = 124;
 
@@ -25,7 +24,7 @@ pub fn run(words: &[String]) -> anyhow::Result<()> {
     let own = std::env::current_exe().context("find the own program")?;
     // Standard input is the user namespace.
     let mut program = Command::new(own)
-        .args([COMMAND, confine::PART])
+        .args([parts::COMMAND, parts::CONFINE])
         .args(words)
         .spawn()
         .context("start the first process of a PID namespace")?;

@@ -156,7 +156,7 @@ mod tests {
     use crate::mbr::{self, Mbr};
     use crate::partition::found::Part;
     use crate::partition::kinds::TypeOf;
-    use crate::partition::probe::Range;
+    use crate::partition::range::Range;
     use crate::partition::reader::Unreadable;
     use crate::partition::{disk_guid, place};
 

@@ -4,7 +4,7 @@
 //! Blank is a stretch whose bytes are all 0x00, or all 0xff: flash that was never written or was discarded reads
 //! as either. Anything else, also a mixture of both, is data.
 
-use super::probe::Range;
+use super::range::Range;
 
 /// Places that are looked at in all stretches together. A hard disk needs some 8 ms for each, so that
 /// they take about 16 s; a stretch of data that is 1/2048 of the space is hit for certain.

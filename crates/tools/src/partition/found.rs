@@ -8,7 +8,8 @@ use anyhow::ensure;
 
 use super::fill::{self, Fill};
 use super::kinds::{self, TypeOf};
-use super::probe::{Probed, Range, probe};
+use super::probe::{Probed, probe};
+use super::range::Range;
 use super::reader::{Reader, Unreadable};
 use super::wipefs::Signature;
 use super::{btrfs, tables};

@@ -21,6 +21,7 @@ mod found;
 mod kinds;
 mod plan;
 mod probe;
+mod range;
 mod reader;
 mod tables;
 mod wipefs;
@@ -33,7 +34,7 @@ use recipe::Format;
 pub use decide::{Decision, decide};
 pub use found::Found;
 pub use plan::{Placed, Plan, disk_guid, partition_guid, place, plan};
-pub use probe::Range;
+pub use range::Range;
 pub use wipefs::Signature;
 
 use crate::context::Context;

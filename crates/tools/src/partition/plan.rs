@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use recipe::{Format, Partition, Size};
 use sha2::{Digest, Sha256};
 
-use super::probe::Range;
+use super::range::Range;
 use crate::command::Argv;
 use crate::devices::partition_name;
 use crate::gpt::Entry;

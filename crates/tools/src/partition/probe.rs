@@ -20,6 +20,7 @@ use anyhow::{Context, ensure};
 use rustix::fs::MemfdFlags;
 
 use super::fill::Fill;
+use super::range::Range;
 use super::reader::{Reader, Unreadable};
 use super::wipefs::{self, Read, Signature};
 use crate::command::{self, Argv};
@@ -32,19 +33,6 @@ const ROUNDS_MAX: usize = 256;
 const UNREADABLE_MAX: usize = 4;
 /// In which units the edges are copied, so that a bad sector hides no more than that from wipefs.
 const EDGE_STEP_BYTES: u64 = 64 << 10;
-
-/// A range in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
-    pub start: u64,
-    pub bytes: u64,
-}
-
-impl Range {
-    pub fn end(self) -> u64 {
-        self.start.saturating_add(self.bytes)
-    }
-}
 
 /// What a range holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! sectors, and not only the one that the kernel believed.
 
 use super::kinds::TypeOf;
-use super::probe::Range;
+use super::range::Range;
 use super::reader::{Reader, Unreadable};
 use crate::gpt::{self, Copy, Table};
 use crate::mbr::{self, Mbr};

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::plan::{Placed, plan};
-use super::probe::Range;
+use super::range::Range;
 use crate::command::{self, Argv};
 use crate::context::Context;
 use crate::devices::{self, Disk};

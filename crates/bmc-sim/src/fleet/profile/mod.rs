@@ -4,12 +4,13 @@
 //!
 //! - `shape`: what every BMC has: its names, slots, boot override;
 //! - `quirk`: what only some have, each as one item;
-//! - one file a maker; `standard` has what follows no maker's hardware.
+//! - `makers`: the table of all; one file a maker; `standard` has what follows no maker's hardware.
 
 mod ami;
 mod dell;
 mod hpe;
 mod lenovo;
+mod makers;
 mod other;
 pub mod quirk;
 mod shape;
@@ -18,6 +19,7 @@ mod supermicro;
 
 use std::time::Duration;
 
+pub use makers::all;
 use quirk::{Beside, Certificate, Errors, Location, Quirk};
 pub use shape::{Boot, Eject, Insert, Slot, Takes, Told, Under, WrittenTo};
 
@@ -62,21 +64,6 @@ pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd, Pl
 /// Sessions that most BMCs have at once: 8 to 16.
 const SESSIONS_MAX: usize = 8;
 
-static MAKERS: &[&[Profile]] = &[
-    standard::PROFILES,
-    dell::PROFILES,
-    hpe::PROFILES,
-    lenovo::PROFILES,
-    supermicro::PROFILES,
-    ami::PROFILES,
-    other::PROFILES,
-];
-
-/// Every BMC that the fleet can play.
-pub fn all() -> impl Iterator<Item = &'static Profile> {
-    MAKERS.iter().copied().flatten()
-}
-
 impl Profile {
     pub fn plan(&self) -> Plan {
         let free = || {
@@ -94,10 +81,6 @@ impl Profile {
             (0, _) if self.has(Quirk::HttpBoot) => Plan::Http,
             (0, _) => Plan::None,
         }
-    }
-
-    pub fn named(name: &str) -> Option<&'static Profile> {
-        all().find(|profile| profile.name == name)
     }
 
     pub fn has(&self, quirk: Quirk) -> bool {

@@ -14,6 +14,7 @@ pub enum Wanted {
     Unsatisfiable,
 }
 
+/// What a `Range` header asks of a file of this size.
 pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some((first, last)) = header
         .and_then(|header| header.strip_prefix("bytes="))
@@ -36,7 +37,7 @@ fn part(start: u64, end: u64, is_satisfiable: bool) -> Wanted {
 }
 
 /// A chunk's place: its first byte and the one after its last.
-pub fn chunk(header: &str) -> Option<(u64, u64)> {
+pub(crate) fn chunk(header: &str) -> Option<(u64, u64)> {
     let range = header.trim();
     // The spec's form is `START-END`; HTTP's has a unit before and a total behind.
     let range = range.strip_prefix("bytes ").unwrap_or(range);

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! What the handlers of the Redfish service share.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{
+    machine::Handle,
+    maker::Maker,
+    sessions::Sessions,
+    settings::{Firmware, Settings},
+    slots::Slots,
+};
+
+/// What the BMC says of its machine that never changes.
+pub(crate) struct Identity {
+    pub(crate) maker: Maker,
+    pub(crate) serial: String,
+    pub(crate) sku: Option<String>,
+    pub(crate) uuid: Uuid,
+    pub(crate) is_bios: bool,
+}
+
+impl Identity {
+    pub(crate) fn of(settings: &Settings) -> Identity {
+        Identity {
+            maker: settings.maker,
+            serial: settings.shown_serial(),
+            sku: settings.shown_sku(),
+            uuid: settings.uuid,
+            is_bios: settings.firmware == Firmware::Bios,
+        }
+    }
+
+    /// In Redfish's words, the only boot mode that the machine has.
+    pub(crate) fn boot_mode(&self) -> &'static str {
+        if self.is_bios { "Legacy" } else { "UEFI" }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) machine: Handle,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) slots: Slots,
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The progress bar of a transfer.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar on a terminal; nothing where stderr is a file.
+pub fn bar(label: &'static str, size: u64) -> ProgressBar {
+    let template = "{prefix:>8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(size).with_style(style).with_prefix(label)
+}

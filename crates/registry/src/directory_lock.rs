@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: AGPL-3.0-or-later
+//! The lock on a directory that one process at a time may use: a file `lock` in it. The kernel releases it when the
+//! process dies.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::error::OpenError;
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks the directory for as long as the file is open. Another process may hold it for `patience`.
+pub fn lock(dir: &Path, patience: Duration) -> Result<File, OpenError> {
+    let file = File::create(dir.join("lock")).map_err(OpenError::Directory)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked),
+            Err(TryLockError::Error(error)) => return Err(OpenError::Directory(error)),
+        }
+    }
+}
