@@ -5,11 +5,11 @@ use oci::{Digest, Repository, TagOrDigest};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the registry's directory cannot be used")]
+    #[error("the directory cannot be used")]
     Directory(#[source] std::io::Error),
     #[error("another process uses the registry's directory")]
     Locked,
-    #[error("the registry's index cannot be used")]
+    #[error("the database cannot be used")]
     Index(#[from] rusqlite::Error),
     #[error("the registry's index has format {found}; this program reads format {known}")]
     Format { found: i64, known: i64 },

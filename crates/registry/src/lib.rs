@@ -18,7 +18,6 @@
 //! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
 //! - `range`, `directory_lock`, `sqlite`: how parts of a file are asked for, a directory is locked, a database is opened;
 //!   the host of the registry uses them too;
-//! - `former_tokens`: publishers' tokens of older directories, until the host has them.
 
 mod access;
 pub mod backup;
@@ -28,7 +27,6 @@ mod cache;
 mod collect;
 pub mod directory_lock;
 mod error;
-mod former_tokens;
 mod http;
 mod io;
 mod judge;
@@ -45,7 +43,6 @@ pub use access::{Access, Grant, Uploader};
 pub use bundle::{Attached, Chosen, Imported};
 pub use collect::Collected;
 pub use error::{Error, OpenError};
-pub use former_tokens::{FormerRights, FormerToken};
 pub use http::router;
 pub use judge::Verdict;
 pub use policy::{InvalidPrefix, Policy, Prefix, UploadLimits};

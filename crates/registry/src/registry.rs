@@ -15,7 +15,6 @@ use crate::bundle::{Attached, Chosen, Imported, reader_of, writer_to};
 use crate::cache::ManifestCache;
 use crate::collect::Collected;
 use crate::error::{Error, OpenError};
-use crate::former_tokens::FormerToken;
 use crate::http::{Receiving, Refusal};
 use crate::io::Io;
 use crate::judge::{Judging, Verdict};
@@ -246,16 +245,6 @@ impl Registry {
             }
         }
         Ok(imported)
-    }
-
-    /// Publishers' tokens that this directory still has from before they were the host's.
-    pub async fn former_tokens(&self) -> Result<Vec<FormerToken>, Error> {
-        self.use_storage(Storage::former_tokens).await
-    }
-
-    /// Once the host has them.
-    pub async fn forget_former_tokens(&self) -> Result<(), Error> {
-        self.use_storage(Storage::forget_former_tokens).await
     }
 
     async fn use_storage<T: Send + 'static>(

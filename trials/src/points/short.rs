@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Kills of a backup, of a restore, of a change of the root key, and of a start that migrates a database of the first version.
+//! Kills of a backup, of a restore, of a change of the root key, and of the first start in a directory.
 
 use std::cell::Cell;
 use std::fs;
@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rusqlite::Connection;
 
 use super::life::{World, live};
 use super::steps::password_opens;
@@ -15,7 +14,6 @@ use super::traced::{CALLS, Point, Traced, What, is_killed, judge_log};
 use crate::controller::Program;
 use crate::fleet::Member;
 
-const FIRST_VERSION: &str = include_str!("../../../crates/controller/migrations/0001_jobs.sql");
 const START: Duration = Duration::from_secs(30);
 
 /// One program that is killed, and the judge of what it leaves.
@@ -81,8 +79,9 @@ pub fn kill_points(
                     remove(&restoring)?;
                     finish(&restore)?;
                 }
-                let version = version(&new.join("shoal.sqlite"))?;
-                ensure!(new.join("attempt.key").exists() && version > 1, "half a directory");
+                let is_whole =
+                    ["attempt.key", "shoal.sqlite"].iter().all(|name| new.join(name).exists());
+                ensure!(is_whole, "half a directory");
                 Ok(())
             },
         },
@@ -108,7 +107,7 @@ pub fn kill_points(
         println!("killed in a {} at {points} calls", short.name);
         survived += points;
     }
-    Ok(survived + migrations(world, &home, every)?)
+    Ok(survived + first_starts(world, &home, every)?)
 }
 
 fn kill_at_each(
@@ -134,9 +133,9 @@ fn kill_at_each(
     Ok(points)
 }
 
-/// The old version is whole until the new one is.
-fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize> {
-    let dir = home.join("old");
+/// A first start that is killed leaves nothing in the way of the second one.
+fn first_starts(world: &World, home: &Path, every: usize) -> anyhow::Result<usize> {
+    let dir = home.join("first");
     let program = Program::serve(world.programs, &dir, &home.join("log"))
         .without_tokens()
         .plain(0)
@@ -147,14 +146,10 @@ fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize>
             if dir.exists() {
                 fs::remove_dir_all(&dir)?;
             }
-            fs::create_dir(&dir)?;
-            let file = dir.join("shoal.sqlite");
-            first_version(&file)?;
             let point = Point { what: What::Kill, call, number };
             let is_killed = start(&program, home, &dir, Some(point))?;
-            judge_version(&file).with_context(|| point.to_string())?;
-            ensure!(!start(&program, home, &dir, None)?, "the second start was killed");
-            ensure!(judge_version(&file)? > 1, "{point}: it was not migrated after all");
+            let second = start(&program, home, &dir, None).with_context(|| point.to_string())?;
+            ensure!(!second, "{point}: the second start was killed");
             judge_log(home)?;
             if !is_killed {
                 break;
@@ -162,7 +157,7 @@ fn migrations(world: &World, home: &Path, every: usize) -> anyhow::Result<usize>
             survived += 1;
         }
     }
-    println!("killed in a migration at {survived} calls");
+    println!("killed in a first start at {survived} calls");
     Ok(survived)
 }
 
@@ -185,39 +180,4 @@ fn start(program: &Program, home: &Path, dir: &Path, point: Option<Point>) -> an
         ensure!(Instant::now() < deadline, "the controller does not start");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn first_version(file: &Path) -> anyhow::Result<()> {
-    let database = Connection::open(file)?;
-    database.execute_batch(FIRST_VERSION)?;
-    Ok(database.execute_batch(
-        "PRAGMA user_version = 1;
-         INSERT INTO jobs (id, server_serial, attempt, recipe, task_target, state, status, epoch,
-         tries, token_hash, created_at, updated_at)
-         VALUES ('j1', 'SN1', 'a1', '{}', 't',
-         '{\"complete\":{\"outcome\":\"succeeded\",\"problem\":null}}', 'complete', 0, 0, x'00', 0, 0);
-         INSERT INTO deliveries VALUES ('j1', 'd1');",
-    )?)
-}
-
-fn version(file: &Path) -> anyhow::Result<usize> {
-    Ok(Connection::open(file)?.query_row("PRAGMA user_version", [], |row| row.get(0))?)
-}
-
-fn judge_version(file: &Path) -> anyhow::Result<usize> {
-    let database = Connection::open(file)?;
-    let version = version(file)?;
-    let columns = match version {
-        1 => "job_id, delivery_id",
-        _ => "job_id, delivery_id, server_serial",
-    };
-    let found: (String, String) = database
-        .query_row(&format!("SELECT {columns} FROM deliveries"), [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .with_context(|| format!("the database of version {version} is torn"))?;
-    ensure!(found == ("j1".into(), "d1".into()), "version {version} has {found:?}");
-    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-    ensure!(whole == "ok", "{whole}");
-    Ok(version)
 }

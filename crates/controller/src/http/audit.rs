@@ -11,7 +11,7 @@ use super::app::App;
 use super::problem::Refusal;
 use super::refusals::{self, Counted};
 use crate::failure::chain;
-use crate::store::Deed;
+use crate::store::NewAuditEntry;
 use crate::time::now_ms;
 
 /// Of a path in the audit log; ids and serials are shorter.
@@ -24,7 +24,7 @@ pub const NODE: &str = "node";
 /// process ends in between the next one notes that.
 pub async fn carry_out(
     app: App,
-    deed: Deed,
+    entry: NewAuditEntry,
     from: Option<IpAddr>,
     is_begun: bool,
     work: impl Future<Output = Response> + Send + 'static,
@@ -32,7 +32,7 @@ pub async fn carry_out(
     let noted = async move {
         let begun = match is_begun {
             false => None,
-            true => match app.store.begin_deed(deed.clone(), now_ms()).await {
+            true => match app.store.begin_request(entry.clone(), now_ms()).await {
                 Ok(id) => Some(id),
                 Err(error) => return Refusal::from(error).into_response(),
             },
@@ -40,7 +40,7 @@ pub async fn carry_out(
         let answer = work.await;
         // A machine whose token is wrong is nobody; who is known and may not is noted.
         if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {
-            note(&app, answered(deed, &answer), from, begun).await;
+            note(&app, answered(entry, &answer), from, begun).await;
         }
         answer
     };
@@ -49,27 +49,27 @@ pub async fn carry_out(
     })
 }
 
-/// A deed, as its answer tells how it ended.
-fn answered(mut deed: Deed, answer: &Response) -> Deed {
-    deed.status = answer.status().as_u16();
+/// An entry, as its answer tells how it ended.
+fn answered(mut entry: NewAuditEntry, answer: &Response) -> NewAuditEntry {
+    entry.status = answer.status().as_u16();
     // Of something new: its own path.
     let location = answer.headers().get(header::LOCATION);
     if let Some(made) = location.and_then(|location| location.to_str().ok()) {
-        deed.target = bounded(made);
+        entry.target = bounded(made);
     }
     // Of a push by digest: the tags that it moved, which its path does not have.
     for tag in answer.headers().get_all("oci-tag").iter().filter_map(|tag| tag.to_str().ok()) {
-        deed.target = bounded(&format!("{} {tag}", deed.target));
+        entry.target = bounded(&format!("{} {tag}", entry.target));
     }
-    deed
+    entry
 }
 
 /// Writes down what was done. The change stands whether or not that works, and so does its answer.
-async fn note(app: &App, deed: Deed, from: Option<IpAddr>, begun: Option<i64>) {
-    let what = (deed.who.clone(), deed.method.clone(), deed.target.clone(), deed.status);
-    let is_refused = StatusCode::from_u16(deed.status).is_ok_and(|status| !status.is_success());
-    let counted = match is_refused || deed.role == NODE {
-        true => app.refusals.count(&deed, from, Instant::now()),
+async fn note(app: &App, entry: NewAuditEntry, from: Option<IpAddr>, begun: Option<i64>) {
+    let what = (entry.who.clone(), entry.method.clone(), entry.target.clone(), entry.status);
+    let is_refused = StatusCode::from_u16(entry.status).is_ok_and(|status| !status.is_success());
+    let counted = match is_refused || entry.role == NODE {
+        true => app.refusals.count(&entry, from, Instant::now()),
         false => Counted::Apart(None),
     };
     let noted = match counted {
@@ -77,7 +77,7 @@ async fn note(app: &App, deed: Deed, from: Option<IpAddr>, begun: Option<i64>) {
             if let Some(repeats) = before {
                 refusals::record(&app.store, repeats).await;
             }
-            app.store.record(deed, begun, now_ms()).await
+            app.store.record(entry, begun, now_ms()).await
         }
         Counted::Together => match begun {
             Some(id) => app.store.forget_begun(id).await,

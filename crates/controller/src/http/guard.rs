@@ -21,7 +21,7 @@ use super::audit::{NODE, bounded, carry_out};
 use super::caller::Caller;
 use super::extract::principal;
 use super::problem::{Refusal, refuse};
-use crate::store::Deed;
+use crate::store::NewAuditEntry;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
                 return refusal.into_response();
             }
         };
-    let deed = Deed {
+    let entry = NewAuditEntry {
         who,
         role,
         method: request.method().to_string(),
@@ -82,7 +82,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
         answer
     };
     match is_noted {
-        true => carry_out(app, deed, from, is_begun, work).await,
+        true => carry_out(app, entry, from, is_begun, work).await,
         false => work.await,
     }
 }

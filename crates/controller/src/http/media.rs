@@ -25,6 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 
+use registry::range::{Wanted, wanted};
+
 use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, refuse};
@@ -268,20 +270,17 @@ fn part(headers: &HeaderMap, etag: &str, size: u64) -> Result<Part, Builder> {
     }
     // A range of another version of the file (If-Range) is answered with the whole file.
     let wants_range = text(headers, &header::IF_RANGE).is_none_or(|tag| tag == etag);
-    let range = match text(headers, &header::RANGE).filter(|_| wants_range) {
-        Some(range) => parse_range(range, size),
-        None => Range::Whole,
-    };
-    let (answer, start, length) = match range {
-        Range::Whole => (answer.status(StatusCode::OK), 0, size),
-        Range::Part { start, end } => (
+    let range = text(headers, &header::RANGE).filter(|_| wants_range);
+    let (answer, start, length) = match wanted(range, size) {
+        Wanted::All => (answer.status(StatusCode::OK), 0, size),
+        Wanted::Part { start, end } => (
             answer
                 .status(StatusCode::PARTIAL_CONTENT)
-                .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}")),
+                .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", end - 1)),
             start,
-            end - start + 1,
+            end - start,
         ),
-        Range::Outside => {
+        Wanted::Unsatisfiable => {
             return Err(answer
                 .status(StatusCode::RANGE_NOT_SATISFIABLE)
                 .header(header::CONTENT_RANGE, format!("bytes */{size}"))
@@ -305,42 +304,6 @@ fn gone(why: &str) -> Refusal {
 
 fn unknown() -> Refusal {
     refuse(StatusCode::NOT_FOUND, "medium-unknown", "not found", "there is no medium at this path")
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Range {
-    Whole,
-    /// Both ends are part of it.
-    Part {
-        start: u64,
-        end: u64,
-    },
-    Outside,
-}
-
-/// A `Range` header for a file of `size` bytes (RFC 9110, section 14.2). What is not one well-formed
-/// byte range is ignored, as the RFC allows; several ranges are answered with the whole file.
-fn parse_range(header: &str, size: u64) -> Range {
-    let Some(spec) = header.strip_prefix("bytes=") else { return Range::Whole };
-    let Some((first, last)) = spec.trim().split_once('-') else { return Range::Whole };
-    let number = |text: &str| {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // A number beyond 64 bits is beyond every file.
-        is_number.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    match (number(first), number(last)) {
-        (Some(start), _) if start >= size && (last.is_empty() || number(last).is_some()) => {
-            Range::Outside
-        }
-        (Some(start), None) if last.is_empty() => Range::Part { start, end: size - 1 },
-        (Some(start), Some(end)) if start <= end => Range::Part { start, end: end.min(size - 1) },
-        (None, Some(0)) if first.is_empty() => Range::Outside,
-        (None, Some(_)) if first.is_empty() && size == 0 => Range::Outside,
-        (None, Some(count)) if first.is_empty() => {
-            Range::Part { start: size.saturating_sub(count), end: size - 1 }
-        }
-        _ => Range::Whole,
-    }
 }
 
 #[cfg(test)]
@@ -392,33 +355,6 @@ mod tests {
             (vec![file, memory(7..9)], 6..7, "f"),
         ] {
             assert_eq!(given(&overlays, wanted.clone()), expected, "{wanted:?} of {overlays:?}");
-        }
-    }
-
-    #[test]
-    fn ranges_mean_what_the_rfc_says() {
-        let part = |start, end| Range::Part { start, end };
-        for (header, size, expected) in [
-            ("bytes=0-0", 10, part(0, 0)),
-            ("bytes=0-2047", 10, part(0, 9)),
-            ("bytes=3-", 10, part(3, 9)),
-            ("bytes=-4", 10, part(6, 9)),
-            ("bytes=-40", 10, part(0, 9)),
-            ("bytes=-0", 10, Range::Outside),
-            ("bytes=10-", 10, Range::Outside),
-            ("bytes=10-12", 10, Range::Outside),
-            ("bytes=99999999999999999999-", 10, Range::Outside),
-            ("bytes=0-", 0, Range::Outside),
-            ("bytes=-1", 0, Range::Outside),
-            ("bytes=5-3", 10, Range::Whole),
-            ("bytes=1-2,4-5", 10, Range::Whole),
-            ("bytes=a-b", 10, Range::Whole),
-            ("bytes=+1-2", 10, Range::Whole),
-            ("bytes=-", 10, Range::Whole),
-            ("items=1-2", 10, Range::Whole),
-            ("", 10, Range::Whole),
-        ] {
-            assert_eq!(parse_range(header, size), expected, "{header:?} of {size}");
         }
     }
 }

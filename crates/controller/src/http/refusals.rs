@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::throttle::network;
 use crate::failure::chain;
-use crate::store::{Deed, Store};
+use crate::store::{NewAuditEntry, Store};
 use crate::time::now_ms;
 
 /// What shares an entry.
@@ -40,13 +40,13 @@ struct Window {
     began: Instant,
     apart: u32,
     more: u64,
-    last: Deed,
+    last: NewAuditEntry,
 }
 
 /// An entry that is due for so many requests.
 #[derive(Debug)]
 pub struct Repeats {
-    pub deed: Deed,
+    pub entry: NewAuditEntry,
     pub count: u64,
 }
 
@@ -66,18 +66,18 @@ pub enum Counted {
 }
 
 impl Refusals {
-    pub fn count(&self, deed: &Deed, from: Option<IpAddr>, now: Instant) -> Counted {
+    pub fn count(&self, entry: &NewAuditEntry, from: Option<IpAddr>, now: Instant) -> Counted {
         let mut windows = self.windows();
         let mut kind = Kind {
-            who: deed.who.clone(),
+            who: entry.who.clone(),
             from: from.map(network),
-            method: deed.method.clone(),
-            route: deed.route.clone(),
-            status: deed.status,
+            method: entry.method.clone(),
+            route: entry.route.clone(),
+            status: entry.status,
         };
-        let mut last = deed.clone();
+        let mut last = entry.clone();
         if windows.len() >= KINDS_MAX && !windows.contains_key(&kind) {
-            last = Deed {
+            last = NewAuditEntry {
                 who: "many".into(),
                 role: "none",
                 target: String::new(),
@@ -127,7 +127,7 @@ impl Window {
     }
 
     fn repeats(self) -> Option<Repeats> {
-        (self.more > 0).then_some(Repeats { deed: self.last, count: self.more })
+        (self.more > 0).then_some(Repeats { entry: self.last, count: self.more })
     }
 }
 
@@ -151,8 +151,8 @@ async fn write(refusals: &Refusals, store: &Store, age: Duration) {
 }
 
 /// Writes one audit entry for all of them.
-pub async fn record(store: &Store, Repeats { deed, count }: Repeats) {
-    if let Err(error) = store.record_repeats(deed, count, now_ms()).await {
+pub async fn record(store: &Store, Repeats { entry, count }: Repeats) {
+    if let Err(error) = store.record_repeats(entry, count, now_ms()).await {
         let error = chain(&error);
         tracing::error!(error, count, "refused requests are missing in the audit log");
     }
@@ -162,8 +162,8 @@ pub async fn record(store: &Store, Repeats { deed, count }: Repeats) {
 mod tests {
     use super::*;
 
-    fn deed(who: &str, target: &str, status: u16) -> Deed {
-        Deed {
+    fn entry(who: &str, target: &str, status: u16) -> NewAuditEntry {
+        NewAuditEntry {
             who: who.into(),
             role: "reader",
             method: "POST".into(),
@@ -181,7 +181,7 @@ mod tests {
         let (here, there) = ("192.0.2.1".parse().ok(), "192.0.2.2".parse().ok());
         let at = |second| began + Duration::from_secs(second);
         let is_apart = |second, who, from, status| {
-            let counted = refusals.count(&deed(who, "t", status), from, at(second));
+            let counted = refusals.count(&entry(who, "t", status), from, at(second));
             matches!(counted, Counted::Apart(None))
         };
         for second in 0..10 {
@@ -196,16 +196,16 @@ mod tests {
             assert!(is_apart(10, who, from, status), "{who} {from:?} {status}");
         }
         // A minute later it begins anew, and what was counted is told.
-        let counted = refusals.count(&deed("ann", "last", 403), here, at(60));
+        let counted = refusals.count(&entry("ann", "last", 403), here, at(60));
         let Counted::Apart(Some(repeats)) = counted else { panic!("{counted:?}") };
-        assert_eq!((repeats.count, repeats.deed.target.as_str()), (5, "t"));
+        assert_eq!((repeats.count, repeats.entry.target.as_str()), (5, "t"));
         assert_eq!(refusals.take(WINDOW, at(70)).len(), 0);
         for _ in 0..APART_MAX {
-            refusals.count(&deed("ann", "last", 403), here, at(61));
+            refusals.count(&entry("ann", "last", 403), here, at(61));
         }
         let due = refusals.take(WINDOW, at(121));
         assert_eq!(due.len(), 1);
-        assert_eq!((due[0].count, due[0].deed.target.as_str()), (1, "last"));
+        assert_eq!((due[0].count, due[0].entry.target.as_str()), (1, "last"));
         assert!(refusals.windows().is_empty());
     }
 
@@ -215,13 +215,13 @@ mod tests {
         let now = Instant::now();
         let apart = (0..10 * KINDS_MAX)
             .filter(|number| {
-                let counted = refusals.count(&deed(&number.to_string(), "", 410), None, now);
+                let counted = refusals.count(&entry(&number.to_string(), "", 410), None, now);
                 matches!(counted, Counted::Apart(_))
             })
             .count();
         assert_eq!(apart, KINDS_MAX + APART_MAX as usize);
         let due = refusals.take(WINDOW, now + WINDOW);
-        let told: Vec<_> = due.iter().map(|due| (due.deed.who.as_str(), due.count)).collect();
+        let told: Vec<_> = due.iter().map(|due| (due.entry.who.as_str(), due.count)).collect();
         assert_eq!(told, [("many", 9 * KINDS_MAX as u64 - u64::from(APART_MAX))]);
     }
 }

@@ -20,7 +20,7 @@ use super::problem::no_such_path;
 use crate::access::Principal;
 use crate::access::throttle::WINDOW;
 use crate::settings::listeners::Listener;
-use crate::store::{self, Deed, JobRow};
+use crate::store::{self, JobRow, NewAuditEntry};
 
 /// Whose tokens count at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,15 +75,16 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
         return too_many(why, WINDOW.as_secs());
     }
     let access = access(&app, visitors, request.headers(), request.extensions()).await;
-    let deed = access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| Deed {
-        who: access.who.clone(),
-        role,
-        method: request.method().to_string(),
-        route: ROUTE.to_owned(),
-        target: request.uri().path().to_owned(),
-        from: caller.address(),
-        status: 0,
-    });
+    let entry =
+        access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| NewAuditEntry {
+            who: access.who.clone(),
+            role,
+            method: request.method().to_string(),
+            route: ROUTE.to_owned(),
+            target: request.uri().path().to_owned(),
+            from: caller.address(),
+            status: 0,
+        });
     let is_pull = request.method() == Method::GET && request.uri().path().contains("/blobs/");
     let reading = match access.as_ref().filter(|_| is_pull) {
         Some((_, access)) => match app.readers.pulls.enter(&access.who) {
@@ -107,8 +108,8 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
             None => answer,
         }
     };
-    match deed {
-        Some(deed) => carry_out(app, deed, from, true, work).await,
+    match entry {
+        Some(entry) => carry_out(app, entry, from, true, work).await,
         None => work.await,
     }
 }

@@ -191,8 +191,8 @@ async fn without_authentication_everyone_is_an_admin_called_anyone() {
     assert_eq!(seen, [("anyone", "admin"); 2]);
 }
 
-fn deed() -> Deed {
-    Deed {
+fn entry() -> NewAuditEntry {
+    NewAuditEntry {
         who: "admin-token".into(),
         role: "admin",
         method: "POST".into(),
@@ -229,7 +229,7 @@ async fn what_is_under_way_is_done_and_noted_though_nobody_waits_for_the_answer(
         may_go_on.await.unwrap();
         StatusCode::NO_CONTENT.into_response()
     };
-    let asked = tokio::spawn(carry_out(app.clone(), deed(), None, true, work));
+    let asked = tokio::spawn(carry_out(app.clone(), entry(), None, true, work));
     has_begun.await.unwrap();
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
@@ -244,7 +244,7 @@ async fn who_goes_away_while_it_is_noted_that_they_begin_leaves_nothing_half_don
     let controller = Controller::start(dir.path()).await;
     let app = controller.app.clone();
     let work = async { StatusCode::NO_CONTENT.into_response() };
-    assert!(carry_out(app.clone(), deed(), None, true, work).now_or_never().is_none());
+    assert!(carry_out(app.clone(), entry(), None, true, work).now_or_never().is_none());
     assert_eq!(noted(&app).await, 204);
     // Or the next start would tell that the end of the process interrupted it.
     assert_eq!(app.store.record_interrupted().await.unwrap(), 0);
@@ -267,7 +267,7 @@ async fn nothing_is_done_that_cannot_be_noted_before_and_what_is_done_stays() {
         file.execute_batch(&sql).unwrap();
     };
     let path = "/api/v1/servers/SN1";
-    refuse("begun_deeds");
+    refuse("begun_requests");
     assert_eq!(ask(&router, None, bearing(&admin, "DELETE", path)).await, 503);
     assert!(store.server("SN1").await.is_ok());
     // To refuse needs no note before.

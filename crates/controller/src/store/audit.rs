@@ -3,7 +3,7 @@
 //! `api::access::AuditEntry` says what is hashed; whoever reads the log can verify it without this.
 //!
 //! ```text
-//! begin_deed ─▶ (the change) ─▶ record          one entry, with the answer's status
+//! begin_request ─▶ (the change) ─▶ record          one entry, with the answer's status
 //!            ─▶ refused like one before ─▶ forget_begun        counted: http/refusals.rs
 //!            ─▶ the process ends ─▶ record_interrupted, at the next start: one entry, with status 0
 //! ```
@@ -41,7 +41,7 @@ pub struct Retention {
 
 /// What a request changed, or was to.
 #[derive(Debug, Clone)]
-pub struct Deed {
+pub struct NewAuditEntry {
     pub who: String,
     pub role: &'static str,
     pub method: String,
@@ -69,12 +69,20 @@ fn entry(row: &Row) -> rusqlite::Result<AuditEntry> {
 
 impl Store {
     /// Notes that somebody may change something now; answers what `record` is to be told.
-    pub async fn begin_deed(&self, deed: Deed, now: i64) -> Result<i64, Error> {
+    pub async fn begin_request(&self, entry: NewAuditEntry, now: i64) -> Result<i64, Error> {
         self.write(move |db| {
             db.execute(
-                "INSERT INTO begun_deeds (at, who, role, method, route, target, origin)
+                "INSERT INTO begun_requests (at, who, role, method, route, target, origin)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![now, deed.who, deed.role, deed.method, deed.route, deed.target, deed.from],
+                params![
+                    now,
+                    entry.who,
+                    entry.role,
+                    entry.method,
+                    entry.route,
+                    entry.target,
+                    entry.from
+                ],
             )?;
             Ok(db.last_insert_rowid())
         })
@@ -82,20 +90,30 @@ impl Store {
     }
 
     /// Adds one entry, in place of what had begun; it is on the disk when this answers.
-    pub async fn record(&self, deed: Deed, begun: Option<i64>, now: i64) -> Result<(), Error> {
+    pub async fn record(
+        &self,
+        entry: NewAuditEntry,
+        begun: Option<i64>,
+        now: i64,
+    ) -> Result<(), Error> {
         self.write(move |db| {
             if let Some(id) = begun {
-                db.execute("DELETE FROM begun_deeds WHERE id = ?1", [id])?;
+                db.execute("DELETE FROM begun_requests WHERE id = ?1", [id])?;
             }
-            append_deed(db, deed, now)
+            append_deed(db, entry, now)
         })
         .await
     }
 
     /// Adds one entry for so many requests.
-    pub async fn record_repeats(&self, deed: Deed, repeats: u64, now: i64) -> Result<(), Error> {
+    pub async fn record_repeats(
+        &self,
+        entry: NewAuditEntry,
+        repeats: u64,
+        now: i64,
+    ) -> Result<(), Error> {
         self.write(move |db| {
-            append(db, AuditEntry { repeats: Some(repeats), ..entry_of(deed, now) })
+            append(db, AuditEntry { repeats: Some(repeats), ..entry_of(entry, now) })
         })
         .await
     }
@@ -103,7 +121,7 @@ impl Store {
     /// What had begun is counted with others of its kind.
     pub async fn forget_begun(&self, id: i64) -> Result<(), Error> {
         self.write(move |db| {
-            db.execute("DELETE FROM begun_deeds WHERE id = ?1", [id])?;
+            db.execute("DELETE FROM begun_requests WHERE id = ?1", [id])?;
             Ok(())
         })
         .await
@@ -119,14 +137,14 @@ impl Store {
         self.write(|db| {
             let mut query = db.prepare(
                 "SELECT 0, at, who, role, method, route, target, origin, 0, '', NULL
-                 FROM begun_deeds ORDER BY id",
+                 FROM begun_requests ORDER BY id",
             )?;
             let begun: Vec<AuditEntry> = query.query_map([], entry)?.collect::<Result<_, _>>()?;
             let count = begun.len();
             for entry in begun {
                 append(db, entry)?;
             }
-            db.execute("DELETE FROM begun_deeds", [])?;
+            db.execute("DELETE FROM begun_requests", [])?;
             Ok(count)
         })
         .await
@@ -167,21 +185,21 @@ impl Store {
 }
 
 /// Adds what was done at this time.
-pub(super) fn append_deed(db: &Db, deed: Deed, now: i64) -> Result<(), Error> {
-    append(db, entry_of(deed, now))
+pub(super) fn append_deed(db: &Db, entry: NewAuditEntry, now: i64) -> Result<(), Error> {
+    append(db, entry_of(entry, now))
 }
 
-fn entry_of(deed: Deed, now: i64) -> AuditEntry {
+fn entry_of(entry: NewAuditEntry, now: i64) -> AuditEntry {
     AuditEntry {
         seq: 0,
         at: timestamp(now),
-        who: bounded(deed.who, WHO_BYTES_MAX),
-        role: deed.role.to_owned(),
-        method: deed.method,
-        route: deed.route,
-        target: bounded(deed.target, TARGET_BYTES_MAX),
-        from: deed.from,
-        status: deed.status,
+        who: bounded(entry.who, WHO_BYTES_MAX),
+        role: entry.role.to_owned(),
+        method: entry.method,
+        route: entry.route,
+        target: bounded(entry.target, TARGET_BYTES_MAX),
+        from: entry.from,
+        status: entry.status,
         repeats: None,
         hash: String::new(),
     }
@@ -246,7 +264,7 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
     }
     let hash = db.query_row("SELECT hash FROM audit WHERE seq = ?1", [upto], |row| row.get(0))?;
     let anchor = AuditAnchor { seq: upto, hash };
-    let deed = Deed {
+    let entry = NewAuditEntry {
         who: AUDIT_REMOVER.into(),
         role: "controller",
         method: "DELETE".into(),
@@ -255,7 +273,7 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
         from: None,
         status: 204,
     };
-    append_deed(db, deed, now)?;
+    append_deed(db, entry, now)?;
     db.execute("DELETE FROM audit WHERE seq <= ?1", [upto])?;
     db.execute(
         "INSERT INTO audit_removed VALUES (1, ?1, ?2)
@@ -268,13 +286,13 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::rows::{at_once, deed};
+    use crate::tests::rows::{at_once, entry};
 
     /// A store with so many entries, one a day.
     fn daily(count: i64) -> Store {
         let store = Store::in_memory().unwrap();
         for day in 0..count {
-            at_once(store.record(deed(200), None, day * TRIM_SLACK_MS)).unwrap();
+            at_once(store.record(entry(200), None, day * TRIM_SLACK_MS)).unwrap();
         }
         store
     }
@@ -324,7 +342,7 @@ mod tests {
     #[test]
     fn an_entry_is_short_whatever_it_is_about() {
         let store = Store::in_memory().unwrap();
-        let long = Deed { who: "é".repeat(9999), target: "x".repeat(9999), ..deed(403) };
+        let long = NewAuditEntry { who: "é".repeat(9999), target: "x".repeat(9999), ..entry(403) };
         at_once(store.record(long, None, 0)).unwrap();
         let entry = at_once(store.audit(0, 9)).unwrap().remove(0);
         assert_eq!((entry.who.len(), entry.target.len()), (WHO_BYTES_MAX, TARGET_BYTES_MAX));

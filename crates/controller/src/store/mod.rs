@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
-pub use audit::{Deed, Retention};
+pub use audit::{NewAuditEntry, Retention};
 pub use boot_session::{Boot, BootSession, Rejected};
 pub use bounded::bounded;
 pub use connect::lock;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use rusqlite::params;
 
-use super::audit::{Deed, append_deed};
+use super::audit::{NewAuditEntry, append_deed};
 use super::{Db, FILE, connect};
 
 /// A server's sealed password.
@@ -29,7 +29,7 @@ pub fn all(data_dir: &Path) -> anyhow::Result<Vec<Sealed>> {
 
 /// Puts these in the place of what was there, all or none, with an entry in the audit log; nothing of
 /// the former ones is left in the file.
-pub fn replace(data_dir: &Path, passwords: &[Sealed], deed: &str, now: i64) -> anyhow::Result<()> {
+pub fn replace(data_dir: &Path, passwords: &[Sealed], entry: &str, now: i64) -> anyhow::Result<()> {
     let db = Db::new(connect::open(&data_dir.join(FILE))?)?;
     db.execute_batch("PRAGMA secure_delete = ON")?;
     let transaction = db.unchecked_transaction()?;
@@ -39,16 +39,16 @@ pub fn replace(data_dir: &Path, passwords: &[Sealed], deed: &str, now: i64) -> a
             params![serial, password],
         )?;
     }
-    let deed = Deed {
+    let entry = NewAuditEntry {
         who: "whoever runs the controller".into(),
         role: "admin",
         method: "RUN".into(),
-        route: deed.into(),
+        route: entry.into(),
         target: String::new(),
         from: None,
         status: 200,
     };
-    append_deed(&db, deed, now)?;
+    append_deed(&db, entry, now)?;
     transaction.commit()?;
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").context("put the WAL into the database")
 }

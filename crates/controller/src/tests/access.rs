@@ -357,7 +357,7 @@ async fn the_audit_log_is_read_in_pages_none_of_which_is_long() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
     let written = (1..=1001).map(|number| {
-        let deed = crate::store::Deed {
+        let entry = crate::store::NewAuditEntry {
             who: format!("token {number} ci"),
             role: "operator",
             method: "POST".into(),
@@ -366,7 +366,7 @@ async fn the_audit_log_is_read_in_pages_none_of_which_is_long() {
             from: None,
             status: 201,
         };
-        controller.app.store.record(deed, None, now_ms())
+        controller.app.store.record(entry, None, now_ms())
     });
     futures_util::future::try_join_all(written).await.unwrap();
     for (query, first, count, next) in [
@@ -557,7 +557,7 @@ async fn of_the_registry_what_gives_or_takes_a_name_is_written_down() {
 async fn what_the_end_of_the_process_interrupts_is_in_the_audit_log_after_the_next_start() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    let deed = crate::store::Deed {
+    let entry = crate::store::NewAuditEntry {
         who: "token 7 ci".into(),
         role: "operator",
         method: "POST".into(),
@@ -566,7 +566,7 @@ async fn what_the_end_of_the_process_interrupts_is_in_the_audit_log_after_the_ne
         from: Some("192.0.2.9".into()),
         status: 0,
     };
-    controller.app.store.begin_deed(deed, now_ms()).await.unwrap();
+    controller.app.store.begin_request(entry, now_ms()).await.unwrap();
     let path = "/api/v1/servers/NONE";
     assert_eq!(controller.request("DELETE", path).send().await.unwrap().status(), 404);
     controller.kill().await;

@@ -229,7 +229,7 @@ async fn an_audit_log_whose_oldest_entries_went_says_where_it_begins() {
     let dir = super::temp_dir();
     let world = World::new(dir.path()).await;
     for _ in 0..20 {
-        world.app.store.record(rows::deed(202), None, 0).await.unwrap();
+        world.app.store.record(rows::entry(202), None, 0).await.unwrap();
     }
     let whole = world.json("/api/v1/audit").await;
     assert_eq!(whole["anchor"], Value::Null);

@@ -8,7 +8,7 @@ use redfish::{BootOverride, BootSettings};
 
 use super::{linux_recipe, session_token};
 use crate::as_found::Found;
-use crate::store::{Boot, BootSession, Deed, NewJobRow, ServerRow};
+use crate::store::{Boot, BootSession, NewAuditEntry, NewJobRow, ServerRow};
 use crate::time::now_ms;
 
 /// A server with a BMC at which nobody answers.
@@ -95,8 +95,8 @@ pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
 }
 
 /// A request for a new job, as the audit log has it.
-pub fn deed(status: u16) -> Deed {
-    Deed {
+pub fn entry(status: u16) -> NewAuditEntry {
+    NewAuditEntry {
         who: "ann".into(),
         role: "admin",
         method: "POST".into(),

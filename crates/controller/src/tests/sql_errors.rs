@@ -84,15 +84,15 @@ fn life() -> Vec<(&'static str, Ask)> {
             store.login_refused(&rows::server("SN1"), now).await
         }),
         ask("servers", async |store, _| store.servers().await),
-        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
-        ask("record", async |store, now| store.record(rows::deed(202), Some(1), now).await),
-        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
+        ask("begin_request", async |store, now| store.begin_request(rows::entry(202), now).await),
+        ask("record", async |store, now| store.record(rows::entry(202), Some(1), now).await),
+        ask("begin_request", async |store, now| store.begin_request(rows::entry(202), now).await),
         ask("record_interrupted", async |store, _| store.record_interrupted().await),
         ask("audit_page", async |store, _| store.audit_page(0, 10).await),
-        ask("begin_deed", async |store, now| store.begin_deed(rows::deed(202), now).await),
+        ask("begin_request", async |store, now| store.begin_request(rows::entry(202), now).await),
         ask("forget_begun", async |store, _| store.forget_begun(3).await),
         ask("record_repeats", async |store, now| {
-            store.record_repeats(rows::deed(202), 7, now).await
+            store.record_repeats(rows::entry(202), 7, now).await
         }),
         ask("trim_audit", async |store, now| {
             store.trim_audit(Retention { since: 0, entries_max: 2 }, now).await

@@ -14,8 +14,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::OpenError;
 use crate::sqlite;
 
-/// Raised with every change of the schema; an older one is migrated, a newer one refused.
-const FORMAT: i64 = 4;
+/// Raised with every change of the schema after the first release; another one is refused.
+const FORMAT: i64 = 1;
 /// As many as there may be readers at once without waiting.
 const READERS: usize = 4;
 /// A checkpoint by another connection is short.
@@ -52,11 +52,8 @@ const SCHEMA: &str = "
         PRIMARY KEY (repository, tag)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX tags_by_digest ON tags (repository, digest);
-";
-
-/// From format 2: what was found when content was judged (`judge`), by the rules of which number. Neither `refused` nor `unknown`: it
-/// can be installed.
-const VERDICTS: &str = "
+    -- What was found when content was judged (`judge`), by the rules of which number. Neither `refused` nor
+    -- `unknown`: it can be installed.
     CREATE TABLE verdicts (
         digest TEXT PRIMARY KEY, rules INTEGER NOT NULL, refused TEXT, unknown TEXT
     ) STRICT, WITHOUT ROWID;
@@ -65,16 +62,6 @@ const VERDICTS: &str = "
         digest TEXT NOT NULL, media_type TEXT NOT NULL, rules INTEGER NOT NULL, refused TEXT, unknown TEXT,
         PRIMARY KEY (digest, media_type)
     ) STRICT, WITHOUT ROWID;
-";
-
-/// From format 1: publishers' tokens are the host's, which takes them from here (`former_tokens`).
-const FROM_1: &str = "
-    ALTER TABLE tokens RENAME TO former_tokens;
-";
-
-/// From format 3: annotations stand in the manifests' files and nowhere else.
-const FROM_3: &str = "
-    ALTER TABLE manifests DROP COLUMN annotations;
 ";
 
 pub struct Index {
@@ -87,7 +74,7 @@ pub struct Index {
 impl Index {
     pub fn open(file: &Path) -> Result<Index, OpenError> {
         let mut writer = sqlite::open(file, BUSY)?;
-        migrate(&mut writer)?;
+        prepare(&mut writer)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let readers = (0..READERS)
             .map(|_| {
@@ -141,25 +128,14 @@ impl Index {
     }
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+fn prepare(connection: &mut Connection) -> Result<(), OpenError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 =
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (found, tables) {
         (FORMAT, _) => return Ok(transaction.commit()?),
-        (0, 0) => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.execute_batch(VERDICTS)?;
-        }
-        (1..FORMAT, _) => {
-            for (from, change) in [(1, FROM_1), (2, VERDICTS), (3, FROM_3)] {
-                if found <= from {
-                    transaction.execute_batch(change)?;
-                }
-            }
-        }
-        // Format 0 with tables was made before the first release.
+        (0, 0) => transaction.execute_batch(SCHEMA)?,
         _ => return Err(OpenError::Format { found, known: FORMAT }),
     }
     transaction.pragma_update(None, "user_version", FORMAT)?;

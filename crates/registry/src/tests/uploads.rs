@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Uploads that are open: who began them, what they have, and their end by another than who began them.
 
-use serde_json::json;
-
-use super::world::{MANIFEST, World, answer, image};
+use super::world::{World, answer};
 use crate::{Error, OpenUpload, Policy, Storage, Uploader};
 
 fn open(dir: &std::path::Path) -> Storage {
@@ -144,39 +142,6 @@ async fn a_publishers_upload_is_found_by_its_token_and_its_end_is_told_to_it() {
         assert_eq!(begin(&admin, "x").await.status, 202);
     }
     assert_eq!(begin(&admin, "x").await.status, 429);
-}
-
-#[test]
-fn annotations_of_an_index_of_format_3_are_read_from_the_manifests() {
-    let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path());
-    let name = "a".parse().unwrap();
-    let mut document = image(&[]);
-    document["annotations"] = json!({"a": "b"});
-    document["subject"] = super::world::descriptor(MANIFEST, b"subject");
-    let bytes = serde_json::to_vec(&document).unwrap();
-    let mut upload = storage.begin_upload(&name, 0).unwrap();
-    upload.append(b"{}").unwrap();
-    storage.finish_upload(upload, &name, &oci::Digest::of(b"{}"), 0).unwrap();
-    let manifest = oci::Manifest::parse(&bytes, MANIFEST).unwrap();
-    let digest = oci::Digest::of(&bytes);
-    let new = crate::NewManifest { digest, bytes, manifest };
-    storage.put_manifest(&name, &[], &new, &crate::Condition::None, 0).unwrap();
-    drop(storage);
-    let index = rusqlite::Connection::open(dir.path().join("registry.sqlite")).unwrap();
-    index
-        .execute_batch(
-            "ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{\"old\":\"row\"}';
-             PRAGMA user_version = 3;",
-        )
-        .unwrap();
-    drop(index);
-    let storage = open(dir.path());
-    let (page, mut json) = (crate::Page { count: 9, after: String::new() }, Vec::new());
-    let subject = oci::Digest::of(b"subject");
-    assert_eq!(storage.referrers(&name, &subject, None, &page, &mut json).unwrap(), None);
-    let listed: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!(listed["annotations"], json!({"a": "b"}));
 }
 
 #[test]
