@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use api::servers::{Fetch, FetchResult};
-use redfish::{Machine, Slot};
+use redfish::{Bmc, Machine, Slot};
 
 use crate::bmc::Bmcs;
 use crate::bmc::in_places;
@@ -81,9 +81,10 @@ async fn look_now(
     is_inserting: bool,
 ) -> Result<Seen, Unavailable> {
     let _turn = bmcs.locks.enter(&server.bmc_url).await;
-    let bmc = Session::open(bmcs, server, Purpose::Look).await?;
+    let session = Session::open(bmcs, server, Purpose::Look).await?;
+    let bmc = session.bmc();
     let seen = async {
-        let machine = bmc.machine(bmcs, server).await?;
+        let machine = session.machine(bmcs, server).await?;
         let uri = match machine.has_http_boot {
             true => bmc.http_boot_uri(&machine).await?,
             false => None,
@@ -102,7 +103,7 @@ async fn look_now(
             None => {
                 let refused = bmcs.refused_slots.of(serial);
                 match free_slot(&machine, &occupants, &refused) {
-                    Some(slot) => fetch(bmcs, serial, &bmc, slot).await?,
+                    Some(slot) => fetch(bmcs, serial, bmc, slot).await?,
                     None => skipped(no_slot(&machine).into()),
                 }
             }
@@ -110,7 +111,7 @@ async fn look_now(
         Ok(Seen { machine, occupants, fetch: Some(fetch) })
     };
     let seen = seen.await;
-    bmc.close().await;
+    session.close().await;
     seen
 }
 
@@ -145,12 +146,7 @@ fn skipped(why: String) -> Fetch {
 }
 
 /// Inserts a small medium, waits for its first read, and ejects it.
-async fn fetch(
-    bmcs: &Bmcs,
-    serial: &str,
-    bmc: &Session,
-    slot: &Slot,
-) -> Result<Fetch, Unavailable> {
+async fn fetch(bmcs: &Bmcs, serial: &str, bmc: &Bmc, slot: &Slot) -> Result<Fetch, Unavailable> {
     let token = bmcs.keys.media_token()?;
     let token_hash = sha256(token.as_bytes());
     // So that a medium which stays, however this process ends, is known as ours.

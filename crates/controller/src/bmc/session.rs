@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! One session with a BMC: a login, and its end. What is done there is not here.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::time::{now_ms, timestamp};
 /// A login that is ended however its holder ends: a BMC has few sessions. What was said goes into the
 /// evidence of the job, if it is for one. That the credentials were refused is kept in mind.
 pub struct Session {
-    pub bmc: Arc<Bmc>,
+    bmc: Arc<Bmc>,
     /// As it was when the session began.
     server: ServerRow,
     store: Store,
@@ -92,6 +91,14 @@ impl Session {
         Session { bmc, server, store, logouts, on_end, is_kept: false }
     }
 
+    pub fn bmc(&self) -> &Bmc {
+        &self.bmc
+    }
+
+    pub(super) fn shared(&self) -> Arc<Bmc> {
+        self.bmc.clone()
+    }
+
     /// Ends it. The next visit knows of a refusal in this one.
     pub async fn close(&self) {
         end(&self.bmc, &self.server, &self.store).await;
@@ -125,14 +132,6 @@ async fn heed(bmcs: &Bmcs, server: &ServerRow, error: &redfish::Error) -> Result
             bmcs.locks.answered(&server.bmc_url);
             Ok(())
         }
-    }
-}
-
-impl Deref for Session {
-    type Target = Bmc;
-
-    fn deref(&self) -> &Bmc {
-        &self.bmc
     }
 }
 

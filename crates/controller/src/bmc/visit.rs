@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! One visit to a BMC: session, discovery, work, session closed. What is done there is not here.
 
-use redfish::{Machine, Slot};
+use redfish::{Bmc, Machine, Slot};
 
 use crate::bmc::locks::Turn;
 use crate::bmc::session::{Purpose, Session};
@@ -12,7 +12,7 @@ use crate::store::{JobRow, ServerRow};
 
 /// A session with the machine of a job.
 pub struct Visit {
-    pub bmc: Session,
+    pub session: Session,
     /// As it was when the visit began; its slots as they were when the session began.
     pub machine: Machine,
     server: ServerRow,
@@ -28,12 +28,12 @@ impl Visit {
         let server = server.map_err(|error| Failed::by_store(STEP, &error))?;
         let failed = |closed: Unavailable| closed.failed(&bmcs.locks, &server, STEP);
         let turn = bmcs.locks.enter(&server.bmc_url).await;
-        if let Some((bmc, machine)) = go_on(bmcs, &server, &job.id, on_end.clone()).await {
-            return Ok(Visit { bmc, machine, server, is_first: false, _turn: turn });
+        if let Some((session, machine)) = go_on(bmcs, &server, &job.id, on_end.clone()).await {
+            return Ok(Visit { session, machine, server, is_first: false, _turn: turn });
         }
-        let bmc = Session::open(bmcs, &server, Purpose::Job(on_end)).await.map_err(failed)?;
-        let machine = bmc.machine(bmcs, &server).await.map_err(failed)?;
-        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
+        let session = Session::open(bmcs, &server, Purpose::Job(on_end)).await.map_err(failed)?;
+        let machine = session.machine(bmcs, &server).await.map_err(failed)?;
+        Ok(Visit { session, machine, server, is_first: true, _turn: turn })
     }
 
     /// For no job.
@@ -44,12 +44,16 @@ impl Visit {
     ) -> Result<Visit, Unavailable> {
         let server = bmcs.store.server(serial).await?;
         let turn = bmcs.locks.enter(&server.bmc_url).await;
-        let bmc = Session::open(bmcs, &server, purpose.clone()).await?;
+        let session = Session::open(bmcs, &server, purpose.clone()).await?;
         let machine = match purpose {
-            Purpose::Glance => bmc.bmc.machine(Some(identity::wanted(serial))).await?,
-            Purpose::Look | Purpose::Job(_) => bmc.machine(bmcs, &server).await?,
+            Purpose::Glance => session.bmc().machine(Some(identity::wanted(serial))).await?,
+            Purpose::Look | Purpose::Job(_) => session.machine(bmcs, &server).await?,
         };
-        Ok(Visit { bmc, machine, server, is_first: true, _turn: turn })
+        Ok(Visit { session, machine, server, is_first: true, _turn: turn })
+    }
+
+    pub fn bmc(&self) -> &Bmc {
+        self.session.bmc()
     }
 
     /// The slots as they are now.
@@ -57,20 +61,20 @@ impl Visit {
         if self.is_first {
             return Ok(self.machine.slots.clone());
         }
-        self.bmc.slots_again(&self.machine, identity::wanted(&self.server.serial)).await
+        self.bmc().slots_again(&self.machine, identity::wanted(&self.server.serial)).await
     }
 
     /// Ends the session and hands on what came of the work.
     pub async fn end<T>(self, result: Result<T, Failed>) -> Result<T, Failed> {
         self.went(&result);
-        self.bmc.close().await;
+        self.session.close().await;
         result
     }
 
     /// Work that went well has read back all that it asked for.
     fn went<T>(&self, result: &Result<T, Failed>) {
         if result.is_ok() {
-            self.bmc.settled();
+            self.bmc().settled();
         }
     }
 
@@ -81,9 +85,9 @@ impl Visit {
             return self.end(result).await;
         }
         self.went(&result);
-        self.bmc.forget_seen();
-        self.bmc.is_kept = true;
-        bmcs.sessions.keep(self.server, self.bmc.bmc.clone(), self.machine);
+        self.bmc().forget_seen();
+        self.session.is_kept = true;
+        bmcs.sessions.keep(self.server, self.session.shared(), self.machine);
         result
     }
 }
@@ -104,7 +108,7 @@ async fn go_on(
         session.close().await;
         return None;
     }
-    match session.recognize(&open.machine).await {
+    match session.bmc().recognize(&open.machine).await {
         Ok(machine) => Some((session, machine)),
         Err(error) => {
             tracing::debug!(job_id, error = chain(&error), "a session is opened anew");
@@ -176,9 +180,9 @@ mod tests {
             };
             bmc.seen.lock().unwrap().has_other_password = true;
             if let Some(visit) = visit {
-                visit.bmc.firmware().await.unwrap_err();
-                visit.bmc.firmware().await.unwrap_err();
-                visit.bmc.close().await;
+                visit.bmc().firmware().await.unwrap_err();
+                visit.bmc().firmware().await.unwrap_err();
+                visit.session.close().await;
             }
             for _ in 0..2 {
                 let failed = begin(&app, &job).await.err().unwrap();

@@ -89,7 +89,7 @@ async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, U
     let visit = Visit::of_server(&app.bmcs, serial, Purpose::Look).await?;
     // And again with the lane in hand: a job that comes now waits for it.
     if let Some(job) = app.store.server(serial).await?.active_job {
-        visit.bmc.close().await;
+        visit.session.close().await;
         return Err(Unavailable::Busy(job));
     }
     tracing::info!(server_serial = serial, ?change, "changed by hand");
@@ -97,12 +97,12 @@ async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, U
         Ok(()) => state(&visit).await,
         Err(error) => Err(error),
     };
-    visit.bmc.close().await;
+    visit.session.close().await;
     Ok(done?)
 }
 
 async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
-    let (bmc, machine) = (&visit.bmc, &visit.machine);
+    let (bmc, machine) = (visit.bmc(), &visit.machine);
     match change {
         Change::Power(PowerSet::On) => bmc.power_on(machine).await,
         Change::Power(PowerSet::Off) => bmc.power_off(machine, Shutdown::Graceful).await,
@@ -117,6 +117,6 @@ async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
 
 /// Read anew, after what was done.
 async fn state(visit: &Visit) -> Result<ServerState, redfish::Error> {
-    let machine = visit.bmc.read_again(&visit.machine).await?;
+    let machine = visit.bmc().read_again(&visit.machine).await?;
     Ok(ServerState { power: format!("{:?}", machine.power), boot_override: machine.boot_override })
 }

@@ -21,11 +21,11 @@ pub async fn capture(State(app): State<App>, Path(serial): Path<String>) -> Answ
     }
     let reading = app.readers.captures.enter(&serial)?;
     let _turn = app.bmcs.locks.enter(&server.bmc_url).await;
-    let bmc = Session::open(&app.bmcs, &server, Purpose::Look).await.map_err(closed)?;
+    let session = Session::open(&app.bmcs, &server, Purpose::Look).await.map_err(closed)?;
     let usual = CaptureLimits::default();
     let limits = CaptureLimits { pause: app.settings.scaled(usual.pause), ..usual };
-    let captured = bmc.capture(&limits).await;
-    bmc.close().await;
+    let captured = session.bmc().capture(&limits).await;
+    session.close().await;
     let captured = captured.map_err(|error| closed(error.into()))?;
     let file = serde_json::to_vec_pretty(&captured).map_err(anyhow::Error::from)?;
     let mut response = reading.json(file);

@@ -52,8 +52,8 @@ pub async fn list(
     Path(serial): Path<String>,
 ) -> Answer<Json<FirmwareList>> {
     let visit = Visit::of_server(&app.bmcs, &serial, Purpose::Look).await.map_err(closed)?;
-    let items = visit.bmc.firmware().await;
-    visit.bmc.close().await;
+    let items = visit.bmc().firmware().await;
+    visit.session.close().await;
     let items = items.map_err(|error| closed(error.into()))?;
     Ok(Json(FirmwareList { firmware: updates::shown(items) }))
 }

@@ -56,7 +56,7 @@ pub use limits::raise_descriptors;
 use problem::{no_such_path, refuse};
 #[cfg(test)]
 pub use refusals::write_all as write_refusals;
-use registry::{Desk, Visitors};
+use registry::{Callers, RegistryGate};
 pub use sockets::serve;
 #[cfg(test)]
 pub use sockets::{bind, serve_on};
@@ -223,13 +223,13 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
             )
         })
         .with_state(app.clone());
-    let router = match Visitors::of(serves) {
+    let router = match Callers::of(serves) {
         None => router,
-        Some(visitors) => {
+        Some(callers) => {
             let registry = ::registry::router(app.registry.clone())
                 .layer(map_response_with_state(app.answers.clone(), answers::bounded));
-            let desk = Desk { app, visitors };
-            router.merge(registry.layer(from_fn_with_state(desk, registry::authorize)))
+            let gate = RegistryGate { app, callers };
+            router.merge(registry.layer(from_fn_with_state(gate, registry::authorize)))
         }
     };
     router.layer(map_response(headers::for_browsers)).layer(map_request(linger::watch))

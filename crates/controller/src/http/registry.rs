@@ -9,8 +9,8 @@ use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oci::{Digest, Reference, Repository};
-use recipe::Recipe;
 use registry::{Access, Grant};
+use serde::Deserialize;
 
 use super::app::App;
 use super::audit::{NODE, carry_out, may_change};
@@ -22,50 +22,54 @@ use crate::access::throttle::WINDOW;
 use crate::settings::listeners::Listener;
 use crate::store::{self, JobRow, NewAuditEntry};
 
-/// Whose tokens count at a listener.
+/// Whose tokens are accepted at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visitors {
+pub enum Callers {
     All,
     People,
-    /// Who pull only, each its job's artifact.
+    /// They may only pull the artifact of their own job.
     Machines,
 }
 
-impl Visitors {
-    pub fn of(serves: &[Listener]) -> Option<Visitors> {
+impl Callers {
+    pub fn of(serves: &[Listener]) -> Option<Callers> {
         match (serves.contains(&Listener::Admin), serves.contains(&Listener::Node)) {
-            (true, true) => Some(Visitors::All),
-            (true, false) => Some(Visitors::People),
-            (false, true) => Some(Visitors::Machines),
+            (true, true) => Some(Callers::All),
+            (true, false) => Some(Callers::People),
+            (false, true) => Some(Callers::Machines),
             (false, false) => None,
         }
     }
 
     fn have_people(self) -> bool {
         match self {
-            Visitors::All | Visitors::People => true,
-            Visitors::Machines => false,
+            Callers::All | Callers::People => true,
+            Callers::Machines => false,
         }
     }
 
     fn have_machines(self) -> bool {
         match self {
-            Visitors::All | Visitors::Machines => true,
-            Visitors::People => false,
+            Callers::All | Callers::Machines => true,
+            Callers::People => false,
         }
     }
 }
 
 /// In front of the registry, at one listener.
 #[derive(Clone)]
-pub struct Desk {
+pub struct RegistryGate {
     pub app: App,
-    pub visitors: Visitors,
+    pub callers: Callers,
 }
 
-pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Next) -> Response {
-    let Desk { app, visitors } = desk;
-    if !visitors.have_people() && may_change(request.method()) {
+pub async fn authorize(
+    State(gate): State<RegistryGate>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let RegistryGate { app, callers } = gate;
+    if !callers.have_people() && may_change(request.method()) {
         return no_such_path().into_response();
     }
     let caller = Caller::of(request.headers(), request.extensions());
@@ -74,7 +78,7 @@ pub async fn authorize(State(desk): State<Desk>, mut request: Request, next: Nex
             "too many requests with wrong tokens came from this address; ask again in a minute";
         return too_many(why, WINDOW.as_secs());
     }
-    let access = access(&app, visitors, request.headers(), request.extensions()).await;
+    let access = access(&app, callers, request.headers(), request.extensions()).await;
     let entry =
         access.as_ref().filter(|_| publishes(&request)).map(|(role, access)| NewAuditEntry {
             who: access.who.clone(),
@@ -131,24 +135,24 @@ fn too_many(message: &str, wait_secs: u64) -> Response {
     (StatusCode::TOO_MANY_REQUESTS, wait, axum::Json(error)).into_response()
 }
 
-/// Who asks, as far as this listener's visitors go, with the role as the audit log has it.
+/// Who asks, as far as this listener's callers go, with the role as the audit log has it.
 async fn access(
     app: &App,
-    visitors: Visitors,
+    callers: Callers,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Option<(&'static str, Access)> {
-    if visitors.have_people()
+    if callers.have_people()
         && let Some(known) = access_of_person(app, headers, extensions).await
     {
         return Some(known);
     }
-    let token = token(headers, extensions).filter(|_| visitors.have_machines())?;
+    let token = token(headers, extensions).filter(|_| callers.have_machines())?;
     access_of_machine(app, &token).await.map(|access| (NODE, access))
 }
 
-/// An admin may do everything; an operator, who can install every artifact, may pull them; beside that
-/// everyone what their prefixes say, which tokens of readers have none of.
+/// An admin may do everything. An operator, who can install every artifact, may pull every artifact. All others may
+/// do what their prefixes say; a reader's token has none.
 async fn access_of_person(
     app: &App,
     headers: &HeaderMap,
@@ -210,10 +214,17 @@ pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, stor
     Ok(needed)
 }
 
-/// The artifact of a job, where it is in our registry: what it was when the job was made.
+/// What of a stored recipe names its artifact.
+#[derive(Deserialize)]
+struct StoredRecipe {
+    oci_url: Option<String>,
+}
+
+/// The artifact of a job, where it is in our registry: what it was when the job was created.
 fn artifact(app: &App, job: &JobRow) -> Option<Grant> {
-    let recipe = Recipe::parse(job.recipe.as_bytes()).ok()?;
-    let reference: Reference = recipe.oci_url()?.parse().ok()?;
+    // Its recipe was validated when it was stored; each request of a machine comes here.
+    let StoredRecipe { oci_url } = serde_json::from_str(&job.recipe).ok()?;
+    let reference: Reference = oci_url?.parse().ok()?;
     let is_ours = app.settings.is_own_registry(&reference.authority);
     let digest = job.artifact_digest.as_ref()?.parse().ok()?;
     is_ours.then_some(Grant::Artifact { repository: reference.repository, digest })

@@ -313,7 +313,7 @@ pub async fn keep_bmc_log(evidence: &Evidence, visit: &Visit, job: &JobRow) {
         return;
     }
     let since = timestamp(job.created_at);
-    let entries = visit.bmc.log_entries(&visit.machine, since, Timestamp::now());
+    let entries = visit.bmc().log_entries(&visit.machine, since, Timestamp::now());
     match tokio::time::timeout(BMC_LOG_MAX, entries).await {
         Ok(Ok(entries)) => evidence.put(&job.id, BMC_LOG, entries),
         Ok(Err(error)) => {

@@ -53,8 +53,8 @@ async fn install(
 ) -> Result<(), Ended> {
     let serial = update.server_serial.clone();
     let visit = Visit::of_server(bmcs, &serial, Purpose::Look).await.map_err(closed)?;
-    let result = install_now(bmcs, updates, &visit.bmc, update, image).await;
-    visit.bmc.close().await;
+    let result = install_now(bmcs, updates, visit.bmc(), update, image).await;
+    visit.session.close().await;
     result
 }
 

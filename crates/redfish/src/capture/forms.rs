@@ -312,7 +312,7 @@ fn dotted(text: &str, at: usize) -> Option<Found> {
         && last.len() >= 2
         && last.bytes().all(|byte| byte.is_ascii_alphabetic())
         && !FILE_ENDS.contains(&last);
-    let is_host = labels.len() >= 2 && labels.iter().all(|label| is_label(&label));
+    let is_host = labels.len() >= 2 && labels.iter().all(is_label);
     (is_host && !is_public && (is_known_end || is_name)).then(|| sure(Kind::Host, run.len()))?
 }
 

@@ -20,7 +20,7 @@ const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
 /// Sets the boot override for one boot: to the CD, or to the URL that the firmware downloads.
 pub async fn set_boot_once(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
-    let (bmc, machine) = (&visit.bmc, &visit.machine);
+    let (bmc, machine) = (visit.bmc(), &visit.machine);
     let is_by_http = is_by_http(job);
     let set = match is_by_http {
         true => match our_http_boot_uri(jobs, visit).await? {
@@ -42,7 +42,7 @@ pub async fn set_boot_once(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
 /// Switches the machine on, and watches its boot from now on.
 pub async fn power_on(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
     jobs.media.begin_boot(&job.id, Instant::now());
-    let on = visit.bmc.power_on(&visit.machine).await;
+    let on = visit.bmc().power_on(&visit.machine).await;
     on.map_err(|error| Failed::by_bmc("redfish.reset", &error))?;
     Ok("the machine is on".to_owned())
 }

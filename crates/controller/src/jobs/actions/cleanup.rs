@@ -40,7 +40,7 @@ impl<'a> Cleanup<'a> {
         });
         let mut uri = None;
         if visit.machine.has_http_boot {
-            match visit.bmc.http_boot_uri(&visit.machine).await {
+            match visit.bmc().http_boot_uri(&visit.machine).await {
                 Ok(shown) => uri = shown,
                 Err(error) => self.left.push(Left::new("HttpBootUri may stay set", error)),
             }
@@ -51,7 +51,7 @@ impl<'a> Cleanup<'a> {
         let occupants = occupants.map_err(by_store)?;
         let mut emptied = Vec::new();
         for slot in slots.iter().filter(|slot| *occupants.of(&slot.path) == Occupant::Ours) {
-            match visit.bmc.eject(slot).await {
+            match visit.bmc().eject(slot).await {
                 Ok(()) => emptied.push(slot.path.clone()),
                 Err(error) => self.left.push(Left::in_slot(&slot.path, error)),
             }
@@ -59,7 +59,7 @@ impl<'a> Cleanup<'a> {
         self.done.extend(emptied.iter().map(|path| format!("ejected {path}")));
         jobs.store.emptied(server, emptied).await.map_err(by_store)?;
         if *occupants.of(HTTP_BOOT_URI) == Occupant::Ours {
-            match visit.bmc.clear_http_boot_uri(&visit.machine).await {
+            match visit.bmc().clear_http_boot_uri(&visit.machine).await {
                 Ok(()) => self.done.push(format!("ejected {HTTP_BOOT_URI}")),
                 Err(error) => self.left.push(Left::new("HttpBootUri may stay set", error)),
             }
@@ -76,19 +76,19 @@ impl<'a> Cleanup<'a> {
     /// Disables remote media again, but not with something in a slot: it could not be ejected any more.
     pub async fn disable_media(&mut self, visit: &Visit) {
         if self.left.is_empty() {
-            let disabled = put_back::disable_media(&visit.bmc, &visit.machine, &self.ending).await;
+            let disabled = put_back::disable_media(visit.bmc(), &visit.machine, &self.ending).await;
             self.note(disabled.transpose());
         }
     }
 
     pub async fn put_boot_back(&mut self, visit: &Visit) {
-        let put = put_back::put_back(&visit.bmc, &visit.machine, &self.ending).await;
+        let put = put_back::put_back(visit.bmc(), &visit.machine, &self.ending).await;
         // Where something stays, that alone is told.
         self.note(Some(put).filter(|put| put.is_err() || self.left.is_empty()));
     }
 
     pub async fn start(&mut self, visit: &Visit) {
-        let started = visit.bmc.power_on(&visit.machine).await;
+        let started = visit.bmc().power_on(&visit.machine).await;
         self.note(Some(match started {
             Ok(()) => Ok("powered on; the machine starts from its disk".to_owned()),
             Err(error) => Err(Left::new("the machine is not started", error)),
@@ -102,7 +102,7 @@ impl<'a> Cleanup<'a> {
 
     pub async fn put_boot_back_after_start(&mut self, visit: &Visit) {
         if let Some(boot) = self.ending.boot_after_start() {
-            let put = put_back::put_back_after_start(&visit.bmc, &visit.machine, &boot).await;
+            let put = put_back::put_back_after_start(visit.bmc(), &visit.machine, &boot).await;
             self.note(Some(put));
         }
     }
@@ -138,7 +138,7 @@ pub async fn power_off(
 ) -> Result<Option<String>, Failed> {
     let is_cleanup = action == Action::PowerOff;
     let step = if is_cleanup { "cleanup.reset" } else { "redfish.reset" };
-    let off = visit.bmc.power_off(&visit.machine, how).await;
+    let off = visit.bmc().power_off(&visit.machine, how).await;
     off.map_err(|error| Failed::by_bmc(step, &error))?;
     Ok(is_cleanup.then(|| "powered off".to_owned()))
 }

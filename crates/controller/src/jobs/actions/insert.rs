@@ -224,7 +224,7 @@ pub async fn replace_lost(
     job: &JobRow,
 ) -> Result<Option<String>, Failed> {
     // The client itself: the session keeps in mind what a visit's begin says of the BMC.
-    let bmc: &Bmc = &visit.bmc;
+    let bmc: &Bmc = visit.bmc();
     let by_bmc = |error| Failed::by_bmc(MOUNT_STEP, &error);
     let by_store = |error| Failed::by_store(MOUNT_STEP, &error);
     let (mut is_lost, mut is_by_http, mut slots) = (false, false, Vec::new());
@@ -262,7 +262,7 @@ pub async fn replace_lost(
 /// The URL that the BMC has for the firmware, if it is one of ours.
 pub async fn our_http_boot_uri(jobs: &Jobs, visit: &Visit) -> Result<Option<String>, Failed> {
     let by_bmc = |error| Failed::by_bmc("redfish.boot-override", &error);
-    let uri = visit.bmc.http_boot_uri(&visit.machine).await.map_err(by_bmc)?;
+    let uri = visit.bmc().http_boot_uri(&visit.machine).await.map_err(by_bmc)?;
     let issued = issued_to(&jobs.bmcs, uri.as_deref()).await;
     let issued = issued.map_err(|error| Failed::by_store("redfish.boot-override", &error))?;
     Ok(uri.filter(|_| issued.is_some()))
@@ -312,7 +312,7 @@ fn occupied(what: &str, reasons: &[Refusal]) -> Failed {
 /// Enables virtual media that the BMC has disabled.
 pub async fn enable_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Result<(), Failed> {
     let wanted = identity::wanted(&job.server_serial);
-    let enabled = put_back::enable_media(&visit.bmc, &visit.machine, wanted).await;
+    let enabled = put_back::enable_media(visit.bmc(), &visit.machine, wanted).await;
     if let Some(machine) = enabled.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))? {
         visit.machine = machine;
         let told = jobs.store.media_enabled(&job.id, now_ms()).await;
@@ -325,7 +325,7 @@ pub async fn enable_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Resul
 pub async fn insert_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Done {
     let slots = visit.slots().await;
     visit.machine.slots = slots.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))?;
-    insert_anew(jobs, &visit.bmc, &visit.machine, job).await
+    insert_anew(jobs, visit.bmc(), &visit.machine, job).await
 }
 
 /// What there is to put back at the job's end. Nothing was changed yet; a later try records nothing.
@@ -336,7 +336,7 @@ pub async fn record_found(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Result<()
         return Ok(());
     }
     let former = jobs.store.found_by_former(&job.server_serial, &job.id).await.map_err(by_store)?;
-    let found = put_back::read_found(&visit.bmc, &visit.machine, former.as_ref()).await;
+    let found = put_back::read_found(visit.bmc(), &visit.machine, former.as_ref()).await;
     let found = found.map_err(|error| Failed::by_bmc(STEP, &error))?;
     jobs.store.record_found(&job.id, found, now_ms()).await.map_err(by_store)
 }

@@ -89,7 +89,7 @@ async fn silent(jobs: &Jobs, silence_min: Duration) -> Result<Vec<JobRow>, Error
 
 async fn is_off(jobs: &Jobs, job: &JobRow) -> Result<bool, Unavailable> {
     let visit = Visit::of_server(&jobs.bmcs, &job.server_serial, Purpose::Glance).await?;
-    visit.bmc.close().await;
+    visit.session.close().await;
     Ok(visit.machine.power == Power::Off)
 }
 

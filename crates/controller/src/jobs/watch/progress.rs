@@ -98,8 +98,8 @@ async fn look(jobs: &Jobs, job_id: &str, last: Option<&Known>) -> Option<Known> 
 
 async fn ask(jobs: &Jobs, job: &JobRow) -> Result<Option<BootProgress>, Unavailable> {
     let visit = Visit::of_server(&jobs.bmcs, &job.server_serial, Purpose::Glance).await?;
-    let progress = visit.bmc.boot_progress(&visit.machine).await;
-    visit.bmc.close().await;
+    let progress = visit.bmc().boot_progress(&visit.machine).await;
+    visit.session.close().await;
     Ok(progress?)
 }
 
