@@ -2,8 +2,10 @@
 //! Every command and option.
 
 mod artifact;
+mod checked;
 mod job;
 mod lab;
+mod output;
 mod recipe;
 mod server;
 
@@ -15,6 +17,7 @@ pub use crate::artifacts::Kind;
 pub use artifact::Uploads;
 pub use job::{ListJobs, Which};
 pub use lab::{Lab, LabUp};
+pub use output::Output;
 pub use recipe::RecipeCommand;
 pub use server::{FormatOrFile, PROFILE_BY_BMC, Power, SetServer};
 
@@ -74,12 +77,6 @@ pub struct Format {
         default_value = "text"
     )]
     pub output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
