@@ -75,7 +75,7 @@ fn what_no_bug_may_write_is_refused() {
         ("UPDATE jobs SET found = '{}' WHERE id = 'found'", "is recorded once"),
         ("UPDATE jobs SET found = '{}' WHERE id = 'closes'", "before it changes anything"),
         ("UPDATE jobs SET epoch = epoch - 1 WHERE id = 'waits'", "the epoch"),
-        ("UPDATE job_events SET message = 'x' WHERE job_id = 'waits' AND seq = 1", "what was told"),
+        ("UPDATE job_events SET message = 'x' WHERE job_id = 'waits' AND seq = 1", "an event of a job"),
         ("UPDATE media SET revoked_at = NULL WHERE token_hash = x'02'", "a medium that is over"),
         ("INSERT INTO jobs SELECT * FROM jobs WHERE id = 'waits'", "UNIQUE"),
     ] {
