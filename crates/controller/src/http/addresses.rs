@@ -25,7 +25,7 @@ const METADATA_V6: [Ipv6Addr; 4] = [
 
 /// Returns why this address cannot be a BMC's, if the controller must not be made to connect to it. Few addresses are
 /// rejected: BMCs live in private networks, simulated BMCs on loopback, and the BMC of the controller's own host may
-/// have a link-local address. A name is not resolved here; the host behind it must present the pinned certificate.
+/// have a link-local address. A name is not resolved here; the host behind it must present the expected certificate.
 pub fn never_a_bmc(host: Host<&str>) -> Option<&'static str> {
     match host {
         Host::Domain(_) => None,

@@ -74,8 +74,8 @@ pub struct Node {
     pub address: Option<String>,
 }
 
-/// One boot of the machine of one attempt. Whether its session is in force is decided in the transaction
-/// of its message.
+/// One boot of the machine of one attempt. The transaction that handles a message decides whether its session is in
+/// force.
 pub struct Session(pub BootSession);
 
 impl FromRequestParts<App> for Node {
