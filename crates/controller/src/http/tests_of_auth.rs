@@ -27,7 +27,7 @@ fn a_token_is_a_bearers_or_the_password_of_basic_which_no_other_sites_page_may_u
     for (authorization, site, expected) in [
         (bearer(), None, Some("abc")),
         ("bearer   abc ".into(), None, Some("abc")),
-        // A page has to know a bearer token; the browser does not add it.
+        // A page has to know a bearer token: the browser does not add it.
         (bearer(), Some("cross-site"), Some("abc")),
         (basic("ada:abc"), None, Some("abc")),
         (basic(":abc").replace("Basic", "BASIC"), None, Some("abc")),
