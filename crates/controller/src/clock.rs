@@ -223,8 +223,8 @@ impl State {
     }
 }
 
-/// Returns a warning about a clock that cannot be right. `seen_at` is the time of its last run that a controller
-/// recorded.
+/// Returns a warning about a clock that cannot be right. `seen_at`: when a controller last ran, by its clock at that
+/// time.
 pub fn doubt(seen_at: Option<i64>, now: i64) -> Option<String> {
     let shown_now = shown(now);
     let harm =

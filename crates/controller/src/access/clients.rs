@@ -110,7 +110,7 @@ impl Clients {
     }
 }
 
-/// A file's size and modification time, which tell when it has changed.
+/// A file's size and modification time, by which a change is detected.
 type Version = (u64, SystemTime);
 
 fn version(path: &Path) -> anyhow::Result<Version> {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! hyper ─▶ Timed ─▶ TLS? ─▶ Lingering (reads on after its shutdown, while Unread) ─▶ socket
-//!   └────▶ Held  (the service) ─▶ watch ─▶ routes (a Watched body tells Unread when it ends)
+//!   └────▶ Held  (the service) ─▶ watch ─▶ routes (a Watched body clears Unread when it ends)
 //! ```
 //!
 //! Bytes are discarded below TLS, undecrypted. A connection that lingers keeps its place (`limits`), so a client that

@@ -3,7 +3,8 @@
 //! firmware images under their own names.
 //!
 //! Firmware is a simple HTTP client: at most one range, no redirects, no compression, an exact Content-Length and an
-//! ETag that never changes for the same bytes. Files are streamed, never held in memory. An expired token gets 410.
+//! ETag that never changes for the same bytes. Large parts of files are streamed, never held in memory. A revoked
+//! token gets 410.
 
 use std::fs;
 use std::io;
@@ -151,7 +152,7 @@ fn pieces(view: &View, wanted: ops::Range<u64>) -> Vec<Piece> {
     pieces
 }
 
-/// Reads all pieces at once; they are small. A boot reads thousands of small ranges, and each switch of threads costs
+/// Reads all pieces at once, which are few. A boot reads thousands of small ranges, and each switch of threads costs
 /// more than the read.
 async fn at_once(pieces: Vec<Piece>) -> io::Result<Bytes> {
     let reading = tokio::task::spawn_blocking(move || {

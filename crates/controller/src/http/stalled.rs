@@ -4,7 +4,7 @@
 //! is in memory.
 //!
 //! ```text
-//! hyper ─▶ Timed (times writes that wait, says so in Blocked) ─▶ TLS? ─▶ socket
+//! hyper ─▶ Timed (times writes that wait, and sets Blocked) ─▶ TLS? ─▶ socket
 //!   └────▶ Held  (the service; not ready while Blocked)
 //! ```
 //!
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a response of so many bytes goes out to a client that reads so many at once, after such pauses.
+    /// Whether a response of `bytes` is sent to a client that reads `at_once` bytes after each `pause`.
     async fn is_sent(
         pace: Pace,
         is_patient: bool,

@@ -391,7 +391,7 @@ impl Settings {
 }
 
 /// Creates the data directory, and restricts it and its content to its owner. A directory that contains other files
-/// keeps its modes: it may be `/tmp` by mistake.
+/// keeps its modes: it may be a shared one such as `/tmp`.
 fn keep_private(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let is_ours = dir.join("root.key").exists() || std::fs::read_dir(dir)?.next().is_none();

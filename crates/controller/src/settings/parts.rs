@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The settings of single parts of the controller.
+//! The parts of the settings that single modules need.
 
 use super::Settings;
 use crate::{access, keys};

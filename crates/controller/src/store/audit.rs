@@ -3,7 +3,7 @@
 //! `api::access::AuditEntry` defines what is hashed, so a reader can verify the log without this code.
 //!
 //! ```text
-//! begin_request ─▶ (the change) ─▶ record          one entry, with the answer's status
+//! begin_request ─▶ (the change) ─▶ record          one entry, with the response's status
 //!            ─▶ refused like one before ─▶ forget_begun        counted: http/refusals.rs
 //!            ─▶ the process ends ─▶ record_interrupted, at the next start: one entry, with status 0
 //! ```

@@ -34,7 +34,7 @@ pub struct JobRow {
     pub unsettled_until: i64,
     /// What a person has to check, however the job ended.
     pub attention: Option<String>,
-    /// `None` if not recorded yet, or if the job is of an older version.
+    /// `None` if not recorded yet, or if an older version ran the job.
     pub found: Option<Found>,
     /// The job may eject media that are not this controller's if no slot is free.
     pub ejects_foreign: bool,

@@ -2,9 +2,9 @@
 //! The database: SQLite in WAL mode with `synchronous=FULL`. The only place that writes SQL.
 //!
 //! ```text
-//! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · answers
-//!         ── read(closure)  ──▶ one reader thread, whose connection sees what is committed
-//!         ── look_up(closure): one row by its key, at once and where it is asked for
+//! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · results
+//!         ── read(closure)  ──▶ one reader thread, whose connection sees committed data
+//!         ── look_up(closure): one row by its key, at once in the calling thread
 //! ```
 //!
 //! Closures that wait while a commit is in progress go into the next one together, so that many small changes share

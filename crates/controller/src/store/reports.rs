@@ -18,7 +18,7 @@ use super::sessions::{
 };
 use super::{Error, Store};
 
-/// Deliveries of one job that are remembered. The first ends the job; later ones change nothing.
+/// Deliveries of one job that are remembered. One of them ends the job; later ones change nothing.
 const DELIVERIES_MAX: u64 = 100;
 
 /// The result of a webhook.

@@ -61,7 +61,7 @@ impl Reserve {
         *is_kept
     }
 
-    /// Checks an error of the database, and releases the reserve if the disk is full.
+    /// Called for every error of the database: releases the reserve if the disk is full.
     pub fn meet(&self, error: &rusqlite::Error) {
         let is_full = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => true,

@@ -5,7 +5,7 @@
 //! - `run`: one update, from the first request to the BMC until the new version is read back;
 //! - `image`: the update's file, and its download by a BMC.
 //!
-//! An update is not resumed: the BMC may already have the image, and a second attempt must not find out whether it
+//! An update is not resumed: the BMC may already have the image, and a second attempt is no way to find out whether it
 //! installs it. An update interrupted by the end of the controller is reported as unknown.
 
 mod image;
