@@ -8,7 +8,7 @@ use registry::Prefix;
 /// The right that one value or one name gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleBinding {
-    /// Reader, operator or admin.
+    /// The role reader, operator or admin.
     Role(Role),
     /// May push and pull below this prefix of the registry.
     Publish(Prefix),

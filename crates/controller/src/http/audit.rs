@@ -20,8 +20,8 @@ const TARGET_CHARS_MAX: usize = 512;
 /// The role of machines, in the audit log.
 pub const NODE: &str = "node";
 
-/// Carries out a request and writes its audit entry. Once the entry is begun, the work completes even if the client
-/// disconnects; if the process ends in between, the next process records that.
+/// Carries out a request and writes its audit entry. All of it completes even if the client disconnects. If the process
+/// ends after the entry was begun, the next process records that.
 pub async fn carry_out(
     app: App,
     entry: NewAuditEntry,

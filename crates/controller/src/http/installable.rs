@@ -70,7 +70,7 @@ pub fn refusal(why: &str) -> Refusal {
     }])
 }
 
-/// Whether a recipe's `oci_url` is in our own registry.
+/// Whether a recipe's `oci_url` is in the embedded registry.
 pub fn is_ours(app: &App, oci_url: &str) -> bool {
     let reference: Result<Reference, _> = oci_url.parse();
     reference.is_ok_and(|reference| app.settings.is_own_registry(&reference.authority))

@@ -37,7 +37,7 @@ use crate::media::{Content, Hashing, Overlay, View};
 use crate::store::{MediumRow, PROBE_NAME};
 use crate::updates::Offered;
 
-/// One read from the file per chunk: few syscalls, little memory for many slow readers.
+/// Bytes of one read from the file, sent as one chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
 /// A response of up to this size is read and sent as one.
 const AT_ONCE_MAX: u64 = 256 << 10;

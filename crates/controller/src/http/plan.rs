@@ -149,7 +149,7 @@ fn foreign_media(foreign: &[(&str, &str)], ejected: Option<&[&str]>) -> Option<C
     (!told.is_empty()).then(|| check("foreign-media", CheckResult::Warn, told.join("; ")))
 }
 
-/// In whole seconds.
+/// Returns the median, in whole seconds.
 fn median(mut took_ms: Vec<i64>) -> Option<u64> {
     took_ms.sort_unstable();
     let middle = *took_ms.get(took_ms.len() / 2)?;

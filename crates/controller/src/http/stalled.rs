@@ -36,9 +36,9 @@ pub struct Pace {
 /// of its buffer is free: some 30 KiB to 1 MiB. A BMC that resets itself during a download takes more than a minute,
 /// and then starts again on another connection.
 ///
-/// A BMC that requests the whole medium at once reads no further than the server does: while firmware waits
-/// for a person, or a kernel needs nothing of the medium, for minutes. The controller ends a job that is silent
-/// for longer than the patient window, and the readers of one job are counted.
+/// A BMC that requests the whole medium at once only reads as far as its server does. It may pause for minutes, while
+/// firmware waits for a person or a kernel needs nothing of the medium. The patient window can be long, because the
+/// controller ends a job that is silent for longer, and the readers of one job are limited.
 pub const PACE: Pace = Pace {
     window: Duration::from_secs(60),
     patient_window: Duration::from_secs(60 * 60),

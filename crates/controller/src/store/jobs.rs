@@ -15,7 +15,7 @@ use super::job_row::{JobRow, SELECT, get, get_attempt, job_row, select_brief, st
 use super::said::say;
 use super::{Error, Store, media};
 
-/// What `POST /jobs` stores.
+/// A job that `POST /jobs` creates.
 #[derive(Debug, Clone)]
 pub struct NewJobRow {
     pub id: String,

@@ -21,9 +21,9 @@ pub enum MediumKind {
     Task,
     /// The task medium as a USB stick: the same bytes, but BMCs decide by the extension of the file name.
     TaskStick,
-    /// Both in one.
+    /// The maintenance OS and the task in one.
     Combined,
-    /// Both in one, for the machine's firmware to download.
+    /// The maintenance OS and the task in one, for the machine's firmware to download.
     HttpBoot,
 }
 

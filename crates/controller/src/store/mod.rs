@@ -90,7 +90,7 @@ pub enum Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         match error {
-            // The only values of ours that SQLite cannot hold.
+            // Large numbers are the only values in this program that SQLite cannot store.
             rusqlite::Error::ToSqlConversionFailure(_) => Error::TooLarge,
             error => Error::Database(error),
         }

@@ -26,7 +26,7 @@ pub struct TokenRow {
 }
 
 impl TokenRow {
-    /// Neither revoked nor expired.
+    /// Whether the token is neither revoked nor expired.
     pub fn is_good(&self, now: i64) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
     }
