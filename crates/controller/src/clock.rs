@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether this process was there all the time, and whether the time of day can be believed.
+//! Detects whether this process was interrupted, and whether the time of day can be trusted.
 //!
-//! Stored times are times of day. That jumps when somebody sets it, when the host or the virtual machine was
-//! suspended, and when the process did not run for a while. [`Clock::look`] notices each of these by comparing
-//! three clocks, and says by how much stored times have to be moved; the store then does it
-//! (`Store::follow_clock`). What is kept in memory counts from [`Clock::listening_since`].
+//! Stored times are times of day. The time of day jumps when a person sets the clock, when the host or the virtual
+//! machine was suspended, and when the process did not run for a while. [`Clock::look`] detects each of these by
+//! comparing three clocks, and determines by how much stored times have to be moved; the store moves them
+//! (`Store::follow_clock`). Times in memory count from [`Clock::listening_since`].
 //!
 //! ```text
 //! CLOCK_MONOTONIC   goes on while the process is stopped, stands still in a suspend
@@ -22,16 +22,16 @@ use tokio::time::Instant;
 use crate::time::now_ms;
 use crate::time::timestamp;
 
-/// The clock is looked at each second. A process for which so long nothing happened was stopped, or its host was.
+/// The clock is checked every second. A gap of this length means that the process or its host was stopped.
 pub const GAP_MAX: Duration = Duration::from_secs(15);
-/// NTP slews a clock by 0.5 ms in a second; what is more than this was set.
+/// NTP slews a clock by 0.5 ms in a second; a larger difference means that the clock was set.
 const DRIFT_MAX_MS: i64 = 2_000;
-/// A step forward by so much may be the end of a pause of the whole virtual machine, in which its other clocks
+/// A step forward of this size may be the end of a pause of the whole virtual machine, during which its other clocks
 /// stand still too: it counts as an absence.
 const STEP_MAX_MS: i64 = 60_000;
-/// Jumps that wait for a database that does not work; they are joined beyond that.
+/// Jumps that are kept while the database fails; more are merged.
 const JUMPS_MAX: usize = 16;
-/// 2024-01-01, before the first version of this program: a clock before that was never set.
+/// 2024-01-01, before the first version of this program: a clock that shows an earlier time was never set.
 const RELEASED_MS: i64 = 1_704_067_200_000;
 
 /// All clocks at one moment.
@@ -45,7 +45,7 @@ pub struct Readings {
     pub at: Instant,
 }
 
-/// Why the time of day is not what it would be if this process had only waited.
+/// Why the time of day is not what it would be if this process had run without interruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// No controller ran, or its process was stopped.
@@ -54,26 +54,26 @@ pub enum Cause {
     ClockSet,
 }
 
-/// The time of day went from `from_ms` to `to_ms` while this process did not listen.
+/// The time of day went from `from_ms` to `to_ms`, and this process did not observe that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
     pub cause: Cause,
-    /// `None`: not known, as at the first start.
+    /// `None` if it is not known, as at the first start.
     pub from_ms: Option<i64>,
     pub to_ms: i64,
 }
 
-/// Keeps in mind since when this process listens, and which jumps nobody followed yet.
+/// Records since when this process has run without interruption, and the jumps that the store has not followed yet.
 #[derive(Debug)]
 pub struct Clock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     last: Readings,
-    /// What the time of day would be if it had only gone on with the time in which this process listened.
+    /// The time of day, had it only advanced while this process ran.
     expected_ms: i64,
     listening_since: Instant,
-    /// By how much the clock was set forward since the start of this process, as far as it was not set back again.
+    /// How far the clock was set forward since the start of this process and not set back again.
     set_forward_ms: i64,
     jumps: Vec<Jump>,
 }
@@ -88,17 +88,17 @@ impl Readings {
 }
 
 impl Jump {
-    /// From when a controller ran last until this one began.
+    /// The jump from the time when a controller last ran to the start of this one.
     pub fn at_start(seen_at: Option<i64>, now: i64) -> Jump {
         Jump { cause: Cause::NotRunning, from_ms: seen_at, to_ms: now }
     }
 
-    /// By how much stored times are moved, so that they keep their distance from now.
+    /// By how much stored times have to be moved to keep their distance from now.
     pub fn by_ms(&self) -> Option<i64> {
         self.from_ms.map(|from| self.to_ms.saturating_sub(from))
     }
 
-    /// For the events of the jobs that it concerns; `None` where it is not worth a line.
+    /// Text for the events of the affected jobs; `None` if the jump is too short to be mentioned.
     pub fn words(&self) -> Option<String> {
         let by = self.by_ms().filter(|by| by.saturating_abs() >= STEP_MAX_MS)?;
         let (from, to) = (shown(self.from_ms.unwrap_or(self.to_ms)), shown(self.to_ms));
@@ -135,35 +135,35 @@ impl Clock {
         }))
     }
 
-    /// Looks whether there was a jump since the last look.
+    /// Checks whether there was a jump since the last check.
     pub fn look(&self, now: Readings) {
         self.state().look(now);
     }
 
-    /// Since when this process has listened without an interruption. A silence that began before that is not
-    /// known to be one. Looks first, so that an interruption that has just ended counts.
+    /// Since when this process has run without interruption. A silence that began earlier is not known to be one.
+    /// Checks the clock first, so that an interruption that has just ended counts.
     pub fn listening_since(&self, now: Readings) -> Instant {
         let mut state = self.state();
         state.look(now);
         state.listening_since
     }
 
-    /// The time of day, less what the clock was set forward since the start of this process: by this age alone
-    /// something may be removed for good.
+    /// The time of day without the time by which the clock was set forward since the start of this process. Only this
+    /// may decide that something is old enough to be removed for good.
     pub fn prudent_ms(&self, now: Readings) -> i64 {
         let mut state = self.state();
         state.look(now);
         now.wall_ms.saturating_sub(state.set_forward_ms)
     }
 
-    /// The jumps that the store has not followed yet, the first one first. Looks first.
+    /// The jumps that the store has not followed yet, oldest first. Checks the clock first.
     pub fn jumps(&self, now: Readings) -> Vec<Jump> {
         let mut state = self.state();
         state.look(now);
         state.jumps.clone()
     }
 
-    /// The store has followed the first jump.
+    /// Removes the first jump: the store has followed it.
     pub fn followed(&self) {
         let mut state = self.state();
         if !state.jumps.is_empty() {
@@ -171,7 +171,7 @@ impl Clock {
         }
     }
 
-    /// Of a test: the process looked each second until then.
+    /// For tests: the process checked the clock every second until then.
     #[cfg(test)]
     pub fn listened_until(&self, now: Readings) {
         let mut state = self.state();
@@ -179,7 +179,7 @@ impl Clock {
         state.last = now;
     }
 
-    /// Of a test: the process has listened since then.
+    /// For tests: the process has run without interruption since then.
     #[cfg(test)]
     pub fn listened_since(&self, at: Instant) {
         self.state().listening_since = at;
@@ -192,7 +192,7 @@ impl Clock {
 
 impl State {
     fn look(&mut self, now: Readings) {
-        // Readings of two threads may come in the other order.
+        // Readings of two threads may arrive in reverse order.
         let Some(ran) = now.at.checked_duration_since(self.last.at) else { return };
         let passed = now.boot.saturating_sub(self.last.boot).max(ran);
         let listened = ran.min(GAP_MAX);
@@ -223,7 +223,8 @@ impl State {
     }
 }
 
-/// What is to be said of a clock that cannot be right; `seen_at` is when a controller ran last by its clock then.
+/// Returns a warning about a clock that cannot be right. `seen_at`: when a controller last ran, by its clock at that
+/// time.
 pub fn doubt(seen_at: Option<i64>, now: i64) -> Option<String> {
     let shown_now = shown(now);
     let harm =
@@ -261,7 +262,7 @@ mod tests {
 
     const START_MS: i64 = 1_900_000_000_000;
 
-    /// So many seconds later by each clock.
+    /// Readings that are later by this many seconds of each clock.
     fn after(first: Readings, wall: i64, boot: u64, at: u64) -> Readings {
         Readings {
             wall_ms: first.wall_ms + wall * 1000,
@@ -304,7 +305,7 @@ mod tests {
             assert_eq!(found, expected, "{what}");
             let since = clock.listening_since(now);
             assert_eq!(since, if is_absence { now.at } else { start.at }, "{what}");
-            // One that was followed is over.
+            // A jump that was followed is removed.
             clock.followed();
             assert_eq!(clock.jumps(after(now, 1, 1, 1)), [], "{what}");
         }
@@ -318,7 +319,7 @@ mod tests {
             clock.look(after(start, i64::try_from(2 * seconds).unwrap(), seconds, seconds));
         }
         let jumps = clock.state().jumps.clone();
-        // Those that nobody follows are joined, and nothing of them is lost.
+        // Jumps that are not followed are merged, and none is lost.
         let moved: i64 = jumps.iter().filter_map(Jump::by_ms).sum();
         assert_eq!(jumps.len(), JUMPS_MAX);
         assert!((100_000 - DRIFT_MAX_MS..=100_000).contains(&moved), "{moved} of 100 s");

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The controller's own log: one event is one line, whatever machines, BMCs and clients put into its fields. Without
-//! colours, as it is read in journals and files.
+//! The controller's own log: every event is one line, whatever machines, BMCs and clients put into its fields. No
+//! colours, because it is read in journals and files.
 
 use std::io;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// To stderr, as much as `RUST_LOG` says.
+/// Starts logging to stderr, filtered by `RUST_LOG`.
 pub fn start() {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
@@ -16,7 +16,7 @@ pub fn start() {
         .init();
 }
 
-/// Makes writers that write a line each.
+/// Makes writers that write one line each.
 struct Lines<M>(M);
 
 impl<'a, W: io::Write, M: Fn() -> W> MakeWriter<'a> for Lines<M> {
@@ -27,7 +27,7 @@ impl<'a, W: io::Write, M: Fn() -> W> MakeWriter<'a> for Lines<M> {
     }
 }
 
-/// The subscriber writes each event at once, with one line break at its end.
+/// Writes one event. The subscriber writes each event with one call, with one line break at its end.
 struct Line<W>(W);
 
 impl<W: io::Write> io::Write for Line<W> {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Keys and passwords are in this process's memory: it leaves no image of that behind, and no other process of the
-//! same user reads it.
+//! Protection of this process's memory, which holds keys and passwords: no core dumps, and no access by other
+//! processes of the same user.
 
 use anyhow::Context;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// No core dump (setrlimit(2)), also none by a handler in `core_pattern`, and no debugger (PR_SET_DUMPABLE of
-/// prctl(2)). Programs that this one starts have the limit too.
+/// Forbids core dumps (setrlimit(2)), also by a handler in `core_pattern`, and debuggers (PR_SET_DUMPABLE of
+/// prctl(2)). Programs that this process starts inherit the limit.
 pub fn keep_to_this_process() -> anyhow::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .context("forbid core dumps")?;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs and people who show a certificate of a CA that the operator names. What it gives hangs on its
-//! subject alternative names (RFC 5280, section 4.2.1.6), DNS names or URIs such as SPIFFE ids (`names`); common
-//! names are free text and count for nothing. Revocation lists (RFC 5280, section 5) are read again whenever
-//! their file changes.
+//! Clients that present a certificate of a CA named by the operator. Their rights depend on the subject alternative
+//! names (RFC 5280, section 4.2.1.6): DNS names or URIs such as SPIFFE ids (`names`). Common names are free text and
+//! are ignored. Revocation lists (RFC 5280, section 5) are read again whenever their file changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,31 +24,31 @@ pub use names::{Pattern, parse_publish, parse_role};
 
 use names::Names;
 
-/// Of a certificate's names in the audit log.
+/// Characters of a certificate's names in the audit log.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Which certificates are taken.
+/// Which certificates are accepted.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// PEM.
     pub ca_file: PathBuf,
     /// PEM.
     pub crl_file: Option<PathBuf>,
-    /// What each name gives.
+    /// The rights that each name gives.
     pub given: Vec<(RoleBinding, Pattern)>,
 }
 
-/// Those whose certificates count.
+/// Verifies client certificates.
 #[derive(Debug)]
 pub struct Clients {
     settings: Settings,
     roots: Arc<RootCertStore>,
-    /// Of the start: for all that no list changes.
+    /// The verifier made at the start, for everything that does not depend on revocation lists.
     first: Arc<dyn ClientCertVerifier>,
     current: Mutex<Current>,
 }
 
-/// The judge by the revocation lists as they were last.
+/// The verifier with the revocation lists as last read.
 #[derive(Debug)]
 struct Current {
     judge: Arc<dyn ClientCertVerifier>,
@@ -77,8 +76,8 @@ impl Clients {
         Ok(Clients { settings, roots, first, current })
     }
 
-    /// Who shows these certificates, the first of which is theirs, and what its names give. Judged anew
-    /// although the handshake judged them: connections and sessions outlive certificates.
+    /// Identifies the client that presented these certificates, its own first: returns its name and the rights that its
+    /// names give. Verifies again although the handshake did: connections and TLS sessions may outlive certificates.
     pub fn identify(&self, shown: &[Vec<u8>]) -> Result<(String, Option<Rights>), rustls::Error> {
         let shown: Vec<_> = shown.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let Some((own, others)) = shown.split_first() else { return Ok((String::new(), None)) };
@@ -94,7 +93,8 @@ impl Clients {
         Ok((who.trim_end().chars().take(NAME_CHARS_MAX).collect(), rights))
     }
 
-    /// By the lists as they are now. Where they cannot be read, by those before, until those are out of date.
+    /// The verifier with the current revocation lists. If they cannot be read, the previous lists are used until they
+    /// expire.
     fn judge(&self) -> Arc<dyn ClientCertVerifier> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(path) = &self.settings.crl_file else { return current.judge.clone() };
@@ -110,7 +110,7 @@ impl Clients {
     }
 }
 
-/// A file's size and time, by which a new one is known.
+/// A file's size and modification time, by which a change is detected.
 type Version = (u64, SystemTime);
 
 fn version(path: &Path) -> anyhow::Result<Version> {
@@ -118,7 +118,7 @@ fn version(path: &Path) -> anyhow::Result<Version> {
     found().with_context(|| format!("look at the revocation lists in {}", path.display()))
 }
 
-/// Takes a certificate of these CAs, or none.
+/// Builds a verifier that accepts a certificate of these CAs, or none.
 fn judge(
     roots: &Arc<RootCertStore>,
     lists: Option<&Path>,
@@ -136,7 +136,7 @@ fn judge(
     built.with_context(|| format!("{shown} has a revocation list that cannot be used"))
 }
 
-/// For the TLS handshake.
+/// The verifier for the TLS handshake.
 #[derive(Debug)]
 pub struct Verifier(pub Arc<Clients>);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who a caller is, and what that permits: by the admin's token, a token of the store, one of an identity provider, or a
-//! client's certificate.
+//! Authentication: identifies a caller and its rights by the admin's token, a token of the store, a token of an
+//! identity provider, or a client certificate.
 
 pub mod clients;
 pub mod oidc;
@@ -21,13 +21,13 @@ use oidc::Oidc;
 use role_bindings::Rights;
 use throttle::Throttle;
 
-/// A caller who is known.
+/// An identified caller.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    /// As the audit log names them.
+    /// The caller's name in the audit log.
     pub who: String,
     pub role: Role,
-    /// Prefixes of the registry, beside what the role may there.
+    /// Prefixes of the registry that are permitted in addition to the role.
     pub pull: Vec<String>,
     pub push: Vec<String>,
 }
@@ -42,7 +42,7 @@ impl Principal {
     }
 }
 
-/// Why a caller is not known, or has no rights.
+/// Why a caller is not identified, or has no rights.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     #[error("{0}")]
@@ -66,32 +66,32 @@ impl From<oidc::Refused> for Denied {
     }
 }
 
-/// By what callers are known, beside tokens.
+/// The ways to authenticate, besides tokens of the store.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub oidc: Option<oidc::Settings>,
     pub clients: Option<clients::Settings>,
-    /// Everyone is an admin.
+    /// Every caller is an admin.
     pub is_open: bool,
 }
 
-/// What decides who a caller is.
+/// Identifies callers.
 pub struct Access {
     store: Store,
     keys: Arc<Keys>,
     /// The identity provider, if there is one.
     oidc: Option<Oidc>,
-    /// Whose certificates are taken in place of a token.
+    /// Client certificates that are accepted in place of a token.
     pub clients: Option<Arc<Clients>>,
     pub throttle: Throttle,
-    /// Everyone is an admin.
+    /// Every caller is an admin.
     pub is_open: bool,
 }
 
 impl Access {
     /// # Errors
     ///
-    /// What the settings name cannot be used.
+    /// A file or value named in the settings cannot be used.
     pub fn new(config: Config, store: Store, keys: Arc<Keys>) -> anyhow::Result<Access> {
         let Config { oidc, clients, is_open } = config;
         Ok(Access {
@@ -109,7 +109,7 @@ impl Access {
         Principal::admin("anyone")
     }
 
-    /// Whose token this is.
+    /// Returns the caller to whom a token belongs.
     pub async fn by_token(&self, text: &str) -> Result<Principal, Denied> {
         if self.keys.is_admin_token(text) {
             return Ok(Principal::admin("admin-token"));
@@ -140,7 +140,8 @@ impl Access {
         Ok(Principal { who, role: row.role, pull: row.pull, push: row.push })
     }
 
-    /// Whose certificates these are, as DER, the client's own first. `None`: none are taken.
+    /// Returns the caller that presented these certificates (DER, the client's own first). `None` if certificates are
+    /// not accepted.
     pub fn by_certificate(&self, shown: &[Vec<u8>]) -> Option<Result<Principal, Denied>> {
         let clients = self.clients.as_ref()?;
         if shown.is_empty() {

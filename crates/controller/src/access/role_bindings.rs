@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What those get here for whom others vouch: an identity provider, or a CA. Which values of a claim and
-//! which names of a certificate give what is told at the start; nothing is stored of a person.
+//! Role bindings: the rights that values of a claim (identity provider) and names of a certificate (CA) give. They
+//! are set at the start; nothing about a person is stored.
 
 use api::access::Role;
 use registry::Prefix;
 
-/// What one value or one name gives.
+/// The right that one value or one name gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoleBinding {
-    /// Reader, operator or admin.
+    /// The role reader, operator or admin.
     Role(Role),
-    /// Pushes and pulls below this prefix of the registry.
+    /// May push and pull below this prefix of the registry.
     Publish(Prefix),
 }
 
-/// All that somebody is given.
+/// All rights of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
     pub role: Role,
-    /// Prefixes of the registry, beside what the role may there.
+    /// Prefixes of the registry that are permitted in addition to the role.
     pub push: Vec<String>,
 }
 
 impl Rights {
-    /// The highest role, and every prefix. `None`: nothing.
+    /// Returns the highest role and every prefix. `None` if there is no right at all.
     pub fn of<'a>(gifts: impl IntoIterator<Item = &'a RoleBinding>) -> Option<Rights> {
         let (mut role, mut push) = (None, Vec::new());
         for gift in gifts {
@@ -37,7 +37,7 @@ impl Rights {
     }
 }
 
-/// The role of `ROLE=…`, and the rest; `form` says how all of it is written.
+/// Parses the role of `ROLE=…`, and returns the rest. `form` is the error text that shows the whole form.
 pub fn role<'a>(text: &'a str, form: &str) -> Result<(RoleBinding, &'a str), String> {
     let (role, rest) = text.split_once('=').ok_or(form)?;
     let role = [Role::Reader, Role::Operator, Role::Admin]
@@ -47,7 +47,7 @@ pub fn role<'a>(text: &'a str, form: &str) -> Result<(RoleBinding, &'a str), Str
     Ok((RoleBinding::Role(role), rest))
 }
 
-/// The prefix of `PREFIX=…`, likewise.
+/// Parses the prefix of `PREFIX=…`, likewise.
 pub fn publish<'a>(text: &'a str, form: &str) -> Result<(RoleBinding, &'a str), String> {
     let (prefix, rest) = text.split_once('=').ok_or(form)?;
     let prefix = prefix.parse().map_err(|error: registry::InvalidPrefix| error.to_string())?;

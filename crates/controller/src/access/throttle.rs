@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who sent too many wrong tokens waits. Tokens have 256 random bits and are not guessed; this keeps a
-//! script with an old token, or one that tries, from filling the log and asking the database for ever. So does
-//! a token that is good and is refused again and again: for want of a role (403), or as its attempt is over
-//! (410).
+//! Makes callers wait that sent too many wrong tokens. Tokens have 256 random bits and cannot be guessed; the limit
+//! keeps a script with an old token, or one that tries tokens, from filling the log and querying the database for
+//! ever. The same holds for a valid token that is refused again and again: because its role is not sufficient (403),
+//! or because its attempt is over (410).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,15 +10,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is counted together, and the longest wait.
+/// The time over which failures are counted, and the longest wait.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Wrong tokens from one address in one window. More than a person mistypes; a rack behind one address
-/// whose attempts have just ended sends a few each.
+/// Wrong tokens from one address in one window. More than a person mistypes. A rack behind one address whose attempts
+/// have just ended sends a few for each.
 pub const FAILURES_MAX: u32 = 60;
-/// Refusals of one good token in one window. A page that shows what its reader may not see asks a few times a
-/// second; what refusals leave behind is bounded besides (`refusals`).
+/// Refusals of one valid token in one window. A page that shows what its user may not see sends a few requests a
+/// second. The audit entries of refusals have a limit of their own (`refusals`).
 pub const REFUSALS_MAX: u32 = 600;
-/// Addresses, and tokens, that are remembered: a megabyte or so each.
+/// Addresses, and tokens, that are remembered: about a megabyte each.
 const ADDRESSES_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +27,7 @@ struct Window {
     failures: u32,
 }
 
-/// Failures by whose they are.
+/// Failures by address or by token.
 #[derive(Debug)]
 struct Windows<K>(Mutex<HashMap<K, Window>>);
 
@@ -37,18 +37,18 @@ impl<K> Default for Windows<K> {
     }
 }
 
-/// Wrong tokens by where they came from, and refusals of good ones by the token.
+/// Wrong tokens by address, and refusals of valid ones by token.
 #[derive(Debug, Default)]
 pub struct Throttle {
     windows: Windows<IpAddr>,
     tokens: Windows<Credential>,
 }
 
-/// SHA-256 of what a request proves itself with.
+/// SHA-256 of the credential of a request.
 pub type Credential = Vec<u8>;
 
 impl Throttle {
-    /// How long this address has to wait, if it has to.
+    /// How long this address has to wait, if at all.
     pub fn wait(&self, from: IpAddr, now: Instant) -> Option<Duration> {
         self.windows.wait(&network(from), FAILURES_MAX, now)
     }
@@ -57,13 +57,13 @@ impl Throttle {
         self.windows.failed(network(from), now);
     }
 
-    /// How long this credential has to wait, if it has to. Others from its address do not: a rack behind one
-    /// has attempts that are over and some that are not.
+    /// How long this credential has to wait, if at all. Others from its address do not wait: a rack behind one
+    /// address has attempts that are over and others that are not.
     pub fn wait_of(&self, credential: &Credential, now: Instant) -> Option<Duration> {
         self.tokens.wait(credential, REFUSALS_MAX, now)
     }
 
-    /// It may not do this, or nothing any more.
+    /// Counts a refusal: the credential does not permit this, or its attempt is over.
     pub fn refused(&self, credential: Credential, now: Instant) {
         self.tokens.failed(credential, now);
     }
@@ -84,7 +84,7 @@ impl<K: Eq + Hash> Windows<K> {
             windows.retain(|_, window| !is_over(window));
         }
         if windows.len() >= ADDRESSES_MAX {
-            // So many at once is an attack; forgetting them lets them try 60 times more each.
+            // So many at once are an attack. Forgetting them permits each only 60 more attempts.
             windows.clear();
         }
         let window = windows.entry(key).or_insert(Window { began: now, failures: 0 });
@@ -95,7 +95,7 @@ impl<K: Eq + Hash> Windows<K> {
     }
 }
 
-/// One customer has a whole /64 of IPv6 (RFC 6177).
+/// The network that counts as one caller: one customer has a whole /64 of IPv6 (RFC 6177).
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

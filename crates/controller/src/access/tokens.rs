@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The text of a token: `shp_ROLE_ID_SECRET`. Its beginning lets scanners find one that was published by
-//! mistake, its id is what lists and logs call it, and its last digits are a checksum: a cut or mistyped
-//! one is told from a real one without the database.
+//! The text of a token: `shp_ROLE_ID_SECRET`. The prefix lets secret scanners find one that was published by mistake.
+//! Lists and logs show the id. The last digits are a checksum, which detects a truncated or mistyped token without
+//! the database.
 
 use anyhow::anyhow;
 use api::access::Role;
@@ -11,10 +11,10 @@ use crate::keys::sha256;
 
 const ID_BYTES: usize = 6;
 const SECRET_BYTES: usize = 32;
-/// Hex digits; one wrong text in four thousand million passes.
+/// Hex digits; one wrong text in four thousand million passes the check.
 const CHECKSUM_DIGITS: usize = 8;
 
-/// A token that was made just now; its text is kept nowhere.
+/// A new token; its text is not stored anywhere.
 pub struct Minted {
     pub id: String,
     pub text: String,
@@ -32,7 +32,7 @@ pub fn mint(role: Role) -> anyhow::Result<Minted> {
     Ok(Minted { id, text: text + &checksum })
 }
 
-/// The id in a token's text, if it can be one.
+/// Returns the id in a token's text, if the text has the form and checksum of a token.
 pub fn id(text: &str) -> Option<&str> {
     let (body, sum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_DIGITS)?)?;
     if checksum(body) != sum {

@@ -5,12 +5,12 @@
 //! shoal.sqlite · [root.key · admin-token · tls/ca.key · tls/ca.pem] · [registry/…] · manifest.json · its SHA-256
 //! ```
 //!
-//! - `write`: taken while a controller serves;
-//! - `restore`: everything is verified before the first byte is written, and the jobs that were open
-//!   end without their machines being touched.
+//! - `write`: writes a backup while the controller serves;
+//! - `restore`: verifies everything before it writes the first byte, and ends the open jobs without touching their
+//!   machines.
 //!
-//! The file is a tar archive, so that other tools can read it too. The manifest comes last: a file that
-//! was cut off has none.
+//! The file is a tar archive, so that other tools can read it too. The manifest comes last: a truncated file has
+//! none.
 
 mod restore;
 mod rotation;
@@ -24,17 +24,17 @@ pub use rotation::NEW_KEY;
 pub use rotation::{rotate_key, settle as settle_rotation};
 pub use write::backup;
 
-/// Raised when an older program could not restore the file.
+/// Increased when an older program could not restore the file.
 const FORMAT: u32 = 1;
 const MANIFEST: &str = "manifest.json";
 const MANIFEST_SHA256: &str = "manifest.sha256";
-/// Lists some thousands of tags; a restore reads it into memory.
+/// The manifest lists some thousands of tags; a restore reads it into memory.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
-/// Taken with `--with-keys` only: whoever has them has every BMC's password.
+/// Only included with `--with-keys`: they reveal every BMC's password.
 const KEYS: [&str; 4] = ["root.key", "admin-token", "tls/ca.key", "tls/ca.pem"];
 const REGISTRY: &str = "registry";
 
-/// What is in the file, and what it is of.
+/// The content of the file, and the controller that wrote it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -45,7 +45,7 @@ struct Manifest {
     has_keys: bool,
     has_artifacts: bool,
     members: Vec<Member>,
-    /// Every tag of the registry: without its content, a restore tells what is missing.
+    /// Every tag of the registry: without the registry's content, a restore reports what is missing.
     artifacts: Vec<Artifact>,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Restoring a backup: read once to verify all of it, then again to write it beside its place, where
-//! its jobs are put to rest; one rename makes it a controller's directory. A crash before that leaves
-//! no controller, and one after it a whole one.
+//! Restores a backup. The file is read once to verify all of it. A second pass writes it to a directory beside the
+//! target, where open jobs are ended. One rename makes it the controller's directory: a crash before that leaves no
+//! controller, and a crash after it a complete one.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
@@ -29,7 +29,7 @@ pub fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     })?;
     let staging = Staging::beside(data_dir)?;
     extract(input, &manifest, &staging.0)?;
-    // Attempts of the backup are over: no token of theirs can be derived again.
+    // The attempts in the backup are over: their tokens must not be derivable again.
     keys::write_new_attempt_key(&staging.0)?;
     let why = format!("the controller was restored from a backup of {}", manifest.created_at);
     let suspended = store::backup::suspend(&staging.0, &why, now_ms())?;
@@ -68,7 +68,7 @@ fn ensure_unused(data_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Reads all of the file; what it says of itself, once that is true.
+/// Reads the whole file, and returns its manifest once it is verified.
 fn verify(input: &Path) -> anyhow::Result<Manifest> {
     let mut found = Vec::new();
     let (mut text, mut sum) = (Vec::new(), Vec::new());
@@ -111,7 +111,7 @@ fn verify(input: &Path) -> anyhow::Result<Manifest> {
     Ok(manifest)
 }
 
-/// Only names that a backup writes: nothing of an archive leads out of the new directory.
+/// Accepts only names that a backup writes: no archive member can escape from the new directory.
 fn is_ours(name: &str) -> bool {
     let of_registry = || {
         let mut parts = name.strip_prefix(REGISTRY)?.strip_prefix("/blobs/")?.split('/');
@@ -125,7 +125,7 @@ fn is_ours(name: &str) -> bool {
         || of_registry().is_some()
 }
 
-/// Writes every member below `dir`. Verified again: the file may have changed since.
+/// Writes every member below `dir`, and verifies it again: the file may have changed since.
 fn extract(input: &Path, manifest: &Manifest, dir: &Path) -> anyhow::Result<()> {
     let members: HashMap<&str, &Member> =
         manifest.members.iter().map(|member| (member.name.as_str(), member)).collect();
@@ -168,7 +168,7 @@ fn copy_hashed(name: &str, from: &mut dyn Read, to: &mut dyn Write) -> anyhow::R
     Ok(Member { name: name.into(), bytes: hashed.bytes, sha256 })
 }
 
-/// A directory beside the new one, which is gone when this is, unless it was renamed.
+/// A directory beside the new one. Removed when this is dropped, unless it was renamed.
 struct Staging(PathBuf);
 
 impl Staging {
@@ -187,14 +187,14 @@ impl Drop for Staging {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.0) {
             Ok(()) => {}
-            // Renamed.
+            // It was renamed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(dir = %self.0.display(), %error, "cannot remove"),
         }
     }
 }
 
-/// Files and names of a directory, on the disk.
+/// Flushes the files and the names of a directory to the disk.
 fn sync_all(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();

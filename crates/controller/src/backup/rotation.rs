@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-controller rotate-key`: the BMC passwords are sealed with a new `root.key`.
+//! `shoal-controller rotate-key`: seals the BMC passwords with a new `root.key`.
 //!
 //! ```text
 //! root.key.new is written ─▶ one transaction seals every password with it ─▶ it becomes root.key
 //! ```
 //!
-//! Which of the two keys counts is what the stored passwords open with, so a crash at any point leaves no
-//! doubt: the next start, or the next try, ends or undoes what was begun.
+//! The valid key is the one that opens the stored passwords, so a crash at any point leaves no doubt: the next start,
+//! or the next attempt, completes or undoes the change.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -23,12 +23,12 @@ use crate::settings::RotateKeyArgs;
 use crate::store::{self, sealed, sealed::Sealed};
 use crate::time::now_ms;
 
-/// Only while the key is changed.
+/// Exists only while the key is changed.
 pub const NEW_KEY: &str = "root.key.new";
 
 pub fn rotate_key(RotateKeyArgs { data_dir }: &RotateKeyArgs) -> anyhow::Result<()> {
     ensure!(
-        // Without the latter, attempts' tokens would still come from the key that goes.
+        // Without an attempt key, attempts' tokens would still derive from the old root key.
         [store::FILE, ROOT_KEY, ATTEMPT_KEY].iter().all(|name| data_dir.join(name).exists()),
         "{} holds no controller that has been started",
         data_dir.display()
@@ -60,7 +60,7 @@ pub fn rotate_key(RotateKeyArgs { data_dir }: &RotateKeyArgs) -> anyhow::Result<
     Ok(())
 }
 
-/// Ends or undoes a change of the key that was cut off. Before the keys are used.
+/// Completes or undoes an interrupted change of the key. Called before the keys are used.
 pub fn settle(data_dir: &Path) -> anyhow::Result<()> {
     if !data_dir.join(NEW_KEY).exists() {
         return Ok(());

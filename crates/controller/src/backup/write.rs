@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Taking a backup. Reads only, and takes no lock: a controller may serve meanwhile.
+//! Writes a backup. Only reads the data directory and takes no lock: a controller may serve meanwhile.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -76,7 +76,7 @@ fn write(args: &BackupArgs, partial: &Partial, output: &Path) -> anyhow::Result<
     Ok(manifest)
 }
 
-/// The registry's content if wanted; its tags in any case.
+/// Adds the registry's content if requested, and returns its tags in any case.
 fn add_registry(
     args: &BackupArgs,
     output: &Path,
@@ -88,7 +88,7 @@ fn add_registry(
     if args.with_artifacts {
         archive.add(&format!("{REGISTRY}/{}", registry::backup::INDEX), &index.0)?;
         for file in registry::backup::contents(&index.0)? {
-            // A collection may remove what the copied index still names.
+            // A collection may remove contents that the copied index still names.
             archive
                 .add(&format!("{REGISTRY}/{}", file.display()), &dir.join(&file))
                 .context("an artifact went away meanwhile; take the backup again")?;
@@ -133,7 +133,7 @@ fn header(bytes: u64) -> tar::Header {
     header
 }
 
-/// Hashes what is read through it.
+/// Hashes everything that is read through it.
 pub(super) struct Hashed<R> {
     pub from: R,
     pub hash: Hash,
@@ -149,7 +149,7 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// A file of ours beside the output, which is gone when this is, unless it was renamed.
+/// A file beside the output. Removed when this is dropped, unless it was renamed.
 struct Partial(PathBuf);
 
 impl Partial {
@@ -157,7 +157,7 @@ impl Partial {
         let mut name = output.file_name().context("--output names no file")?.to_owned();
         name.push(format!(".{}.{what}", std::process::id()));
         let path = output.with_file_name(name);
-        // Recipes and keys lie in it.
+        // It contains recipes and keys.
         File::options()
             .write(true)
             .create_new(true)
@@ -173,7 +173,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         match fs::remove_file(&self.0) {
             Ok(()) => {}
-            // Renamed.
+            // It was renamed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(file = %self.0.display(), %error, "cannot remove"),
         }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the controller says of itself to whoever asks: its API and its licences. Texts that were
-//! written at build time; nothing of this installation is in them.
+//! The controller's description of itself, readable without a token: its API document and its licences. The texts are
+//! written at build time and contain nothing about this installation.
 
 use axum::http::header;
 use axum::response::IntoResponse;
 
-/// AGPL-3.0, section 13: who uses it over a network is offered its source. Who runs a changed version
-/// writes where that one's source is into `repository` of the workspace's Cargo.toml.
+/// AGPL-3.0, section 13: users who reach the program over a network must be offered its source. An operator of a
+/// changed version sets `repository` in the workspace's Cargo.toml to the place of the changed source.
 const LICENSES: &str = concat!(
     "Shoal ",
     env!("CARGO_PKG_VERSION"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/tokens` and `/audit`: who may do what, and who did what.
+//! `/tokens` and `/audit`: access tokens and the audit log.
 
 use std::time::Duration;
 
@@ -30,11 +30,12 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Entries in one page of the audit log, at most and by default.
 const PAGE_MAX: u64 = 1000;
 const PAGE: u64 = 100;
-/// How often old entries of the audit log are looked for, and when first: after a start others are more urgent.
+/// How often old entries of the audit log are removed, and how long after a start for the first time: other work is
+/// more urgent then.
 const TEND_FIRST: Duration = Duration::from_secs(60);
 const TEND_EVERY: Duration = Duration::from_secs(3600);
 
-/// Removes what of the audit log need not stay, for ever.
+/// Removes audit entries that no longer have to be kept. Runs for ever.
 pub async fn tend(app: App) {
     tokio::time::sleep(TEND_FIRST).await;
     loop {
@@ -137,7 +138,7 @@ pub async fn audit(
     let after = storable_in_query("/after", query.after.unwrap_or(0))?;
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    // One more tells whether there is another page.
+    // One more than the page shows whether another page follows.
     let count = i64::try_from(limit + 1).unwrap_or(i64::MAX);
     let (mut entries, anchor) = app.store.audit_page(after, count).await?;
     let kept = usize::try_from(limit).unwrap_or(usize::MAX);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/servers/{serial}/actions`: what a person does to a machine through its BMC, outside of jobs.
-//! Refused while a job is active: it would meet a state that it did not make.
+//! `/servers/{serial}/actions`: power and boot actions that a user starts through the BMC, outside of jobs. They are
+//! rejected while a job is active, because the job would find the machine in a state that it did not cause.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use super::problem::{Answer, json};
 use super::servers::closed;
 use crate::bmc::{Purpose, Unavailable, Visit};
 
-/// After this no new try begins: a person waits for the end.
+/// No new attempt begins after this time, because a user waits for the response.
 const PATIENCE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// What is changed.
+/// The requested change.
 #[derive(Debug)]
 enum Change {
     Power(PowerSet),
@@ -47,14 +47,14 @@ pub async fn boot(
     change(app, serial, Change::Boot(boot)).await
 }
 
-/// Also when nobody waits for it any more: half an action is worse than a whole one.
+/// Completes the change even if the client disconnects: a half-done action is worse than a complete one.
 async fn change(app: App, serial: String, change: Change) -> Answer<Json<ServerState>> {
     let task = tokio::spawn(async move { patiently(&app, &serial, &change).await });
     Ok(Json(task.await.map_err(anyhow::Error::from)?.map_err(closed)?))
 }
 
-/// With the tries that an action of a job has, as long as the BMC says that it cannot do it now: it is busy, or its
-/// machine is in POST. One that does not answer had its time in the first try.
+/// Retries as often as a job's action does, as long as the BMC responds that it cannot do it now: it is busy, or its
+/// machine is in POST. A BMC that does not respond is not retried, because the first attempt has waited long enough.
 async fn patiently(app: &App, serial: &str, change: &Change) -> Result<ServerState, Unavailable> {
     let begun = Instant::now();
     let mut tries = 1;
@@ -82,12 +82,12 @@ async fn once(app: &App, serial: &str, change: &Change) -> Result<ServerState, U
     if app.updates.is_running(serial) {
         return Err(Unavailable::Updating);
     }
-    // An active job may hold the lane for half an hour: that is told at once.
+    // An active job may hold the BMC's lock for half an hour: reject such a request at once.
     if let Some(job) = app.store.server(serial).await?.active_job {
         return Err(Unavailable::Busy(job));
     }
     let visit = Visit::of_server(&app.bmcs, serial, Purpose::Look).await?;
-    // And again with the lane in hand: a job that comes now waits for it.
+    // Check again while holding the lock: a job that becomes active from now on waits for the lock.
     if let Some(job) = app.store.server(serial).await?.active_job {
         visit.session.close().await;
         return Err(Unavailable::Busy(job));
@@ -115,7 +115,7 @@ async fn make(visit: &Visit, change: &Change) -> Result<(), redfish::Error> {
     }
 }
 
-/// Read anew, after what was done.
+/// Reads the state again, after the change.
 async fn state(visit: &Visit) -> Result<ServerState, redfish::Error> {
     let machine = visit.bmc().read_again(&visit.machine).await?;
     Ok(ServerState { power: format!("{:?}", machine.power), boot_override: machine.boot_override })

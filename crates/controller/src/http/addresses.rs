@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which addresses the controller must not be made to ask, in whatever form somebody writes them. Pure.
+//! Addresses that the controller must not be made to connect to, in every notation. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::Host;
 
-/// Where clouds keep the credentials of their machines. Of every large cloud; of AWS's containers; of Azure; of
-/// Alibaba's.
+/// Metadata services, which hand out the credentials of cloud machines. In this order: every large cloud, AWS
+/// containers (two), Azure, Alibaba.
 const METADATA_V4: [Ipv4Addr; 5] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 170, 2),
@@ -14,8 +14,8 @@ const METADATA_V4: [Ipv4Addr; 5] = [
     Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(100, 100, 100, 200),
 ];
-/// The same over IPv6: of AWS (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html) and
-/// its containers, of Google, of OpenStack.
+/// The same over IPv6: AWS (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html) and its
+/// containers, Google, OpenStack.
 const METADATA_V6: [Ipv6Addr; 4] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
@@ -23,14 +23,14 @@ const METADATA_V6: [Ipv6Addr; 4] = [
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
-/// Why no BMC has this address: what the controller must not be made to ask. Little is refused: private
-/// networks are where BMCs live, simulated ones live on loopback, and the BMC of the controller's own host
-/// may be on a link-local one. A name is not resolved here; who answers at it must show the certificate.
+/// Returns why this address cannot be a BMC's, if the controller must not be made to connect to it. Few addresses are
+/// rejected: BMCs live in private networks, simulated BMCs on loopback, and the BMC of the controller's own host may
+/// have a link-local address. A name is not resolved here; the host behind it must present the expected certificate.
 pub fn never_a_bmc(host: Host<&str>) -> Option<&'static str> {
     match host {
         Host::Domain(_) => None,
         Host::Ipv4(address) => never_v4(address),
-        // Another way to write an IPv4 address (RFC 4291, 2.5.5.2).
+        // An IPv4-mapped address (RFC 4291, 2.5.5.2).
         Host::Ipv6(address) if let Some(mapped) = address.to_ipv4_mapped() => never_v4(mapped),
         Host::Ipv6(address) => {
             never_v6(address).or_else(|| embedded(address).into_iter().find_map(never_within))
@@ -58,24 +58,24 @@ fn never(address: IpAddr, is_metadata: bool) -> Option<&'static str> {
     }
 }
 
-/// Of an address within another: also loopback and link-local ones, which nobody reaches through a translator
-/// who does not want to get around a check.
+/// Checks an IPv4 address embedded in an IPv6 address. Rejects loopback and link-local addresses too: the only reason
+/// to reach them through a translator is to bypass a check.
 fn never_within(address: Ipv4Addr) -> Option<&'static str> {
     let is_here = address.is_loopback() || address.is_link_local();
     never_v4(address)
         .or(is_here.then_some("this leads to a loopback or link-local address by a translator"))
 }
 
-/// The IPv4 addresses that a translator or a tunnel may take an IPv6 address for. Several where the place
-/// within it hangs on a length that only the network knows; none for plain IPv6.
+/// The IPv4 addresses to which a translator or a tunnel may map an IPv6 address. Several, where their position
+/// depends on a prefix length that only the network knows; none for plain IPv6.
 fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
     let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
     let last = at([12, 13, 14, 15]);
     match address.segments() {
-        // Translated (RFC 2765, 2.1).
+        // IPv4-translated (RFC 2765, 2.1).
         [0, 0, 0, 0, 0xffff, 0, _, _] => vec![last],
-        // Compatible (RFC 4291, 2.5.5.1); `::` and `::1` are addresses of their own.
+        // IPv4-compatible (RFC 4291, 2.5.5.1). `::` and `::1` are not of this form.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => vec![],
         [0, 0, 0, 0, 0, 0, _, _] => vec![last],
         // NAT64's well-known prefix (RFC 6052, 2.1).
@@ -83,12 +83,12 @@ fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
         // NAT64's local prefixes (RFC 8215), of /48 to /96: octet 8 is zero in all of them (RFC 6052, 2.2).
         [0x64, 0xff9b, 1, ..] => {
             let shorter = [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])];
-            // With a longer prefix zeros are in these places.
+            // A longer prefix has zeros in these positions.
             shorter.into_iter().filter(|v4| !v4.is_unspecified()).chain([last]).collect()
         }
         // 6to4 (RFC 3056, 2).
         [0x2002, ..] => vec![at([2, 3, 4, 5])],
-        // Teredo (RFC 4380, 4): its server, and its client with every bit turned.
+        // Teredo (RFC 4380, 4): the server, and the client with every bit inverted.
         [0x2001, 0, ..] => {
             vec![at([4, 5, 6, 7]), Ipv4Addr::from(last.octets().map(|octet| !octet))]
         }

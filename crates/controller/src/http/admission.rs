@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What must hold before a job, in one list: a plan shows all of it, and `POST /jobs` is refused by the first that does
-//! not hold.
+//! The conditions for a new job, in one list: a plan shows all of them, and `POST /jobs` is refused by the first that
+//! fails.
 
 use api::jobs::{Check, CheckResult};
 use api::problem::FieldProblem;
@@ -15,16 +15,16 @@ use super::servers::closed;
 use crate::bmc::Unavailable;
 use crate::store::ServerRow;
 
-/// Targets that the maintenance OS of this version carries out.
+/// Targets that this version's maintenance OS can carry out.
 const TARGETS: &[&str] = &["install-linux.target"];
 
-/// What holds, and what does not.
+/// The results of all checks.
 pub struct Admission {
-    /// Every check, whatever another one says.
+    /// Every check, whatever the results of the others.
     pub checks: Vec<Check>,
-    /// The first one that refuses a job.
+    /// The first check that refuses a job.
     refusal: Option<Refusal>,
-    /// What the recipe's `oci_url` means now, if that is known.
+    /// The digest to which the recipe's `oci_url` resolves now, if it is known.
     pub artifact_digest: Option<String>,
     /// The server's firmware is being updated.
     pub is_updating: bool,
@@ -50,8 +50,8 @@ impl Admission {
     }
 }
 
-/// Looks whether this server may have a job with this recipe. That it has no other open job is only shown here: the
-/// store decides it when the job is stored.
+/// Checks whether this server may have a job with this recipe. The check for another open job is only for display:
+/// the store enforces it when the job is stored.
 pub async fn look(app: &App, server: &ServerRow, recipe: &Recipe) -> Answer<Admission> {
     let is_updating = app.updates.is_running(&server.serial);
     let mut admission =
@@ -144,7 +144,7 @@ fn artifact(app: &App, recipe: &Recipe, digest: Option<&str>, verdict: Option<&V
             CheckResult::Warn,
             format!("{url} is {digest}; whether it can be installed is not known: {why}"),
         ),
-        // Another target's.
+        // An artifact of another target.
         (Some(url), Some(digest), None) if installable::is_ours(app, url) => {
             (CheckResult::Pass, format!("{url} is {digest}"))
         }
@@ -156,9 +156,8 @@ fn artifact(app: &App, recipe: &Recipe, digest: Option<&str>, verdict: Option<&V
     check("artifact", result, detail)
 }
 
-/// What `oci_url` means now, if it is in our own registry: the job keeps the digest, so that a tag
-/// moved later changes nothing, and a missing artifact is told before a machine is touched.
-/// The inner error refuses the job.
+/// Resolves `oci_url` if it is in the embedded registry. The job keeps the digest, so a tag moved later does not
+/// change it, and a missing artifact is reported before a machine is touched. The inner error refuses the job.
 fn resolve_artifact(app: &App, recipe: &Recipe) -> Answer<Result<Option<String>, Refusal>> {
     let Some(url) = recipe.oci_url() else { return Ok(Ok(None)) };
     let reference: oci::Reference = url.parse().map_err(|error| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Large answers that are in memory whole: so many bytes of them at once. An answer counts until it has gone
-//! out, so clients that ask and do not read cannot make us keep more.
+//! A limit for large response bodies that are whole in memory. A response counts until it is sent completely, so
+//! clients that send requests without reading the responses cannot make the controller keep more.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use tokio::sync::Semaphore;
 use super::problem::refuse;
 use super::readers::in_pieces;
 
-/// Smaller ones are bounded by the number of connections.
+/// The number of connections limits the smaller ones.
 const SMALL_BYTES: u64 = 64 << 10;
-/// Of all large answers. The largest is a page of 500 jobs that failed with long reasons.
+/// For all large responses together. The largest is a page of 500 jobs that failed with long reasons.
 const KIB_MAX: u32 = 48 << 10;
 
-/// Room for answers, in KiB.
+/// Room for responses, in KiB.
 #[derive(Debug)]
 pub struct Answers(Arc<Semaphore>);
 
@@ -28,9 +28,9 @@ impl Default for Answers {
     }
 }
 
-/// What a handler answers, or a refusal where there is no room for that.
+/// Passes on the handler's response, or refuses where there is no room for it.
 pub async fn bounded(State(answers): State<Arc<Answers>>, answer: Response) -> Response {
-    // A stream does not say its length, and counts for itself.
+    // A stream does not state its length, and has a limit of its own.
     let length = answer.body().size_hint().exact().unwrap_or(0);
     if length <= SMALL_BYTES {
         return answer;

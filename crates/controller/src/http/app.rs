@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
 

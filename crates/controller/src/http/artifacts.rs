@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/artifacts/…`: the registry's upkeep, for the admin. Artifacts themselves come and go through `/v2/`.
+//! `/artifacts/…`: maintenance of the registry, for admins. Artifacts themselves are pushed and pulled through
+//! `/v2/`.
 
 use std::time::Duration;
 
@@ -23,10 +24,10 @@ use super::problem::{Answer, Refusal, bad_query, refuse};
 use super::registry::needed_by_jobs;
 use crate::time::timestamp;
 
-/// After a start others have more urgent work for the disk.
+/// Right after a start, other work needs the disk more urgently.
 const TEND_FIRST: Duration = Duration::from_secs(600);
 const TEND_EVERY: Duration = Duration::from_secs(24 * 3600);
-/// A scrub that nobody waits for leaves the disk to others.
+/// A scrub in the background leaves the disk's bandwidth to other work.
 const SCRUB_PACE: Pace = Pace::BytesPerSec(16 << 20);
 
 /// Collects and scrubs once a day, for ever.
@@ -68,7 +69,7 @@ pub async fn uploads(State(app): State<App>) -> Answer<Json<UploadList>> {
 }
 
 pub async fn cancel_upload(State(app): State<App>, Path(id): Path<String>) -> Answer<StatusCode> {
-    // What is no id is the id of nothing.
+    // Text that is not an id names no upload.
     let id = id.parse().map_err(|_| Error::UploadUnknown)?;
     app.registry.cancel_upload(id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -118,7 +119,7 @@ pub async fn scrub(State(app): State<App>) -> Answer<Json<Scrubbed>> {
     Ok(Json(Scrubbed { contents_checked, bytes_checked, rotten, missing }))
 }
 
-/// `?name=REPOSITORY:TAG` for each artifact, or none for all; `?maintenance-iso` for that too.
+/// `?name=REPOSITORY:TAG` for each artifact, or none for all; `?maintenance-iso` adds the maintenance OS.
 pub async fn export(State(app): State<App>, RawQuery(query): RawQuery) -> Answer<Response> {
     let query = query.unwrap_or_default();
     let (mut chosen, mut attached) = (Vec::new(), None);
@@ -191,7 +192,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Repositories and tags of the embedded registry.
+/// Lists the repositories and tags of the embedded registry.
 pub async fn list(State(app): State<App>) -> Answer<Json<ArtifactList>> {
     let mut artifacts = Vec::new();
     for repository in app.registry.repositories().map_err(anyhow::Error::from)? {

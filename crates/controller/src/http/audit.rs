@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The audit log's entries of requests.
+//! Audit entries of API requests.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -14,14 +14,14 @@ use crate::failure::chain;
 use crate::store::NewAuditEntry;
 use crate::time::now_ms;
 
-/// Of a path in the audit log; ids and serials are shorter.
+/// The longest path in an audit entry; ids and serials are shorter.
 const TARGET_CHARS_MAX: usize = 512;
 
 /// The role of machines, in the audit log.
 pub const NODE: &str = "node";
 
-/// Does what is noted. Also when nobody waits for the answer any more, from the first note on, and if the
-/// process ends in between the next one notes that.
+/// Carries out a request and writes its audit entry. All of it completes even if the client disconnects. If the process
+/// ends after the entry was begun, the next process records that.
 pub async fn carry_out(
     app: App,
     entry: NewAuditEntry,
@@ -38,7 +38,7 @@ pub async fn carry_out(
             },
         };
         let answer = work.await;
-        // A machine whose token is wrong is nobody; who is known and may not is noted.
+        // A machine with a wrong token is unknown and gets no entry. A known caller that is not permitted gets one.
         if begun.is_some() || answer.status() != StatusCode::UNAUTHORIZED {
             note(&app, answered(entry, &answer), from, begun).await;
         }
@@ -49,22 +49,22 @@ pub async fn carry_out(
     })
 }
 
-/// An entry, as its answer tells how it ended.
+/// Completes an entry from the response.
 fn answered(mut entry: NewAuditEntry, answer: &Response) -> NewAuditEntry {
     entry.status = answer.status().as_u16();
-    // Of something new: its own path.
+    // For something created: its own path.
     let location = answer.headers().get(header::LOCATION);
     if let Some(made) = location.and_then(|location| location.to_str().ok()) {
         entry.target = bounded(made);
     }
-    // Of a push by digest: the tags that it moved, which its path does not have.
+    // For a push by digest: the tags that it moved, which are not in its path.
     for tag in answer.headers().get_all("oci-tag").iter().filter_map(|tag| tag.to_str().ok()) {
         entry.target = bounded(&format!("{} {tag}", entry.target));
     }
     entry
 }
 
-/// Writes down what was done. The change stands whether or not that works, and so does its answer.
+/// Stores the entry. The change and its response stand even if this fails.
 async fn note(app: &App, entry: NewAuditEntry, from: Option<IpAddr>, begun: Option<i64>) {
     let what = (entry.who.clone(), entry.method.clone(), entry.target.clone(), entry.status);
     let is_refused = StatusCode::from_u16(entry.status).is_ok_and(|status| !status.is_success());
@@ -90,7 +90,7 @@ async fn note(app: &App, entry: NewAuditEntry, from: Option<IpAddr>, begun: Opti
     }
 }
 
-/// A path, as long as an entry has it.
+/// Shortens a path to what an entry can hold.
 pub fn bounded(path: &str) -> String {
     path.chars().take(TARGET_CHARS_MAX).collect()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Bodies of requests: few large ones at once, and none for longer than it takes to send. A body is in memory
-//! whole, and what it is parsed into may be larger; the connections of one machine are many.
+//! Request bodies: a limit on the number of large ones at once, and a time limit for reading. A body is whole in
+//! memory, its parsed form may be larger, and one machine may open many connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use super::problem::{Refusal, refuse};
 
 /// Largest body of an API request: a recipe with all payloads at their limits fits.
 pub const BODY_BYTES_MAX: usize = 6 << 20;
-/// Nearly all bodies are smaller, and need no place.
+/// Nearly all bodies are smaller. They need no permit.
 const SMALL_BYTES: usize = 64 << 10;
-/// Large bodies of machines at once: messages of logs, of up to [`super::BODY_BYTES_MAX`].
+/// Large bodies from machines at once: log messages, of up to [`super::BODY_BYTES_MAX`].
 const OF_MACHINES: usize = 4;
-/// And of people: recipes.
+/// Large bodies from users at once: recipes.
 const OF_PEOPLE: usize = 2;
-/// How long one waits for its turn. A client asks again.
+/// How long a request waits for a permit. Clients retry.
 const TURN_MAX: Duration = Duration::from_secs(10);
-/// How long one may take to come: at 6 MiB that is 200 KiB/s.
+/// How long reading a body may take: at 6 MiB that is 200 KiB/s.
 const READ_MAX: Duration = Duration::from_secs(30);
-/// Where machines speak.
+/// The path prefix of the machines' API.
 const MACHINES: &str = "/api/v1/node/";
 
-/// The places for large bodies.
+/// The permits for large bodies.
 #[derive(Debug)]
 pub struct Bodies {
     machines: Arc<Semaphore>,
@@ -41,7 +41,7 @@ impl Default for Bodies {
     }
 }
 
-/// A body that was read. It has its place until it is dropped: handlers keep it until it is parsed.
+/// A body that was read. It holds its permit until it is dropped: handlers keep it until it is parsed.
 #[derive(Debug)]
 pub struct Taken {
     pub bytes: Bytes,

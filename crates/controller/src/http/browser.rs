@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether a browser sends a request because a page of another site wants it to. A password that the browser
-//! was once told, a client certificate, or the mere place in the network goes along with that by itself; a
-//! bearer token never does.
+//! Detects requests that a browser sends on behalf of another site's page (cross-site request forgery). A browser
+//! attaches a stored password and a client certificate by itself, and its network location gives it access as well;
+//! it never attaches a bearer token by itself.
 //!
-//! Browsers of today say it (Fetch Metadata, section 2.4). Older ones name the page's origin with whatever
-//! may change something (RFC 6454, section 7), or the page itself (`Referer`). A request with none of these is
-//! a program's.
+//! Current browsers say which site a request comes from (Fetch Metadata, section 2.4). Older ones name the page's
+//! origin with every request that may change something (RFC 6454, section 7), or the page itself (`Referer`). A
+//! request without any of these headers comes from a program.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use axum::http::{Extensions, HeaderMap, HeaderValue, header};
 use axum_server::tls::TlsInfo;
 use url::Url;
 
-/// Whether the request is for a page that this listener did not serve.
+/// Whether the request comes from a page that this listener did not serve.
 pub fn is_of_another_sites_page(headers: &HeaderMap, extensions: &Extensions) -> bool {
     if let Some(site) = headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
         return site != b"same-origin" && site != b"none";
@@ -23,14 +23,14 @@ pub fn is_of_another_sites_page(headers: &HeaderMap, extensions: &Extensions) ->
     named.into_iter().any(|page| !is_ours(page, headers.get(header::HOST), is_tls))
 }
 
-/// Whether a page's address has the scheme, host and port that the request was sent to. `null`, the origin of
-/// pages that hide theirs, has none.
+/// Whether a page's address has the scheme, host and port to which the request was sent. `null`, the origin of pages
+/// that hide theirs, does not.
 fn is_ours(page: &HeaderValue, host: Option<&HeaderValue>, is_tls: bool) -> bool {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let (Some(page), Some(host)) = (text(page), host.and_then(text)) else { return false };
     let Ok(page) = Url::parse(&page) else { return false };
     let scheme = page.scheme();
-    // Without TLS of our own a proxy in front of us may speak it.
+    // If this listener has no TLS, a proxy in front of it may have.
     if scheme != "https" && (is_tls || scheme != "http") {
         return false;
     }
@@ -87,7 +87,7 @@ mod tests {
             (vec![("referer", OURS)], false),
             (vec![("referer", OTHER)], true),
             (vec![("origin", OURS), ("referer", OTHER)], true),
-            // What the browser says of itself is better than what we can compare.
+            // The browser's own statement outweighs a comparison of addresses.
             (vec![("sec-fetch-site", "same-origin"), ("origin", OTHER)], false),
             (vec![("sec-fetch-site", "none")], false),
             (vec![("sec-fetch-site", "same-site"), ("origin", OURS)], true),

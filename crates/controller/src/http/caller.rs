@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where a request comes from, and how long its sender has to wait for too many refusals before.
+//! The sender of a request: its address, and how long it has to wait after too many refusals.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::problem::{Answer, refuse};
 use crate::access::throttle::{Credential, FAILURES_MAX, REFUSALS_MAX, Throttle};
 use crate::keys::sha256;
 
-/// Where a request comes from, and whether with something that is to prove who asks.
+/// The address of a request, and the hash of its credential if it carries one.
 pub struct Caller {
     from: Option<IpAddr>,
     credential: Option<Credential>,
@@ -36,14 +36,14 @@ impl Caller {
         self.from.map(|from| from.to_string())
     }
 
-    /// The address whose wrong tokens are counted. This host's are not: behind a proxy on it are all
-    /// clients, and one of them must not shut out the others.
+    /// The address for which wrong tokens are counted. Not for loopback: a proxy on this host forwards the requests
+    /// of all clients, and one of them must not shut out the others.
     fn counted(&self) -> Option<IpAddr> {
         self.from.filter(|from| self.credential.is_some() && !from.is_loopback())
     }
 
-    /// Refuses where too many wrong tokens came from: also good ones, or guessing would go on. And a token
-    /// that was refused too often.
+    /// Refuses if too many wrong tokens came from this address, even with a correct token: otherwise guessing could
+    /// go on. Refuses a token that was refused too often as well.
     pub fn wait(&self, throttle: &Throttle) -> Answer<()> {
         let now = Instant::now();
         let seconds = |wait: Duration| wait.max(Duration::from_secs(1)).as_secs();
@@ -70,7 +70,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Counts an answer that says that the token is wrong, or not good for this.
+    /// Counts a response that says that the token is wrong or not sufficient.
     pub fn judge(&self, throttle: &Throttle, status: StatusCode) {
         let now = Instant::now();
         match (status, self.counted(), &self.credential) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/servers/{serial}/capture`: what a server's BMC shows, as a file that can be played again and sent to others.
+//! `/servers/{serial}/capture`: a recording of a server's BMC, as a file that can be replayed and shared.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -12,8 +12,8 @@ use super::problem::Answer;
 use super::servers::closed;
 use crate::bmc::{Purpose, Session, Unavailable};
 
-/// Reads only. It keeps the BMC busy for minutes, so not while a job is active. Nothing of the machine needs
-/// to be known: a BMC in which none is found is one to send.
+/// Only reads. It keeps the BMC busy for minutes, so it is not allowed while a job is active. The machine behind the
+/// BMC need not be known: a BMC in which no machine is found is worth a recording.
 pub async fn capture(State(app): State<App>, Path(serial): Path<String>) -> Answer<Response> {
     let server = app.store.server(&serial).await?;
     if let Some(job) = server.active_job {

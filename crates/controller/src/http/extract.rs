@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What handlers take of a request: its caller, or the attempt or session whose token it has.
+//! Extractors: the caller of a request, or the attempt or session to which its token belongs.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub async fn principal(
     extensions: &Extensions,
 ) -> Answer<Principal> {
     if access.is_open {
-        // Whoever reaches us may do everything; a page in their browser may not.
+        // Every client is permitted everything; a page of another site in its browser is not.
         if is_of_another_sites_page(headers, extensions) {
             return Err(unknown("a page of another site asked for this"));
         }
@@ -34,7 +34,7 @@ pub async fn principal(
     if let Some(text) = token(headers, extensions) {
         return Ok(access.by_token(&text).await?);
     }
-    // A browser shows a certificate by itself, as it sends a password.
+    // A browser presents a certificate by itself, as it sends a password.
     let shown = extensions.get::<Arc<TlsInfo>>().map(|info| &info.peer_certificates);
     let shown = shown.filter(|_| !is_of_another_sites_page(headers, extensions));
     match shown.and_then(|shown| access.by_certificate(shown)) {
@@ -67,15 +67,15 @@ fn unknown(detail: &str) -> Refusal {
     refuse(StatusCode::UNAUTHORIZED, "unauthorized", "a valid token is needed", detail)
 }
 
-/// Whoever has read the task medium of one attempt. It may say hello.
+/// A client that has read one attempt's task medium. It may only say hello.
 pub struct Node {
     pub job: JobRow,
-    /// From where it speaks.
+    /// The address of the client.
     pub address: Option<String>,
 }
 
-/// One boot of the machine of one attempt. Whether its session is in force is decided in the transaction
-/// of its message.
+/// One boot of the machine of one attempt. The transaction that handles a message decides whether its session is in
+/// force.
 pub struct Session(pub BootSession);
 
 impl FromRequestParts<App> for Node {
@@ -89,7 +89,7 @@ impl FromRequestParts<App> for Node {
         let token = token(&parts.headers, &parts.extensions).ok_or_else(wrong)?;
         let job = match app.store.attempt(&attempt).await {
             Ok(job) => job,
-            // An unknown attempt and a wrong token look the same from outside.
+            // An unknown attempt and a wrong token get the same response.
             Err(store::Error::NotFound { .. }) => return Err(wrong()),
             Err(error) => return Err(error.into()),
         };
@@ -116,7 +116,7 @@ impl FromRequestParts<App> for Session {
     }
 }
 
-/// An unknown attempt and a wrong token look the same from outside.
+/// An unknown attempt and a wrong token get the same response.
 pub fn no_session() -> Refusal {
     refuse(
         StatusCode::UNAUTHORIZED,
@@ -127,7 +127,7 @@ pub fn no_session() -> Refusal {
     )
 }
 
-/// The bearer token, or the password of Basic: registry clients only know Basic.
+/// Returns the bearer token, or the password of Basic authentication: registry clients only support Basic.
 pub fn token(headers: &HeaderMap, extensions: &Extensions) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, value) = value.split_once(' ')?;

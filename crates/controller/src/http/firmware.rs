@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/servers/{serial}/firmware`: what is installed, and updates through the BMC. An image comes as the
-//! request's body or from the embedded registry; a BMC never gets a URL that is not ours.
+//! `/servers/{serial}/firmware`: lists installed firmware, and updates it through the BMC. An image is the request's
+//! body or comes from the embedded registry; a BMC never gets a URL outside the controller.
 
 use api::servers::{FirmwareList, FirmwareUpdate, NewFirmwareUpdate, UpdateState, UpdateStep};
 use axum::Json;
@@ -23,12 +23,12 @@ use crate::bmc::{Purpose, Unavailable, Visit};
 use crate::failure::chain;
 use crate::updates::{self, ImageFile, Unclaimed, Untaken};
 
-/// Of a manifest; the registry takes none that is larger.
+/// The largest manifest; the registry accepts no larger one.
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
-/// What an artifact's file was called (image-spec, annotations).
+/// Annotation with the file name of an artifact's content (image-spec, annotations).
 const TITLE: &str = "org.opencontainers.image.title";
 
-/// Of an image that is the body.
+/// Query parameters of an image that is the request's body.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UploadQuery {
@@ -38,7 +38,7 @@ pub struct UploadQuery {
     version: Option<String>,
 }
 
-/// An image on its way here.
+/// An image that is about to be received.
 struct Coming {
     body: Body,
     file_name: String,
@@ -46,7 +46,7 @@ struct Coming {
     version: Option<String>,
 }
 
-/// Only looks, so a job may be active.
+/// Only reads, so a job may be active.
 pub async fn list(
     State(app): State<App>,
     Path(serial): Path<String>,
@@ -72,7 +72,7 @@ pub async fn show(
     }
 }
 
-/// Takes the image, and begins: what comes of it is told by [`show`].
+/// Receives the image and starts the update. [`show`] reports its progress.
 pub async fn update(
     State(app): State<App>,
     Path(serial): Path<String>,
@@ -116,7 +116,7 @@ pub async fn update(
     };
     app.updates.record(&update)?;
     tracing::info!(server_serial = update.server_serial, image = update.sha256, "firmware update");
-    // It goes on when nobody waits for it: half an update is worse than a whole one.
+    // It goes on if the client disconnects: half an update is worse than a whole one.
     tokio::spawn(updates::run(app.bmcs.clone(), app.updates.clone(), claim, update.clone(), image));
     Ok((StatusCode::ACCEPTED, Json(update)).into_response())
 }
@@ -143,7 +143,7 @@ async fn coming(app: &App, query: UploadQuery, request: Request) -> Answer<Comin
     Ok(Coming { body, file_name, targets: new.targets, version: new.version })
 }
 
-/// The one layer of an artifact, and what it is called.
+/// Returns an artifact's only layer and its file name.
 async fn from_registry(app: &App, image: &str) -> Answer<(String, Body)> {
     let unusable = |kind, why: String| {
         refuse(StatusCode::UNPROCESSABLE_ENTITY, kind, "the image cannot be used", why)
@@ -178,7 +178,7 @@ async fn from_registry(app: &App, image: &str) -> Answer<(String, Body)> {
     Ok((title.cloned().unwrap_or_default(), body))
 }
 
-/// What the embedded registry has at a path, as everyone gets it; `None` where it has nothing.
+/// Reads a path of the embedded registry as any client would; `None` if nothing is there.
 async fn pull(app: &App, path: &str) -> Answer<Option<Body>> {
     let mut request = Request::get(path).body(Body::empty()).map_err(anyhow::Error::from)?;
     let who = "firmware update".to_owned();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether a caller may use a route, and the audit entry of what they did.
+//! Decides whether a caller may use a route, and writes the audit entry of the request.
 //!
 //! ```text
 //! request ─▶ guard ── wrong tokens before? 429 · no good token? 401 · role not enough? 403
 //!              └─▶ handler ─▶ audit entry, where the request may change something ─▶ response
 //! ```
 //!
-//! Every entry of `http::routes` says what it [`Needs`]: a route cannot forget to. The token of an attempt is judged by
-//! the extractors [`Node`](super::extract::Node) and [`Session`](super::extract::Session), because it comes with the
-//! job that it is good for; the guard lets such requests pass.
+//! Every entry of `http::routes` states what it [`Needs`], so none can be forgotten. The token of an attempt is
+//! checked by the extractors [`Node`](super::extract::Node) and [`Session`](super::extract::Session), because
+//! checking it loads the job to which it belongs; the guard lets such requests pass.
 
 use api::access::Role;
 use axum::extract::{Request, State};
@@ -23,26 +23,26 @@ use super::extract::principal;
 use super::problem::{Refusal, refuse};
 use crate::store::NewAuditEntry;
 
-/// Who may use a route.
+/// What a caller needs to use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Everyone may.
+    /// Nothing: every caller is permitted.
     Nothing,
     /// A token of this role, or of one that includes it.
     Role(Role),
-    /// An admin's token, or the secret of foreign senders of the webhook.
+    /// An admin's token, or the secret that third-party senders of the webhook have.
     AdminOrWebhook,
     /// The token of the attempt in the path.
     Attempt,
 }
 
-/// In front of one route.
+/// The guard's state for one route.
 #[derive(Clone)]
 pub struct Gate {
     pub app: App,
     pub needs: Needs,
     pub path: &'static str,
-    /// Whether what is asked here goes into the audit log.
+    /// Whether requests to this route go into the audit log.
     pub is_noted: bool,
 }
 
@@ -70,7 +70,7 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
         status: 0,
     };
     let (app, from) = (gate.app.clone(), caller.ip());
-    // What a machine says is in its job's story, in the transaction of what it changes.
+    // A message from a machine is in its job's events, written in the transaction of the change that it makes.
     let is_noted = gate.is_noted;
     let is_begun = is_noted && denied.is_none() && role != NODE;
     let work = async move {
@@ -87,13 +87,13 @@ pub async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Re
     }
 }
 
-/// Who it is, and their role.
+/// The caller's name and role.
 type Known = (String, &'static str);
 
-/// What becomes of a request.
+/// The result of checking a request.
 enum Admitted {
     As(Known),
-    /// Known, but may not.
+    /// A known caller that is not permitted.
     Denied(Known, Refusal),
     Unknown(Refusal),
 }
@@ -103,7 +103,7 @@ impl Gate {
         let role = match self.needs {
             Needs::Nothing => return Admitted::As(("anyone".into(), "none")),
             Needs::Attempt => {
-                // `/api/v1/node/attempts/{id}/…`; the handler's `Node` judges it.
+                // `/api/v1/node/attempts/{id}/…`; the handler's extractor checks the token.
                 let id = path.split('/').nth(5).unwrap_or_default();
                 return Admitted::As((format!("attempt {}", bounded(id)), NODE));
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `GET /healthz`: alive, for whoever asks; nothing else.
+//! `GET /healthz`: the process is alive. Needs no token and reports nothing else.
 
 pub async fn healthz() -> &'static str {
     "ok\n"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether an artifact of our own registry can be installed, for those who are about to install it: a plan tells it, a
-//! job is refused, a machine gets no permit. The registry judges (`registry::Verdict`); what another registry has, the
-//! machine looks at before it asks for its permit.
+//! Whether an artifact of the embedded registry can be installed. If it cannot, a plan shows it, a new job is
+//! refused, and a machine gets no permit. The registry decides (`registry::Verdict`); the machine itself checks an
+//! artifact of another registry before it requests its permit.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use super::app::App;
 use super::problem::{Answer, Refusal, refuse};
 use crate::store::JobRow;
 
-/// How long a plan or a new job waits for a verdict: 20 s are enough for several GB. What takes longer is asked for
-/// again when the machine wants its permit.
+/// How long a plan or a new job waits for a verdict: 20 s are enough for several GB. A verdict that takes longer is
+/// looked up again when the machine requests its permit.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// The verdict on a recipe's artifact; `None` where there is none to give.
+/// Returns the verdict on a recipe's artifact; `None` if none applies.
 pub async fn judge(app: &App, recipe: &Recipe, digest: Option<&str>) -> Answer<Option<Verdict>> {
     let Some((repository, digest)) = own_artifact(app, recipe, digest) else { return Ok(None) };
     match tokio::time::timeout(WAIT_MAX, app.registry.judge(&repository, &digest)).await {
@@ -32,7 +32,7 @@ pub async fn judge(app: &App, recipe: &Recipe, digest: Option<&str>) -> Answer<O
     }
 }
 
-/// Fails where a job's artifact was judged since it was created, and cannot be installed. Blocks for a query.
+/// Fails if a job's artifact was found not to be installable since the job was created. Blocks for a query.
 pub fn check_job(app: &App, job: &JobRow) -> Answer<()> {
     let Ok(recipe) = Recipe::parse(job.recipe.as_bytes()) else { return Ok(()) };
     let Some((_, digest)) = own_artifact(app, &recipe, job.artifact_digest.as_deref()) else {
@@ -44,7 +44,7 @@ pub fn check_job(app: &App, job: &JobRow) -> Answer<()> {
     }
 }
 
-/// What a list shows. Blocks for a query.
+/// Returns the verdict and its reason for a list. Blocks for a query.
 pub fn shown(app: &App, digest: Option<&Digest>) -> Answer<(Shown, Option<String>)> {
     let Some(digest) = digest else { return Ok((Shown::NotJudged, None)) };
     Ok(match app.registry.verdict(digest)? {
@@ -70,13 +70,13 @@ pub fn refusal(why: &str) -> Refusal {
     }])
 }
 
-/// Whether a recipe's `oci_url` is in our own registry.
+/// Whether a recipe's `oci_url` is in the embedded registry.
 pub fn is_ours(app: &App, oci_url: &str) -> bool {
     let reference: Result<Reference, _> = oci_url.parse();
     reference.is_ok_and(|reference| app.settings.is_own_registry(&reference.authority))
 }
 
-/// The repository and the manifest of a root filesystem in our own registry.
+/// Returns the repository and the manifest of a root filesystem in the embedded registry.
 fn own_artifact(app: &App, recipe: &Recipe, digest: Option<&str>) -> Option<(Repository, Digest)> {
     let Workflow::Linux(linux) = &recipe.workflow else { return None };
     let reference: Reference = linux.oci_url.parse().ok()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/jobs`: create, list, show, follow, cancel; and `/artifacts`, what the registry holds.
+//! `/jobs`: creates, lists, shows, follows and cancels jobs.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -33,14 +33,14 @@ use crate::time::timestamp;
 /// Rows in one page of jobs, at most and by default.
 const PAGE_MAX: usize = 500;
 const PAGE: usize = 100;
-/// Events in one JSON answer or one read of a stream, and about how many bytes of them.
+/// Events in one JSON response or one read of a stream, and about how many bytes of them.
 const EVENTS_PAGE: usize = 1000;
 const EVENTS_PAGE_BYTES: u64 = 1 << 20;
-/// In one read of a stream, of which there may be hundreds.
+/// Bytes of events in one read of a stream, of which there may be hundreds.
 const STREAM_PAGE_BYTES: u64 = 64 << 10;
 /// Longest `Idempotency-Key`.
 const KEY_BYTES_MAX: usize = 255;
-/// How often a stream looks although nobody told it of news.
+/// How often a stream looks for events although no commit was announced.
 const STREAM_POLL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Deserialize)]
@@ -49,11 +49,11 @@ pub struct CreateQuery {
     mode: Option<Mode>,
 }
 
-/// What `POST /jobs` is asked to do with a job.
+/// The value of `mode` in `POST /jobs`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Mode {
-    /// Say what would be done, and do nothing.
+    /// Report what a job would do, and do nothing.
     Plan,
 }
 
@@ -69,7 +69,7 @@ pub async fn create(
     let recipe = parse_recipe(&new)?;
     match mode {
         None => {}
-        // Who asks for a plan must not get a job.
+        // A request for a plan must not create a job.
         Some(Mode::Plan) => {
             drop(body);
             let server = app.store.server(&new.server_serial).await?;
@@ -79,9 +79,9 @@ pub async fn create(
         }
     }
     let idempotency = idempotency(&headers, &body.bytes)?;
-    // Its place is free again: what follows may take a minute.
+    // Release the permit for a large body: what follows may take a minute.
     drop(body);
-    // Before all that may have changed since the first request: its answer stands.
+    // Look up the key before any check whose result may have changed since the first request: that response stands.
     if let Some((key, hash)) = &idempotency
         && let Some(job) = app.store.job_of_key(key.clone(), hash.clone()).await?
     {
@@ -103,7 +103,7 @@ pub async fn create(
         now: now_ms(),
     };
     let created = match app.store.create_job(row).await {
-        // The reserve may have just gone with this very job.
+        // Storing this very job may have used up the reserve.
         Err(store::Error::Database(_) | store::Error::Closed) if !app.store.has_room() => {
             return Err(admission::disk_full(&app));
         }
@@ -197,13 +197,13 @@ pub async fn show(State(app): State<App>, JobId(id): JobId) -> Answer<Json<Job>>
     Ok(Json(with_recipe(&app.store.job(&id).await?)))
 }
 
-/// A job with its recipe, as far as everyone may see it.
+/// A job with its recipe, secrets removed.
 fn with_recipe(row: &JobRow) -> Job {
     let recipe = Recipe::parse(row.recipe.as_bytes()).ok();
     Job { recipe: recipe.map(|recipe| recipe.redacted()), ..shown(row) }
 }
 
-/// All that is known of a job, as a tar archive.
+/// Returns everything known about a job, as a tar archive.
 pub async fn evidence(State(app): State<App>, JobId(id): JobId) -> Answer<Response> {
     let row = app.store.job(&id).await?;
     let reading = app.readers.archives.enter(&row.id)?;
@@ -235,7 +235,7 @@ pub async fn events(
         Some(id) => storable_in_query("/Last-Event-ID", id.parse().unwrap_or(0))?,
         None => storable_in_query("/after", query.after.unwrap_or(0))?,
     };
-    // An unknown job is a 404 in both forms.
+    // An unknown job is a 404 in both formats.
     app.store.job(&id).await?;
     if text("accept").is_some_and(|accept| accept.contains("text/event-stream")) {
         let reading = app.readers.streams.enter(&id)?;
@@ -254,7 +254,7 @@ pub async fn events(
     Ok(reading.json(serde_json::to_vec(&answer).map_err(anyhow::Error::from)?))
 }
 
-/// The events of a job as they come; ends after the last event of a complete job.
+/// Streams a job's events as they are written. Ends after the last event of a completed job.
 fn follow(
     app: App,
     id: String,
@@ -275,7 +275,7 @@ fn follow(
                 if is_complete {
                     return None;
                 }
-                // News, or a look after a while in case one was missed.
+                // A commit, or the next poll in case one was missed.
                 let _either = tokio::time::timeout(STREAM_POLL, commits.changed()).await;
                 continue;
             }
@@ -332,7 +332,8 @@ fn shown(row: &JobRow) -> Job {
     }
 }
 
-/// Steps that fail by what is not heard of a machine, or by somebody's word, and not by its own.
+/// Steps whose failure was not reported by the machine itself: the machine fell silent, or someone else ended the
+/// job.
 const UNHEARD: [&str; 6] = [
     "webhook.wait",
     "node.powered-off",
@@ -342,7 +343,7 @@ const UNHEARD: [&str; 6] = [
     "restore",
 ];
 
-/// What a person has to look at, as nobody else can tell.
+/// Returns what a person has to check, because the controller cannot find it out.
 fn attention(
     has_permit: bool,
     failure: Option<&Failure>,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How many connections there may be: over all, so that the database and the media always find a file
-//! descriptor, and of one address, so that one client cannot take them all. Who is over a limit is hung up
-//! on before a byte is read.
+//! Limits on connections: in total, so that the database and the media always find a file descriptor, and per
+//! address, so that one client cannot take them all. A connection over a limit is closed before a byte is read.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,21 +21,22 @@ use tower::Service;
 use super::linger::{Lingering, PATIENCE, Patience, Unread};
 use super::stalled::{Blocked, PACE, Pace, Timed};
 
-/// Of one address. A registry client has some ten, a BMC a few, a rack behind one address a few hundred.
+/// Connections from one address. A registry client has some ten, a BMC a few, a rack behind one address a few
+/// hundred.
 const PER_ADDRESS: usize = 512;
-/// And never more than one part in so many of what there is: with few descriptors, too, three others find
-/// a place.
+/// An address never gets more than this fraction of all connections: with few descriptors, too, three other addresses
+/// can still connect.
 const SHARE_OF_ADDRESS: usize = 4;
-/// Each holds up to half a megabyte of buffers while it is busy.
+/// Connections in total. Each holds up to half a megabyte of buffers while it is busy.
 const OVER_ALL: usize = 8192;
 
-/// What the kernel takes of a connection beyond what it may send now (tcp(7), `TCP_NOTSENT_LOWAT`). Without it a
-/// client that does not read has up to four megabytes of the kernel's memory (`tcp_wmem`); a thousand of them kept
-/// the processor busy for two seconds. What is on its way to a client that reads is not limited by it.
+/// How much unsent data the kernel accepts for a connection (tcp(7), `TCP_NOTSENT_LOWAT`). Without it a client that
+/// does not read occupies up to four megabytes of the kernel's memory (`tcp_wmem`); a thousand of them kept the
+/// processor busy for two seconds. It does not limit data in flight to a client that reads.
 const NOT_SENT_BYTES: u32 = 128 << 10;
 
-/// Lets this process have as many descriptors as it may: the soft limit, 1024 in most places, is for programs
-/// that use `select` (<https://0pointer.net/blog/file-descriptor-limits.html>).
+/// Raises the soft limit on file descriptors to the hard limit. The soft limit, 1024 in most places, is meant for
+/// programs that use `select` (<https://0pointer.net/blog/file-descriptor-limits.html>).
 pub fn raise_descriptors() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -47,7 +47,7 @@ pub fn raise_descriptors() {
     }
 }
 
-/// The connections that are open.
+/// The open connections.
 #[derive(Debug)]
 pub struct Connections {
     over_all: usize,
@@ -62,8 +62,8 @@ struct Open {
 }
 
 impl Connections {
-    /// One of so many shares of half of the descriptors that this process may have, and never more than
-    /// of [`OVER_ALL`].
+    /// One of `shares` equal shares of half of the descriptors that this process may have, but never of more than
+    /// [`OVER_ALL`].
     pub fn of_this_process(shares: usize) -> Arc<Connections> {
         let descriptors = getrlimit(Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok());
@@ -75,8 +75,8 @@ impl Connections {
         Arc::new(Connections { over_all, per_address, open: Mutex::default() })
     }
 
-    /// A place for one more, if there is one. This host itself is only counted over all: simulated BMCs
-    /// and proxies in front of the controller come from it.
+    /// Reserves a place for one more connection, if there is one. Connections from this host count towards the total
+    /// only: simulated BMCs and proxies in front of the controller connect from it.
     fn enter(self: &Arc<Connections>, peer: SocketAddr) -> Option<Place> {
         let address = Some(peer.ip().to_canonical()).filter(|address| !address.is_loopback());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,13 +92,13 @@ impl Connections {
     }
 }
 
-/// Connections over all, and of one address.
+/// The limits in total and per address.
 fn places(descriptors: usize, shares: usize) -> (usize, usize) {
     let over_all = (descriptors / 2).clamp(1, OVER_ALL).div_ceil(shares.max(1));
     (over_all, PER_ADDRESS.min(over_all.div_ceil(SHARE_OF_ADDRESS)))
 }
 
-/// Of one connection; free again when dropped.
+/// The place of one connection; free again when dropped.
 #[derive(Debug)]
 struct Place {
     connections: Arc<Connections>,
@@ -119,7 +119,7 @@ impl Drop for Place {
     }
 }
 
-/// In front of what accepts connections, TLS among it.
+/// Enforces the limits before a connection is accepted, and before TLS.
 #[derive(Debug, Clone)]
 pub struct Limited<A> {
     pub inner: A,
@@ -154,7 +154,7 @@ where
             tracing::debug!(%error, "what the kernel keeps for a connection is not limited");
         }
         let (blocked, unread) = <(Arc<Blocked>, Arc<Unread>)>::default();
-        // Without a place the stream is dropped here, which hangs up.
+        // Without a place the stream is dropped here, which closes the connection.
         let accepted = place.map(|place| {
             let stream = Lingering::new(stream, self.patience, unread.clone());
             let stream = Timed::new(stream, self.pace, blocked.clone());
@@ -168,7 +168,7 @@ where
     }
 }
 
-/// A connection's service, which keeps its place, and waits while its client has a response to read.
+/// A connection's service. It holds the connection's place, and waits while the client has a response to read.
 #[derive(Debug, Clone)]
 pub struct Held<S> {
     inner: S,
@@ -246,8 +246,8 @@ mod tests {
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
     }
 
-    /// Requests on one connection whose client does not read: how many are served, and whether the connection
-    /// is closed in the end.
+    /// A client that sends many requests on one connection and reads no response: counts how many are served, and
+    /// checks whether the connection is closed in the end.
     #[tokio::test]
     async fn pipelined_requests_wait_for_their_client_and_one_that_stalls_is_cut() {
         const BODY_BYTES: usize = 1 << 20;
@@ -279,7 +279,7 @@ mod tests {
         };
         let limit = std::time::Duration::from_secs(30);
         tokio::time::timeout(limit, is_free).await.expect("the stalled connection is closed");
-        // What fits into the sockets' buffers of the two ends, a few megabytes, is sent; and one more waits.
+        // A few megabytes fit into the socket buffers of both ends and are sent; one more response waits.
         let count = served.load(Ordering::SeqCst);
         assert!(count < 20, "{count} of 1000 requests were served to a client that reads nothing");
         serving.abort();

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Responses that come before their request has ended: a refusal, mostly, while the client still sends its body.
-//! A socket that is closed with unread bytes is reset by the kernel, and a reset takes the response away from a
-//! client that has not read it yet (RFC 9112, section 9.6). So the connection is closed in stages: what we send
-//! ends, and what the client sends is read and thrown away until it ends too, within limits.
+//! Responses that are sent before their request has ended: mostly a refusal while the client still sends its body.
+//! The kernel resets a socket that is closed with unread bytes, and a reset takes the response away from a client
+//! that has not read it yet (RFC 9112, section 9.6). So the connection is closed in stages: the controller shuts down
+//! its sending side, then reads and discards what the client sends until the client ends too, within limits.
 //!
 //! ```text
 //! hyper ─▶ Timed ─▶ TLS? ─▶ Lingering (reads on after its shutdown, while Unread) ─▶ socket
-//!   └────▶ Held  (the service) ─▶ watch ─▶ routes (a Watched body tells Unread when it ends)
+//!   └────▶ Held  (the service) ─▶ watch ─▶ routes (a Watched body clears Unread when it ends)
 //! ```
 //!
-//! Bytes are thrown away below TLS, undecrypted. A connection that lingers keeps its place (`limits`), so a client
-//! that never stops gains nothing over one that connects again.
+//! Bytes are discarded below TLS, undecrypted. A connection that lingers keeps its place (`limits`), so a client that
+//! never stops gains nothing over one that connects again.
 
 use std::future::Future;
 use std::io;
@@ -25,24 +25,24 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long and how much is read of a client that was answered.
+/// How long and how much is read from a client after its response was sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Without a byte. A client that has read its response closes the connection, or sends on.
+    /// The longest time without a byte. A client that has read its response closes the connection, or sends on.
     pub idle: Duration,
     pub whole: Duration,
     pub bytes: u64,
 }
 
 /// A client that does not read while it sends gets its response after a body of a gigabyte at 20 MB/s. Clients that
-/// send more than that read meanwhile, and stop: Go's and curl's do.
+/// send more than that read while they send, and stop: Go's and curl's do.
 pub const PATIENCE: Patience =
     Patience { idle: Duration::from_secs(5), whole: Duration::from_secs(60), bytes: 1 << 30 };
 
-/// Read at once.
+/// Bytes in one read.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Whether the client may be within a request: from the first byte that came after the last one.
+/// Whether the client may be within a request: set by the first byte after the end of the last request.
 #[derive(Debug, Default)]
 pub struct Unread(AtomicBool);
 
@@ -55,13 +55,13 @@ impl Unread {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// A request's head is complete.
+    /// Records that a request's head is complete.
     pub fn begin(&self, body: &impl Body) {
         self.set(!body.is_end_stream());
     }
 }
 
-/// In front of all routes: a request's body tells its connection when it has ended.
+/// Wraps the request's body, in front of all routes, so that its end is recorded on its connection.
 pub async fn watch(request: Request) -> Request {
     match request.extensions().get::<Arc<Unread>>().cloned() {
         Some(unread) if !request.body().is_end_stream() => {
@@ -71,7 +71,7 @@ pub async fn watch(request: Request) -> Request {
     }
 }
 
-/// A request's body that tells when it has ended.
+/// A request's body that records its end in `Unread`.
 #[derive(Debug)]
 struct Watched<B> {
     body: B,
@@ -111,7 +111,7 @@ pub struct Lingering<I> {
     after: Option<After>,
 }
 
-/// After what we send has ended.
+/// The limits that run after the sending side was shut down.
 #[derive(Debug)]
 struct After {
     idle: Pin<Box<Sleep>>,
@@ -126,7 +126,7 @@ impl<I> Lingering<I> {
 }
 
 impl<I: AsyncRead + Unpin> Lingering<I> {
-    /// Ready when the client has ended, or was waited for long enough.
+    /// Ready when the client has ended, or a limit is reached.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let patience = self.patience;
         let after = self.after.get_or_insert_with(|| After {
@@ -143,7 +143,7 @@ impl<I: AsyncRead + Unpin> Lingering<I> {
             let mut buffer = ReadBuf::new(&mut piece);
             match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(()),
-                // It hung up; there is nobody left to lose the response.
+                // The client closed the connection: no response can be lost any more.
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
                     is_idle = false;
@@ -171,7 +171,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        // Nothing more comes after its end.
+        // Nothing follows the end of the stream.
         self.unread.set(buffer.filled().len() > before);
         Poll::Ready(Ok(()))
     }
@@ -239,10 +239,10 @@ mod tests {
             unread.begin(&body.to_owned());
             let closing = tokio::spawn(async move { ours.shutdown().await });
             if is_sending {
-                // More than fits between the two: it is read.
+                // More than the pipe's buffer holds, so the other end must be reading.
                 theirs.write_all(&[7; 100_000]).await.unwrap();
                 assert!(!closing.is_finished());
-                // What we send has ended meanwhile.
+                // The sending side was shut down meanwhile.
                 assert_eq!(theirs.read(&mut [0; 1]).await.unwrap(), 0);
                 theirs.shutdown().await.unwrap();
             }
@@ -275,7 +275,7 @@ mod tests {
             let (mut ours, mut theirs, unread) = pair(patience);
             unread.set(true);
             let sending = tokio::spawn(async move {
-                // For ever, unless the case is silence.
+                // Send for ever, unless the case is silence.
                 while what != "silence" && theirs.write_all(&[7; 1000]).await.is_ok() {}
                 theirs
             });

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `GET|HEAD /m/{token}/{maintenance.iso|task.iso|task.img|probe.iso}`: what BMCs and firmware read;
-//! and firmware images, under their own names.
+//! `GET|HEAD /m/{token}/{maintenance.iso|task.iso|task.img|probe.iso}`: the media that BMCs and firmware read, and
+//! firmware images under their own names.
 //!
-//! Firmware is a plain client: one range or none, no redirects, no compression, an exact
-//! Content-Length and an ETag that never changes for the same bytes. What a file holds is streamed,
-//! never kept in memory. A dead token answers 410.
+//! Firmware is a simple HTTP client: at most one range, no redirects, no compression, an exact Content-Length and an
+//! ETag that never changes for the same bytes. Large parts of files are streamed, never held in memory. A revoked
+//! token gets 410.
 
 use std::fs;
 use std::io;
@@ -37,13 +37,13 @@ use crate::media::{Content, Hashing, Overlay, View};
 use crate::store::{MediumRow, PROBE_NAME};
 use crate::updates::Offered;
 
-/// One read from the file per chunk: few syscalls, little memory for many slow readers.
+/// Bytes of one read from the file, sent as one chunk: few syscalls, little memory for many slow readers.
 const CHUNK_BYTES: usize = 128 << 10;
-/// Up to so many are read and sent as one.
+/// A response of up to this size is read and sent as one.
 const AT_ONCE_MAX: u64 = 256 << 10;
-/// Reads of so much are not counted: they are as many as there are connections.
+/// Reads of up to this size are not counted: the number of connections limits them.
 const SMALL_BYTES: u64 = 64 << 10;
-/// Most of a reader's name that is remembered.
+/// How much of a reader's User-Agent is kept.
 const AGENT_CHARS_MAX: usize = 80;
 
 pub async fn serve(
@@ -102,7 +102,7 @@ pub async fn serve(
             false => chunks(pieces).boxed(),
         };
         let mut at = part.start;
-        // Counted as it goes out: a BMC that fetches the whole file is busy for minutes.
+        // Counted while it is sent: a BMC that fetches the whole file is busy for minutes.
         let counted = stream.inspect_ok(move |chunk| {
             let bytes = at..at + chunk.len() as u64;
             at = bytes.end;
@@ -116,7 +116,7 @@ pub async fn serve(
     finish(part.answer, body)
 }
 
-/// A medium as it is served. But for the first request its file need not be read for that.
+/// Returns a medium as it is served. Only the first request has to read the whole file for that.
 async fn view(app: &App, medium: &MediumRow) -> anyhow::Result<Option<View>> {
     if let Some(view) = app.media.view(&medium.attempt, medium.kind, Hashing::Never)? {
         return Ok(Some(view));
@@ -125,14 +125,14 @@ async fn view(app: &App, medium: &MediumRow) -> anyhow::Result<Option<View>> {
     tokio::task::spawn_blocking(move || media.view(&attempt, kind, Hashing::Now)).await?
 }
 
-/// A piece of an answer: bytes of one of a medium's parts.
+/// A piece of a response: bytes of one of a medium's parts.
 #[derive(Debug, PartialEq, Eq)]
 struct Piece {
     of: Content,
     bytes: ops::Range<u64>,
 }
 
-/// Which bytes come from where. The pieces follow each other without a gap.
+/// Returns which bytes come from which part. The pieces follow each other without a gap.
 fn pieces(view: &View, wanted: ops::Range<u64>) -> Vec<Piece> {
     let file = |bytes| Piece { of: Content::File(view.path.clone()), bytes };
     let mut pieces = Vec::new();
@@ -152,8 +152,8 @@ fn pieces(view: &View, wanted: ops::Range<u64>) -> Vec<Piece> {
     pieces
 }
 
-/// The bytes of all pieces, which are few: a boot reads by thousands of small ranges, and each change of
-/// threads costs more than the read.
+/// Reads all pieces at once, which are few. A boot reads thousands of small ranges, and each switch of threads costs
+/// more than the read.
 async fn at_once(pieces: Vec<Piece>) -> io::Result<Bytes> {
     let reading = tokio::task::spawn_blocking(move || {
         let mut read = Vec::new();
@@ -173,7 +173,7 @@ async fn at_once(pieces: Vec<Piece>) -> io::Result<Bytes> {
     reading.await.map_err(io::Error::other)?
 }
 
-/// The bytes of all pieces, never all of them in memory.
+/// Streams the bytes of all pieces, never all of them in memory.
 fn chunks(pieces: Vec<Piece>) -> impl Stream<Item = io::Result<Bytes>> {
     let opened = stream::iter(pieces).then(async |Piece { of, bytes }| {
         let path = match of {
@@ -195,7 +195,7 @@ fn usize_of(count: u64) -> io::Result<usize> {
     usize::try_from(count).map_err(io::Error::other)
 }
 
-/// The medium of a probe: alive as long as the probe is.
+/// Serves the medium of a probe, which is available as long as the probe runs.
 fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> Answer<Response> {
     let Some(probe) = app.bmcs.probes.find(hash) else {
         return Err(gone("the probe that it was made for is over"));
@@ -223,7 +223,7 @@ fn serve_probe(app: &App, hash: &[u8], method: &Method, headers: &HeaderMap) -> 
     finish(part.answer, Body::from_stream(counted))
 }
 
-/// A firmware image: alive as long as its update is.
+/// Serves a firmware image, which is available as long as its update runs.
 fn serve_image(
     app: &App,
     image: Arc<Offered>,
@@ -248,14 +248,14 @@ fn serve_image(
     finish(part.answer, Body::from_stream(reading.hold(counted)))
 }
 
-/// An answer without its body, and which bytes of the medium belong there.
+/// A response without its body, and the bytes of the medium that belong there.
 struct Part {
     answer: Builder,
     start: u64,
     length: u64,
 }
 
-/// What of a medium a request is about; the error is an answer without a body.
+/// Determines the part of a medium that a request asks for. The error is a response without a body.
 fn part(headers: &HeaderMap, etag: &str, size: u64) -> Result<Part, Builder> {
     let etag = format!("\"{etag}\"");
     let answer = Response::builder()
@@ -268,7 +268,7 @@ fn part(headers: &HeaderMap, etag: &str, size: u64) -> Result<Part, Builder> {
     {
         return Err(answer.status(StatusCode::NOT_MODIFIED));
     }
-    // A range of another version of the file (If-Range) is answered with the whole file.
+    // If-Range names another version of the file: send the whole file.
     let wants_range = text(headers, &header::IF_RANGE).is_none_or(|tag| tag == etag);
     let range = text(headers, &header::RANGE).filter(|_| wants_range);
     let (answer, start, length) = match wanted(range, size) {
@@ -310,7 +310,7 @@ fn unknown() -> Refusal {
 mod tests {
     use super::*;
 
-    /// What is read of a file of `f` with a file of `o` over some bytes, and `m` of memory over others.
+    /// Shows from which file or memory each byte is read: a file `f`, overlaid with a file `o` or with memory `m`.
     fn given(overlays: &[(ops::Range<u64>, Content)], wanted: ops::Range<u64>) -> String {
         let overlay = |(over, with): &(ops::Range<u64>, Content)| Overlay {
             over: over.clone(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every route: on which listener it is, who may use it, what answers it.
+//! All routes but the registry's: the listener that serves each, the permission it needs, and its handler.
 
 mod about;
 mod access;
@@ -63,23 +63,22 @@ pub use sockets::{bind, serve_on};
 
 use crate::settings::listeners::Listener;
 
-/// One method of one path, and what answers it.
+/// One method of one path, and its handler.
 pub struct Route {
     #[cfg_attr(not(test), expect(dead_code, reason = "`answer` has it too, but does not tell"))]
     pub method: Method,
     pub path: &'static str,
-    /// Where it is served, and nowhere else.
+    /// The only listeners that serve it.
     pub listeners: &'static [Listener],
-    /// Who may ask.
+    /// The permission that a caller needs.
     pub needs: Needs,
     is_noted: bool,
     answer: MethodRouter<App>,
 }
 
-/// Every route but the registry's, with where it is and who may use it; the registry's are on the admin's
-/// listener and, to pull from, on the nodes', and are guarded in `registry`: they have their own
-/// specification. Tests hold `api::openapi` against this table: what is here is described
-/// there, and the reverse.
+/// Every route except the registry's. The registry has a specification of its own: its routes are guarded in
+/// `registry` and served on the admin listener and, for pulls, on the node listener. Tests compare this table with
+/// `api::openapi`: each route here is described there, and the reverse.
 pub fn routes() -> Vec<Route> {
     use Needs::{AdminOrWebhook, Attempt, Nothing};
     const READER: Needs = Needs::Role(Role::Reader);
@@ -132,7 +131,7 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-// Each entry of the table is one of these three: a route cannot forget where it is, nor who may use it.
+// Each entry of the table is made by one of these three, so no route lacks a listener or a permission.
 
 fn admin<H, T>(method: Method, path: &'static str, needs: Needs, handler: H) -> Route
 where
@@ -171,26 +170,26 @@ fn route<H: Handler<T, App>, T: 'static>(
 }
 
 impl Route {
-    /// Installers that call back, such as ESXi's, are in the machines' network.
+    /// Some installers call back from the machines' network, ESXi's for example.
     fn also_for_machines(mut self) -> Route {
         self.listeners = &[Listener::Admin, Listener::Node];
         self
     }
 
-    /// Takes bodies larger than [`BODY_BYTES_MAX`].
+    /// Accepts bodies larger than [`BODY_BYTES_MAX`].
     fn without_limit(mut self) -> Route {
         self.answer = self.answer.route_layer(DefaultBodyLimit::disable());
         self
     }
 
-    /// Changes nothing but what is told of a job: its events have it, and there is much of it.
+    /// Writes no audit entries: requests only add to a job's events, which record them, and there are many of them.
     fn without_note(mut self) -> Route {
         self.is_noted = false;
         self
     }
 }
 
-/// What these listeners serve, and nothing else.
+/// Builds the routes of these listeners, and no others.
 pub fn router(app: App, serves: &[Listener]) -> Router {
     let mut router = Router::new();
     let here = |route: &Route| route.listeners.iter().any(|one| serves.contains(one));
@@ -205,7 +204,7 @@ pub fn router(app: App, serves: &[Listener]) -> Router {
                 .route_layer(from_fn_with_state(gate, guard)),
         };
         let answer = match listeners {
-            // A BMC may keep what it reads of a medium.
+            // A BMC may cache what it reads of a medium.
             [Listener::Media] => answer,
             _ => answer.layer(map_response(headers::not_stored)),
         };

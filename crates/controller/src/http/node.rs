@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The node messages over HTTP. What they mean is in [`crate::jobs::node`].
+//! The node messages over HTTP. [`crate::jobs::node`] handles them.
 
 use api::node::{Log, Permit, Progress};
 use axum::Json;
@@ -59,7 +59,7 @@ pub async fn log(
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    // Its place is free when its lines are stored.
+    // The permit for the body is held until its lines are stored.
     let body = body?;
     let log: Log = json(&body.bytes)?;
     storable_in_body("/seq", log.seq)?;
@@ -79,7 +79,7 @@ pub async fn result(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A message that is refused may have ended its job nevertheless.
+/// Converts the result. A message that is refused may have ended its job nevertheless.
 fn told<T>(app: &App, answer: Result<T, Refused>) -> Answer<T> {
     answer.map_err(|refused| {
         if let Refused::Rejected(Rejected::Ended(job)) | Refused::TooOld(_, job) = &refused {

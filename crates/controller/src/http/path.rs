@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parameters in a path, or a problem document: axum's own answer is plain text. A job is found by the
-//! beginning of its id too.
+//! Extractors for path parameters. They fail with a problem document, where axum would send plain text. A job is also
+//! found by the beginning of its id.
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -29,7 +29,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     }
 }
 
-/// The id of the job that a path means.
+/// The full id of the job named in the path.
 pub struct JobId(pub String);
 
 impl FromRequestParts<App> for JobId {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `POST /jobs?mode=plan`: what a job would meet, without one. Every check is made, whatever another
-//! one says: a plan that stops at the first trouble is asked for again and again.
+//! `POST /jobs?mode=plan`: checks what a job would meet, without creating one. Every check is made, whatever the
+//! results of the others: a plan that stops at the first problem would have to be requested again and again.
 
 use api::jobs::{Check, CheckResult, Plan};
 use api::servers::FetchResult;
@@ -14,10 +14,10 @@ use crate::bmc::{Unavailable, identity};
 use crate::failure::chain;
 use crate::store::ServerRow;
 
-/// Earlier jobs that the expected duration is taken from.
+/// The number of earlier jobs from which the expected duration is estimated.
 const SAMPLES: usize = 21;
 
-/// `may_eject`: the job would permit to eject foreign media.
+/// Plans a job. `may_eject`: the job would be permitted to eject foreign media.
 pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool) -> Answer<Plan> {
     let target = recipe.task_target.as_str();
     let Admission { mut checks, artifact_digest, is_updating, .. } =
@@ -27,7 +27,7 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool
         checks.extend(esp(&linux.layout));
     }
     let serial = server.serial.clone();
-    // An update has the BMC for itself, for as long as an hour.
+    // An update uses the BMC exclusively, for as long as an hour.
     let seen = if is_updating {
         Err(Unavailable::Updating)
     } else {
@@ -52,7 +52,8 @@ pub async fn plan(app: &App, server: ServerRow, recipe: &Recipe, may_eject: bool
     })
 }
 
-/// Which sectors the disk has is seen on the machine, which refuses a layout before anything is written.
+/// Warns of a small EFI system partition. Only the machine knows the disk's sector size; it refuses such a layout
+/// before anything is written.
 fn esp(layout: &[Partition]) -> Option<Check> {
     const LARGE_SECTOR_BYTES: u64 = 4096;
     let esp = layout::esp(layout)?;
@@ -69,7 +70,7 @@ fn esp(layout: &[Partition]) -> Option<Check> {
     })
 }
 
-/// What the machine will look at, and what it will write: nobody can look at its disk from here.
+/// Describes what the machine will check and write: its disk cannot be examined from here.
 fn disk(wipe: &Wipe) -> Check {
     let consent = match wipe {
         Wipe::Never => "is written only if all of that can be read and is empty".to_owned(),
@@ -90,7 +91,7 @@ fn disk(wipe: &Wipe) -> Check {
     check("disk", CheckResult::Warn, detail)
 }
 
-/// What was seen at the BMC; answers the media plan.
+/// Adds checks of what was found at the BMC, and returns the media plan.
 fn machine(
     app: &App,
     serial: &str,
@@ -131,7 +132,8 @@ fn machine(
     chosen.ok().flatten().map(|(chosen, _)| chosen.plan.name().to_owned())
 }
 
-/// Each medium that is not ours, and what a job would do to it. `ejected`: from which places; `None`: no job could run.
+/// Lists each foreign medium and what a job would do to it. `ejected`: the places from which the job would eject
+/// media; `None`: no job could run.
 fn foreign_media(foreign: &[(&str, &str)], ejected: Option<&[&str]>) -> Option<Check> {
     let fate = |place: &str| match ejected {
         Some(places) if places.contains(&place) => "the job ejects it, and does not put it back",
@@ -147,7 +149,7 @@ fn foreign_media(foreign: &[(&str, &str)], ejected: Option<&[&str]>) -> Option<C
     (!told.is_empty()).then(|| check("foreign-media", CheckResult::Warn, told.join("; ")))
 }
 
-/// In whole seconds.
+/// Returns the median, in whole seconds.
 fn median(mut took_ms: Vec<i64>) -> Option<u64> {
     took_ms.sort_unstable();
     let middle = *took_ms.get(took_ms.len() / 2)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! From what went wrong to the answer that says so.
+//! Problem documents: error responses, and the conversions of errors into them.
 
 use api::problem::{FieldProblem, MEDIA_TYPE, Problem};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::store;
 
-/// An error answer.
+/// An error response.
 #[derive(Debug)]
 pub struct Refusal(pub Problem);
 
@@ -126,17 +126,17 @@ impl From<BytesRejection> for Refusal {
     }
 }
 
-/// A query string that does not fit.
+/// A refusal of a query string that cannot be read.
 pub fn bad_query(rejection: &QueryRejection) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, "query", "the query cannot be read", rejection.body_text())
 }
 
-/// A number of the query that the store can hold, or a refusal that names its parameter.
+/// Returns a number of the query if the store can hold it, or a refusal that names its parameter.
 pub fn storable_in_query(path: &str, number: u64) -> Answer<u64> {
     storable("query", "the query cannot be read", path, number)
 }
 
-/// A number of the body that the store can hold, or a refusal that points at it.
+/// Returns a number of the body if the store can hold it, or a refusal that points at it.
 pub fn storable_in_body(path: &str, number: u64) -> Answer<u64> {
     storable("json", "the body is not the expected JSON", path, number)
 }
@@ -151,7 +151,7 @@ fn storable(kind: &str, title: &str, path: &str, number: u64) -> Answer<u64> {
     Err(refusal.with_errors(vec![problem]))
 }
 
-/// A JSON body as a type, or a refusal that says where it is wrong.
+/// Parses a JSON body, or returns a refusal that says where it is wrong.
 pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     let bytes = recipe::without_mark(bytes);
     let read = recipe::check_keys(bytes).and_then(|()| serde_json::from_slice(bytes));
@@ -167,7 +167,7 @@ pub fn json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     })
 }
 
-/// The response to a path that no route has.
+/// The response to a path without a route.
 pub fn no_such_path() -> Refusal {
     refuse(StatusCode::NOT_FOUND, "no-such-path", "not found", "there is nothing at this path")
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How many may read something large at once: of one job, server or token, so that nobody's readers take all, and over all,
-//! so that what their buffers hold is bounded. A reader is counted until its response has gone out or its
-//! connection is closed, which one that does not read comes to (`stalled`).
+//! Limits on readers of large responses: per job, server or token, so that the readers of one cannot take all places,
+//! and in total, so that the memory of their buffers is bounded. A reader counts until its response is sent or its
+//! connection is closed, which happens to a reader that stalls (`stalled`).
 
 use std::collections::HashMap;
 use std::io;
@@ -16,21 +16,21 @@ use futures_util::{Stream, StreamExt, stream};
 use super::problem::{Refusal, refuse};
 
 const JOBS: [&str; 2] = ["of this job", "of all jobs"];
-/// What is sent in one piece.
+/// Bytes sent in one piece.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Readers of one kind of thing, by whose it is.
+/// Readers of one kind of response, counted by key: a job, server or token.
 #[derive(Debug)]
 pub struct Readers {
     what: &'static str,
-    /// Whose they are, of one and of all.
+    /// Names of the key, for messages: of one, and of all.
     whose: [&'static str; 2],
     of_one: usize,
     over_all: usize,
     open: Mutex<HashMap<String, usize>>,
 }
 
-/// Those that a controller has.
+/// All limits of a controller.
 #[derive(Debug)]
 pub struct AllReaders {
     /// Event streams of jobs. Each has up to two pages of 64 KiB: 32 MiB in all.
@@ -65,7 +65,7 @@ impl Default for AllReaders {
 }
 
 impl Readers {
-    /// One more reader of what `key` has, if there may be one.
+    /// Counts one more reader for `key`, or refuses it.
     pub fn enter(self: &Arc<Readers>, key: &str) -> Result<Reading, Refusal> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = open.get(key).copied().unwrap_or(0);
@@ -86,7 +86,7 @@ impl Readers {
     }
 }
 
-/// One reader; its place is free when this is dropped.
+/// One reader, counted until this is dropped.
 #[derive(Debug)]
 pub struct Reading {
     readers: Arc<Readers>,
@@ -106,7 +106,7 @@ impl Drop for Reading {
 }
 
 impl Reading {
-    /// The stream of what is read; the reader is counted until it is dropped.
+    /// Wraps a stream, so that its reader counts until the stream is dropped.
     pub fn hold<T>(self, items: impl Stream<Item = T>) -> impl Stream<Item = T> {
         items.map(move |item| {
             let _counted = &self;
@@ -114,7 +114,7 @@ impl Reading {
         })
     }
 
-    /// A JSON answer whose reader is counted.
+    /// A JSON response whose reader counts until it is sent.
     pub fn json(self, bytes: Vec<u8>) -> Response {
         let length = bytes.len();
         let mut response = Response::new(in_pieces(bytes.into(), self));
@@ -125,8 +125,8 @@ impl Reading {
     }
 }
 
-/// A body that is sent in pieces, and what is held until the last of them is taken. Each piece is copied: one
-/// that waits in a connection's buffer keeps no more than itself.
+/// A body that is sent in pieces, and a value that is held until the last piece is taken. Each piece is copied, so a
+/// piece that waits in a connection's buffer does not keep the whole.
 pub fn in_pieces(bytes: Bytes, held: impl Send + 'static) -> Body {
     let length = bytes.len();
     let pieces = stream::iter((0..length).step_by(PIECE_BYTES)).map(move |at| {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which refused requests have an audit entry of their own: the first few of a minute. More like them, of the
-//! same caller, address, route and status, are counted, and one entry tells how many they were. What a dead
-//! token can make us keep is thereby bounded by the minute, not by how fast it asks.
+//! Limits the audit entries of refused requests. The first few of a minute have an entry each. More with the same
+//! caller, address, route and status are only counted, and one entry gives their number. So what an invalid token
+//! makes the audit log store is limited by time, not by the rate of requests.
 //!
-//! A machine's repeated messages are counted in the same way, refused or not: its events have the rest.
+//! A machine's repeated messages are counted in the same way, refused or not: its job's events have the rest.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,16 +16,16 @@ use crate::failure::chain;
 use crate::store::{NewAuditEntry, Store};
 use crate::time::now_ms;
 
-/// What shares an entry.
+/// The time over which refusals are counted together.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Entries of their own in a window: a person who tries a few things is seen with each of them.
+/// Refusals in a window that have an entry each: a person who tries a few things is recorded every time.
 const APART_MAX: u32 = 5;
-/// How often windows that are over are looked for.
+/// How often windows that are over are written.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// Kinds of refusals that are counted apart, each in some hundred bytes; beyond these all are one kind.
+/// Kinds of refusals that are counted separately, each in some hundred bytes. All further kinds count as one.
 const KINDS_MAX: usize = 1000;
 
-/// What refusals have in common that share an entry.
+/// What refusals that share an entry have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     who: String,
@@ -43,7 +43,7 @@ struct Window {
     last: NewAuditEntry,
 }
 
-/// An entry that is due for so many requests.
+/// An entry that is due for a number of requests.
 #[derive(Debug)]
 pub struct Repeats {
     pub entry: NewAuditEntry,
@@ -56,12 +56,12 @@ pub struct Refusals {
     windows: Mutex<HashMap<Kind, Window>>,
 }
 
-/// What becomes of a refusal.
+/// How a refusal is recorded.
 #[derive(Debug)]
 pub enum Counted {
-    /// It has an entry of its own, after one of these if there were some before.
+    /// In an entry of its own. The repeats counted before it, if any, have to be written first.
     Apart(Option<Repeats>),
-    /// It is counted with others.
+    /// Counted together with others.
     Together,
 }
 
@@ -109,7 +109,7 @@ impl Refusals {
         }
     }
 
-    /// Takes the windows out that have been open for so long.
+    /// Removes and returns the windows that have been open for `age`.
     fn take(&self, age: Duration, now: Instant) -> Vec<Repeats> {
         let mut windows = self.windows();
         let over = windows.extract_if(|_, window| now.duration_since(window.began) >= age);
@@ -131,7 +131,7 @@ impl Window {
     }
 }
 
-/// Writes what was counted, until it is dropped.
+/// Writes windows that are over. Runs until it is dropped.
 pub async fn run(refusals: &Refusals, store: &Store) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -139,7 +139,7 @@ pub async fn run(refusals: &Refusals, store: &Store) {
     }
 }
 
-/// Writes all that was counted, at the end of this process.
+/// Writes everything counted so far, at the end of this process.
 pub async fn write_all(refusals: &Refusals, store: &Store) {
     write(refusals, store, Duration::ZERO).await;
 }
@@ -195,7 +195,7 @@ mod tests {
         for (who, from, status) in [("ann", there, 403), ("ann", here, 410), ("bob", here, 403)] {
             assert!(is_apart(10, who, from, status), "{who} {from:?} {status}");
         }
-        // A minute later it begins anew, and what was counted is told.
+        // A minute later a new window begins, and the count of the old one is returned.
         let counted = refusals.count(&entry("ann", "last", 403), here, at(60));
         let Counted::Apart(Some(repeats)) = counted else { panic!("{counted:?}") };
         assert_eq!((repeats.count, repeats.entry.target.as_str()), (5, "t"));

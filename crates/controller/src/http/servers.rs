@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/servers`: which machine is reached at which BMC, and a look at it.
+//! `/servers`: the registered machines and their BMCs, and probes of them.
 
 use api::problem::{FieldProblem, Problem};
 use api::servers::{BmcSpec, FetchResult, Probe, ProbedSlot, Server, ServerList, ServerSpec};
@@ -41,7 +41,7 @@ pub async fn put(
     let endpoint_text = url.to_string();
     let password = match (bmc.password, &known) {
         (Some(password), _) => app.keys.root.seal(&serial, &endpoint_text, &password)?,
-        // A kept password goes only where it was given for, and is one account's.
+        // A stored password is only reused for the endpoint and the account for which it was given.
         (None, Some(known))
             if known.bmc_url == endpoint_text && known.bmc_username == bmc.username =>
         {
@@ -61,7 +61,7 @@ pub async fn put(
         .filter(|(pin, ca)| pin.is_some() || ca.is_some());
     let (pin, ca_pem) = match (bmc.certificate_sha256, bmc.ca_pem) {
         (None, None) => match known_trust {
-            // Whom to trust changes only when a person says so.
+            // The trusted certificate or CA only changes when a request names another.
             Some(known) => known,
             None => (Some(shown_certificate(&url).await?), None),
         },
@@ -89,12 +89,12 @@ pub async fn put(
     Ok((status, Json(shown(app.store.server(&serial).await?))).into_response())
 }
 
-/// The certificate that a BMC shows at its first contact, to be pinned.
+/// Fetches the certificate that a BMC presents at first contact, to be pinned.
 async fn shown_certificate(url: &Url) -> Answer<String> {
     let shown = redfish::fetch_certificate(url).await.map_err(|error| {
         let why = chain(&error);
         match error {
-            // To be told the certificate beforehand changes nothing for these.
+            // For these errors, knowing the certificate in advance would not help.
             redfish::Error::CertificateUnusable { .. }
             | redfish::Error::NoCommonTls { .. }
             | redfish::Error::NoTls => refuse(
@@ -226,7 +226,7 @@ pub struct ProbeQuery {
     insert: Option<bool>,
 }
 
-/// Looks at the machine through its BMC; what it inserts, it ejects.
+/// Examines the machine through its BMC, and ejects what it inserts.
 pub async fn probe(
     State(app): State<App>,
     Path(serial): Path<String>,
@@ -274,7 +274,7 @@ pub async fn probe(
     }))
 }
 
-/// Why a BMC could not be visited.
+/// Why a BMC could not be used, as a response.
 pub fn closed(closed: Unavailable) -> Refusal {
     let detail = chain(&closed);
     match closed {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The sockets: opened together, served each with what is its own, ended together.
+//! The sockets: bound together, each serving the routes of its listeners, stopped together.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,20 +22,19 @@ use crate::access::clients::Verifier;
 use crate::keys::Shown;
 use crate::settings::listeners::{Listener, Socket};
 
-/// Connections that wait to be accepted: as many as Linux lets a socket have by default
-/// (`net.core.somaxconn`).
+/// The queue of connections that are not accepted yet: as many as Linux permits by default (`net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
-/// How long requests under way may take to end after a signal to stop.
+/// How long requests in progress may take to end after a signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// A client that has not sent the head of its next request by then is gone, or holds connections open
-/// for no good reason. Machines that boot read in bursts: they connect again.
+/// Time for a client to send the head of its next request. After that, the client has disappeared or holds
+/// connections open for no good reason. Machines that boot read in bursts; they connect again.
 const HEAD_MAX: Duration = Duration::from_secs(120);
 
-/// Of one connection, for a request's head, for parts of its body, and for a response: 400 KiB if nothing is
-/// said. The longest heads have a token of an identity provider, of 16 KiB or less.
+/// Buffer of one connection for a request's head, for parts of its body, and for a response; hyper's default is 400
+/// KiB. The longest heads carry a token of an identity provider, of 16 KiB or less.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// A socket that is bound: its address is the one that clients find.
+/// A bound socket. Its address is the one to which clients connect.
 pub struct Open {
     pub socket: Socket,
     listener: TcpListener,
@@ -65,7 +64,7 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     served
 }
 
-/// All of them, or an error before anybody is served.
+/// Binds all sockets, or fails before any client is served.
 pub fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
     let mut open = Vec::new();
     for socket in sockets {
@@ -80,20 +79,21 @@ pub fn bind(sockets: &[Socket]) -> anyhow::Result<Vec<Open>> {
     Ok(open)
 }
 
-/// Its queue of connections that are not accepted yet is longer than the standard library's: a rack comes at
-/// once, and what finds the queue full waits a second for the next try of its TCP.
+/// Listens with a longer queue than the standard library's: the machines of a rack connect at once, and a connection
+/// that finds the queue full waits a second until TCP retries.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
     };
-    // A controller that starts anew must not wait for connections of the last one.
+    // A restarted controller must not wait for connections of the previous process to time out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Serves until `stop`, or until one cannot go on: half a controller would look like a whole one.
+/// Serves until `stop`, or until one socket fails: a controller that serves only some of its sockets would look
+/// healthy.
 pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> anyhow::Result<()> {
     let tls = Tls::new(&app)?;
     let shares = open.len();
@@ -102,7 +102,7 @@ pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> any
     for Open { socket, listener } in open {
         let handle = Handle::new();
         handles.push(handle.clone());
-        // Each its own: machines that connect too often must not keep people out.
+        // Separate limits for each socket: machines that connect too often must not keep people out.
         let connections = Connections::of_this_process(shares);
         let tls = (!socket.is_plain_http).then(|| tls.of(&socket).clone());
         let (app, address) = (app.clone(), socket.address);
@@ -125,8 +125,8 @@ pub async fn serve_on(app: App, open: Vec<Open>, stop: CancellationToken) -> any
     served
 }
 
-/// Speaks HTTP/1.1 only, as BMCs and nodes do: axum-server would offer HTTP/2 too, a second parser in front
-/// of everyone that nobody needs.
+/// Serves HTTP/1.1 only, which BMCs and nodes speak. axum-server would offer HTTP/2 too: a second parser exposed to
+/// all clients that none of them needs.
 async fn serve_one(
     app: App,
     serves: &[Listener],
@@ -152,13 +152,13 @@ async fn serve_one(
     }
 }
 
-/// How long a connection may say nothing, and how much of what it says or is to read is in memory.
+/// Limits how long a connection may be silent, and how much of its requests and responses is in memory.
 fn bound(server: &mut Builder<TokioExecutor>, head_max: Duration) {
     let mut http1 = server.http1();
     http1.timer(TokioTimer::new()).header_read_timeout(head_max).max_buf_size(BUFFER_BYTES_MAX);
 }
 
-/// What clients are shown, and asked for.
+/// The TLS settings: the certificate shown to clients, and whether clients are asked for one.
 struct Tls {
     of_people: RustlsConfig,
     of_others: RustlsConfig,
@@ -191,7 +191,7 @@ impl Tls {
     }
 }
 
-/// Says where the controller listens and where its secrets are: what a first user needs to know.
+/// Logs where the controller listens and where its secrets are, for first-time users.
 fn announce(app: &App, open: &[Open]) {
     let settings = &app.settings;
     for Open { socket, .. } in open {

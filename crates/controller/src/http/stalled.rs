@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Clients that ask and do not read. A response that makes no progress is cut off, and while one waits
-//! for its client, the next request of the same connection waits too: at most one response of each
-//! connection is in memory.
+//! Clients that send requests and do not read the responses. A response that makes no progress is cut off. While one
+//! waits for its client, the next request of the same connection waits too: at most one response of each connection
+//! is in memory.
 //!
 //! ```text
-//! hyper ─▶ Timed (times writes that wait, says so in Blocked) ─▶ TLS? ─▶ socket
+//! hyper ─▶ Timed (times writes that wait, and sets Blocked) ─▶ TLS? ─▶ socket
 //!   └────▶ Held  (the service; not ready while Blocked)
 //! ```
 //!
-//! A pause between two requests is not timed here: BMCs read in bursts, from connections that they keep.
+//! A pause between two requests is not timed here: BMCs read in bursts, over connections that they keep open.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -22,30 +22,30 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// What a response that waits for its client must achieve.
+/// The progress that a response has to make while it waits for its client.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub window: Duration,
     /// The window of a connection whose client has shown a token: [`Blocked::be_patient`].
     pub patient_window: Duration,
-    /// In each window, unless the response ends in it.
+    /// Bytes to be written in each window, unless the response ends in it.
     pub bytes: usize,
 }
 
-/// About 1 KiB/s. The slowest BMCs read at some 100 KiB/s, and Linux reports a socket as writable again
-/// when a third of its buffer is free: some 30 KiB to 1 MiB. A BMC that resets itself within a download takes
-/// more than a minute, and then begins anew on another connection.
+/// About 1 KiB/s. The slowest BMCs read at some 100 KiB/s, and Linux reports a socket as writable again when a third
+/// of its buffer is free: some 30 KiB to 1 MiB. A BMC that resets itself during a download takes more than a minute,
+/// and then starts again on another connection.
 ///
-/// A BMC that requests the whole medium at once reads no further than the server does: while firmware waits
-/// for a person, or a kernel needs nothing of the medium, for minutes. The controller ends a job that is silent
-/// for longer than the patient window, and the readers of one job are counted.
+/// A BMC that requests the whole medium at once only reads as far as its server does. It may pause for minutes, while
+/// firmware waits for a person or a kernel needs nothing of the medium. The patient window can be long, because the
+/// controller ends a job that is silent for longer, and the readers of one job are limited.
 pub const PACE: Pace = Pace {
     window: Duration::from_secs(60),
     patient_window: Duration::from_secs(60 * 60),
     bytes: 64 << 10,
 };
 
-/// Whether a connection's client is to read before it is served further.
+/// Whether a connection's client has to read before its next request is served.
 #[derive(Debug, Default)]
 pub struct Blocked {
     is_set: AtomicBool,
@@ -56,12 +56,12 @@ pub struct Blocked {
 impl Blocked {
     /// Ready when the client has read.
     pub fn poll_free(&self, context: &Context<'_>) -> Poll<()> {
-        // Registered first: it may be freed between the two.
+        // Register first: the client may read between the two lines.
         self.waiting.register(context.waker());
         if self.is_set.load(Ordering::SeqCst) { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// From now on the patient window counts on this connection. For a handler that has seen a token.
+    /// Uses the patient window on this connection from now on. For handlers that have checked a token.
     pub fn be_patient(&self) {
         self.is_patient.store(true, Ordering::SeqCst);
     }
@@ -83,7 +83,7 @@ pub struct Timed<I> {
     inner: I,
     pace: Pace,
     blocked: Arc<Blocked>,
-    /// Since a write had to wait.
+    /// The current window; it begins when a write has to wait.
     window: Option<Window>,
 }
 
@@ -98,7 +98,7 @@ impl<I> Timed<I> {
         Timed { inner, pace, blocked, window: None }
     }
 
-    /// What a write of so many bytes came to.
+    /// Records the result of a write of `offered` bytes.
     fn wrote(
         &mut self,
         context: &mut Context<'_>,
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a response of so many bytes goes out to a client that reads so many at once, after such pauses.
+    /// Whether a response of `bytes` is sent to a client that reads `at_once` bytes after each `pause`.
     async fn is_sent(
         pace: Pace,
         is_patient: bool,
@@ -248,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(is_sent(pace, false, bytes, at_once, pause).await, expected, "{what}");
         }
-        // A BMC whose server reads nothing for longer than the window of a stranger.
+        // A BMC with a token whose server reads nothing for longer than the ordinary window.
         assert!(is_sent(pace(20, 1000), true, 201, 101, ms(200)).await);
         let hasty = Pace { patient_window: ms(50), ..pace(3_600_000, 1000) };
         assert!(!is_sent(hasty, true, 101, 0, ms(0)).await);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who asks, as headers and addresses tell; and what is noted of requests that break off, that cannot be
-//! noted, or that nobody reads to their end.
+//! Tests of authentication: callers as headers and addresses identify them, and audit entries of requests that break
+//! off, that cannot be recorded, or whose response is not read to its end.
 
 use std::net::SocketAddr;
 
@@ -27,13 +27,13 @@ fn a_token_is_a_bearers_or_the_password_of_basic_which_no_other_sites_page_may_u
     for (authorization, site, expected) in [
         (bearer(), None, Some("abc")),
         ("bearer   abc ".into(), None, Some("abc")),
-        // A page has to know it.
+        // A page has to know a bearer token: the browser does not add it.
         (bearer(), Some("cross-site"), Some("abc")),
         (basic("ada:abc"), None, Some("abc")),
         (basic(":abc").replace("Basic", "BASIC"), None, Some("abc")),
         (basic("ada:a:b"), None, Some("a:b")),
         (basic("ada:abc"), Some("same-origin"), Some("abc")),
-        // Somebody typed the address.
+        // The user typed the address.
         (basic("ada:abc"), Some("none"), Some("abc")),
         (basic("ada:abc"), Some("same-site"), None),
         (basic("ada:abc"), Some("cross-site"), None),
@@ -63,7 +63,7 @@ fn router(controller: &Controller) -> Router {
     http::router(controller.app.clone(), &Listener::ALL)
 }
 
-/// Asks as if from this address; answers the status.
+/// Sends a request as if from this address; returns the status.
 async fn ask(router: &Router, from: Option<&str>, request: request::Builder) -> u16 {
     let mut request = request.body(Body::empty()).unwrap();
     if let Some(from) = from {
@@ -77,7 +77,7 @@ fn bearing(token: &str, method: &str, path: &str) -> request::Builder {
     Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"))
 }
 
-/// The text of a reader's token.
+/// Creates a reader's token and returns its text.
 async fn reader(controller: &Controller) -> String {
     let new = json!({"role": "reader", "name": "watcher"});
     let made = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
@@ -103,10 +103,10 @@ async fn wrong_tokens_are_counted_by_address_and_nothing_else_is() {
         ("192.0.2.2", &webhook, 401, "192.0.2.2", 429),
         ("192.0.2.3", &machine, 401, "192.0.2.3", 429),
         ("::ffff:192.0.2.4", &wrong, 401, "192.0.2.4", 429),
-        // Who has none does not guess, and who may not is known.
+        // A caller without a token does not guess, and a caller that is not permitted is known.
         ("192.0.2.5", &jobs, 401, "192.0.2.5", 200),
         ("192.0.2.6", &denied, 403, "192.0.2.6", 200),
-        // All clients behind a proxy on this host are here.
+        // All clients behind a proxy on this host have these addresses.
         ("127.0.0.1", &wrong, 401, "127.0.0.1", 200),
         ("::1", &wrong, 401, "::1", 200),
         ("::ffff:127.0.0.1", &wrong, 401, "127.0.0.1", 200),
@@ -134,7 +134,7 @@ async fn the_audit_log_tells_what_was_asked_and_from_where() {
         (Some("::ffff:192.0.2.9"), "DELETE", none),
         (Some("2001:db8::9"), "DELETE", long.as_str()),
         (Some("192.0.2.9"), "GET", none),
-        // Nobody, as a machine without its token is.
+        // An unknown caller: a machine without its token.
         (Some("192.0.2.9"), "POST", attempt.as_str()),
     ] {
         ask(&router, from, bearing(&admin, method, path)).await;
@@ -152,7 +152,7 @@ async fn the_audit_log_tells_what_was_asked_and_from_where() {
         (Some("192.0.2.9"), none, route),
         (Some("192.0.2.9"), none, route),
         (Some("2001:db8::9"), &long[..TARGET_CHARS_MAX], route),
-        // What is new has its own path.
+        // The entry of something created has its path.
         (None, &token, "/api/v1/tokens"),
     ];
     assert_eq!(seen, expected);
@@ -164,7 +164,7 @@ async fn a_made_up_secret_behind_a_known_id_opens_nothing() {
     let controller = Controller::start(dir.path()).await;
     let router = router(&controller);
     let good = reader(&controller).await;
-    // Whoever reads the audit log has ids, and checksums are no secret.
+    // Every reader of the audit log knows ids, and checksums are no secret.
     let body = format!("shp_reader_{}_{}", tokens::id(&good).unwrap(), "00".repeat(32));
     let forged = format!("{body}{}", &hex::encode(sha256(body.as_bytes()))[..8]);
     assert_eq!(tokens::id(&forged), tokens::id(&good));
@@ -203,7 +203,7 @@ fn entry() -> NewAuditEntry {
     }
 }
 
-/// With what the first entry of the audit log was answered, once there is one.
+/// Waits for the first audit entry, and returns its status.
 async fn noted(app: &App) -> u16 {
     let mut commits = app.store.commits();
     let first = async {
@@ -246,7 +246,7 @@ async fn who_goes_away_while_it_is_noted_that_they_begin_leaves_nothing_half_don
     let work = async { StatusCode::NO_CONTENT.into_response() };
     assert!(carry_out(app.clone(), entry(), None, true, work).now_or_never().is_none());
     assert_eq!(noted(&app).await, 204);
-    // Or the next start would tell that the end of the process interrupted it.
+    // Otherwise the next start would record that the end of the process interrupted it.
     assert_eq!(app.store.record_interrupted().await.unwrap(), 0);
 }
 
@@ -270,7 +270,7 @@ async fn nothing_is_done_that_cannot_be_noted_before_and_what_is_done_stays() {
     refuse("begun_requests");
     assert_eq!(ask(&router, None, bearing(&admin, "DELETE", path)).await, 503);
     assert!(store.server("SN1").await.is_ok());
-    // To refuse needs no note before.
+    // A refusal needs no audit entry in advance.
     assert_eq!(ask(&router, None, bearing(&reader, "DELETE", path)).await, 403);
     refuse("audit");
     assert_eq!(ask(&router, None, bearing(&admin, "DELETE", path)).await, 204);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `POST /status-webhook/{serial}`: the end of a job, told by a sender that is not our dispatcher.
+//! `POST /status-webhook/{serial}`: third-party senders, which are not our dispatcher, report the end of a job.
 
 use api::jobs::{StatusWebhook, WebhookStatus};
 use axum::body::Bytes;
@@ -15,7 +15,7 @@ use crate::store::Delivered;
 use crate::store::bounded;
 use crate::time::now_ms;
 
-/// Longest name of a failed step that is kept.
+/// Longest stored name of a failed step.
 const STEP_BYTES_MAX: usize = 256;
 /// Longest `delivery_id`.
 const DELIVERY_BYTES_MAX: usize = 255;
@@ -27,7 +27,7 @@ pub async fn receive(
 ) -> Answer<StatusCode> {
     let webhook: StatusWebhook = json(&body?)?;
     let delivery = webhook.delivery_id;
-    // Cut, two different ones could become the same.
+    // Reject, do not cut: two different ids that are cut could become equal.
     if delivery.as_ref().is_some_and(|id| id.is_empty() || id.len() > DELIVERY_BYTES_MAX) {
         return Err(refuse(
             StatusCode::BAD_REQUEST,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The certificate that the controller makes for itself, with a CA of its own.
+//! The certificate that the controller makes for itself, and the CA that signs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::crypto::sha256;
 use crate::files::write_durably;
 
-/// The CA (made once) and a server certificate for the names in use, which is made anew when these change.
+/// Returns the CA (made once) and a server certificate for the current names, which is made again when they change.
 pub fn certificates(tls: &Path, names: &[String]) -> anyhow::Result<(String, PathBuf, PathBuf)> {
     let ca_key_pem =
         keep(&tls.join("ca.key"), || Ok(rcgen::KeyPair::generate()?.serialize_pem().into_bytes()))?;
@@ -31,7 +31,7 @@ pub fn certificates(tls: &Path, names: &[String]) -> anyhow::Result<(String, Pat
     names.sort();
     names.dedup();
     let (certificate_path, key_path) = (tls.join("server.pem"), tls.join("server.key"));
-    // Written last: a certificate is whole if this says what it is for.
+    // Written last: a certificate is complete if this file names what it is for.
     let names_path = tls.join("server.names");
     let made_for = format!("{}\nCA {}\n", names.join("\n"), hex::encode(sha256(ca_pem.as_bytes())));
     let before = fs::read_to_string(&names_path).ok();
@@ -57,7 +57,7 @@ pub fn certificates(tls: &Path, names: &[String]) -> anyhow::Result<(String, Pat
     Ok((ca_pem, certificate_path, key_path))
 }
 
-/// A chain with its key, which fit each other.
+/// Loads a certificate chain and its key, and checks that they belong together.
 pub fn certified(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
     let chain: Vec<_> = chain.context("load the server certificate")?;
@@ -66,7 +66,8 @@ pub fn certified(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey>
     CertifiedKey::from_der(chain, key, &provider).context("use the server's certificate")
 }
 
-/// The bytes of a secret file, made first if it is absent. Atomic: a crash leaves none or all.
+/// Returns the bytes of a secret file, which is created first if it is absent. Atomic: after a crash the file is
+/// complete or absent.
 pub fn keep(
     path: &Path,
     make: impl FnOnce() -> anyhow::Result<Vec<u8>>,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Hashes, random bytes and keys that are derived from others.
+//! Hashes, random bytes and derived keys.
 
 use anyhow::{anyhow, ensure};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-/// A key file's bytes, which are overwritten when they are no longer needed.
+/// A key from a file's bytes, overwritten in memory when it is dropped.
 pub fn key_of(bytes: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     ensure!(bytes.len() == key.len(), "a key has {} bytes, this has {}", key.len(), bytes.len());
@@ -13,7 +13,7 @@ pub fn key_of(bytes: &[u8]) -> anyhow::Result<Zeroizing<[u8; 32]>> {
     Ok(key)
 }
 
-/// A key for one purpose: HMAC-SHA-256 of its words, one after the other.
+/// Derives a key for one purpose: HMAC-SHA-256 of the words, one after the other.
 pub fn derived(key: &[u8; 32], words: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut context =
         ring::hmac::Context::with_key(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key));

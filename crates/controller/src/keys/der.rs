@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What of a certificate webpki does not show: until when it is valid, and the addresses that it is for (RFC 5280,
-//! sections 4.1.2.5 and 4.2.1.6). Reads certificates that webpki has parsed. Pure.
+//! Certificate fields that webpki does not expose: the validity period, and the IP addresses (RFC 5280, sections
+//! 4.1.2.5 and 4.2.1.6). Reads only certificates that webpki has already parsed. Pure.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ pub struct Fields {
     pub addresses: Vec<IpAddr>,
 }
 
-/// `None` where the bytes are no certificate.
+/// Returns `None` if the bytes are not a certificate.
 pub fn fields(certificate: &[u8]) -> Option<Fields> {
     let mut outer = Reader(Reader(certificate).expect(SEQUENCE)?);
     let mut tbs = Reader(outer.expect(SEQUENCE)?);
@@ -54,13 +54,13 @@ pub fn fields(certificate: &[u8]) -> Option<Fields> {
     Some(Fields { not_before, not_after, addresses })
 }
 
-/// Those of an extension, if it is the one with names.
+/// Returns the addresses of an extension, if it is subjectAltName.
 fn addresses_of(extension: &[u8]) -> Option<Vec<IpAddr>> {
     let mut extension = Reader(extension);
     if extension.expect(OBJECT_IDENTIFIER)? != SUBJECT_ALT_NAME {
         return None;
     }
-    // `critical` may stand before it.
+    // `critical` may precede it.
     let value = loop {
         if let (OCTET_STRING, value) = extension.next()? {
             break value;
@@ -77,7 +77,7 @@ fn addresses_of(extension: &[u8]) -> Option<Vec<IpAddr>> {
     Some(addresses)
 }
 
-/// A time to the second, in UTC; the years of the short form are 1950 to 2049.
+/// A time to the second, in UTC. Years of the short form are 1950 to 2049.
 fn time((tag, text): (u8, &[u8])) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let text = match (tag, text.get(..2)?) {
@@ -90,7 +90,7 @@ fn time((tag, text): (u8, &[u8])) -> Option<Timestamp> {
     Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-/// Tags and values, one after the other (X.690, sections 8.1 and 10.1).
+/// Reads tags and values, one after the other (X.690, sections 8.1 and 10.1).
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -135,7 +135,7 @@ mod tests {
             let addresses: [IpAddr; 2] =
                 ["192.0.2.7", "2001:db8::7"].map(|text| text.parse().unwrap());
             assert_eq!(read.addresses, addresses);
-            // However it is cut off, it is refused or read, and nothing else.
+            // Cut off at any byte, it is refused or read without a panic.
             for end in 0..made.der().len() {
                 let _ = fields(&made.der()[..end]);
             }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Keys of this controller: its own CA and certificate, the admin token, the key that BMC passwords are
-//! sealed with (`root.key`, see `sealing`) and the key that attempts' tokens and the signatures of their
-//! media come from (`attempt.key`). All in the data directory, mode 0600, none in the database: a stolen
-//! database gives no password and no token.
+//! Keys of this controller: its CA and certificate, the admin token, the key that seals BMC passwords (`root.key`,
+//! see `sealing`), and the key from which attempt tokens and the signatures of task media are derived
+//! (`attempt.key`). All are in the data directory with mode 0600, none in the database: a stolen database reveals no
+//! password and no token.
 //!
-//! - `own_certificate`: a certificate that the controller was given; `der`: what of one webpki does not show.
+//! - `own_certificate`: a certificate that the operator provides.
+//! - `der`: certificate fields that webpki does not expose.
 
 mod certificates;
 mod crypto;
@@ -31,46 +32,46 @@ pub use crypto::{derived, key_of, random_bytes, sha256};
 pub use own_certificate::{OwnCertificate, Shown};
 use sealing::RootKey;
 
-/// What keys and certificates are made for, and which were given.
+/// The settings for keys and certificates.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Names and addresses by which the controller is reached, beside those of this host itself.
+    /// Names and addresses under which the controller is reached, besides those of this host itself.
     pub names: Vec<String>,
-    /// The certificate that the controller was given, and its key.
+    /// The certificate that the operator provides, and its key.
     pub own_certificate: Option<(PathBuf, PathBuf)>,
     pub webhook_secret_file: Option<PathBuf>,
 }
 
-/// Purposes of keys that are derived from one.
+/// Purposes of derived keys.
 const ATTEMPT_TOKENS: &[u8] = b"shoal attempt token v1";
 const PULL_TOKENS: &[u8] = b"shoal pull token v1";
 const TASK_MEDIA: &[u8] = b"shoal task medium v1";
 const PULL_TOKEN_PREFIX: &str = "shp_pull_";
 pub const ROOT_KEY: &str = "root.key";
 pub const ATTEMPT_KEY: &str = "attempt.key";
-/// Of a media token; in a URL there are two hex digits for each.
+/// Bytes of a media token; a URL has two hex digits for each.
 pub const TOKEN_BYTES: usize = 24;
-/// Half of what our own tokens have.
+/// Half the length of the controller's own tokens.
 const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
 
 pub struct Keys {
     pub ca_pem: String,
     pub certificate: PathBuf,
     pub private_key: PathBuf,
-    /// The one that the controller was given, if it was.
+    /// The certificate that the operator provides, if any.
     pub own_certificate: Option<Arc<OwnCertificate>>,
     admin_token_hash: Vec<u8>,
-    /// Of the secret of foreign webhook senders, where there is one.
+    /// Hash of the secret of third-party webhook senders, if there is one.
     webhook_secret_hash: Option<Vec<u8>>,
     pub root: RootKey,
     attempts: Zeroizing<[u8; 32]>,
-    /// Of task media: derived, so that one that is built again after a crash is the same.
+    /// Signs task media. Derived, so that a medium built again after a crash is identical.
     pub signer: Signer,
     random: SystemRandom,
 }
 
 impl Keys {
-    /// Opens the keys of a data directory, making what is absent.
+    /// Opens the keys of a data directory, and creates the missing ones.
     pub fn open(dir: &Path, config: &Config) -> anyhow::Result<Keys> {
         let tls = dir.join("tls");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&tls)?;
@@ -78,8 +79,8 @@ impl Keys {
         let root_file = dir.join(ROOT_KEY);
         let is_first_start = !root_file.exists();
         let root = keep(&root_file, || Ok(random_bytes::<32>(&random)?.to_vec()))?;
-        // Directories of before this file's time derive attempt tokens from the root key, and may have
-        // attempts under way.
+        // Data directories older than this file derive attempt tokens from the root key, and may have attempts in
+        // progress.
         let attempts = keep(&dir.join(ATTEMPT_KEY), || {
             if is_first_start {
                 Ok(random_bytes::<32>(&random)?.to_vec())
@@ -116,13 +117,14 @@ impl Keys {
         })
     }
 
-    /// Whom a machine trusts as this controller: its CA, and the certificate that it was given.
+    /// The certificates by which a machine trusts this controller: its CA, and the certificate that the operator
+    /// provides.
     pub fn trusted_pem(&self) -> String {
         let own = self.own_certificate.as_ref().map(|own| own.current().pem.clone());
         format!("{}{}", self.ca_pem, own.unwrap_or_default())
     }
 
-    /// The certificate that this controller made, to be shown.
+    /// The certificate that this controller made, for TLS handshakes.
     pub fn made_certificate(&self) -> anyhow::Result<CertifiedKey> {
         certified(&self.certificate, &self.private_key)
     }
@@ -136,19 +138,19 @@ impl Keys {
         wanted.is_some_and(|wanted| sha256(secret).ct_eq(wanted).into())
     }
 
-    /// The token of an attempt. Derived, so that a task medium can be built again after a crash
+    /// Returns the token of an attempt. It is derived, so that a task medium can be built again after a crash
     /// although the database only has the token's hash.
     pub fn attempt_token(&self, attempt: &str) -> String {
         format!("shp_node_{}", self.derived(ATTEMPT_TOKENS, attempt))
     }
 
-    /// What a tool gets of an attempt: it pulls the job's artifact and does nothing else. It names its
-    /// attempt, so that the database need not know it.
+    /// Returns the token that a tool gets for an attempt: it only permits pulling the job's artifact. It contains the
+    /// attempt's id, so the database need not store it.
     pub fn pull_token(&self, attempt: &str) -> String {
         format!("{PULL_TOKEN_PREFIX}{attempt}_{}", self.derived(PULL_TOKENS, attempt))
     }
 
-    /// The attempt that a pull token is for.
+    /// Returns the attempt to which a pull token belongs.
     pub fn attempt_of_pull_token(&self, token: &str) -> Option<String> {
         let (attempt, _) = token.strip_prefix(PULL_TOKEN_PREFIX)?.split_once('_')?;
         let wanted = self.pull_token(attempt);
@@ -159,18 +161,18 @@ impl Keys {
         hex::encode(*derived(&self.attempts, &[purpose, attempt.as_bytes()]))
     }
 
-    /// A new media token: 192 random bits, hex, for the path of a URL.
+    /// Makes a new media token: 192 random bits, hex, for the path of a URL.
     pub fn media_token(&self) -> anyhow::Result<String> {
         Ok(hex::encode(random_bytes::<TOKEN_BYTES>(&self.random)?))
     }
 
-    /// A number for a pause that no other job has. Where the kernel gives none, any will do.
+    /// Returns a random byte that varies pauses between jobs. If the kernel provides none, any value will do.
     pub fn random_byte(&self) -> u8 {
         random_bytes::<1>(&self.random).map_or(128, |[byte]| byte)
     }
 }
 
-/// Gives a directory a new key for attempt tokens: those of before are dead.
+/// Writes a new key for attempt tokens into a data directory: existing tokens become invalid.
 pub fn write_new_attempt_key(dir: &Path) -> anyhow::Result<()> {
     let key = random_bytes::<32>(&SystemRandom::new())?;
     write_durably(&dir.join(ATTEMPT_KEY), &key).context("write a new key for attempt tokens")
@@ -179,7 +181,7 @@ pub fn write_new_attempt_key(dir: &Path) -> anyhow::Result<()> {
 fn webhook_secret_hash(file: &Path) -> anyhow::Result<Vec<u8>> {
     let secret = fs::read(file).with_context(|| format!("read {}", file.display()))?;
     let secret = secret.trim_ascii();
-    // Shorter ones are guessed.
+    // Shorter secrets can be guessed.
     if secret.len() < WEBHOOK_SECRET_BYTES_MIN {
         bail!(
             "{} holds {} bytes; write a secret of at least {WEBHOOK_SECRET_BYTES_MIN}",
@@ -213,7 +215,7 @@ mod tests {
         assert_ne!(first.attempt_token("a2"), token);
         write_new_attempt_key(dir.path()).unwrap();
         assert_ne!(opened(dir.path()).attempt_token("a1"), token, "those of before are dead");
-        // An older one derived them from its root, and attempts may be under way.
+        // Older data directories derived them from the root key, and attempts may be in progress.
         fs::remove_file(dir.path().join(ATTEMPT_KEY)).unwrap();
         opened(dir.path());
         assert_eq!(read("root.key"), read(ATTEMPT_KEY));
@@ -223,7 +225,7 @@ mod tests {
     fn a_key_that_cannot_be_read_is_not_made_anew() {
         let dir = temp_dir();
         let file = dir.path().join("root.key");
-        // What nobody can read, root included.
+        // A file that not even root can read.
         std::os::unix::fs::symlink(&file, &file).unwrap();
         let own = settings(dir.path(), ([127, 0, 0, 1], 1).into());
         let error = format!("{:#}", Keys::open(dir.path(), &own.keys()).err().unwrap());

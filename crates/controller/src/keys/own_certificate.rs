@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A certificate that the controller was given (`--tls-cert`, `--tls-key`), beside the one that it makes:
+//! A certificate that the operator provides (`--tls-cert`, `--tls-key`), besides the one that the controller makes:
 //!
 //! ```text
-//! the client asks for a name that the given one has ─▶ the given one
-//! it asks for none (it connects to an address)      ─▶ the given one, if an address is among its names
-//! any other                                         ─▶ the one that this controller made
+//! client sends a server name that the provided one has  ─▶ the provided one
+//! client sends none (it connects to an address)         ─▶ the provided one, if an address is among its names
+//! any other                                             ─▶ the one that this controller made
 //! ```
 //!
-//! So what trusts the controller's CA and connects to other names goes on as before. Machines trust both: task
-//! media carry the CA and the given certificate.
+//! So clients that trust the controller's CA and connect under other names are not affected. Machines trust both:
+//! task media carry the CA and the provided certificate.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,30 +28,30 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::der::{self, Fields};
 
-/// A certificate that ends sooner is told of in the log at every look.
+/// A certificate that expires sooner than this is logged at every check.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How often it is looked at.
+/// How often the expiry is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 3600);
-/// Of a line of PEM (RFC 7468, section 2).
+/// Characters in a line of PEM (RFC 7468, section 2).
 const PEM_LINE: usize = 64;
 /// A chain of four certificates is some 8 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Where certificate and key are.
+/// The files of certificate and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// The given certificate, as it was read last.
+/// The provided certificate, as last read.
 #[derive(Debug)]
 pub struct OwnCertificate {
     files: Files,
     read: RwLock<Arc<Read>>,
 }
 
-/// What was read.
+/// The content of the files.
 #[derive(Debug)]
 pub struct Read {
     shown: Arc<CertifiedKey>,
@@ -81,7 +81,7 @@ impl OwnCertificate {
         self.read.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the files again. What cannot be used changes nothing.
+    /// Reads the files again. If they cannot be used, the current certificate stays.
     pub fn reload(&self, now: Timestamp) -> anyhow::Result<()> {
         let read = read(&self.files, now)?;
         read.warn(&self.files, now);
@@ -102,7 +102,7 @@ impl OwnCertificate {
         Ok(())
     }
 
-    /// Reads the files again whenever SIGHUP says that they changed, and looks when the certificate ends.
+    /// Reads the files again on SIGHUP, and checks the certificate's expiry from time to time.
     pub async fn tend(self: Arc<OwnCertificate>) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
@@ -112,7 +112,7 @@ impl OwnCertificate {
             }
         };
         let mut look = tokio::time::interval(LOOK_EVERY);
-        // At the start it was looked at.
+        // It was checked at the start.
         look.tick().await;
         loop {
             tokio::select! {
@@ -155,7 +155,7 @@ fn is_same_key(one: &Read, other: &Read) -> bool {
     key(one) == key(other)
 }
 
-/// Chooses between the two for each connection.
+/// Chooses between the two certificates for each connection.
 #[derive(Debug)]
 pub struct Shown {
     pub made: Arc<CertifiedKey>,
@@ -173,7 +173,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Reads and checks both files: everything by which clients would refuse the certificate is found here.
+/// Reads and checks both files: finds every reason for which clients would refuse the certificate.
 fn read(files: &Files, now: Timestamp) -> anyhow::Result<Read> {
     let Files { certificate: file, key: key_file } = files;
     let (place, key_place) = (file.display(), key_file.display());
@@ -249,7 +249,7 @@ fn chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         PrivateKeyDer::from_pem_slice(&bytes).is_err(),
         "it holds a key and no certificate; were --tls-cert and --tls-key exchanged?"
     );
-    // A SEQUENCE of more than 255 bytes.
+    // A DER SEQUENCE of more than 255 bytes.
     ensure!(
         !bytes.starts_with(&[0x30, 0x82]),
         "it is DER, not PEM; convert it: openssl x509 -inform der -in FILE -out FILE.pem"
@@ -291,7 +291,7 @@ fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A certificate as text (RFC 7468, section 5).
+/// Encodes a certificate as PEM (RFC 7468, section 5).
 fn pem(certificate: &CertificateDer) -> String {
     let text = STANDARD.encode(certificate);
     let lines: Vec<&[u8]> = text.as_bytes().chunks(PEM_LINE).collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How BMC passwords are sealed: ChaCha20-Poly1305 with a key that is derived from `root.key`, bound to
-//! server and endpoint, so that none opens in another's row.
+//! Encryption of BMC passwords: ChaCha20-Poly1305 with a key derived from `root.key`. The server and the endpoint are
+//! authenticated too, so a sealed password cannot be opened in the row of another server.
 //!
 //! ```text
 //! nonce (12 bytes) · ciphertext · tag (16 bytes)
@@ -15,7 +15,7 @@ use super::crypto::{derived, key_of, random_bytes};
 
 const PURPOSE: &[u8] = b"shoal bmc password v1";
 
-/// What is in `root.key`.
+/// The content of `root.key`.
 pub struct RootKey(Zeroizing<[u8; 32]>);
 
 impl RootKey {

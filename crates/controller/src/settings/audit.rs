@@ -17,15 +17,15 @@ pub struct AuditArgs {
     pub audit_max_mib: Option<u32>,
 }
 
-/// A year and a month: what happened since the last yearly review.
+/// A year and a month: everything since the last yearly review.
 const AUDIT_KEEP_DAYS: u32 = 400;
-/// Half a million entries: years of a site with a hundred requests in an hour.
+/// Half a million entries: years of a site with a hundred requests an hour.
 const AUDIT_MAX_MIB: u32 = 512;
 /// Entries of 1 KiB in one MiB.
 const ENTRIES_PER_MIB: u64 = 1024;
 
 impl AuditArgs {
-    /// Which entries stay at this time.
+    /// Returns which entries have to stay, at this time.
     pub fn retention(&self, now_ms: i64) -> Retention {
         let days = i64::from(self.audit_keep_days.unwrap_or(AUDIT_KEEP_DAYS));
         let mib = self.audit_max_mib.unwrap_or(AUDIT_MAX_MIB);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Addresses to listen on, as they are typed: an address or a host name, and a port. Names are looked up once, at
+//! Addresses to listen on, as users write them: an address or a host name, and a port. Names are resolved once, at
 //! the start.
 
 use std::fmt;
@@ -31,7 +31,7 @@ impl FromStr for Listen {
         let is_name = host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        // What is only digits and dots was meant as an address.
+        // Text of digits and dots only was meant as an address.
         let has_letter = host.bytes().any(|byte| byte.is_ascii_alphabetic());
         if !is_name || !has_letter {
             return Err(InvalidListen);
@@ -50,7 +50,7 @@ impl fmt::Display for Listen {
 }
 
 impl Listen {
-    /// The name, if it is one: the server's certificate is for it too.
+    /// The host name, if it is one: the server's certificate is also for this name.
     pub fn name(&self) -> Option<&str> {
         match self {
             Listen::Address(_) => None,
@@ -58,8 +58,8 @@ impl Listen {
         }
     }
 
-    /// Every address that it stands for, IPv4 first: many BMCs know nothing else, and are sent to the first.
-    /// `option` is for what is told when there is none.
+    /// Returns every address that it stands for, IPv4 first: many BMCs only support IPv4, and get a URL with the
+    /// first address. `option` is named in the error if there is no address.
     pub fn resolve(&self, option: &str) -> anyhow::Result<Vec<SocketAddr>> {
         let (host, port) = match self {
             Listen::Address(address) => return Ok(vec![*address]),
@@ -79,8 +79,8 @@ impl Listen {
     }
 }
 
-/// Those that this host has, each once, IPv4 first. A name may have more: many containers know `localhost` as `::1`
-/// too, but have no IPv6.
+/// Returns the addresses that this host has, each once, IPv4 first. A name may have more: many containers resolve
+/// `localhost` to `::1` too, but have no IPv6.
 fn own_addresses(found: &[SocketAddr], is_own: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
     let mut own: Vec<SocketAddr> = Vec::new();
     for address in found {
@@ -92,7 +92,7 @@ fn own_addresses(found: &[SocketAddr], is_own: impl Fn(SocketAddr) -> bool) -> V
     own
 }
 
-/// Whether the kernel lets a socket have this address. Nothing is sent.
+/// Whether the kernel lets a socket bind this address. Nothing is sent.
 fn is_of_this_host(address: SocketAddr) -> bool {
     UdpSocket::bind((address.ip(), 0)).is_ok()
 }
@@ -159,7 +159,7 @@ mod tests {
             error.starts_with("find the address of --node-listen shoal.invalid:8443"),
             "{error}"
         );
-        // TEST-NET-1 is of no host.
+        // No host has an address of TEST-NET-1.
         assert!(!is_of_this_host("192.0.2.1:1".parse().unwrap()));
     }
 }

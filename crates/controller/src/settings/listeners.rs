@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whom the controller serves where, as the settings say it:
+//! The listeners: who is served at which address, according to the settings.
 //!
 //! ```text
 //! people, programs ─▶ admin: API, registry    machines ─▶ node: attempts, pulls    BMCs, firmware ─▶ media: /m/…
 //! ```
 //!
-//! A listener without an address of its own shares the admin's. What each serves is in `http::routes`, how
-//! it is served in `http::sockets`.
+//! A listener without an address of its own shares the admin's. `http::routes` lists what each serves, and
+//! `http::sockets` serves it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::bail;
 use url::Url;
 
-/// Who is served.
+/// A group of clients that is served together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
     /// People and their programs.
@@ -36,7 +36,7 @@ impl Listener {
     }
 }
 
-/// One address, and who is served there.
+/// One address, and the listeners that it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     pub address: SocketAddr,
@@ -44,7 +44,7 @@ pub struct Socket {
     pub is_plain_http: bool,
 }
 
-/// What the options say of addresses; a host name stands for several.
+/// The addresses that the options give; a host name stands for several.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     pub admin: Vec<SocketAddr>,
@@ -55,7 +55,7 @@ pub struct Addresses {
     pub is_plain_media: bool,
 }
 
-/// The sockets to open, the admin's first.
+/// Returns the sockets to open, the admin's first.
 pub fn sockets(addresses: Addresses) -> anyhow::Result<Vec<Socket>> {
     let Addresses { admin, node, media, is_plain_http, is_plain_media } = addresses;
     let has_media = media.is_some();
@@ -94,8 +94,8 @@ pub fn sockets(addresses: Addresses) -> anyhow::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Whether the kernel would refuse the second: the unspecified address is every address. Port 0 is another
-/// port each time.
+/// Whether the kernel would refuse to bind the second: the unspecified address includes every address. Port 0 is
+/// another port each time.
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let is_every = |address: SocketAddr| address.ip().is_unspecified();
     let hosts_meet =
@@ -103,16 +103,16 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && hosts_meet
 }
 
-/// Where others are sent.
+/// The URLs under which machines, BMCs and firmware reach the controller.
 #[derive(Debug, Clone)]
 pub struct Urls {
     pub node: Url,
     pub media: Url,
-    /// Firmware that downloads its medium: it has a machine's address, and asks for what a BMC asks for.
+    /// For firmware that downloads its medium: it has a machine's address, and requests what a BMC requests.
     pub http_boot: Url,
 }
 
-/// Where machines, BMCs and firmware are sent when the options of these names do not say it.
+/// Derives the URLs for machines, BMCs and firmware where the options do not give them.
 pub fn urls(
     sockets: &[Socket],
     node_url: Option<Url>,
@@ -122,7 +122,7 @@ pub fn urls(
     let (node, media) = (of(sockets, Listener::Node), of(sockets, Listener::Media));
     let node_url = match node_url {
         Some(url) => url,
-        // Machines cannot be told "0.0.0.0"; loopback is right for a first try on one host.
+        // Machines cannot connect to "0.0.0.0"; loopback is right for a first try on one host.
         None => node.url(&Ipv4Addr::LOCALHOST.to_string(), "--node-url")?,
     };
     let media_url = match media_url {
@@ -142,9 +142,9 @@ pub fn urls(
     Ok(Urls { node: node_url, media: media_url, http_boot: http_boot_url })
 }
 
-/// A URL must speak as the listener does that it leads to. On another port something else may stand between: a proxy
-/// that adds TLS, or one that takes it away for BMCs that cannot do it. Machines are always sent by TLS where the
-/// controller has it: their tokens and secrets go that way.
+/// Checks that a URL has the scheme of the listener to which it leads. On another port there may be a proxy in
+/// between that adds TLS, or removes it for BMCs that do not support it. Machines always get a TLS URL if the
+/// controller has TLS, because their tokens and secrets are sent there.
 fn check_scheme(option: &str, url: &Url, socket: &Socket) -> anyhow::Result<()> {
     let leads_here = url.port_or_known_default() == Some(socket.address.port());
     let listen = socket.option_of(option);
@@ -172,21 +172,21 @@ fn check_scheme(option: &str, url: &Url, socket: &Socket) -> anyhow::Result<()> 
     }
 }
 
-/// The socket where this listener is served.
+/// Returns the socket that serves this listener.
 fn of(sockets: &[Socket], listener: Listener) -> &Socket {
     let its = sockets.iter().find(|socket| socket.serves.contains(&listener));
     its.unwrap_or(&sockets[0])
 }
 
 impl Socket {
-    /// The option that its address is from, as whoever gave `url_option` knows it.
+    /// The option that set this socket's address, for an error about `url_option`.
     fn option_of(&self, url_option: &str) -> &'static str {
         let wanted = if url_option == "--node-url" { Listener::Node } else { Listener::Media };
         let is_own = self.serves == [wanted];
         if is_own { wanted.option() } else { Listener::Admin.option() }
     }
 
-    /// This socket as others reach it; `host` stands for every address of this host.
+    /// The URL under which others reach this socket; `host` replaces the unspecified address.
     fn url(&self, host: &str, option: &str) -> anyhow::Result<Url> {
         let (address, port) = (self.address, self.address.port());
         if port == 0 {
@@ -208,7 +208,7 @@ impl Socket {
 mod tests {
     use super::*;
 
-    /// The sockets and URLs of these options, or what is wrong.
+    /// Returns the sockets and URLs of these options, or the error.
     fn planned(options: &str) -> Result<String, String> {
         let value = |name: &str| {
             let mut words = options.split(' ').skip_while(|word| *word != name);
@@ -283,7 +283,7 @@ mod tests {
                  https [::1]:2 [Node]; http [::1]:3 [Media]; \
                  https://127.0.0.1:2/ http://[::1]:3/ http://[::1]:3/",
             ),
-            // A proxy that adds TLS, and one that takes it away for BMCs.
+            // A proxy that adds TLS, and one that removes it for BMCs.
             (
                 "admin 192.0.2.1:80 plain-http node-url https://shoal.example media-url https://shoal.example",
                 "http 192.0.2.1:80 [Admin, Node, Media]; \
@@ -294,7 +294,7 @@ mod tests {
                 "https 192.0.2.1:8443 [Admin, Node, Media]; \
                  https://192.0.2.1:8443/ http://192.0.2.1:8080/ http://192.0.2.1/",
             ),
-            // Behind something that maps ports.
+            // Behind a device that maps ports.
             (
                 "admin 0.0.0.0:8443 node-url https://shoal.example",
                 "https 0.0.0.0:8443 [Admin, Node, Media]; \
@@ -341,7 +341,7 @@ mod tests {
                 "admin 127.0.0.1:1,[::1]:1 node [::1]:1",
                 "--node-listen [::1]:1 and --listen [::1]:1 are one address",
             ),
-            // A URL that does not speak as its listener does.
+            // A URL whose scheme is not its listener's.
             (
                 "admin 0.0.0.0:8443 node-url http://192.0.2.5:8443",
                 "--node-url http://192.0.2.5:8443/ has no TLS, but --listen 0.0.0.0:8443 speaks TLS: write https://, \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the controller is told at its start. The only reader of flags and environment.
+//! The controller's settings: the only place that reads flags and environment variables.
 
 mod audit;
 mod listen;
@@ -26,7 +26,7 @@ use crate::access::role_bindings::RoleBinding;
 use crate::files::restrict_to_owner;
 use crate::settings::listeners::{Addresses, Socket, Urls};
 
-/// Firmware tests memory and emulated machines crawl: minutes pass between two reads.
+/// While firmware tests memory, and in slow emulated machines, minutes pass between two reads.
 const BOOT_SILENCE_MAX: Duration = Duration::from_secs(180);
 
 /// The Shoal controller.
@@ -280,32 +280,32 @@ fn keep_last(text: &str) -> Result<(registry::Prefix, usize), String> {
     }
 }
 
-/// The settings, checked.
+/// The checked settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub data_dir: PathBuf,
     /// At least one; the admin's first.
     pub sockets: Vec<Socket>,
-    /// Host names that stood for their addresses.
+    /// Host names that the listen options gave in place of addresses.
     pub listen_names: Vec<String>,
     pub node_url: Url,
     pub media_url: Url,
-    /// Where firmware downloads a medium.
+    /// The URL from which firmware downloads a medium.
     pub http_boot_url: Url,
     pub maintenance_iso: Option<PathBuf>,
     pub webhook_secret_file: Option<PathBuf>,
     pub tls: TlsArgs,
-    /// Whose certificates are taken in place of a token.
+    /// Client certificates that are accepted in place of a token.
     pub clients: Option<clients::Settings>,
-    /// Whose tokens are taken beside our own.
+    /// Tokens of an identity provider that are accepted besides the controller's own.
     pub oidc: Option<oidc::Settings>,
     pub registry: RegistryArgs,
     pub audit: AuditArgs,
     pub plain_http: bool,
     pub no_auth: bool,
-    /// How long a boot that this controller did not watch may be silent before it is taken for lost.
+    /// How long a boot that this controller did not watch may be silent before it is considered lost.
     pub boot_silence_max: Duration,
-    /// 1, but in tests.
+    /// 1, except in tests.
     pub time_scale: f64,
 }
 
@@ -357,7 +357,7 @@ impl Settings {
         })
     }
 
-    /// How long something is waited for that takes `usual`.
+    /// How long to wait for something that usually takes `usual`.
     pub fn scaled(&self, usual: Duration) -> Duration {
         usual.mul_f64(self.time_scale)
     }
@@ -379,19 +379,19 @@ impl Settings {
         }
     }
 
-    /// `host:port` of the embedded registry, as a machine reaches it.
+    /// `host:port` of the embedded registry, as machines reach it.
     pub fn registry_authority(&self) -> String {
         self.node_url.authority().to_owned()
     }
 
-    /// Whether a reference's host means the embedded registry.
+    /// Whether a reference's host denotes the embedded registry.
     pub fn is_own_registry(&self, authority: &str) -> bool {
         authority == recipe::CONTROLLER_HOST || authority == self.node_url.authority()
     }
 }
 
-/// A directory that only its owner can look into, with all that is in it. One that has other things than ours in it
-/// keeps its modes: it may be somebody's `/tmp`.
+/// Creates the data directory, and restricts it and its content to its owner. A directory that contains other files
+/// keeps its modes: it may be a shared one such as `/tmp`.
 fn keep_private(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let is_ours = dir.join("root.key").exists() || std::fs::read_dir(dir)?.next().is_none();
@@ -409,7 +409,7 @@ fn keep_private(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A URL of scheme, host and port only.
+/// Returns a URL if it has scheme, host and port only.
 fn base(url: Url, flag: &str) -> anyhow::Result<Url> {
     if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
         bail!("{flag} {url}: write scheme, host and port only, such as https://192.0.2.5:8443");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What single parts of the controller need of the settings.
+//! The parts of the settings that single modules need.
 
 use super::Settings;
 use crate::{access, keys};
 
 impl Settings {
-    /// What keys and certificates are made for.
+    /// The settings for keys and certificates.
     pub fn keys(&self) -> keys::Config {
         let addresses = self.sockets.iter().map(|socket| socket.address.ip());
         let mut names: Vec<String> =
@@ -22,7 +22,7 @@ impl Settings {
         }
     }
 
-    /// By what callers are known.
+    /// The settings for authentication.
     pub fn access(&self) -> access::Config {
         access::Config {
             oidc: self.oidc.clone(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which certificates the listeners show.
+//! Settings of the certificates that the listeners present.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub struct TlsArgs {
     pub tls_names: Vec<String>,
 }
 
-/// A DNS name, with or without `*.` before it, or an IP address.
+/// A DNS name, with or without a leading `*.`, or an IP address.
 fn name(text: &str) -> Result<String, String> {
     let bare = text.trim_matches(['[', ']']);
     if bare.parse::<std::net::IpAddr>().is_ok() {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The audit log: rows are added, never changed, and each one's hash covers the one before.
-//! `api::access::AuditEntry` says what is hashed; whoever reads the log can verify it without this.
+//! The audit log: rows are added, never changed, and each row's hash covers the previous one.
+//! `api::access::AuditEntry` defines what is hashed, so a reader can verify the log without this code.
 //!
 //! ```text
-//! begin_request ─▶ (the change) ─▶ record          one entry, with the answer's status
+//! begin_request ─▶ (the change) ─▶ record          one entry, with the response's status
 //!            ─▶ refused like one before ─▶ forget_begun        counted: http/refusals.rs
 //!            ─▶ the process ends ─▶ record_interrupted, at the next start: one entry, with status 0
 //! ```
 //!
-//! The oldest entries go by age and by number ([`Store::trim_audit`]). Of those that went the last one's hash is
-//! kept, here and in an entry of its own: with it the rest is verified as before.
+//! The oldest entries are removed by age and by number ([`Store::trim_audit`]). The hash of the last removed entry is
+//! kept, in a table and in an entry of its own, so that the rest can still be verified.
 
 use api::access::{AUDIT_BEGINNING, AUDIT_REMOVER, AUDIT_ROUTE, AuditAnchor, AuditEntry};
 use rusqlite::{OptionalExtension, Row, params};
@@ -19,27 +19,26 @@ use super::{Db, Error, Store};
 use crate::keys::sha256;
 use crate::time::timestamp;
 
-/// Of a name and of a target in bytes: with them an entry has 1 KiB at most. An identity provider's names of
-/// people are shorter, and so are paths of the API.
+/// Bytes of a name and of a target: with these limits an entry has 1 KiB at most. Names of people from identity
+/// providers are shorter, and so are paths of the API.
 const WHO_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 512;
-/// The newest entries stay however old they are, unless they are too many: a clock that is set wrong must not
-/// empty the log.
+/// The newest entries stay however old they are, unless there are too many: a wrong clock must not empty the log.
 const KEPT_MIN: u64 = 10_000;
-/// Entries that go in one transaction: some ten milliseconds.
+/// Entries that are removed in one transaction: some ten milliseconds.
 const TRIM_BATCH: u64 = 20_000;
-/// An age is exceeded by so much before entries go, so that a day has one entry of that at most.
+/// Entries are removed only when they exceed the age by this time, so that at most one removal a day is recorded.
 const TRIM_SLACK_MS: i64 = 24 * 3600 * 1000;
 
 /// Which entries stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Entries of before this time may go.
+    /// Entries older than this time may be removed.
     pub since: i64,
     pub entries_max: u64,
 }
 
-/// What a request changed, or was to.
+/// A request that changes something or tried to, and its result.
 #[derive(Debug, Clone)]
 pub struct NewAuditEntry {
     pub who: String,
@@ -68,7 +67,7 @@ fn entry(row: &Row) -> rusqlite::Result<AuditEntry> {
 }
 
 impl Store {
-    /// Notes that somebody may change something now; answers what `record` is to be told.
+    /// Records that a request is about to change something. Returns the id to pass to `record`.
     pub async fn begin_request(&self, entry: NewAuditEntry, now: i64) -> Result<i64, Error> {
         self.write(move |db| {
             db.execute(
@@ -89,7 +88,7 @@ impl Store {
         .await
     }
 
-    /// Adds one entry, in place of what had begun; it is on the disk when this answers.
+    /// Adds one entry, in place of the begun one. It is on the disk when this returns.
     pub async fn record(
         &self,
         entry: NewAuditEntry,
@@ -105,7 +104,7 @@ impl Store {
         .await
     }
 
-    /// Adds one entry for so many requests.
+    /// Adds one entry for a number of requests.
     pub async fn record_repeats(
         &self,
         entry: NewAuditEntry,
@@ -118,7 +117,7 @@ impl Store {
         .await
     }
 
-    /// What had begun is counted with others of its kind.
+    /// Removes a begun entry: the request is counted together with others of its kind.
     pub async fn forget_begun(&self, id: i64) -> Result<(), Error> {
         self.write(move |db| {
             db.execute("DELETE FROM begun_requests WHERE id = ?1", [id])?;
@@ -127,12 +126,12 @@ impl Store {
         .await
     }
 
-    /// Removes some of the oldest entries that need not stay; answers how many.
+    /// Removes some of the oldest entries that need not stay; returns how many.
     pub async fn trim_audit(&self, keep: Retention, now: i64) -> Result<u64, Error> {
         self.write(move |db| trim(db, keep, now)).await
     }
 
-    /// Adds an entry for each request that the end of the process interrupted; answers how many.
+    /// Adds an entry for each request that the end of the process interrupted; returns how many.
     pub async fn record_interrupted(&self) -> Result<usize, Error> {
         self.write(|db| {
             let mut query = db.prepare(
@@ -150,14 +149,15 @@ impl Store {
         .await
     }
 
-    /// At most `limit` entries after `after`, oldest first, and the anchor if the log's first one is there.
+    /// Returns at most `limit` entries after `after`, oldest first, and the anchor if the log's first entry is among
+    /// them.
     pub async fn audit_page(
         &self,
         after: i64,
         limit: i64,
     ) -> Result<(Vec<AuditEntry>, Option<AuditAnchor>), Error> {
         self.read(move |db| {
-            // One statement, so that both are of one moment.
+            // One statement, so that both are from the same moment.
             let mut query = db.prepare(
                 "SELECT audit.seq, at, who, role, method, route, target, origin, status, audit.hash,
                  repeats, audit_removed.seq, audit_removed.hash
@@ -184,7 +184,7 @@ impl Store {
     }
 }
 
-/// Adds what was done at this time.
+/// Adds an entry with this time.
 pub(super) fn append_deed(db: &Db, entry: NewAuditEntry, now: i64) -> Result<(), Error> {
     append(db, entry_of(entry, now))
 }
@@ -205,7 +205,7 @@ fn entry_of(entry: NewAuditEntry, now: i64) -> AuditEntry {
     }
 }
 
-/// With the next number, and the hash that follows from it.
+/// Adds an entry with the next number and the hash that follows.
 fn append(db: &Db, mut entry: AuditEntry) -> Result<(), Error> {
     let last = db
         .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |row| {
@@ -255,7 +255,7 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
         upto = young.map_or(last, |young| young - 1).min(last.saturating_sub(KEPT_MIN));
     }
     if last + 1 - first > keep.entries_max {
-        // Some more, so that not each new entry brings a removal.
+        // Remove some more, so that not every new entry causes a removal.
         upto = upto.max(last - keep.entries_max / 8 * 7);
     }
     let upto = upto.min(first + TRIM_BATCH - 1);
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
     use crate::tests::rows::{at_once, entry};
 
-    /// A store with so many entries, one a day.
+    /// A store with this many entries, one a day.
     fn daily(count: i64) -> Store {
         let store = Store::in_memory().unwrap();
         for day in 0..count {
@@ -297,7 +297,8 @@ mod tests {
         store
     }
 
-    /// Follows the log as `shoal audit verify` does: the number of entries that are left, and of the first.
+    /// Verifies the log as `shoal audit verify` does; returns the number of entries left, and the number of the first
+    /// one.
     fn verified(store: &Store) -> (usize, u64) {
         let (entries, anchor) = at_once(store.audit_page(0, 100_000)).unwrap();
         let first = entries[0].seq;
@@ -325,7 +326,7 @@ mod tests {
         };
         let trim = |keep| at_once(store.trim_audit(keep, 0)).unwrap();
         assert_eq!(verified(&store), (10_100, 1));
-        // Neither is one day more a reason, nor do the newest go.
+        // One more day is not a reason to remove entries, and the newest stay.
         assert_eq!(trim(keep(1, 1_000_000)), 0);
         assert_eq!(trim(keep(60, 1_000_000)), 60);
         assert_eq!(verified(&store), (10_041, 61));

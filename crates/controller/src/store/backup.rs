@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The database as part of a backup: copied while a controller uses it, and put to rest before another
-//! one may.
+//! The database in backups: copied while a controller uses it, and its open jobs ended before another controller uses
+//! the copy.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use job::{Event, Failure};
 use super::job_row;
 use super::{Db, FILE, connect, jobs};
 
-/// The database's version that this program writes.
+/// The database version that this program writes.
 pub const VERSION: usize = connect::VERSION;
 
-/// Copies the database of `data_dir`, as it is at this moment, into `to`, which is empty.
+/// Copies the database of `data_dir` as it is now into `to`, which is empty.
 pub fn copy(data_dir: &Path, to: &Path) -> anyhow::Result<()> {
     let source = connect::open_reader(&data_dir.join(FILE))?;
-    // Unlike a copy of the file this has what is still in the WAL, and none of what was deleted.
+    // Unlike a copy of the file, this includes what is still in the WAL, and nothing that was deleted.
     source
         .execute("VACUUM INTO ?1", [to.to_string_lossy()])
         .with_context(|| format!("copy the database into {}", to.display()))?;
@@ -26,13 +26,13 @@ pub fn copy(data_dir: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The version of the database in this file.
+/// Returns the version of the database in this file.
 pub fn version(file: &Path) -> anyhow::Result<usize> {
     Ok(connect::open_reader(file)?.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
-/// Brings a restored database up to this program, and ends every open job in one transaction: what
-/// became of their machines since the backup is not known. Answers the jobs' ids.
+/// Migrates a restored database, and ends every open job in one transaction: the state of their machines since the
+/// backup is unknown. Returns the jobs' ids.
 pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<String>> {
     let db = Db::new(connect::open(&data_dir.join(FILE))?)?;
     let transaction = db.unchecked_transaction()?;
@@ -43,7 +43,7 @@ pub fn suspend(data_dir: &Path, why: &str, now: i64) -> anyhow::Result<Vec<Strin
         jobs::apply(&db, &job, &event, why, now)?;
     }
     transaction.commit()?;
-    // Into the one file that is moved to its place.
+    // Move everything into the one file that is renamed later.
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
     Ok(open)
 }

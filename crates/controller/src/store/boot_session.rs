@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A boot of an attempt, and the session in which it speaks.
+//! A boot of an attempt, and the session in which it sends messages.
 
 use recipe::machine::Names;
 
 use super::job_row::JobRow;
 
-/// A boot of an attempt, by the session that its hello opened.
+/// A boot of an attempt, identified by the session that its hello opened.
 #[derive(Debug, Clone)]
 pub struct BootSession {
     pub attempt: String,
@@ -18,34 +18,34 @@ pub struct Boot {
     pub boot_id: String,
     /// SHA-256 of the token of its session.
     pub session_hash: Vec<u8>,
-    /// By which the board says that it is known.
+    /// The names by which the board identifies itself.
     pub names: Names,
-    /// From where it speaks and what it says it is, for people.
+    /// The address of the sender and its own description, for human readers.
     pub who: String,
     /// For the job's events.
     pub message: String,
 }
 
-/// Why a machine's message changes nothing.
+/// Why a machine's message has no effect.
 #[derive(Debug)]
 pub enum Rejected {
     /// No hello opened this session.
     NoSession,
     /// The attempt is over, or goes on with another boot.
     Over,
-    /// This message ended the attempt: the job as it is now.
+    /// This message ended the attempt: the job in its new state.
     Ended(Box<JobRow>),
     /// This boot has another session.
     SessionTaken,
     WrongMachine(String),
     /// Another boot has the permit, or it was given for something else.
     PermitTaken(String),
-    /// The recipe's secrets are for the boot that has the permit.
+    /// Only the boot that has the permit gets the recipe's secrets.
     NoPermit,
-    /// The machine cannot have got that far yet by what is recorded: ask again.
+    /// According to what is recorded, the machine cannot have come this far: it has to ask again.
     TooEarly,
     WrongState(job::Refused),
 }
 
-/// What a message is answered with.
+/// The result of handling a message.
 pub(super) type Heard<T> = Result<T, Rejected>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Texts of others, as long as they are stored.
+//! Length limit for stored texts that come from outside.
 
-/// At most `max` bytes, cut at a character.
+/// Cuts a text to at most `max` bytes, at a character boundary.
 pub fn bounded(mut text: String, max: usize) -> String {
     text.truncate(text.floor_char_boundary(max));
     text

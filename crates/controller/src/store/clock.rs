@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Stored times that follow the clock: when a controller ran last, and what becomes of deadlines and pauses when
-//! the time of day jumped or nobody listened for a while.
+//! Moves stored times with the clock: records when a controller last ran, and adjusts deadlines and pauses when the
+//! time of day jumped or no controller ran for a while.
 //!
-//! A deadline counts silence. Silence that nobody listened to is not known to be one, so a deadline keeps its
-//! distance from now, and is never nearer than [`GRACE`]. A pause keeps its distance too. None of them is further
-//! away than the longest of its kind: a clock that was set back would stall a job otherwise.
+//! A deadline measures silence. While no controller ran, silence cannot be observed, so a deadline keeps its distance
+//! from now, and is never nearer than [`GRACE`]. A pause keeps its distance too. Neither is further away than the
+//! longest of its kind: otherwise a clock that was set back would stall a job.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ use super::{Db, Error, Store};
 use crate::clock::Jump;
 use crate::time::LATE_MAX;
 
-/// A machine that is alive repeats what it has to say within half a minute, and a step tells of its progress every
-/// few minutes. A controller that comes back to a deadline that is over gives the machine this long to be heard.
+/// A live machine repeats its message within half a minute, and reports the progress of a step every few minutes. A
+/// controller that starts and finds a deadline in the past gives the machine this long to report.
 pub const GRACE: Duration = Duration::from_secs(10 * 60);
-/// Longest pause before an action: a `Retry-After` of a BMC, of which the client takes 15 minutes at most. A clean-up
-/// waits 3 minutes, and a BMC that does not answer is left alone for 5.
+/// Longest pause before an action: a `Retry-After` of a BMC, of which the client accepts 15 minutes at most. A
+/// clean-up waits 3 minutes, and a BMC that does not respond is left alone for 5.
 const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The stored times of a job that are compared with the time of day.
@@ -29,12 +29,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 struct Times {
     due_at: Option<i64>,
     deadline_at: Option<i64>,
-    /// In the past: nothing is unsettled.
+    /// In the past if nothing is unsettled.
     unsettled_until: i64,
 }
 
 impl Store {
-    /// When a controller ran last, by its clock then.
+    /// Returns when a controller last ran, by its clock at that time.
     pub async fn seen_at(&self) -> Result<Option<i64>, Error> {
         self.read(|db| {
             Ok(db.query_row("SELECT seen_at FROM clock", [], |row| row.get(0)).optional()?)
@@ -42,12 +42,12 @@ impl Store {
         .await
     }
 
-    /// A controller runs now.
+    /// Records that a controller runs now.
     pub async fn seen(&self, now: i64) -> Result<(), Error> {
         self.write(move |db| keep_seen(db, now)).await
     }
 
-    /// Moves the times of open jobs with the clock, and tells the jobs if the jump was a long one. Answers how
+    /// Moves the times of open jobs with the clock, and adds an event to the jobs if the jump was long. Returns how
     /// many were moved.
     pub async fn follow_clock(&self, jump: Jump) -> Result<usize, Error> {
         self.write(move |db| {
@@ -91,19 +91,19 @@ fn times(db: &Db, id: &str) -> Result<Times, Error> {
     })?)
 }
 
-/// What becomes of stored times. A time that the writer set between the jump and this call is moved as well: the
-/// bounds make that harmless.
+/// Returns the moved times. A time that the writer set between the jump and this call is moved as well: the bounds
+/// make that harmless.
 fn moved(times: Times, state: &State, jump: &Jump) -> Times {
     let now = jump.to_ms;
     let after = |pause: Duration| now.saturating_add(millis(pause));
     let by = jump.by_ms();
     let deadline_at = times.deadline_at.zip(deadline_secs(state)).map(|(at, secs)| {
         let most = Duration::from_secs(secs);
-        // How much of the silence was listened to is not known without `by`: none is counted.
+        // Without `by` it is unknown how much of the silence was observed: none is counted.
         let kept = by.map_or(after(most), |by| at.saturating_add(by));
         kept.clamp(after(GRACE.min(most)), after(most))
     });
-    // What a BMC does late comes no earlier because a clock is set forward.
+    // A late effect of the BMC does not come earlier because the clock was set forward.
     let is_pending = jump.from_ms.is_none_or(|from| times.unsettled_until > from);
     let forward = by.filter(|_| is_pending).unwrap_or_default().max(0);
     let unsettled_until = times.unsettled_until.saturating_add(forward).min(after(LATE_MAX));

@@ -10,19 +10,19 @@ use anyhow::{Context, anyhow, bail};
 use registry::{OpenError, directory_lock, sqlite};
 use rusqlite::Connection;
 
-/// In order; never changed once released, only added to.
+/// In order. Released migrations never change; new ones are added.
 const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_schema.sql")];
 
-/// What [`open`] makes of a database.
+/// The version that [`open`] migrates a database to.
 pub const VERSION: usize = MIGRATIONS.len();
 
-/// A process that was killed keeps its lock until the last of its threads is gone; whoever starts it
-/// again may be quicker. More patience would hide a mistake.
+/// A killed process keeps its lock until the last of its threads has ended; it may be restarted before that. Waiting
+/// longer would hide a mistake.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a statement waits for another connection.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Keeps a second controller off the same directory.
+/// Prevents a second controller from using the same directory.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
     directory_lock::lock(dir, LOCK_PATIENCE).map_err(|error| match error {
         OpenError::Locked => {
@@ -32,9 +32,9 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
     })
 }
 
-/// The writer's connection, migrated.
+/// Opens the writer's connection, and migrates the database.
 pub fn open(file: &Path) -> anyhow::Result<Connection> {
-    // Recipes hold what users keep to themselves. SQLite gives its other files the same mode.
+    // Recipes contain users' secrets. SQLite gives its other files the same mode.
     File::options()
         .create(true)
         .truncate(false)
@@ -55,7 +55,7 @@ pub fn open(file: &Path) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// A migrated database that lives as long as its connection.
+/// A migrated database that exists as long as its connection.
 #[cfg(test)]
 pub fn open_in_memory() -> anyhow::Result<Connection> {
     let connection = Connection::open_in_memory()?;
@@ -64,7 +64,7 @@ pub fn open_in_memory() -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// SQLite does not tell of an old journal that could not be removed. The next start takes it up.
+/// SQLite does not report that an old journal could not be removed. The next start tries again.
 fn no_journal_beside(file: &Path) -> anyhow::Result<()> {
     let mut journal = file.as_os_str().to_owned();
     journal.push("-journal");
@@ -74,7 +74,7 @@ fn no_journal_beside(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A connection that only reads.
+/// Opens a connection that only reads.
 pub fn open_reader(file: &Path) -> anyhow::Result<Connection> {
     let connection =
         sqlite::open_to_read(file).with_context(|| format!("open {} to read", file.display()))?;

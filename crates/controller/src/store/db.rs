@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A connection that compiles each statement once: a job's hundred small statements cost more to
-//! compile than to run.
+//! A connection that compiles each statement once: compiling a job's hundred small statements costs more than running
+//! them.
 
 use std::ops::Deref;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
-/// More than there are statements in this program.
+/// More than the number of statements in this program.
 const STATEMENTS_MAX: usize = 128;
 
 pub struct Db {
     connection: Connection,
-    /// Of a test: so many statements still work, and then one does not.
+    /// For tests: this many statements still work, and the next one fails.
     #[cfg(test)]
     pub left: std::cell::Cell<Option<u64>>,
 }
@@ -20,7 +20,7 @@ pub struct Db {
 impl Db {
     pub fn new(connection: Connection) -> rusqlite::Result<Db> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        // Else plans may depend on values, and a `LIMIT ?` alone has its statement compiled anew each time
+        // Otherwise plans may depend on values, and a `LIMIT ?` alone has its statement compiled again each time
         // (https://www.sqlite.org/c3ref/c_dbconfig_defensive.html, SQLITE_DBCONFIG_ENABLE_QPSG).
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Db {
@@ -39,7 +39,7 @@ impl Db {
         self.prepare(sql)?.query_row(params, read)
     }
 
-    /// Answers how many rows were changed.
+    /// Returns the number of changed rows.
     pub fn execute<P: Params>(&self, sql: &str, params: P) -> rusqlite::Result<usize> {
         self.prepare(sql)?.execute(params)
     }

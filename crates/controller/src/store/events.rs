@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Events of jobs, as rows.
+//! The table of jobs' events.
 
 use job::Event;
 use rusqlite::params;
@@ -8,11 +8,11 @@ use super::Error;
 use super::db::Db;
 use super::job_row::{JobRow, status_word};
 
-/// Events of one job that are neither its machine's (`said.rs`) nor move it: what the driver tries. Tries are
-/// counted and have longer and longer pauses; it never has so many.
+/// The most events of one job that neither come from its machine (`said.rs`) nor change its state: the driver's
+/// attempts. Attempts are counted and their pauses grow, so a job never has this many.
 const OWN_EVENTS_MAX: u64 = 20_000;
 
-/// Of an event beside its message and its step: names of fields, time, kind and status.
+/// Bytes of an event besides its message and its step: names of fields, time, kind and status.
 const FIELDS_BYTES: u64 = 200;
 
 /// One event.
@@ -26,7 +26,7 @@ pub(super) struct Line<'a> {
 
 /// Adds an event that the controller causes.
 pub(super) fn tell(db: &Db, job: &JobRow, line: &Line, now: i64) -> Result<(), Error> {
-    // What moves the job is always told.
+    // An event that changes the job's state is always added.
     if line.event.is_none() {
         let own: u64 = db.query_row(
             "SELECT (SELECT coalesce(max(seq), 0) FROM job_events WHERE job_id = ?1)
@@ -74,12 +74,12 @@ pub(super) fn insert_at(
     Ok(())
 }
 
-/// What an event is for those who read it.
+/// The size of an event as its readers get it.
 pub fn event_bytes(message: &str, step: Option<&str>) -> u64 {
     FIELDS_BYTES + json_bytes(message) + step.map_or(0, json_bytes)
 }
 
-/// Of a text as JSON (RFC 8259, section 7), without its quotes.
+/// The length of a text as JSON (RFC 8259, section 7), without its quotes.
 fn json_bytes(text: &str) -> u64 {
     let of = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,

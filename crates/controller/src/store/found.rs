@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a job found at its machine: recorded once, before the job changes anything there.
+//! The state in which a job found its machine: recorded once, before the job changes anything there.
 
 use job::{Cleanup, State};
 use rusqlite::{OptionalExtension, params};
@@ -10,7 +10,8 @@ use super::{Error, JobRow, Store};
 use crate::as_found::{Ending, Found};
 
 impl JobRow {
-    /// For what is put back. `sets_override_early`: its media plan sets the boot override together with the media.
+    /// What decides how the state is put back. `sets_override_early`: the job's media plan sets the boot override
+    /// together with the media.
     pub fn ending(&self, sets_override_early: bool) -> Ending<'_> {
         let is_unused =
             matches!(self.state, State::Closing { cleanup: Cleanup::EjectingUnused, .. });
@@ -24,7 +25,7 @@ impl JobRow {
 }
 
 impl Store {
-    /// Records what a job found, unless that was recorded before, or the job may have changed it since.
+    /// Records what a job found, unless it is recorded already, or the job may have changed it since.
     pub async fn record_found(&self, job_id: &str, found: Found, now: i64) -> Result<(), Error> {
         let job_id = job_id.to_owned();
         self.write(move |db| {
@@ -42,7 +43,7 @@ impl Store {
         .await
     }
 
-    /// The job has enabled remote media that its machine's BMC had disabled.
+    /// Adds an event: the job has enabled remote media, which its machine's BMC had disabled.
     pub async fn media_enabled(&self, job_id: &str, now: i64) -> Result<(), Error> {
         let job_id = job_id.to_owned();
         self.write(move |db| {
@@ -54,7 +55,7 @@ impl Store {
         .await
     }
 
-    /// What the last job of the server found that ended with something not put back.
+    /// What the server's last job found, if it ended without putting everything back.
     pub async fn found_by_former(
         &self,
         server_serial: &str,

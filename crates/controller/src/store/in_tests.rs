@@ -1,40 +1,40 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What tests do to a store in memory that nobody else may.
+//! Functions for tests only, on a store in memory.
 
 use std::fmt::Write;
 
 use super::Store;
 
 impl Store {
-    /// Takes every row out; the statements stay compiled.
+    /// Removes all rows; the statements stay compiled.
     pub fn empty(&self) -> rusqlite::Result<()> {
         assert!(self.is_at_once, "a store in memory");
-        // Who refers to others came after them.
+        // Tables that refer to others were created after them.
         for table in self.tables("DESC")? {
             self.rows().execute(&format!("DELETE FROM {table}"), [])?;
         }
         Ok(())
     }
 
-    /// Lets so many statements work and the next one fail; `None`: all work. Answers what is left of the
-    /// number before: `None` where a statement failed.
+    /// Lets this many statements work and the next one fail; `None`: all work. Returns what is left of the previous
+    /// number: `None` if a statement failed.
     pub fn fail_after(&self, statements: Option<u64>) -> Option<u64> {
         self.rows().left.replace(statements)
     }
 
-    /// What no function of this store does.
+    /// Executes a statement that no function of this store has.
     pub fn execute(&self, sql: &str) -> rusqlite::Result<usize> {
         self.rows().execute(sql, [])
     }
 
-    /// Every job's id, and its state as it is stored.
+    /// Returns every job's id and its stored state.
     pub fn states(&self) -> rusqlite::Result<Vec<(String, String)>> {
         let db = self.rows();
         let mut query = db.prepare("SELECT id, state FROM jobs ORDER BY id")?;
         query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 
-    /// Every row of every table.
+    /// Returns every row of every table as text.
     pub fn dump(&self) -> rusqlite::Result<String> {
         let mut text = String::new();
         for table in self.tables("ASC")? {

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Jobs by the beginnings of their ids, as people type them.
+//! Finds jobs by the beginning of their ids, as users type them.
 
 use rusqlite::params;
 
 use super::{Error, Store};
 
-/// Fewer letters are a slip: the first of a version 7 UUID are the same for years.
+/// Shorter beginnings are a mistake: the first digits of a version 7 UUID are the same for years.
 const START_CHARS_MIN: usize = 4;
-/// A whole one (RFC 9562, section 4).
+/// The length of a complete id (RFC 9562, section 4).
 const ID_CHARS: usize = 36;
-/// So many ids are told where a beginning is several jobs'.
+/// How many ids are listed if a beginning is ambiguous.
 const SHOWN_MAX: usize = 5;
 
 impl Store {
-    /// The job's id that begins so, if it is one job's only; where none does, the text as it is.
+    /// Returns the id of the only job whose id begins like this; the text itself if there is none.
     pub async fn job_id(&self, start: &str) -> Result<String, Error> {
-        // Whole or wrong: the query for the job itself tells which.
+        // A complete id or a wrong one: the query for the job decides.
         if !(START_CHARS_MIN..ID_CHARS).contains(&start.len()) {
             return Ok(start.to_owned());
         }
         let found: Vec<String> = self
             .look_up(|db| {
-                // Ids are lower-case hex and hyphens, which sort before `g`: the index of the ids gives them.
+                // Ids are lower-case hex and hyphens, which sort before `g`, so the index of the ids serves this
+                // query.
                 let mut query = db.prepare(
                     "SELECT id FROM jobs WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT ?2",
                 )?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A job as it is stored, and how it is read.
+//! A job as stored, and how a row is read.
 
 use api::jobs::JobStatus;
 use api::node::{PermitRequest, Progress};
@@ -32,11 +32,11 @@ pub struct JobRow {
     pub media_plan: Option<String>,
     /// See [`Store::unsettled`](super::Store::unsettled).
     pub unsettled_until: i64,
-    /// What a person has to look at, however the job ended.
+    /// What a person has to check, however the job ended.
     pub attention: Option<String>,
-    /// `None`: not recorded yet, or by an older version.
+    /// `None` if not recorded yet, or if an older version ran the job.
     pub found: Option<Found>,
-    /// It may eject media that are not this controller's, where no slot is free.
+    /// The job may eject media that are not this controller's if no slot is free.
     pub ejects_foreign: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) const SELECT: &str = "SELECT id, server_serial, attempt, recipe, task
     state, epoch, tries, token_hash, hello_at, boot_id, permit, progress, created_at, updated_at, \
     media_plan, unsettled_until, attention, found, eject_foreign FROM jobs";
 
-/// Rows without their recipes, which may have megabytes each: for lists, whose readers need none.
+/// Selects rows without their recipes, which may have megabytes each: for lists, whose readers do not need them.
 pub(super) fn select_brief() -> String {
     SELECT.replacen(" recipe,", " '' AS recipe,", 1)
 }
@@ -105,7 +105,7 @@ pub(super) fn get_attempt(db: &Db, attempt: &str) -> Result<JobRow, Error> {
         .ok_or_else(|| Error::NotFound { what: "attempt", id: attempt.into() })
 }
 
-/// The API's word for a status; also what the column holds.
+/// The API's word for a status, which is also stored in the column.
 pub fn status_word(status: Status) -> &'static str {
     match status {
         Status::Queued => "queued",

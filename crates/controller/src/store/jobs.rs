@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Jobs and their events. A job's state changes in [`apply`] and nowhere else; the event that moved
-//! it is written in the same transaction.
+//! Jobs and their events. Only [`apply`] changes a job's state; the event that causes the change is written in the
+//! same transaction.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::job_row::{JobRow, SELECT, get, get_attempt, job_row, select_brief, st
 use super::said::say;
 use super::{Error, Store, media};
 
-/// What `POST /jobs` stores.
+/// A job that `POST /jobs` creates.
 #[derive(Debug, Clone)]
 pub struct NewJobRow {
     pub id: String,
@@ -30,20 +30,20 @@ pub struct NewJobRow {
     pub now: i64,
 }
 
-/// What became of `POST /jobs`.
+/// The result of `POST /jobs`.
 #[derive(Debug)]
 pub enum Created {
     New(JobRow),
-    /// The same request was answered before.
+    /// The same request was handled before.
     Repeated(JobRow),
 }
 
-/// A job that this driver has to itself until it answers for `epoch`.
+/// A job that only this driver works on until it reports a result for `epoch`.
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub job: JobRow,
     pub action: Action,
-    /// This action was begun before, by a process that did not live to tell its end.
+    /// An earlier process began this action and ended before it recorded the result.
     pub is_resumed: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Applied {
     pub job: JobRow,
 }
 
-/// `None` where somebody was quicker, or nothing is to be done.
+/// Returns `None` if another claim was faster, or if there is nothing to do.
 fn claim_one(db: &Db, id: &str, now: i64) -> Result<Option<Claim>, Error> {
     let sql = format!("{SELECT} WHERE id = ?1 AND due_at <= ?2");
     let Some(job) = db.query_row(&sql, params![id, now], job_row).optional()? else {
@@ -81,7 +81,7 @@ fn claim_one(db: &Db, id: &str, now: i64) -> Result<Option<Claim>, Error> {
     Ok(Some(Claim { job, action, is_resumed }))
 }
 
-/// The only way to another state.
+/// The only function that changes a job's state.
 pub(super) fn apply(
     db: &Db,
     job: &JobRow,
@@ -91,12 +91,12 @@ pub(super) fn apply(
 ) -> Result<JobRow, Error> {
     let state = transition(&job.state, event)?;
     let due_at = state.action().map(|_| match state {
-        // What the BMC does late is put back only by what comes after it.
+        // A late effect of the BMC can only be undone after it has happened.
         State::Closing { .. } => now.max(job.unsettled_until),
         State::Queued | State::Provisioning(_) | State::Complete { .. } => now,
     });
     let deadline_at = deadline_secs(&state).map(|secs| now + secs.cast_signed() * 1000);
-    // The epoch moves with the state: a worker of the former state can write nothing more.
+    // The epoch changes with the state: a worker of the earlier state can write nothing more.
     db.execute(
         "UPDATE jobs SET state = ?2, status = ?3, epoch = epoch + 1, tries = 0, due_at = ?4,
          deadline_at = ?5, updated_at = ?6 WHERE id = ?1",
@@ -110,7 +110,7 @@ pub(super) fn apply(
         ],
     )?;
     if *event == Event::Done(Action::InsertMedia) {
-        // The next boot is another one: what an earlier one said is not about it.
+        // The next boot is a different one: the messages of an earlier boot do not apply to it.
         db.execute("UPDATE jobs SET hello_at = NULL, boot_id = NULL WHERE id = ?1", [&job.id])?;
     }
     if !state.uses_media() {
@@ -151,7 +151,7 @@ fn keep_unsettled(db: &Db, id: &str, until: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The job that was created with this `Idempotency-Key`, from a body of this hash.
+/// Returns the job that was created with this `Idempotency-Key`, from a body of this hash.
 fn of_key(db: &Db, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
     let earlier: Option<(String, Vec<u8>)> = db
         .query_row(
@@ -170,7 +170,7 @@ fn of_key(db: &Db, key: &str, hash: &[u8]) -> Result<Option<JobRow>, Error> {
 }
 
 impl Store {
-    /// The job that this request created before, if any; a conflict if another request has its key.
+    /// Returns the job that this request created before, if any; a conflict if another request has its key.
     pub async fn job_of_key(&self, key: String, hash: Vec<u8>) -> Result<Option<JobRow>, Error> {
         self.read(move |db| of_key(db, &key, &hash)).await
     }
@@ -182,7 +182,7 @@ impl Store {
             {
                 return Ok(Created::Repeated(job));
             }
-            // It was there when the request was read, and may have been deleted since.
+            // The server existed when the request was read, and may have been deleted since.
             let is_known: bool = db.query_row(
                 "SELECT EXISTS (SELECT 1 FROM servers WHERE serial = ?1)",
                 [&new.server_serial],
@@ -246,8 +246,8 @@ impl Store {
         self.look_up(|db| get_attempt(db, attempt)).await
     }
 
-    /// Newest first, by the order in which they were created: a clock may have been set back since. `before` is
-    /// the last job of the page before.
+    /// Returns jobs, newest first, by the order in which they were created: a clock may have been set back since.
+    /// `before` is the last job of the previous page.
     pub async fn jobs(
         &self,
         status: Option<String>,
@@ -269,8 +269,8 @@ impl Store {
         .await
     }
 
-    /// How long the last jobs with this target took that succeeded, in milliseconds. One whose clock was set back
-    /// meanwhile tells nothing.
+    /// How long the last successful jobs with this target took, in milliseconds. A job during which the clock was set
+    /// back is not counted.
     pub async fn durations(&self, task_target: String, limit: usize) -> Result<Vec<i64>, Error> {
         self.read(move |db| {
             let mut query = db.prepare(
@@ -285,8 +285,8 @@ impl Store {
         .await
     }
 
-    /// A job's events after this one: at most `rows` of them, and at least one if there is one, but no
-    /// more than about `bytes` as JSON.
+    /// Returns a job's events after `after`: at most `rows` of them and about `bytes` as JSON, but at least one if
+    /// there is one.
     pub async fn events_page(
         &self,
         id: &str,
@@ -295,7 +295,7 @@ impl Store {
         bytes: u64,
     ) -> Result<Vec<JobEvent>, Error> {
         let id = id.to_owned();
-        // A number that no event has.
+        // No event has this number.
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         self.read(move |db| {
             get(db, &id)?;
@@ -330,7 +330,7 @@ impl Store {
         self.events_page(id, after, rows, u64::MAX).await
     }
 
-    /// The events that moved the job, in order: folded from `Queued` they give its state.
+    /// The events that changed the job's state, in order: folded from `Queued` they give its state.
     #[cfg(test)]
     pub async fn moves(&self, id: &str) -> Result<Vec<Event>, Error> {
         let id = id.to_owned();
@@ -344,8 +344,8 @@ impl Store {
         .await
     }
 
-    /// After a start nobody works on anything: every open job is due at once. What the workers of the
-    /// life before asked a BMC for may come until `unsettled_until`.
+    /// After a start there are no workers: every open job is due at once. Requests of the previous process's workers
+    /// may take effect at a BMC until `unsettled_until`.
     pub async fn resume_all(&self, now: i64, unsettled_until: i64) -> Result<usize, Error> {
         self.write(move |db| {
             let mut query = db.prepare(&format!(
@@ -369,8 +369,8 @@ impl Store {
         .await
     }
 
-    /// The BMC may carry out until `until` what the worker of `epoch` asked it for, without having seen
-    /// the effect. A clean-up that has begun meanwhile waits for that.
+    /// Records that the BMC may carry out a request of the worker of `epoch` until `until`, because the worker did
+    /// not see its effect. A clean-up that has begun meanwhile waits for that.
     pub async fn unsettled(&self, id: &str, epoch: i64, until: i64, now: i64) -> Result<(), Error> {
         let id = id.to_owned();
         self.write(move |db| {
@@ -392,7 +392,7 @@ impl Store {
         .await
     }
 
-    /// The attempts whose media are in use.
+    /// Returns the attempts whose media are in use.
     pub async fn attempts_with_media(&self) -> Result<HashSet<String>, Error> {
         self.read(|db| {
             let mut query =
@@ -404,7 +404,7 @@ impl Store {
         .await
     }
 
-    /// Open jobs whose machine boots, or should: where a controller's absence may have hurt.
+    /// Returns open jobs whose machine boots, or should: an absence of the controller may have harmed them.
     pub async fn jobs_awaiting_machine(&self) -> Result<Vec<JobRow>, Error> {
         self.read(|db| {
             let mut query = db.prepare(&format!(
@@ -418,7 +418,7 @@ impl Store {
         .await
     }
 
-    /// The next due jobs, `most` of them, taken, with the intent to act on each written down.
+    /// Claims at most `most` of the next due jobs, and records the intent to carry out each action.
     pub async fn claim(
         &self,
         now: i64,
@@ -448,7 +448,7 @@ impl Store {
         .await
     }
 
-    /// When the next job is due or overdue.
+    /// Returns when the next job is due or overdue.
     pub async fn next_due(&self) -> Result<Option<i64>, Error> {
         self.read(|db| {
             Ok(db.query_row(
@@ -461,7 +461,7 @@ impl Store {
         .await
     }
 
-    /// Jobs whose present state is overdue.
+    /// Returns jobs whose present state is overdue.
     pub async fn overdue(&self, now: i64) -> Result<Vec<JobRow>, Error> {
         self.read(move |db| {
             let mut query = db.prepare(&format!("{} WHERE deadline_at <= ?1", select_brief()))?;
@@ -471,8 +471,8 @@ impl Store {
         .await
     }
 
-    /// Jobs in this state, which has a deadline, that gave no sign of life for so long: a deadline is
-    /// counted anew from each.
+    /// Returns jobs in this state, which has a deadline, that have sent nothing for `silence`: every message starts
+    /// the deadline again.
     pub async fn silent(
         &self,
         state: State,
@@ -485,7 +485,7 @@ impl Store {
         Ok(found.into_iter().filter(|job| job.state == state).collect())
     }
 
-    /// Applies an event; with `epoch`, only if nobody took over since.
+    /// Applies an event; with `epoch`, only if there was no later claim.
     pub async fn apply(
         &self,
         id: &str,
@@ -507,7 +507,7 @@ impl Store {
         .await
     }
 
-    /// The action failed and is to be tried again at `due_at`.
+    /// Records that the action failed, to be tried again at `due_at`.
     pub async fn retry(
         &self,
         id: &str,
@@ -531,8 +531,8 @@ impl Store {
         .await
     }
 
-    /// The worker of this claim is gone. If it left no trace, the job is due again at `due_at`.
-    /// Answers the job as it is now.
+    /// Releases a claim whose worker has ended. If the worker recorded nothing, the job is due again at `due_at`.
+    /// Returns the job as it is now.
     pub async fn give_back(&self, id: &str, epoch: i64, due_at: i64) -> Result<JobRow, Error> {
         let id = id.to_owned();
         self.write(move |db| {
@@ -548,7 +548,7 @@ impl Store {
         .await
     }
 
-    /// How a machine's boot goes, by what its BMC reads and says.
+    /// Records how a machine's boot proceeds, from its BMC's reads of the media and its state.
     pub async fn note(
         &self,
         id: &str,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Media tokens: which URL gives which medium to which job, and until when; and in which slot of a BMC a medium may
-//! be. The media of probes have no job.
+//! Media tokens: which URL serves which medium to which job, and until when. Also the slot of a BMC in which a medium
+//! may be. The media of probes have no job.
 
 use recipe::machine::Names;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Db, Error, Store};
 
-/// For whom a media token was issued, be it still good or not.
+/// The recipient of a media token, whether the token is still valid or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Issued {
     Job { id: String, is_open: bool },
@@ -19,11 +19,11 @@ pub enum Issued {
 pub enum MediumKind {
     Maintenance,
     Task,
-    /// The task medium as a USB stick: the same bytes, but BMCs go by a name's ending.
+    /// The task medium as a USB stick: the same bytes, but BMCs decide by the extension of the file name.
     TaskStick,
-    /// Both in one.
+    /// The maintenance OS and the task in one.
     Combined,
-    /// Both in one, for the machine's firmware to download.
+    /// The maintenance OS and the task in one, for the machine's firmware to download.
     HttpBoot,
 }
 
@@ -36,7 +36,7 @@ impl MediumKind {
         MediumKind::HttpBoot,
     ];
 
-    /// As it is stored.
+    /// The name that is stored.
     pub fn name(self) -> &'static str {
         match self {
             MediumKind::Maintenance => "maintenance",
@@ -47,7 +47,7 @@ impl MediumKind {
         }
     }
 
-    /// Last part of its URL.
+    /// The last part of its URL.
     pub fn file_name(self) -> &'static str {
         match self {
             MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot => {
@@ -58,18 +58,18 @@ impl MediumKind {
         }
     }
 
-    /// The machine boots from it.
+    /// Whether the machine boots from it.
     pub fn boots(self) -> bool {
         matches!(self, MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot)
     }
 
-    /// The task lies within it.
+    /// Whether it contains the task.
     pub fn is_combined(self) -> bool {
         matches!(self, MediumKind::Combined | MediumKind::HttpBoot)
     }
 }
 
-/// What a media token stands for.
+/// The medium to which a media token gives access.
 #[derive(Debug, Clone)]
 pub struct MediumRow {
     pub job_id: String,
@@ -78,23 +78,23 @@ pub struct MediumRow {
     pub revoked: bool,
 }
 
-/// A medium that is to be inserted.
+/// A medium that is about to be inserted.
 #[derive(Debug, Clone)]
 pub struct NewMedium {
     pub kind: MediumKind,
     pub token_hash: Vec<u8>,
-    /// Path of the slot that it goes into; `None`: it goes into none.
+    /// Path of the slot for it; `None`: it is not inserted into a slot.
     pub slot: Option<String>,
 }
 
-/// How long a probe's medium is known that was not seen to be ejected: no slot that is used shows one for longer.
+/// How long a probe's medium that was not seen to be ejected is remembered: no slot in use shows one for longer.
 const PROBES_KEPT_MS: i64 = 365 * 24 * 60 * 60 * 1000;
-/// Last part of the URL of a probe's medium.
+/// The last part of the URL of a probe's medium.
 pub const PROBE_NAME: &str = "probe.iso";
 
 impl Store {
-    /// New tokens for a new insert by this plan, into the machine that its BMC knows by these names; the job's earlier ones are
-    /// dead from now on.
+    /// Stores new tokens for a new insert by this plan, into the machine that its BMC identifies by these names. The
+    /// job's earlier tokens become invalid.
     pub async fn issue_media(
         &self,
         job_id: &str,
@@ -122,7 +122,7 @@ impl Store {
         .await
     }
 
-    /// The medium of a probe, before it is inserted into this slot.
+    /// Records the medium of a probe, before it is inserted into this slot.
     pub async fn issue_probe(
         &self,
         server_serial: &str,
@@ -145,7 +145,7 @@ impl Store {
         .await
     }
 
-    /// A probe's medium was ejected: nobody will show it again.
+    /// Removes a probe's medium that was ejected: no BMC will show it again.
     pub async fn end_probe(&self, token_hash: Vec<u8>) -> Result<(), Error> {
         self.write(move |db| {
             db.execute("DELETE FROM probe_media WHERE token_hash = ?1", [token_hash])?;
@@ -154,7 +154,7 @@ impl Store {
         .await
     }
 
-    /// For whom this token was issued.
+    /// Returns the recipient of this token.
     pub async fn issued_to(&self, token_hash: Vec<u8>) -> Result<Option<Issued>, Error> {
         self.look_up(|db| {
             let job = db
@@ -178,8 +178,8 @@ impl Store {
         .await
     }
 
-    /// The slots of a server's BMC that media were put into and that were not seen empty since, each with the name of
-    /// its medium.
+    /// Returns the slots of a server's BMC into which media were inserted and that were not seen empty since, each
+    /// with the name of its medium.
     pub async fn filled_slots(&self, server_serial: &str) -> Result<Vec<(String, String)>, Error> {
         self.look_up(|db| {
             let mut query = db.prepare(
@@ -200,7 +200,7 @@ impl Store {
         .await
     }
 
-    /// The places of a job's media that are good, each with its slot.
+    /// Returns the valid media of a job, each with its slot.
     pub async fn media_of(&self, job_id: &str) -> Result<Vec<(MediumKind, Option<String>)>, Error> {
         self.look_up(|db| {
             let mut query = db
@@ -213,7 +213,7 @@ impl Store {
         .await
     }
 
-    /// These slots were seen empty: what they hold from now on is another's.
+    /// Records that these slots were seen empty: a medium found there later is not this controller's.
     pub async fn emptied(&self, server_serial: &str, slots: Vec<String>) -> Result<(), Error> {
         if slots.is_empty() {
             return Ok(());
@@ -263,7 +263,7 @@ fn kind_of(name: &str) -> rusqlite::Result<MediumKind> {
     kind.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-/// Kills every media token of a job.
+/// Revokes every media token of a job.
 pub(super) fn revoke(db: &Db, job_id: &str, now: i64) -> Result<(), Error> {
     db.execute(
         "UPDATE media SET revoked_at = ?2 WHERE job_id = ?1 AND revoked_at IS NULL",

@@ -2,13 +2,13 @@
 //! The database: SQLite in WAL mode with `synchronous=FULL`. The only place that writes SQL.
 //!
 //! ```text
-//! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · answers
-//!         ── read(closure)  ──▶ one reader thread, whose connection sees what is committed
-//!         ── look_up(closure): one row by its key, at once and where it is asked for
+//! callers ── write(closure) ──▶ one writer thread: BEGIN · savepoint per closure · COMMIT · results
+//!         ── read(closure)  ──▶ one reader thread, whose connection sees committed data
+//!         ── look_up(closure): one row by its key, at once in the calling thread
 //! ```
 //!
-//! Closures that wait while a commit is under way go into the next one together, so that many small
-//! changes share one fsync. An answer is given only after the commit.
+//! Closures that wait while a commit is in progress go into the next one together, so that many small changes share
+//! one fsync. A result is returned only after the commit.
 
 mod audit;
 pub mod backup;
@@ -55,9 +55,9 @@ pub use tokens::TokenRow;
 
 /// The database's file in a data directory.
 pub const FILE: &str = "shoal.sqlite";
-/// Most closures in one commit: keeps the first one's wait short.
+/// Most closures in one commit: keeps the wait of the first one short.
 const BATCH_MAX: usize = 256;
-/// How long a commit waits for more to share it, where the one before was shared: an fsync costs more.
+/// How long a commit waits for more closures, if the previous commit was shared: an fsync costs more.
 const GATHER: Duration = Duration::from_millis(2);
 /// Closures that may wait for the writer; more wait in their callers.
 const QUEUE_MAX: usize = 1024;
@@ -68,7 +68,7 @@ pub enum Error {
     NotFound { what: &'static str, id: String },
     #[error("{0}")]
     Conflict(String),
-    /// Several rows are meant.
+    /// Several rows match.
     #[error("{0}")]
     Ambiguous(String),
     #[error(transparent)]
@@ -90,7 +90,7 @@ pub enum Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         match error {
-            // The only values of ours that SQLite cannot hold.
+            // Large numbers are the only values in this program that SQLite cannot store.
             rusqlite::Error::ToSqlConversionFailure(_) => Error::TooLarge,
             error => Error::Database(error),
         }
@@ -98,9 +98,9 @@ impl From<rusqlite::Error> for Error {
 }
 
 type Work = Box<dyn FnOnce(&Db) -> Finish + Send>;
-/// Sends the answer, once it is known whether the commit worked.
+/// Sends the result, once it is known whether the commit succeeded.
 type Finish = Box<dyn FnOnce(bool) + Send>;
-/// Sends its answer by itself.
+/// Sends its result by itself.
 type Query = Box<dyn FnOnce(&Db) + Send>;
 
 /// Handle on the database; cheap to clone.
@@ -108,20 +108,20 @@ type Query = Box<dyn FnOnce(&Db) + Send>;
 pub struct Store {
     writer: mpsc::SyncSender<Work>,
     reader: mpsc::Sender<Query>,
-    /// For one row at a time: two changes of threads cost more than that.
+    /// For one row at a time: two switches of threads cost more than the query.
     rows: Arc<Mutex<Db>>,
-    /// Counts commits: who waits for news subscribes.
+    /// Counts commits; subscribers are notified of each.
     commits: Arc<watch::Sender<u64>>,
     reserve: Arc<reserve::Reserve>,
-    /// Held as long as this process may write; released by the kernel when it dies.
+    /// Held as long as this process may write; the kernel releases it when the process ends.
     _lock: Option<Arc<std::fs::File>>,
-    /// Of a test: all its closures run where they are asked for, on the connection of `rows`.
+    /// For tests: all closures run in the calling thread, on the connection of `rows`.
     #[cfg(test)]
     is_at_once: bool,
 }
 
 impl Store {
-    /// Opens `dir/shoal.sqlite`, creating or migrating it. A second process is refused.
+    /// Opens `dir/shoal.sqlite`, and creates or migrates it. A second process is refused.
     pub fn open(dir: &Path) -> anyhow::Result<Store> {
         let lock = connect::lock(dir)?;
         // Before anything is written: the disk may be full already.
@@ -153,8 +153,8 @@ impl Store {
         })
     }
 
-    /// A database of its own without a file, a thread or a wait: what is asked of it is ready at the
-    /// first poll. For tests that are to go the same way each time.
+    /// A separate database without a file, a thread or a wait: every result is ready at the first poll. For tests
+    /// that have to take the same course each time.
     #[cfg(test)]
     pub fn in_memory() -> anyhow::Result<Store> {
         let db = Db::new(connect::open_in_memory()?)?;
@@ -174,7 +174,7 @@ impl Store {
         self.reserve.is_kept()
     }
 
-    /// Told after each commit.
+    /// Returns a receiver that is notified after each commit.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
     }
@@ -198,7 +198,7 @@ impl Store {
             }
             Box::new(move |committed| {
                 let result = if committed { result } else { Err(Error::Closed) };
-                // The caller may have gone away; the change stands all the same.
+                // The caller may have been dropped; the change stands all the same.
                 let _gone = answer.send(result);
             })
         });
@@ -226,15 +226,15 @@ impl Store {
         }
         let (answer, answered) = oneshot::channel();
         let query: Query = Box::new(move |db| {
-            // The caller may have gone away.
+            // The caller may have been dropped.
             let _gone = answer.send(query(db));
         });
         self.reader.send(query).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }
 
-    /// What one row has, found by its key: tens of microseconds, in which no other thread is worth a change
-    /// to it. Where that happens is this module's affair, so callers wait as for any other read.
+    /// Reads one row by its key. That takes tens of microseconds, less than a switch to another thread and back. It
+    /// is async, so that callers do not depend on where the query runs.
     async fn look_up<T>(&self, query: impl FnOnce(&Db) -> Result<T, Error>) -> Result<T, Error> {
         query(&self.rows())
     }
@@ -270,7 +270,7 @@ fn write_batches(
         if let Err(error) = connection.execute("BEGIN IMMEDIATE", []) {
             tracing::error!(%error, "database: cannot begin");
             reserve.meet(&error);
-            // Its caller learns of it by the dropped answer.
+            // The dropped sender reports it to the caller.
             drop(first);
             continue;
         }
@@ -302,7 +302,7 @@ fn write_batches(
 
 fn answer_queries(db: &Db, queries: &mpsc::Receiver<Query>) {
     while let Ok(query) = queries.recv() {
-        // A bug in one query must not end all others; its caller learns of it by the dropped answer.
+        // A bug in one query must not end all others. The dropped sender reports it to the caller.
         if catch_unwind(AssertUnwindSafe(|| query(db))).is_err() {
             tracing::error!("database: a query panicked");
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is said about a job from outside: by its machine, and by webhooks. What it does to the job's
-//! state goes through [`apply`], like everything else.
+//! Reports about a job from outside: messages of its machine, and webhooks. They change the job's state through
+//! [`apply`], like everything else.
 
 use api::node::{PermitRequest, Progress, TEXT_BYTES_MAX};
 use job::{Event, Outcome, Stage, State};
@@ -18,21 +18,21 @@ use super::sessions::{
 };
 use super::{Error, Store};
 
-/// Deliveries of one job that are remembered. Its end is told by one; later ones change nothing.
+/// Deliveries of one job that are remembered. One of them ends the job; later ones change nothing.
 const DELIVERIES_MAX: u64 = 100;
 
-/// What became of a webhook.
+/// The result of a webhook.
 #[derive(Debug)]
 pub enum Delivered {
     Now(Box<JobRow>),
-    /// This delivery came before, or the job had ended so already.
+    /// This delivery was handled before, or the job had already ended with this outcome.
     Before,
     /// The server has no open job.
     NoJob,
 }
 
 impl Store {
-    /// Whether a hello opened this session, be it in force or over.
+    /// Whether a hello opened this session, which may be in force or over.
     pub async fn has_session(&self, speaker: BootSession) -> Result<bool, Error> {
         self.look_up(|db| {
             let found = db
@@ -48,7 +48,7 @@ impl Store {
         .await
     }
 
-    /// The machine runs. A first hello, a repeated one, or one of another boot.
+    /// Handles a machine's hello: the first one, a repeated one, or one of another boot.
     pub async fn hello(&self, attempt: &str, boot: Boot, now: i64) -> Result<Heard<JobRow>, Error> {
         let attempt = attempt.to_owned();
         self.write(move |db| {
@@ -89,8 +89,8 @@ impl Store {
         .await
     }
 
-    /// The whole recipe, for the machine whose medium has a part of it: the boot that has the permit, which
-    /// thereby proved its board and its disk. A hello alone proves nothing.
+    /// Returns the whole recipe, for the machine whose medium has only a part of it: the boot that has the permit,
+    /// for which it proved its board and its disk. A hello alone proves nothing.
     pub async fn recipe_for(&self, speaker: BootSession, now: i64) -> Result<Heard<String>, Error> {
         self.write(move |db| {
             let job = match speaking(db, &speaker, now)? {
@@ -108,7 +108,7 @@ impl Store {
         .await
     }
 
-    /// At most one permit per attempt: read, decide and write in one transaction.
+    /// Grants at most one permit per attempt: reads, decides and writes in one transaction.
     pub async fn permit(
         &self,
         speaker: BootSession,
@@ -159,7 +159,7 @@ impl Store {
         .await
     }
 
-    /// Keeps the newest progress; a new step is a line of the story.
+    /// Stores the newest progress; a new step is an event.
     pub async fn progress(
         &self,
         speaker: BootSession,
@@ -191,7 +191,7 @@ impl Store {
         .await
     }
 
-    /// Lines of a step's journal; a repeated message adds nothing.
+    /// Stores lines of a step's journal; a repeated message adds nothing.
     pub async fn log(
         &self,
         speaker: BootSession,
@@ -219,7 +219,7 @@ impl Store {
         .await
     }
 
-    /// How it ended, by the machine. Answers the job if this moved it, and nothing to a repetition.
+    /// Handles the machine's result. Returns the job if this changed its state, and nothing for a repetition.
     pub async fn result(
         &self,
         speaker: BootSession,
@@ -247,8 +247,8 @@ impl Store {
         .await
     }
 
-    /// The end of the open job of a server, told from outside: whether this delivery is new is
-    /// looked up, and what it tells applied, in one transaction.
+    /// Handles a webhook that ends the open job of a server: whether the delivery is new is looked up, and its
+    /// outcome applied, in one transaction.
     pub async fn deliver(
         &self,
         serial: &str,

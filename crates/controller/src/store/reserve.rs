@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Room that is kept for the day the disk is full: a file that goes when the database meets that, so
-//! that jobs which run can come to their end and be told truly. New ones are refused until it is back.
+//! Disk space reserved for a full disk: a file that is removed when the database finds the disk full, so that running
+//! jobs can end and record their true outcome. New jobs are refused until it exists again.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,23 +12,23 @@ use std::sync::PoisonError;
 use rusqlite::ErrorCode;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-/// Some hundred jobs' stories, or the whole WAL between two checkpoints and the pages it goes to.
+/// The events of some hundred jobs, or the whole WAL between two checkpoints and the pages to which it is written.
 pub const RESERVE_BYTES: u64 = 16 << 20;
-/// The reserve is made where so much is left beside it, or it would be gone again at once.
+/// The reserve is only created if this much space is left besides it; otherwise it would be removed again at once.
 const BESIDE_BYTES: u64 = 8 << 20;
-/// A start needs this for new certificates and the WAL.
+/// A start needs this much for new certificates and the WAL.
 const START_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct Reserve {
     path: PathBuf,
     dir: PathBuf,
-    /// Whether the file is there.
+    /// Whether the file exists.
     is_kept: Mutex<bool>,
 }
 
 impl Reserve {
-    /// Makes the reserve if there is room; gives it away if a start has none.
+    /// Creates the reserve if there is room; removes it if there is no room for a start.
     pub fn open(dir: &Path) -> io::Result<Reserve> {
         let path = dir.join("reserve");
         let is_kept = fs::metadata(&path).is_ok_and(|file| file.len() == RESERVE_BYTES);
@@ -40,13 +40,13 @@ impl Reserve {
         Ok(reserve)
     }
 
-    /// Of a database that has no disk.
+    /// For a database without a disk.
     #[cfg(test)]
     pub fn none() -> Reserve {
         Reserve { path: PathBuf::new(), dir: PathBuf::new(), is_kept: Mutex::new(true) }
     }
 
-    /// Whether there is room for new work; makes the reserve again if there is.
+    /// Whether there is room for new work; creates the reserve again if possible.
     pub fn is_kept(&self) -> bool {
         let mut is_kept = self.is_kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_kept && self.free().is_ok_and(|free| free >= RESERVE_BYTES + BESIDE_BYTES) {
@@ -61,11 +61,11 @@ impl Reserve {
         *is_kept
     }
 
-    /// Told of every error of the database.
+    /// Called for every error of the database: releases the reserve if the disk is full.
     pub fn meet(&self, error: &rusqlite::Error) {
         let is_full = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => true,
-            // The index of the WAL says so when it cannot grow.
+            // The WAL's index reports this error when it cannot grow.
             Some(ErrorCode::SystemIoFailure) => self.free().is_ok_and(|free| free < START_BYTES),
             _ => false,
         };
@@ -95,7 +95,7 @@ impl Reserve {
         let options = File::options().create(true).truncate(true).write(true).mode(0o600).clone();
         let file = options.open(&self.path)?;
         let made = match fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES) {
-            // A file system that cannot promise room gives it when it is written to.
+            // A file system that cannot reserve space allocates it when it is written.
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 io::copy(&mut io::Read::take(io::repeat(0), RESERVE_BYTES), &mut &file).map(drop)
             }

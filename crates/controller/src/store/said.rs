@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Events that a job's machine or BMC causes: what it logs, its steps, its boots, its refused requests. There
-//! may be any number of them, so a job keeps a bounded number of rows and bytes: the oldest go, log lines
-//! first, and one event in their place says how many went. Events that move the job are never among them.
+//! Events that a job's machine or BMC causes: log lines, steps, boots, refused requests. Their number has no natural
+//! limit, so a job keeps a bounded number of rows and bytes: the oldest are dropped, log lines first, and one event
+//! in their place gives the number of dropped events. Events that change the job's state are never dropped.
 
 use rusqlite::params;
 
@@ -10,16 +10,16 @@ use super::db::Db;
 use super::events::{Line, event_bytes, insert, insert_at};
 use super::job_row::JobRow;
 
-/// Of one job. An installation logs some thousand lines.
+/// Rows of one job. An installation logs some thousand lines.
 pub const ROWS_MAX: u64 = 20_000;
-/// Of one job, as the JSON that its readers are sent: a control character is six bytes of that.
+/// Bytes of one job, as the JSON that its readers get: a control character takes six bytes there.
 pub const BYTES_MAX: u64 = 8 << 20;
-/// So many eighths stay when some must go, so that not each new line drops another.
+/// This many eighths stay when events are dropped, so that not every new line drops another.
 const EIGHTHS_KEPT: u64 = 7;
 
-/// The kind of the event that stands for those that went.
+/// The kind of the event that replaces dropped ones.
 const DROPPED: &str = "dropped";
-/// Log lines go first; then what the machine does over and over.
+/// Log lines are dropped first, then events that a machine repeats.
 const LOG: &str = "kind = 'log'";
 const OTHERS: &str = "kind IN ('boot', 'hello', 'permit_refused', 'session_replaced', 'step')";
 
@@ -143,7 +143,7 @@ mod tests {
         let told = events.iter().find(|event| event.kind == DROPPED).unwrap();
         let dropped = usize::try_from(count).unwrap() * LOG_LINES_MAX - kinds("log");
         assert!(told.message.starts_with(&format!("{dropped} earlier lines")), "{}", told.message);
-        // It stands where the last of them was, so that a reader meets it before what is left.
+        // It has the place of the last dropped event, so a reader gets it before the remaining ones.
         let first = events.iter().find(|event| event.kind == "log").unwrap();
         assert_eq!(told.seq + 1, first.seq);
         assert!(events.is_sorted_by(|one, next| one.seq < next.seq));
@@ -181,7 +181,7 @@ mod tests {
             assert!(at_once(answer).unwrap().is_err());
         }
         assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));
-        // What moves the job is told all the same.
+        // An event that changes the job's state is added all the same.
         at_once(store.apply("j1", None, Event::Cancelled, "cancelled".into(), 0)).unwrap();
         let events = at_once(store.events("j1", 0, usize::MAX >> 1)).unwrap();
         assert_eq!(events.last().unwrap().kind, "cancelled");

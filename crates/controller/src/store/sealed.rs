@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The sealed passwords of a database that no controller uses, for a change of their key.
+//! The sealed passwords in the database of a stopped controller, for a change of their key.
 
 use std::path::Path;
 
@@ -27,8 +27,8 @@ pub fn all(data_dir: &Path) -> anyhow::Result<Vec<Sealed>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Puts these in the place of what was there, all or none, with an entry in the audit log; nothing of
-/// the former ones is left in the file.
+/// Replaces the passwords, all or none, with an entry in the audit log. No trace of the earlier ones is left in the
+/// file.
 pub fn replace(data_dir: &Path, passwords: &[Sealed], entry: &str, now: i64) -> anyhow::Result<()> {
     let db = Db::new(connect::open(&data_dir.join(FILE))?)?;
     db.execute_batch("PRAGMA secure_delete = ON")?;

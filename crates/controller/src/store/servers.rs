@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Db, Error, Store};
 
-/// A server and how its BMC is reached. The password is sealed.
+/// A server and how to reach its BMC. The password is sealed.
 #[derive(Debug, Clone)]
 pub struct ServerRow {
     pub serial: String,
@@ -14,9 +14,9 @@ pub struct ServerRow {
     pub bmc_password: Vec<u8>,
     pub bmc_pin: Option<String>,
     pub bmc_ca_pem: Option<String>,
-    /// As a person set it.
+    /// As set by a user.
     pub bmc_profile: Option<String>,
-    /// The BMC is known to tell another UUID than the machine.
+    /// The BMC is known to report another UUID than the machine.
     pub ignores_uuid: bool,
     /// When the BMC refused these credentials.
     pub login_refused_at: Option<i64>,
@@ -65,8 +65,8 @@ impl Store {
         .await
     }
 
-    /// Creates the server, or replaces how it is reached; true if it is new. A server with an
-    /// open job keeps its BMC until the job is complete.
+    /// Creates the server, or replaces how its BMC is reached; true if the server is new. A server with an open job
+    /// keeps its BMC until the job is complete.
     pub async fn put_server(&self, new: ServerRow) -> Result<bool, Error> {
         self.write(move |db| {
             refuse_while_busy(db, &new.serial)?;
@@ -100,7 +100,7 @@ impl Store {
         .await
     }
 
-    /// The BMC refused these credentials; those that were set meanwhile are others.
+    /// Records that the BMC refused these credentials, unless others were set meanwhile.
     pub async fn login_refused(&self, server: &ServerRow, now: i64) -> Result<(), Error> {
         let (serial, set_at) = (server.serial.clone(), server.updated_at);
         self.write(move |db| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which boot speaks for a job's machine, and what follows where a second one says hello. What the messages of
-//! the boot in force do is in [`super::reports`].
+//! Which boot is in force for a job's machine, and what happens when a second one says hello. [`super::reports`]
+//! handles the messages of the boot in force.
 
 use api::node::TEXT_BYTES_MAX;
 use job::{Event, Failure, Outcome, deadline_secs};
@@ -14,7 +14,7 @@ use super::job_row::{JobRow, get, get_attempt};
 use super::jobs::apply;
 use super::said::say;
 use super::{Db, Error};
-/// Whether the board with these names is the machine that the job's BMC leads to.
+/// Whether the board with these names is the machine that the job's BMC manages.
 pub(super) fn same_machine(
     db: &Db,
     job: &JobRow,
@@ -30,12 +30,12 @@ pub(super) fn same_machine(
     Ok(machine::same_machine(&job.server_serial, &bmc, board, ignores_uuid))
 }
 
-/// Boots of one attempt that may say hello. A machine that needs more does not come to its permit; and whoever
-/// else knows the attempt's token must not fill the database.
+/// Boots of one attempt that may say hello. A machine that needs more will not reach its permit, and another client
+/// that has the attempt's token must not fill the database.
 const BOOTS_MAX: u64 = 16;
 
-/// The first hello of a boot. After the permit it tells that the boot which had that is gone, or that two
-/// hold the token.
+/// Handles the first hello of a boot. After the permit, it means that the boot with the permit has ended, or that two
+/// boots have the token.
 pub(super) fn start_session(
     db: &Db,
     job: &JobRow,
@@ -43,7 +43,7 @@ pub(super) fn start_session(
     now: i64,
 ) -> Result<Heard<JobRow>, Error> {
     if job.permit.is_some() {
-        // The permit died with its boot; whatever that was writing is half done.
+        // The permit is lost with its boot; what that boot was writing is incomplete.
         let reason = format!(
             "another boot said hello while the disk was being written: the machine restarted, or somebody else \
              has this attempt's token; the permit is of {}; the other hello came from {}{}",
@@ -96,8 +96,8 @@ pub(super) fn start_session(
     Ok(Ok(get(db, &job.id)?))
 }
 
-/// A hello of a boot that was never heard while the attempt was open, after another one had the permit. Where
-/// that one was not the machine, this is all that ever tells of it.
+/// Records the first hello of a boot that arrives after the attempt has ended and another boot had the permit. If
+/// that other boot was not the machine, this is the only evidence of it.
 pub(super) fn note_late(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<(), Error> {
     let is_known: bool = db.query_row(
         "SELECT EXISTS (SELECT 1 FROM node_sessions WHERE job_id = ?1 AND boot_id = ?2)",
@@ -120,17 +120,17 @@ pub(super) fn note_late(db: &Db, job: &JobRow, boot: &Boot, now: i64) -> Result<
     Ok(())
 }
 
-/// Kind of the event that the recipe's secrets were given away.
+/// Kind of the event that the recipe's secrets were read.
 pub(super) const SECRETS_READ: &str = "secrets_read";
 
-/// What a person has to do about the secrets where it is not sure who read them.
+/// What a person has to do about the secrets if it is uncertain who read them.
 fn exposed(db: &Db, job: &JobRow) -> Result<&'static str, Error> {
     let are_read = is_told(db, job, SECRETS_READ)?;
     let words = "; the secrets of this recipe may have been read by somebody else: change them";
     Ok(if are_read { words } else { "" })
 }
 
-/// Who has the session in force, as its hello said.
+/// Returns the sender that has the session in force, as described by its hello.
 pub(super) fn who_of(db: &Db, job: &JobRow) -> Result<String, Error> {
     let who: Option<String> = db
         .query_row(
@@ -142,9 +142,9 @@ pub(super) fn who_of(db: &Db, job: &JobRow) -> Result<String, Error> {
     Ok(who.filter(|who| !who.is_empty()).unwrap_or_else(|| "a boot that is not known".into()))
 }
 
-/// Puts this before a person, however the job ends.
+/// Adds a message for a person to check, however the job ends.
 fn call_a_person(db: &Db, job: &JobRow, message: &str) -> Result<(), Error> {
-    // More than one such message is of one kind: the first few say it all.
+    // Further messages would be of the same kind: the first few are enough.
     db.execute(
         "UPDATE jobs SET attention = CASE WHEN attention IS NULL THEN ?2 ELSE attention || '; ' || ?2 END
          WHERE id = ?1 AND coalesce(length(attention), 0) < ?3",
@@ -153,7 +153,7 @@ fn call_a_person(db: &Db, job: &JobRow, message: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The job of a session, and the boot that opened that.
+/// Returns the job of a session, and the boot that opened it.
 pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, String)>, Error> {
     let job = match get_attempt(db, &speaker.attempt) {
         Ok(job) => job,
@@ -170,7 +170,7 @@ pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, 
     Ok(boot_id.map(|boot_id| (job, boot_id)))
 }
 
-/// The open job whose machine speaks, if its session is in force.
+/// Returns the open job whose machine sends a message, if its session is in force.
 pub(super) fn speaking(db: &Db, speaker: &BootSession, now: i64) -> Result<Heard<JobRow>, Error> {
     match session(db, speaker)? {
         Some((job, boot_id)) => in_force(db, job, &boot_id, now),
@@ -178,9 +178,9 @@ pub(super) fn speaking(db: &Db, speaker: &BootSession, now: i64) -> Result<Heard
     }
 }
 
-/// Passes the job if the session of this boot is in force. A boot that speaks after another one has
-/// replaced it did not restart: two hold the token of this attempt, and which of them is the machine
-/// nobody can tell.
+/// Returns the job if the session of this boot is in force. A boot that sends a message after another boot replaced
+/// it did not restart: two boots have the token of this attempt, and it is impossible to tell which of them is the
+/// machine.
 pub(super) fn in_force(
     db: &Db,
     job: JobRow,
@@ -221,7 +221,8 @@ fn end<T>(db: &Db, job: &JobRow, step: &str, reason: &str, now: i64) -> Result<H
     Ok(Err(Rejected::Ended(Box::new(moved))))
 }
 
-/// A line of the story that a stranger can cause: the first one says it all. Whether this is that.
+/// Adds an event that an unknown client can cause, but only once per job: the first one is enough. Returns whether it
+/// was added.
 pub(super) fn tell_once(
     db: &Db,
     job: &JobRow,
@@ -244,7 +245,7 @@ fn is_told(db: &Db, job: &JobRow, kind: &str) -> Result<bool, Error> {
     )?)
 }
 
-/// A sign of life: the deadline of the present state begins anew.
+/// Restarts the deadline of the present state after a sign of life.
 pub(super) fn touch(db: &Db, job: &JobRow, now: i64) -> Result<(), Error> {
     if let Some(secs) = deadline_secs(&job.state) {
         db.execute(

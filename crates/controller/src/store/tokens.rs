@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The table of tokens. Rows stay when a token is over: the audit log names them.
+//! The table of tokens. Rows of expired and revoked tokens stay: the audit log refers to them.
 
 use api::access::Role;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Db, Error, Store};
 
-/// A use is noted when the last noted one is older: a request that only looks need not wait for a disk.
+/// A use is recorded if the last recorded one is older than this: a request that only reads need not wait for a disk.
 const USE_NOTED_EVERY_MS: i64 = 60_000;
 
 /// A token without its text.
@@ -26,12 +26,12 @@ pub struct TokenRow {
 }
 
 impl TokenRow {
-    /// Neither revoked nor expired.
+    /// Whether the token is neither revoked nor expired.
     pub fn is_good(&self, now: i64) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
     }
 
-    /// Whether this use should be written down.
+    /// Whether this use should be recorded.
     pub fn is_use_news(&self, now: i64) -> bool {
         self.last_used_at.is_none_or(|noted| now - noted >= USE_NOTED_EVERY_MS)
     }
@@ -91,7 +91,7 @@ impl Store {
         .await
     }
 
-    /// Newest first.
+    /// Returns all tokens, newest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, Error> {
         self.read(|db| {
             let mut query = db.prepare(&format!("{SELECT} ORDER BY created_at DESC, id"))?;
@@ -110,7 +110,7 @@ impl Store {
         .await
     }
 
-    /// A token that is revoked already keeps its time.
+    /// Revokes a token. If it is revoked already, it keeps its time.
     pub async fn revoke_token(&self, id: &str, now: i64) -> Result<(), Error> {
         let id = id.to_owned();
         self.write(move |db| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image of an update: a file that goes with it, and what a BMC fetches of it.
+//! The image of an update: its file on the disk, and the download that a BMC is offered.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use tokio::io::AsyncWriteExt;
 
 /// The largest bundles of vendors have some 2 GiB.
 pub const BYTES_MAX: u64 = 4 << 30;
-/// Of a file name, as a BMC is told.
+/// Characters of a file name in a BMC's URL.
 const NAME_CHARS_MAX: usize = 100;
 
-/// A whole image on the disk, until this goes.
+/// A complete image on the disk, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct ImageFile {
     pub path: PathBuf,
@@ -23,7 +23,7 @@ pub struct ImageFile {
     pub sha256: String,
 }
 
-/// Why an image was not taken.
+/// Why an image was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untaken {
     #[error("an image has at most {BYTES_MAX} bytes")]
@@ -37,7 +37,7 @@ pub enum Untaken {
 }
 
 impl ImageFile {
-    /// Stores what comes. Half an image does not stay.
+    /// Stores a stream as an image. An incomplete image is removed.
     pub async fn take(
         path: PathBuf,
         file_name: &str,
@@ -78,7 +78,7 @@ impl Drop for ImageFile {
     }
 }
 
-/// Also the next start of the controller removes it.
+/// If this fails, the next start of the controller removes it.
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -87,15 +87,15 @@ fn remove(path: &Path) {
     }
 }
 
-/// A name that is one segment of a URL and means nothing in a header.
+/// Returns a name that is one segment of a URL and has no special meaning in a header.
 fn plain(name: &str) -> String {
     let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let name: String = name.chars().filter(is_plain).take(NAME_CHARS_MAX).collect();
-    // Two dots alone would lead out of a path.
+    // A name of two dots would leave the directory.
     if name.chars().all(|c| c == '.') { "firmware.bin".into() } else { name }
 }
 
-/// An image that a BMC may fetch, as long as this lives.
+/// An image that a BMC may fetch as long as this exists.
 #[derive(Debug)]
 pub struct Offered {
     pub path: PathBuf,
@@ -116,12 +116,12 @@ impl Offered {
         }
     }
 
-    /// So many bytes more went out.
+    /// Counts bytes that were sent.
     pub fn count(&self, bytes: u64) {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// How much went out, repetitions too.
+    /// How many bytes were sent, repetitions included.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }

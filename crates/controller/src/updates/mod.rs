@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Firmware updates through a BMC's UpdateService, outside of jobs.
 //!
-//! - `records`: the last update of each server, in a file each, and which are under way;
-//! - `run`: one update, from the visit to the version that is read back;
-//! - `image`: its file, and what a BMC fetches of it.
+//! - `records`: the last update of each server, in one file each, and the updates in progress;
+//! - `run`: one update, from the first request to the BMC until the new version is read back;
+//! - `image`: the update's file, and its download by a BMC.
 //!
-//! An update is not resumed: whether a BMC that has an image installs it is not for a second try to
-//! find out. One that the controller's end interrupts is told as unknown.
+//! An update is not resumed: the BMC may already have the image, and a second attempt is no way to find out whether it
+//! installs it. An update interrupted by the end of the controller is reported as unknown.
 
 mod image;
 mod records;

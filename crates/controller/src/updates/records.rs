@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The last firmware update of each server: one small file each, written whole at every step; and
-//! which updates are under way in this process.
+//! The last firmware update of each server: one small file each, rewritten at every step. Also the updates in
+//! progress in this process.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,18 +16,18 @@ use super::image::{ImageFile, Offered};
 use crate::files::write_durably;
 use crate::keys::sha256;
 
-/// Updates at once: each may hold an image on the disk.
+/// Updates in progress at once: each may hold an image on the disk.
 const RUNNING_MAX: usize = 32;
 
 #[derive(Debug)]
 pub struct Updates {
     dir: PathBuf,
     running: Mutex<HashSet<String>>,
-    /// By the SHA-256 of their URLs' tokens.
+    /// Images offered to BMCs, by the SHA-256 of their URLs' tokens.
     offered: Mutex<HashMap<Vec<u8>, Weak<Offered>>>,
 }
 
-/// As long as this lives, its server has no other update and takes no job.
+/// While this exists, its server gets no other update and no job.
 #[derive(Debug)]
 pub struct Claim {
     updates: Arc<Updates>,
@@ -36,13 +36,13 @@ pub struct Claim {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unclaimed {
-    /// This server has one.
+    /// This server has an update in progress.
     Another,
     TooMany,
 }
 
 impl Updates {
-    /// What was under way when the process before this one ended is told as unknown now.
+    /// Opens the records. Updates that were in progress when the previous process ended become unknown.
     pub fn open(data_dir: &Path) -> anyhow::Result<Updates> {
         let updates = Updates {
             dir: data_dir.join("firmware"),
@@ -87,7 +87,7 @@ impl Updates {
         self.record(&update)
     }
 
-    /// The last update of a server.
+    /// Returns the last update of a server.
     pub fn of_server(&self, serial: &str) -> anyhow::Result<Option<FirmwareUpdate>> {
         let path = self.file(serial);
         if path.exists() { read(&path).map(Some) } else { Ok(None) }
@@ -99,7 +99,7 @@ impl Updates {
             .with_context(|| format!("write {}", path.display()))
     }
 
-    /// The right to update a server's firmware.
+    /// Claims the exclusive right to update a server's firmware.
     pub fn claim(self: &Arc<Self>, serial: &str) -> Result<Claim, Unclaimed> {
         let mut running = self.running();
         if running.contains(serial) {
@@ -116,12 +116,12 @@ impl Updates {
         self.running().contains(serial)
     }
 
-    /// Where the image of this update is kept.
+    /// The path of this update's image.
     pub fn image_path(&self, id: &str) -> PathBuf {
         self.dir.join(format!("{id}.image"))
     }
 
-    /// Lets who has this token fetch the image.
+    /// Lets a client with this token fetch the image.
     pub fn offer(&self, token: &str, image: &ImageFile) -> Arc<Offered> {
         let offer = Arc::new(Offered::of(image));
         let mut offered = self.offered();
@@ -134,7 +134,7 @@ impl Updates {
         self.offered().get(token_hash)?.upgrade()
     }
 
-    /// A serial may have any characters; a file name may not.
+    /// A serial may have any characters, a file name may not.
     fn file(&self, serial: &str) -> PathBuf {
         self.dir.join(format!("{}.json", hex::encode(sha256(serial.as_bytes()))))
     }

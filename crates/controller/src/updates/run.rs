@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One firmware update, from the visit to the version that is read back. Each step is recorded before
-//! it begins, so that the record of a process that ends says how far it came.
+//! One firmware update, from the first request to the BMC until the new version is read back. Each step is recorded
+//! before it begins, so that the record shows how far an interrupted update came.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::bmc::Bmcs;
 use crate::bmc::{Purpose, Unavailable, Visit};
 use crate::failure::chain;
 
-/// An update that did not succeed, in words.
+/// Why an update did not succeed, in words.
 enum Ended {
     Failed(String),
     /// The BMC may have the image.
     Unknown(String),
 }
 
-/// Updates, and records what came of it. Nobody waits for it.
+/// Runs an update and records its result. No client waits for it.
 pub async fn run(
     bmcs: Bmcs,
     updates: Arc<Updates>,
@@ -65,7 +65,7 @@ async fn install_now(
     update: &mut FirmwareUpdate,
     image: &ImageFile,
 ) -> Result<(), Ended> {
-    // With the lane in hand: a job that was made since then waits for it.
+    // Checked while holding the BMC's lock: a job that was created since then waits for the lock.
     let server = bmcs.store.server(&update.server_serial).await;
     if let Some(job) = server.map_err(|error| closed(error.into()))?.active_job {
         return Err(closed(Unavailable::Busy(job)));
@@ -85,7 +85,7 @@ async fn install_now(
     read_back(bmc, update, &targets).await
 }
 
-/// Gets the image to the BMC. What it may fetch is offered as long as the second lives.
+/// Transfers the image to the BMC. A BMC may fetch it as long as the returned offer exists.
 async fn transfer(
     bmcs: &Bmcs,
     updates: &Updates,
@@ -97,7 +97,7 @@ async fn transfer(
     update.way = Some(UpdateWay::Push);
     record(updates, update, UpdateStep::Transfer)?;
     let file = Image { path: &image.path, file_name: &image.file_name };
-    // Pushed where that is possible: it needs no way from the BMC to this controller.
+    // Push where possible: it needs no connection from the BMC to this controller.
     match bmc.push_update(file, targets).await {
         Err(Error::Unsupported(_)) => {}
         pushed => return Ok((pushed.map_err(not_taken)?, None)),
@@ -127,7 +127,7 @@ async fn read_back(
             Ok(())
         }
         Err(Error::NotEffective { .. }) => {
-            // Only to be shown: what it says has been read before.
+            // Only for display: it has been evaluated before.
             update.after = bmc.firmware().await.map(shown).unwrap_or_default();
             Err(Ended::Failed(match &wanted {
                 Some(version) => format!(
@@ -151,7 +151,7 @@ fn record(updates: &Updates, update: &mut FirmwareUpdate, step: UpdateStep) -> R
     })
 }
 
-/// Paths on the BMC for what a person named.
+/// Returns the BMC's paths for the targets that a user named.
 fn targets(wanted: &[String], inventory: &[Firmware]) -> Result<Vec<String>, String> {
     let path = |wanted: &String| {
         if wanted.starts_with('/') {
@@ -172,8 +172,8 @@ fn targets(wanted: &[String], inventory: &[Firmware]) -> Result<Vec<String>, Str
     wanted.iter().map(path).collect()
 }
 
-/// Whether the inventory shows the update. Of targets that are not in it, nothing can be told: then
-/// all items count.
+/// Whether the inventory shows the update. If it lists none of the targets, they cannot be checked: then all items
+/// count.
 fn is_installed(
     before: &[Firmware],
     now: &[redfish::Firmware],
@@ -184,7 +184,7 @@ fn is_installed(
         targets.iter().any(|target| redfish::is_same_link(target, &item.path))
     };
     let is_any_listed = now.iter().any(|item| is_target(&item));
-    // While it restarts, a BMC may list an item without its version.
+    // A BMC that restarts may list an item without its version.
     let mut listed = now
         .iter()
         .filter(|item| !is_any_listed || is_target(item))
@@ -204,7 +204,7 @@ fn is_installed(
     }
 }
 
-/// How much of an image the BMC fetched: a BMC that cannot reach this controller says little of it.
+/// How much of an image the BMC fetched: a BMC that cannot reach this controller reports little about it.
 fn fetched(offered: Option<&Offered>) -> String {
     match offered {
         Some(offered) if offered.read() == 0 => "; the BMC fetched nothing of the image".into(),
@@ -215,7 +215,7 @@ fn fetched(offered: Option<&Offered>) -> String {
     }
 }
 
-/// The inventory, as the API tells it.
+/// The inventory in the API's form.
 pub fn shown(items: Vec<redfish::Firmware>) -> Vec<Firmware> {
     let shown = |item: redfish::Firmware| Firmware {
         name: item.name,
@@ -233,10 +233,10 @@ fn failed(error: Error) -> Ended {
     Ended::Failed(chain(&error))
 }
 
-/// The image did not get to the BMC, or the BMC's answer did not get here.
+/// The image did not reach the BMC, or the BMC's response did not arrive.
 fn not_taken(error: Error) -> Ended {
     match &error {
-        // 502 and 504 are of a proxy in the BMC, which does not know either.
+        // 502 and 504 come from a proxy inside the BMC, which does not know the result either.
         Error::Unreachable { .. }
         | Error::BadAnswer { .. }
         | Error::Status { status: 502 | 504, .. } => Ended::Unknown(chain(&error)),

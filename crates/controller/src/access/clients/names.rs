@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Names of certificates, each of its kind, and patterns of one kind: a URI is never taken for a DNS name, whatever
-//! it ends with. Pure.
+//! Names in certificates, and patterns for them. A pattern only matches names of its own kind: a URI never matches a
+//! DNS pattern, however it ends. Pure.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ use crate::access::role_bindings::{self, RoleBinding};
 /// SPIFFE-ID, section 2.3.
 const SPIFFE_BYTES_MAX: usize = 2048;
 
-/// A name that gives something.
+/// A pattern of names to which rights are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
-    /// In small letters.
+    /// In lower case.
     Dns(String),
-    /// What ends with this, which begins with a dot; in small letters.
+    /// Names that end with this suffix. It begins with a dot; in lower case.
     DnsBelow(String),
     Uri(String),
-    /// What begins with this, which ends with a slash.
+    /// URIs that begin with this prefix, which ends with a slash.
     UriBelow(String),
 }
 
@@ -35,7 +35,7 @@ fn with_pattern((gift, name): (RoleBinding, &str)) -> Result<(RoleBinding, Patte
     Ok((gift, pattern(name)?))
 }
 
-/// `dns:NAME`, `uri:NAME`, or a name whose form tells its kind.
+/// Parses `dns:NAME`, `uri:NAME`, or a name whose form reveals its kind.
 fn pattern(name: &str) -> Result<Pattern, String> {
     match name.split_once(':') {
         Some(("dns", name)) => dns_pattern(name),
@@ -73,7 +73,7 @@ fn uri_pattern(name: &str) -> Result<Pattern, String> {
         Some(rest) => (true, rest),
         None => (false, name),
     };
-    // What is below a directory is judged as a member of it.
+    // A prefix is checked with an example below it.
     let example = if below { format!("{uri}x") } else { uri.to_owned() };
     let has_directory = uri.ends_with('/') && !uri.ends_with("://");
     if below && !has_directory || !is_uri(&example) {
@@ -84,7 +84,7 @@ fn uri_pattern(name: &str) -> Result<Pattern, String> {
     Ok(if below { Pattern::UriBelow(uri.to_owned()) } else { Pattern::Uri(uri.to_owned()) })
 }
 
-/// Whether a URI means one thing to everybody who reads it: nothing that some normalise and some do not.
+/// Whether all readers interpret a URI alike: it has nothing that only some of them normalise.
 fn is_uri(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     let (authority, path) =
@@ -102,7 +102,7 @@ fn is_uri(uri: &str) -> bool {
     is_sound && (scheme != "spiffe" || is_spiffe(uri, authority, path))
 }
 
-/// SPIFFE-ID, sections 2.1 to 2.3: small letters in the trust domain, no port, no user, few characters in the path.
+/// SPIFFE-ID, sections 2.1 to 2.3: lower case in the trust domain, no port, no user, few characters in the path.
 fn is_spiffe(uri: &str, domain: &str, path: Option<&str>) -> bool {
     let is_of_domain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
@@ -112,7 +112,7 @@ fn is_spiffe(uri: &str, domain: &str, path: Option<&str>) -> bool {
         && path.is_none_or(|path| path.bytes().all(is_of_path))
 }
 
-/// The names of one certificate that count.
+/// The names of one certificate that are considered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Names {
     uris: Vec<String>,
@@ -120,7 +120,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// A certificate with a SPIFFE id has no other URI (X509-SVID, section 2): with two, none counts.
+    /// A certificate with a SPIFFE id has no other URI (X509-SVID, section 2): with two URIs, none is considered.
     pub fn of(uris: &[&str], dns: &[&str]) -> Names {
         let is_svid = uris.iter().any(|uri| is_of_scheme(uri, "spiffe"));
         let counting = if is_svid && uris.len() > 1 { &[][..] } else { uris };
@@ -214,7 +214,7 @@ mod tests {
         }
         let long = format!("spiffe://example.org/ops/{}", "x".repeat(SPIFFE_BYTES_MAX));
         assert!(!fits(OPS, &[&long], &[]));
-        // Two ids in one certificate are none.
+        // With two URIs in one certificate, none is considered.
         assert!(!fits(OPS, &["spiffe://example.org/ops/ada", "https://x.org/y"], &[]));
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Signatures of JSON Web Tokens (RFC 7518, section 3) by ring, which is this process's for TLS too.
+//! Verifies signatures of JSON Web Tokens (RFC 7518, section 3) with ring, which this process also uses for TLS.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
@@ -10,17 +10,17 @@ use signature::Verifier;
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |_, _| Err(unsupported()),
     verifier_factory: verifier,
-    // For thumbprints and for keys made of private ones, which nobody asks for here.
+    // For thumbprints and for keys made from private ones, which are not needed here.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Once for the process; later calls find it done.
+/// Installs the provider once per process; further calls do nothing.
 pub fn install() {
     let _already = PROVIDER.install_default();
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    // A key of another kind must not be read as one of this: its bytes would mean something else.
+    // A key of another family must not be used: its bytes would be misinterpreted.
     if algorithm.family() != key.family() {
         return Err(ErrorKind::InvalidAlgorithm.into());
     }

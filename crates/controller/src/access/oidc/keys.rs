@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The issuer's public keys: its JSON Web Key Set (RFC 7517), found by its discovery document (OpenID Connect
-//! Discovery 1.0, section 4) or read from a file. Providers change keys without notice: an unknown one is
-//! looked for anew, but not at each token that somebody makes up.
+//! The issuer's public keys: its JSON Web Key Set (RFC 7517), located through its discovery document (OpenID Connect
+//! Discovery 1.0, section 4) or read from a file. Providers change keys without notice, so an unknown key causes a
+//! new fetch; fetches are limited, because anyone can make up tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::refused::Refused;
 use super::settings::{Settings, Source};
 
-/// So old keys are looked at again before they are used.
+/// Keys older than this are fetched again before they are used.
 const FRESH: Duration = Duration::from_secs(3600);
-/// So old ones are not used any more when the issuer cannot be asked: it may have withdrawn them.
+/// Keys older than this are not used even if the issuer cannot be reached: it may have withdrawn them.
 const USABLE: Duration = Duration::from_secs(24 * 3600);
-/// Between two looks, whatever tokens come.
+/// The shortest time between two fetches, whatever tokens arrive.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -41,11 +41,11 @@ enum Way {
 struct Known {
     set: Option<(JwkSet, Instant)>,
     looked_at: Option<Instant>,
-    /// Of the last look.
+    /// The error of the last fetch.
     trouble: String,
 }
 
-/// The part of a provider's metadata that counts here.
+/// The part of a provider's metadata that is needed here.
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
@@ -68,7 +68,7 @@ impl Keys {
         })
     }
 
-    /// The key that a token says it was signed with.
+    /// Returns the key with which a token claims to be signed.
     pub async fn find(
         &self,
         kid: Option<&str>,
@@ -76,7 +76,7 @@ impl Keys {
         now: Instant,
     ) -> Result<DecodingKey, Refused> {
         if !self.known().has_fresh(kid, algorithm, now) {
-            // One looks; who asks for a key that is known waits for nobody.
+            // One task fetches at a time. Requests for a known key do not wait.
             let _looking = self.looking.lock().await;
             let is_due = {
                 let known = self.known();
@@ -102,7 +102,7 @@ impl Keys {
         };
         let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let discovery: Discovery = get(client, &url).await?;
-        // Section 4.3: whoever answers for another issuer is not this one.
+        // Section 4.3: a document that names another issuer is rejected.
         ensure!(discovery.issuer == self.issuer, "{url} is of the issuer {:?}", discovery.issuer);
         get(client, &discovery.jwks_uri).await
     }
@@ -151,7 +151,7 @@ impl Known {
     }
 }
 
-/// A client for the issuer alone.
+/// An HTTP client that is used for the issuer only.
 fn client(issuer: &str, ca_file: Option<&Path>) -> anyhow::Result<reqwest::Client> {
     let mut client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -187,7 +187,7 @@ async fn read(path: &Path) -> anyhow::Result<JwkSet> {
     serde_json::from_slice(&bytes).with_context(|| format!("understand {}", path.display()))
 }
 
-/// The key of this name; without a name the only one that fits.
+/// Chooses the key with this id; without an id, the only key that fits.
 fn choose<'a>(set: &'a JwkSet, kid: Option<&str>, algorithm: Algorithm) -> Option<&'a Jwk> {
     let mut fitting = set.keys.iter().filter(|jwk| fits(jwk, algorithm));
     match kid {
@@ -196,7 +196,7 @@ fn choose<'a>(set: &'a JwkSet, kid: Option<&str>, algorithm: Algorithm) -> Optio
     }
 }
 
-/// Whether signatures of this kind may be judged with a key, by what it says of itself.
+/// Whether a key may verify signatures of this algorithm, according to its own attributes.
 fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let is_public = matches!(
         jwk.algorithm,

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! People and pipelines whom an identity provider vouches for: JSON Web Tokens (RFC 7519) of one issuer, for
-//! one audience, with rights by one claim. Nothing is stored here of them; a token is good until it expires.
+//! Users and pipelines that an identity provider authenticates: JSON Web Tokens (RFC 7519) of one issuer, for one
+//! audience, with rights given by one claim. Nothing about them is stored; a token is valid until it expires.
 //!
 //! ```text
 //! token ─▶ header: algorithm, kid ─▶ keys (discovery, or a file) ─▶ signature, iss, aud, exp, nbf ─▶ rights
 //! ```
 //!
-//! - `keys`: the issuer's public keys, fetched and kept; `crypto`: signatures, by ring; `strict`: what two readers
-//!   could understand differently is refused.
+//! - `keys`: the issuer's public keys, fetched and cached.
+//! - `crypto`: signatures, with ring.
+//! - `strict`: rejects tokens that two parsers could read differently.
 
 mod crypto;
 mod keys;
@@ -28,7 +29,7 @@ pub use settings::{Settings, Source};
 
 use crate::access::role_bindings::{self, Rights, RoleBinding};
 
-/// What an issuer may sign with. Neither `none` nor a secret that both sides know (RFC 8725, section 3.1).
+/// Algorithms with which an issuer may sign. Neither `none` nor shared secrets (RFC 8725, section 3.1).
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -40,20 +41,20 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
-/// Providers put every group of a person into a token; more than this is no token.
+/// The longest token. Providers put every group of a person into a token; anything longer is not one.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// Of a name in the audit log.
+/// Characters of a name in the audit log.
 const NAME_CHARS_MAX: usize = 128;
 
-/// Somebody whom the issuer vouches for.
+/// A user authenticated by the issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// As the audit log names them.
+    /// The user's name in the audit log.
     pub who: String,
     pub rights: Rights,
 }
 
-/// The issuer, as it is known here.
+/// The identity provider: its settings and its keys.
 pub struct Oidc {
     settings: Settings,
     keys: Keys,
@@ -65,7 +66,7 @@ impl Oidc {
         Ok(Oidc { settings, keys })
     }
 
-    /// Whose token this is.
+    /// Returns the user to whom a token belongs.
     pub async fn identify(&self, token: &str) -> Result<Person, Refused> {
         self.identify_at(token, Instant::now()).await
     }
@@ -111,7 +112,7 @@ impl Oidc {
     }
 }
 
-/// A claim by its name; some providers have roles within another claim, and some have dots in names.
+/// Returns a claim by its name. Some providers put roles inside another claim, and some have dots in names.
 fn claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -120,7 +121,8 @@ fn claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     claim(claims.get(outer)?.as_object()?, inner)
 }
 
-/// `sub` names a person for good (OpenID Connect Core 1.0, section 5.7); the rest is for readers.
+/// Builds a user's name for the audit log. `sub` identifies a person permanently (OpenID Connect Core 1.0, section
+/// 5.7); the rest is for human readers.
 fn who(claims: &Map<String, Value>) -> String {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let readable = ["preferred_username", "email"].into_iter().find_map(text);
@@ -134,12 +136,12 @@ fn who(claims: &Map<String, Value>) -> String {
         .collect()
 }
 
-/// Whether a token looks like one of these: ours have no dots.
+/// Whether a token looks like a JSON Web Token: the controller's own have no dots.
 pub fn is_one(token: &str) -> bool {
     token.starts_with("eyJ") && token.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-/// An issuer speaks TLS, unless it is on this host.
+/// An issuer must use TLS, unless it is on this host.
 pub fn check_issuer(text: &str) -> Result<String, String> {
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;
     let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Why a token of an identity provider is not taken.
+//! Reasons to refuse a token of an identity provider.
 
-/// What is not taken, and why.
+/// Why a token is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refused {
     #[error("this token of the identity provider is not good: {0}")]

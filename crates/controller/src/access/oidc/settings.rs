@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which tokens of an identity provider are taken.
+//! Settings for tokens of an identity provider.
 
 use std::path::PathBuf;
 
 use crate::access::role_bindings::RoleBinding;
 
-/// Which tokens are taken.
+/// Which tokens are accepted.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Exactly as tokens and the provider's own document write it.
+    /// Exactly as in tokens and in the provider's discovery document.
     pub issuer: String,
     pub audience: String,
-    /// By which rights are given: a name, or names with dots between for a claim within another.
+    /// The claim that gives rights: a name, or names separated by dots for a claim inside another.
     pub claim: String,
-    /// What each of its values gives.
+    /// The rights that each of the claim's values gives.
     pub given: Vec<(RoleBinding, String)>,
     pub keys: Source,
 }
@@ -21,8 +21,8 @@ pub struct Settings {
 /// Where the issuer's keys come from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// Its discovery document, over TLS; judged by these CAs, or by the system's.
+    /// The issuer's discovery document, over TLS that is verified with these CAs, or with the system's.
     Discovery { ca_file: Option<PathBuf> },
-    /// A JSON Web Key Set that somebody keeps up to date.
+    /// A JSON Web Key Set that the operator keeps up to date.
     File(PathBuf),
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parts of a token as text that two readers cannot understand differently. Pure.
+//! Strict parsing of the parts of a token, rejecting text that two parsers could read differently. Pure.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Members of a header that change how the token is to be read (RFC 7515, sections 4.1.10 and 4.1.11; RFC 7516,
-/// section 4.1; RFC 7797, section 3). We read in one way only.
+/// Members of a header that change how the token has to be read (RFC 7515, sections 4.1.10 and 4.1.11; RFC 7516,
+/// section 4.1; RFC 7797, section 3). Only one way of reading is supported.
 const CHANGING: [&str; 5] = ["crit", "b64", "zip", "enc", "cty"];
 
 /// The members of a JSON object.
 type Members = Map<String, Value>;
 
-/// The header and the claims of a token of three parts.
+/// Returns the header and the claims of a token, the first two of its three parts.
 pub fn parts(token: &str) -> Result<(Members, Members), String> {
     let mut parts = token.split('.');
     let (Some(header), Some(claims)) = (parts.next(), parts.next()) else {
@@ -25,7 +25,7 @@ pub fn parts(token: &str) -> Result<(Members, Members), String> {
     Ok((object("header", header)?, object("claims", claims)?))
 }
 
-/// Refuses a header that wants its token read in a way that we do not know.
+/// Refuses a header that requires an unsupported way of reading the token.
 pub fn check_header(header: &Members) -> Result<(), String> {
     match CHANGING.iter().find(|name| header.contains_key(**name)) {
         Some(name) => Err(format!("its header has {name:?}, which is not understood")),
@@ -44,7 +44,7 @@ fn object(what: &str, part: &str) -> Result<Members, String> {
     }
 }
 
-/// A value in which no member comes twice (RFC 7519, section 4).
+/// A value in which no member occurs twice (RFC 7519, section 4).
 struct Once;
 
 impl<'de> DeserializeSeed<'de> for Once {

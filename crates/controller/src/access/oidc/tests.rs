@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An identity provider on this host, tokens that are good, and tokens that are not.
+//! Tests with an identity provider on this host: valid tokens, and tokens that must be refused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn text(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// What an issuer signs with.
+/// A key with which an issuer signs.
 enum Signer {
     /// With the name of its curve.
     Curve(EcdsaKeyPair, &'static str),
@@ -57,7 +57,7 @@ impl Signer {
         Signer::Ed(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap())
     }
 
-    /// ring makes no RSA keys.
+    /// Generated with OpenSSL, because ring makes no RSA keys.
     fn rsa() -> Signer {
         let made = std::process::Command::new("openssl")
             .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
@@ -126,13 +126,13 @@ impl Signer {
     }
 }
 
-/// What the provider answers, and how often its keys were asked for.
+/// What the provider responds, and how often its keys were requested.
 #[derive(Default)]
 struct Answers {
     keys: Vec<Value>,
-    /// In place of the issuer's own name.
+    /// Replaces the issuer's own name.
     issuer: Option<String>,
-    /// In place of where its keys are.
+    /// Replaces the location of its keys.
     keys_at: Option<String>,
     asked: u32,
 }
@@ -235,7 +235,7 @@ impl Provider {
         Oidc::new(self.settings()).unwrap()
     }
 
-    /// Of a person in these groups.
+    /// Claims of a person in these groups.
     fn claims(&self, groups: &[&str]) -> Value {
         let now = now();
         json!({
@@ -249,7 +249,7 @@ fn now() -> i64 {
     crate::time::now_ms() / 1000
 }
 
-/// Claims with one of them other than it was.
+/// The claims with one of them changed.
 fn with(claims: &Value, name: &str, value: Value) -> Value {
     let mut other = claims.clone();
     if value.is_null() {
@@ -278,7 +278,7 @@ async fn a_good_token_of_every_kind_of_key_names_a_person_with_the_highest_role(
         assert!(is_one(&token));
         assert_eq!(oidc.identify(&token).await.as_ref(), Ok(&ada), "{algorithm}");
     }
-    // The only key of its kind needs no name; an audience may be one of several; nor needs a role a list.
+    // The only key of its kind needs no id, an audience may be one of several, and a role need not be in a list.
     let header = json!({"alg": "EdDSA"});
     for other in [
         with(&claims, "aud", json!(["x", AUDIENCE])),
@@ -381,7 +381,7 @@ async fn a_person_without_a_role_is_told_what_would_give_one() {
         let refused = oidc.identify(&token(&claims)).await.unwrap_err().to_string();
         assert!(refused.contains("none of \"groups\" is one of all, root, sre"), "{refused}");
     }
-    // Roles within another claim, and a claim with dots in its name.
+    // Roles inside another claim, and a claim with dots in its name.
     let settings = |claim: &str| Settings { claim: claim.into(), ..provider.settings() };
     let deep = with(&provider.claims(&[]), "realm_access", json!({"roles": ["sre"]}));
     let dotted = with(&provider.claims(&[]), "https://x.example/roles", json!(["sre"]));
@@ -414,7 +414,7 @@ async fn a_new_key_is_found_and_tokens_with_made_up_keys_do_not_flood_the_issuer
     assert!(oidc.identify_at(&token(&new, "new"), later(31)).await.is_ok());
     assert!(oidc.identify_at(&token(&old, "old"), later(32)).await.is_err(), "it was withdrawn");
     assert_eq!(asked(), 2);
-    // An issuer that does not answer does no harm at once, and not for ever.
+    // An issuer that does not respond does no harm at first, but does after a day.
     provider.answers.lock().unwrap().issuer = Some("https://somebody.else".into());
     assert!(oidc.identify_at(&token(&new, "new"), later(2 * 3600)).await.is_ok());
     let refused = oidc.identify_at(&token(&new, "new"), later(25 * 3600)).await.unwrap_err();
@@ -449,7 +449,7 @@ async fn keys_are_looked_for_again_after_an_hour_and_none_is_used_for_a_day() {
     let day_ms = 24 * 3600 * 1000;
     for (token, at_ms, asked) in [
         (&good, 0, 1),
-        // What nobody knows is looked for twice a minute.
+        // An unknown key is fetched at most twice a minute.
         (&unknown, 29_999, 1),
         (&unknown, 30_000, 2),
         (&unknown, 59_999, 2),
@@ -508,7 +508,7 @@ async fn keys_come_straight_from_where_the_provider_says_and_are_not_long() {
         (&provider, provider.settings(), format!("{}/broken", provider.url), "500"),
         (&provider, provider.settings(), format!("{}/none", provider.url), "404"),
         (&over_tls, safe.clone(), format!("{}/keys", over_tls.url), ""),
-        // Who is in the way could put keys of their own there.
+        // An attacker in between could serve keys of their own over plain HTTP.
         (&over_tls, safe, format!("{}/keys", provider.url), "ask http://"),
     ] {
         of.answers.lock().unwrap().keys_at = Some(keys_at.clone());
@@ -580,7 +580,7 @@ async fn a_provider_that_does_not_answer_is_no_wrong_token_and_keeps_nobody_else
     let problem: Value = heard.json().await.unwrap();
     assert_eq!(problem["type"], "urn:shoal:problem:identity-provider");
     assert!(problem["detail"].as_str().unwrap().contains("somebody.else"), "{problem}");
-    // Ours are ours.
+    // The controller's own tokens still work.
     let new = json!({"role": "reader", "name": "watcher"});
     let made = controller.request("POST", "/api/v1/tokens").json(&new).send().await.unwrap();
     assert_eq!(made.status(), 201);
@@ -611,7 +611,7 @@ async fn tokens_of_the_provider_open_what_their_role_may_and_are_in_the_audit_lo
     assert_eq!(ask(&["root"], "DELETE", "/api/v1/servers/SN1").await, 404);
     assert_eq!(ask(&["cooks"], "GET", "/api/v1/jobs").await, 403);
     assert_eq!(ask(&["sre"], "GET", "/v2/").await, 200);
-    // A group of publishers pushes below its prefix, whatever else its people may.
+    // A group of publishers pushes below its prefix, whatever other rights its members have.
     let (own, others) = ("/v2/ci/app/blobs/uploads/", "/v2/os-images/debian/blobs/uploads/");
     for (groups, path, expected) in [
         (&["builders"][..], own, 202),
@@ -656,7 +656,7 @@ async fn the_audit_log_names_who_it_is_for_good_and_then_for_readers() {
         (nameless.clone(), "oidc 1234"),
         (with(&nameless, "email", "ada@example.org".into()), "oidc 1234 ada@example.org"),
         (with(&good, "email", "ada@example.org".into()), "oidc 1234 ada"),
-        // Nobody writes a line of their own into a log.
+        // A name cannot add lines to a log.
         (with(&good, "preferred_username", "a\nb\u{1b}c".into()), "oidc 1234 a?b?c"),
         (with(&good, "sub", "é".repeat(500).into()), &long),
     ] {

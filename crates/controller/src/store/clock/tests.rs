@@ -14,8 +14,8 @@ fn jump(from_ms: Option<i64>, to_ms: i64) -> Jump {
     Jump { cause: Cause::NotRunning, from_ms, to_ms }
 }
 
-/// What, in which state, by how much the clock jumps if that is known, and due, deadline and unsettled before and
-/// after it.
+/// Description, state, the clock's jump if it is known, and the times due, deadline and unsettled before and after
+/// it.
 type Case<'a> = (&'a str, &'a State, Option<i64>, [Option<i64>; 3], [Option<i64>; 3]);
 
 #[test]
@@ -28,7 +28,7 @@ fn each_stored_time_keeps_its_distance_within_its_bounds() {
         cleanup: Cleanup::EjectingMedia,
         problem: None,
     };
-    // In minutes from the clock before the jump, and from the one after it.
+    // In minutes, before the jump from the old clock and after it from the new one.
     #[rustfmt::skip]
     let cases: [Case; 18] = [
         ("nothing is stored", &writing, Some(120), [None, None, None], [None, None, None]),
@@ -63,13 +63,13 @@ fn each_stored_time_keeps_its_distance_within_its_bounds() {
         let unsettled = Some(after.unsettled_until).filter(|at| *at > 0).map(minutes);
         let found = [after.due_at.map(minutes), after.deadline_at.map(minutes), unsettled];
         assert_eq!(found, expected, "{what}");
-        // Twice, as after a crash in between: within the bounds still.
+        // Moved twice, as after a crash in between: still within the bounds.
         let again = moved(after, state, &jump(by.map(|_| T), now));
         assert!(again.due_at <= after.due_at.max(Some(now + 15 * MINUTE)), "{what}");
     }
 }
 
-/// A job in `state` by the clock `T`.
+/// A store with a job after these events, by the clock `T`.
 fn job_after(events: impl IntoIterator<Item = Event>) -> Store {
     let store = Store::in_memory().unwrap();
     at_once(store.put_server(rows::server("SN1"))).unwrap();
@@ -82,7 +82,7 @@ fn job_after(events: impl IntoIterator<Item = Event>) -> Store {
     store
 }
 
-/// What a controller does that starts now.
+/// What a controller does when it starts.
 fn start(store: &Store, now: i64) {
     let seen_at = at_once(store.seen_at()).unwrap();
     at_once(store.follow_clock(Jump::at_start(seen_at, now))).unwrap();
