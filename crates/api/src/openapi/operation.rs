@@ -183,7 +183,7 @@ fn problem_example(kind: &str) -> Option<Value> {
         })),
         "conflict" => Some(json!({
             "type": "urn:shoal:problem:conflict",
-            "title": "in the way of something else",
+            "title": "in conflict with something else",
             "status": 409,
             "detail": "server SN123 has the open job 0198b9c0-0000-7000-8000-000000000001; wait for its end or cancel it"
         })),

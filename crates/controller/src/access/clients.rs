@@ -88,7 +88,7 @@ impl Clients {
         let dns: Vec<&str> = parsed.valid_dns_names().collect();
         let names = Names::of(&uris, &dns);
         let given = self.settings.given.iter().filter(|(_, pattern)| names.fit(pattern));
-        let rights = Rights::of(given.map(|(gift, _)| gift));
+        let rights = Rights::of(given.map(|(binding, _)| binding));
         let who = format!("certificate {names}");
         Ok((who.trim_end().chars().take(NAME_CHARS_MAX).collect(), rights))
     }

@@ -24,10 +24,10 @@ pub struct Rights {
 
 impl Rights {
     /// Returns the highest role and every prefix. `None` if there is no right at all.
-    pub fn of<'a>(gifts: impl IntoIterator<Item = &'a RoleBinding>) -> Option<Rights> {
+    pub fn of<'a>(bindings: impl IntoIterator<Item = &'a RoleBinding>) -> Option<Rights> {
         let (mut role, mut push) = (None, Vec::new());
-        for gift in gifts {
-            match gift {
+        for binding in bindings {
+            match binding {
                 RoleBinding::Role(given) => role = role.max(Some(*given)),
                 RoleBinding::Publish(prefix) => push.push(prefix.as_str().to_owned()),
             }
@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn the_highest_role_counts_and_every_prefix_does() {
-        let gift = |text: &str| match text.ends_with('/') {
+        let binding = |text: &str| match text.ends_with('/') {
             true => publish(&format!("{text}=x"), "").unwrap().0,
             false => role(&format!("{text}=x"), "").unwrap().0,
         };
-        let rights = |gifts: &[&str]| {
-            let gifts: Vec<RoleBinding> = gifts.iter().map(|text| gift(text)).collect();
-            Rights::of(&gifts).map(|rights| (rights.role, rights.push.concat()))
+        let rights = |bindings: &[&str]| {
+            let bindings: Vec<RoleBinding> = bindings.iter().map(|text| binding(text)).collect();
+            Rights::of(&bindings).map(|rights| (rights.role, rights.push.concat()))
         };
         assert_eq!(rights(&[]), None);
         assert_eq!(rights(&["reader", "admin", "operator"]), Some((Role::Admin, String::new())));

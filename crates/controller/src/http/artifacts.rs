@@ -166,7 +166,7 @@ impl From<Error> for Refusal {
                 (StatusCode::NOT_FOUND, "artifact-unknown", "not found")
             }
             Error::Maintained | Error::InUse { .. } => {
-                (StatusCode::CONFLICT, "conflict", "in the way of something else")
+                (StatusCode::CONFLICT, "conflict", "in conflict with something else")
             }
             Error::Full { .. } | Error::ShareUsed { .. } => {
                 (StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the disk is full")

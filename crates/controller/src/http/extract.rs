@@ -108,11 +108,11 @@ impl FromRequestParts<App> for Session {
         let path = Path::<String>::from_request_parts(parts, app).await;
         let Path(attempt) = path.map_err(|_| no_session())?;
         let token = token(&parts.headers, &parts.extensions).ok_or_else(no_session)?;
-        let speaker = BootSession { attempt, session_hash: sha256(token.as_bytes()) };
-        if !app.store.has_session(speaker.clone()).await? {
+        let boot_session = BootSession { attempt, session_hash: sha256(token.as_bytes()) };
+        if !app.store.has_session(boot_session.clone()).await? {
             return Err(no_session());
         }
-        Ok(Session(speaker))
+        Ok(Session(boot_session))
     }
 }
 

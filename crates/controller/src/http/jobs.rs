@@ -334,7 +334,7 @@ fn shown(row: &JobRow) -> Job {
 
 /// Steps whose failure was not reported by the machine itself: the machine fell silent, or someone else ended the
 /// job.
-const UNHEARD: [&str; 6] = [
+const REJECTED: [&str; 6] = [
     "webhook.wait",
     "node.powered-off",
     "node.restarted",
@@ -350,7 +350,7 @@ fn attention(
     problem: Option<&str>,
     noted: Option<&str>,
 ) -> Option<String> {
-    let is_unheard = failure.is_some_and(|failure| UNHEARD.contains(&failure.step.as_str()));
+    let is_unheard = failure.is_some_and(|failure| REJECTED.contains(&failure.step.as_str()));
     let disk = (has_permit && is_unheard).then_some(
         "the disk: the machine was permitted to write, and did not tell how far it came",
     );

@@ -25,37 +25,38 @@ pub async fn hello(node: Node, State(app): State<App>, body: Body) -> Answer<Sta
 }
 
 pub async fn recipe(
-    Session(speaker): Session,
+    Session(boot_session): Session,
     State(app): State<App>,
 ) -> Answer<([(HeaderName, &'static str); 1], String)> {
-    let recipe = told(&app, node::recipe(&app.store, speaker, now_ms()).await)?;
+    let recipe = told(&app, node::recipe(&app.store, boot_session, now_ms()).await)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], recipe))
 }
 
 pub async fn permit(
-    Session(speaker): Session,
+    Session(boot_session): Session,
     State(app): State<App>,
     body: Body,
 ) -> Answer<Json<Permit>> {
-    super::installable::check_job(&app, &app.store.attempt(&speaker.attempt).await?)?;
-    let job = told(&app, node::permit(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
+    super::installable::check_job(&app, &app.store.attempt(&boot_session.attempt).await?)?;
+    let job =
+        told(&app, node::permit(&app.store, boot_session, json(&body?.bytes)?, now_ms()).await)?;
     app.jobs.state_changed(&job);
     Ok(Json(Permit { granted: true }))
 }
 
 pub async fn progress(
-    Session(speaker): Session,
+    Session(boot_session): Session,
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
     let progress: Progress = json(&body?.bytes)?;
     storable_in_body("/seq", progress.seq)?;
-    told(&app, node::progress(&app.store, speaker, progress, now_ms()).await)?;
+    told(&app, node::progress(&app.store, boot_session, progress, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn log(
-    Session(speaker): Session,
+    Session(boot_session): Session,
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
@@ -63,16 +64,17 @@ pub async fn log(
     let body = body?;
     let log: Log = json(&body.bytes)?;
     storable_in_body("/seq", log.seq)?;
-    told(&app, node::log(&app.store, speaker, log, now_ms()).await)?;
+    told(&app, node::log(&app.store, boot_session, log, now_ms()).await)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub async fn result(
-    Session(speaker): Session,
+    Session(boot_session): Session,
     State(app): State<App>,
     body: Body,
 ) -> Answer<StatusCode> {
-    let moved = told(&app, node::result(&app.store, speaker, json(&body?.bytes)?, now_ms()).await)?;
+    let moved =
+        told(&app, node::result(&app.store, boot_session, json(&body?.bytes)?, now_ms()).await)?;
     if let Some(job) = moved {
         app.jobs.state_changed(&job);
     }
@@ -92,7 +94,7 @@ fn told<T>(app: &App, answer: Result<T, Refused>) -> Answer<T> {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         match refused {
-            Refused::Rejected(unheard) => unheard.into(),
+            Refused::Rejected(rejected) => rejected.into(),
             Refused::TooOld(version, _) => refuse(
                 StatusCode::UPGRADE_REQUIRED,
                 "dispatcher-too-old",
@@ -114,8 +116,8 @@ impl From<Refused> for Refusal {
 }
 
 impl From<Rejected> for Refusal {
-    fn from(unheard: Rejected) -> Refusal {
-        match unheard {
+    fn from(rejected: Rejected) -> Refusal {
+        match rejected {
             Rejected::NoSession => super::extract::no_session(),
             Rejected::Over | Rejected::Ended(_) => refuse(
                 StatusCode::GONE,

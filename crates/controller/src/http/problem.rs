@@ -66,7 +66,7 @@ impl From<store::Error> for Refusal {
                 error.to_string(),
             ),
             store::Error::Conflict(detail) => {
-                refuse(StatusCode::CONFLICT, "conflict", "in the way of something else", detail)
+                refuse(StatusCode::CONFLICT, "conflict", "in conflict with something else", detail)
             }
             store::Error::Ambiguous(detail) => {
                 refuse(StatusCode::NOT_FOUND, "job-unknown", "several jobs are meant", detail)

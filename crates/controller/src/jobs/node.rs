@@ -40,8 +40,8 @@ impl From<Error> for Refused {
 }
 
 impl From<Rejected> for Refused {
-    fn from(unheard: Rejected) -> Refused {
-        Refused::Rejected(unheard)
+    fn from(rejected: Rejected) -> Refused {
+        Refused::Rejected(rejected)
     }
 }
 
@@ -93,49 +93,49 @@ async fn too_old(store: &Store, job: &JobRow, version: String, now: i64) -> Refu
 }
 
 /// What it has to do, with what its medium does not say.
-pub async fn recipe(store: &Store, speaker: BootSession, now: i64) -> Result<String, Refused> {
-    Ok(store.recipe_for(speaker, now).await??)
+pub async fn recipe(store: &Store, boot_session: BootSession, now: i64) -> Result<String, Refused> {
+    Ok(store.recipe_for(boot_session, now).await??)
 }
 
 /// May it write? Answers the job with its permit.
 pub async fn permit(
     store: &Store,
-    speaker: BootSession,
+    boot_session: BootSession,
     request: PermitRequest,
     now: i64,
 ) -> Result<Box<JobRow>, Refused> {
-    Ok(store.permit(speaker, kept(request), now).await??)
+    Ok(store.permit(boot_session, kept(request), now).await??)
 }
 
 /// How far a step is.
 pub async fn progress(
     store: &Store,
-    speaker: BootSession,
+    boot_session: BootSession,
     mut progress: Progress,
     now: i64,
 ) -> Result<(), Refused> {
     progress.step = bounded(progress.step, NAME_BYTES_MAX);
     progress.message = bounded(progress.message, TEXT_BYTES_MAX);
-    Ok(store.progress(speaker, progress, now).await??)
+    Ok(store.progress(boot_session, progress, now).await??)
 }
 
 /// Lines of a step's journal.
 pub async fn log(
     store: &Store,
-    speaker: BootSession,
+    boot_session: BootSession,
     mut log: Log,
     now: i64,
 ) -> Result<(), Refused> {
     log.step = bounded(log.step, NAME_BYTES_MAX);
     log.lines.truncate(LOG_LINES_MAX);
     log.lines = log.lines.into_iter().map(|line| bounded(line, TEXT_BYTES_MAX)).collect();
-    Ok(store.log(speaker, log, now).await??)
+    Ok(store.log(boot_session, log, now).await??)
 }
 
 /// How it ended. Answers the job if this moved it, and nothing to a repetition.
 pub async fn result(
     store: &Store,
-    speaker: BootSession,
+    boot_session: BootSession,
     report: Report,
     now: i64,
 ) -> Result<Option<Box<JobRow>>, Refused> {
@@ -147,7 +147,7 @@ pub async fn result(
             (Outcome::Failed(Failure { step, reason: reason.clone() }), reason)
         }
     };
-    Ok(store.result(speaker, outcome, message, now).await??)
+    Ok(store.result(boot_session, outcome, message, now).await??)
 }
 
 /// What is kept of a request: a name longer than these is no name.
@@ -275,7 +275,7 @@ mod tests {
     fn what_a_machine_says_is_kept_within_bounds() {
         let (store, job) = awaited();
         at_once(hello(&store, &job, hello_of("ab".repeat(SHA256_BYTES)), None, 0)).unwrap();
-        let speaker =
+        let boot_session =
             || BootSession { attempt: "a1".into(), session_hash: vec![0xab; SHA256_BYTES] };
         let said = Progress {
             seq: 1,
@@ -285,13 +285,13 @@ mod tests {
             bytes_total: 2,
             bytes_per_sec: 3,
         };
-        at_once(progress(&store, speaker(), said.clone(), 0)).unwrap();
+        at_once(progress(&store, boot_session(), said.clone(), 0)).unwrap();
         let lines = vec![long(); LOG_LINES_MAX + 1];
-        at_once(log(&store, speaker(), Log { seq: 1, step: long(), lines }, 0)).unwrap();
+        at_once(log(&store, boot_session(), Log { seq: 1, step: long(), lines }, 0)).unwrap();
         let before = at_once(store.events("j1", 0, 1000)).unwrap();
         let failed = Report::Failed { failed_step: long(), reason: long() };
         let ended =
-            at_once(result(&store, speaker(), failed, 0)).unwrap().expect("it moves the job");
+            at_once(result(&store, boot_session(), failed, 0)).unwrap().expect("it moves the job");
 
         let (name, text) = (cut(NAME_BYTES_MAX), cut(TEXT_BYTES_MAX));
         assert_eq!(ended.boot_id, Some(name.clone()));
@@ -317,8 +317,8 @@ mod tests {
             let mut request = PermitRequest { boot_id: long(), ..rows::permit("SN1") };
             request.disk.size_bytes = size_bytes;
             let session_hash = vec![0xab; SHA256_BYTES];
-            let speaker = BootSession { attempt: "a1".into(), session_hash };
-            at_once(permit(&store, speaker, request, 0))
+            let boot_session = BootSession { attempt: "a1".into(), session_hash };
+            at_once(permit(&store, boot_session, request, 0))
         };
         for (size_bytes, is_granted) in [(1, true), (2, false), (1, true)] {
             match asked(size_bytes) {

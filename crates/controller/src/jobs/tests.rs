@@ -163,7 +163,11 @@ async fn a_job_is_overdue_only_after_silence_that_was_listened_to() {
         app.store.apply("j1", None, event, String::new(), now).await.unwrap();
     }
     app.store.hello("a1", rows::boot("b1"), now).await.unwrap().unwrap();
-    app.store.permit(rows::speaker("a1", "b1"), rows::permit("SN1"), now).await.unwrap().unwrap();
+    app.store
+        .permit(rows::boot_session("a1", "b1"), rows::permit("SN1"), now)
+        .await
+        .unwrap()
+        .unwrap();
     // Suspended for a day: the clock tells so before anything is looked for.
     let day = Duration::from_secs(24 * 3600);
     let real = Readings::now();

@@ -375,7 +375,9 @@ impl World {
             Plan::AwaitSign => [Request::AwaitEvidence].into(),
             Plan::Visit(verbs) => {
                 let ending = claim.job.ending(false);
-                verbs.into_iter().flat_map(|verb| self.requests_of(verb, &ending)).collect()
+                let is_done = |verb: &Verb| self.mutant != Some(Mutant::VerbForgotten(*verb));
+                let done = verbs.into_iter().filter(is_done);
+                done.flat_map(|verb| self.requests_of(verb, &ending)).collect()
             }
         }
     }

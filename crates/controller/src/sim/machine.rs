@@ -135,7 +135,7 @@ impl Machine {
         [&self.maintenance, &self.task].into_iter().flatten().any(|token| token.starts_with(&mark))
     }
 
-    fn speaker(&self, attempt: &str) -> BootSession {
+    fn boot_session(&self, attempt: &str) -> BootSession {
         let session_hash = sha256(self.boot_id().as_bytes());
         BootSession { attempt: attempt.into(), session_hash }
     }
@@ -243,7 +243,7 @@ impl World {
     fn heard(&mut self, index: usize, attempt: &str, phase: Phase, seq: u64) -> Reply {
         let (store, now) = (self.store.clone(), self.wall());
         let machine = &self.machines[index];
-        let speaker = machine.speaker(attempt);
+        let boot_session = machine.boot_session(attempt);
         let Ok(job) = at_once(store.attempt(attempt)) else { return Reply::No };
         let mut dmi = Dmi { serial: machine.board.clone(), ..Dmi::default() };
         if self.mutant == Some(Mutant::SerialForged) {
@@ -252,7 +252,7 @@ impl World {
         let boot_id = machine.boot_id();
         let heard = match phase {
             Phase::Hello => {
-                let session_sha256 = hex::encode(&speaker.session_hash);
+                let session_sha256 = hex::encode(&boot_session.session_hash);
                 let hello = Hello { boot_id, dmi, version: "sim".into(), session_sha256 };
                 at_once(node::hello(&store, &job, hello, None, now))
             }
@@ -265,7 +265,7 @@ impl World {
                     size_bytes: 1 << 30,
                 };
                 let request = PermitRequest { boot_id, dmi, disk, found: Vec::new() };
-                at_once(node::permit(&store, speaker, request, now)).map(|_job| ())
+                at_once(node::permit(&store, boot_session, request, now)).map(|_job| ())
             }
             Phase::Writing => {
                 let progress = Progress {
@@ -276,17 +276,17 @@ impl World {
                     bytes_total: 0,
                     bytes_per_sec: 0,
                 };
-                at_once(node::progress(&store, speaker, progress, now))
+                at_once(node::progress(&store, boot_session, progress, now))
             }
             Phase::Report { is_success: true } => {
-                at_once(node::result(&store, speaker, Report::Success, now)).map(|_job| ())
+                at_once(node::result(&store, boot_session, Report::Success, now)).map(|_job| ())
             }
             Phase::Report { is_success: false } => {
                 let report = Report::Failed {
                     failed_step: "image-linux.service".into(),
                     reason: "digest mismatch".into(),
                 };
-                at_once(node::result(&store, speaker, report, now)).map(|_job| ())
+                at_once(node::result(&store, boot_session, report, now)).map(|_job| ())
             }
             Phase::Stopped => return Reply::No,
         };

@@ -99,7 +99,7 @@ impl Store {
             if let Some(id) = begun {
                 db.execute("DELETE FROM begun_requests WHERE id = ?1", [id])?;
             }
-            append_deed(db, entry, now)
+            append_entry(db, entry, now)
         })
         .await
     }
@@ -185,7 +185,7 @@ impl Store {
 }
 
 /// Adds an entry with this time.
-pub(super) fn append_deed(db: &Db, entry: NewAuditEntry, now: i64) -> Result<(), Error> {
+pub(super) fn append_entry(db: &Db, entry: NewAuditEntry, now: i64) -> Result<(), Error> {
     append(db, entry_of(entry, now))
 }
 
@@ -273,7 +273,7 @@ fn trim(db: &Db, keep: Retention, now: i64) -> Result<u64, Error> {
         from: None,
         status: 204,
     };
-    append_deed(db, entry, now)?;
+    append_entry(db, entry, now)?;
     db.execute("DELETE FROM audit WHERE seq <= ?1", [upto])?;
     db.execute(
         "INSERT INTO audit_removed VALUES (1, ?1, ?2)

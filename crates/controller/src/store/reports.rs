@@ -33,13 +33,13 @@ pub enum Delivered {
 
 impl Store {
     /// Whether a hello opened this session, which may be in force or over.
-    pub async fn has_session(&self, speaker: BootSession) -> Result<bool, Error> {
+    pub async fn has_session(&self, boot_session: BootSession) -> Result<bool, Error> {
         self.look_up(|db| {
             let found = db
                 .query_row(
                     "SELECT 1 FROM node_sessions JOIN jobs ON jobs.id = job_id
                      WHERE attempt = ?1 AND node_sessions.token_hash = ?2",
-                    params![speaker.attempt, speaker.session_hash],
+                    params![boot_session.attempt, boot_session.session_hash],
                     |_| Ok(()),
                 )
                 .optional()?;
@@ -91,11 +91,15 @@ impl Store {
 
     /// Returns the whole recipe, for the machine whose medium has only a part of it: the boot that has the permit,
     /// for which it proved its board and its disk. A hello alone proves nothing.
-    pub async fn recipe_for(&self, speaker: BootSession, now: i64) -> Result<Heard<String>, Error> {
+    pub async fn recipe_for(
+        &self,
+        boot_session: BootSession,
+        now: i64,
+    ) -> Result<Heard<String>, Error> {
         self.write(move |db| {
-            let job = match speaking(db, &speaker, now)? {
+            let job = match speaking(db, &boot_session, now)? {
                 Ok(job) => job,
-                Err(unheard) => return Ok(Err(unheard)),
+                Err(rejected) => return Ok(Err(rejected)),
             };
             if job.permit.is_none() {
                 return Ok(Err(Rejected::NoPermit));
@@ -111,14 +115,14 @@ impl Store {
     /// Grants at most one permit per attempt: reads, decides and writes in one transaction.
     pub async fn permit(
         &self,
-        speaker: BootSession,
+        boot_session: BootSession,
         request: PermitRequest,
         now: i64,
     ) -> Result<Heard<Box<JobRow>>, Error> {
         self.write(move |db| {
-            let job = match speaking(db, &speaker, now)? {
+            let job = match speaking(db, &boot_session, now)? {
                 Ok(job) => job,
-                Err(unheard) => return Ok(Err(unheard)),
+                Err(rejected) => return Ok(Err(rejected)),
             };
             let same = same_machine(db, &job, &request.dmi.names())?;
             let refused = if let Err(mismatch) = &same {
@@ -162,14 +166,14 @@ impl Store {
     /// Stores the newest progress; a new step is an event.
     pub async fn progress(
         &self,
-        speaker: BootSession,
+        boot_session: BootSession,
         progress: Progress,
         now: i64,
     ) -> Result<Heard<()>, Error> {
         self.write(move |db| {
-            let job = match speaking(db, &speaker, now)? {
+            let job = match speaking(db, &boot_session, now)? {
                 Ok(job) => job,
-                Err(unheard) => return Ok(Err(unheard)),
+                Err(rejected) => return Ok(Err(rejected)),
             };
             touch(db, &job, now)?;
             let changed = db.execute(
@@ -194,14 +198,14 @@ impl Store {
     /// Stores lines of a step's journal; a repeated message adds nothing.
     pub async fn log(
         &self,
-        speaker: BootSession,
+        boot_session: BootSession,
         log: api::node::Log,
         now: i64,
     ) -> Result<Heard<()>, Error> {
         self.write(move |db| {
-            let job = match speaking(db, &speaker, now)? {
+            let job = match speaking(db, &boot_session, now)? {
                 Ok(job) => job,
-                Err(unheard) => return Ok(Err(unheard)),
+                Err(rejected) => return Ok(Err(rejected)),
             };
             touch(db, &job, now)?;
             let is_new = db.execute(
@@ -222,13 +226,13 @@ impl Store {
     /// Handles the machine's result. Returns the job if this changed its state, and nothing for a repetition.
     pub async fn result(
         &self,
-        speaker: BootSession,
+        boot_session: BootSession,
         outcome: Outcome,
         message: String,
         now: i64,
     ) -> Result<Heard<Option<Box<JobRow>>>, Error> {
         self.write(move |db| {
-            let Some((job, boot_id)) = session(db, &speaker)? else {
+            let Some((job, boot_id)) = session(db, &boot_session)? else {
                 return Ok(Err(Rejected::NoSession));
             };
             if job.state.outcome() == Some(&outcome) && job.boot_id.as_ref() == Some(&boot_id) {
@@ -236,7 +240,7 @@ impl Store {
             }
             let job = match in_force(db, job, &boot_id, now)? {
                 Ok(job) => job,
-                Err(unheard) => return Ok(Err(unheard)),
+                Err(rejected) => return Ok(Err(rejected)),
             };
             match apply(db, &job, &Event::Reported(outcome), &message, now) {
                 Ok(moved) => Ok(Ok(Some(Box::new(moved)))),

@@ -115,7 +115,7 @@ mod tests {
 
     fn log(store: &Store, seq: u64, lines: Vec<String>) {
         let log = Log { seq, step: "s.service".into(), lines };
-        at_once(store.log(rows::speaker("a1", "b1"), log, 0)).unwrap().unwrap();
+        at_once(store.log(rows::boot_session("a1", "b1"), log, 0)).unwrap().unwrap();
     }
 
     fn wire_bytes(store: &Store) -> usize {
@@ -171,13 +171,13 @@ mod tests {
                 bytes_total: 0,
                 bytes_per_sec: 0,
             };
-            at_once(store.progress(rows::speaker("a1", "b1"), progress, 0)).unwrap().unwrap();
+            at_once(store.progress(rows::boot_session("a1", "b1"), progress, 0)).unwrap().unwrap();
         }
         assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));
         let refused =
             api::node::PermitRequest { found: vec!["x".into()], ..rows::permit(&"S".repeat(250)) };
         for _ in 0..100 {
-            let answer = store.permit(rows::speaker("a1", "b1"), refused.clone(), 0);
+            let answer = store.permit(rows::boot_session("a1", "b1"), refused.clone(), 0);
             assert!(at_once(answer).unwrap().is_err());
         }
         assert!(wire_bytes(&store) as u64 <= BYTES_MAX, "{} bytes", wire_bytes(&store));

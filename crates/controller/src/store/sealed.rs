@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use rusqlite::params;
 
-use super::audit::{NewAuditEntry, append_deed};
+use super::audit::{NewAuditEntry, append_entry};
 use super::{Db, FILE, connect};
 
 /// A server's sealed password.
@@ -48,7 +48,7 @@ pub fn replace(data_dir: &Path, passwords: &[Sealed], entry: &str, now: i64) -> 
         from: None,
         status: 200,
     };
-    append_deed(&db, entry, now)?;
+    append_entry(&db, entry, now)?;
     transaction.commit()?;
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").context("put the WAL into the database")
 }

@@ -154,8 +154,11 @@ fn call_a_person(db: &Db, job: &JobRow, message: &str) -> Result<(), Error> {
 }
 
 /// Returns the job of a session, and the boot that opened it.
-pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, String)>, Error> {
-    let job = match get_attempt(db, &speaker.attempt) {
+pub(super) fn session(
+    db: &Db,
+    boot_session: &BootSession,
+) -> Result<Option<(JobRow, String)>, Error> {
+    let job = match get_attempt(db, &boot_session.attempt) {
         Ok(job) => job,
         Err(Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -163,7 +166,7 @@ pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, 
     let boot_id = db
         .query_row(
             "SELECT boot_id FROM node_sessions WHERE job_id = ?1 AND token_hash = ?2",
-            params![job.id, speaker.session_hash],
+            params![job.id, boot_session.session_hash],
             |row| row.get(0),
         )
         .optional()?;
@@ -171,8 +174,12 @@ pub(super) fn session(db: &Db, speaker: &BootSession) -> Result<Option<(JobRow, 
 }
 
 /// Returns the open job whose machine sends a message, if its session is in force.
-pub(super) fn speaking(db: &Db, speaker: &BootSession, now: i64) -> Result<Heard<JobRow>, Error> {
-    match session(db, speaker)? {
+pub(super) fn speaking(
+    db: &Db,
+    boot_session: &BootSession,
+    now: i64,
+) -> Result<Heard<JobRow>, Error> {
+    match session(db, boot_session)? {
         Some((job, boot_id)) => in_force(db, job, &boot_id, now),
         None => Ok(Err(Rejected::NoSession)),
     }

@@ -26,8 +26,8 @@ fn permit(told: &BmcFacts, own: Dmi, ignores_uuid: bool) -> Result<(), Rejected>
     at_once(store.hello("a1", rows::boot("b1"), 0)).unwrap().unwrap();
     let mut request = rows::permit("SN1");
     request.dmi = own;
-    let speaker = rows::speaker("a1", "b1");
-    at_once(store.permit(speaker, request, 0)).unwrap().map(|_job| ())
+    let boot_session = rows::boot_session("a1", "b1");
+    at_once(store.permit(boot_session, request, 0)).unwrap().map(|_job| ())
 }
 
 fn told<'a>(serial: &'a str, uuid: &'a str) -> BmcFacts<'a> {

@@ -29,7 +29,7 @@ fn what_no_bug_may_write_is_refused() {
     let store = Store::in_memory().unwrap();
     awaiting(&store, "waits", "SN1", "a1");
     awaiting(&store, "writes", "SN2", "a2");
-    at_once(store.permit(rows::speaker("a2", "b1"), rows::permit("SN2"), 1)).unwrap().unwrap();
+    at_once(store.permit(rows::boot_session("a2", "b1"), rows::permit("SN2"), 1)).unwrap().unwrap();
     let tokens = vec![task(1)];
     at_once(store.issue_media("writes", "cd+cd", recipe::machine::Names::default(), tokens, 1))
         .unwrap();
@@ -75,7 +75,10 @@ fn what_no_bug_may_write_is_refused() {
         ("UPDATE jobs SET found = '{}' WHERE id = 'found'", "is recorded once"),
         ("UPDATE jobs SET found = '{}' WHERE id = 'closes'", "before it changes anything"),
         ("UPDATE jobs SET epoch = epoch - 1 WHERE id = 'waits'", "the epoch"),
-        ("UPDATE job_events SET message = 'x' WHERE job_id = 'waits' AND seq = 1", "an event of a job"),
+        (
+            "UPDATE job_events SET message = 'x' WHERE job_id = 'waits' AND seq = 1",
+            "an event of a job",
+        ),
         ("UPDATE media SET revoked_at = NULL WHERE token_hash = x'02'", "a medium that is over"),
         ("INSERT INTO jobs SELECT * FROM jobs WHERE id = 'waits'", "UNIQUE"),
     ] {

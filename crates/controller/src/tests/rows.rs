@@ -63,7 +63,7 @@ pub fn boot(boot_id: &str) -> Boot {
 }
 
 /// The boot of that hello.
-pub fn speaker(attempt: &str, boot_id: &str) -> BootSession {
+pub fn boot_session(attempt: &str, boot_id: &str) -> BootSession {
     BootSession { attempt: attempt.into(), session_hash: boot(boot_id).session_hash }
 }
 

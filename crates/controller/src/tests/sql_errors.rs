@@ -29,8 +29,8 @@ fn moved(id: &'static str, event: Event) -> (&'static str, Ask) {
     })
 }
 
-fn speaker() -> BootSession {
-    rows::speaker("a1", "b1")
+fn boot_session() -> BootSession {
+    rows::boot_session("a1", "b1")
 }
 
 fn token(id: &str) -> TokenRow {
@@ -145,10 +145,14 @@ fn life() -> Vec<(&'static str, Ask)> {
         ask("hello", async |store, now| store.hello("a1", rows::boot("b0"), now).await),
         // Another boot takes over.
         ask("hello", async |store, now| store.hello("a1", rows::boot("b1"), now).await),
-        ask("has_session", async |store, _| store.has_session(speaker()).await),
-        ask("recipe_for", async |store, now| store.recipe_for(speaker(), now).await),
-        ask("permit", async |store, now| store.permit(speaker(), rows::permit("SN1"), now).await),
-        ask("permit", async |store, now| store.permit(speaker(), rows::permit("SN1"), now).await),
+        ask("has_session", async |store, _| store.has_session(boot_session()).await),
+        ask("recipe_for", async |store, now| store.recipe_for(boot_session(), now).await),
+        ask("permit", async |store, now| {
+            store.permit(boot_session(), rows::permit("SN1"), now).await
+        }),
+        ask("permit", async |store, now| {
+            store.permit(boot_session(), rows::permit("SN1"), now).await
+        }),
         ask("progress", async |store, now| {
             let progress = Progress {
                 seq: 1,
@@ -158,15 +162,15 @@ fn life() -> Vec<(&'static str, Ask)> {
                 bytes_total: 2,
                 bytes_per_sec: 3,
             };
-            store.progress(speaker(), progress, now).await
+            store.progress(boot_session(), progress, now).await
         }),
         ask("log", async |store, now| {
             let log = Log { seq: 1, step: "s".into(), lines: vec!["one".into(), "two".into()] };
-            store.log(speaker(), log, now).await
+            store.log(boot_session(), log, now).await
         }),
         ask("note", async |store, now| store.note("j1", "boot", "n".into(), None, now).await),
         ask("result", async |store, now| {
-            store.result(speaker(), Outcome::Succeeded, "done".into(), now).await
+            store.result(boot_session(), Outcome::Succeeded, "done".into(), now).await
         }),
         ask("unsettled", async |store, now| {
             let epoch = store.job("j1").await?.epoch;

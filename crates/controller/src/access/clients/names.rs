@@ -31,8 +31,8 @@ pub fn parse_publish(text: &str) -> Result<(RoleBinding, Pattern), String> {
     with_pattern(role_bindings::publish(text, "write PREFIX=NAME, such as ci/=ci.example.org")?)
 }
 
-fn with_pattern((gift, name): (RoleBinding, &str)) -> Result<(RoleBinding, Pattern), String> {
-    Ok((gift, pattern(name)?))
+fn with_pattern((binding, name): (RoleBinding, &str)) -> Result<(RoleBinding, Pattern), String> {
+    Ok((binding, pattern(name)?))
 }
 
 /// Parses `dns:NAME`, `uri:NAME`, or a name whose form reveals its kind.

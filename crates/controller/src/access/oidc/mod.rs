@@ -108,7 +108,7 @@ impl Oidc {
             _ => return None,
         };
         let given = self.settings.given.iter().filter(|(_, value)| values.contains(&&**value));
-        Rights::of(given.map(|(gift, _)| gift))
+        Rights::of(given.map(|(binding, _)| binding))
     }
 }
 
@@ -167,11 +167,11 @@ pub fn parse_publish(text: &str) -> Result<(RoleBinding, String), String> {
     )?)
 }
 
-fn with_value((gift, value): (RoleBinding, &str)) -> Result<(RoleBinding, String), String> {
+fn with_value((binding, value): (RoleBinding, &str)) -> Result<(RoleBinding, String), String> {
     if value.is_empty() {
         return Err("a value is missing".into());
     }
-    Ok((gift, value.to_owned()))
+    Ok((binding, value.to_owned()))
 }
 
 pub use crypto::install;

@@ -6,7 +6,7 @@
 pub enum Refused {
     #[error("this token of the identity provider is not good: {0}")]
     Wrong(String),
-    #[error("{who} is known, but may nothing here: none of {claim:?} is one of {values}")]
+    #[error("{who} is known, but has no rights here: none of {claim:?} is one of {values}")]
     NoRights { who: String, claim: String, values: String },
     #[error("the keys of the identity provider cannot be had: {0}")]
     NoKeys(String),

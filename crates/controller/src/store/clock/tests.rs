@@ -96,15 +96,15 @@ fn overdue(store: &Store, now: i64) -> usize {
 fn a_machine_that_writes_while_the_controller_is_away_past_its_deadline_is_heard() {
     let store = job_after(rows::until_awaited());
     at_once(store.hello("a1", rows::boot("b1"), T)).unwrap().unwrap();
-    let speaker = || rows::speaker("a1", "b1");
-    at_once(store.permit(speaker(), rows::permit("SN1"), T)).unwrap().unwrap();
+    let boot_session = || rows::boot_session("a1", "b1");
+    at_once(store.permit(boot_session(), rows::permit("SN1"), T)).unwrap().unwrap();
     at_once(store.seen(T + 55 * MINUTE)).unwrap();
     let back = T + DAY;
     start(&store, back);
     for (minutes, count) in [(0, 0), (9, 0), (10, 1)] {
         assert_eq!(overdue(&store, back + minutes * MINUTE), count, "after {minutes} min");
     }
-    at_once(store.recipe_for(speaker(), back + 9 * MINUTE)).unwrap().unwrap();
+    at_once(store.recipe_for(boot_session(), back + 9 * MINUTE)).unwrap().unwrap();
     assert_eq!(overdue(&store, back + 60 * MINUTE), 0, "it spoke");
     let events = at_once(store.events("j1", 0, 100)).unwrap();
     let told: Vec<&str> = events
