@@ -93,6 +93,9 @@ impl World {
             return self.later(1, Happening::Step { worker: id });
         }
         if request == Request::Issue {
+            // Whatever the product has recorded: this is what the job is about to change.
+            let Machine { power, boot_override, .. } = self.machines[machine];
+            self.keep_before(&claim.job.id, power, boot_override);
             let occupants = self.occupants(machine, &claim.job);
             let is_foreign = |(_, what): &(Vec<u8>, Occupant)| matches!(what, Occupant::Foreign(_));
             if occupants.iter().any(is_foreign) {

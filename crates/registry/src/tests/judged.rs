@@ -243,24 +243,3 @@ async fn what_has_rotted_is_no_verdict_on_what_was_pushed() {
     world.push_image(OS, "13", &layer).await;
     assert_eq!(verdict(&world, &digest).await, Verdict::Installable);
 }
-
-#[tokio::test]
-async fn an_index_of_before_verdicts_is_opened_and_judged() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = World::start(dir.path()).await;
-    let digest = world.push_image(OS, "13", &rootfs()).await;
-    verdict(&world, &digest).await;
-    let index = rusqlite::Connection::open(dir.path().join("registry.sqlite")).unwrap();
-    index
-        .execute_batch(
-            "DROP TABLE verdicts; DROP TABLE judged_layers;
-             ALTER TABLE manifests ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';
-             PRAGMA user_version = 2;",
-        )
-        .unwrap();
-    drop(index);
-    let world = world.restart(dir.path()).await;
-    assert_eq!(world.registry.verdict(&digest).unwrap(), None);
-    assert_eq!(world.registry.judge_all().await.unwrap(), 1);
-    assert_eq!(world.registry.verdict(&digest).unwrap(), Some(Verdict::Installable));
-}
