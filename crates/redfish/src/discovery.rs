@@ -2,9 +2,9 @@
 //! Discovery: finds the wanted system from the service root, then its manager and its media slots.
 //!
 //! ```text
-//!  Systems ──▶ those with the name ──▶ those that can be booted ──▶ exactly one
-//!     │           none: by chassis, or the BMC's only machine if it shows no number
-//!     └── a member that cannot be read is noted; it is an error only if it may be the wanted machine
+//! Systems ──▶ those with the name ──▶ those that can be booted ──▶ exactly one
+//!    │           none: by chassis, or the BMC's only machine if it shows no number
+//!    └── a member that cannot be read is noted; it is an error only if it may be the wanted machine
 //! ```
 
 use std::collections::BTreeSet;

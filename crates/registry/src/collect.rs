@@ -2,11 +2,11 @@
 //! Garbage collection. It runs while clients push and pull.
 //!
 //! ```text
-//!  idle uploads                        ─▶ removed
-//!  tags beyond keep-last-N             ─▶ removed
-//!  manifests that no tag reaches       ─▶ marked … not used for `untagged` ─▶ removed
-//!  blobs that no manifest needs        ─▶ marked … not used for `lease`    ─▶ removed from their repository
-//!  content of no repository, files without a row                           ─▶ removed
+//! idle uploads                        ─▶ removed
+//! tags beyond keep-last-N             ─▶ removed
+//! manifests that no tag reaches       ─▶ marked … not used for `untagged` ─▶ removed
+//! blobs that no manifest needs        ─▶ marked … not used for `lease`    ─▶ removed from their repository
+//! content of no repository, files without a row                           ─▶ removed
 //! ```
 //!
 //! Marked content is still served. Telling a client that the content exists removes the mark, and the time starts

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! bytes ─▶ compression ─▶ tar (pax) ─▶ entry
-//!    └ start: only the first bytes         whole: all bytes
+//!   └ start: only the first bytes         whole: all bytes
 //! ```
 //!
 //! Callers pass readers; nothing here opens a file or a connection. The rules are shared by the registry, which

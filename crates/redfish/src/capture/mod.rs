@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! walk ──resources──▶ redact ──▶ document  {path: resource}
-//!                         ├── properties: the meaning of a property, by its name
-//!                         ├── forms: what a text contains, by its form
-//!                         └── names: the replacement of each original
+//!                        ├── properties: the meaning of a property, by its name
+//!                        ├── forms: what a text contains, by its form
+//!                        └── names: the replacement of each original
 //! ```
 
 mod captured;

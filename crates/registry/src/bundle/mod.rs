@@ -2,9 +2,9 @@
 //! Bundles: artifacts for a site without a network, in one tar file that is an OCI image layout.
 //!
 //! ```text
-//!  oci-layout, index.json     the manifests, their repositories and their tags
-//!  blobs/ALGORITHM/HEX        manifests and blobs, each once
-//!  maintenance.iso            if it was requested; its digest is in index.json
+//! oci-layout, index.json     the manifests, their repositories and their tags
+//! blobs/ALGORITHM/HEX        manifests and blobs, each once
+//! maintenance.iso            if it was requested; its digest is in index.json
 //! ```
 //!
 //! `skopeo copy oci-archive:FILE:REPOSITORY:TAG …` can read it too. An import checks every byte by its digest and

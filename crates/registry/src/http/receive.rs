@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! network ─▶ gather ─▶ append (write, hash) ─▶ sync_data every FLUSH_BYTES
-//!              next        this one                 the earlier ones
+//!             next        this one                 the earlier ones
 //! ```
 
 use std::collections::HashMap;

@@ -2,8 +2,8 @@
 //! Reads a file into a body through one reused buffer, so that memory does not grow with the blob.
 //!
 //! ```text
-//!  in the page cache   read by the task that writes the response: no thread switch, and the data is still in cache
-//!  on the disk         read on the registry's own threads, so that a waiting read blocks nothing else
+//! in the page cache   read by the task that writes the response: no thread switch, and the data is still in cache
+//! on the disk         read on the registry's own threads, so that a waiting read blocks nothing else
 //! ```
 
 use std::fs::File;

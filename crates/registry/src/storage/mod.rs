@@ -4,10 +4,10 @@
 //! ```text
 //! dir/oci-layout, index.json       the directory as an OCI image layout, for other tools (`layout`)
 //! dir/blobs/ALGORITHM/HEX          all content, also manifests (`files`)
-//!  dir/uploads/ID.REPOSITORY        unfinished uploads (`uploads`, `sweep`)
-//!  dir/upload-owners/ID             who began each upload (`open_uploads`)
-//!  dir/quarantine/ALGORITHM-HEX     content that a scrub found corrupt
-//!  dir/registry.sqlite              authoritative: tags, manifests, the content of each repository (`index`)
+//! dir/uploads/ID.REPOSITORY        unfinished uploads (`uploads`, `sweep`)
+//! dir/upload-owners/ID             who began each upload (`open_uploads`)
+//! dir/quarantine/ALGORITHM-HEX     content that a scrub found corrupt
+//! dir/registry.sqlite              authoritative: tags, manifests, the content of each repository (`index`)
 //! ```
 //!
 //! A change is durable before its function returns. Content: temp → hash → fsync → rename →

@@ -3,10 +3,10 @@
 //! shared, so that no caller except an admin can use all of it.
 //!
 //! ```text
-//!  unused space of the filesystem
-//!  ├ keep_free        for databases and logs: not for uploads
+//! unused space of the filesystem
+//! ├ keep_free        for databases and logs: not for uploads
 //! ├ reserve          for admins
-//!  └ the rest         for all; the unfinished uploads of one publisher may use three quarters of it
+//! └ the rest         for all; the unfinished uploads of one publisher may use three quarters of it
 //! ```
 
 use std::collections::HashMap;
