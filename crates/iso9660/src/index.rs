@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(index.boot_images, []);
     }
 
-    /// As maintenance.iso is made.
+    /// An image like maintenance.iso.
     #[test]
     fn a_bootable_image_by_xorriso_is_understood() {
         let dir = tempfile::tempdir().unwrap();
@@ -314,7 +314,7 @@ mod tests {
         let root = little(&image[16 * SECTOR + 156..], 2) as usize * SECTOR;
         let second = root + usize::from(image[root]);
         let third = second + usize::from(image[second]);
-        // The file becomes a directory that lies where the root does.
+        // Turns the file into a directory at the position of the root.
         image[third + 25] |= 2;
         let own = image[root + 2..root + 18].to_vec();
         image[third + 2..third + 18].copy_from_slice(&own);

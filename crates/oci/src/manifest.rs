@@ -246,7 +246,7 @@ mod tests {
             ("/artifactType", true, true),
             ("/config", false, true),
             ("/layers", true, true),
-            // An index that has no manifests; an image that is no index.
+            // An index without manifests; an image that is not an index.
             ("/manifests", true, true),
             ("/subject", true, true),
             ("/annotations", true, true),
@@ -280,7 +280,7 @@ mod tests {
                 match document.pointer_mut(parent) {
                     Some(serde_json::Value::Array(list)) => list[0] = serde_json::Value::Null,
                     Some(parent) => parent[name] = serde_json::Value::Null,
-                    // A part that this kind of document does not have.
+                    // A field that this kind of document does not have.
                     None => continue,
                 }
                 let text = document.to_string();
@@ -292,7 +292,7 @@ mod tests {
         let parsed = Manifest::parse(empty.as_bytes(), media_type::INDEX).unwrap();
         assert_eq!((parsed.kind(), parsed.manifests.len()), (ManifestKind::Index, 0));
         assert!(Manifest::parse(empty.as_bytes(), media_type::MANIFEST).is_err());
-        // Two kinds at once stay refused, whatever else is null.
+        // A document of both kinds is still refused, whatever else is null.
         let mut both = image.clone();
         both["manifests"] = serde_json::json!([]);
         assert!(Manifest::parse(both.to_string().as_bytes(), media_type::MANIFEST).is_err());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Damage in any place gives an error or a document whose digests are digests.
+        /// Damage at any position leads to an error, or to a document with valid digests.
         #[test]
         fn a_damaged_document_is_refused_or_whole(
             place in 0..300_usize,

@@ -258,19 +258,19 @@ mod tests {
             held,
         };
         for (room, wanted, of_admin, of_publisher) in [
-            // 50 of 1000 are the admins'.
+            // 50 of 1000 are reserved for admins.
             (room(100, 30, 20, 0), 50, Ok(()), Err(Lack::Room)),
             (room(100, 30, 20, 0), 51, Err(Lack::Room), Err(Lack::Room)),
             (room(100, 0, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
             (room(u64::MAX, 1, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
             (room(10, 30, 20, 0), 1, Err(Lack::Room), Err(Lack::Room)),
-            // Of 400 for publishers, one has 300.
+            // One publisher may use 300 of the 400 for publishers.
             (room(450, 0, 0, 0), 300, Ok(()), Ok(())),
             (room(450, 0, 0, 0), 301, Ok(()), Err(Lack::Share)),
             (room(250, 0, 0, 200), 100, Ok(()), Ok(())),
             (room(250, 0, 0, 200), 101, Ok(()), Err(Lack::Share)),
             (room(150, 0, 0, 300), 1, Ok(()), Err(Lack::Share)),
-            // The second finds a quarter, and has three quarters of it.
+            // The second publisher finds a quarter left, and may use three quarters of it.
             (room(150, 0, 0, 0), 75, Ok(()), Ok(())),
             (room(150, 0, 0, 0), 76, Ok(()), Err(Lack::Share)),
         ] {
@@ -308,30 +308,30 @@ mod tests {
 
     #[test]
     fn one_publisher_cannot_take_all_room_nor_all_of_them_the_admins() {
-        // What is written stays counted as unused here, as on a disk that compresses: the ledger decides alone.
+        // Written bytes still count as unused here, as on a compressing disk, so only the ledger decides.
         let measure = |_: &Path| Ok((1000 << 20, 450 << 20));
         let space = Arc::new(Space { measure, ..Space::of(Path::new("/"), 0) });
         let mib = |count: u64| count << 20;
         let full = |done: Result<(), Error>| matches!(done, Err(Error::Full { .. }));
         let used = |done: Result<(), Error>, of: &str| matches!(done, Err(Error::ShareUsed { who, .. }) if who == of);
-        // 50 are the admins', 400 for publishers: of these one has 300, of all its uploads together.
+        // 50 are reserved for admins, 400 are for publishers. One publisher may use 300 for all its uploads together.
         let mut ci: Vec<Reservation> =
             (0..3).map(|_| space.check(Uploader::Publisher("ci"), 0).unwrap()).collect();
         ci.iter_mut().for_each(|upload| upload.extend(mib(100)).unwrap());
         assert!(used(ci[0].extend(mib(1)), "ci"));
         assert!(space.check(Uploader::Publisher("ci"), mib(1)).is_err(), "nor what is declared");
-        // Another finds 100, and has 75 of them.
+        // Another finds 100 left, and may use 75 of them.
         let mut other = space.check(Uploader::Publisher("other"), mib(75)).unwrap();
         other.extend(mib(75)).unwrap();
         assert!(used(other.extend(mib(1)), "other"));
         let mut third = space.check(Uploader::Publisher("third"), 0).unwrap();
         third.extend(mib(18)).unwrap();
         assert!(full(third.extend(mib(8))));
-        // An admin has what is left, and the reserve.
+        // An admin may use the rest and the reserve.
         let mut admin = space.check(Uploader::Admin("root"), 0).unwrap();
         admin.extend(mib(57)).unwrap();
         assert!(full(admin.extend(mib(1))));
-        // An upload that ends gives its room back at once.
+        // An upload that ends returns its space at once.
         ci[0].end();
         drop(ci.remove(0));
         other.extend(mib(1)).unwrap();
