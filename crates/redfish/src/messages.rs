@@ -371,7 +371,7 @@ mod tests {
             ),
             ("The password must be changed before access".into(), Some(Cause::PasswordChange)),
             ("You have insufficient privileges".into(), Some(Cause::NoPrivilege)),
-            // The method, and a part of another word.
+            // `POST` as the HTTP method, and as a part of another word.
             ("send a POST to this URI".into(), None),
             ("bad value in POST body".into(), None),
             ("the office is in postal code 1".into(), None),

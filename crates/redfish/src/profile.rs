@@ -374,7 +374,7 @@ mod tests {
                 none(),
                 maker("Supermicro", "X14"),
             ),
-            // What is not known is not guessed.
+            // An unknown kind is not guessed.
             ("dell", dell(), none(), none()),
             ("dell", dell(), manager("", ""), maker("Dell Inc.", "R660")),
             ("standard", json!({"Vendor": "HPE"}), none(), maker("HPE", "HPE Cray EX425")),

@@ -315,14 +315,14 @@ mod tests {
                 post.to_owned(),
                 Some(Cause::InPost),
             ),
-            // An object instead of the list, and a text that says nothing.
+            // An object instead of the list, and a text without content.
             (
                 r#"{"error":{"@Message.ExtendedInfo":{"Message":"See @Message.ExtendedInfo for more information.",
                 "MessageArgs":["BootSourceOverrideTarget"],"MessageId":"iLO.2.37.UnableToModifyDuringSystemPOST"}}}"#,
                 post.to_owned(),
                 Some(Cause::InPost),
             ),
-            // iLO 4: beside `error`, or without it, and another spelling.
+            // iLO 4: messages beside `error` or without it, and another spelling.
             (
                 r#"{"Messages":[{"MessageArgs":["Inserted"],"MessageID":"Base.0.10.PropertyUnknown"}],
                 "Type":"ExtendedError.1.0.0","error":{"@Message.ExtendedInfo":[{"MessageArgs":["Inserted"],
@@ -336,7 +336,7 @@ mod tests {
                 format!("{licence}iLO.2.8.LicenseKeyRequired"),
                 Some(Cause::NoLicence),
             ),
-            // Supermicro: the code alone.
+            // Supermicro: only the code.
             (
                 r#"{"error":{"code":"Base.1.0.0.OemLicenseNotPassed","message":""}}"#,
                 format!("{licence}Base.1.0.0.OemLicenseNotPassed"),
@@ -350,7 +350,7 @@ mod tests {
                 format!("{licence}A required license is missing or expired (IDRAC.2.8.LIC501)"),
                 Some(Cause::NoLicence),
             ),
-            // Huawei: of one property, with a text to be filled.
+            // Huawei: the messages of one property, with placeholders in the text.
             (
                 r#"{"Image@Message.ExtendedInfo":[{"MessageId":"Base.1.0.PropertyValueNotInList",
                 "Message":"%1 is no value of %2.","MessageArgs":["Cd","Boot"]}]}"#,
@@ -358,7 +358,7 @@ mod tests {
                     .to_owned(),
                 Some(Cause::NoSuchValue),
             ),
-            // An argument is no message: here a URL of ours that looks like one.
+            // An argument is not part of the message: here one of our URLs that looks like a message.
             (
                 r#"{"error":{"@Message.ExtendedInfo":[{"MessageId":"X.1.0.BadThing",
                 "Message":"cannot use https://c/license-is-required.iso or license required",

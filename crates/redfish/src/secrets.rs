@@ -242,7 +242,7 @@ mod tests {
             r"k€y &quot;1&quot;/&lt;b&gt;&amp;&#39;x&#39; %\+",
             r"k€y &#34;1&#34;/&lt;b&gt;&amp;&#x27;x&#x27; %\+",
             r"k€y &#x22;1&#x22;/&lt;b&gt;&amp;&apos;x&apos; %\+",
-            // `user:password` as Basic has it, and the password alone.
+            // `user:password` as sent by Basic, and the password alone.
             "cm9vdDpr4oKseSAiMSIvPGI+Jid4JyAlXCs=",
             "cm9vdDpr4oKseSAiMSIvPGI-Jid4JyAlXCs=",
             "cm9vdDpr4oKseSAiMSIvPGI+Jid4JyAlXCs",

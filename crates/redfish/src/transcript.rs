@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(last.request.as_deref(), Some(r#"{"Password":"***"}"#));
         assert!(taken[0].answer.as_ref().unwrap().len() < 3 * BODY_CHARS_MAX);
         assert!(taken[..EXCHANGES_MAX - 1].iter().all(|exchange| exchange.repeated == 2));
-        // An answer that comes after is of no exchange that is kept.
+        // A late response belongs to an exchange that is no longer kept.
         transcript.end(&dropped, Ok((200, &Value::Null)));
         assert_eq!(transcript.take(), []);
     }

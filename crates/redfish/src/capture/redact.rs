@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(slot.body["Password"], SECRET);
     }
 
-    /// What is told of a machine, and what of that may not be left.
+    /// A description, a BMC's properties, and the parts of them that must be removed.
     const TELLING: &[(&str, &str, &[&str])] = &[
         (
             "password",

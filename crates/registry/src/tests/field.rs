@@ -237,8 +237,8 @@ async fn an_upload_that_could_not_be_finished_is_not_begun() {
 
 #[tokio::test]
 async fn a_manifest_that_is_costly_to_read_holds_nobody_up() {
-    /// Time limit of a concurrent request on a busy machine, or a quarter of the time for the manifests. Normally a
-    /// request takes one or two milliseconds.
+    /// Time limit of a concurrent request on a busy machine; or a quarter of the time that the manifests take, if
+    /// that is longer. Normally a request takes one or two milliseconds.
     const SOON: Duration = Duration::from_millis(500);
     let dir = tempfile::tempdir().unwrap();
     let world = World::start(dir.path()).await;
