@@ -30,7 +30,7 @@ pub struct Index {
 pub struct Extent {
     /// Path from the root, such as `boot/vmlinuz`.
     pub path: String,
-    /// In bytes from the image's first.
+    /// In bytes from the start of the image.
     pub start: u64,
     pub length: u64,
 }

@@ -32,6 +32,6 @@ pub struct File {
 pub struct Volume {
     /// At most 32 characters of `A-Z`, `0-9`, `_`.
     pub id: String,
-    /// Every date in the image, in seconds since 1970 (SOURCE_DATE_EPOCH).
+    /// The date of everything in the image, in seconds since 1970 (SOURCE_DATE_EPOCH).
     pub epoch_secs: u64,
 }

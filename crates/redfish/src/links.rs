@@ -34,7 +34,7 @@ pub(crate) fn last_segment(link: &str) -> &str {
     key(link).rsplit('/').next().unwrap_or_default()
 }
 
-/// A path below a link.
+/// The path `name` below a link.
 pub(crate) fn below(link: &str, name: &str) -> String {
     format!("{}/{name}", link.trim_end_matches('/'))
 }

@@ -26,7 +26,7 @@ pub struct BootProgress {
     pub state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oem_state: Option<String>,
-    /// By the BMC's clock, in its own words.
+    /// By the BMC's clock, as the BMC writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
 }
@@ -36,7 +36,7 @@ pub struct BootProgress {
 pub struct LogEntry {
     /// Path of the log.
     pub log: String,
-    /// By the BMC's clock, in its own words.
+    /// By the BMC's clock, as the BMC writes it.
     pub created: String,
     pub severity: String,
     pub message_id: String,

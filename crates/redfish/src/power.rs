@@ -15,7 +15,7 @@ const BUTTON: &str = "PushPowerButton";
 /// How a machine is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Asks the running system first.
+    /// Asks the running operating system.
     Graceful,
     /// Cuts the power.
     Forced,
@@ -24,7 +24,7 @@ pub enum Shutdown {
 /// How a running machine is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Asks the running system first.
+    /// Asks the running operating system.
     Graceful,
     /// Immediately, like its reset button.
     Forced,

@@ -17,7 +17,7 @@ pub(crate) enum Quirk {
     /// where it is a required argument.
     InsertNamesProtocol,
     /// A slot without actions is written by PATCH under its ETag. Source: OpenStack sushy,
-    /// `insert_media` (Lenovo XCC before its actions came).
+    /// `insert_media` (Lenovo XCC before it had the actions).
     InsertByPatch,
     /// EjectMedia requires an empty object; without a body HPE iLO returns 400 or 415.
     /// Source: OpenStack sushy, `eject_media`.
@@ -32,7 +32,7 @@ pub(crate) enum Quirk {
     /// The override is written to the resource of future settings, under its own ETag.
     /// Source: Dell omnia and DSP0266 12.8 (AMI MegaRAC's `/SD`).
     BootInSettings,
-    /// `Cd` means a physical drive; virtual CDs are chosen by the manager's own attributes.
+    /// `Cd` is a physical drive; virtual CDs are selected by the manager's own attributes.
     /// Source: Dell's SetNextOneTimeBootVirtualMediaDeviceOemREDFISH; iDRAC before 6.00.
     BootByIdracAttributes,
     /// Of several slots, only the one with the lowest number can be booted from. Source: Launchpad bug 2125571

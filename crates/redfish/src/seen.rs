@@ -40,7 +40,7 @@ impl Seen {
         self.lock().clear();
     }
 
-    /// The resource, if it was read a moment ago.
+    /// The resource, if it was read within the last moment.
     pub fn find(&self, path: &str, now: Instant) -> Option<Answer> {
         let seen = self.lock();
         let found = seen.iter().find(|one| one.path == path && now.duration_since(one.at) < MOMENT);

@@ -3,11 +3,11 @@
 //! the caller and passes its rights as an [`Access`]. A request without one is refused.
 //!
 //! ```text
-//! http ─▶ io (threads of its own) ─▶ storage (files, index)
+//! http ─▶ io (own threads) ─▶ storage (files, index)
 //!  └ access, policy
 //! ```
 //!
-//! - `http`: `/v2/`, one file for each noun of the spec; async, never touches a file;
+//! - `http`: `/v2/`, one file for each noun of the spec; async, never accesses a file;
 //! - `io`: the threads that the storage's functions run on;
 //! - `cache`: recently read manifests;
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;

@@ -2,7 +2,7 @@
 //! Parsers for the `Range` of a download (RFC 9110, section 14) and the `Content-Range` of an upload's chunk
 //! (distribution-spec, Pushing a blob in chunks).
 
-/// The part of a file that a client asks for.
+/// The part of a file that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The whole file. Also for a header that is malformed or names several ranges, which a server may ignore. A

@@ -42,7 +42,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Opens the registry in `dir` with the default policy, creating it when it is absent.
+    /// Opens the registry in `dir` with the default policy, creating it if it does not exist.
     pub fn open(dir: &Path) -> Result<Registry, OpenError> {
         Registry::open_with(dir, Policy::default())
     }

@@ -38,7 +38,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Whether a layer of this media type can be a tar archive that is read here.
+/// Whether a layer of this media type can be a tar archive that this crate reads.
 pub fn is_archive(media_type: &str) -> bool {
     [ANY_TAR, GZIP, ZSTD].iter().any(|known| known.contains(&media_type))
 }

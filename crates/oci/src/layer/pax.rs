@@ -46,7 +46,7 @@ impl Pax {
     }
 }
 
-/// Plain digits and nothing else.
+/// Parses a number that consists of digits only.
 pub fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;

@@ -141,7 +141,7 @@ impl Names {
         })
     }
 
-    /// The replacement of a word that is a name as a whole.
+    /// The replacement of a word, if the whole word is a name.
     pub fn word(&self, word: &str) -> Option<&str> {
         self.words.get(word).map(String::as_str)
     }
@@ -176,7 +176,7 @@ fn canonical(kind: Kind, original: &str) -> String {
     }
 }
 
-/// Whether it is a replacement already.
+/// Whether an original is already a replacement.
 fn is_ours(kind: Kind, canonical: &str) -> bool {
     let is_numbered = |head: &str| {
         let head = head.to_ascii_lowercase();

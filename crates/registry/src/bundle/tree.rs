@@ -231,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(read(limits).is_ok(), is_read, "{limits:?}");
         }
-        // A second repository costs as much again.
+        // A second repository counts the same again.
         let (a, b) = (repository("a"), repository("b"));
         let twice = || [(&a, &root.digest), (&b, &root.digest)].into_iter();
         assert!(tree.order(twice(), exact).is_err());

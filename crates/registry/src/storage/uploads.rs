@@ -47,7 +47,7 @@ impl Storage {
         self.begin_upload_by(Uploader::Admin(""), repository, size, now_ms())
     }
 
-    /// The same within the limits of its caller.
+    /// The same, within the limits of its caller.
     pub fn begin_upload_by(
         &self,
         by: Uploader,
@@ -159,7 +159,7 @@ impl Storage {
         self.space.resume(owner.uploader(), written, more)
     }
 
-    /// Moves the times of uploads with the clock.
+    /// Moves the modification times of uploads by `by_ms`, by which the clock jumped, but not past `now`.
     pub fn move_uploads(&self, by_ms: i64, now: SystemTime) -> Result<(), Error> {
         let by = Duration::from_millis(by_ms.unsigned_abs());
         for entry in self.files.uploads()? {

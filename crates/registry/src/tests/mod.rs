@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry over HTTP: the real router, the real storage, a directory of its own.
+//! Tests of the registry over HTTP: the real router and the real storage, in a temporary directory.
 //!
 //! - `conformance`: the requirements of distribution-spec 1.1 and of its suite;
 //! - `suite`: the same requests as the rewritten suite, with its data;
