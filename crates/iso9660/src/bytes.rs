@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Numbers, dates and padding as ECMA-119 writes them.
+//! Encoding of numbers, dates and padded text by ECMA-119.
 
-/// A logical block, and a sector.
+/// Bytes of a logical block, which is also a sector.
 pub const SECTOR: usize = 2048;
 
 /// A 16-bit number, both byte orders (7.2.3).
@@ -56,14 +56,14 @@ impl Date {
         Date([year, month, day, rest / 3600, rest / 60 % 60, rest % 60])
     }
 
-    /// In a directory record (9.1.5); years end in 2155 there.
+    /// The form in a directory record (9.1.5), where years end in 2155.
     pub fn short(&self) -> [u8; 7] {
         let [year, month, day, hour, minute, second] = self.0;
         let year = year.saturating_sub(1900).min(255);
         [year as u8, month as u8, day as u8, hour as u8, minute as u8, second as u8, 0]
     }
 
-    /// In a volume descriptor (8.4.26.1).
+    /// The form in a volume descriptor (8.4.26.1).
     pub fn long(&self) -> [u8; 17] {
         let [year, month, day, hour, minute, second] = self.0;
         let year = year.min(9999);

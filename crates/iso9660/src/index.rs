@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where the files of an image lie, without reading them: of any ISO 9660 image, such as a bootable
-//! one of several gigabytes. Directories are walked in the primary tree; names are Rock Ridge's where
-//! an image has them.
+//! The positions of the files in any ISO 9660 image, without reading the files: for example in a bootable image of
+//! several gigabytes. The directories of the primary tree are walked. Names are Rock Ridge names where the image has
+//! them.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::bytes::SECTOR;
 
-/// Far above every bootable image; bounds the work for a hostile one.
+/// Far more than any bootable image has. Limits the work for a hostile image.
 const DIRECTORIES_MAX: usize = 4096;
 const FILES_MAX: usize = 65_536;
 const DIRECTORY_BYTES_MAX: u32 = 4 << 20;
 const DEPTH_MAX: usize = 32;
 const DESCRIPTORS_MAX: u64 = 64;
 
-/// What lies where in an image.
+/// The files and boot images of an image, with their positions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     pub volume_id: String,
-    /// By their place in the image. A file above 4 GiB has several.
+    /// Ordered by position in the image. A file above 4 GiB has several extents.
     pub files: Vec<Extent>,
-    /// What firmware boots ("El Torito" 1.0; platform IDs of UEFI 2.10, 13.3.2.1).
+    /// The images that firmware can boot ("El Torito" 1.0; platform IDs of UEFI 2.10, 13.3.2.1).
     pub boot_images: Vec<BootImage>,
 }
 
-/// Bytes of one file.
+/// A contiguous part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
-    /// From the root, such as `boot/vmlinuz`.
+    /// Path from the root, such as `boot/vmlinuz`.
     pub path: String,
-    /// In bytes from the image's first.
+    /// In bytes from the start of the image.
     pub start: u64,
     pub length: u64,
 }
@@ -39,7 +39,7 @@ pub struct Extent {
 pub struct BootImage {
     /// 0 is a BIOS on x86, 0xEF is UEFI.
     pub platform: u8,
-    /// In bytes from the image's first. How long it is, only the file there tells for sure.
+    /// In bytes from the start of the image. Only the file at this position gives a reliable length.
     pub start: u64,
 }
 
@@ -54,7 +54,7 @@ pub enum IndexError {
 }
 
 impl Index {
-    /// Of one file, if it is whole in one piece.
+    /// The extent of a file, if the file has exactly one.
     pub fn file(&self, path: &str) -> Option<&Extent> {
         let mut found = self.files.iter().filter(|extent| extent.path == path);
         found.next().filter(|_| found.next().is_none())
@@ -96,7 +96,7 @@ pub fn index(image: &mut (impl Read + Seek)) -> Result<Index, IndexError> {
     Ok(index)
 }
 
-/// First block and length in bytes of what a directory record points to.
+/// The first block and the length in bytes from a directory record.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     block: u32,
@@ -163,7 +163,7 @@ fn directory(image: &mut (impl Read + Seek), place: Place) -> Result<Vec<u8>, In
     Ok(bytes)
 }
 
-/// The records of a directory but its own and its parent's (ECMA-119, 9.1).
+/// The records of a directory, except those for itself and its parent (ECMA-119, 9.1).
 fn entries(directory: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for mut rest in directory.chunks(SECTOR) {
@@ -179,7 +179,7 @@ fn entries(directory: &[u8]) -> Vec<Entry> {
             if matches!(id, [0 | 1]) {
                 continue;
             }
-            // The system use area begins at an even place.
+            // The system use area begins at an even offset.
             let system_use = record.get(id_end + (id_end & 1)..).unwrap_or_default();
             entries.push(Entry {
                 name: rock_ridge_name(system_use).unwrap_or_else(|| plain_name(id)),
@@ -198,7 +198,8 @@ fn plain_name(id: &[u8]) -> String {
     name.strip_suffix('.').unwrap_or(name).to_owned()
 }
 
-/// The `NM` fields of a record (IEEE P1282, 4.1.4). A name that goes on elsewhere is not followed.
+/// The name from the `NM` fields of a record (IEEE P1282, 4.1.4). A name that continues in a continuation area is not
+/// followed.
 fn rock_ridge_name(mut fields: &[u8]) -> Option<String> {
     const CONTINUES: u8 = 1;
     let mut name = Vec::new();
@@ -219,7 +220,7 @@ fn rock_ridge_name(mut fields: &[u8]) -> Option<String> {
     None
 }
 
-/// The bootable entries of a boot catalog: a validation entry, the default one, then sections.
+/// The bootable entries of a boot catalog, which consists of a validation entry, the default entry and sections.
 fn boot_images(catalog: &[u8]) -> Vec<BootImage> {
     const BOOTABLE: u8 = 0x88;
     let mut images = Vec::new();
@@ -267,7 +268,7 @@ mod tests {
         assert_eq!(index.boot_images, []);
     }
 
-    /// As maintenance.iso is made.
+    /// An image like maintenance.iso.
     #[test]
     fn a_bootable_image_by_xorriso_is_understood() {
         let dir = tempfile::tempdir().unwrap();
@@ -313,7 +314,7 @@ mod tests {
         let root = little(&image[16 * SECTOR + 156..], 2) as usize * SECTOR;
         let second = root + usize::from(image[root]);
         let third = second + usize::from(image[second]);
-        // The file becomes a directory that lies where the root does.
+        // Turns the file into a directory at the position of the root.
         image[third + 25] |= 2;
         let own = image[root + 2..root + 18].to_vec();
         image[third + 2..third + 18].copy_from_slice(&own);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a file is called in each tree.
+//! The names of a file in each directory tree.
 
 use std::collections::BTreeSet;
 
 /// Longest name: Joliet's limit (64 UCS-2 characters).
 pub const NAME_CHARS_MAX: usize = 64;
 
-/// Whether a name can be written: printable ASCII without `/` and what Joliet forbids.
+/// Whether a name can be written: printable ASCII without `/` and the characters that Joliet forbids.
 pub fn is_valid(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"*/:;?\\".contains(&byte);
     (1..=NAME_CHARS_MAX).contains(&name.len())
@@ -14,7 +14,7 @@ pub fn is_valid(name: &str) -> bool {
         && !matches!(name, "." | "..")
 }
 
-/// Level 1 names (8.3, `A-Z 0-9 _`, version `;1`) for `names`, each its own, in the same order.
+/// Unique level 1 names (8.3, `A-Z 0-9 _`, version `;1`) for `names`, in the same order.
 pub fn level_1<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut taken = BTreeSet::new();
     names

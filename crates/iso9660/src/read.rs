@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Reads back what `write` wrote: the root directory of the Joliet tree, whose names are whole.
-//! Foreign images are read as far as they look like ours; everything is bounds-checked.
+//! Reads images that `write` wrote: the root directory of the Joliet tree, which has the complete names. Other images
+//! are read as far as they have the same structure. All accesses are bounds-checked.
 
 use crate::File;
 use crate::bytes::SECTOR;
 
-/// What an image holds.
+/// The content of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     pub volume_id: String,
@@ -59,7 +59,7 @@ pub fn read(image: &[u8]) -> Result<Image, ReadError> {
     Ok(Image { volume_id, files })
 }
 
-/// First block and length in bytes of a directory record.
+/// The first block and the length in bytes from a directory record.
 fn extent(record: &[u8]) -> (u32, u32) {
     let number = |at: usize| {
         u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])

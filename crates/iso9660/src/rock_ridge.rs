@@ -3,14 +3,14 @@
 
 use crate::bytes::{Date, both32};
 
-/// Directory, and regular file; read-only for everyone.
+/// Modes of a directory and of a regular file: read-only for everyone.
 pub const MODE_DIRECTORY: u32 = 0o040_555;
 pub const MODE_FILE: u32 = 0o100_444;
 
 /// `SP` in the root's `.` entry: the system use area begins at its first byte.
 pub const SP: [u8; 7] = [b'S', b'P', 7, 1, 0xbe, 0xef, 0];
 
-/// `ER`: which extension this is. Kept in the continuation area, it is too long for a record.
+/// `ER`: identifies the extension. It is in the continuation area, because it is too long for a record.
 pub fn extension_reference() -> Vec<u8> {
     let (id, description, source) = (
         b"IEEE_P1282",
@@ -26,7 +26,7 @@ pub fn extension_reference() -> Vec<u8> {
     entry
 }
 
-/// `CE`: more entries at `offset` of block `block`, `length` bytes long.
+/// `CE`: points to `length` bytes of further entries at `offset` of block `block`.
 pub fn continuation(block: u32, offset: u32, length: u32) -> Vec<u8> {
     let mut entry = vec![b'C', b'E', 28, 1];
     for value in [block, offset, length] {
@@ -35,7 +35,7 @@ pub fn continuation(block: u32, offset: u32, length: u32) -> Vec<u8> {
     entry
 }
 
-/// `PX` and `TF`: mode, links, owner root, serial number, and the dates.
+/// `PX` and `TF`: mode, link count, owner root, serial number, and the dates.
 pub fn attributes(mode: u32, links: u32, serial: u32, date: &Date) -> Vec<u8> {
     let mut entries = vec![b'P', b'X', 44, 1];
     for value in [mode, links, 0, 0, serial] {
@@ -49,7 +49,7 @@ pub fn attributes(mode: u32, links: u32, serial: u32, date: &Date) -> Vec<u8> {
     entries
 }
 
-/// `NM`: the name as it was given.
+/// `NM`: the original name.
 pub fn name(name: &str) -> Vec<u8> {
     let mut entry = vec![b'N', b'M', (5 + name.len()) as u8, 1, 0];
     entry.extend(name.as_bytes());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image, front to back:
+//! Writes an image. Its layout in blocks:
 //!
 //! ```text
 //! 0..16 zero · 16 primary · 17 Joliet · 18 terminator · 19/20 primary path tables (L, M)
@@ -9,11 +9,11 @@
 use crate::bytes::{Date, SECTOR, both16, both32, padded, padded_ucs2};
 use crate::{File, Volume, names, rock_ridge};
 
-/// A directory of this many entries stays far below the limits of its 32-bit sizes.
+/// A directory with this many entries stays far below the limit of its 32-bit sizes.
 const FILES_MAX: usize = 1000;
 const PATH_TABLES: u32 = 19;
 const FIRST_DIRECTORY: u32 = 23;
-/// One path table with only the root: 8 bytes and its one-byte name, padded.
+/// Bytes of a path table that contains only the root: 8 bytes and its one-byte name, padded.
 const PATH_TABLE_BYTES: u32 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,20 +30,20 @@ pub enum WriteError {
     TooLarge,
 }
 
-/// One file's place: first block and length.
+/// The position of a file: first block, and length in bytes.
 struct Extent {
     block: u32,
     length: u32,
 }
 
-/// The image of these files. Their order does not matter.
+/// The image with these files. Their order does not matter.
 pub fn to_vec(files: &[File], volume: &Volume) -> Result<Vec<u8>, WriteError> {
     let files = checked(files, volume)?;
     let date = Date::from_epoch(volume.epoch_secs);
     let level_1 = names::level_1(files.iter().map(|file| file.name.as_str()));
     let er = rock_ridge::extension_reference();
 
-    // Directory sizes do not depend on where things are, so a first pass with zeros measures them.
+    // The size of a directory does not depend on positions, so a first pass with zeros measures it.
     let nowhere: Vec<Extent> = files.iter().map(|_| Extent { block: 0, length: 0 }).collect();
     let primary_blocks = blocks(primary_root(&files, &level_1, &nowhere, &date, 0, 0, 0, 0).len());
     let joliet_blocks = blocks(joliet_root(&files, &nowhere, &date, 0, 0).len());
@@ -156,7 +156,7 @@ fn descriptor(
     d.extend(text(&volume.id));
     d.extend([0; 8]);
     d.extend(both32(end));
-    // Joliet level 3: UCS-2 by its escape sequence.
+    // The escape sequence for UCS-2, Joliet level 3.
     let mut escapes = [0; 32];
     if tree == Tree::Joliet {
         escapes[..3].copy_from_slice(b"%/E");
@@ -235,7 +235,7 @@ fn record(
     r
 }
 
-/// Records one after the other; none crosses a sector (6.8.1.1).
+/// Concatenates records. No record may cross a sector (6.8.1.1).
 fn directory(records: Vec<Vec<u8>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for record in records {

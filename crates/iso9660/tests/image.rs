@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image is the same everywhere and for ever, and every reader sees the same files.
+//! The image is reproducible, and every reader sees the same files.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 

@@ -17,7 +17,7 @@ pub struct Digest(String);
 pub struct InvalidDigest(String);
 
 impl Digest {
-    /// SHA-256 of bytes that are at hand.
+    /// The SHA-256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
     }
@@ -73,13 +73,13 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Hashes a stream and tells at its end whether it is what was promised.
+/// Hashes a stream and compares the result with the expected digest.
 pub struct Verifier {
     expected: Digest,
     hasher: Hasher,
 }
 
-/// Hashes a stream and tells at its end what it is.
+/// Hashes a stream and returns its digest.
 pub struct Hasher(State);
 
 enum State {
@@ -92,7 +92,7 @@ impl Hasher {
         Hasher(State::Sha256(sha2::Sha256::default()))
     }
 
-    /// With the algorithm of this digest.
+    /// A hasher with the algorithm of this digest.
     pub fn like(digest: &Digest) -> Hasher {
         match digest.algorithm() {
             "sha512" => Hasher(State::Sha512(Box::default())),
@@ -125,7 +125,7 @@ impl Verifier {
         self.hasher.update(bytes);
     }
 
-    /// The digest that was found where it is not the promised one.
+    /// `Ok` with the expected digest, or `Err` with the digest that was found instead.
     pub fn verify(self) -> Result<Digest, Digest> {
         let found = self.hasher.finish();
         if found == self.expected { Ok(self.expected) } else { Err(found) }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a manifest tells of an image before a byte of its layers is read: can it be installed as a root filesystem?
+//! Whether an image can be installed as a root filesystem, as far as its manifest shows it before any layer is read.
 
 use crate::layer::compression;
 use crate::not_installable::NotInstallable;
@@ -8,8 +8,8 @@ use crate::{Descriptor, Manifest, media_type};
 /// Configurations that name a platform (image-spec, config.md).
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-/// How registries and tools name an image of a root filesystem: ours, container images, and what
-/// `oras push` writes where the user names no type, since its version 1.1 and before.
+/// Artifact types of images with a root filesystem: our own, container images, and the types that `oras push` writes
+/// if the user gives none, since version 1.1 and before.
 const ARTIFACT_TYPES: [&str; 6] = [
     media_type::ROOTFS,
     media_type::EMPTY,
@@ -19,8 +19,8 @@ const ARTIFACT_TYPES: [&str; 6] = [
     DOCKER_CONFIG,
 ];
 
-/// Refuses a manifest that by its own words is something else, such as a Windows image, an ISO, a chart or a
-/// signature, and one with a layer that is no archive.
+/// Refuses a manifest whose own fields show that it is something else, such as a Windows image, an ISO, a chart or a
+/// signature, and a manifest with a layer that is not an archive.
 pub fn check_manifest(manifest: &Manifest) -> Result<(), NotInstallable> {
     if let Some(kind) = manifest.artifact_type()
         && !ARTIFACT_TYPES.contains(&kind)
@@ -46,7 +46,7 @@ pub fn check_manifest(manifest: &Manifest) -> Result<(), NotInstallable> {
     }
 }
 
-/// The configuration, where it is one that names a platform. `shoal artifact push` makes images without.
+/// The configuration, if it is of a kind that names a platform. `shoal artifact push` creates images without one.
 pub fn platform_config(manifest: &Manifest) -> Option<&Descriptor> {
     let names_platform =
         |config: &&Descriptor| [CONFIG, DOCKER_CONFIG].contains(&config.media_type.as_str());

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The words of OCI: digests, references, manifests. Parsed once at every border, so that nothing a
-//! stranger wrote becomes a path or a URL before it is one of these types. And the rules for what can be
-//! installed as a root filesystem: the registry, the controller and the machine ask them here.
+//! The data types of OCI: digests, references, manifests. Every input is parsed into them once, so that no untrusted
+//! text becomes a path or a URL. Also the rules for what can be installed as a root filesystem, which the registry,
+//! the controller and the machine share.
 //!
-//! - `digest`, `name`, `reference`, `manifest` (and `shape`): the words;
-//! - `installable`: the rules that a manifest, an index and a configuration tell of; `platform`: for which machine;
+//! - `digest`, `name`, `reference`, `manifest` (and `shape`): the data types;
+//! - `installable`: the rules for a manifest and its configuration; `platform`: the machines that an image is for;
 //! - `layer`: the rules for a layer's bytes: compression, archive, members.
 //!
 //! Pure. Sources: OCI image-spec 1.1, distribution-spec 1.1.
@@ -28,5 +28,5 @@ pub use not_installable::NotInstallable;
 pub use platform::Platform;
 pub use reference::{InvalidReference, Reference};
 
-/// Largest manifest that is taken (distribution-spec: at least 4 MiB).
+/// Largest manifest that is accepted (distribution-spec: at least 4 MiB).
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Image manifests and indexes, read strictly: a document that could be taken for both is neither
+//! Image manifests and indexes, parsed strictly: a document that could be read as either is refused
 //! (GHSA-qq97-vm5h-rrhg).
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub mod media_type {
     pub const ROOTFS: &str = "application/vnd.shoal.rootfs.v1";
     /// `artifactType` of a Windows image; its one layer is the WIM file.
     pub const WIM: &str = "application/vnd.shoal.wim.v1";
-    /// `artifactType` of a whole disk's bytes; its one layer is the raw image.
+    /// `artifactType` of a raw disk image, which is its one layer.
     pub const DISK: &str = "application/vnd.shoal.disk.v1";
     /// `artifactType` of installation media.
     pub const ISO: &str = "application/vnd.shoal.iso.v1";
@@ -34,22 +34,22 @@ pub mod media_type {
 pub mod annotation {
     pub const TITLE: &str = "org.opencontainers.image.title";
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-    /// How many bytes come out of the layer's decompression, in decimal.
+    /// The size of the layer's decompressed data, in decimal.
     pub const UNCOMPRESSED_SIZE: &str = "io.shoal.uncompressed.size";
-    /// The digest of what comes out of the layer's decompression.
+    /// The digest of the layer's decompressed data.
     pub const UNCOMPRESSED_DIGEST: &str = "io.shoal.uncompressed.digest";
     /// How the layer is compressed: `none`, `gzip`, `zstd` or `xz`.
     pub const COMPRESSION: &str = "io.shoal.compression";
 }
 
-/// What a document is. One of the two, by its media type and its fields alike.
+/// The kind of a document, on which its media type and its fields must agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestKind {
     Image,
     Index,
 }
 
-/// The fields that decide how a document is read; in this spelling only (see [`Manifest::parse`]).
+/// The fields that decide how a document is read. Only this spelling is accepted (see [`Manifest::parse`]).
 const FIELDS: [&str; 8] = [
     "schemaVersion",
     "mediaType",
@@ -61,7 +61,7 @@ const FIELDS: [&str; 8] = [
     "annotations",
 ];
 
-/// What some content is, and how much. `null` for an optional field is taken as its absence.
+/// The type, digest and size of some content. `null` for an optional field means that it is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -74,8 +74,8 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A manifest or an index; which one, its media type says. Go programs write an empty list or map that was
-/// never set as `null` (`encoding/json`), so `null` for an optional field is taken as its absence.
+/// A manifest or an index, as its media type says. Go programs write an empty list or map that was never set as
+/// `null` (`encoding/json`), so `null` for an optional field means that it is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -101,11 +101,11 @@ pub struct Manifest {
 pub struct InvalidManifest(String);
 
 impl Manifest {
-    /// The manifest in `bytes`, which was sent as `content_type`.
+    /// Parses a manifest that was sent with this `content_type`.
     pub fn parse(bytes: &[u8], content_type: &str) -> Result<Manifest, InvalidManifest> {
         let invalid = |why: String| InvalidManifest(why);
         let fields = top_level(bytes).map_err(|error| invalid(format!("not JSON: {error}")))?;
-        // Go's parser takes `Layers` for `layers`: what we would not see, others would.
+        // Go's parser accepts `Layers` for `layers`. A field that this parser ignores must not be read by others.
         for (key, _) in &fields {
             let is_disguised =
                 |field: &&&str| field.eq_ignore_ascii_case(key) && **field != key.as_str();
@@ -119,9 +119,9 @@ impl Manifest {
         if has("manifests") && is_image {
             return Err(invalid("a document is a manifest or an index, not both".into()));
         }
-        // An index without manifests may say so by `null`; an image may have that too.
+        // An index without manifests may have `null` there; so may an image.
         let is_index = seen("manifests").is_some() && !is_image;
-        // Read from the bytes again, not from the value: this refuses a field that comes twice.
+        // Parsed from the bytes again, not from the fields above: this refuses a duplicate field.
         let mut manifest: Manifest = serde_json::from_slice(bytes)
             .map_err(|error| invalid(format!("not a manifest: {error}")))?;
         if manifest.schema_version != 2 {
@@ -156,7 +156,7 @@ impl Manifest {
         }
     }
 
-    /// What the referrers API calls this document's type (distribution-spec, Listing Referrers).
+    /// The document's type in the referrers API (distribution-spec, Listing Referrers).
     pub fn artifact_type(&self) -> Option<&str> {
         self.artifact_type
             .as_deref()
@@ -164,13 +164,13 @@ impl Manifest {
             .or(self.config.as_ref().map(|config| config.media_type.as_str()))
     }
 
-    /// Blobs that must be there before this manifest is.
+    /// Blobs that must exist before this manifest can be pushed.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         self.config.iter().chain(&self.layers)
     }
 }
 
-/// `null` as if the field were not there.
+/// Reads `null` as an absent field.
 fn null_as_absent<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -179,7 +179,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Annotations without those whose value is `null`.
+/// Reads annotations, leaving out those with the value `null`.
 fn annotations<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
@@ -246,7 +246,7 @@ mod tests {
             ("/artifactType", true, true),
             ("/config", false, true),
             ("/layers", true, true),
-            // An index that has no manifests; an image that is no index.
+            // An index without manifests; an image that is not an index.
             ("/manifests", true, true),
             ("/subject", true, true),
             ("/annotations", true, true),
@@ -280,7 +280,7 @@ mod tests {
                 match document.pointer_mut(parent) {
                     Some(serde_json::Value::Array(list)) => list[0] = serde_json::Value::Null,
                     Some(parent) => parent[name] = serde_json::Value::Null,
-                    // A part that this kind of document does not have.
+                    // A field that this kind of document does not have.
                     None => continue,
                 }
                 let text = document.to_string();
@@ -292,7 +292,7 @@ mod tests {
         let parsed = Manifest::parse(empty.as_bytes(), media_type::INDEX).unwrap();
         assert_eq!((parsed.kind(), parsed.manifests.len()), (ManifestKind::Index, 0));
         assert!(Manifest::parse(empty.as_bytes(), media_type::MANIFEST).is_err());
-        // Two kinds at once stay refused, whatever else is null.
+        // A document of both kinds is still refused, whatever else is null.
         let mut both = image.clone();
         both["manifests"] = serde_json::json!([]);
         assert!(Manifest::parse(both.to_string().as_bytes(), media_type::MANIFEST).is_err());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Damage in any place gives an error or a document whose digests are digests.
+        /// Damage at any position leads to an error, or to a document with valid digests.
         #[test]
         fn a_damaged_document_is_refused_or_whole(
             place in 0..300_usize,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Names within a registry as types: a repository, a tag, and what a manifest is asked for by.
+//! Types for names within a registry: a repository, a tag, and a tag or digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +24,7 @@ pub struct InvalidRepository(String);
 )]
 pub struct InvalidTag(String);
 
-/// Says which of the two the text was meant as: a digest has a colon, and a tag never has.
+/// Names the kind that the text was meant as: a digest contains a colon, and a tag never does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTagOrDigest {
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum InvalidTagOrDigest {
     Digest(#[from] InvalidDigest),
 }
 
-/// What a manifest is asked for by. A tag has no colon, so that the two cannot be confused.
+/// The reference to a manifest in a request. The two cannot be confused, because a tag contains no colon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagOrDigest {
     Tag(Tag),
@@ -42,7 +42,7 @@ pub enum TagOrDigest {
 
 /// Longest repository name (distribution-spec: clients may limit host and name to 255).
 const REPOSITORY_BYTES_MAX: usize = 255;
-/// Longest part of a stranger's text that an error repeats.
+/// Longest part of untrusted text that an error repeats.
 const SHOWN_MAX: usize = 200;
 
 impl Repository {
@@ -52,7 +52,7 @@ impl Repository {
 }
 
 impl Tag {
-    /// The tag of a reference that names none.
+    /// The tag of a reference without a tag.
     pub fn latest() -> Tag {
         Tag("latest".into())
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The refusal that all rules for installable artifacts have in common.
+//! The error type that all rules for installable artifacts share.
 
-/// Why something cannot be installed as a root filesystem, and what would be right.
+/// Why something cannot be installed as a root filesystem, and what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotInstallable(pub String);

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! For which machines an image is. Pure.
+//! The platform of an image: the operating system and processor that it is for. Pure.
 
 use serde_json::Value;
 
 use crate::not_installable::NotInstallable;
 use crate::{Descriptor, Manifest};
 
-/// An operating system and a processor, by the names that images have for them (Go's `GOOS` and `GOARCH`).
+/// An operating system and a processor, by the names used in images (Go's `GOOS` and `GOARCH`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Platform {
     pub os: &'static str,
     pub architecture: &'static str,
 }
 
-/// Other words for a processor; containerd takes them too (`platforms/database.go`).
+/// Other names of processors, which containerd accepts too (`platforms/database.go`).
 const ARCHITECTURES: [(&str, &str); 3] =
     [("x86_64", "amd64"), ("x86-64", "amd64"), ("aarch64", "arm64")];
 
-/// Platforms that a refusal lists: an index has one entry for each, and there are a dozen.
+/// Most platforms that a refusal lists. An index has one entry for each, usually a dozen.
 const OFFERED_MAX: usize = 32;
 
 impl Platform {
     /// The machines that the maintenance OS of this version boots.
     pub const MACHINES: Platform = Platform { os: "linux", architecture: "amd64" };
 
-    /// The manifest of an index that is for these machines. An entry that names no platform is taken only where
-    /// it is the only one.
+    /// Chooses the manifest of an index that is for these machines. An entry without a platform is only chosen if it
+    /// is the only entry.
     pub fn choose<'a>(
         &self,
         bytes: &[u8],
@@ -39,7 +39,7 @@ impl Platform {
         }
         let fits: Vec<usize> =
             (0..index.manifests.len()).filter(|at| self.is(platform(*at))).collect();
-        // Variants of amd64 (`v2`, `v3`) demand a newer processor; the image without one runs on each.
+        // Variants of amd64 (`v2`, `v3`) require a newer processor; an image without a variant runs on all.
         let plain = fits.iter().find(|at| platform(**at)["variant"].is_null());
         let found = plain.or(fits.first()).map(|at| &index.manifests[*at]);
         found.ok_or_else(|| {
@@ -82,7 +82,7 @@ impl std::fmt::Display for Platform {
     }
 }
 
-/// A name of an operating system or a processor in the form that Go has for it.
+/// The Go name of an operating system or a processor.
 fn word(text: &str) -> String {
     let text = text.to_ascii_lowercase();
     let known = ARCHITECTURES.iter().find(|(other, _)| *other == text);

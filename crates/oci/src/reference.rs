@@ -7,7 +7,7 @@ use std::str::FromStr;
 use crate::digest::Digest;
 use crate::name::{Repository, Tag, TagOrDigest};
 
-/// Where an artifact is.
+/// The location of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// `host` or `host:port`.
@@ -25,7 +25,7 @@ pub struct InvalidReference {
 }
 
 impl Reference {
-    /// What to ask the registry for: the digest where there is one, else the tag, else `latest`.
+    /// What to request from the registry: the digest if there is one, else the tag, else `latest`.
     pub fn tag_or_digest(&self) -> TagOrDigest {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => TagOrDigest::Digest(digest.clone()),

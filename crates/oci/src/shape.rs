@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The top-level fields of a JSON document, read without keeping its values: a document of a few megabytes may
-//! have millions of them, and each costs thirty bytes and an allocation as a `serde_json::Value`.
+//! Reads the names of a JSON document's top-level fields without keeping the values: a document of a few megabytes
+//! may have millions of values, and each costs thirty bytes and an allocation as a `serde_json::Value`.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Manifests have eight; the rest is for fields that others add.
+/// Most fields of a document. Manifests have eight; the rest is for extensions.
 const FIELDS_MAX: usize = 256;
 
-/// What a field has.
+/// Whether a field is `null` or has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     Null,
     Value,
 }
 
-/// The fields of a document in their order, also those that come twice. A document that is not an object has none.
+/// The fields of a document in order, including duplicates. A document that is not an object is an error.
 pub fn top_level(bytes: &[u8]) -> Result<Vec<(String, Seen)>, serde_json::Error> {
     serde_json::from_slice::<Fields>(bytes).map(|fields| fields.0)
 }
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 impl<'de> Deserialize<'de> for Seen {
-    /// Through `deserialize_any`, for which `serde_json` limits the depth to 128; `IgnoredAny` has no limit there.
+    /// Uses `deserialize_any`, for which `serde_json` limits the depth to 128. `IgnoredAny` has no such limit.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Seen, D::Error> {
         deserializer.deserialize_any(OfAny)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC answers: its body, bounded in size, depth and time, also once it is decompressed. Some BMCs
-//! compress without being asked (iLO 5 2.30, a part of its resources; DMTF/Redfish-Mockup-Creator#58).
+//! Reading a BMC's responses. A body is limited in size, depth and time, also after decompression. Some BMCs compress
+//! without being asked to (iLO 5 2.30, for some of its resources; DMTF/Redfish-Mockup-Creator#58).
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::error::{Error, foreign};
 use crate::links;
 use crate::secrets::Secrets;
 
-/// A BMC's answers are small; a system resource of a large server has some 100 KiB.
+/// Largest body. Responses are small; the system resource of a large server has about 100 KiB.
 const BODY_BYTES_MAX: usize = 4 << 20;
-/// Fewest bytes a second of an answer; the slowest real BMC sends some KiB.
+/// Lowest rate of a response in bytes per second. The slowest real BMC sends a few KiB.
 const RATE_MIN: f64 = 256.0;
-/// Longest Retry-After that is believed; a BMC that updates its firmware takes ten minutes.
+/// Longest Retry-After that is honoured. A BMC that updates its firmware takes ten minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// Of a body that is no JSON, in an error.
+/// How much of a body that is not JSON an error shows.
 const SHOWN_CHARS_MAX: usize = 80;
 
-/// What came as a body.
+/// A received body.
 pub(crate) enum Body {
     Json(Value),
-    /// Its beginning without secrets, its type, and why it is no JSON.
+    /// Not JSON: its beginning without secrets, its content type, and the parser's reason.
     Other {
         text: String,
         kind: String,
@@ -37,7 +37,7 @@ pub(crate) enum Body {
 }
 
 impl Body {
-    /// The body of an answer: null where it has none.
+    /// Reads the body of a response. An empty body is `null`.
     pub async fn of(
         what: &str,
         response: Response,
@@ -64,7 +64,7 @@ impl Body {
         })
     }
 
-    /// Null where it is no JSON.
+    /// The JSON value; `null` if the body is not JSON.
     pub fn json(self) -> Value {
         match self {
             Body::Json(value) => value,
@@ -73,20 +73,20 @@ impl Body {
     }
 }
 
-/// An answer with a 2xx status.
+/// A response with a 2xx status.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub status: StatusCode,
-    /// As a path at this BMC.
+    /// The `Location` header, as a path at this BMC.
     pub location: Option<String>,
     pub etag: Option<String>,
-    /// The methods that the resource takes, where the BMC says.
+    /// The methods that the resource supports, if the BMC sends `Allow`.
     pub allow: Option<String>,
     pub body: Arc<Value>,
 }
 
 impl Answer {
-    /// What a 2xx response says. An answer that still drips after `grace` is given up.
+    /// Reads a 2xx response. Fails if it still arrives below the minimum rate after `grace`.
     pub async fn of(
         method: &Method,
         what: &str,
@@ -104,7 +104,7 @@ impl Answer {
         let is_read = method == Method::GET;
         let body = match Body::of(what, response, grace, secrets).await? {
             Body::Json(body) => body,
-            // What was done is read back from the resource, whatever the BMC says of it here.
+            // The effect is read back from the resource, so this body is not needed.
             Body::Other { text, .. } if !is_read => Value::String(text),
             Body::Other { text, kind, why } => {
                 let why = format!("{why}; it is {kind} that begins with {text:?}");
@@ -116,8 +116,8 @@ impl Answer {
     }
 }
 
-/// Undoes the compression of a body, which its first bytes tell: the header that should is missing or wrong
-/// at times. `None` where it is not compressed.
+/// Decompresses a body. The compression is detected by its first bytes, because the header is sometimes missing or
+/// wrong. `None` if the body is not compressed.
 fn decompressed(bytes: &[u8], encoding: &str) -> Option<Result<Vec<u8>, String>> {
     let within = |reader: &mut dyn Read| {
         let mut plain = Vec::new();
@@ -138,7 +138,7 @@ fn decompressed(bytes: &[u8], encoding: &str) -> Option<Result<Vec<u8>, String>>
     if is_json || !encoding.trim().eq_ignore_ascii_case("deflate") {
         return None;
     }
-    // RFC 9110 8.4.1.2 means zlib; some servers leave its frame out.
+    // RFC 9110 8.4.1.2 requires the zlib format; some servers omit its frame.
     let is_zlib = match bytes {
         // RFC 1950, section 2.2.
         [cmf, flg, ..] => cmf & 15 == 8 && (u16::from(*cmf) << 8 | u16::from(*flg)) % 31 == 0,
@@ -152,7 +152,7 @@ fn decompressed(bytes: &[u8], encoding: &str) -> Option<Result<Vec<u8>, String>>
 
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    // The date form needs a calendar; the normal pause serves for it.
+    // The date form would need a calendar. The normal pause is used instead.
     let secs: u64 = value.trim().parse().ok()?;
     Some(Duration::from_secs(secs).min(RETRY_AFTER_MAX))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One BMC: its requests with login, repetitions and transcript, and what is known of its state. A request on its own
-//! is in `transport`, the login in `session`.
+//! One BMC: requests with login, repetition and transcript, and the state that is known of it. A single request is in
+//! `transport`, the login in `session`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use crate::tls::Trust;
 use crate::transcript::{Exchange, Transcript};
 use crate::transport::Transport;
 
-/// How a BMC is reached.
+/// How to reach a BMC.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Scheme, host and port.
@@ -31,24 +31,24 @@ pub struct Endpoint {
     pub username: String,
     pub password: Secret,
     pub trust: Trust,
-    /// Where a person knows better than the BMC says.
+    /// Overrides the detected profile.
     pub profile: Option<Profile>,
 }
 
-/// One BMC, logged in.
+/// A connection to one BMC, logged in.
 pub struct Bmc {
     pub(crate) transport: Transport,
     pub(crate) session: Session,
     transcript: std::sync::Mutex<Transcript>,
     pub(crate) seen: Seen,
-    /// A change whose effect was not read back yet.
+    /// A change was requested, and its effect has not been read back yet.
     unsettled: AtomicBool,
     pub(crate) profile: Option<Profile>,
     pub(crate) budgets: Budgets,
 }
 
 impl Bmc {
-    /// Logs in: one session, or Basic where the BMC has no sessions. A refused login is not repeated.
+    /// Logs in with one session, or with Basic if the BMC has no sessions. A refused login is not repeated.
     pub async fn connect(endpoint: &Endpoint, budgets: Budgets) -> Result<Bmc, Error> {
         let secrets = Arc::new(Secrets::of_login(&endpoint.username, endpoint.password.text()));
         let transcript = Transcript::without(secrets.clone());
@@ -69,8 +69,8 @@ impl Bmc {
             root => root?.body,
         };
         let sessions = root["Links"]["Sessions"]["@odata.id"].as_str();
-        // DSP0266 demands the link where there are sessions. sushy-tools has none, and answers 401 to
-        // a login: as if the credentials were wrong.
+        // DSP0266 requires this link if there are sessions. sushy-tools has no sessions, and answers a login with
+        // 401, as if the credentials were wrong.
         if sessions.is_none() && root["SessionService"].is_null() {
             bmc.session.use_basic().await;
         } else {
@@ -86,8 +86,8 @@ impl Bmc {
         self.session.log_in(&self.transport, &self.budgets).await
     }
 
-    /// Ends the session. Failing to end one is not worth an error: the BMC drops an idle session by itself.
-    /// May be called twice.
+    /// Ends the session. A failure is not reported, because the BMC drops an idle session by itself. May be called
+    /// twice.
     pub async fn close(&self) {
         self.session.close(&self.transport).await;
     }
@@ -100,8 +100,8 @@ impl Bmc {
         self.call(Method::POST, path, Some(body), None).await
     }
 
-    /// A request, repeated while the BMC is merely busy or away, and once more with a new session
-    /// where the BMC has dropped ours.
+    /// Sends a request. Repeats it while the BMC is busy or unreachable, and once with a new session if the BMC has
+    /// dropped the session.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -137,7 +137,7 @@ impl Bmc {
         }
     }
 
-    /// One POST of a body of this length, which is not repeated. It has the time of an insert.
+    /// Sends one POST with a streamed body of this length. It is not repeated. Its time limit is that of an insert.
     pub(crate) async fn post_stream(
         &self,
         path: &str,
@@ -150,7 +150,7 @@ impl Bmc {
         let result = async {
             let what = format!("POST {path}");
             let url = self.transport.same_authority(path)?;
-            // With its length told: small web servers of BMCs take no chunked body.
+            // The length is sent because small web servers of BMCs do not accept a chunked body.
             let request = self
                 .session
                 .credentials()
@@ -161,7 +161,7 @@ impl Bmc {
                 .header(header::CONTENT_LENGTH, length)
                 .body(body);
             let response = self.transport.send(request, &what).await?;
-            // What went out as a stream is gone.
+            // A streamed body cannot be sent again.
             let response = match links::redirect(&Method::POST, &url, &response) {
                 Redirect::None => response,
                 Redirect::To(_) => {
@@ -180,24 +180,24 @@ impl Bmc {
         result
     }
 
-    /// Whether the BMC may yet do something that it was asked for: nobody has seen its effect, be it
-    /// that the answer did not come in time, that the effect did not, or that nobody looked.
+    /// Whether the BMC may still carry out a request whose effect has not been seen: because the response or the
+    /// effect did not come in time, or because the effect was not read.
     pub fn is_unsettled(&self) -> bool {
         self.unsettled.load(Ordering::SeqCst)
     }
 
-    /// The effect of what was asked for was seen.
+    /// Records that the effect of the request was seen.
     pub fn settled(&self) {
         self.unsettled.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the BMC refused the credentials, at the login or since: accounts are locked after a few
-    /// such tries, so this sends them no more.
+    /// Whether the BMC refused the credentials, at the login or later. They are not sent again, because accounts are
+    /// locked after a few failures.
     pub fn is_refused(&self) -> bool {
         self.session.is_refused()
     }
 
-    /// What was asked and answered since the last time, without secrets.
+    /// The exchanges since the last call, without secrets.
     pub fn transcript(&self) -> Vec<Exchange> {
         self.recording().take()
     }
@@ -206,7 +206,7 @@ impl Bmc {
         self.transcript.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The request, once.
+    /// Sends a request once.
     pub(crate) async fn once(
         &self,
         method: Method,
@@ -215,7 +215,7 @@ impl Bmc {
         etag: Option<&str>,
     ) -> Result<Answer, Error> {
         let begun = self.recording().begin(method.as_str(), path, body);
-        // Before the request: whoever waits for its answer may be dropped there.
+        // Set before the request, because the caller's future may be dropped while it waits for the response.
         let is_change = method != Method::GET;
         let was_unsettled = is_change && self.unsettled.swap(true, Ordering::SeqCst);
         if is_change {
@@ -271,7 +271,7 @@ impl Bmc {
         if response.status().is_success() {
             return self.transport.answer(method, what, response).await;
         }
-        // Of a session it says that the BMC has ended it.
+        // For a session, 401 means that the BMC has ended it.
         let error = self.transport.refused(what, response).await.of_credentials(&[401]);
         if matches!(error, Error::Unauthorized { .. }) && self.session.is_basic().await {
             self.session.refuse();
@@ -279,8 +279,8 @@ impl Bmc {
         Err(error)
     }
 
-    /// A resource as it was a moment ago, where it was read then and nothing was asked of the BMC since:
-    /// what a change begins with, and never what proves one.
+    /// A resource from the short-lived cache, if it was read a moment ago and nothing was requested from the BMC
+    /// since. A change may start from it, but is never confirmed by it.
     pub(crate) async fn look(&self, path: &str) -> Result<Answer, Error> {
         match self.seen.find(path, Instant::now()) {
             Some(answer) => Ok(answer),
@@ -288,17 +288,17 @@ impl Bmc {
         }
     }
 
-    /// What was read is too long ago, whenever that was.
+    /// Empties the cache of recently read resources.
     pub fn forget_seen(&self) {
         self.seen.forget();
     }
 
-    /// A link as a URL: never to another host, whatever the BMC says.
+    /// A link as a URL. Fails if it leads to another host.
     pub(crate) fn same_authority(&self, link: &str) -> Result<Url, Error> {
         self.transport.same_authority(link)
     }
 
-    /// The BMC's words, bounded and without what opens it.
+    /// Text from the BMC, limited in length and without secrets.
     pub(crate) fn foreign(&self, text: &str) -> String {
         self.transport.foreign(text)
     }

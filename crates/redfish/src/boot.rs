@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The boot override, proved by reading it back. Each action may be done twice. Where it is written is in
-//! `boot_places`.
+//! Setting and clearing the boot override, confirmed by reading it back. Each action may be repeated. Where it is
+//! written is in `boot_places`.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::machine::http_boot_uri;
 use crate::profile::Quirk;
 use crate::{Bmc, Error, Machine, links};
 
-/// The attributes of an iDRAC that are its boot override: whether it holds for one boot, and its device.
+/// The iDRAC attributes that form its boot override: whether it applies to one boot only, and its device.
 pub(crate) const IDRAC_BOOT: [&str; 2] = ["ServerBoot.1.BootOnce", FIRST_BOOT_DEVICE];
 pub(crate) const FIRST_BOOT_DEVICE: &str = "ServerBoot.1.FirstBootDevice";
-/// The device of no override.
+/// The device value for no override.
 pub(crate) const NO_DEVICE: &str = "Normal";
 
 impl Bmc {
-    /// The next boot, and only that one, is from CD, by UEFI. Returns the resource that shows it.
+    /// Sets the next boot, and only that one, to the CD in UEFI mode. Returns the resource that shows it.
     pub async fn set_boot_once_cd(&self, machine: &Machine) -> Result<String, Error> {
         if machine.profile.has(Quirk::BootByIdracAttributes) {
             return self.set_idrac_boot_once_cd(machine).await;
@@ -26,9 +26,9 @@ impl Bmc {
         self.set_boot_once(machine, cd_target(machine), None, "set boot once from CD").await
     }
 
-    /// The next boot, and only that one, is from what the firmware downloads there. Target and URL go
-    /// together, as OpenStack's sushy sends them: sushy-tools 2.2 takes either alone and does something else.
-    /// Returns the resource that shows it.
+    /// Sets the next boot, and only that one, to an HTTP boot from `uri`. Target and URL are sent together, as
+    /// OpenStack's sushy does: sushy-tools 2.2 accepts either of them alone, but does something else. Returns the
+    /// resource that shows it.
     pub async fn set_boot_once_http(&self, machine: &Machine, uri: &str) -> Result<String, Error> {
         self.set_boot_once(machine, "UefiHttp", Some(uri), "set boot once by UEFI HTTP").await
     }
@@ -71,14 +71,14 @@ impl Bmc {
         }
     }
 
-    /// What the firmware downloads when it is told to.
+    /// The URL that the firmware downloads in an HTTP boot.
     pub async fn http_boot_uri(&self, machine: &Machine) -> Result<Option<String>, Error> {
         let shown = self.boot_shown(machine).await?;
         Ok(shown.iter().find_map(|(_, body)| http_boot_uri(body)).map(str::to_owned))
     }
 
-    /// The boot settings as each of their places shows them. What is set for the next boot may be shown in the future
-    /// settings only; where these cannot be read, the system itself has to do.
+    /// The boot settings in each of their places. A setting for the next boot may be shown only in the future
+    /// settings. If those cannot be read, the system's own settings are used alone.
     async fn boot_shown<'a>(
         &self,
         machine: &'a Machine,
@@ -94,8 +94,9 @@ impl Bmc {
         Ok(shown)
     }
 
-    /// Makes a change wherever the settings do not show it yet, and there by way of either place. Once the future
-    /// settings show it, what the system itself shows is the past: it holds until the next boot.
+    /// Makes a change in each place that does not show it yet; the change may be written to either place. Once the
+    /// future settings show it, the system's own settings are ignored: they are the current values, which apply until
+    /// the next boot.
     async fn change_boot_shown<F>(
         &self,
         machine: &Machine,
@@ -113,7 +114,7 @@ impl Bmc {
             left.truncate(1);
         }
         for (nth, path) in left.into_iter().enumerate() {
-            // The change before may have reached this place as well.
+            // The previous change may have reached this place too.
             if nth > 0 && is_so(&self.get(path).await?.body) {
                 continue;
             }
@@ -128,7 +129,7 @@ impl Bmc {
         Ok(())
     }
 
-    /// The firmware has no URL to download from any more.
+    /// Removes the URL for an HTTP boot.
     pub async fn clear_http_boot_uri(&self, machine: &Machine) -> Result<(), Error> {
         let empty = json!({"Boot": {"HttpBootUri": ""}});
         let null = json!({"Boot": {"HttpBootUri": null}});
@@ -144,7 +145,7 @@ impl Bmc {
         self.change_boot_shown(machine, "clear HttpBootUri", &forms, is_so).await
     }
 
-    /// The machine boots by its own order again.
+    /// Removes the boot override, so that the machine boots in its own order again.
     pub async fn clear_boot_override(&self, machine: &Machine) -> Result<(), Error> {
         let is_clear = |resource: &Value| {
             matches!(
@@ -174,7 +175,7 @@ impl Bmc {
         self.change_boot_shown(machine, "clear the boot override", &forms, is_clear).await
     }
 
-    /// Where an override cannot be taken back, only replaced.
+    /// For BMCs on which an override cannot be removed, only replaced.
     async fn set_boot_from_disk(&self, machine: &Machine) -> Result<(), Error> {
         let is_so = |system: &Value| system["Boot"]["BootSourceOverrideTarget"] != "Cd";
         let disk = json!({"Boot": {
@@ -183,7 +184,7 @@ impl Bmc {
         self.change_boot_shown(machine, "set boot from disk", &[disk], is_so).await
     }
 
-    /// The attributes are of the manager; what they say holds for the next boot.
+    /// Writes attributes of the manager, which apply to the next boot.
     async fn set_idrac_boot_once_cd(&self, machine: &Machine) -> Result<String, Error> {
         let [once, device] = IDRAC_BOOT;
         let wanted = json!({once: "Enabled", device: "VCD-DVD"});
@@ -216,7 +217,7 @@ impl Bmc {
     }
 }
 
-/// Supermicro calls virtual media UsbCd on most boards.
+/// The target for virtual media, which is `UsbCd` on most Supermicro boards.
 fn cd_target(machine: &Machine) -> &'static str {
     let is_usb = machine.lists_target("UsbCd")
         && (!machine.lists_target("Cd") || machine.profile.has(Quirk::BootTargetUsbCd));
@@ -228,7 +229,7 @@ pub(crate) fn future(machine: &Machine) -> Option<&str> {
     machine.settings_path.as_deref()
 }
 
-/// The attributes of an iDRAC that have its boot override.
+/// The resource with the iDRAC attributes for the boot override.
 pub(crate) fn idrac_attributes(machine: &Machine) -> Result<String, Error> {
     let manager = machine.manager_path.as_deref().ok_or(Error::Unsupported("a manager"))?;
     Ok(links::below(manager, "Attributes"))

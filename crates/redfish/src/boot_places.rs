@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where the boot settings are written: to the system itself, or to the resource of its future settings (DSP0266,
-//! 12.8, such as AMI's `/SD`). A BMC may refuse a change in one of them, or accept it there without effect:
+//! The places of the boot settings: the system itself, and the resource of its future settings (DSP0266, 12.8, such
+//! as AMI's `/SD`). A BMC may refuse a change in one of them, or accept it there without effect:
 //!
 //! ```text
 //! first place ── refused ─────────────────▶ other place ── refused ──▶ error
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 use crate::profile::Quirk;
 use crate::{Bmc, Error, Machine, links};
 
-/// After this part of the time for an effect the other place is tried: 15 s of 120 s. The first place is still read
-/// after that, so a BMC that shows its changes late only gets the same change twice.
+/// After this fraction of the time for an effect, the other place is tried: 15 s of 120 s. The first place is still
+/// read after that, so a BMC that shows changes late only gets the same change twice.
 const OTHER_PLACE_AFTER: u32 = 8;
 
 /// A change of the boot settings.
 pub(crate) struct Change<'a, F> {
-    /// For people.
+    /// Description for error messages.
     pub what: &'a str,
-    /// Bodies of the PATCH, the best first.
+    /// PATCH bodies to try, the best first.
     pub forms: &'a [Value],
-    /// Whether a resource shows the effect; by the index of the form that was accepted.
+    /// Whether a resource shows the effect, given the index of the accepted form.
     pub is_so: F,
-    /// Where that must be shown; `None`: in a place that accepted it.
+    /// The resource that must show the effect. `None`: any place that accepted the change.
     pub shown_at: Option<&'a str>,
 }
 
 impl Machine {
-    /// The places of the boot settings, the best first. What is known from an earlier change counts most, then the
-    /// maker, then which of them lists the target.
+    /// The places of the boot settings, the best first. The place of an earlier successful change decides first, then
+    /// the maker, then which place lists the target.
     pub(crate) fn boot_places(&self, target: Option<&str>) -> Vec<&str> {
         let now = self.system_path.as_str();
         let Some(future) = self.settings_path.as_deref() else { return vec![now] };
@@ -56,7 +56,7 @@ impl Machine {
 }
 
 impl Bmc {
-    /// Makes a change in the first place that accepts it and shows its effect; returns that place.
+    /// Makes a change in the first place that accepts it and shows its effect. Returns that place.
     pub(crate) async fn change_boot<'a, F>(
         &self,
         places: &[&'a str],
@@ -85,7 +85,7 @@ impl Bmc {
         Err(refusal)
     }
 
-    /// Sends the first form that is not refused; returns its index.
+    /// Sends the forms in order until one is accepted. Returns its index.
     pub(crate) async fn patch_first(&self, path: &str, forms: &[Value]) -> Result<usize, Error> {
         let mut last = Error::Unsupported("a boot override");
         for (form, body) in forms.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Bmc {
     }
 }
 
-/// The resource does not take the change; another one may.
+/// Whether the error concerns this resource only, so that another one may accept the change.
 fn is_of_place(error: &Error) -> bool {
     matches!(error, Error::Status { status: 400..=499 | 501, .. } | Error::Unsupported(_))
         && !error.is_of_bmc()

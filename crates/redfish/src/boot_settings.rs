@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The boot override as it was found: read before it is changed, and put back. Setting and clearing an
-//! override of the caller's own is in `boot`.
+//! The original boot override: read before it is changed, and restored afterwards. Setting and clearing the caller's
+//! own override is in `boot`.
 //!
-//! A system shows one override. One with an object of future settings (DSP0266, 12.8) may show another one
-//! there, for its next boot. An old iDRAC has neither, but attributes of its manager.
+//! A system has one override. A system with an object of future settings (DSP0266, 12.8) may have another one there,
+//! for its next boot. An old iDRAC has neither, but attributes of its manager.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,17 +20,17 @@ const ENABLED: &str = "BootSourceOverrideEnabled";
 const TARGET: &str = "BootSourceOverrideTarget";
 const MODE: &str = "BootSourceOverrideMode";
 const HTTP_BOOT_URI: &str = "HttpBootUri";
-/// `BootSourceOverrideEnabled` without an override.
+/// The value of `BootSourceOverrideEnabled` without an override.
 const DISABLED: &str = "Disabled";
-/// `BootSourceOverrideEnabled` of an override that the next boot consumes.
+/// The value of `BootSourceOverrideEnabled` for an override that the next boot consumes.
 const ONCE: &str = "Once";
-/// What a target needs beside itself, by the target.
+/// Targets that need a further property, and that property.
 const NEEDED: &[(&str, &str)] =
     &[("UefiTarget", "UefiTargetBootSourceOverride"), ("UefiBootNext", "BootNext")];
 
-/// Longest value that is read and put back: URLs and device paths are shorter.
+/// Longest value that is read and restored: URLs and device paths are shorter.
 const TEXT_BYTES_MAX: usize = 2048;
-/// Most of a value that is shown to people: shorter than any secret of ours.
+/// Longest part of a value that is displayed: shorter than any of our secrets.
 const SHOWN_CHARS_MAX: usize = 24;
 
 /// A boot override, as a BMC shows it.
@@ -38,9 +38,9 @@ const SHOWN_CHARS_MAX: usize = 24;
 pub struct BootOverride {
     /// `Disabled`, `Once` or `Continuous`.
     pub enabled: String,
-    /// Such as `Pxe`; of no meaning while it is disabled.
+    /// Such as `Pxe`. Meaningless while the override is disabled.
     pub target: String,
-    /// `UEFI` or `Legacy`, also while it is disabled; `None` where the BMC does not show it.
+    /// `UEFI` or `Legacy`, also while the override is disabled. `None` if the BMC does not show it.
     pub mode: Option<String>,
     /// Further properties that belong to it, such as the URL of an HTTP boot.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -51,7 +51,7 @@ pub struct BootOverride {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootSettings {
     pub now: BootOverride,
-    /// In the settings of the next boot, where those have an override of their own.
+    /// The override in the settings for the next boot, if those have one of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<BootOverride>,
 }
@@ -67,7 +67,7 @@ impl BootOverride {
         }
     }
 
-    /// As `Boot` of this resource shows it.
+    /// Reads the override from the `Boot` object of a resource.
     pub(crate) fn of(resource: &Value) -> BootOverride {
         let boot = &resource["Boot"];
         let is_text = |text: &&str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
@@ -85,7 +85,7 @@ impl BootOverride {
         }
     }
 
-    /// As the attributes of an iDRAC show it.
+    /// Reads the override from the attributes of an iDRAC.
     fn of_attributes(attributes: &Value) -> BootOverride {
         let is_text = |text: &&str| text.len() <= TEXT_BYTES_MAX;
         let text = |name: &str| attributes[name].as_str().filter(is_text).map(str::to_owned);
@@ -104,7 +104,7 @@ impl BootOverride {
         self.enabled != DISABLED
     }
 
-    /// The next boot consumes it.
+    /// Whether the next boot consumes it.
     pub fn is_once(&self) -> bool {
         self.enabled == ONCE
     }
@@ -113,17 +113,17 @@ impl BootOverride {
         self.mode.as_deref().is_some_and(|mode| mode != "UEFI")
     }
 
-    /// It leads to an optical drive, or to what the firmware downloads: where installers are booted from.
+    /// Whether it boots from an optical drive or by HTTP, which is where installers are booted from.
     pub fn leads_to_medium(&self) -> bool {
         self.is_set() && matches!(self.target.as_str(), "Cd" | "UsbCd" | "UefiHttp" | "VCD-DVD")
     }
 
-    /// It has a URL for the firmware, be it used or not.
+    /// Whether it has a URL for an HTTP boot, used or not.
     pub fn has_url(&self) -> bool {
         self.details.contains_key(HTTP_BOOT_URI)
     }
 
-    /// Without the override, in the same mode.
+    /// The same mode and URL without an override.
     #[must_use]
     pub fn cleared(&self) -> BootOverride {
         let mut none = BootOverride::none(self.mode.as_deref());
@@ -142,7 +142,7 @@ impl BootOverride {
             && self.details.iter().all(|(name, text)| boot[name] == text.as_str())
     }
 
-    /// What a PATCH says: the whole, and then without the mode, which some BMCs refuse.
+    /// PATCH bodies to try: the complete one, then one without the mode, which some BMCs refuse.
     fn forms(&self) -> Vec<Value> {
         let mut parts: Map<String, Value> = Map::new();
         parts.insert(ENABLED.into(), self.enabled.as_str().into());
@@ -157,7 +157,7 @@ impl BootOverride {
         if self.is_set() {
             forms.push(json!({"Boot": parts}));
         } else {
-            // Some take no target that is not one.
+            // Some BMCs refuse the target `None`.
             whole.remove(TARGET);
             forms.push(json!({"Boot": whole}));
         }
@@ -180,14 +180,14 @@ impl fmt::Display for BootOverride {
     }
 }
 
-/// A BMC's word, without what is in no such word.
+/// A value from the BMC, reduced to the characters that such values contain.
 fn shown(text: &str) -> String {
     let is_of_words = |c: &char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.');
     text.chars().filter(is_of_words).take(SHOWN_CHARS_MAX).collect()
 }
 
 impl BootSettings {
-    /// Each override, changed by `change`.
+    /// Applies `change` to each override.
     #[must_use]
     pub fn map(&self, change: impl Fn(&BootOverride) -> BootOverride) -> BootSettings {
         BootSettings { now: change(&self.now), pending: self.pending.as_ref().map(change) }
@@ -214,7 +214,7 @@ impl fmt::Display for BootSettings {
 }
 
 impl Bmc {
-    /// The boot overrides as they are now.
+    /// Reads the current boot overrides.
     pub async fn boot_settings(&self, machine: &Machine) -> Result<BootSettings, Error> {
         if machine.profile.has(Quirk::BootByIdracAttributes) {
             let attributes = self.get(&idrac_attributes(machine)?).await?.body;
@@ -227,7 +227,7 @@ impl Bmc {
                 Ok(answer) => {
                     answer.body["Boot"][ENABLED].is_string().then(|| BootOverride::of(&answer.body))
                 }
-                // It is linked and not there: nothing is set in it.
+                // The linked resource does not exist, so nothing is set in it.
                 Err(Error::Status { status: 404 | 405 | 501, .. }) => None,
                 Err(error) => return Err(error),
             },
@@ -236,7 +236,7 @@ impl Bmc {
         Ok(BootSettings { now, pending })
     }
 
-    /// Makes the boot overrides what they were; what is so already is not written.
+    /// Restores the boot overrides. Those that are right already are not written.
     pub async fn put_boot_back(
         &self,
         machine: &Machine,
@@ -248,7 +248,7 @@ impl Bmc {
         if wanted.each().all(|one| !one.is_set()) {
             self.clear_boot_override(machine).await?;
         }
-        // What holds for the next boot comes first: where both show one override, both are right then.
+        // The future settings come first: if both places show the same override, both are right after that.
         let pending = wanted.pending.as_ref().zip(future(machine));
         let is_only_pending = pending.is_some() && machine.profile.has(Quirk::BootInSettings);
         let now = Some((&wanted.now, machine.system_path.as_str())).filter(|_| !is_only_pending);
@@ -259,7 +259,7 @@ impl Bmc {
             refused = refused.or(put.err());
         }
         let Some(error) = refused else { return Ok(()) };
-        // One place may have been written by way of the other.
+        // Writing one place may have changed the other too.
         for (wanted, path) in places() {
             if !self.is_override(machine, path, wanted).await? {
                 return Err(error);
@@ -290,7 +290,7 @@ impl Bmc {
         let what = format!("put back: {wanted}");
         let is_so = |resource: &Value| is_in(machine, wanted, resource);
         match self.until(&what, self.budgets.effect, path, is_so).await {
-            // Some BMCs keep the mode of the last override: no other try will help.
+            // Some BMCs keep the mode of the last override. Further attempts do not help.
             Err(Error::NotEffective { .. }) if !wanted.is_set() => {
                 Err(Error::Unsupported("another boot mode while no override is set"))
             }
@@ -320,7 +320,8 @@ impl Bmc {
     }
 }
 
-/// Where an override cannot be taken back, another one in its place is as good as none.
+/// Whether a resource shows the wanted override. On BMCs where an override can only be replaced, any other override
+/// counts as none.
 fn is_in(machine: &Machine, wanted: &BootOverride, resource: &Value) -> bool {
     let is_replaced = machine.profile.has(Quirk::BootOverrideStays) && !wanted.is_set();
     is_replaced || wanted.is_shown_in(resource)

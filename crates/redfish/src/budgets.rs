@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How much time each kind of operation has.
+//! Time limits for each kind of operation.
 
 use std::time::Duration;
 
-/// How long each kind of operation may take, and how often a state is looked at.
+/// How long each kind of operation may take, and how often a state is polled.
 #[derive(Debug, Clone)]
 pub struct Budgets {
-    /// One GET and its answer.
+    /// One GET and its response.
     pub read: Duration,
-    /// One other request and its answer.
+    /// One other request and its response.
     pub request: Duration,
-    /// After this an answer that drips is given up.
+    /// After this time, a response below the minimum rate is aborted.
     pub grace: Duration,
-    /// Repetitions of a request that fails for a while, such as while a BMC restarts.
+    /// For repeating a request that fails temporarily, such as while a BMC restarts.
     pub retries: Duration,
-    /// A BMC may download the whole ISO before it answers InsertMedia.
+    /// For InsertMedia: a BMC may download the whole ISO before it responds.
     pub insert: Duration,
-    /// From an image that was taken until its installation is over.
+    /// From accepting an image to the end of its installation.
     pub update: Duration,
-    /// From an accepted request until it can be seen.
+    /// From an accepted request until its effect can be read.
     pub effect: Duration,
-    /// From a graceful shutdown request until force.
+    /// From a graceful shutdown request until power is forced off.
     pub shutdown: Duration,
-    /// Between two tries of a write that conflicts with what the BMC still does.
+    /// Between two attempts of a write that conflicts with what the BMC is still doing.
     pub conflict: Duration,
     pub poll: Duration,
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Why a BMC refuses a request, and what follows from each cause. By which messages a cause is known is in `messages`.
+//! The causes for which a BMC refuses a request, and the consequences of each. The messages by which a cause is
+//! recognized are in `messages`.
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// In words, with what follows where that is not obvious.
+    /// A description, with the remedy where it is not obvious.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Cause::InPost => "the machine is in POST",
@@ -53,7 +54,7 @@ impl Cause {
         }
     }
 
-    /// Whether it passes without anybody's help. `None` where the HTTP status knows better.
+    /// Whether it ends without intervention. `None` if only the HTTP status can tell.
     pub(crate) fn is_transient(self) -> Option<bool> {
         match self {
             Cause::InPost
@@ -72,7 +73,8 @@ impl Cause {
         }
     }
 
-    /// Whether it says something of the whole BMC or the account, so that another resource has no other result.
+    /// Whether it concerns the whole BMC or the account, so that a request for another resource would have the same
+    /// result.
     pub(crate) fn is_of_bmc(self) -> bool {
         match self {
             Cause::InPost
@@ -92,8 +94,8 @@ impl Cause {
         }
     }
 
-    /// Whether a login that was refused for it says nothing of the user name and the password. Several BMCs refuse with
-    /// `InsufficientPrivilege` or `AccessDenied` where the password is wrong.
+    /// Whether a login that was refused for this cause may still have had the right user name and password. Several
+    /// BMCs refuse a wrong password with `InsufficientPrivilege` or `AccessDenied`.
     pub(crate) fn excuses_credentials(self) -> bool {
         match self {
             Cause::InPost
@@ -113,7 +115,7 @@ impl Cause {
         }
     }
 
-    /// Whether it is the service as a whole that cannot take requests for a while.
+    /// Whether the service as a whole cannot accept requests for a while.
     pub(crate) fn is_of_service(self) -> bool {
         matches!(self, Cause::NotReady | Cause::Updating | Cause::SessionLimit)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The key of a certificate, and whether a signature is of it. Only what leads to the key is read: a pinned certificate
-//! may have any version (BMCs still have X.509 v1), extensions and dates, and its own signature proves nothing.
+//! The public key of a certificate, and verification of signatures with it. Only the fields up to the key are read: a
+//! pinned certificate may have any version (BMCs still use X.509 v1), extensions and dates, and its own signature
+//! proves nothing.
 //!
 //! Sources: RFC 5280 4.1 (certificate), RFC 8017 A.1.1 (RSA key), RFC 5480 2 (keys of elliptic curves).
 
@@ -12,9 +13,9 @@ use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
-/// Fewer bits than these are broken at little cost, and no library here checks their signatures.
+/// Shorter keys can be broken at little cost, and no library here verifies their signatures.
 pub(crate) const RSA_BITS_MIN: usize = 1024;
-/// Fewer than these are weak: their signatures are checked in the one form that old BMCs make.
+/// Shorter keys are weak: their signatures are only verified in the one form that old BMCs produce.
 const RSA_BITS_STRONG: usize = 2048;
 const RSA_BITS_MAX: usize = 8192;
 
@@ -24,7 +25,7 @@ pub(crate) const WEAK_SCHEMES: [SignatureScheme; 2] =
 
 /// `rsaEncryption`, 1.2.840.113549.1.1.1, with its tag and length.
 const RSA: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
-/// What libraries write for RSA keys: the parameters are NULL.
+/// The form that libraries write for RSA keys: the parameters are NULL.
 const RSA_WITH_NULL: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
 /// `id-ecPublicKey`, 1.2.840.10045.2.1.
 const EC: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01";
@@ -42,7 +43,7 @@ const VERSION: u8 = 0xa0;
 /// The public key of a certificate.
 #[derive(Debug)]
 pub(crate) struct Key<'a> {
-    /// Algorithm and parameters, as `AlgorithmIdentifier` has them.
+    /// Algorithm and parameters, encoded as in `AlgorithmIdentifier`.
     algorithm: &'a [u8],
     bytes: &'a [u8],
 }
@@ -51,14 +52,14 @@ pub(crate) struct Key<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Strength {
     Usual,
-    /// RSA that is shorter than what TLS libraries take.
+    /// An RSA key that is shorter than TLS libraries accept.
     Weak,
-    /// In words.
+    /// With the reason.
     Unusable(String),
 }
 
 impl<'a> Key<'a> {
-    /// `None` where this is no certificate.
+    /// Reads the key. `None` if this is not a certificate.
     pub fn of(certificate: &'a [u8]) -> Option<Key<'a>> {
         let (certificate, _) = take(certificate, SEQUENCE)?;
         let (mut rest, _) = take(certificate, SEQUENCE)?;
@@ -73,7 +74,7 @@ impl<'a> Key<'a> {
         let (info, _) = take(rest, SEQUENCE)?;
         let (algorithm, rest) = take(info, SEQUENCE)?;
         let (bits, _) = take(rest, BIT_STRING)?;
-        // The first byte counts the bits that are not used, of which a key has none.
+        // The first byte is the number of unused bits, which is 0 for a key.
         let bytes = bits.strip_prefix(b"\0")?;
         let algorithm = if algorithm == RSA { RSA_WITH_NULL } else { algorithm };
         Some(Key { algorithm, bytes })
@@ -107,7 +108,7 @@ impl<'a> Key<'a> {
         Strength::Unusable(format!("its key is {kind}, which cannot be checked"))
     }
 
-    /// Whether a message of a TLS 1.2 handshake has the signature of this key.
+    /// Whether a message of a TLS 1.2 handshake was signed with this key.
     pub fn is_signed_in_tls12(
         &self,
         known: &WebPkiSupportedAlgorithms,
@@ -115,13 +116,13 @@ impl<'a> Key<'a> {
         message: &[u8],
         signature: &[u8],
     ) -> bool {
-        // The curve is not fixed by the scheme.
+        // In TLS 1.2, a scheme does not determine the curve.
         let mut all =
             known.mapping.iter().filter(|(of, _)| *of == scheme).flat_map(|(_, all)| *all);
         all.any(|one| self.is_signed(*one, message, signature))
     }
 
-    /// Likewise of TLS 1.3, where a scheme is one algorithm and PKCS#1 v1.5 is not allowed (RFC 8446, 4.4.3).
+    /// The same for TLS 1.3, where a scheme is one algorithm and PKCS#1 v1.5 is not allowed (RFC 8446, 4.4.3).
     pub fn is_signed_in_tls13(
         &self,
         known: &WebPkiSupportedAlgorithms,
@@ -140,7 +141,7 @@ impl<'a> Key<'a> {
         one.is_some_and(|one| !is_pkcs1 && self.is_signed(*one, message, signature))
     }
 
-    /// Whether the signature is of this key, by an algorithm that is for such keys.
+    /// Whether the message was signed with this key, by an algorithm for such keys.
     fn is_signed(
         &self,
         by: &dyn SignatureVerificationAlgorithm,
@@ -151,7 +152,7 @@ impl<'a> Key<'a> {
             && by.verify_signature(self.bytes, message, signature).is_ok()
     }
 
-    /// Whether it has the signature of this weak RSA key, by one of [`WEAK_SCHEMES`].
+    /// Whether the message was signed with this weak RSA key, in one of [`WEAK_SCHEMES`].
     pub fn is_signed_weakly(
         &self,
         scheme: SignatureScheme,
@@ -177,7 +178,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The content of the element with this tag that `der` begins with, and what comes after it.
+/// The content of the element with this tag at the start of `der`, and the bytes after it.
 fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What every write needs: the forms that a BMC takes, conditional requests, conflicts that pass,
-//! tasks followed to their end, and the reading back. A 2xx answer proves nothing: an action ends
-//! when its effect can be read, or with `NotEffective`.
+//! The common steps of every write: trying the forms that BMCs accept, conditional requests, retries on temporary
+//! conflicts, following tasks, and reading back. A 2xx response proves nothing: an action ends when its effect can be
+//! read, or with `NotEffective`.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::patience::Repeat;
 use crate::{Bmc, Error, links, refusal};
 
 impl Bmc {
-    /// A PATCH on condition that the resource is as just read; Lenovo and AMI refuse one without
-    /// the condition. Where the condition itself is refused, in the other forms that BMCs take: the
-    /// strong form of a weak tag, none, and `*`.
+    /// A PATCH with the ETag just read as condition; Lenovo and AMI refuse one without a condition. If the condition
+    /// itself is refused, the other forms that BMCs accept are tried: the strong form of a weak ETag, no condition,
+    /// and `*`.
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Answer, Error> {
         let mut refused = None;
         for form in [Condition::AsRead, Condition::Strong, Condition::Absent, Condition::Any] {
@@ -36,7 +36,7 @@ impl Bmc {
             };
             let patch = || self.call(Method::PATCH, path, Some(body), tag.as_deref());
             match self.while_busy(patch).await {
-                // 412: the tag is not the present one, or not understood. 428: one is demanded.
+                // 412: the ETag is not current, or not understood. 428: a condition is required.
                 Err(error @ Error::Status { status: 412 | 428, .. }) => refused = Some(error),
                 result => return result,
             }
@@ -44,7 +44,7 @@ impl Bmc {
         Err(refused.unwrap_or(Error::Unsupported("a PATCH of this resource")))
     }
 
-    /// Posts the first body that the BMC does not call wrong.
+    /// Posts the bodies in order, until one is not rejected as malformed.
     pub(crate) async fn post_variants(
         &self,
         path: &str,
@@ -63,8 +63,9 @@ impl Bmc {
         Err(last)
     }
 
-    /// Repeats a request while the BMC says that it cannot do it now. Some say 409 for a minute after a power-off, others
-    /// while an eject completes (OpenStack ironic, 238c9e0cc and 941f78835); iLO says 400 while the machine is in POST.
+    /// Repeats a request while the BMC reports that it is busy. Some return 409 for a minute after a power-off,
+    /// others while an eject completes (OpenStack ironic, 238c9e0cc and 941f78835); iLO returns 400 while the machine
+    /// is in POST.
     pub(crate) async fn while_busy<F>(&self, request: impl Fn() -> F) -> Result<Answer, Error>
     where
         F: Future<Output = Result<Answer, Error>>,
@@ -82,12 +83,13 @@ impl Bmc {
         }
     }
 
-    /// Waits for the task of a 202 answer. A task that vanishes is no verdict: the effect is.
+    /// Waits for the task of a 202 response. A task that disappears counts as neither success nor failure: the effect
+    /// decides.
     pub(crate) async fn follow(&self, answer: Answer) -> Result<(), Error> {
         self.follow_for(answer, self.budgets.insert).await
     }
 
-    /// Likewise, for so long. A BMC that does not answer meanwhile may be restarting.
+    /// The same with another time limit. A BMC that does not respond meanwhile may be restarting.
     pub(crate) async fn follow_for(&self, answer: Answer, budget: Duration) -> Result<(), Error> {
         if answer.status != reqwest::StatusCode::ACCEPTED {
             return Ok(());
@@ -119,7 +121,7 @@ impl Bmc {
                 Some("New" | "Starting" | "Running" | "Pending" | "Stopping" | "Suspended") => {
                     tokio::time::sleep(self.budgets.poll).await;
                 }
-                // A task monitor answers 202 until the operation is over (DSP0266, 12.2).
+                // A task monitor returns 202 until the operation is over (DSP0266, 12.2).
                 None if status == reqwest::StatusCode::ACCEPTED => {
                     tokio::time::sleep(self.budgets.poll).await;
                 }
@@ -129,7 +131,7 @@ impl Bmc {
         Err(Error::NotEffective { what: format!("task {}", self.foreign(&path)), budget })
     }
 
-    /// Reads `path` until it is as wanted.
+    /// Reads `path` until `is_so` holds.
     pub(crate) async fn until(
         &self,
         what: &str,
@@ -149,7 +151,7 @@ impl Bmc {
     }
 }
 
-/// What `If-Match` says.
+/// The forms of `If-Match`.
 #[derive(Clone, Copy)]
 enum Condition {
     AsRead,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Discovery: from the service root to the one system that is meant, its manager and its media slots.
+//! Discovery: finds the wanted system from the service root, then its manager and its media slots.
 //!
 //! ```text
-//! Systems ──▶ those with the name ──▶ those that can be started ──▶ exactly one
-//!    │           none: by chassis, or the only machine that tells no number
-//!    └── a member that cannot be read is noted: it ends nothing, unless the machine may be that one
+//! Systems ──▶ those with the name ──▶ those that can be booted ──▶ exactly one
+//!    │           none: by chassis, or the BMC's only machine if it shows no number
+//!    └── a member that cannot be read is noted; it is an error only if it may be the wanted machine
 //! ```
 
 use std::collections::BTreeSet;
@@ -20,18 +20,18 @@ use crate::profile::{Quirk, detect};
 use crate::slot::{slot_of, suit};
 use crate::{Bmc, Error, Machine, Slot, Told, Wanted, links};
 
-/// Most chassis of a system that are asked for its number: a blade has two or three.
+/// Most chassis of a system whose serial numbers are read: a blade has two or three.
 const CHASSIS_MAX: usize = 4;
 
 impl Bmc {
-    /// The machine behind this BMC; with `wanted`, exactly that one. Where two systems have its name, neither
-    /// is taken.
+    /// The machine behind this BMC; with `wanted`, exactly that one. It is an error if two systems have the wanted
+    /// name.
     pub async fn machine(&self, wanted: Option<Wanted<'_>>) -> Result<Machine, Error> {
         let root = self.look("/redfish/v1/").await?.body;
         let is_named = |system: &System| wanted.is_none_or(|w| (w.is_it)(&system.told, w.name));
         let is_found =
             |read: &[Member]| read.iter().any(|member| is_named(&self.system(&root, member)));
-        // One that is found needs no sibling.
+        // Once the machine is found, busy siblings are not waited for.
         let Members { read, unread } =
             self.members(&root["Systems"], Duration::ZERO, is_found).await?;
         let mut systems: Vec<System> =
@@ -41,7 +41,7 @@ impl Bmc {
         if let (true, Some(wanted)) = (meant.is_empty(), wanted) {
             meant = self.silent(&mut systems, &unread, wanted).await?;
         }
-        // A tray or a baseboard may bear the number of its machine.
+        // A tray or a baseboard may show the number of its machine.
         meant.retain(|at| systems[*at].has_any());
         let at = match meant.as_slice() {
             [at] => *at,
@@ -74,7 +74,7 @@ impl Bmc {
     }
 
     fn system(&self, root: &Value, member: &Member) -> System {
-        // Its maker is known without the manager, which costs a request.
+        // The maker can be detected without the manager, which would cost a request.
         let profile = self.profile.unwrap_or_else(|| detect(root, &Value::Null, &member.body));
         System {
             path: member.path.clone(),
@@ -83,8 +83,8 @@ impl Bmc {
         }
     }
 
-    /// Where no system has the name: the one whose chassis has it, or the BMC's only machine, if what it tells leaves
-    /// room for that.
+    /// Called if no system has the name: finds the system whose chassis has it, or the BMC's only machine, if what it
+    /// shows does not contradict the name.
     async fn silent(
         &self,
         systems: &mut [System],
@@ -104,8 +104,8 @@ impl Bmc {
             }
         }
         let may_be = |at: &usize| (wanted.may_be)(&systems[*at].told, wanted.name);
-        // One that cannot be read may be the machine, also where the BMC says that it is not there: some say so
-        // of a system whose machine is off.
+        // A system that cannot be read may be the wanted machine, even if the BMC returns 404: some do so for a
+        // machine that is off.
         if meant.is_empty() && machines.len() == 1 && unread.is_empty() {
             meant.extend(machines.into_iter().filter(may_be));
         }
@@ -122,7 +122,7 @@ impl Bmc {
         Ok(String::new())
     }
 
-    /// Some BMCs tell the power of the chassis alone.
+    /// Reads the power state from the chassis: some BMCs show it only there.
     async fn add_power_of_chassis(
         &self,
         machine: &mut Machine,
@@ -137,7 +137,7 @@ impl Bmc {
         Ok(())
     }
 
-    /// The chassis that hold this system alone: one of several blades says nothing of each.
+    /// The chassis that contain only this system: a chassis with several blades says nothing about each of them.
     async fn own_chassis(
         &self,
         path: &str,
@@ -165,7 +165,7 @@ impl Bmc {
         };
         let shown = meant.iter().map(|at| {
             let path = self.foreign(&systems[*at].path);
-            // It looks like a secret, and is the way out.
+            // A UUID looks like a secret and would be hidden, but the user needs it to register the server.
             match uuid(at) {
                 uuid if is_uuid(uuid) => format!("{path} (UUID {uuid})"),
                 _ => format!("{path} (no UUID)"),
@@ -197,7 +197,7 @@ impl Bmc {
     ) -> Error {
         let is_silent = |one: &Unread| matches!(one.error, Error::Unreachable { .. });
         if systems.is_empty() && (unread.len() == 1 || unread.iter().all(is_silent)) {
-            // The one true cause.
+            // This error is the actual cause.
             let missing = Error::Unsupported("a computer system");
             return unread.into_iter().next().map_or(missing, |one| one.error);
         }
@@ -229,8 +229,8 @@ impl Bmc {
         }
     }
 
-    /// What the system only links: the reset types of an action that gives them in another resource, and targets that
-    /// only the settings of the next boot have.
+    /// Reads what the system only links: the reset types of an action that has them in another resource, and boot
+    /// targets that only the future settings have.
     async fn add_linked(
         &self,
         machine: &mut Machine,
@@ -259,8 +259,8 @@ impl Bmc {
         Ok(())
     }
 
-    /// The manager of a system: the first that it links and that can be read, or the BMC's first one. A BMC that does
-    /// not show it can still be worked with.
+    /// The manager of a system: the first linked one that can be read, or the BMC's first manager. A BMC without a
+    /// readable manager can still be used.
     async fn manager_of(
         &self,
         root: &Value,
@@ -288,7 +288,7 @@ impl Bmc {
         Ok(None)
     }
 
-    /// The media slots of a system: its own, or those of its managers, wherever CDs are taken.
+    /// The media slots of a system: its own, or those of its managers, until one that accepts CDs is found.
     async fn slots_of(
         &self,
         root: &Value,
@@ -323,7 +323,7 @@ impl Bmc {
         if is_enough(&slots) {
             return Ok(slots);
         }
-        // Some do not link them. A manager of another system in the same chassis is not ours.
+        // Some BMCs do not link them. A manager of another system in the same chassis must not be used.
         let Members { read, unread } =
             self.optional_members(&root["Managers"], notes, |read| !read.is_empty()).await?;
         for Unread { path, error } in unread {
@@ -356,7 +356,7 @@ impl Bmc {
         Ok(read.iter().map(slot).collect())
     }
 
-    /// The members of a collection that is done without where it cannot be read.
+    /// The members of a collection. If the collection cannot be read, that is noted and the list is empty.
     async fn optional_members(
         &self,
         collection: &Value,
@@ -376,7 +376,7 @@ impl Bmc {
     }
 }
 
-/// A system of the BMC, as read.
+/// A system of the BMC, as it was read.
 struct System {
     path: String,
     body: Arc<Value>,
@@ -392,23 +392,23 @@ impl System {
         self.body["Boot"].as_object().is_some_and(|boot| !boot.is_empty())
     }
 
-    /// It can be switched, and told what to boot from.
+    /// It can be reset, and its boot settings can be changed.
     fn has_all(&self) -> bool {
         self.has_reset() && self.has_boot() && !self.is_part()
     }
 
-    /// A GPU tray or a baseboard has neither.
+    /// It can be reset or has boot settings. A GPU tray or a baseboard has neither.
     fn has_any(&self) -> bool {
         (self.has_reset() || self.has_boot()) && !self.is_part()
     }
 
-    /// It says that it is a card within a machine.
+    /// It reports that it is a card within a machine.
     fn is_part(&self) -> bool {
         matches!(self.body["SystemType"].as_str(), Some("DPU"))
     }
 }
 
-/// What is done without.
+/// The resources that could not be read and are not required.
 #[derive(Default)]
 struct Notes {
     paths: Vec<String>,
@@ -428,7 +428,7 @@ impl Notes {
     }
 }
 
-/// An error of a request whose path is said beside it.
+/// The text of an error, without the request's path, which is shown beside it.
 fn reason(error: &Error) -> String {
     match error {
         Error::Status { status, detail, .. } if detail.is_empty() => format!("HTTP {status}"),
@@ -438,7 +438,7 @@ fn reason(error: &Error) -> String {
     }
 }
 
-/// Nothing but the form of a UUID (RFC 9562, 4), which is no medium's secret.
+/// Whether the text has exactly the form of a UUID (RFC 9562, 4). The secret of a media URL does not.
 fn is_uuid(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])

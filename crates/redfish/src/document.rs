@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An answer's JSON, bounded in depth and in count before anybody walks it: a BMC is a peer that
-//! nobody vouches for.
+//! Parsing of a response's JSON. Its depth and its number of values are limited before parsing, because a BMC is not
+//! trusted.
 
 use serde_json::Value;
 
-/// Redfish's own resources nest some twelve levels.
+/// Deepest nesting. Redfish resources have about twelve levels.
 const DEPTH_MAX: usize = 64;
-/// Members and elements of one answer together. A system of a large server has some thousands.
+/// Most members and elements of one response together. A system of a large server has a few thousand.
 const VALUES_MAX: usize = 100_000;
 
-/// Why there is no document, in words.
+/// Why a body cannot be used.
 #[derive(Debug)]
 pub(crate) enum Unusable {
-    /// Larger than any resource is.
+    /// Deeper or larger than any real resource.
     Bomb(String),
     NotJson(String),
 }
 
-/// A body without what some BMCs put around it: a byte order mark, white space, the NUL of a C string.
+/// Removes what some BMCs put around a body: a byte order mark, white space, the NUL of a C string.
 pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
     let is_padding = |byte: &u8| *byte == 0 || byte.is_ascii_whitespace();
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -26,14 +26,14 @@ pub(crate) fn trimmed(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
-/// The texts of a list.
+/// The strings in an array.
 pub(crate) fn texts(list: &Value) -> Vec<String> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The document. Bytes that are no UTF-8 become U+FFFD: one of a person's texts in another encoding must
-/// not hide the whole resource (DMTF/libredfish#108).
+/// Parses a document. Bytes that are not UTF-8 become U+FFFD: a user's text in another encoding must not make the
+/// whole resource unreadable (DMTF/libredfish#108).
 pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
     let json = trimmed(bytes);
     let (depth, values) = measure(json);
@@ -44,13 +44,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Unusable> {
     if values > VALUES_MAX {
         return Err(Unusable::Bomb(format!("the answer has more than {VALUES_MAX} values")));
     }
-    // No byte of a sequence that is no UTF-8 is a bracket, a comma or a quote: the measure holds.
+    // The measured limits still hold: a byte of an invalid sequence is never a bracket, a comma or a quote.
     serde_json::from_str(&String::from_utf8_lossy(json))
         .map_err(|error| Unusable::NotJson(format!("the answer is not JSON: {error}")))
 }
 
-/// Depth and an upper bound of the number of values, by brackets and commas outside of strings: a
-/// look at the bytes, so that a bomb never becomes a tree.
+/// The depth and an upper bound of the number of values, counted by brackets and commas outside of strings. Only the
+/// bytes are scanned, so a hostile document is never built in memory.
 fn measure(json: &[u8]) -> (usize, usize) {
     let (mut depth, mut deepest, mut values) = (0usize, 0, 1);
     let (mut is_string, mut is_escaped) = (false, false);

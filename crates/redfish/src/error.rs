@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What can go wrong with a BMC, by what the caller can do about it.
+//! Errors of operations on a BMC, by what the caller can do about them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::secrets::Secrets;
 pub enum Error {
     #[error("the BMC cannot be reached ({what})")]
     Unreachable { what: String, source: reqwest::Error },
-    /// `detail`: the BMC's own words, if it has any.
+    /// `detail`: the BMC's own message, if there is one.
     #[error("the BMC refused the credentials; they are not tried again{}", in_brackets(.detail))]
     Unauthorized { detail: String },
     #[error("the BMC's certificate is not the pinned one: it shows {shown}")]
     CertificateChanged { shown: String },
     #[error("the BMC's certificate is not one that the given CA vouches for ({why})")]
     CertificateUntrusted { why: String },
-    /// The pinned one, or the one that would be pinned.
+    /// The pinned certificate, or the one that would be pinned.
     #[error("the BMC's certificate cannot be used: {why}; give the BMC another certificate")]
     CertificateUnusable { why: String },
     #[error(
@@ -35,10 +35,10 @@ pub enum Error {
     Status {
         what: String,
         status: u16,
-        /// The BMC's messages, with the cause where it is known.
+        /// The BMC's messages, with the cause if it is known.
         detail: String,
         cause: Option<Cause>,
-        /// The body as it came, bounded and without secrets: evidence.
+        /// The received body, limited in length and without secrets, as evidence.
         body: Option<Box<str>>,
         retry_after: Option<Duration>,
     },
@@ -48,7 +48,7 @@ pub enum Error {
     TaskFailed { task: String, why: String },
     #[error("{what} was accepted, but after {budget:?} it has not happened")]
     NotEffective { what: String, budget: Duration },
-    /// `found` has all that is told of each system.
+    /// `found` lists everything that identifies each system.
     #[error("the BMC leads to {found}; none of these is {wanted:?}")]
     WrongMachine { wanted: String, found: String },
     #[error("the BMC has several machines that are named {wanted:?}: {systems}; {cure}")]
@@ -69,10 +69,10 @@ pub enum Error {
         is_transient: bool,
         retry_after: Option<Duration>,
     },
-    /// `may_pass`: something that could not be read may be one.
+    /// `may_pass`: a resource that could not be read now may be a slot.
     #[error("this BMC does not offer {wanted}; it has: {found}")]
     NoSlot { wanted: &'static str, found: String, may_pass: bool },
-    /// What is in it may be another's.
+    /// The medium in it may belong to somebody else.
     #[error("{slot} is occupied, and was not when it was looked at before")]
     Occupied { slot: String },
     #[error("this BMC does not offer {0}")]
@@ -92,10 +92,10 @@ fn in_brackets(detail: &str) -> String {
 }
 
 impl Error {
-    /// The BMC says that it did not take the request, or never got it.
+    /// Whether the BMC reported that it did not accept the request, or never received it.
     pub(crate) fn is_not_taken(&self) -> bool {
         match self {
-            // 502 and 504 are of a proxy in the BMC, which does not know either.
+            // 502 and 504 come from a proxy in the BMC, which does not know whether the request was accepted.
             Error::Status { status, .. } => !matches!(status, 502 | 504),
             Error::Unreachable { source, .. } => source.is_connect(),
             Error::Unauthorized { .. }
@@ -108,7 +108,7 @@ impl Error {
         }
     }
 
-    /// What an insert's refusal says of this slot, so that another one may take the medium.
+    /// Whether the refusal of an insert concerns this slot only, so that another slot may accept the medium.
     pub fn is_of_slot(&self) -> bool {
         match self {
             Error::Status { cause: Some(cause), .. } if cause.is_of_bmc() => false,
@@ -120,12 +120,12 @@ impl Error {
         }
     }
 
-    /// The BMC says what no repetition changes, such as that a value can never be right there.
+    /// Whether the BMC gave a cause that a repetition cannot change, such as an invalid value.
     pub(crate) fn is_of_value(&self) -> bool {
         self.cause().is_some_and(|cause| cause.is_transient() == Some(false))
     }
 
-    /// A refusal without a known cause, of which the state of the machine tells it.
+    /// Adds a cause that the state of the machine shows to a refusal without a known cause.
     pub(crate) fn with_cause(self, known: Cause) -> Error {
         match self {
             Error::Status { what, status, detail, cause: None, body, retry_after } => {
@@ -138,23 +138,24 @@ impl Error {
         }
     }
 
-    /// The BMC names a cause that is none of this resource or this form of a request: others have the same result.
+    /// Whether the BMC named a cause that does not depend on the resource or the form of the request, so that others
+    /// would have the same result.
     pub(crate) fn is_of_bmc(&self) -> bool {
         self.cause().is_some_and(Cause::is_of_bmc)
     }
 
-    /// The BMC names a cause that a person has to end, such as an absent license.
+    /// Whether the BMC named a cause that only a person can remove, such as a missing license.
     pub fn needs_person(&self) -> bool {
         self.is_of_bmc() && self.is_of_value()
     }
 
-    /// The BMC says that it cannot do it now.
+    /// Whether the BMC reported that it is busy.
     pub(crate) fn is_busy(&self) -> bool {
         let by_cause = self.cause().and_then(Cause::is_transient);
         by_cause.unwrap_or(matches!(self, Error::Status { status: 409, .. }))
     }
 
-    /// A refusal with one of these statuses as one of the credentials, unless the BMC names another cause.
+    /// Turns a refusal with one of these statuses into refused credentials, unless the BMC named another cause.
     pub(crate) fn of_credentials(self, statuses: &[u16]) -> Error {
         match self {
             Error::Status { status, cause, detail, .. }
@@ -169,7 +170,7 @@ impl Error {
         }
     }
 
-    /// Why the BMC refused, where its message is a known one.
+    /// The cause of the refusal, if the BMC's message is known.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Error::Status { cause, .. } => *cause,
@@ -177,11 +178,11 @@ impl Error {
         }
     }
 
-    /// Another try later may help.
+    /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Unreachable { .. }
-            // While a BMC starts, its TLS may be as its firmware has it and not yet as its settings say.
+            // While a BMC starts, its TLS may use the firmware's defaults instead of its settings.
             | Error::NoCommonTls { .. }
             | Error::NoTls
             | Error::NotEffective { .. }
@@ -208,7 +209,7 @@ impl Error {
         }
     }
 
-    /// How long the BMC asks to be left alone.
+    /// The delay that the BMC requests before the next attempt.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Error::Status { retry_after, .. } | Error::Unread { retry_after, .. } => *retry_after,
@@ -217,9 +218,9 @@ impl Error {
     }
 }
 
-/// Most of a BMC's own message that is repeated.
+/// Longest part of a BMC's own message that is repeated.
 const DETAIL_CHARS_MAX: usize = 300;
-/// A BMC's own words, bounded, once nothing that opens anything is in them: a cut could leave a part of it.
+/// Text from a BMC, limited in length. Secrets are removed before the cut, which could leave a part of one.
 pub(crate) fn foreign(text: &str, secrets: &Secrets) -> String {
     secrets.hide(text).chars().take(DETAIL_CHARS_MAX).collect()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Firmware through the BMC's UpdateService: pulled by the BMC or pushed to it, its task followed to
-//! the end. What is installed is told by the inventory, not by the task.
+//! Firmware updates through the BMC's UpdateService: pulled by the BMC or pushed to it, with the task followed to its
+//! end. The inventory, not the task, shows what is installed.
 
 use std::io;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::answer::Answer;
 use crate::patience::Repeat;
 use crate::{Bmc, Error, links};
 
-/// Parts of a machine whose firmware is listed; a large server has some sixty.
+/// Most items of the inventory that are listed. A large server has about sixty.
 const ITEMS_MAX: usize = 200;
 
-/// Of an image that goes out, in memory at a time.
+/// Bytes of a pushed image that are in memory at a time.
 const CHUNK_BYTES: usize = 128 << 10;
 
 /// One item of the firmware inventory.
@@ -31,20 +31,20 @@ pub struct Firmware {
     pub version: String,
 }
 
-/// An update that the BMC has taken: what is left is to see what comes of it.
+/// An update that the BMC has accepted, whose result is not known yet.
 #[derive(Debug)]
 pub struct Accepted(Answer);
 
-/// An image in a file, as it is pushed.
+/// An image file to push.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
     pub path: &'a Path,
-    /// As the BMC is told: some go by its ending.
+    /// The name that is sent to the BMC. Some BMCs depend on its extension.
     pub file_name: &'a str,
 }
 
 impl Bmc {
-    /// What is installed, by the BMC's word.
+    /// The installed firmware, as the BMC reports it.
     pub async fn firmware(&self) -> Result<Vec<Firmware>, Error> {
         let service = self.update_service().await?;
         let Some(path) = links::of(&service["FirmwareInventory"]) else {
@@ -61,8 +61,8 @@ impl Bmc {
         Ok(items)
     }
 
-    /// Lets the BMC fetch an image from one of our own URLs and install it; answers as soon as the
-    /// BMC has taken the request.
+    /// Has the BMC fetch an image from one of our URLs and install it. Returns as soon as the BMC has accepted the
+    /// request.
     pub async fn update_from(&self, image: &Url, targets: &[String]) -> Result<Accepted, Error> {
         let service = self.update_service().await?;
         let action = &service["Actions"]["#UpdateService.SimpleUpdate"]["target"];
@@ -75,13 +75,13 @@ impl Bmc {
         let mut with_protocol = plain.clone();
         with_protocol["TransferProtocol"] = protocol.into();
         let bodies = [Some(plain), Some(with_protocol)];
-        // A BMC whose answer was lost may be installing already.
+        // If the response was lost, the BMC may already be installing.
         let post = || self.post_variants(path, &bodies, Repeat::IfNotTaken);
         Ok(Accepted(self.while_busy(post).await?))
     }
 
-    /// Pushes an image to the BMC and has it installed; answers as soon as the BMC has it. The image
-    /// is read as it goes out.
+    /// Pushes an image to the BMC and has it installed. Returns as soon as the BMC has received it. The image is read
+    /// while it is sent.
     pub async fn push_update(
         &self,
         image: Image<'_>,
@@ -96,18 +96,18 @@ impl Bmc {
         }
         let Multipart { boundary, length, body } = multipart(&parameters, image).await?;
         let kind = format!("multipart/form-data; boundary={boundary}");
-        // Not repeated: a BMC that has it may be installing it.
+        // Not repeated: a BMC that has received it may already be installing.
         Ok(Accepted(self.post_stream(path, &kind, length, body).await?))
     }
 
-    /// Follows an update's task to its end, also through a restart of the BMC. That the task ended
-    /// well does not say what is installed.
+    /// Follows an update's task to its end, even if the BMC restarts. The success of the task does not prove what is
+    /// installed.
     pub async fn finish_update(&self, accepted: Accepted) -> Result<(), Error> {
         self.follow_for(accepted.0, self.budgets.update).await
     }
 
-    /// The inventory, once `is_done` holds of it. A BMC that restarts with its new firmware is waited
-    /// for as long as an update may take; one that answers has the time of any effect.
+    /// Reads the inventory until `is_done` holds. A BMC that restarts with its new firmware is waited for as long as
+    /// an update may take. Once the BMC responds, the time limit for an effect applies.
     pub async fn firmware_when(
         &self,
         is_done: impl Fn(&[Firmware]) -> bool,
@@ -141,7 +141,7 @@ impl Bmc {
     }
 }
 
-/// What a BMC that restarts may say: nothing, or that something is not there yet.
+/// Whether a restarting BMC may cause this error: no response, or a service that is not ready yet.
 fn is_of_restart(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } => true,
@@ -150,15 +150,14 @@ fn is_of_restart(error: &Error) -> bool {
     }
 }
 
-/// A body of two parts.
+/// A multipart body with two parts.
 struct Multipart {
     boundary: String,
     length: u64,
     body: reqwest::Body,
 }
 
-/// The two parts that DSP0266 13.7 asks for, and what separates them: random, so that no image holds
-/// it.
+/// The two parts that DSP0266 13.7 requires. The boundary is random, so that no image contains it.
 async fn multipart(parameters: &Value, image: Image<'_>) -> Result<Multipart, Error> {
     let unreadable = |source| Error::Image { path: image.path.to_owned(), source };
     let file = tokio::fs::File::open(image.path).await.map_err(unreadable)?;

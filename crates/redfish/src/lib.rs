@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A Redfish client for BMCs as they are: slow, forgetful, and not to be trusted.
+//! A Redfish client for real BMCs, which are slow, lose state and cannot be trusted.
 //!
-//! - `bmc`: requests with a login, repeated; `transport`: one request; `budgets`: their times; `tls`, `certificate`: a pin or a CA; `session`: logins; `links`: where a request may go;
-//!   `answer`: bounded bodies; `refusal`, `messages`, `cause`: what a BMC says when it refuses; `patience`: retries; `seen`: what
-//!   need not be read twice in a moment;
-//! - `machine`: what the BMC has; `discovery`: how it is found (nothing is hard-coded but `/redfish/v1/`); `members`:
-//!   what of a collection can be read;
-//! - `slot`: what a media slot takes, and in which ways it is written;
-//! - `profile`: what differs between BMCs, as data;
-//! - `virtual_media`, `boot`, `power`: actions, each proved by reading it back; `boot_places`: where an override is
+//! - `bmc`: requests with login and repetition; `transport`: single requests; `budgets`: time limits; `tls`,
+//!   `certificate`: trust by a pin or a CA; `session`: logins; `links`: where a request may go; `answer`: limited
+//!   bodies; `refusal`, `messages`, `cause`: the reasons for a refusal; `patience`: retries; `seen`: a short-lived
+//!   cache of resources;
+//! - `machine`: the machine as the BMC shows it; `discovery`: how it is found (no path is hard-coded except
+//!   `/redfish/v1/`); `members`: reading collections with unreadable members;
+//! - `slot`: the media that a slot accepts, and the ways to write it;
+//! - `profile`: the differences between BMCs, as data;
+//! - `virtual_media`, `boot`, `power`: actions, each confirmed by reading back; `boot_places`: where an override is
 //!   written;
-//! - `boot_settings`: the boot override as it was found, and its return;
-//! - `transcript`: what was said, for evidence; `secrets`: what is taken out of it and of every other text;
-//! - `remote_media`: whether the BMC has virtual media switched off; `media_switch`: the switch;
-//! - `logs`: how far a boot came, and event logs;
-//! - `firmware`: its inventory and updates; `capture`: everything that a BMC shows, as a file without names;
-//! - `converge`: what every action needs for that.
+//! - `boot_settings`: reading and restoring the original boot override;
+//! - `transcript`: requests and responses, as evidence; `secrets`: what is removed from it and from every other text;
+//! - `remote_media`: whether virtual media is enabled at the BMC; `media_switch`: enabling and disabling it;
+//! - `logs`: the progress of a boot, and event logs;
+//! - `firmware`: inventory and updates; `capture`: all resources of a BMC as a file without identifying data;
+//! - `converge`: the common steps of every action.
 //!
 //! Knows nothing of jobs, recipes or databases. Sources: DSP0266, DSP2046, vendor notes where named.
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Links of a BMC: how they become URLs, when two of them are one resource, and where a redirect leads.
-//! A link is used as the BMC wrote it, with its final slash; credentials go to the BMC's own authority only.
+//! Links of a BMC: turning them into URLs, comparing them, and following redirects. A link is used as the BMC wrote
+//! it, with its final slash. Credentials are sent only to the BMC's own authority.
 
 use reqwest::{Method, Response, header};
 use serde_json::Value;
 use url::Url;
 
-/// Most redirects of one request. BMCs add a slash or a version, which are two; more is a loop.
+/// Most redirects of one request. BMCs add a slash or a version, which makes two; more is a loop.
 pub(crate) const REDIRECTS_MAX: usize = 5;
 
 /// The link in a reference (`@odata.id`), as the BMC writes it.
@@ -14,8 +14,8 @@ pub(crate) fn of(value: &Value) -> Option<String> {
     value["@odata.id"].as_str().filter(|path| !path.is_empty()).map(str::to_owned)
 }
 
-/// What a link names, for comparisons: without scheme and authority, which only some BMCs write, and
-/// without the slash at its end, which a BMC may write in one place and leave out in another.
+/// The form of a link for comparisons: without scheme and authority, which only some BMCs write, and without the
+/// final slash, which a BMC may write in one place and omit in another.
 pub(crate) fn key(link: &str) -> &str {
     let path = match link.split_once("://") {
         Some((_, rest)) => rest.find('/').map_or("", |start| &rest[start..]),
@@ -34,12 +34,12 @@ pub(crate) fn last_segment(link: &str) -> &str {
     key(link).rsplit('/').next().unwrap_or_default()
 }
 
-/// A path below a link.
+/// The path `name` below a link.
 pub(crate) fn below(link: &str, name: &str) -> String {
     format!("{}/{name}", link.trim_end_matches('/'))
 }
 
-/// A link of a resource as a URL; one that leads to another host is refused, in words.
+/// A link in a resource as a URL. Fails, with the reason, if it leads to another host.
 pub(crate) fn within(base: &Url, link: &str) -> Result<Url, &'static str> {
     let url = base.join(link).map_err(|_| "it is not a URL")?;
     match url.origin() == base.origin() {
@@ -48,10 +48,10 @@ pub(crate) fn within(base: &Url, link: &str) -> Result<Url, &'static str> {
     }
 }
 
-/// A link that the BMC made for the answer to this request, at the host that was asked. Some BMCs name
-/// themselves by a name or an address that holds in their own network only (stmcginnis/gofish#77).
+/// A link that the BMC created for the response to this request, at the host of the request. Some BMCs write a name
+/// or an address of themselves that is valid only in their own network (stmcginnis/gofish#77).
 pub(crate) fn at_home(asked: &Url, link: &str) -> Option<Url> {
-    // By RFC 3986 this would be below the path that was asked, where no resource is.
+    // By RFC 3986 this would be relative to the requested path, where no resource exists.
     let is_rootless = link.starts_with("redfish/");
     let named = match is_rootless {
         true => asked.join(&format!("/{link}")),
@@ -74,17 +74,18 @@ pub(crate) fn path_at_home(asked: &Url, link: &str) -> Option<String> {
     })
 }
 
-/// What an answer says of where the request should go instead.
+/// Whether a response is a redirect, and where to.
 pub(crate) enum Redirect {
-    /// The answer is no redirect.
+    /// The response is not a redirect.
     None,
     To(Url),
-    /// In words: why it is not followed.
+    /// The reason why it is not followed.
     Refused(String),
 }
 
-/// Where a request that was sent to `asked` goes next. Changes are sent again only where the status says
-/// that method and body stay (RFC 9110, 15.4); the client would change a resource that nobody named else.
+/// Where a request that was sent to `asked` is redirected to. A change is sent again only if the status guarantees
+/// that method and body stay the same (RFC 9110, 15.4). Otherwise the client might change a resource that it was not
+/// asked to change.
 pub(crate) fn redirect(method: &Method, asked: &Url, response: &Response) -> Redirect {
     let status = response.status().as_u16();
     let is_followed = match status {
@@ -114,10 +115,10 @@ pub(crate) fn redirect(method: &Method, asked: &Url, response: &Response) -> Red
     Redirect::To(url)
 }
 
-/// Without a login that may be in it.
+/// The URL without credentials.
 fn shown(url: &Url) -> String {
     let mut shown = url.clone();
-    // A URL that cannot have a login has none.
+    // A URL that cannot have credentials contains none.
     if shown.set_username("").is_ok() {
         let _none = shown.set_password(None);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC tells of a machine besides its state: how far a boot came, and its event logs.
+//! The progress of a boot and the event logs, as a BMC reports them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::{Bmc, Error, Machine, links};
 
-/// Log services that are read: a system has an event log, a manager two or three.
+/// Most log services that are read: a system has an event log, a manager two or three.
 const SERVICES_MAX: usize = 8;
-/// Pages of one log. iDRAC gives 50 entries a page, newest first.
+/// Most pages of one log. iDRAC has 50 entries on a page, newest first.
 const PAGES_MAX: usize = 8;
-/// Entries of one log that are read one by one, where its collection has links only.
+/// Most entries of one log that are read one by one, if its collection has links only.
 const LINKS_MAX: usize = 32;
-/// Entries that are handed on, the newest ones.
+/// Most entries that are returned, the newest ones.
 const ENTRIES_MAX: usize = 200;
 
 /// `ComputerSystem.BootProgress`.
@@ -26,7 +26,7 @@ pub struct BootProgress {
     pub state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oem_state: Option<String>,
-    /// By the BMC's clock, in its own words.
+    /// By the BMC's clock, as the BMC writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
 }
@@ -36,7 +36,7 @@ pub struct BootProgress {
 pub struct LogEntry {
     /// Path of the log.
     pub log: String,
-    /// By the BMC's clock, in its own words.
+    /// By the BMC's clock, as the BMC writes it.
     pub created: String,
     pub severity: String,
     pub message_id: String,
@@ -47,7 +47,7 @@ pub struct LogEntry {
 struct Since(Option<Timestamp>);
 
 impl Since {
-    /// What has no time that can be read is kept: better too much than nothing.
+    /// An entry without a readable time is kept: too many entries are better than none.
     fn covers(&self, entry: &LogEntry) -> bool {
         match (self.0, entry.created.parse::<Timestamp>()) {
             (Some(since), Ok(created)) => created >= since,
@@ -57,7 +57,7 @@ impl Since {
 }
 
 impl Bmc {
-    /// How far the boot came; `None` where the BMC does not tell.
+    /// The progress of the boot. `None` if the BMC does not report it.
     pub async fn boot_progress(&self, machine: &Machine) -> Result<Option<BootProgress>, Error> {
         let system = self.get(&machine.system_path).await?.body;
         let progress = &system["BootProgress"];
@@ -69,8 +69,8 @@ impl Bmc {
         }))
     }
 
-    /// Entries of the machine's and its BMC's logs of the time since `since`, oldest first in each
-    /// log. A BMC's clock may be wrong: what it shows now is compared with `now`.
+    /// Entries since `since` in the logs of the machine and of its BMC, oldest first within each log. A BMC's clock
+    /// may be wrong, so its current time is compared with `now`.
     pub async fn log_entries(
         &self,
         machine: &Machine,
@@ -103,7 +103,7 @@ impl Bmc {
                     log.sort_by_key(|entry| entry.created.parse::<Timestamp>().ok());
                     entries.extend(log.split_off(log.len().saturating_sub(ENTRIES_MAX)));
                 }
-                // A log that may not be read does not hide the others.
+                // One unreadable log does not hide the others.
                 Err(Error::Status { status: 400..=499, .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -132,7 +132,7 @@ impl Bmc {
                     _ => page.push(self.entry(service, member)),
                 }
             }
-            // Newest first: after one that is too old come older ones.
+            // If the newest come first, the pages after an entry that is too old are older still.
             let created = |entry: Option<&LogEntry>| entry?.created.parse::<Timestamp>().ok();
             let is_newest_first = created(page.first()) > created(page.last());
             let is_over = is_newest_first && page.last().is_some_and(|entry| !since.covers(entry));
@@ -142,7 +142,7 @@ impl Bmc {
         Ok(found)
     }
 
-    /// Some BMCs write the next page with a host that only they know.
+    /// The next page, at the host of this one: some BMCs write a host name that only they can resolve.
     fn next_page(&self, page: &str, body: &Value) -> Option<String> {
         let next = body["Members@odata.nextLink"].as_str()?;
         links::path_at_home(&self.same_authority(page).ok()?, next)

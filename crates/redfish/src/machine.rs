@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A machine as its BMC shows it: by what it can be known, its power, boot override and media slots. How it is found
-//! is in `discovery`.
+//! A machine as its BMC shows it: its identification, power, boot override and media slots. How it is found is in
+//! `discovery`.
 
 use std::fmt;
 
@@ -20,57 +20,58 @@ use crate::{Bmc, Error};
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub system_path: String,
-    /// By what the BMC says that it can be known.
+    /// How the BMC identifies it.
     pub told: Told,
     pub manufacturer: String,
     pub model: String,
     /// What kind of BMC it has.
     pub profile: Profile,
-    /// Of the BMC, where it tells.
+    /// The BMC's firmware version, if it is shown.
     pub bmc_firmware: String,
     pub power: Power,
     /// `BootSourceOverrideEnabled`: `Disabled`, `Once` or `Continuous`.
     pub boot_override: String,
-    /// Those that take URLs by what they say and are known for come first; beyond that in the BMC's order.
+    /// Slots that declare or are known to accept URLs come first; otherwise in the BMC's order.
     pub slots: Vec<Slot>,
-    /// What the BMC links and does not let us read, each with its reason: it was done without.
+    /// Resources that the BMC links and that could not be read, each with the reason. They are not required.
     pub unread: Vec<String>,
-    /// Some of that may be readable later.
+    /// Some of them may be readable later.
     pub unread_may_pass: bool,
-    /// Its firmware downloads and boots what a URL says that the BMC takes (UEFI HTTP boot).
+    /// Its firmware can boot from a URL that is set at the BMC (UEFI HTTP boot).
     pub has_http_boot: bool,
-    /// Whether the BMC has virtual media switched on; `None` where it does not say.
+    /// Whether virtual media is enabled at the BMC. `None` if the BMC does not report it.
     pub remote_media: Option<RemoteMedia>,
-    /// Where its power is told, if that is not the system.
+    /// The resource with its power state, if that is not the system.
     pub(crate) power_path: Option<String>,
     pub(crate) manager_path: Option<String>,
-    /// `@Redfish.Settings`: where settings of the next boot are written.
+    /// `@Redfish.Settings`: the resource to which settings for the next boot are written.
     pub(crate) settings_path: Option<String>,
     pub(crate) reset_path: Option<String>,
-    /// `ResetType` values that the BMC says it takes; empty where it does not say.
+    /// Supported `ResetType` values; empty if the BMC does not list them.
     pub(crate) reset_types: Vec<String>,
-    /// Likewise for `BootSourceOverrideTarget` of the system, and of its future settings where these were read.
+    /// Supported `BootSourceOverrideTarget` values of the system, and of its future settings if those were read.
     pub(crate) boot_targets: Vec<String>,
     pub(crate) settings_targets: Vec<String>,
-    /// The resource that showed the effect of an earlier change of the boot override, where that is known.
+    /// The resource that showed the effect of an earlier change of the boot override, if known.
     pub boot_place: Option<String>,
 }
 
-/// By what a BMC says that its machine can be known: as it writes it, without spaces around it, and empty
-/// where it says nothing. Which of these names one machine alone is the caller's to know.
+/// The identifiers that a BMC shows for its machine, trimmed, and empty if not shown. The caller decides which of
+/// these identify one machine uniquely.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
-    /// `SerialNumber`: the system's; some makers give the board's here.
+    /// `SerialNumber`: the system's. Some makers show the board's serial number here.
     pub serial: String,
-    /// `SKU`: the product's number; some makers give the machine's service tag here.
+    /// `SKU`: the product's number. Some makers show the machine's service tag here.
     pub sku: String,
-    /// The maker is known to do so.
+    /// Whether the maker is known to show the service tag as SKU.
     pub sku_is_service_tag: bool,
-    /// Service tags that are told in the maker's own properties.
+    /// Service tags in the maker's own properties.
     pub service_tags: Vec<String>,
     /// SMBIOS UUID.
     pub uuid: String,
-    /// Of a chassis that holds this system alone; asked for only where the system tells no number of its own.
+    /// Serial number of a chassis that contains only this system. Read only if no system has the wanted name and this
+    /// one shows no such identifier.
     pub chassis_serial: String,
 }
 
@@ -113,14 +114,14 @@ impl fmt::Display for Told {
     }
 }
 
-/// Which machine is meant.
+/// The machine to find.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     pub name: &'a str,
-    /// Whether the machine of which a BMC tells this has that name.
+    /// Whether a machine with these identifiers has that name.
     pub is_it: fn(&Told, &str) -> bool,
-    /// Whether what the BMC tells leaves room for it: no name of that kind is told at all. Asked only of a BMC's one
-    /// machine: an absent serial number is no other serial number.
+    /// Whether a machine with these identifiers might have that name, because it shows no identifier of that kind.
+    /// Used only for a BMC's only machine: a missing serial number is not a different serial number.
     pub may_be: fn(&Told, &str) -> bool,
 }
 
@@ -128,12 +129,12 @@ pub struct Wanted<'a> {
 pub enum Power {
     On,
     Off,
-    /// Between the two, or not told.
+    /// Between the two, or not shown.
     Changing,
 }
 
-/// The power that a system or a chassis tells; `None` where it tells nothing of it. iLO tells it by the state of POST
-/// too (`Oem.Hpe.PostState`, HPE's iLO Redfish reference).
+/// The power state that a system or a chassis shows. `None` if it shows none. iLO also shows it by the state of POST
+/// (`Oem.Hpe.PostState`, HPE's iLO Redfish reference).
 pub(crate) fn power_of(resource: &Value) -> Option<Power> {
     let told = resource["PowerState"].as_str().unwrap_or_default().trim().to_ascii_lowercase();
     match told.as_str() {
@@ -151,18 +152,18 @@ pub(crate) fn power_of(resource: &Value) -> Option<Power> {
     }
 }
 
-/// The URL that firmware boots from (ComputerSystem 1.9.0), where there is one.
+/// The URL for an HTTP boot (ComputerSystem 1.9.0), if one is set.
 pub(crate) fn http_boot_uri(system: &Value) -> Option<&str> {
     system["Boot"]["HttpBootUri"].as_str().filter(|uri| !uri.is_empty())
 }
 
-/// The targets that a resource lists.
+/// The boot targets that a resource lists.
 pub(crate) fn targets_of(system: &Value) -> Vec<String> {
     texts(&system["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"])
 }
 
-/// Both the target and a place for the URL must be shown, be it by the system or by its future settings: without the
-/// latter firmware asks DHCP for it, which is not ours.
+/// Whether HTTP boot is available. The system or its future settings must show both the target and a property for the
+/// URL: without that property, firmware asks DHCP for the URL, and the DHCP server is not ours.
 pub(crate) fn has_http_boot(system: &Value, settings: &Value, profile: Profile) -> bool {
     let both = [system, settings];
     let lists = |body: &&Value| targets_of(body).iter().any(|target| target == "UefiHttp");
@@ -172,17 +173,17 @@ pub(crate) fn has_http_boot(system: &Value, settings: &Value, profile: Profile) 
 }
 
 impl Machine {
-    /// Whatever its other slots take, only the first one boots.
+    /// Whether only the first slot can be booted from, whatever the others accept.
     pub fn boots_from_first_slot(&self) -> bool {
         self.profile.has(Quirk::BootsFromFirstSlot)
     }
 
-    /// A medium in one of its slots pushes out what is in another.
+    /// Whether a medium in one slot ejects the medium in another.
     pub fn slots_share_one_medium(&self) -> bool {
         self.profile.has(Quirk::SlotsShareOneMedium)
     }
 
-    /// A machine of which only the slots matter, each with a path and its media types.
+    /// A machine for tests in which only the slots matter, each with a path and its media types.
     #[doc(hidden)]
     pub fn for_tests(slots: &[(&str, &[&str])]) -> Machine {
         let slots = slots.iter().map(|(path, types)| {
@@ -194,8 +195,8 @@ impl Machine {
     }
 }
 
-/// What becomes of a BMC's answers once they are here: service root, manager and system, then slots.
-/// `None` where one is refused. For the fuzz target.
+/// Parses a BMC's responses: service root, manager and system, then slots. `None` if one is refused. For the fuzz
+/// target.
 #[doc(hidden)]
 pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
     let parsed: Result<Vec<Value>, _> =
@@ -216,7 +217,7 @@ pub fn machine_of_answers(answers: &[&[u8]]) -> Option<(Machine, Vec<String>)> {
 }
 
 impl Bmc {
-    /// A machine's power and boot override as they are now.
+    /// Reads a machine's power and boot override again.
     pub async fn read_again(&self, machine: &Machine) -> Result<Machine, Error> {
         let system = self.get(&machine.system_path).await?.body;
         let told = match &machine.power_path {
@@ -226,8 +227,8 @@ impl Bmc {
         Ok(as_now(machine, &system, &told))
     }
 
-    /// A machine that was met before, as it is now but for its slots. It is asked once: an error says
-    /// that what was known of its BMC may not hold any more.
+    /// Reads a known machine again, except its slots. Each resource is requested once: an error means that what was
+    /// known of its BMC may no longer hold.
     pub async fn recognize(&self, machine: &Machine) -> Result<Machine, Error> {
         let system = self.once(Method::GET, &machine.system_path, None, None).await?.body;
         let now = Told::of(&system, machine.told.sku_is_service_tag);
@@ -242,8 +243,8 @@ impl Bmc {
         Ok(as_now(machine, &system, &told))
     }
 
-    /// The slots of a machine that was met before. A BMC that restarted meanwhile may have them
-    /// elsewhere: then they are looked for anew, at the machine that is `wanted`.
+    /// Reads the slots of a known machine again. If a restart of the BMC has moved them, they are discovered again,
+    /// at the machine that is `wanted`.
     pub async fn slots_again(
         &self,
         machine: &Machine,
@@ -263,11 +264,11 @@ impl Bmc {
     }
 }
 
-/// The machine as its system's resource shows it now, but for its slots. `told`: what tells its power.
+/// The machine with the current state of its system, except its slots. `told`: the resource with its power state.
 pub(crate) fn as_now(machine: &Machine, system: &Value, told: &Value) -> Machine {
     let boot = system["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap_or("Disabled");
     let reset = &system["Actions"]["#ComputerSystem.Reset"];
-    // Which reset types are offered may depend on the power.
+    // The offered reset types may depend on the power state.
     let mut reset_types = reset_types_of(system);
     if reset_types.is_empty() {
         reset_types.clone_from(&machine.reset_types);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Switches a BMC's remote media on and off. Each may be done twice.
+//! Enables and disables a BMC's remote media. Each may be repeated.
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::remote_media::is_enabled;
 use crate::{Bmc, Error, Machine, Slot, Wanted};
 
-/// What it is switched to.
+/// The state to switch to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Enabled,
@@ -15,8 +15,8 @@ enum State {
 }
 
 impl Bmc {
-    /// Enables remote media and waits for a slot that takes a CD. Answers the machine as it is then, with
-    /// whatever slots it has at the end of the wait.
+    /// Enables remote media and waits for a slot that accepts a CD. Returns the machine as read at the end of the
+    /// wait, with the slots that it has by then.
     pub async fn enable_remote_media(
         &self,
         machine: &Machine,
@@ -33,7 +33,7 @@ impl Bmc {
         }
     }
 
-    /// Disables remote media, with whatever is inserted.
+    /// Disables remote media, even if a medium is inserted.
     pub async fn disable_remote_media(&self, machine: &Machine) -> Result<(), Error> {
         self.switch_remote_media(machine, State::Disabled).await
     }

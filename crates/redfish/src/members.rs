@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Members of a collection, read one by one. One that cannot be read is noted and does not end the reading of the
-//! others: a tray, a slot or a manager may be away while the machine is there. How long such a one is waited for
-//! is the caller's to say, by whether the others are enough.
+//! Reads the members of a collection one by one. A member that cannot be read is noted and does not prevent reading
+//! the others: a tray, a slot or a manager may be unavailable while the machine is there. How long such a member is
+//! waited for depends on whether the others are enough, which the caller decides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,13 +14,12 @@ use crate::answer::Answer;
 use crate::patience::{Patience, Repeat};
 use crate::{Bmc, Budgets, Error, links};
 
-/// Most members of a collection that are looked at.
+/// Most members of a collection that are read.
 pub(crate) const MEMBERS_MAX: usize = 64;
-/// How long is waited for a member that may matter, where the others are enough. A BMC that is merely busy answers
-/// the next request.
+/// How long to wait for a member if the others are enough. A BMC that is only busy answers the next request.
 pub(crate) const SIBLING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A member, as read.
+/// A member that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub path: String,
@@ -35,7 +34,7 @@ pub(crate) struct Unread {
     pub error: Error,
 }
 
-/// All that a collection links, in its order.
+/// All members of a collection, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     pub read: Vec<Member>,
@@ -49,18 +48,18 @@ impl Member {
 }
 
 impl Unread {
-    /// The BMC says that there is no such thing, whatever its collection says.
+    /// The BMC reports that the member does not exist, although its collection lists it.
     pub fn is_absent(&self) -> bool {
         matches!(self.error, Error::Status { status: 404 | 410, .. })
     }
 }
 
-/// What a member's error says of the member alone. A refused login or another certificate is the BMC's.
+/// Whether an error concerns this member only. A refused login or a changed certificate concerns the BMC.
 fn is_of_member(error: &Error) -> bool {
     matches!(error, Error::Status { .. } | Error::BadAnswer { .. } | Error::Unreachable { .. })
 }
 
-/// The BMC may be able to say it in a moment.
+/// Whether the member may be readable in a moment.
 fn may_pass(error: &Error) -> bool {
     match error {
         Error::Status { cause: Some(cause), .. } if cause.is_transient().is_some() => {
@@ -73,8 +72,8 @@ fn may_pass(error: &Error) -> bool {
 }
 
 impl Bmc {
-    /// Every member of a collection, each once, however it is linked. While those that were read are not enough, the
-    /// others have the patience of any request; after that, `siblings`.
+    /// Reads every member of a collection once, even if it is linked several times. While the members that were read
+    /// are not enough, the others get the time of any request; after that, only `siblings`.
     pub(crate) async fn members(
         &self,
         collection: &Value,
@@ -86,7 +85,7 @@ impl Bmc {
         self.members_of(&body, siblings, is_enough).await
     }
 
-    /// Likewise, of a collection as read. `siblings`: how long is waited for a member that is busy, where the others
+    /// The same for a collection that was already read. `siblings`: how long to wait for a busy member if the others
     /// are enough.
     pub(crate) async fn members_of(
         &self,
@@ -96,7 +95,7 @@ impl Bmc {
     ) -> Result<Members, Error> {
         let linked = collection["Members"].as_array().cloned().unwrap_or_default();
         let mut seen = BTreeSet::new();
-        // The same link a thousand times is one member.
+        // A link that is repeated a thousand times is one member.
         let is_new = |path: &String| seen.insert(links::key(path).to_owned());
         let linked = linked.iter().filter_map(links::of).filter(is_new);
         let paths: Vec<String> = linked.take(MEMBERS_MAX).collect();
@@ -146,10 +145,10 @@ impl Bmc {
         Patience::new(Repeat::Freely, &Budgets { retries, ..self.budgets.clone() })
     }
 
-    /// One try. The outer error is the BMC's, the inner one the member's.
+    /// One attempt. The outer error concerns the BMC, the inner one the member.
     async fn read_member(&self, path: &str) -> Result<Result<Answer, Error>, Error> {
         let answer = match self.once(Method::GET, path, None, None).await {
-            // The session was dropped: this logs in anew.
+            // The BMC dropped the session: this logs in again.
             Err(Error::Unauthorized { .. }) => self.get(path).await,
             answer => answer,
         };
@@ -159,8 +158,8 @@ impl Bmc {
         }
     }
 
-    /// A resource that may be absent or away: what cannot be read of it is `None`. One that is busy is waited for a
-    /// while.
+    /// Reads a resource that may be missing or unavailable; the inner error is that resource's. A busy one is waited
+    /// for briefly.
     pub(crate) async fn read_optional(&self, path: &str) -> Result<Result<Answer, Error>, Error> {
         let mut patience = self.patience(SIBLING_PATIENCE);
         loop {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The messages of BMCs that are known, each with its cause: by their keys, and by words that are in messages of many
-//! makers. How a message is found in an answer is in `refusal`.
+//! Known messages of BMCs, each with its cause: by their keys, and by phrases that occur in messages of many makers.
+//! How a message is found in a response is in `refusal`.
 //!
-//! A key is the last part of a MessageId. Registry and version are not compared: the same key means the same in
-//! `Base.1.18`, `ExtendedError.1.2` and `iLO.2.8`, and each firmware has other versions.
+//! A key is the last part of a MessageId. Registry and version are ignored: the same key means the same in
+//! `Base.1.18`, `ExtendedError.1.2` and `iLO.2.8`, and each firmware has different versions.
 
 use crate::cause::Cause;
 
@@ -172,10 +172,10 @@ const KEYS: &[(Cause, &[&str])] = &[
     ),
 ];
 
-/// Words of messages whose key is not known, in small letters and in the order in which they are looked for. A key is
-/// looked into as its words: `DeviceBusyInPost` is `device busy in post`.
+/// Phrases in messages with an unknown key, in lower case and in the order of the search. A key is searched as words:
+/// `DeviceBusyInPost` is `device busy in post`.
 const PHRASES: &[(Cause, &[&str])] = &[
-    // Before the others: "wrong password, or the account is locked" would let a wrong password be sent again.
+    // First: otherwise "wrong password, or the account is locked" would let a wrong password be sent again.
     (
         Cause::BadCredentials,
         &[
@@ -259,7 +259,7 @@ const PHRASES: &[(Cause, &[&str])] = &[
     (
         Cause::InPost,
         &[
-            // `POST` is a method too.
+            // `POST` alone would also match the HTTP method.
             "during post",
             "during system post",
             "is in post",
@@ -309,16 +309,16 @@ const PHRASES: &[(Cause, &[&str])] = &[
     ),
 ];
 
-/// The cause that a message's key is known for.
+/// The cause of a known message key.
 pub(crate) fn of_key(key: &str) -> Option<Cause> {
     let has = |keys: &&[&str]| keys.iter().any(|known| known.eq_ignore_ascii_case(key));
     KEYS.iter().find(|(_, keys)| has(keys)).map(|(cause, _)| *cause)
 }
 
-/// The cause that the words of a message tell: of a key that is not known, or of its text.
+/// The cause by the phrases in a message's text, or in an unknown key.
 pub(crate) fn of_words(text: &str) -> Option<Cause> {
     let text = text.to_lowercase();
-    // Whole words, or their plural.
+    // Matches whole words, or their plural.
     let is_word = |at: usize, phrase: &str| {
         let before = text[..at].chars().next_back();
         let after = text[at + phrase.len()..].chars().next();
@@ -371,7 +371,7 @@ mod tests {
             ),
             ("The password must be changed before access".into(), Some(Cause::PasswordChange)),
             ("You have insufficient privileges".into(), Some(Cause::NoPrivilege)),
-            // The method, and a part of another word.
+            // `POST` as the HTTP method, and as a part of another word.
             ("send a POST to this URI".into(), None),
             ("bad value in POST body".into(), None),
             ("the office is in postal code 1".into(), None),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether and when a request that failed for a while is sent again.
+//! Decides whether and when a request that failed temporarily is sent again.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,23 +8,23 @@ use tokio::time::Instant;
 use crate::budgets::Budgets;
 use crate::error::Error;
 
-/// Longest pause of our own choice between two repetitions.
+/// Longest pause between two repetitions, unless the BMC requests a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
-    /// Also where nobody knows whether it was done: to do it twice is harmless.
+    /// Also if it is unknown whether the request was carried out: repeating it is harmless.
     Freely,
-    /// Only where the BMC says that it did not take it.
+    /// Only if the BMC reports that it did not accept the request.
     IfNotTaken,
 }
 
-/// What is left of the time that a request may be repeated in.
+/// The remaining time for repeating a request.
 pub struct Patience {
     repeat: Repeat,
     deadline: Instant,
     pause: Duration,
-    /// Shortest pause, also where the BMC asks for none.
+    /// Shortest pause, even if the BMC requests none.
     pause_min: Duration,
 }
 
@@ -34,16 +34,16 @@ impl Patience {
         Patience { repeat, deadline, pause: poll, pause_min: poll }
     }
 
-    /// Waits until the request may be repeated, or gives the error back where that is no use.
+    /// Waits until the request may be repeated, or returns the error if a repetition is useless.
     pub async fn spend_on(&mut self, error: Error) -> Result<(), Error> {
         let is_worth_it = match &error {
-            // Some say it with a status that means something else.
+            // Some BMCs send a permanent cause with a status that means something else.
             Error::Status { cause: Some(cause), .. } if cause.is_transient() == Some(false) => {
                 false
             }
             Error::Status { cause: Some(cause), .. } if cause.is_of_service() => true,
             Error::Status { status: 429 | 503, .. } => true,
-            // 502 and 504 are of a proxy in the BMC, which does not know either.
+            // 502 and 504 come from a proxy in the BMC, which does not know whether the request was accepted.
             Error::Unreachable { .. } | Error::Status { status: 502 | 504, .. } => {
                 self.repeat == Repeat::Freely
             }
@@ -60,7 +60,7 @@ impl Patience {
     }
 }
 
-/// A pause of 50 to 150 %, so that many jobs do not come back together.
+/// A random pause of 50 to 150 %, so that many jobs do not retry at the same time.
 fn jittered(pause: Duration) -> Duration {
     let mut byte = [0; 1];
     let part = match getrandom::fill(&mut byte) {

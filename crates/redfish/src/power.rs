@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Power, proved by reading it back. Each action may be done twice.
+//! Power control, confirmed by reading the state back. Each action may be repeated.
 
 use std::time::Duration;
 
@@ -9,31 +9,31 @@ use tokio::time::Instant;
 use crate::machine::{as_now, power_of};
 use crate::{Bmc, Cause, Error, Machine, Power};
 
-/// The reset type that means another thing in each state.
+/// The reset type whose effect depends on the power state.
 const BUTTON: &str = "PushPowerButton";
 
 /// How a machine is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// Asks the running system first.
+    /// Asks the running operating system.
     Graceful,
-    /// Takes the power away.
+    /// Cuts the power.
     Forced,
 }
 
-/// How a machine that is on is started anew.
+/// How a running machine is restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// Asks the running system first.
+    /// Asks the running operating system.
     Graceful,
-    /// At once, as its reset button does.
+    /// Immediately, like its reset button.
     Forced,
-    /// Takes the power away and gives it again.
+    /// Cuts the power and restores it.
     PowerCycle,
 }
 
 impl Restart {
-    /// The reset types that do it in one request, the best first.
+    /// The reset types that do this in one request, the best first.
     fn reset_types(self) -> &'static [&'static str] {
         match self {
             Restart::Graceful => &["GracefulRestart"],
@@ -42,7 +42,7 @@ impl Restart {
         }
     }
 
-    /// How the machine is switched off where the BMC has none of them.
+    /// How the machine is switched off if the BMC supports none of them.
     fn shutdown(self) -> Shutdown {
         match self {
             Restart::Graceful => Shutdown::Graceful,
@@ -56,7 +56,7 @@ impl Bmc {
         Ok(power_of(&self.get(power_path(machine)).await?.body).unwrap_or(Power::Changing))
     }
 
-    /// As a change begins with it: read again unless that was a moment ago.
+    /// Reads the machine at the start of a change, unless it was read a moment ago.
     async fn look_again(&self, machine: &Machine) -> Result<Machine, Error> {
         let system = self.look(&machine.system_path).await?.body;
         let told = match &machine.power_path {
@@ -66,7 +66,8 @@ impl Bmc {
         Ok(as_now(machine, &system, &told))
     }
 
-    /// Off: with `Shutdown::Graceful` the system is asked first, and forced when it does not obey.
+    /// Switches off. With `Shutdown::Graceful` the system is asked first, and power is forced off if it does not
+    /// obey.
     pub async fn power_off(&self, machine: &Machine, shutdown: Shutdown) -> Result<(), Error> {
         let machine = &self.look_again(machine).await?;
         if machine.power == Power::Off {
@@ -95,9 +96,9 @@ impl Bmc {
         }
         const ON: [&str; 2] = ["On", "ForceOn"];
         let mut kinds: Vec<&str> = ON.into_iter().filter(|kind| offers(machine, kind)).collect();
-        // Last, because it means something else on a machine that is on after all.
+        // Last, because it would switch off a machine that is on after all.
         kinds.extend([BUTTON].into_iter().filter(|kind| lists(machine, kind)));
-        // A list that is still of another power state.
+        // The list may still be that of another power state.
         if kinds.is_empty() {
             kinds.extend(ON);
         }
@@ -105,8 +106,8 @@ impl Bmc {
         self.until_power(machine, Power::On, self.budgets.effect).await
     }
 
-    /// Starts a machine anew; one that is off is switched on. A reset type that the BMC offers, or else off and on.
-    /// That the machine is on afterwards is read back; that it started anew is the BMC's word.
+    /// Restarts a machine; a machine that is off is switched on. Uses a reset type that the BMC offers, or else power
+    /// off and on. That the machine is on afterwards is read back. That it has restarted is only the BMC's statement.
     pub async fn restart(&self, machine: &Machine, restart: Restart) -> Result<(), Error> {
         if self.look_again(machine).await?.power == Power::Off {
             return self.power_on(machine).await;
@@ -115,7 +116,7 @@ impl Bmc {
         let offered: Vec<&str> = kinds.filter(|kind| offers(machine, kind)).collect();
         match self.reset_by_first(machine, &offered, None).await {
             Ok(()) => self.until_power(machine, Power::On, self.budgets.effect).await,
-            // Off and on would have the same result.
+            // Power off and on would have the same result.
             Err(error) if error.is_of_bmc() => Err(error),
             Err(
                 Error::Unsupported(_) | Error::Status { status: 400 | 403..=405 | 422 | 501, .. },
@@ -127,10 +128,10 @@ impl Bmc {
         }
     }
 
-    /// Resets in the first way that the BMC does not refuse. Where one of them conflicts with what
-    /// the BMC still does, all of them again: some say 409 for a minute after a power-off
-    /// (OpenStack ironic, 238c9e0cc), others refuse while the machine is in POST. `wanted` is the power state that
-    /// makes the reset needless, if one does.
+    /// Resets with the first type that the BMC does not refuse. If one of them conflicts with what the BMC is still
+    /// doing, all of them are tried again: some return 409 for a minute after a power-off (OpenStack ironic,
+    /// 238c9e0cc), others refuse while the machine is in POST. `wanted` is the power state that makes the reset
+    /// unnecessary, if there is one.
     async fn reset_by_first(
         &self,
         machine: &Machine,
@@ -141,12 +142,12 @@ impl Bmc {
         loop {
             let (mut last, mut is_busy) = (None, false);
             for kind in kinds {
-                // The button of a machine that got there by itself meanwhile would take it back.
+                // If the machine has reached the wanted state by itself, the button would undo it.
                 if *kind == BUTTON && Some(self.power_state(machine).await?) == wanted {
                     return Ok(());
                 }
                 match self.reset(machine, kind, wanted).await {
-                    // No other way has another result, now or at all.
+                    // No other type would have another result.
                     Err(error) if error.is_of_bmc() => {
                         is_busy = error.is_busy();
                         last = Some(error);
@@ -169,8 +170,8 @@ impl Bmc {
         }
     }
 
-    /// An error with the cause that the state of the machine tells, where the BMC did not say it: not every BMC that
-    /// refuses in POST names it.
+    /// Adds the cause to an error if the state of the machine shows it: not every BMC that refuses a request in POST
+    /// says so.
     pub(crate) async fn explained(&self, machine: &Machine, error: Error) -> Error {
         let Error::Status { status: 400 | 403 | 409 | 500, cause: None, .. } = &error else {
             return error;
@@ -191,7 +192,7 @@ impl Bmc {
             machine.reset_path.as_deref().ok_or(Error::Unsupported("ComputerSystem.Reset"))?;
         match self.post(path, &json!({"ResetType": kind})).await {
             Ok(answer) => self.follow(answer).await,
-            // 400 or 409 because the state is reached already.
+            // The BMC refused because the state is already reached.
             Err(Error::Status { status: 400 | 409, .. })
                 if Some(self.power_state(machine).await?) == wanted =>
             {
@@ -219,8 +220,8 @@ impl Bmc {
     }
 }
 
-/// Whether a system that has power says that its firmware is at work: `BootProgress.LastState` (ComputerSystem 1.13.0),
-/// or iLO's `PostState`.
+/// Whether a system that is on reports that it is in POST: by `BootProgress.LastState` (ComputerSystem 1.13.0), or by
+/// iLO's `PostState`.
 fn is_in_post(system: &Value) -> bool {
     const STATES: &[&str] = &[
         "PrimaryProcessorInitializationStarted",
@@ -237,17 +238,17 @@ fn is_in_post(system: &Value) -> bool {
     is_at_work && power_of(system) == Some(Power::On)
 }
 
-/// The resource that tells the machine's power.
+/// The resource with the machine's power state.
 fn power_path(machine: &Machine) -> &str {
     machine.power_path.as_deref().unwrap_or(&machine.system_path)
 }
 
-/// Whether a reset type may be asked for; a BMC that lists none takes the common ones.
+/// Whether a reset type may be requested. A BMC that lists none accepts the common ones.
 fn offers(machine: &Machine, kind: &str) -> bool {
     machine.reset_types.is_empty() || lists(machine, kind)
 }
 
-/// Whether the BMC says that it takes a reset type.
+/// Whether the BMC lists a reset type.
 fn lists(machine: &Machine, kind: &str) -> bool {
     machine.reset_types.iter().any(|offered| offered == kind)
 }

@@ -1,58 +1,57 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What differs between BMCs, as data: one row for each family, by what it is known and which quirks
-//! it has. A machine's maker and its BMC's maker may be two, so a machine may have several rows, and all
-//! their quirks. The actions ask for a quirk by name and never for a vendor. A BMC that no row fits gets
-//! the standard with its fallbacks: a quirk spares it a refused request, or what it would take
-//! without obeying.
+//! The differences between BMCs, as data: one row for each family, with the rule that detects it and its quirks. The
+//! makers of a machine and of its BMC may differ, so a machine may have several rows, and then has the quirks of all
+//! of them. The actions check for a quirk by name and never for a vendor. A BMC that matches no row is treated by the
+//! standard, with its fallbacks. A quirk spares a BMC a request that it would refuse, or would accept without effect.
 
 use serde_json::Value;
 
 /// One known difference from the standard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quirk {
-    /// InsertMedia wants a user and a password for the image, and takes `none` for both.
+    /// InsertMedia requires a user and a password for the image, and accepts `none` for both.
     /// Source: OpenStack sushy, `insert_media` (NVIDIA DGX).
     InsertWithLogin,
-    /// InsertMedia wants `TransferProtocolType`. Source: OpenStack sushy,
+    /// InsertMedia requires `TransferProtocolType`. Source: OpenStack sushy,
     /// `is_transfer_protocol_required` (Cisco C845A); Fujitsu's terraform-provider-irmc-redfish,
     /// where it is a required argument.
     InsertNamesProtocol,
     /// A slot without actions is written by PATCH under its ETag. Source: OpenStack sushy,
-    /// `insert_media` (Lenovo XCC before its actions came).
+    /// `insert_media` (Lenovo XCC before it had the actions).
     InsertByPatch,
-    /// EjectMedia wants an empty object; without a body HPE iLO answers 400 or 415.
+    /// EjectMedia requires an empty object; without a body HPE iLO returns 400 or 415.
     /// Source: OpenStack sushy, `eject_media`.
     EjectWithObject,
-    /// `Cd` is a physical drive, virtual media are `UsbCd`, also where both are offered.
+    /// `Cd` is a physical drive and virtual media is `UsbCd`, even if both are offered.
     /// Source: OpenStack sushy, `set_system_boot_options` (Supermicro).
     BootTargetUsbCd,
-    /// The whole override in each change: target and mode also where only `Enabled` changes.
+    /// Each change must contain the whole override: target and mode even if only `Enabled` changes.
     /// Source: OpenStack ironic story 2007355 (AMI, ASRock); Supermicro likewise drops an override
     /// that comes without `BootSourceOverrideEnabled`.
     BootWhole,
     /// The override is written to the resource of future settings, under its own ETag.
     /// Source: Dell omnia and DSP0266 12.8 (AMI MegaRAC's `/SD`).
     BootInSettings,
-    /// `Cd` means a physical drive; virtual CDs are chosen by the manager's own attributes.
+    /// `Cd` is a physical drive; virtual CDs are selected by the manager's own attributes.
     /// Source: Dell's SetNextOneTimeBootVirtualMediaDeviceOemREDFISH; iDRAC before 6.00.
     BootByIdracAttributes,
-    /// Of several slots only the one with the lowest number boots. Source: Launchpad bug 2125571
+    /// Of several slots, only the one with the lowest number can be booted from. Source: Launchpad bug 2125571
     /// (Dell iDRAC10).
     BootsFromFirstSlot,
-    /// Of the slots only those named EXT take URLs: RDOC takes uploads, Remote files that the BMC has.
+    /// Only slots named EXT accept URLs: RDOC accepts uploads, Remote accepts files that the BMC has.
     /// Source: lenovo/python-redfish-lenovo issue 21 (XCC).
     UrlSlotsAreExt,
-    /// `SKU` is the machine's service tag, which SMBIOS shows as its serial, and `SerialNumber` the board's
-    /// number. Elsewhere a SKU is a product's. Source: ansible issue 53461, netbox-sync issues 375 and 551
-    /// (Dell iDRAC).
+    /// `SKU` is the machine's service tag, which SMBIOS shows as its serial number, and `SerialNumber` is the board's
+    /// number. On other machines a SKU identifies the product. Source: ansible issue 53461, netbox-sync issues 375
+    /// and 551 (Dell iDRAC).
     SkuIsServiceTag,
     /// An override is shown as `Continuous` whatever was set, and stays until another target is set.
     /// Source: sushy-tools 2.2, `templates/system.json`.
     BootOverrideStays,
-    /// The slots share one connection: a second medium pushes the first one out.
+    /// The slots share one connection: a second medium ejects the first one.
     /// Source: Dell's InsertEjectVirtualMediaREDFISH (iDRAC before 6.00: CD or RemovableDisk).
     SlotsShareOneMedium,
-    /// A slot for sticks is a floppy drive of the machine: it holds 2.88 MB at most, and a system
+    /// A slot for USB sticks is a floppy drive of the machine: it holds at most 2.88 MB, and a system
     /// without the driver has no such drive. Source: sushy-tools 2.2, `libvirtdriver.py`
     /// (`DEVICE_TARGET_MAP`: `fda` on the bus `fdc`).
     StickIsFloppyDrive,
@@ -65,7 +64,7 @@ pub(crate) enum Quirk {
 #[derive(Debug)]
 struct Family {
     name: &'static str,
-    /// Of the rows of one maker only the first counts that fits.
+    /// Only the first matching row of each maker counts.
     maker: Maker,
     is_it: fn(&Said) -> bool,
     quirks: &'static [Quirk],
@@ -85,13 +84,13 @@ enum Maker {
     OpenBmc,
 }
 
-/// What a BMC and its machine are known to be: a row for each of their makers, as bits in the order of
-/// [`FAMILIES`]. None: the standard.
+/// The detected families of a BMC and its machine: at most one row for each maker, as bits in the order of
+/// [`FAMILIES`]. No bit: the standard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile(u32);
 
 impl Profile {
-    /// For a BMC that no row fits.
+    /// For a BMC that matches no row.
     pub const STANDARD: Profile = Profile(0);
 
     pub(crate) fn has(self, quirk: Quirk) -> bool {
@@ -112,8 +111,7 @@ impl Profile {
 
 const STANDARD_NAME: &str = "standard";
 
-/// In the order of asking. A row that only names the maker comes last of its maker's: which kind of BMC it is, is not
-/// known then.
+/// In the order of detection. A row that only matches the maker, without the kind of BMC, is the last of that maker.
 static FAMILIES: &[Family] = &[
     Family {
         name: "sushy-tools",
@@ -152,7 +150,7 @@ static FAMILIES: &[Family] = &[
         quirks: &[Quirk::SkuIsServiceTag, Quirk::BootsFromFirstSlot],
     },
     Family {
-        // Also a Dell with a BMC of another maker.
+        // This also matches a Dell machine with a BMC of another maker.
         name: "dell",
         maker: Maker::Dell,
         is_it: |said| said.is_of("dell") || said.is_made_by("dell"),
@@ -183,7 +181,7 @@ static FAMILIES: &[Family] = &[
         quirks: &[Quirk::InsertByPatch, Quirk::UrlSlotsAreExt],
     },
     Family {
-        // This board takes `Cd` only.
+        // This board accepts only `Cd`.
         name: "supermicro-ars-111gl-nhr",
         maker: Maker::Supermicro,
         is_it: |said| {
@@ -225,12 +223,12 @@ static FAMILIES: &[Family] = &[
     },
 ];
 
-/// Every name of one family that [`profile`] knows.
+/// The names of all single families that [`profile`] accepts.
 pub fn profile_names() -> impl Iterator<Item = &'static str> {
     FAMILIES.iter().map(|family| family.name).chain([STANDARD_NAME])
 }
 
-/// The profile of this name, as [`Profile::name`] writes it.
+/// The profile with this name, in the form of [`Profile::name`].
 pub fn profile(name: &str) -> Option<Profile> {
     if name == STANDARD_NAME {
         return Some(Profile::STANDARD);
@@ -242,7 +240,7 @@ pub fn profile(name: &str) -> Option<Profile> {
     bits.reduce(|all, bit| Some(all? | bit?)).flatten().map(Profile)
 }
 
-/// The rows that fit what the BMC says in these resources.
+/// The rows that match the BMC's statements in these resources.
 pub(crate) fn detect(root: &Value, manager: &Value, system: &Value) -> Profile {
     let said = Said::of(root, manager, system);
     let (mut bits, mut makers) = (0, Vec::new());
@@ -255,16 +253,16 @@ pub(crate) fn detect(root: &Value, manager: &Value, system: &Value) -> Profile {
     Profile(bits)
 }
 
-/// What a BMC says of itself, in small letters.
+/// A BMC's statements about itself, in lower case.
 struct Said {
     root_id: String,
     vendor: String,
     product: String,
-    /// Names in `Oem` of the service root and of the manager.
+    /// Member names in `Oem` of the service root and of the manager.
     oem: Vec<String>,
     manager_model: String,
     firmware: String,
-    /// As an iLO's service root names it, which needs no manager: `ilo 5`.
+    /// The model in an iLO's service root, such as `ilo 5`, which can be read without the manager.
     root_model: String,
     maker: String,
     model: String,
@@ -297,7 +295,7 @@ impl Said {
         }
     }
 
-    /// By the BMC's own word; where it says nothing, by its machine's.
+    /// Whether the BMC is of this vendor by its own statements, or if it makes none, by the machine's.
     fn is_of(&self, vendor: &str) -> bool {
         if self.vendor.is_empty() && self.oem.is_empty() {
             return self.is_made_by(vendor);
@@ -305,19 +303,19 @@ impl Said {
         begins_with(&self.vendor, vendor) || self.oem.iter().any(|name| name == vendor)
     }
 
-    /// By the machine's word, whatever its BMC is.
+    /// Whether the machine is of this maker, whatever its BMC is.
     fn is_made_by(&self, maker: &str) -> bool {
         begins_with(&self.maker, maker)
     }
 
-    /// The manager's model is `14G Monolithic`, by the generation of the machine; a machine's
-    /// generation 17 has iDRAC10, whose versions begin at 1 again.
+    /// The iDRAC generation. The manager's model is `14G Monolithic`, by the generation of the machine. Machines of
+    /// generation 17 have iDRAC10, whose versions start at 1 again.
     fn idrac(&self) -> Option<Idrac> {
         let number = |text: &str, end: char| text.split(end).next()?.parse::<u32>().ok();
         let major = number(&self.firmware, '.');
         let generation = number(&self.manager_model, 'g');
         if generation.is_none() && !self.manager_model.is_empty() {
-            // A manager of another kind, whose versions count something else.
+            // A manager of another kind, whose version numbers mean something else.
             return None;
         }
         match (generation, major) {
@@ -329,7 +327,7 @@ impl Said {
         }
     }
 
-    /// The number of an HPE's iLO. HPE makes machines with other BMCs too (Cray).
+    /// The number of an HPE iLO. HPE also makes machines with other BMCs (Cray).
     fn ilo(&self) -> Option<u32> {
         if !self.is_of("hpe") {
             return None;
@@ -341,7 +339,7 @@ impl Said {
     }
 }
 
-/// The first word of `text` is this.
+/// Whether this is the first word of `text`.
 fn begins_with(text: &str, word: &str) -> bool {
     text.split([' ', ',']).next().is_some_and(|first| first == word)
 }
@@ -376,7 +374,7 @@ mod tests {
                 none(),
                 maker("Supermicro", "X14"),
             ),
-            // What is not known is not guessed.
+            // An unknown kind is not guessed.
             ("dell", dell(), none(), none()),
             ("dell", dell(), manager("", ""), maker("Dell Inc.", "R660")),
             ("standard", json!({"Vendor": "HPE"}), none(), maker("HPE", "HPE Cray EX425")),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC says when it refuses: its messages, in the shapes that BMCs write them in, as one line with the cause.
+//! Reads the messages of a BMC's refusal, in all the shapes that BMCs use, into one line and a cause.
 //!
 //! ```text
 //! body ──▶ JSON ──▶ messages: @Message.ExtendedInfo, Messages, code and message   ──▶ words, cause
 //!     └──▶ a page or plain text, without its tags                                 ──▶ words, cause
 //! ```
 //!
-//! DSP0266 8.6 has one shape, `error.@Message.ExtendedInfo` as a list. Others that are in the field: one object instead
-//! of the list (ironcore-dev/metal-operator#997), `Messages` beside or without `error` and `MessageID` (iLO 4),
+//! DSP0266 8.6 defines one shape, `error.@Message.ExtendedInfo` as a list. Other shapes in use: one object instead of
+//! the list (ironcore-dev/metal-operator#997), `Messages` beside or without `error` and `MessageID` (iLO 4),
 //! `MessageId` and arguments without a text (iLO 5 and 6), `error.code` alone (Supermicro), messages of one property
 //! (`Image@Message.ExtendedInfo`), HTML (lighttpd in front of a BMC).
 
@@ -19,30 +19,30 @@ use crate::messages::{of_key, of_words, words_of_key};
 use crate::secrets::Secrets;
 use crate::transcript::shown;
 
-/// Most messages of one refusal that are told.
+/// Most messages of one refusal that are reported.
 const MESSAGES_MAX: usize = 3;
-/// Most that are looked at.
+/// Most messages of one refusal that are read.
 const READ_MAX: usize = 16;
-/// Of one message's arguments.
+/// Most arguments of one message.
 const ARGS_MAX: usize = 8;
-/// Longest that is a MessageId and not a text.
+/// Longest MessageId; a longer value is a text.
 const ID_CHARS_MAX: usize = 120;
-/// Of a body that is no JSON, as evidence.
+/// How much of a body that is not JSON is kept as evidence.
 const TEXT_CHARS_MAX: usize = 2000;
-/// Of such a body, what is looked at for words: a page of an error has some hundred.
+/// How much of such a body is searched for phrases. An error page has a few hundred characters.
 const PAGE_CHARS_MAX: usize = 16 << 10;
 
 /// A refusal, without secrets.
 #[derive(Debug, Default)]
 pub(crate) struct Refusal {
-    /// On one line, bounded. Empty where the BMC says nothing.
+    /// The message on one line, limited in length. Empty if the BMC gives none.
     pub words: String,
     pub cause: Option<Cause>,
-    /// The body as it came, bounded. `None` where there is none.
+    /// The received body, limited in length. `None` if there is none.
     pub body: Option<Box<str>>,
 }
 
-/// Reads the body of an answer that is no success.
+/// Reads the body of an error response.
 pub(crate) fn read(bytes: &[u8], secrets: &Secrets) -> Refusal {
     let plain = crate::document::trimmed(bytes);
     if plain.is_empty() {
@@ -59,7 +59,7 @@ pub(crate) fn read(bytes: &[u8], secrets: &Secrets) -> Refusal {
     let raw = secrets.hide(&raw);
     let text = readable(&raw.chars().take(PAGE_CHARS_MAX).collect::<String>());
     let kept: String = raw.chars().take(TEXT_CHARS_MAX).collect();
-    // Of JSON that was cut off, or of a log line.
+    // Finds a key in truncated JSON, or in a log line.
     let by_key = || text.split(|c: char| !c.is_ascii_alphanumeric()).find_map(of_key);
     Refusal {
         cause: of_words(&text).or_else(by_key),
@@ -68,17 +68,17 @@ pub(crate) fn read(bytes: &[u8], secrets: &Secrets) -> Refusal {
     }
 }
 
-/// What the messages of a document say, and the cause that one of them tells.
+/// The messages of a document as text, and the cause that one of them names.
 pub(crate) fn of_document(body: &Value, secrets: &Secrets) -> (String, Option<Cause>) {
     let mut messages = Vec::new();
     collect(body, &mut messages);
     messages.dedup();
-    // The general one leads to the others, which say it.
+    // A general message only refers to the others.
     if messages.iter().any(|message| !message.is_general()) {
         messages.retain(|message| !message.is_general());
     }
     let cause = messages.iter().find_map(Message::cause);
-    // The message that tells the cause comes first, whatever is cut.
+    // The message with the cause comes first, so that it is not cut off.
     messages.sort_by_key(|message| message.cause() != cause);
     let mut words: Vec<String> = Vec::new();
     for message in messages.iter().take(MESSAGES_MAX) {
@@ -94,7 +94,7 @@ pub(crate) fn of_document(body: &Value, secrets: &Secrets) -> (String, Option<Ca
     (foreign(&words, secrets), cause)
 }
 
-/// One message, as it was written.
+/// A message, as received.
 #[derive(Debug, Default, PartialEq)]
 struct Message {
     id: String,
@@ -112,7 +112,7 @@ impl Message {
         self.id.rsplit('.').next().unwrap_or_default()
     }
 
-    /// It says only that there was an error, that the rest says it, or that something went well.
+    /// Whether it only says that there was an error, refers to other messages, or reports success.
     fn is_general(&self) -> bool {
         const KEYS: &[&str] =
             &["GeneralError", "ExtendedInfo", "Success", "Created", "NoOperation", "Accepted"];
@@ -121,7 +121,7 @@ impl Message {
     }
 
     fn cause(&self) -> Option<Cause> {
-        // An argument is a value of ours or the BMC's, such as a URL: its words are no message.
+        // An argument is a value, such as a URL, and its words are not part of the message.
         let mut text = self.text.clone();
         for arg in self.args.iter().filter(|arg| arg.len() > 2) {
             text = text.replace(arg.as_str(), " ");
@@ -131,7 +131,7 @@ impl Message {
             .or_else(|| of_words(&text))
     }
 
-    /// The text with its id; without a text that says something, the id with the arguments.
+    /// The text with its id. If there is no useful text, the id with the arguments.
     fn words(&self) -> String {
         let mut text = one_line(&self.text);
         for (at, arg) in self.args.iter().enumerate().rev() {
@@ -148,14 +148,15 @@ impl Message {
     }
 }
 
-/// "See ExtendedInfo for more information", in the words of several registries.
+/// Whether a text only refers to others, such as "See ExtendedInfo for more information" in the wording of several
+/// registries.
 fn points_elsewhere(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("extendedinfo") || text.contains("extended info") || text.trim().is_empty()
 }
 
-/// The messages of a document, in its order: those of ExtendedInfo and its kin wherever they are, and then what else
-/// an `error` says. Depth and size of the document are bounded by `document`.
+/// Collects the messages of a document in order: those in ExtendedInfo and similar members at any depth, then the
+/// remaining content of an `error`. `document` limits the depth and size.
 fn collect(value: &Value, messages: &mut Vec<Message>) {
     if messages.len() >= READ_MAX {
         return;
@@ -186,13 +187,13 @@ fn collect(value: &Value, messages: &mut Vec<Message>) {
     }
 }
 
-/// Whether what has this name says what went wrong: arguments and related properties are lists of texts too.
+/// Whether a member with this name holds messages. Arguments and related properties are lists of strings too.
 fn holds_messages(name: &str) -> bool {
     is_one_of(name, &["error", "errors", "Messages"])
         || name.to_ascii_lowercase().ends_with("extendedinfo")
 }
 
-/// The message that an object is. Names are compared without their case: `MessageID`, `Message`, `message`.
+/// Reads an object as a message. Names are compared without case: `MessageID`, `Message`, `message`.
 fn message_of(members: &Map<String, Value>) -> Option<Message> {
     let text = |names: &[&str]| {
         let found = members.iter().find(|(name, value)| {
@@ -241,7 +242,8 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A page or a text on one line: tags, scripts and styles are left out. A title that the page repeats is told once.
+/// Turns a page or a text into one line, without tags, scripts and styles. Repeated text, such as a title, is shown
+/// once.
 fn readable(text: &str) -> String {
     if !text.trim_start().starts_with('<') {
         return one_line(text);
@@ -265,7 +267,7 @@ fn readable(text: &str) -> String {
     pieces.join(", ")
 }
 
-/// How an element ends that is not for people's eyes.
+/// The end of an element that is not displayed.
 fn hidden(tag: &str) -> Option<&'static str> {
     let starts =
         |name: &str| tag.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
@@ -275,9 +277,9 @@ fn hidden(tag: &str) -> Option<&'static str> {
         .map(|(_, end)| end)
 }
 
-/// What comes after the end of an element.
+/// The text after the end of an element.
 fn ends_with<'a>(text: &'a str, end: &str) -> &'a str {
-    // Only letters of ASCII change, so that places are the same.
+    // Only ASCII letters change, so positions stay the same.
     let Some(at) = text.to_ascii_lowercase().find(end) else { return "" };
     let rest = &text[at + end.len()..];
     match end.ends_with('>') {
@@ -313,14 +315,14 @@ mod tests {
                 post.to_owned(),
                 Some(Cause::InPost),
             ),
-            // An object instead of the list, and a text that says nothing.
+            // An object instead of the list, and a text without content.
             (
                 r#"{"error":{"@Message.ExtendedInfo":{"Message":"See @Message.ExtendedInfo for more information.",
                 "MessageArgs":["BootSourceOverrideTarget"],"MessageId":"iLO.2.37.UnableToModifyDuringSystemPOST"}}}"#,
                 post.to_owned(),
                 Some(Cause::InPost),
             ),
-            // iLO 4: beside `error`, or without it, and another spelling.
+            // iLO 4: messages beside `error` or without it, and another spelling.
             (
                 r#"{"Messages":[{"MessageArgs":["Inserted"],"MessageID":"Base.0.10.PropertyUnknown"}],
                 "Type":"ExtendedError.1.0.0","error":{"@Message.ExtendedInfo":[{"MessageArgs":["Inserted"],
@@ -334,7 +336,7 @@ mod tests {
                 format!("{licence}iLO.2.8.LicenseKeyRequired"),
                 Some(Cause::NoLicence),
             ),
-            // Supermicro: the code alone.
+            // Supermicro: only the code.
             (
                 r#"{"error":{"code":"Base.1.0.0.OemLicenseNotPassed","message":""}}"#,
                 format!("{licence}Base.1.0.0.OemLicenseNotPassed"),
@@ -348,7 +350,7 @@ mod tests {
                 format!("{licence}A required license is missing or expired (IDRAC.2.8.LIC501)"),
                 Some(Cause::NoLicence),
             ),
-            // Huawei: of one property, with a text to be filled.
+            // Huawei: the messages of one property, with placeholders in the text.
             (
                 r#"{"Image@Message.ExtendedInfo":[{"MessageId":"Base.1.0.PropertyValueNotInList",
                 "Message":"%1 is no value of %2.","MessageArgs":["Cd","Boot"]}]}"#,
@@ -356,7 +358,7 @@ mod tests {
                     .to_owned(),
                 Some(Cause::NoSuchValue),
             ),
-            // An argument is no message: here a URL of ours that looks like one.
+            // An argument is not part of the message: here one of our URLs that looks like a message.
             (
                 r#"{"error":{"@Message.ExtendedInfo":[{"MessageId":"X.1.0.BadThing",
                 "Message":"cannot use https://c/license-is-required.iso or license required",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Remote media as a service of the BMC, which may be switched off: then it has no slots, or they refuse every
-//! medium. Only AMI's BMCs are known for that, whoever's name they bear: `Oem.Ami.VirtualMedia.RMediaStatus` of the
-//! manager says so, and its action `AMIVirtualMedia.EnableRMedia` switches. The change takes some seconds, and the
-//! slots come later still. Switching is in `media_switch`.
+//! Remote media as a service of the BMC. It can be disabled: then the BMC has no slots, or they refuse every medium.
+//! Only AMI's BMCs are known to do this, whatever brand they are sold under. `Oem.Ami.VirtualMedia.RMediaStatus` of
+//! the manager shows the state, and its action `AMIVirtualMedia.EnableRMedia` changes it. The change takes a few
+//! seconds, and the slots appear later still. Changing the state is in `media_switch`.
 //!
 //! Sources: public clients and set-up scripts for MegaRAC boards (status, action, its parameter `RMediaState`);
 //! Lenovo's documentation of the ThinkSystem System Manager of SR635 and SR655 (AMI's actions of the manager take four
@@ -10,19 +10,19 @@
 
 use serde_json::Value;
 
-/// What the action's name ends in; a `#` comes before it.
+/// The end of the action's name, which begins with `#`.
 const ACTION: &str = "AMIVirtualMedia.EnableRMedia";
 
-/// The service, of a BMC that tells of it.
+/// The state of the service, on a BMC that shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteMedia {
     pub is_enabled: bool,
-    /// What switches it; `None` where the BMC offers nothing.
+    /// The action that changes the state. `None` if the BMC offers none.
     pub(crate) switch: Option<String>,
 }
 
 impl RemoteMedia {
-    /// As the manager shows it; some firmware has the action at the system.
+    /// Reads the state from the manager. Some firmware has the action at the system.
     pub(crate) fn of(manager: &Value, system: &Value) -> Option<RemoteMedia> {
         let is_enabled = is_enabled(manager)?;
         let switch = [manager, system].into_iter().find_map(|resource| {
@@ -38,7 +38,7 @@ impl RemoteMedia {
     }
 }
 
-/// `None` where the manager does not say.
+/// Whether the service is enabled. `None` if the manager does not show it.
 pub(crate) fn is_enabled(manager: &Value) -> Option<bool> {
     let oem = manager["Oem"].as_object()?;
     let (_, ami) = oem.iter().find(|(name, _)| name.eq_ignore_ascii_case("ami"))?;

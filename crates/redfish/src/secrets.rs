@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What opens a BMC, in every form in which the BMC may repeat it: taken out of its words before anybody
-//! keeps or shows them.
+//! The secrets of a BMC, in every form in which the BMC may repeat them. They are removed from its responses before
+//! those are stored or shown.
 //!
-//! What is not hidden: a secret shorter than [`CHARS_MIN`], one that is cut into pieces, and forms that are not
-//! in [`forms`].
+//! Not hidden: a secret shorter than [`CHARS_MIN`], a secret that is split, and forms that are not in [`forms`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,18 +12,18 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Shorter ones are parts of too many words.
+/// Shorter secrets occur within too many words.
 const CHARS_MIN: usize = 4;
-/// Shorter ones are hidden as whole words only: `admin` is a part of `Administrators`.
+/// Shorter secrets are hidden only as whole words: `admin` is part of `Administrators`.
 const CHARS_ANYWHERE: usize = 8;
-/// Of the newest sessions; a visit has one or two.
+/// Most forms of secrets; a visit has one or two sessions.
 const FORMS_MAX: usize = 128;
 
-/// Shortest run of URL-safe characters that may be the secret of a media URL, which is hex digits. One with other letters
-/// and no digit is a word, such as the key of a long MessageId.
+/// Shortest run of URL-safe characters that may be the secret of a media URL, which consists of hex digits. A run
+/// with other letters and without digits is a word, such as the key of a long MessageId.
 const SECRET_CHARS_MIN: usize = 32;
 
-/// A password. Its Debug is `***`, and its memory is overwritten at its end.
+/// A password. Its Debug output is `***`, and its memory is overwritten on drop.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -53,12 +52,12 @@ impl fmt::Debug for Secret {
 /// The secrets of one BMC.
 #[derive(Default)]
 pub(crate) struct Secrets {
-    /// Longer forms first: a shorter one may be a part of them.
+    /// Longest first, because a shorter form may be part of a longer one.
     forms: RwLock<Vec<Zeroizing<String>>>,
 }
 
 impl Secrets {
-    /// With the credentials of a login, which go over the wire together as Basic.
+    /// The secrets of a login, including the form in which Basic sends user name and password together.
     pub fn of_login(username: &str, password: &str) -> Secrets {
         let secrets = Secrets::default();
         let basic = Zeroizing::new(format!("{username}:{password}"));
@@ -67,7 +66,7 @@ impl Secrets {
         secrets
     }
 
-    /// Hides one more.
+    /// Adds a secret to hide.
     pub fn add(&self, secret: &str) {
         if secret.chars().count() >= CHARS_MIN {
             self.put(forms(secret));
@@ -84,7 +83,7 @@ impl Secrets {
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
     }
 
-    /// The text with `***` where it has a secret, be it of this BMC or of a media URL.
+    /// Replaces secrets in a text with `***`, those of this BMC and those of media URLs.
     pub fn hide<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.hide_own(text) {
             Cow::Borrowed(text) => without_url_secrets(text),
@@ -92,7 +91,7 @@ impl Secrets {
         }
     }
 
-    /// The text with `***` where it has a secret of this BMC. What may be the secret of a URL stays: so do UUIDs.
+    /// Replaces only secrets of this BMC with `***`. Possible secrets of URLs stay, and so do UUIDs.
     pub fn hide_own<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut shown = Cow::Borrowed(text);
         for form in self.forms.read().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -104,7 +103,7 @@ impl Secrets {
     }
 }
 
-/// A BMC's words, which may repeat a media URL, without what may be its secret.
+/// Removes possible secrets of media URLs, which a BMC may repeat in its text.
 fn without_url_secrets(text: &str) -> Cow<'_, str> {
     let is_url_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let is_word = |run: &str| {
@@ -128,7 +127,7 @@ fn without_url_secrets(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// `None` where the text does not have the form.
+/// The text without this form of a secret. `None` if it does not contain the form.
 fn without(text: &str, form: &str) -> Option<String> {
     let is_word_only = form.chars().count() < CHARS_ANYWHERE;
     let mut shown = String::new();
@@ -147,7 +146,7 @@ fn without(text: &str, form: &str) -> Option<String> {
     (kept > 0).then(|| shown + &text[kept..])
 }
 
-/// A secret as it is, and as programs write it into JSON, URLs, forms, HTML and headers.
+/// All forms of a secret: unchanged, and as programs write it into JSON, URLs, forms, HTML and headers.
 fn forms(secret: &str) -> Vec<Zeroizing<String>> {
     let json = in_json(secret);
     let mut all = vec![
@@ -170,20 +169,20 @@ fn forms(secret: &str) -> Vec<Zeroizing<String>> {
 }
 
 fn base64_forms(bytes: &[u8]) -> Vec<Zeroizing<String>> {
-    // With padding first: without it the padding would stay.
+    // Padded forms first, otherwise the padding would remain.
     [STANDARD, URL_SAFE, STANDARD_NO_PAD, URL_SAFE_NO_PAD]
         .iter()
         .map(|engine| Zeroizing::new(engine.encode(bytes)))
         .collect()
 }
 
-/// Between the quotes of a JSON string (RFC 8259, section 7).
+/// As the content of a JSON string (RFC 8259, section 7).
 fn in_json(text: &str) -> String {
     let quoted = serde_json::to_string(text).unwrap_or_default();
     quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
 }
 
-/// As writers do it that keep to ASCII.
+/// The same, as written by programs that escape everything beyond ASCII.
 fn in_ascii_json(text: &str) -> String {
     let mut units = [0; 2];
     let mut escaped = String::new();
@@ -243,7 +242,7 @@ mod tests {
             r"k€y &quot;1&quot;/&lt;b&gt;&amp;&#39;x&#39; %\+",
             r"k€y &#34;1&#34;/&lt;b&gt;&amp;&#x27;x&#x27; %\+",
             r"k€y &#x22;1&#x22;/&lt;b&gt;&amp;&apos;x&apos; %\+",
-            // `user:password` as Basic has it, and the password alone.
+            // `user:password` as sent by Basic, and the password alone.
             "cm9vdDpr4oKseSAiMSIvPGI+Jid4JyAlXCs=",
             "cm9vdDpr4oKseSAiMSIvPGI-Jid4JyAlXCs=",
             "cm9vdDpr4oKseSAiMSIvPGI+Jid4JyAlXCs",

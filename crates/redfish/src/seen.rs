@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What was read a moment ago: BMCs answer one or two requests a second, and what an action begins with was
-//! often read just before.
+//! A cache of resources that were read a moment ago. BMCs serve one or two requests a second, and the resource that
+//! an action starts from was often read just before.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 
-/// How long what was read may be taken as it was. Somebody else could change it in that time; so they could
-/// between a request and its effect.
+/// How long a resource is cached. Another client could change it in that time, but also between a request and its
+/// effect.
 const MOMENT: Duration = Duration::from_secs(1);
-/// Resources that are remembered: the system and its slots.
+/// Most cached resources: the system and its slots.
 const SEEN_MAX: usize = 4;
 
 /// Resources that were read since the last change, the newest at the end.
@@ -40,7 +40,7 @@ impl Seen {
         self.lock().clear();
     }
 
-    /// The resource, if it was read a moment ago.
+    /// The resource, if it was read within the last moment.
     pub fn find(&self, path: &str, now: Instant) -> Option<Answer> {
         let seen = self.lock();
         let found = seen.iter().find(|one| one.path == path && now.duration_since(one.at) < MOMENT);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The login to a BMC, and its end. A BMC has few sessions, some have four: one that is not ended keeps
-//! the next visit out.
+//! Login and logout at a BMC. A BMC has few sessions, some have four: a session that is not ended can block the next
+//! login.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,27 +20,27 @@ use crate::secrets::Secret;
 use crate::transport::Transport;
 use crate::{links, refusal};
 
-/// Where sessions are opened on a BMC that does not say (DSP0266, 13.3.4).
+/// The collection of sessions on a BMC that does not link it (DSP0266, 13.3.4).
 const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
-/// For the end of a session: nobody waits for what comes after it.
+/// Time limit for ending a session. It is short because nothing depends on the result.
 const END_MAX: Duration = Duration::from_secs(10);
 
 /// The login to one BMC.
 pub(crate) struct Session {
     username: String,
     password: Secret,
-    /// Where sessions are opened.
+    /// The path where sessions are opened.
     place: String,
     auth: Mutex<Auth>,
-    /// The credentials were refused: they are not sent again.
+    /// The credentials were refused and are not sent again.
     is_refused: AtomicBool,
 }
 
-/// By what requests are authorized.
+/// How requests are authorized.
 enum Auth {
     Session {
         token: Zeroizing<String>,
-        /// Where the session can be ended, the most likely place first.
+        /// URLs at which the session can be ended, the most likely one first.
         places: Vec<Url>,
     },
     Basic,
@@ -48,7 +48,7 @@ enum Auth {
     None,
 }
 
-/// What goes with one request.
+/// The credentials of one request.
 pub(crate) enum Credentials<'a> {
     Token(Zeroizing<String>),
     Basic(&'a Session),
@@ -83,12 +83,12 @@ impl Session {
         &self.username
     }
 
-    /// Where the BMC says that sessions are opened.
+    /// Sets the path of the BMC's sessions.
     pub fn set_place(&mut self, place: &str) {
         place.clone_into(&mut self.place);
     }
 
-    /// The BMC has no sessions: each request has the credentials.
+    /// Sends the credentials with each request, because the BMC has no sessions.
     pub async fn use_basic(&self) {
         *self.auth.lock().await = Auth::Basic;
     }
@@ -101,7 +101,7 @@ impl Session {
         matches!(&*self.auth.lock().await, Auth::Basic)
     }
 
-    /// The BMC refused the credentials.
+    /// Records that the BMC refused the credentials.
     pub fn refuse(&self) {
         self.is_refused.store(true, Ordering::SeqCst);
     }
@@ -120,7 +120,7 @@ impl Session {
     }
 
     pub async fn log_in(&self, transport: &Transport, budgets: &Budgets) -> Result<(), Error> {
-        // A session that the BMC says is over may be open still, and this one would be one more.
+        // A session that the BMC reports as ended may still be open, and would use a place beside the new one.
         self.close(transport).await;
         let mut patience = Patience::new(Repeat::Freely, budgets);
         let auth = loop {
@@ -147,7 +147,7 @@ impl Session {
             200..=299 => self.opened(transport, &what, response).await,
             404 | 405 | 501 => Ok(Auth::Basic),
             _ => {
-                // Several BMCs have these for a full table of sessions, too.
+                // Several BMCs also return these when no session is free.
                 let error =
                     transport.refused(&what, response).await.of_credentials(&[400, 401, 403]);
                 if matches!(error, Error::Unauthorized { .. }) {
@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    /// What a login gave: a session, or nothing that can be used as one.
+    /// Reads the response to a login: a session, or nothing that can be used as one.
     async fn opened(
         &self,
         transport: &Transport,
@@ -170,13 +170,13 @@ impl Session {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
         let (token, location) = (text("x-auth-token"), text(header::LOCATION.as_str()));
-        // The body only helps to find the session again; a login is not lost by it.
+        // The body only helps to find the session again. The login counts even without it.
         let body = transport.body(what, response).await.map(Body::json).unwrap_or_default();
         let places = places(&asked, location.as_deref(), &body);
         if let Some(token) = &token {
             transport.secrets.add(token);
         }
-        // Such a session may change the password and nothing else (DSP0266, "Password change required handling").
+        // Such a session may only change the password (DSP0266, "Password change required handling").
         let (detail, cause) = refusal::of_document(&body, &transport.secrets);
         if cause == Some(Cause::PasswordChange) {
             let login = match token {
@@ -204,15 +204,15 @@ impl Session {
     }
 }
 
-/// Deletes a session in the first place where the BMC has it.
+/// Deletes a session at the first URL where the BMC has it.
 async fn end_session(transport: &Transport, places: &[Url], credentials: &Credentials<'_>) {
     let login = |request| credentials.put(request);
     for place in places {
         let what = format!("DELETE {}", place.path());
         match transport.travel(&what, Method::DELETE, place.clone(), END_MAX, login).await {
-            // It is somewhere else.
+            // The session is at another URL.
             Ok(response) if !response.status().is_success() => {}
-            // A BMC that does not answer does not answer in the next place either.
+            // A BMC that does not respond will not respond at the next URL either.
             Ok(_) | Err(Error::Unreachable { .. }) => return,
             Err(_) => {}
         }
@@ -223,19 +223,19 @@ fn refused_before() -> Error {
     Error::Unauthorized { detail: String::new() }
 }
 
-/// Where a session may be that was opened at `asked`: by the answer's `Location`, which DSP0266 13.3.4
-/// demands and some BMCs leave out, and by what its body says.
+/// Where a session that was opened at `asked` may be: by the response's `Location`, which DSP0266 13.3.4 requires and
+/// some BMCs omit, and by its body.
 fn places(asked: &Url, location: Option<&str>, body: &Value) -> Vec<Url> {
     let text = |name: &str| body[name].as_str().filter(|text| !text.is_empty());
     let by_id = text("Id").map(|id| links::below(asked.path(), id));
     let links = [location.map(str::to_owned), text("@odata.id").map(str::to_owned), by_id];
     let mut places: Vec<Url> = Vec::new();
     for link in links.into_iter().flatten() {
-        // Without a leading slash it may mean the collection, whose path has none at its end.
+        // A bare name is relative to the collection, whose path has no final slash.
         let is_bare = !link.contains('/');
         let link = if is_bare { links::below(asked.path(), &link) } else { link };
         let place = links::at_home(asked, &link);
-        // Some name the collection: there is no session to delete there.
+        // Some BMCs return the collection, where no session can be deleted.
         let is_member = |url: &Url| !links::is_same(url.path(), asked.path());
         places.extend(place.filter(|url| is_member(url) && !places.contains(url)));
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One virtual media slot: what it takes, in which ways it is written, and which of several comes first.
-//! Only `Id`, `Name`, `@odata.id` and `@odata.type` are required of a VirtualMedia resource (DSP0268), so
-//! whatever else is absent is judged by what is there, and in the end by trying.
+//! One virtual media slot: the media that it accepts, the ways to write it, and the order of several slots. Only
+//! `Id`, `Name`, `@odata.id` and `@odata.type` are required in a VirtualMedia resource (DSP0268). Other properties
+//! may be missing, so a slot is judged by what is there, and finally by trying.
 
 use serde_json::{Value, json};
 
@@ -16,58 +16,58 @@ pub struct Slot {
     pub path: String,
     pub media_types: Vec<String>,
     pub inserted: bool,
-    /// The URL of the medium, where the BMC tells it.
+    /// The URL of the medium, if the BMC shows it.
     pub image: Option<String>,
-    /// The medium's file name, where the BMC tells it.
+    /// The medium's file name, if the BMC shows it.
     pub image_name: Option<String>,
-    /// The slot is connected to a person's remote console.
+    /// The slot is connected to a user's remote console.
     pub is_console: bool,
     pub(crate) kind: Kind,
-    /// In which ways a medium goes in; none: nothing can be inserted here.
+    /// The ways to insert a medium. Empty: nothing can be inserted here.
     pub(crate) insert: Vec<Way>,
     pub(crate) eject: Vec<Way>,
-    /// Whether its `Allow` header names PATCH; `None`: it has no such header.
+    /// Whether its `Allow` header lists PATCH. `None`: it has no such header.
     pub(crate) allows_patch: Option<bool>,
     /// Lower is better. See [`suit`].
     pub(crate) rank: u8,
     pub(crate) profile: Profile,
 }
 
-/// What a slot is for.
+/// The kind of media that a slot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Cd,
     Stick,
-    /// Each slot takes what it is given.
+    /// The slot accepts either.
     CdOrStick,
-    /// A disk that excludes the CD on old iDRACs, or is none of ours.
+    /// A disk that excludes the CD on old iDRACs, or a kind that is not used here.
     Other,
-    /// Nothing says what it is: it is tried as a CD, after those that say so.
+    /// The kind is not shown. The slot is tried as a CD, after those that are.
     Untold,
 }
 
-/// In which way a slot is written.
+/// A way to write a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Way {
     /// `InsertMedia` or `EjectMedia` at this path.
     Action(String),
     /// A maker's own action at this path.
     Oem(String, &'static OemAction),
-    /// `Image` and `Inserted` of the slot itself.
+    /// PATCH of `Image` and `Inserted` of the slot itself.
     Patch,
 }
 
-/// A maker's own pair of actions, from before the standard had them.
+/// A maker's own pair of actions, from the time before the standard had them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct OemAction {
     insert: &'static str,
     eject: &'static str,
-    /// Besides `Image`, what either wants.
+    /// Parameters that the actions require besides `Image`.
     insert_with: &'static [(&'static str, &'static str)],
     eject_with: &'static [(&'static str, &'static str)],
 }
 
-/// Where a slot has none of the standard's actions.
+/// Actions for slots without the standard's actions.
 static OEM_ACTIONS: &[OemAction] = &[
     // Source: HPE's iLO 4 RESTful API, `HpiLOVirtualMedia`; python-ilorest-library, `ex17_mount_virtual_media_iso`.
     OemAction {
@@ -113,39 +113,38 @@ impl OemAction {
 /// Ranks, the best first.
 mod rank {
     pub const TAKES_URLS: u8 = 0;
-    /// Nothing speaks against it.
+    /// No sign against it.
     pub const PLAIN: u8 = 1;
-    /// It does not say that it is a CD.
+    /// It does not show that it is a CD.
     pub const UNTOLD: u8 = 2;
-    /// By its name it takes uploads or files of the BMC; or it lists protocols, and none is ours.
+    /// By its name it accepts uploads or files of the BMC; or it lists protocols, and none of them is ours.
     pub const HARDLY: u8 = 3;
-    /// `Status.State` says that it is not in use.
+    /// `Status.State` shows that it is not in use.
     pub const DISABLED: u8 = 4;
 }
 
-/// Names of slots that take uploads or files of the BMC, not URLs.
-/// Source: lenovo/python-redfish-lenovo issue 21 (RDOC: remote disc on card, uploads only; Remote: files that the
-/// BMC has).
+/// Name prefixes of slots that accept uploads or files of the BMC, not URLs. Source: lenovo/python-redfish-lenovo
+/// issue 21 (RDOC: remote disc on card, uploads only; Remote: files that the BMC has).
 const NAMES_WITHOUT_URLS: &[&str] = &["rdoc", "remote", "upload", "local"];
 
 impl Slot {
-    /// CD or DVD media can be inserted by URL, or nothing says otherwise.
+    /// Whether CD or DVD media can be inserted by URL, as far as the slot shows.
     pub fn takes_cd(&self) -> bool {
         !self.insert.is_empty() && matches!(self.kind, Kind::Cd | Kind::CdOrStick | Kind::Untold)
     }
 
-    /// A disk image can be inserted by URL. `RemovableDisk` is not meant: on old iDRACs such a slot
-    /// and the CD exclude each other.
+    /// Whether a disk image can be inserted by URL. `RemovableDisk` does not count: on old iDRACs such a slot and the
+    /// CD exclude each other.
     pub fn takes_image(&self) -> bool {
         !self.insert.is_empty() && matches!(self.kind, Kind::Stick | Kind::CdOrStick)
     }
 
-    /// There is a medium in it, or a person's console is connected to it.
+    /// Whether it contains a medium, or a user's console is connected to it.
     pub fn is_occupied(&self) -> bool {
         self.inserted || self.is_console
     }
 
-    /// What it is, for people.
+    /// A description for messages.
     pub fn words(&self) -> String {
         let kind = match self.media_types.as_slice() {
             [] => "media types not told".to_owned(),
@@ -157,8 +156,8 @@ impl Slot {
         }
     }
 
-    /// The slot as its resource shows it now. Which actions it has may depend on whether it is occupied: what was
-    /// offered before and is not any more comes last.
+    /// The slot with the current state of its resource. The offered actions may depend on whether the slot is
+    /// occupied, so actions that were offered earlier are kept, after the current ones.
     pub(crate) fn as_now(&self, answer: &Answer) -> Slot {
         let mut now = slot_of(&self.path, &answer.body, answer.allow.as_deref());
         for (ways, before) in [(&mut now.insert, &self.insert), (&mut now.eject, &self.eject)] {
@@ -175,7 +174,7 @@ impl Slot {
         }
     }
 
-    /// It has an action for media, be it its maker's own.
+    /// Whether it has an action for media, standard or OEM.
     pub(crate) fn has_action(&self) -> bool {
         self.insert.iter().any(|way| *way != Way::Patch)
     }
@@ -185,15 +184,15 @@ impl Slot {
     }
 }
 
-/// `allow`: the header of the answer, where it had one.
+/// Reads a slot. `allow`: the response's `Allow` header, if it had one.
 pub(crate) fn slot_of(path: &str, body: &Value, allow: Option<&str>) -> Slot {
     let text = |name: &str| {
         body[name].as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
     let image = text("Image");
     let connected = body["ConnectedVia"].as_str();
-    // Where `Inserted` is absent the connection tells; without both the image does. A Supermicro keeps the last
-    // image's name in an empty slot.
+    // Without `Inserted`, the connection decides; without both, the image does. Supermicro keeps the last image's
+    // name in an empty slot.
     let inserted = body["Inserted"].as_bool().unwrap_or(match connected {
         Some(connected) => connected != "NotConnected",
         None => image.is_some(),
@@ -220,8 +219,8 @@ pub(crate) fn slot_of(path: &str, body: &Value, allow: Option<&str>) -> Slot {
     }
 }
 
-/// The actions that a slot has, and PATCH where its schema has writable properties: `Image` and `Inserted` were
-/// read-only before VirtualMedia 1.1.
+/// The actions of a slot, and PATCH if its schema has writable properties: `Image` and `Inserted` were read-only
+/// before VirtualMedia 1.1.
 fn ways(path: &str, body: &Value) -> (Vec<Way>, Vec<Way>) {
     let target = |action: &Value| action["target"].as_str().map(str::to_owned);
     let of_dmtf = |name: &str| target(&body["Actions"][name]).map(Way::Action);
@@ -239,7 +238,8 @@ fn ways(path: &str, body: &Value) -> (Vec<Way>, Vec<Way>) {
         insert.push(Way::Patch);
         eject.push(Way::Patch);
     }
-    // Where the standard's own rule puts it (DSP0266, "Actions"): some show the action only while a medium is in.
+    // The path by the standard's rule (DSP0266, "Actions"): some BMCs show the action only while a medium is
+    // inserted.
     let by_rule = Way::Action(format!("{path}/Actions/VirtualMedia.EjectMedia"));
     if matches!(insert.first(), Some(Way::Action(_))) && !eject.contains(&by_rule) {
         eject.push(by_rule);
@@ -263,7 +263,7 @@ fn kind_of_types(types: &[String]) -> Kind {
     }
 }
 
-/// By `Id`, the path and `Name`, in this order: `CD1`, `Virtual CD`, `USB1`, `RemovableDisk`.
+/// The kind by `Id`, the path and `Name`, in this order: `CD1`, `Virtual CD`, `USB1`, `RemovableDisk`.
 fn kind_of_names(path: &str, body: &Value) -> Kind {
     let names = [body["Id"].as_str(), Some(links::last_segment(path)), body["Name"].as_str()];
     let kinds = names.into_iter().flatten().filter_map(kind_of_name);
@@ -300,7 +300,7 @@ fn kind_of_name(name: &str) -> Option<Kind> {
     }
 }
 
-/// By what a slot says of itself.
+/// The rank by the slot's own properties.
 fn rank_of(body: &Value, kind: Kind) -> u8 {
     if matches!(body["Status"]["State"].as_str(), Some("Disabled" | "Absent")) {
         return rank::DISABLED;
@@ -318,7 +318,7 @@ fn rank_of(body: &Value, kind: Kind) -> u8 {
     if kind == Kind::Untold { rank::UNTOLD } else { rank::PLAIN }
 }
 
-/// Slots as the profile has them: in which order they are tried, and which of them can be used.
+/// Applies the profile to the slots: the order in which they are tried, and which of them can be used.
 pub(crate) fn suit(slots: &mut [Slot], profile: Profile) {
     if profile.has(Quirk::BootsFromFirstSlot) {
         slots.sort_by_key(|slot| slot.id().parse::<u32>().ok());
@@ -326,7 +326,7 @@ pub(crate) fn suit(slots: &mut [Slot], profile: Profile) {
     let has_actions = slots.iter().any(Slot::has_action);
     for slot in slots.iter_mut() {
         slot.profile = profile;
-        // A slot without actions beside others that have them is no slot for URLs.
+        // If other slots have actions, a slot without them does not accept URLs.
         let is_bare = !slot.has_action();
         let may_patch = slot.allows_patch != Some(false) || profile.has(Quirk::InsertByPatch);
         if !may_patch || (is_bare && has_actions) {

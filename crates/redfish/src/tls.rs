@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whom to trust. A pin is judged in the TLS handshake, before any credential is sent.
+//! TLS to a BMC: trust by a CA or by a pinned certificate. A pin is checked in the TLS handshake, before any
+//! credential is sent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,10 +21,10 @@ use url::Url;
 use crate::Error;
 use crate::certificate::{Key, Strength, WEAK_SCHEMES};
 
-/// For a look at a certificate: a connection and one answer.
+/// Time limit for fetching a certificate: a connection and one response.
 const FETCH_MAX: Duration = Duration::from_secs(20);
 
-/// Whom to trust as the BMC.
+/// How the BMC's certificate is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Trust {
     /// PEM of the CA that signed the BMC's certificate.
@@ -51,8 +52,8 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash
 }
 
-/// The certificate that a BMC shows; for the first pin, which a person should compare. One with which no connection
-/// can be made is an error with its reason: a pin of it would be of no use.
+/// Fetches the hash of the certificate that a BMC presents, for the first pin, which a person should compare. A
+/// certificate with which no connection is possible is an error with its reason, because pinning it would be useless.
 pub async fn fetch_certificate(url: &Url) -> Result<[u8; 32], Error> {
     let mut strength = Keys::Usual;
     loop {
@@ -62,7 +63,7 @@ pub async fn fetch_certificate(url: &Url) -> Result<[u8; 32], Error> {
         let shown = seen.last();
         match (shown.hash, answer) {
             (Some(_), Err(_)) if shown.is_weak && strength == Keys::Usual => strength = Keys::Weak,
-            // The handshake went well, and what came after it is no matter here.
+            // The handshake succeeded; what follows it does not matter here.
             (Some(hash), Ok(_)) => return Ok(hash),
             (Some(hash), Err(error)) if !error.is_connect() => return Ok(hash),
             (None, Err(error)) => {
@@ -77,7 +78,7 @@ pub async fn fetch_certificate(url: &Url) -> Result<[u8; 32], Error> {
     }
 }
 
-/// Whether `Trust::Ca` can be made of this text.
+/// Checks that this text can be used as `Trust::Ca`.
 pub fn check_ca(pem: &[u8]) -> Result<(), Error> {
     roots(pem).map(|_roots| ())
 }
@@ -97,7 +98,7 @@ fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-/// A client for one BMC, and what its certificates are like.
+/// A client for one BMC, and a record of the certificates that it is shown.
 pub(crate) fn trusting(trust: &Trust, keys: Keys) -> Result<(reqwest::Client, Shown), Error> {
     let seen = Shown::default();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
@@ -111,22 +112,22 @@ pub(crate) fn trusting(trust: &Trust, keys: Keys) -> Result<(reqwest::Client, Sh
     Ok((client(config(verifier, keys)?)?, seen))
 }
 
-/// Which keys a connection is for.
+/// The keys that a connection accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
     Usual,
-    /// RSA keys below 2048 bits. Their signatures can be checked as PKCS#1 v1.5 only, which is TLS 1.2.
+    /// RSA keys below 2048 bits. Their signatures can only be verified as PKCS#1 v1.5, which requires TLS 1.2.
     Weak,
 }
 
-/// What was seen of the last certificate that was compared with a pin.
+/// A record of the last certificate that was compared with a pin.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown(Arc<Mutex<Certificate>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Certificate {
     pub hash: Option<[u8; 32]>,
-    /// It is the wanted one, and its key is for [`Keys::Weak`].
+    /// It is the wanted certificate, and its key requires [`Keys::Weak`].
     pub is_weak: bool,
 }
 
@@ -154,8 +155,8 @@ fn config(verifier: Arc<dyn ServerCertVerifier>, keys: Keys) -> Result<ClientCon
         .map_err(|error| Error::Setup(error.to_string()))?;
     let mut config =
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    // A client is for one BMC. The default has room for 256 servers from the start: a quarter of a megabyte
-    // for each BMC that hangs.
+    // A client is for one BMC. By default, space for 256 servers is allocated: a quarter of a megabyte for each BMC
+    // that hangs.
     config.resumption = Resumption::in_memory_sessions(1);
     Ok(config)
 }
@@ -171,8 +172,8 @@ fn client(config: ClientConfig) -> Result<reqwest::Client, Error> {
         .map_err(|error| Error::Setup(error.to_string()))
 }
 
-/// Accepts exactly one certificate, whatever its version, names and dates; or, without a pin, any, to look
-/// at it. In both cases the BMC must have its key.
+/// Accepts exactly one certificate, whatever its version, names and dates. Without a pin, accepts any certificate, to
+/// read it. In both cases the BMC must prove that it has the private key.
 #[derive(Debug)]
 struct Pinned {
     pin: Option<[u8; 32]>,
@@ -285,7 +286,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// What a failed request says of the BMC's TLS. `is_pinned`: its certificate was compared with a pin.
+/// The error of a failed request, with its TLS cause. `is_pinned`: the certificate was compared with a pin.
 pub(crate) fn failure(what: &str, source: reqwest::Error, is_pinned: bool) -> Error {
     match of_rustls(&source) {
         Some(rustls::Error::InvalidCertificate(error)) => match refusal(error) {
@@ -310,7 +311,7 @@ pub(crate) fn failure(what: &str, source: reqwest::Error, is_pinned: bool) -> Er
     }
 }
 
-/// An error and its causes. An I/O error that holds another one hides it from `source`.
+/// An error and its causes. An I/O error that wraps another error does not return it from `source`.
 fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
@@ -327,8 +328,8 @@ fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
     causes(error).find_map(|cause| cause.downcast_ref())
 }
 
-/// How a server without a common TLS may end a handshake, beside the alerts that say so: old ones hang up, or fail over
-/// what is offered.
+/// Whether a handshake ended in a way that a server without a common TLS version may end it, besides the alerts that
+/// say so: old servers close the connection, or fail on the offered parameters.
 fn ended_in_handshake(error: &reqwest::Error) -> Option<String> {
     if let Some(rustls::Error::AlertReceived(alert)) = of_rustls(error) {
         return Some(format!("it refuses the handshake ({alert:?})"));
@@ -348,7 +349,7 @@ fn refusal(error: &CertificateError) -> Option<&Refusal> {
     }
 }
 
-/// Why a CA does not vouch for a certificate. One whose form or key no CA helps can be pinned.
+/// Why a certificate is not trusted by the CA. If its form or key is the reason, it can be pinned instead.
 fn untrusted(error: &CertificateError) -> String {
     let why = match error {
         CertificateError::Other(other) => innermost(&*other.0),
@@ -367,7 +368,7 @@ fn untrusted(error: &CertificateError) -> String {
     }
 }
 
-/// What this client offers a BMC, in words.
+/// A description of what this client offers in the handshake.
 fn offered() -> String {
     let provider = provider();
     let suites = |version: ProtocolVersion| {
@@ -381,7 +382,7 @@ fn offered() -> String {
     )
 }
 
-/// The first cause: for a certificate, what is wrong with it.
+/// The innermost cause: for a certificate, what is wrong with it.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What was asked of a BMC and what it answered, for those who have to find out why: bounded, and
-//! without what opens anything. Logins are not in it; of bodies, no password, token or key, and no
-//! run of characters that may be the secret of a media URL.
+//! The transcript of requests to a BMC and its responses, for troubleshooting: limited in size and without secrets.
+//! Logins are not included. Bodies contain no password, token or key, and no run of characters that may be the secret
+//! of a media URL.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,17 +14,17 @@ use serde_json::Value;
 use crate::Error;
 use crate::secrets::Secrets;
 
-/// Newest requests that are kept; a visit that is no wait has some thirty.
+/// Most requests that are kept, the newest ones. A visit without waiting has about thirty.
 const EXCHANGES_MAX: usize = 200;
-/// Of one body, as text.
+/// Longest text of one body.
 const BODY_CHARS_MAX: usize = 4096;
 /// Deepest level that is shown.
 const DEPTH_MAX: usize = 16;
-/// What a secret's name has in it, in small letters.
+/// Parts of the names of secret properties, in lower case.
 const SECRET_NAMES: &[&str] =
     &["password", "token", "secret", "credential", "privatekey", "apikey"];
 
-/// One request and what came of it.
+/// One request and its result.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Exchange {
     /// Milliseconds since 1970 (UTC).
@@ -33,15 +33,15 @@ pub struct Exchange {
     pub path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// None of an HTTP answer: there was none.
+    /// `None`: there was no HTTP response.
     pub status: Option<u16>,
-    /// `None`: nobody waited for the answer.
+    /// `None`: the caller did not wait for the response.
     pub millis: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How often the same was asked and answered directly after.
+    /// How often the same request got the same response directly afterwards.
     #[serde(skip_serializing_if = "is_none_more")]
     pub repeated: u32,
 }
@@ -54,13 +54,13 @@ fn is_none_more(repeated: &u32) -> bool {
 #[derive(Default)]
 pub(crate) struct Transcript {
     exchanges: VecDeque<Exchange>,
-    /// Number of the first that is kept.
+    /// Number of the first exchange that is kept.
     first: u64,
-    /// What is in no exchange.
+    /// Secrets that are removed from all exchanges.
     secrets: Arc<Secrets>,
 }
 
-/// A request under way.
+/// A request in progress.
 pub(crate) struct Begun {
     number: u64,
     at: Instant,
@@ -115,7 +115,7 @@ impl Transcript {
         self.fold();
     }
 
-    /// A state that is polled is one line.
+    /// Combines identical exchanges, so that polling a state takes one entry.
     fn fold(&mut self) {
         let count = self.exchanges.len();
         let [.., before, last] = &mut self.exchanges.make_contiguous()[..count] else { return };
@@ -131,7 +131,7 @@ impl Transcript {
         }
     }
 
-    /// What was kept since the last time, oldest first.
+    /// Removes and returns the exchanges since the last call, oldest first.
     pub fn take(&mut self) -> Vec<Exchange> {
         let taken: Vec<Exchange> = self.exchanges.drain(..).collect();
         self.first += taken.len() as u64;
@@ -153,7 +153,7 @@ pub(crate) fn shown(body: &Value, secrets: &Secrets) -> String {
     }
 }
 
-/// A value as it is shown. Written as it is walked: every answer of every BMC goes through here.
+/// Serializes a value without secrets, in one pass, because every response of every BMC is processed here.
 struct Redacted<'a> {
     value: &'a Value,
     depth: usize,
@@ -175,7 +175,7 @@ impl Serialize for Redacted<'_> {
             Value::Object(members) => {
                 let mut map = serializer.serialize_map(Some(members.len()))?;
                 for (name, value) in members {
-                    // Numbers and truths, such as MinPasswordLength, say nothing of a secret.
+                    // Numbers and booleans, such as MinPasswordLength, reveal no secret.
                     let hides = (value.is_string() || value.is_array()) && is_secret(name);
                     map.serialize_key(&self.secrets.hide(name))?;
                     match hides {
@@ -196,19 +196,19 @@ impl Serialize for Redacted<'_> {
     }
 }
 
-/// Whether what has this name may open something.
+/// Whether a property with this name may be a secret.
 fn is_secret(name: &str) -> bool {
     let has = |text: &[u8], word: &&str| {
         text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
     };
     match name.is_ascii() {
         true => SECRET_NAMES.iter().any(|word| has(name.as_bytes(), word)),
-        // Some letters beyond ASCII are small letters of it.
+        // The lower case of some letters beyond ASCII is an ASCII letter.
         false => SECRET_NAMES.iter().any(|word| has(name.to_lowercase().as_bytes(), word)),
     }
 }
 
-/// A URL without the user and the password in it.
+/// A URL without the user and the password.
 fn without_login(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
     let end = rest.find(['/', '?', '#', ' ']).unwrap_or(rest.len());
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(last.request.as_deref(), Some(r#"{"Password":"***"}"#));
         assert!(taken[0].answer.as_ref().unwrap().len() < 3 * BODY_CHARS_MAX);
         assert!(taken[..EXCHANGES_MAX - 1].iter().all(|exchange| exchange.repeated == 2));
-        // An answer that comes after is of no exchange that is kept.
+        // A late response belongs to an exchange that is no longer kept.
         transcript.end(&dropped, Ok((200, &Value::Null)));
         assert_eq!(transcript.take(), []);
     }

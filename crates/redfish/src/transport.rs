@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A request to one BMC, without a login: the certificate that is accepted, redirects, what a refusal says, and what is
-//! taken out of the BMC's words.
+//! Single requests to one BMC, without the login: the accepted certificate, redirects, the reading of refusals, and
+//! the removal of secrets from the BMC's text.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ pub(crate) struct Transport {
     client: reqwest::Client,
     pub base: Url,
     shown: Shown,
-    /// What is taken out of the BMC's words.
+    /// Secrets that are removed from the BMC's text.
     pub secrets: Arc<Secrets>,
-    /// After this an answer that drips is given up.
+    /// After this time, a response below the minimum rate is aborted.
     grace: Duration,
 }
 
@@ -51,7 +51,7 @@ impl Transport {
         self.client.request(method, url)
     }
 
-    /// What a 2xx response says.
+    /// Reads a 2xx response.
     pub async fn answer(
         &self,
         method: &Method,
@@ -65,7 +65,7 @@ impl Transport {
         Body::of(what, response, self.grace, &self.secrets).await
     }
 
-    /// A request, and after it where the BMC redirects it to, within its own authority.
+    /// Sends a request and follows redirects within the BMC's own authority.
     pub async fn travel(
         &self,
         what: &str,
@@ -93,20 +93,20 @@ impl Transport {
         }
     }
 
-    /// The error of a redirect that is not followed.
+    /// The error for a redirect that is not followed.
     pub fn redirected(&self, what: &str, response: &Response, why: &str) -> Error {
         let (status, detail) = (response.status().as_u16(), self.foreign(why));
         let what = what.into();
         Error::Status { what, status, detail, cause: None, body: None, retry_after: None }
     }
 
-    /// A link as a URL: never to another host, whatever the BMC says.
+    /// A link as a URL. Fails if it leads to another host.
     pub fn same_authority(&self, link: &str) -> Result<Url, Error> {
         links::within(&self.base, link)
             .map_err(|why| Error::BadAnswer { what: "a link of the BMC".into(), why: why.into() })
     }
 
-    /// What a refusal says of itself (`refusal`).
+    /// Reads an error response (`refusal`).
     pub async fn refused(&self, what: &str, response: Response) -> Error {
         let status = response.status().as_u16();
         let retry_after = retry_after(&response);
@@ -118,7 +118,7 @@ impl Transport {
         Error::Status { what: what.into(), status, detail, cause, body, retry_after }
     }
 
-    /// The BMC's words, bounded and without what opens it.
+    /// Text from the BMC, limited in length and without secrets.
     pub fn foreign(&self, text: &str) -> String {
         foreign(text, &self.secrets)
     }

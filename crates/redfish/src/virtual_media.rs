@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Virtual media: inserted and ejected, proved by reading the slot. Each may be done twice.
+//! Inserting and ejecting virtual media, confirmed by reading the slot. Each may be repeated.
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -11,16 +11,16 @@ use crate::profile::Quirk;
 use crate::slot::{Way, slot_of};
 use crate::{Bmc, Error, Slot};
 
-/// How often an insert that is called a bad request is repeated: some BMCs say so while they work on
-/// the insert before, which takes them seconds. A request that is bad stays so.
+/// How often an insert that was refused as a bad request is repeated. Some BMCs return this for a few seconds while
+/// they process the previous insert. A request that is really malformed stays refused.
 const BAD_REQUESTS_MAX: u32 = 3;
-/// A slot that shows its eject action only while a medium is in may show it late. For so many pauses of a conflict it
-/// is looked for.
+/// How many conflict pauses to wait for a missing eject action. A slot that shows the action only while a medium is
+/// inserted may show it late.
 const EJECT_LOOKS_MAX: u32 = 6;
 
 impl Bmc {
-    /// Inserts a medium in place of what is there. A slot that claims to hold it already is not believed: BMCs keep
-    /// stale claims. What may be ejected is the caller's to know.
+    /// Replaces the medium in a slot. Ejects even if the slot already reports the wanted medium, because BMCs report
+    /// stale media. The caller decides what may be ejected.
     pub async fn replace(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
         if slot.insert.is_empty() {
             return Err(Error::Unsupported("InsertMedia in this slot"));
@@ -29,8 +29,8 @@ impl Bmc {
         self.insert_into_empty(slot, url).await
     }
 
-    /// Inserts a medium into an empty slot, and waits until the BMC reports our URL. What somebody put there since the
-    /// caller looked is not ejected.
+    /// Inserts a medium into an empty slot, and waits until the BMC reports our URL. A medium that was inserted since
+    /// the caller's last look is not ejected.
     pub async fn insert(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
         if slot.insert.is_empty() {
             return Err(Error::Unsupported("InsertMedia in this slot"));
@@ -48,8 +48,8 @@ impl Bmc {
             match self.insert_once(slot, url).await {
                 Ok(answer) => break self.follow(answer).await?,
                 Err(error @ Error::Status { .. }) => {
-                    // The answer to the first request may have been lost, and the repeated one is
-                    // refused because the slot is taken: by us.
+                    // The response to the first request may have been lost, and the repetition is refused because our
+                    // own medium is already in the slot.
                     let now = self.slot(slot).await?;
                     if now.inserted && now.image.as_deref() == Some(url.as_str()) {
                         self.settled();
@@ -72,7 +72,7 @@ impl Bmc {
             }
         }
         let what = format!("insert into {}", slot.path);
-        // Some BMCs answer at once and download the medium after that.
+        // Some BMCs respond at once and download the medium afterwards.
         self.until(&what, self.budgets.insert, &slot.path, |body| {
             let now = slot_of(&slot.path, body, None);
             now.inserted && now.image.as_deref().is_none_or(|image| image == url.as_str())
@@ -80,7 +80,7 @@ impl Bmc {
         .await
     }
 
-    /// In the first way that the slot has now. Of the ways that it does not have after all, the next.
+    /// Inserts in the first way that the slot offers now. If a way turns out to be missing, tries the next.
     async fn insert_once(&self, slot: &Slot, url: &Url) -> Result<Answer, Error> {
         let now = slot.as_now(&self.look(&slot.path).await?);
         let mut refused = None;
@@ -103,7 +103,7 @@ impl Bmc {
     async fn insert_by_patch(&self, path: &str, url: &Url) -> Result<Answer, Error> {
         let whole = json!({"Image": url.as_str(), "Inserted": true, "WriteProtected": true});
         match self.patch(path, &whole).await {
-            // Each of the others is optional, and may be read-only.
+            // The other properties are optional, and may be read-only.
             Err(error @ Error::Status { status: 400 | 422, .. }) if !error.is_of_value() => {
                 self.patch(path, &json!({"Image": url.as_str()})).await
             }
@@ -111,7 +111,7 @@ impl Bmc {
         }
     }
 
-    /// Empties a slot; an empty one is left alone.
+    /// Empties a slot. Does nothing if it is empty.
     pub async fn eject(&self, slot: &Slot) -> Result<(), Error> {
         if !slot.as_now(&self.look(&slot.path).await?).inserted {
             return Ok(());
@@ -120,7 +120,7 @@ impl Bmc {
         loop {
             match self.eject_once(slot).await {
                 Ok(answer) => break self.follow(answer).await?,
-                // It may be gone all the same; the slot tells.
+                // The medium may be ejected in spite of the error, so the slot is read.
                 Err(error @ (Error::Status { .. } | Error::Unsupported(_))) => {
                     if !self.slot(slot).await?.inserted {
                         break;
@@ -142,10 +142,10 @@ impl Bmc {
         .await
     }
 
-    /// In the first way that the slot has now: EjectMedia may be there only while a medium is in.
+    /// Ejects in the first way that the slot offers now. EjectMedia may only be offered while a medium is inserted.
     async fn eject_once(&self, slot: &Slot) -> Result<Answer, Error> {
         let now = slot.as_now(&self.look(&slot.path).await?);
-        // Most take no body, some demand an empty object, and plain HTTP servers answer 411 to none.
+        // Most BMCs accept no body, some require an empty object, and plain HTTP servers return 411 without a body.
         let mut bodies = [None, Some(json!({}))];
         if slot.profile.has(Quirk::EjectWithObject) {
             bodies.reverse();
@@ -187,7 +187,7 @@ impl Bmc {
         Err(last)
     }
 
-    /// Empties a slot if it holds this medium, or does not tell which; a slot with another one is left alone.
+    /// Empties a slot if it contains this medium, or does not show which. A slot with another medium is left alone.
     pub async fn eject_own(&self, slot: &Slot, url: &Url) -> Result<(), Error> {
         let now = slot.as_now(&self.look(&slot.path).await?);
         match now.image.as_deref() {
@@ -197,7 +197,7 @@ impl Bmc {
         }
     }
 
-    /// The slot as it is now. `None`: the BMC has no such slot any more.
+    /// Reads the slot again. `None`: the BMC no longer has this slot.
     pub async fn slot_now(&self, slot: &Slot) -> Result<Option<Slot>, Error> {
         match self.slot(slot).await {
             Ok(now) => Ok(Some(now)),
@@ -206,19 +206,19 @@ impl Bmc {
         }
     }
 
-    /// The slot as it is now.
+    /// Reads the slot again.
     async fn slot(&self, slot: &Slot) -> Result<Slot, Error> {
         Ok(slot.as_now(&self.get(&slot.path).await?))
     }
 }
 
-/// The slot has no such way.
+/// Whether the slot does not have this way.
 fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Status { status: 404 | 405 | 501, .. } | Error::Unsupported(_))
 }
 
-/// Plain first: many BMCs refuse what they do not know, and others demand it. What a BMC is known to
-/// demand goes before that.
+/// The bodies to try for an insert. The plain one comes first: many BMCs refuse properties that they do not know, and
+/// others require them. The form that a BMC is known to require comes before that.
 fn insert_bodies(slot: &Slot, url: &Url) -> Vec<Option<Value>> {
     let image = url.as_str();
     let protocol = url.scheme().to_ascii_uppercase();

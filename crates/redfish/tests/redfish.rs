@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The client over HTTPS, against a BMC that is played on the wire and misbehaves as told.
+//! The client over HTTPS, against a simulated BMC that misbehaves as each test says.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod bodies;
@@ -62,7 +62,7 @@ async fn connect(bmc: &Played) -> Bmc {
     Bmc::connect(&endpoint(bmc), budgets()).await.unwrap()
 }
 
-/// The machine whose BMC tells this serial number.
+/// The machine whose BMC shows this serial number.
 #[expect(clippy::unnecessary_wraps, reason = "as `Bmc::machine` takes it")]
 fn named(serial: &str) -> Option<Wanted<'_>> {
     Some(Wanted {
@@ -76,7 +76,7 @@ fn medium() -> Url {
     Url::parse(&format!("https://controller:8443/m/{TOKEN}/task.iso")).unwrap()
 }
 
-/// Misbehaviour: what is answered to the `nth` request of this method and path, counted from 1.
+/// Misbehaviour: the reply to the `nth` request of this method and path, counted from 1.
 fn well_behaved(_seen: &Seen, _nth: usize) -> Option<Reply> {
     None
 }
@@ -106,7 +106,7 @@ async fn a_bmc_without_sessions_gets_basic() {
     let last = played.seen().pop().unwrap();
     assert_eq!((last.token, last.basic.as_deref()), (None, Some("u:p")));
 
-    // This one has no such resource, and calls every request without credentials unauthorized.
+    // This BMC has no such resource, and returns 401 to every request without credentials.
     let played =
         Played::start(|seen, _nth| (seen.path == SESSIONS).then(|| reply(401, json!({})))).await;
     played.state().said.insert("/redfish/v1", json!({"Links": {}}));
@@ -149,7 +149,7 @@ async fn a_dropped_session_is_opened_anew_once() {
 
 #[tokio::test]
 async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
-    // The first session ends, and then its password is another one.
+    // The first session ends, and the password has changed by then.
     let played = Played::start(|seen, nth| {
         let is_bad = seen.path == "/redfish/v1/Systems" || seen.path == SESSIONS && nth > 1;
         is_bad.then(|| reply(401, json!({})))
@@ -163,7 +163,7 @@ async fn credentials_that_are_refused_later_are_sent_once_more_at_most() {
     assert!(bmc.is_refused());
     assert_eq!(played.count("POST", SESSIONS), 2);
 
-    // Basic credentials go with each request.
+    // Basic credentials are sent with each request.
     let played = Played::start(|seen, _nth| {
         (seen.path == "/redfish/v1/Systems").then(|| reply(401, json!({})))
     })
@@ -281,7 +281,7 @@ async fn a_slow_insert_is_followed_to_its_end() {
         ("GET", MONITOR, 1) => Some(reply(202, Value::Null)),
         ("GET", MONITOR, 2) => Some(reply(202, json!({"TaskState": "Running"}))),
         ("GET", MONITOR, 3) => Some(reply(200, json!({"TaskState": "Completed"}))),
-        // After the task it takes two more looks until the slot shows it.
+        // The slot shows the medium two reads after the end of the task.
         ("GET", SLOT, 5..) => Some(reply(200, played::slot(SLOT, Some(medium().as_str())))),
         _ => None,
     })
@@ -439,16 +439,16 @@ async fn a_machine_is_started_anew_as_its_bmc_can() {
         (Restart::Graceful, all.clone(), vec![], vec!["GracefulRestart"]),
         (Restart::Forced, all.clone(), vec![], vec!["ForceRestart"]),
         (Restart::PowerCycle, all.clone(), vec![], vec!["PowerCycle"]),
-        // What it lists and then refuses.
+        // Reset types that are listed and then refused.
         (Restart::Forced, all.clone(), vec!["ForceRestart"], vec!["PowerCycle"]),
         (Restart::Forced, all.clone(), vec!["ForceRestart", "PowerCycle"], off_and_on.clone()),
         (Restart::Graceful, all, vec!["GracefulRestart"], off_and_on.clone()),
-        // What it does not have.
+        // Reset types that are missing.
         (Restart::Forced, json!(["On", "ForceOff", "PowerCycle"]), vec![], vec!["PowerCycle"]),
         (Restart::Graceful, usual.clone(), vec![], vec!["GracefulShutdown", "On"]),
         (Restart::Forced, usual.clone(), vec![], off_and_on.clone()),
         (Restart::PowerCycle, usual, vec![], off_and_on.clone()),
-        // It says nothing of what it has.
+        // Reset types are not listed.
         (Restart::Forced, json!([]), vec![], vec!["ForceRestart"]),
         (Restart::PowerCycle, json!([]), vec!["PowerCycle", "FullPowerCycle"], off_and_on),
     ] {
@@ -482,7 +482,7 @@ async fn a_machine_that_is_off_is_switched_on_in_place_of_a_restart() {
 
 #[tokio::test]
 async fn a_restart_that_the_bmc_fails_at_is_no_success() {
-    // The machine is on all the time, which proves nothing.
+    // The machine is on the whole time, which proves nothing.
     for status in [409, 500] {
         let played = Played::start(move |seen, _nth| {
             seen.path.ends_with("ComputerSystem.Reset").then(|| reply(status, json!({})))
@@ -506,7 +506,7 @@ async fn the_button_of_a_machine_that_got_there_by_itself_is_not_pressed() {
     played.state().is_on = true;
     bmc.power_on(&machine).await.unwrap();
     assert!(played.state().is_on && played.state().resets.is_empty());
-    // Seen as on just now.
+    // The machine was just read as on.
     played.state().is_on = false;
     bmc.power_off(&machine, Shutdown::Forced).await.unwrap();
     assert!(!played.state().is_on && played.state().resets.is_empty());

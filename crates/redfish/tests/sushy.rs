@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The client against sushy-tools, a Redfish service that others wrote, with its fake machine. `./x`
-//! fetches it; without it this is skipped, except where CI is set.
+//! The client against sushy-tools, an independent Redfish service, with its fake machine. `./x` fetches it. Without
+//! it this test is skipped, except if CI is set.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use redfish::{Bmc, Budgets, Endpoint, Power, Secret, Shutdown, Trust, Wanted};
 use url::Url;
 
 const SERIAL: &str = "SN1";
-/// Longest wait for its first answer.
+/// Longest wait for its first response.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// Ends the emulator with the test.
+/// Stops the emulator when the test ends.
 struct Emulator(Child);
 
 impl Drop for Emulator {
@@ -34,7 +34,7 @@ fn programs() -> Option<PathBuf> {
     None
 }
 
-/// Writes what it needs into `dir` and starts it on `port`.
+/// Writes the emulator's files to `dir` and starts it on `port`.
 fn start(programs: &Path, dir: &Path, port: u16) -> (Emulator, [u8; 32]) {
     let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
     let digest = ring::digest::digest(&ring::digest::SHA256, key.cert.der());
@@ -73,7 +73,7 @@ async fn a_machine_of_sushy_tools_is_found_switched_and_booted_from_cd() {
     let Some(programs) = programs() else { return };
     let _already = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
-    // Free a moment ago: the emulator takes no port 0.
+    // A port that was free a moment ago, because the emulator does not accept port 0.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (_emulator, pin) = start(&programs, dir.path(), port);
     let endpoint = Endpoint {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A registry's life in one thread, to be killed at each of its system calls that change the disk
-//! (`cargo xtask kill-points registry`), and the judge of what is found afterwards.
+//! A sequence of registry operations in one thread, which is killed at each of its system calls that change the disk
+//! (`cargo xtask kill-points registry`), and the check of the state afterwards.
 //!
 //! ```text
-//! kill_points run DIR    does the steps, writes one line for each that is acknowledged
+//! kill_points run DIR    performs the steps, writes one line for each acknowledged step
 //! kill_points run-in-step DIR
-//!                        the same, and after each line waits for one (`cargo xtask power-cuts`)
-//! kill_points check DIR  reads those lines; nothing acknowledged may be lost, nothing torn be served;
-//!                        then does the remaining steps: they must come to the same end
+//!                        the same, and after each line waits for an answer (`cargo xtask power-cuts`)
+//! kill_points check DIR  reads those lines: no acknowledged step may be lost, no torn content served;
+//!                        then performs the remaining steps, which must lead to the same end
 //! ```
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ enum Step {
     Travel { place: &'static str, to: &'static str },
 }
 
-/// What is there after some steps: where each tag points, and each blob that was pushed.
+/// The expected state after some steps: the target of each tag, and each pushed blob.
 #[derive(Default)]
 struct Expected {
     tags: BTreeMap<(String, String), Digest>,
@@ -79,7 +79,7 @@ fn steps() -> Vec<Step> {
         Step::DeleteManifest { repository: "b", document: first.clone() },
         Step::Collect { day: 1 },
         Step::Travel { place: "a:list", to: "c" },
-        // Brings back what the collections have in view.
+        // Renews a blob that a collection has marked.
         blob("b", &one),
         Step::Collect { day: 2 },
         blob("b", &config),
@@ -163,7 +163,7 @@ fn perform(storage: &Storage, dir: &Path, step: &Step) -> Done {
     Ok(())
 }
 
-/// Deleting again after a crash finds nothing, and that is well.
+/// Repeating a deletion after a crash finds nothing, which is fine.
 fn delete(storage: &Storage, repository: &str, reference: &TagOrDigest) -> Done {
     match storage.delete_manifest(&repository.parse()?, reference, false) {
         Ok(()) | Err(registry::Error::ManifestUnknown(..)) => Ok(()),
@@ -171,7 +171,7 @@ fn delete(storage: &Storage, repository: &str, reference: &TagOrDigest) -> Done 
     }
 }
 
-/// A bundle for another repository: names of one letter, so that nothing moves.
+/// The bundle for another repository. The names have one letter each, so that nothing moves.
 fn renamed(bundle: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     let mut bundle = bundle;
     let (old, new) = (format!("\"{from}:list\""), format!("\"{to}:list\""));
@@ -195,7 +195,7 @@ fn check(dir: &Path) -> Done {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
     let done = text.lines().count();
-    // An open without the lock's patience: the killed process is gone.
+    // Opens without waiting for the lock: the killed process is gone.
     let storage = open(dir)?;
     judge(&storage, done)?;
     judge_uploads(dir)?;
@@ -204,7 +204,7 @@ fn check(dir: &Path) -> Done {
         return Err(format!("torn or lost: {scrubbed:?}").into());
     }
     drop(storage);
-    // A collection now takes nothing that is needed. In a copy: its marks would age.
+    // A collection must not remove anything needed now. Run in a copy, because its marks would age.
     let copy = dir.with_extension("copy");
     copy_tree(dir, &copy)?;
     let storage = open(&copy)?;
@@ -223,7 +223,7 @@ fn check(dir: &Path) -> Done {
     Ok(())
 }
 
-/// The day of the last collection, also of one under way.
+/// The day of the last collection, including one in progress.
 fn last_day(done: usize) -> i64 {
     let mut days = steps().into_iter().take(done + 1).filter_map(|step| match step {
         Step::Collect { day } => Some(day),
@@ -246,7 +246,7 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Everything that is the same before and after the step under way must be so.
+/// Checks everything that the step in progress does not change.
 fn judge(storage: &Storage, done: usize) -> Done {
     let before = expected(done)?;
     let after = expected((done + 1).min(steps().len()))?;
@@ -265,19 +265,19 @@ fn judge(storage: &Storage, done: usize) -> Done {
             read_tree(storage, &repository, &digest)?;
         }
     }
-    // A blob that was acknowledged is there as long as it is on its way into a manifest.
+    // An acknowledged blob exists until its manifest is pushed.
     for (repository, digest) in before.blobs.iter().filter(|blob| after.blobs.contains(blob)) {
         read_blob(storage, &repository.parse()?, digest)?;
     }
     Ok(())
 }
 
-/// How long the file of an upload is says where it goes on: it has what was sent, and nothing else.
+/// The length of an upload's file is where it continues: it must contain exactly the sent bytes.
 fn judge_uploads(dir: &Path) -> Done {
     for entry in std::fs::read_dir(dir.join("uploads"))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // An import begins anew.
+        // An import starts again from the beginning.
         if name.ends_with(".partial") {
             continue;
         }
@@ -317,7 +317,7 @@ fn expected(done: usize) -> Result<Expected, Box<dyn Error>> {
                 expected.tags.remove(&((*repository).to_owned(), (*tag).to_owned()));
             }
             Step::DeleteManifest { .. } => {}
-            // Takes blobs that no manifest needs; those that one needs are read through their tags.
+            // Removes blobs that no manifest needs. The others are read through their tags.
             Step::Collect { .. } => expected.blobs.clear(),
             Step::Travel { place, to } => {
                 let (repository, tag) = place.split_once(':').ok_or("no tag")?;

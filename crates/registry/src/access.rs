@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who asks, and what they may do where. Whoever mounts the registry finds out and puts an [`Access`]
-//! into the request's extensions; a request without one is refused.
+//! The caller of a request and its rights. The host of the registry authenticates the caller and puts an [`Access`]
+//! into the request's extensions. A request without one is refused.
 
 use oci::{Digest, Repository};
 
 use crate::policy::Prefix;
 
-/// A principal and its rights, as of this request.
+/// A principal and its rights at the time of this request.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// Its name in the audit log; never a secret.
@@ -16,11 +16,11 @@ pub struct Access {
 
 #[derive(Debug, Clone)]
 pub enum Grant {
-    /// Everything, also what immutability keeps from others: removing a tag.
+    /// Everything, including the removal of an immutable tag.
     Administer,
-    /// Repositories below these prefixes. Who may push may pull.
+    /// Repositories below these prefixes. The right to push includes the right to pull.
     Prefixes { pull: Vec<Prefix>, push: Vec<Prefix> },
-    /// One manifest and what it refers to, pull only: a machine and the artifact of its job.
+    /// Pull only: one manifest and everything that it refers to. For a machine and the artifact of its job.
     Artifact { repository: Repository, digest: Digest },
 }
 
@@ -55,7 +55,8 @@ impl Access {
         }
     }
 
-    /// Deleting is pushing's undoing: the same right. Tags that are immutable need more.
+    /// Whether immutability and the limits of publishers do not apply to the caller. Deleting itself needs only the
+    /// right to push.
     pub fn may_administer(&self) -> bool {
         match &self.grant {
             Grant::Administer => true,
@@ -63,7 +64,7 @@ impl Access {
         }
     }
 
-    /// As whoever begins an upload.
+    /// The caller, as the owner of an upload that it begins.
     pub(crate) fn uploader(&self) -> Uploader<'_> {
         match self.may_administer() {
             true => Uploader::Admin(&self.who),
@@ -71,7 +72,7 @@ impl Access {
         }
     }
 
-    /// Everything in this repository, also its lists.
+    /// Whether the caller may pull everything in this repository, including its lists.
     pub fn may_pull(&self, repository: &Repository) -> bool {
         match &self.grant {
             Grant::Administer => true,
@@ -82,7 +83,7 @@ impl Access {
         }
     }
 
-    /// The one manifest in this repository whose tree may be pulled although the rest may not.
+    /// The one manifest in this repository whose tree the caller may pull although it has no right to the repository.
     pub fn artifact_in(&self, wanted: &Repository) -> Option<&Digest> {
         match &self.grant {
             Grant::Administer | Grant::Prefixes { .. } => None,

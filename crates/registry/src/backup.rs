@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a backup takes from a registry's directory while another process serves it: a copy of the
-//! index, and by that copy the tags and the content it needs. Nothing here takes the registry's lock.
+//! Reads what a backup needs from a registry's directory while another process serves it: a copy of the index, and
+//! from that copy the tags and the files. Nothing here takes the registry's lock.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use oci::Digest;
 use crate::error::OpenError;
 use crate::sqlite;
 
-/// The index, as a name below the registry's directory.
+/// The index's file name in the registry's directory.
 pub const INDEX: &str = "registry.sqlite";
 
-/// Where a tag points.
+/// A tag and the manifest that it points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tagged {
     pub repository: String,
@@ -20,15 +20,15 @@ pub struct Tagged {
     pub digest: String,
 }
 
-/// Copies the index of the registry in `dir`, as it is at this moment, into `to`, which is empty.
+/// Copies the current index of the registry in `dir` to `to`, which must be empty.
 pub fn copy_index(dir: &Path, to: &Path) -> Result<(), OpenError> {
     let index = sqlite::open_to_read(&dir.join(INDEX))?;
-    // Unlike a copy of the file this has what is still in the WAL, and none of what was deleted.
+    // Unlike a copy of the file, this includes what is still in the WAL and leaves out deleted data.
     index.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(())
 }
 
-/// Every tag of an index.
+/// Every tag in an index.
 pub fn tags(index: &Path) -> Result<Vec<Tagged>, OpenError> {
     let index = sqlite::open_to_read(index)?;
     let mut query =
@@ -39,14 +39,14 @@ pub fn tags(index: &Path) -> Result<Vec<Tagged>, OpenError> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The file of each content of an index, as a path below the registry's directory.
+/// The file of each content in an index, as a path below the registry's directory.
 pub fn contents(index: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let index = sqlite::open_to_read(index)?;
     let mut query = index.prepare("SELECT digest FROM contents ORDER BY digest")?;
     let rows = query.query_map([], |row| row.get::<_, String>(0))?;
     let mut files = Vec::new();
     for digest in rows {
-        // Rows are written by us; one that is no digest is no file of ours either.
+        // Only digests are written to this table. A row that is not a digest has no file.
         if let Ok(digest) = digest?.parse::<Digest>() {
             files.push(Path::new("blobs").join(digest.algorithm()).join(digest.hex()));
         }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Buffers for bytes of files on their way into a response.
+//! Reusable buffers for file content that is sent in a response.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One read: few system calls, and a copy that the processor's cache still holds when it is sent.
+/// Size of one read: few system calls, and the data is still in the processor's cache when it is sent.
 pub const CHUNK_BYTES: usize = 256 << 10;
-/// Buffers kept for later answers.
+/// Most unused buffers that are kept for later responses.
 const SPARE_MAX: usize = 16;
 
-/// Buffers that are used again: fresh ones cost a page fault every 4 KiB.
+/// A pool of buffers. A new buffer costs a page fault for every 4 KiB.
 #[derive(Default)]
 pub struct Buffers(Mutex<Vec<Vec<u8>>>);
 
-/// What a read put into a buffer. Dropped, the buffer is used again.
+/// The bytes of one read. On drop the buffer returns to the pool.
 pub struct Filled {
     buffers: Arc<Buffers>,
     pub bytes: Vec<u8>,
-    /// How many of the bytes are of the read.
+    /// How many of the bytes belong to the read.
     pub count: usize,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Manifests that were just read, answered without a query. An entry is good as long as nothing at all
-//! was written to the index since: no deletion, move or lease can be missed, and there is no rule to get
-//! wrong. Who may read is asked before; an entry belongs to one repository.
+//! A cache of recently read manifests, which saves a query to the index. An entry is valid until anything is written
+//! to the index. So no deletion, tag change or lease can be missed, and there is no rule for invalidation that could
+//! be wrong. The caller's rights are checked before the cache is read. An entry belongs to one repository.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -11,9 +11,9 @@ use oci::{Repository, TagOrDigest};
 
 use crate::storage::Stored;
 
-/// Bytes of all entries together; past it the cache begins anew.
+/// Most bytes of all entries together. When it is exceeded, the cache is emptied.
 const BYTES_MAX: usize = 8 << 20;
-/// What an entry costs beside its bytes.
+/// Estimated memory of an entry in addition to the manifest's bytes.
 const ENTRY_BYTES: usize = 512;
 
 #[derive(Default)]
@@ -26,13 +26,13 @@ struct Entries {
 }
 
 struct Entry {
-    /// Writes to the index when this was read.
+    /// The index's write count when this was read.
     written: u64,
     manifest: (Stored, Bytes),
 }
 
 impl ManifestCache {
-    /// The manifest, if nothing was written since it was kept.
+    /// The manifest, if nothing was written to the index since it was cached.
     pub fn get(
         &self,
         repository: &Repository,
@@ -44,7 +44,7 @@ impl ManifestCache {
         (entry.written == written).then(|| entry.manifest.clone())
     }
 
-    /// Keeps a manifest that was read after so many writes.
+    /// Caches a manifest that was read when the index's write count was `written`.
     pub fn keep(
         &self,
         repository: &Repository,
@@ -66,7 +66,7 @@ impl ManifestCache {
     }
 }
 
-/// A repository's name has neither `:` nor `@`.
+/// Unambiguous: a repository's name contains neither `:` nor `@`.
 fn key(repository: &Repository, reference: &TagOrDigest) -> String {
     match reference {
         TagOrDigest::Tag(tag) => format!("{repository}:{tag}"),

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Garbage collection, beside clients that push and pull.
+//! Garbage collection. It runs while clients push and pull.
 //!
 //! ```text
-//! uploads that nobody continues ─▶ gone
-//! tags beyond keep-last-N       ─▶ gone
-//! manifests without a tag above ─▶ marked … not used for `untagged` ─▶ gone
-//! blobs that no manifest needs  ─▶ marked … not used for `lease`    ─▶ gone from their repository
-//! content without an owner, files without a row                    ─▶ gone
+//! idle uploads                        ─▶ removed
+//! tags beyond keep-last-N             ─▶ removed
+//! manifests that no tag reaches       ─▶ marked … not used for `untagged` ─▶ removed
+//! blobs that no manifest needs        ─▶ marked … not used for `lease`    ─▶ removed from their repository
+//! content of no repository, files without a row                           ─▶ removed
 //! ```
 //!
-//! What is marked is still there; whoever is told so takes the mark away, and its time begins anew. That
-//! is the lease of a client between its HEAD, mount or upload and its manifest. A removal looks again in
-//! its own transaction: a mark that is gone, a tag or a manifest above that came, keep it. So a mark that
-//! was wrong costs nothing.
+//! Marked content is still served. Telling a client that the content exists removes the mark, and the time starts
+//! again. This is the lease that a client has between its HEAD, mount or upload and the push of its manifest. A
+//! removal checks again in its own transaction: it keeps what has lost its mark, or has a new tag or parent manifest.
+//! So a wrong mark does no harm.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -26,35 +26,36 @@ use crate::storage::index::digest_at;
 use crate::storage::manifests::remove_manifest;
 use crate::{Error, judge};
 
-/// Contents removed in one commit: few commits, and no push waits long for one digest.
+/// Contents removed in one commit. Large enough for few commits, small enough that a push waits only briefly for a
+/// digest.
 const BATCH: usize = 64;
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
     pub uploads_removed: usize,
     pub tags_removed: usize,
     pub manifests_removed: usize,
-    /// Blobs that left a repository.
+    /// Blobs removed from a repository.
     pub blobs_removed: usize,
-    /// Files that went, and their bytes.
+    /// Removed files, and their bytes.
     pub contents_removed: usize,
     pub bytes_freed: u64,
-    /// What will go with a later collection if nobody asks for it until then.
+    /// Marked for removal by a later collection, unless a client asks for them before.
     pub manifests_marked: usize,
     pub blobs_marked: usize,
 }
 
-/// A manifest that is in reach of no tag.
+/// A manifest that no tag reaches.
 struct Unreachable {
     repository: Repository,
     digest: Digest,
-    /// Since when; absent if this collection is the first to see it.
+    /// When it was marked. Absent if this collection is the first to find it.
     since_ms: Option<i64>,
 }
 
 impl Storage {
-    /// Collects. `kept` are manifests that are needed although no tag names them.
+    /// Runs a collection. `kept` are manifests that are needed although no tag reaches them.
     pub fn collect(&self, kept: &[(Repository, Digest)], now_ms: i64) -> Result<Collected, Error> {
         let Ok(_alone) = self.maintenance.try_write() else { return Err(Error::Maintained) };
         let now =
@@ -84,7 +85,7 @@ impl Storage {
         Ok(done)
     }
 
-    /// Moves the times from which leases count with the clock, which jumped by so much and says `now`.
+    /// Moves the start times of leases by `by_ms`, by which the clock jumped. `now` is the time after the jump.
     pub fn follow_clock(&self, by_ms: i64, now: SystemTime) -> Result<(), Error> {
         self.index.write(|index| {
             for table in ["manifests", "blobs"] {
@@ -124,7 +125,7 @@ impl Storage {
         })
     }
 
-    /// Content that no repository has: row and file together, while nobody may bring it back.
+    /// Removes content that is in no repository: its row and its file, while the digest is locked against pushes.
     fn remove_unowned(&self, done: &mut Collected) -> Result<(), Error> {
         let unowned: Vec<Digest> = self.index.read(|index| {
             let mut query =
@@ -153,7 +154,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Files that a crash left between their rename and their commit, or between commit and unlink.
+    /// Removes files that a crash left between rename and commit, or between commit and unlink.
     fn remove_orphans(&self, done: &mut Collected) -> Result<(), Error> {
         let is_known = |digest: &Digest| {
             self.index.read(|index| {
@@ -166,7 +167,7 @@ impl Storage {
                 if is_known(&digest)? {
                     continue;
                 }
-                // A push may be between its rename and its commit: it holds the lock.
+                // A push that is between its rename and its commit holds the lock.
                 let _lock = self.locks.lock(&digest);
                 if !is_known(&digest)? {
                     self.files.remove(&digest)?;
@@ -186,8 +187,8 @@ fn before(now_ms: i64, age: Duration) -> i64 {
     now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Manifests that no tag reaches, in one state of the index: down through indexes, and up from subjects
-/// to what refers to them.
+/// Manifests that no tag reaches, in one snapshot of the index. Reachability goes down from an index to its
+/// manifests, and from a subject to its referrers.
 fn unreachable(
     index: &Transaction,
     kept: &[(Repository, Digest)],
@@ -206,7 +207,7 @@ fn unreachable(
         for digest in tags.query_map([&name], |row| digest_at(row, 0))? {
             open.push(digest?);
         }
-        // From a manifest to what stays because of it.
+        // From a manifest to the manifests that are kept because of it.
         let mut keeps: HashMap<Digest, Vec<Digest>> = HashMap::new();
         let mut edges = index.prepare_cached(
             "SELECT manifest, part FROM parts WHERE repository = ?1 AND is_manifest
@@ -242,7 +243,7 @@ fn mark_and_remove_manifests(
     cutoff_ms: i64,
     done: &mut Collected,
 ) -> Result<(), Error> {
-    // What a tag reaches again begins anew.
+    // A manifest that has a tag again loses its mark.
     index.execute(
         "UPDATE manifests SET unused_ms = NULL WHERE unused_ms IS NOT NULL AND EXISTS (
              SELECT 1 FROM tags
@@ -275,8 +276,8 @@ fn mark_and_remove_manifests(
         "SELECT part FROM parts WHERE repository = ?1 AND manifest = ?2 AND is_manifest
          UNION SELECT digest FROM manifests WHERE repository = ?1 AND subject = ?2",
     )?;
-    // An index goes before its manifests, a subject before what refers to it: those that waited for one
-    // that goes are looked at again, and no others.
+    // An index is removed before its manifests, a subject before its referrers. After each removal, only the
+    // manifests directly below it are checked again.
     let mut open: Vec<&Unreachable> = expired.values().copied().collect();
     while let Some(item) = open.pop() {
         let key = params![item.repository.as_str(), item.digest.as_str(), item.since_ms];

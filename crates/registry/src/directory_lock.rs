@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The lock on a directory that one process at a time may use: a file `lock` in it. The kernel releases it when the
-//! process dies.
+//! A lock on a directory that only one process at a time may use: a file named `lock` in it. The kernel releases the
+//! lock when the process dies.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::error::OpenError;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Locks the directory for as long as the file is open. Another process may hold it for `patience`.
+/// Locks the directory until the returned file is closed. Waits up to `patience` for another process to release it.
 pub fn lock(dir: &Path, patience: Duration) -> Result<File, OpenError> {
     let file = File::create(dir.join("lock")).map_err(OpenError::Directory)?;
     let deadline = Instant::now() + patience;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What can go wrong, by what the asker can do about it. How it is answered stands in `http/refusal`.
+//! Errors, by what the caller can do about them. `http/refusal` maps them to responses.
 
 use oci::{Digest, Repository, TagOrDigest};
 
@@ -33,28 +33,29 @@ pub enum Error {
     Digest { wanted: Digest, found: Digest },
     #[error("{0}")]
     ManifestInvalid(String),
-    /// A manifest refers to what is not in its repository.
+    /// A manifest refers to content that is not in its repository.
     #[error("{0} has no {1}; push it first")]
     ReferenceUnknown(Repository, Digest),
     #[error("{digest} has {found} bytes, but the manifest says {said}")]
     ReferenceSize { digest: Digest, said: u64, found: u64 },
     #[error("{digest} is part of the manifest {by}; delete that first")]
     InUse { digest: Digest, by: String },
-    /// The bytes have a media type already: what a tag stands for must not change by a push elsewhere.
+    /// The bytes already have another media type in this repository. A push must not change what an existing tag
+    /// stands for.
     #[error("{digest} was pushed as {first}; it cannot be {wanted} too in the same repository")]
     MediaType { digest: Digest, first: String, wanted: String },
     #[error("the tag {0} is immutable; push under another one")]
     Immutable(String),
-    /// A deletion that would take away an immutable tag.
+    /// A deletion that would remove an immutable tag.
     #[error("{object} cannot be deleted: the tag {tag} is immutable; an admin can delete it")]
     Kept { object: TagOrDigest, tag: String },
     /// `If-Match` or `If-None-Match` does not hold.
     #[error("{0} is not as If-Match or If-None-Match demands")]
     Precondition(TagOrDigest),
-    /// `may_pass`: other uploads that are not finished have room, and may give it back.
+    /// `may_pass`: other unfinished uploads hold space that may become free again.
     #[error("the disk has no room for {wanted} more bytes")]
     Full { wanted: u64, may_pass: bool },
-    /// There is room, but one publisher must not have all of it.
+    /// The disk has space, but this publisher has used its share.
     #[error(
         "the unfinished uploads of {who} have {held} bytes of the disk and may have no more now; finish or cancel some"
     )]

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry's own threads: what may wait for the disk, and hashes and queries, runs there and never
-//! on the threads that answer the API, however many pulls wait. A read that the page cache answers at
-//! once does not (`http/send.rs`).
+//! The registry's own threads. Disk access, hashing and queries run on them and never on the threads that serve the
+//! API, however many pulls wait. The exception is a read that the page cache can satisfy at once (`http/send.rs`).
 
 use std::sync::Arc;
 
@@ -10,10 +9,10 @@ use tokio::task::JoinHandle;
 
 use crate::buffers::Buffers;
 
-/// More wait for one of these to be free. A disk serves no more at once.
+/// Further work waits for a free thread. A disk serves no more requests at once.
 const THREADS_MAX: usize = 32;
 
-/// A handle on the threads; cheap to clone.
+/// A handle to the threads. Cheap to clone.
 #[derive(Clone)]
 pub struct Io {
     threads: Arc<Threads>,
@@ -31,7 +30,7 @@ impl Io {
         Ok(Io { threads: Arc::new(Threads(Some(runtime))), buffers: Arc::default() })
     }
 
-    /// Runs blocking work. It goes on to its end also where nobody waits for it any more.
+    /// Runs blocking work. The work runs to its end even if the returned handle is dropped.
     pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -44,7 +43,7 @@ impl Io {
 impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Dropping a runtime waits for its threads, which async code must not.
+            // Dropping a runtime waits for its threads, and blocking is not allowed in async code.
             runtime.shutdown_background();
         }
     }

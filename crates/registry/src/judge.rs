@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Judging: can an artifact be installed as a root filesystem on the machines that the maintenance OS boots?
+//! Judging: whether an artifact can be installed as a root filesystem on the machines that the maintenance OS boots.
 //!
 //! ```text
 //! push ─▶ manifest, artifact and media types ─▶ platform ─▶ each layer, once, to its last byte ─▶ verdict
 //! ```
 //!
-//! A push is never refused for it: the registry is one for all kinds of content. The rules are `oci`'s, which the
-//! machine asks too. One manifest is judged after the other, beside the requests. A layer is read once for all
-//! manifests that have it; memory is a decoder's window (zstd: 128 MiB at most) and time has a limit. A verdict that is
-//! lost with the process is found again by the next that asks for it.
+//! A verdict never refuses a push, because one registry holds all kinds of content. The rules are those of the crate
+//! `oci`, which the machine applies too. Manifests are judged one at a time, in the background. A layer is read once
+//! for all manifests that share it. Memory is one decoder's window (zstd: 128 MiB at most), and time is limited. A
+//! verdict that is lost with the process is determined again by the next request for it.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -29,34 +29,34 @@ use crate::storage::Storage;
 use crate::storage::files::hash;
 use crate::storage::index::digest_at;
 
-/// Raised with every change of the rules in `oci`: what was judged by others is judged anew.
+/// Raised with every change of the rules in `oci`: verdicts by older rules are determined anew.
 const RULES: i64 = 1;
-/// Longest reading of one layer: at 100 MB/s, a slow disk, that is 60 GB.
+/// Longest time for reading one layer: 60 GB at 100 MB/s, a slow disk.
 const LAYER_TIME_MAX: Duration = Duration::from_secs(600);
 /// A configuration (image-spec, config.md) has a few KiB; its history may be long.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
-/// Longest reason that is kept.
+/// Longest reason that is stored.
 const WORDS_MAX: usize = 500;
-/// Pushes that wait to be judged. Those beyond are judged when somebody asks, or by the daily round.
+/// Most pushes that wait to be judged. Others are judged when their verdict is requested, or by the daily run.
 const PUSHES_MAX: usize = 256;
-/// How much of a layer is read at once.
+/// Bytes of a layer that are read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Whether an artifact can be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Installable,
-    /// It cannot, and why.
+    /// It cannot be installed, with the reason.
     Refused(String),
-    /// It could not be found out, and why.
+    /// It could not be determined, with the reason.
     Unknown(String),
 }
 
-/// One at a time, until the registry ends.
+/// The queue of manifests to judge: one at a time, until the registry shuts down.
 #[derive(Clone)]
 pub struct Judging {
     turns: Arc<Semaphore>,
-    /// For pushes, which nobody waits for.
+    /// Limits the queued pushes, whose verdict no caller waits for.
     places: Arc<Semaphore>,
     pub is_over: Arc<AtomicBool>,
 }
@@ -72,12 +72,12 @@ impl Default for Judging {
 }
 
 impl Judging {
-    /// A place to wait in for what was pushed; `None` where too many wait.
+    /// A place in the queue for a pushed manifest. `None` if the queue is full.
     pub fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()
     }
 
-    /// `None` once the registry ended.
+    /// Waits for the turn to judge. `None` after the registry has shut down.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         self.turns.clone().acquire_owned().await.ok()
     }
@@ -115,7 +115,7 @@ impl Storage {
         })
     }
 
-    /// The verdict on a manifest or an index; kept, unless it may be another one the next time.
+    /// The verdict on a manifest or an index. It is stored, unless a later attempt may come to another verdict.
     pub fn judge(
         &self,
         repository: &Repository,
@@ -184,7 +184,7 @@ impl Storage {
         Ok(manifest.is_ok_and(|manifest| manifest.kind() == ManifestKind::Image))
     }
 
-    /// What is known at once first: of an image for another machine no layer is read.
+    /// Checks manifest and configuration first, so that no layer of an image for another machine is read.
     fn judge_image(&self, manifest: &Manifest, stop: &AtomicBool) -> Result<Judgement, Error> {
         if let Err(why) = installable::check_manifest(manifest) {
             return Ok(Judgement::refused(why.0));
@@ -208,7 +208,7 @@ impl Storage {
             let of_layer = |why: &str| format!("layer {}: {why}", layer.digest);
             match verdict {
                 Verdict::Installable => {}
-                // The others do not make it better.
+                // The remaining layers cannot change this verdict.
                 Verdict::Refused(why) => {
                     return Ok(Judgement { verdict: Verdict::Refused(of_layer(&why)), is_lasting });
                 }
@@ -246,7 +246,7 @@ impl Storage {
 
     fn read_layer(&self, layer: &Descriptor, stop: &AtomicBool) -> Result<Judgement, Error> {
         let file = match File::open(self.files.blob(&layer.digest)) {
-            // Elsewhere by its media type, or collected in between.
+            // A non-distributable layer, or collected in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Judgement::for_now("it is not in this registry".into()));
             }
@@ -269,7 +269,7 @@ impl Storage {
             (Some(Ended::Failed(error)), _) => Err(error.into()),
             (None, Ok(())) => Ok(Judgement { verdict: Verdict::Installable, is_lasting: true }),
             (None, Err(why)) => {
-                // What has rotted here says nothing of what was pushed.
+                // If the file is corrupt on this disk, the finding does not apply to the pushed content.
                 let mut hasher = Hasher::like(&layer.digest);
                 hash(File::open(self.files.blob(&layer.digest))?, &mut hasher)?;
                 match hasher.finish() == layer.digest {
@@ -281,7 +281,7 @@ impl Storage {
     }
 }
 
-/// A verdict, and whether it will be the same when it is asked for again.
+/// A verdict, and whether a later attempt would come to the same one.
 struct Judgement {
     verdict: Verdict,
     is_lasting: bool,
@@ -317,14 +317,14 @@ fn verdict_at(row: &rusqlite::Row) -> rusqlite::Result<Verdict> {
     })
 }
 
-/// What was found in content that has rotted counts no more, nor what followed from it.
+/// Deletes the findings on corrupt content. Deletes all verdicts, since any of them may depend on it.
 pub fn forget(index: &Transaction, digest: &Digest) -> rusqlite::Result<()> {
     index.execute("DELETE FROM judged_layers WHERE digest = ?1", [digest.as_str()])?;
     index.execute("DELETE FROM verdicts", [])?;
     Ok(())
 }
 
-/// Verdicts on what is not there any more.
+/// Deletes verdicts on content that was removed.
 pub fn forget_removed(index: &Transaction) -> rusqlite::Result<()> {
     for table in ["judged_layers", "verdicts"] {
         let sql = format!("DELETE FROM {table} WHERE digest NOT IN (SELECT digest FROM contents)");
@@ -333,14 +333,14 @@ pub fn forget_removed(index: &Transaction) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Why a layer was not read to its end, where that is not the layer's fault.
+/// Why a layer was not read to its end, for reasons that are not the layer's fault.
 enum Ended {
     Stopped,
     TooLong,
     Failed(io::Error),
 }
 
-/// A file that is read until it takes too long or the registry ends.
+/// A file whose reads fail once they take too long or the registry shuts down.
 struct Watched<'a> {
     file: File,
     stop: &'a AtomicBool,

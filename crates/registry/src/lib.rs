@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An OCI registry (distribution-spec 1.1) on a directory, as an axum router. Whoever mounts it finds
-//! out who asks and says so with an [`Access`]; a request without one is refused.
+//! An OCI registry (distribution-spec 1.1) in a directory, as an axum router. The host of the registry authenticates
+//! the caller and passes its rights as an [`Access`]. A request without one is refused.
 //!
 //! ```text
-//! http ─▶ io (threads of its own) ─▶ storage (files, index)
+//! http ─▶ io (own threads) ─▶ storage (files, index)
 //!  └ access, policy
 //! ```
 //!
-//! - `http`: `/v2/`, one file for each noun of the spec; async, never touches a file;
+//! - `http`: `/v2/`, one file for each noun of the spec; async, never accesses a file;
 //! - `io`: the threads that the storage's functions run on;
-//! - `cache`: manifests that were just read;
+//! - `cache`: recently read manifests;
 //! - `storage`: files and the SQLite index; blocking, knows no HTTP;
-//! - `collect`: what nobody needs goes; `scrub`: what has rotted is set aside; `bundle`: artifacts for a
-//!   site without a network;
-//! - `judge`: whether an artifact can be installed, found out after its push;
-//! - `backup`: what a copy of a served directory needs;
-//! - `access`: who may do what; `policy`: what is kept, and what nobody may change;
-//! - `range`, `directory_lock`, `sqlite`: how parts of a file are asked for, a directory is locked, a database is opened;
-//!   the host of the registry uses them too;
+//! - `collect`: removes what is no longer needed; `scrub`: sets corrupt content aside; `bundle`: artifacts for a site
+//!   without a network;
+//! - `judge`: whether an artifact can be installed, determined after its push;
+//! - `backup`: reads a directory that another process serves;
+//! - `access`: the caller's rights; `policy`: retention and immutability;
+//! - `range`, `directory_lock`, `sqlite`: byte ranges, locking a directory, opening a database. The host of the
+//!   registry uses them too.
 
 mod access;
 pub mod backup;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the registry keeps, for how long, and what nobody may change.
+//! The registry's policy: what it keeps, for how long, and which tags are immutable.
 
 use std::time::Duration;
 
 use oci::{Repository, is_repository};
 
-/// A subtree of repositories: `os-images/` has `os-images/debian` in it but not `os-images-old`.
+/// A subtree of repositories: `os-images/` contains `os-images/debian` but not `os-images-old`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
@@ -16,34 +16,34 @@ pub struct InvalidPrefix(String);
 /// The rules of one registry.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// A tag in these is never moved to another manifest.
+    /// Tags in these repositories are never moved to another manifest.
     pub immutable: Vec<Prefix>,
-    /// In these, a collection keeps only so many tags of each repository, the last moved ones.
+    /// How many tags a collection keeps in each repository below a prefix: those that were moved last.
     pub keep_last: Vec<(Prefix, usize)>,
-    /// What a client was told to be there stays at least so long, although nothing refers to it yet.
+    /// How long content stays at least after a client was told that it exists, although nothing refers to it yet.
     pub lease: Duration,
-    /// How long a manifest without a tag stays: jobs name manifests by digest.
+    /// How long a manifest without a tag stays. Jobs name manifests by digest.
     pub untagged: Duration,
-    /// An upload that nobody continues is removed after this.
+    /// An upload is removed after this time without a request.
     pub upload_idle: Duration,
     /// How many uploads may be open at once.
     pub uploads: UploadLimits,
-    /// Uploads never take the last bytes of the filesystem: databases and logs need them.
+    /// Bytes of the filesystem that uploads leave free, because databases and logs need them.
     pub keep_free_bytes: u64,
 }
 
-/// Open uploads at once: each is two files, and half a kilobyte of memory.
+/// Limits on uploads that are open at once. Each takes two files and half a kilobyte of memory.
 #[derive(Debug, Clone, Copy)]
 pub struct UploadLimits {
     pub most: usize,
-    /// Of those, one publisher's.
+    /// At most this many for one publisher.
     pub of_one: usize,
-    /// The last places are for admins: however many publishers fill theirs, somebody can still mend it by a push.
+    /// Reserved for admins, so that an admin can still push a fix when publishers have used up the others.
     pub for_admins: usize,
 }
 
 impl Default for UploadLimits {
-    /// A client pushes some ten layers at once, and a fleet's builders may share a token.
+    /// A client pushes about ten layers at once, and a fleet's builders may share a token.
     fn default() -> UploadLimits {
         UploadLimits { most: 4096, of_one: 512, for_admins: 256 }
     }
@@ -69,7 +69,7 @@ impl Policy {
         self.immutable.iter().any(|prefix| prefix.covers(repository))
     }
 
-    /// How many tags of this repository a collection keeps; the longest prefix decides.
+    /// How many tags of this repository a collection keeps. The longest matching prefix decides.
     pub fn tags_kept(&self, repository: &Repository) -> Option<usize> {
         let covering = self.keep_last.iter().filter(|(prefix, _)| prefix.covers(repository));
         covering.max_by_key(|(prefix, _)| prefix.0.len()).map(|(_, count)| *count)
@@ -82,7 +82,7 @@ impl Prefix {
             || self.0.strip_suffix('/') == Some(repository.as_str())
     }
 
-    /// As it is written.
+    /// The prefix in the syntax that `from_str` reads.
     pub fn as_str(&self) -> &str {
         if self.0.is_empty() { "*" } else { &self.0 }
     }
@@ -91,7 +91,7 @@ impl Prefix {
 impl std::str::FromStr for Prefix {
     type Err = InvalidPrefix;
 
-    /// `a/b/`, or `a/b` which means the same, or `*`.
+    /// Reads `a/b/`, `a/b` (which means the same) or `*`.
     fn from_str(text: &str) -> Result<Prefix, InvalidPrefix> {
         if text == "*" {
             return Ok(Prefix(String::new()));

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `Range` of a download (RFC 9110, section 14) and `Content-Range` of an upload's chunk
+//! Parsers for the `Range` of a download (RFC 9110, section 14) and the `Content-Range` of an upload's chunk
 //! (distribution-spec, Pushing a blob in chunks).
 
-/// The part of a file that a client asks for.
+/// The part of a file that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Also where the header makes no sense or names several parts: ignoring it is allowed. One that ends before it begins
-    /// is refused: clients that send it cannot use the whole.
+    /// The whole file. Also for a header that is malformed or names several ranges, which a server may ignore. A
+    /// range that ends before it begins is refused instead: clients that send one cannot use the whole file.
     All,
     /// From `start` to before `end`; never empty.
     Part { start: u64, end: u64 },
-    /// Outside of the file.
+    /// The range lies outside the file.
     Unsatisfiable,
 }
 
-/// What a `Range` header asks of a file of this size.
+/// The part that a `Range` header requests from a file of this size.
 pub fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some((first, last)) = header
         .and_then(|header| header.strip_prefix("bytes="))
@@ -36,10 +36,10 @@ fn part(start: u64, end: u64, is_satisfiable: bool) -> Wanted {
     if is_satisfiable && start < end { Wanted::Part { start, end } } else { Wanted::Unsatisfiable }
 }
 
-/// A chunk's place: its first byte and the one after its last.
+/// A chunk's position: its first byte and the byte after its last.
 pub(crate) fn chunk(header: &str) -> Option<(u64, u64)> {
     let range = header.trim();
-    // The spec's form is `START-END`; HTTP's has a unit before and a total behind.
+    // The spec's form is `START-END`. HTTP's form has a unit before it and a total after it.
     let range = range.strip_prefix("bytes ").unwrap_or(range);
     let range = range.split_once('/').map_or(range, |(range, _)| range);
     let (first, last) = range.split_once('-')?;
@@ -48,7 +48,8 @@ pub(crate) fn chunk(header: &str) -> Option<(u64, u64)> {
     (start < end).then_some((start, end))
 }
 
-/// Digits only: Rust's parser also takes a plus sign. A number beyond 64 bits is beyond every file.
+/// Accepts digits only: Rust's parser also accepts a plus sign. A number beyond 64 bits is past the end of every
+/// file.
 fn number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

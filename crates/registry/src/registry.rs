@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry as its host holds it: the storage, and the threads that it is used on.
+//! The registry as its host uses it: the storage, and the threads on which it runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use crate::policy::Policy;
 use crate::scrub::{Pace, Scrubbed};
 use crate::storage::{BEHIND_MAX, OpenUpload, Page, Storage};
 
-/// Pages of referrers that are made at once: each reads the disk and takes 10 MiB at most.
+/// Most pages of referrers that are built at once: each reads the disk and takes up to 10 MiB of memory.
 const PAGES_MAX: usize = 4;
 
 pub struct Registry {
     pub(crate) io: Io,
-    /// Whether somebody waits to bring `index.json` up to the tags.
+    /// Whether a task is waiting to update `index.json`.
     is_following_tags: Arc<AtomicBool>,
-    /// Bodies of blobs.
+    /// Limits the blob bodies that are received at once.
     pub(crate) receiving: Receiving,
-    /// Bodies of manifests that are large, each of which is in memory.
+    /// Limits the large manifest bodies that are received at once; each is held in memory.
     pub(crate) large_manifests: Receiving,
-    /// Pages of referrers that are made at once.
+    /// Limits the pages of referrers that are built at once.
     pub(crate) pages: Semaphore,
     pub(crate) cache: ManifestCache,
     judging: Judging,
@@ -42,7 +42,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Opens the registry in `dir` with the default policy, creating it when it is absent.
+    /// Opens the registry in `dir` with the default policy, creating it if it does not exist.
     pub fn open(dir: &Path) -> Result<Registry, OpenError> {
         Registry::open_with(dir, Policy::default())
     }
@@ -60,7 +60,7 @@ impl Registry {
         })
     }
 
-    /// What a tag or a digest of a repository stands for. Blocks for a query.
+    /// The manifest that a tag or digest of a repository names. Blocks for a query.
     pub fn resolve(
         &self,
         repository: &Repository,
@@ -93,13 +93,13 @@ impl Registry {
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// What is known of whether a manifest can be installed. Blocks for a query.
+    /// The stored verdict on a manifest, if there is one. Blocks for a query.
     pub fn verdict(&self, digest: &Digest) -> Result<Option<Verdict>, Error> {
         self.storage.verdict(digest)
     }
 
-    /// Whether a manifest can be installed. Where it is not known yet, its layers are read, one manifest after the
-    /// other; that goes on where the caller waits no longer.
+    /// Whether a manifest can be installed. If there is no verdict yet, its layers are read, one manifest after the
+    /// other. That continues even if the caller stops waiting.
     pub async fn judge(&self, repository: &Repository, digest: &Digest) -> Result<Verdict, Error> {
         if let Some(verdict) = self.storage.verdict(digest)? {
             return Ok(verdict);
@@ -110,14 +110,14 @@ impl Registry {
         }
     }
 
-    /// Has a manifest judged that was pushed; nobody waits for it.
+    /// Queues a pushed manifest to be judged. No caller waits for the verdict.
     pub(crate) fn judge_pushed(&self, repository: &Repository, digest: &Digest) {
         if let Some(place) = self.judging.place() {
             drop(self.judge_soon(repository, digest, Some(place)));
         }
     }
 
-    /// `place` is free again once it is judged.
+    /// `place` is released once the manifest is judged.
     fn judge_soon(
         &self,
         repository: &Repository,
@@ -142,7 +142,7 @@ impl Registry {
         })
     }
 
-    /// Judges every tagged manifest of which nothing is known: those of before there were verdicts, or other rules.
+    /// Judges every tagged manifest without a verdict by the current rules. Returns their number.
     pub async fn judge_all(&self) -> Result<usize, Error> {
         let unjudged = self.use_storage(Storage::unjudged).await?;
         let count = unjudged.len();
@@ -152,12 +152,12 @@ impl Registry {
         Ok(count)
     }
 
-    /// How often the index was written; does not block.
+    /// The index's write count. Does not block.
     pub(crate) fn written(&self) -> u64 {
         self.storage.index.written()
     }
 
-    /// After a change of tags: has `index.json` written soon, if it was not at once.
+    /// Called after a change of tags: schedules a write of `index.json`, unless it was already written.
     pub(crate) fn follow_tags(&self) {
         let is_followed = || self.is_following_tags.swap(true, Ordering::SeqCst);
         if !self.storage.is_layout_behind() || is_followed() {
@@ -167,9 +167,9 @@ impl Registry {
         let is_following_tags = self.is_following_tags.clone();
         tokio::spawn(async move {
             tokio::time::sleep(BEHIND_MAX).await;
-            // First: a change that comes while it is written is followed by another.
+            // Cleared before the write, so that a change during the write schedules another one.
             is_following_tags.store(false, Ordering::SeqCst);
-            // A registry that was dropped in between has written it.
+            // If the registry was dropped in the meantime, its storage has written the file.
             let Some(storage) = storage.upgrade() else { return };
             match io.run(move || storage.catch_up_layout()).await {
                 Ok(Ok(())) => {}
@@ -179,7 +179,7 @@ impl Registry {
         });
     }
 
-    /// Removes what nobody needs; `kept` are manifests that are needed without a tag.
+    /// Runs a garbage collection. `kept` are manifests that are needed although no tag reaches them.
     pub async fn collect(&self, kept: Vec<(Repository, Digest)>) -> Result<Collected, Error> {
         self.use_storage(move |storage| storage.collect(&kept, now_ms())).await
     }
@@ -189,30 +189,30 @@ impl Registry {
         self.use_storage(|storage| Ok(storage.open_uploads())).await
     }
 
-    /// Cancels an open upload, whosever it is. One that a request sends to ends with its next bytes.
+    /// Cancels an open upload of any caller. If a request is sending to it, the upload ends with its next bytes.
     pub async fn cancel_upload(&self, id: Uuid) -> Result<(), Error> {
         self.use_storage(move |storage| storage.cancel_open_upload(id)).await
     }
 
-    /// Removes every open upload that no request sends to now; answers how many.
+    /// Removes every open upload to which no request is sending. Returns their number.
     pub async fn remove_uploads(&self) -> Result<usize, Error> {
         self.use_storage(Storage::remove_uploads).await
     }
 
-    /// The time of day jumped by so much, or nobody could push for so long: what is marked keeps the rest of its
-    /// lease.
+    /// Called after the clock jumped by `by_ms`, or pushes were impossible for that long: marked content keeps the
+    /// rest of its lease.
     pub async fn follow_clock(&self, by_ms: i64) -> Result<(), Error> {
         let now = std::time::SystemTime::now();
         self.use_storage(move |storage| storage.follow_clock(by_ms, now)).await
     }
 
-    /// Reads all content again and sets aside what has rotted.
+    /// Reads all content again and sets corrupt content aside.
     pub async fn scrub(&self, pace: Pace) -> Result<Scrubbed, Error> {
         self.use_storage(move |storage| storage.scrub(pace)).await
     }
 
-    /// A bundle of these manifests, of all tags if there are none, as a body. Whether they are there is
-    /// known at once; a failure on the way breaks the body off.
+    /// A bundle of these manifests as a body; of all tags if `chosen` is empty. Missing manifests are reported at
+    /// once. A later failure breaks off the body.
     pub fn export(
         &self,
         chosen: Vec<Chosen>,
@@ -231,7 +231,7 @@ impl Registry {
         Ok(body)
     }
 
-    /// Takes a bundle in; a maintenance OS in it goes to `maintenance_iso`.
+    /// Imports a bundle. A maintenance OS in it is written to `maintenance_iso`.
     pub async fn import(&self, body: Body, maintenance_iso: PathBuf) -> Result<Imported, Error> {
         let (reader, feed) = reader_of(body);
         let importing =

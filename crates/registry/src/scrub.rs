@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Scrubbing: reads all content again and takes what has rotted out of the way, so that it is answered
-//! as absent and a client pushes it anew. Nothing is deleted: `quarantine/` keeps the bytes.
+//! Scrubbing: reads all content again and moves corrupt content out of the way, so that it is reported as absent and
+//! a client pushes it again. Nothing is deleted: `quarantine/` keeps the bytes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,21 +13,21 @@ use crate::storage::files::hash;
 use crate::storage::index::digest_at;
 use crate::{Error, judge};
 
-/// What a scrub found.
+/// The result of a scrub.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scrubbed {
     pub contents_checked: usize,
     pub bytes_checked: u64,
-    /// In quarantine now.
+    /// Corrupt; moved to quarantine.
     pub rotten: Vec<Digest>,
-    /// Had a row but no file.
+    /// Had a row in the index but no file.
     pub missing: Vec<Digest>,
 }
 
 /// How fast a scrub reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// As fast as the disk gives it.
+    /// As fast as the disk allows.
     Full,
     BytesPerSec(u64),
 }
@@ -70,8 +70,8 @@ impl Storage {
         Ok((finding, bytes))
     }
 
-    /// Looks once more with the digest locked: a push may have brought good bytes, or a collection may
-    /// have removed it.
+    /// Sets content aside. Checks it again with the digest locked: a push may have replaced it with good bytes, or a
+    /// collection may have removed it.
     fn set_aside(&self, digest: &Digest, done: &mut Scrubbed) -> Result<(), Error> {
         let _lock = self.locks.lock(digest);
         let (finding, _) = self.check(digest, Pace::Full)?;
@@ -99,7 +99,7 @@ impl Storage {
     }
 }
 
-/// A reader that is never faster than its pace.
+/// A reader that is limited to a pace.
 struct Paced {
     file: File,
     pace: Pace,

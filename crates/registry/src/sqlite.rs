@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How a SQLite database is opened: as a WAL, and with commits that are on the disk when they return.
+//! Opening a SQLite database: in WAL mode, and with commits that are durable when they return.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
 
-/// The connection that writes. It waits for a lock of another connection for `busy`.
+/// Opens the connection that writes. It waits up to `busy` for another connection's lock.
 pub fn open(file: &Path, busy: Duration) -> Result<Connection, OpenError> {
     let connection = Connection::open(file)?;
     connection.busy_timeout(busy)?;
@@ -17,14 +17,14 @@ pub fn open(file: &Path, busy: Duration) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// A connection that only reads.
+/// Opens a connection that only reads.
 pub fn open_to_read(file: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(file, flags)
 }
 
-/// A disk that fails while the journal changes leaves the old one in use, and SQLite tells that by its
-/// answer only. Readers then find a journal that they may not roll back, and fail until the next start.
+/// If the disk fails while the journal mode changes, SQLite keeps the old mode and reports this only in the pragma's
+/// result. Readers would then find a journal that they are not allowed to roll back, and fail until the next start.
 fn use_wal(connection: &Connection) -> Result<(), OpenError> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_database_without_a_wal_is_refused() {
-        // In memory there is none, which is told as by a disk that failed.
+        // A database in memory has no WAL. SQLite reports this as it does after a disk failure.
         let error = use_wal(&Connection::open_in_memory().unwrap()).unwrap_err();
         let cause = error.source().unwrap().to_string();
         assert!(cause.contains("stays at the journal \"memory\""), "{cause}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A blob of any size takes the same memory: 1 GiB, or 10 GiB with `RUN_SLOW_TESTS=1`, pushed whole,
-//! pushed in chunks, pulled, and a smaller one pushed by many at once. In a process of its own, so that
-//! the peak of its memory, clients included, is that of these requests.
+//! Memory use does not depend on the size of a blob: 1 GiB, or 10 GiB with `RUN_SLOW_TESTS=1`, pushed whole, pushed
+//! in chunks, pulled, and a smaller one pushed by many clients at once. The test is its own process, so that its peak
+//! memory, including the clients, is that of these requests.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod served;
@@ -15,22 +15,22 @@ use reqwest::{Body, Client};
 use served::{send, start};
 
 const MIB: u64 = 1 << 20;
-/// In MiB, and the SHA-256 of so many blocks, by Python's hashlib.
+/// Size in MiB, and the SHA-256 of that many blocks, by Python's hashlib.
 const ONE_GIB: (u64, &str) =
     (1 << 10, "sha256:f0add2045c361a831c9298f69c09e65a79c0c83d38bc97bc84bfe9b909dc5d77");
 const TEN_GIB: (u64, &str) =
     (10 << 10, "sha256:2cc0f1d504ec94f9e976950ad02cf7036c5a0037ff53c386c18b48e694ab3673");
-/// What `shoal artifact push` sends at once.
+/// The chunk size of `shoal artifact push`.
 const CHUNK_MIB: u64 = 64;
 const PUSHED_AT_ONCE: usize = 8;
 const SHARED_MIB: u64 = 64;
-/// A server's and a client's together; measured: 24. More would grow with the blob.
+/// For the server and a client together; measured: 24. More would mean that it grows with the blob.
 const PEAK_MIB_MAX: u64 = 40;
-/// With as many uploads under way, each of which holds two batches; measured: 54.
+/// For that many concurrent uploads, each of which holds two batches; measured: 54.
 const PEAK_AT_ONCE_MIB_MAX: u64 = 96;
 
-/// One MiB that says where it belongs, and is empty else: a block that is lost, doubled or misplaced
-/// changes the digest.
+/// One MiB with its position at the start and zeros after it: a block that is lost, duplicated or misplaced changes
+/// the digest.
 fn block(number: u64) -> Vec<u8> {
     let mut block = number.to_le_bytes().to_vec();
     block.resize(MIB as usize, 0);
@@ -47,9 +47,9 @@ fn digest(blocks: u64) -> Digest {
     hasher.finish()
 }
 
-/// What it takes, on the terminal; its memory must stay below the limit.
+/// Prints the time and memory of `work`. The memory must stay below the limit.
 async fn measured<T>(what: &str, peak_mib_max: u64, work: impl Future<Output = T>) -> T {
-    // 5 sets the peak back to what is held now (proc_pid_clear_refs(5)).
+    // 5 resets the peak to the current value (proc_pid_clear_refs(5)).
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let began = Instant::now();
     let done = work.await;
@@ -98,7 +98,7 @@ async fn a_blob_of_any_size_takes_the_same_memory() {
     let is_slow = std::env::var("RUN_SLOW_TESTS").is_ok_and(|value| value == "1");
     let (blocks, known) = if is_slow { TEN_GIB } else { ONE_GIB };
     println!("a blob of {} GiB", blocks >> 10);
-    // On the disk of the build: a temporary directory may be in memory.
+    // On the build's disk, because a temporary directory may be in memory.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let url = start(dir.path()).await;
     let client = Client::new();

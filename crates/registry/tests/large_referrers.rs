@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A list of referrers takes the same memory for sixty manifests of 4 MiB as for one, and their annotations are on the
-//! disk once. In a process of its own, so that the peak of its memory is that of these requests.
+//! A list of referrers takes the same memory for sixty manifests of 4 MiB as for one, and their annotations are
+//! stored once. The test is its own process, so that its peak memory is that of these requests.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod served;
@@ -16,11 +16,11 @@ use served::{send, start};
 
 const MANIFEST: &str = oci::media_type::MANIFEST;
 const REFERRERS: usize = 60;
-/// Of each, almost all of the 4 MiB that a manifest may have.
+/// Size of each manifest's annotations: almost all of the 4 MiB that a manifest may have.
 const ANNOTATION_BYTES: usize = 4_190_000;
-/// Beyond what the process has before: a manifest, a page with its annotations, and what is on its way to the client.
+/// Limit of additional memory: a manifest, a page with its annotations, and data on its way to the client.
 const PEAK_MIB_MAX: u64 = 24;
-/// Of clients at once; only four pages are made at the same time, and each client may have one on its way.
+/// Concurrent clients. Only four pages are built at the same time, and each client may have one on its way.
 const CLIENTS: usize = 8;
 const PAGES_AT_ONCE: usize = 6;
 const PEAK_AT_ONCE_MIB_MAX: u64 = 96;
@@ -33,24 +33,24 @@ async fn put(client: &Client, url: &str, document: &Value) -> Digest {
     digest
 }
 
-/// What the process has of memory, by this name in /proc/self/status.
+/// A memory value of the process, by its name in /proc/self/status.
 fn memory_mib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
 }
 
-/// What work takes beyond what is held before.
+/// The additional peak memory of `work`.
 async fn peak_mib<T>(work: impl Future<Output = T>) -> (T, u64) {
-    // 5 sets the peak back to what is held now (proc_pid_clear_refs(5)).
+    // 5 resets the peak to the current value (proc_pid_clear_refs(5)).
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory_mib("VmRSS:");
     let done = work.await;
     (done, memory_mib("VmHWM:").saturating_sub(before))
 }
 
-/// Reads so many pages at most without keeping them; answers how many pages there were, how long the longest was, and how often the
-/// name of an annotation came.
+/// Reads at most this many pages without keeping them. Returns the number of pages, the length of the longest one,
+/// and how often the name of an annotation occurred.
 async fn read(
     client: &Client,
     url: &str,
@@ -76,7 +76,7 @@ async fn read(
     }
 }
 
-/// Bytes of everything below a directory.
+/// Total size of the files below a directory.
 fn on_disk(dir: &Path) -> u64 {
     let sizes = std::fs::read_dir(dir).unwrap().map(|entry| {
         let entry = entry.unwrap();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How a layer is compressed: what its media type promises, what its first bytes say, and the decoder.
+//! The compression of a layer: the one that its media type declares, the one that its first bytes show, and the
+//! decoder.
 
 use std::io::{self, BufRead, Read};
 
 use crate::not_installable::NotInstallable;
 use crate::{Descriptor, media_type};
 
-/// `oras push` gives the first type to every file, whatever is in it; so these only promise a tar archive.
+/// Types that only promise a tar archive: `oras push` gives the first type to every file, whatever it contains.
 const ANY_TAR: &[&str] = &[
     media_type::LAYER_TAR,
     "application/vnd.docker.image.rootfs.diff.tar",
@@ -37,12 +38,12 @@ pub enum Compression {
     Zstd,
 }
 
-/// Whether a layer of this media type can be a tar archive that is read here.
+/// Whether a layer of this media type can be a tar archive that this crate reads.
 pub fn is_archive(media_type: &str) -> bool {
     [ANY_TAR, GZIP, ZSTD].iter().any(|known| known.contains(&media_type))
 }
 
-/// How a layer is compressed, by its first bytes; its media type must say the same.
+/// The compression by a layer's first bytes. Fails if the layer's media type declares another.
 pub fn detect(start: &[u8], layer: &Descriptor) -> Result<Compression, NotInstallable> {
     let found = if start.starts_with(GZIP_MAGIC) {
         Compression::Gzip
@@ -65,7 +66,7 @@ pub fn detect(start: &[u8], layer: &Descriptor) -> Result<Compression, NotInstal
     Ok(found)
 }
 
-/// Reads what a layer's bytes are compressed from.
+/// Reads the decompressed data of a layer.
 pub enum Decoder<R: BufRead> {
     None(R),
     Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
@@ -85,7 +86,7 @@ impl<R: BufRead> Decoder<R> {
         })
     }
 
-    /// The reader, behind the compressed data where all of it was read.
+    /// The reader, positioned after the compressed data if all of it was read.
     pub fn into_inner(self) -> R {
         match self {
             Decoder::None(reader) => reader,

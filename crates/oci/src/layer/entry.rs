@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a member of a layer's archive asks for: which place below the root it means, and what is done there.
+//! The meaning of a member of a layer's archive: the path below the root that it names, and the action there.
 //!
-//! Names are taken as `tar` and containerd take them: a leading `/` is the root of the image. A name with `..` in
-//! it is refused. A symbolic link's target is not a name here: it stays as it is written, and the extraction
+//! Names are interpreted as `tar` and containerd do: a leading `/` is the root of the image. A name that contains
+//! `..` is refused. The target of a symbolic link is not such a name: it is kept as written, and the extraction
 //! resolves it within the root.
 
 use std::ffi::OsStr;
@@ -12,11 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use super::error::TarError;
 use super::tar::{Kind, Member};
 
-/// PATH_MAX of Linux without its end.
+/// PATH_MAX of Linux, without the terminating zero.
 const PATH_BYTES_MAX: usize = 4095;
 /// NAME_MAX of Linux.
 const NAME_BYTES_MAX: usize = 255;
-/// Members of all layers of an image: far above every operating system; bounds the memory of an extraction.
+/// Most members in all layers of an image. Far more than any operating system has; limits the memory of an
+/// extraction.
 pub const MEMBERS_MAX: u64 = 20_000_000;
 /// OCI image-spec, layer.md, "Whiteouts".
 const WHITEOUT: &[u8] = b".wh.";
@@ -25,27 +26,27 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// A member that can be extracted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Below the root; empty for the root itself.
+    /// Path below the root; empty for the root itself.
     pub path: PathBuf,
     pub action: Action,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// The directory that `path` is, which may be the root.
+    /// Create the directory `path`, which may be the root.
     Directory,
-    /// The file, symbolic link or device at `path`.
+    /// Create the file, symbolic link or device at `path`.
     Make,
-    /// `path` becomes another name of this file.
+    /// Create `path` as a hard link to this file.
     Link(PathBuf),
-    /// What lower layers have at `path` is hidden.
+    /// Hide the file that lower layers have at `path`.
     Hide,
-    /// What lower layers have in the directory `path` is hidden.
+    /// Hide everything that lower layers have in the directory `path`.
     HideChildren,
 }
 
 impl Entry {
-    /// The rules for one member.
+    /// Applies the rules to one member.
     pub fn of(member: &Member) -> Result<Entry, TarError> {
         let path = relative(&member.path).map_err(|bad| refused(&bad))?;
         let Some(name) = path.file_name().map(OsStr::as_bytes) else {
@@ -93,7 +94,7 @@ impl Entry {
     }
 }
 
-/// Why a name means no place below a root.
+/// Why a name is not a path below a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the path {path:?}: {why}")]
 pub struct BadPath {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Why an archive cannot be read, or is not.
+//! Errors of reading an archive: it cannot be read, is damaged, or is refused.
 
 use std::io;
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The bytes of a layer: how they are compressed, the archive inside, and which members can be extracted.
+//! Reading the bytes of a layer: its compression, the archive inside, and the members that can be extracted.
 //!
 //! ```text
 //! bytes ─▶ compression ─▶ tar (pax) ─▶ entry
-//!   └ start: the first bytes alone        whole: all of them
+//!   └ start: only the first bytes         whole: all bytes
 //! ```
 //!
-//! Readers are given; nothing here opens a file or a connection. One definition for the registry, which judges a
-//! layer when it is pushed, and the machine, which extracts it.
+//! Callers pass readers; nothing here opens a file or a connection. The rules are shared by the registry, which
+//! judges a layer when it is pushed, and the machine, which extracts it.
 
 pub mod compression;
 mod entry;

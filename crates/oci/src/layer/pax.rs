@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Extended headers of POSIX.1-2001 archives (pax(1)): `LENGTH KEY=VALUE\n` records, whose values
-//! may be any bytes, line breaks too.
+//! Extended headers of POSIX.1-2001 archives (pax(1)): `LENGTH KEY=VALUE\n` records. A value may contain any bytes,
+//! including line breaks.
 
 use super::error::TarError;
 
-/// Records in their order; a later one of the same key wins.
+/// Records in order. A later record wins over an earlier one with the same key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pax(Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -35,7 +35,7 @@ impl Pax {
         self.get(key).map(|text| decimal(text).ok_or(TarError::Malformed(key))).transpose()
     }
 
-    /// Every record in its order.
+    /// All records in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(key, value)| (key.as_slice(), value.as_slice()))
     }
@@ -46,7 +46,7 @@ impl Pax {
     }
 }
 
-/// Plain digits and nothing else.
+/// Parses a number that consists of digits only.
 pub fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;

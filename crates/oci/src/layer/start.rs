@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a layer is by its first bytes: a tar archive, plain or compressed, or something that only bears
-//! the name of one. Pure.
+//! Recognizes a layer by its first bytes: a tar archive, plain or compressed, or something else that was pushed as
+//! one. Pure.
 
 use std::io::{self, BufReader, Read};
 
@@ -11,16 +11,15 @@ use super::tar::Archive;
 use crate::not_installable::NotInstallable;
 use crate::{Descriptor, Verifier};
 
-/// How much of a layer is read: a compressed block of zstd, the longest thing that must be whole before
-/// anything comes out of it, has up to 128 KiB (RFC 8878, 3.1.1.2.4); and it is past the places where disk
-/// images and ISOs say what they are.
+/// How much of a layer is read. A compressed block of zstd must be complete before any of it can be decoded, and has
+/// up to 128 KiB (RFC 8878, 3.1.1.2.4). This is also past the positions of the magic numbers of disk images and ISOs.
 pub const START_BYTES: u64 = 256 << 10;
-/// How much of what comes out is looked at: an archive's first member with its extended headers.
+/// How much of the decompressed data is examined: the archive's first member with its extended headers.
 pub const HEAD_BYTES: u64 = 1 << 20;
 
-/// A tar archive's header.
+/// Bytes of a tar header.
 const BLOCK: usize = 512;
-/// By which bytes, at which place, the formats are known that are pushed by mistake.
+/// Formats that are pushed by mistake: position, magic number and name.
 const OTHERS: [(usize, &[u8], &str); 22] = [
     (32_769, b"CD001", "an ISO image"),
     (32_769, b"BEA01", "a UDF image"),
@@ -63,7 +62,7 @@ pub fn check_start(bytes: &[u8], layer: &Descriptor) -> Result<(), NotInstallabl
         .and_then(|decoder| decoder.take(HEAD_BYTES).read_to_end(&mut head));
     let is_whole = match ended {
         Ok(length) => is_whole && (length as u64) < HEAD_BYTES,
-        // The rest of it was not read.
+        // Expected, since only the start was read.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !is_whole => false,
         Err(error) => {
             return Err(NotInstallable(format!("it cannot be decompressed: {error}")));
@@ -72,14 +71,14 @@ pub fn check_start(bytes: &[u8], layer: &Descriptor) -> Result<(), NotInstallabl
     check_head(&head, is_whole)
 }
 
-/// The same for the start of what comes out of a layer's decompression.
+/// The same check for the start of a layer's decompressed data.
 pub fn check_head(head: &[u8], is_whole: bool) -> Result<(), NotInstallable> {
     if let Some(other) = other_format(head) {
         let why = format!("it is {other}, not a tar archive of a root filesystem");
         return Err(NotInstallable(why));
     }
     if head.iter().take(BLOCK).all(|byte| *byte == 0) {
-        // A layer that changes nothing is an archive of zeros; the image of a disk begins with as many.
+        // An empty layer is an archive of zeros. A disk image may begin with zeros too.
         if is_whole && head.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
@@ -89,7 +88,7 @@ pub fn check_head(head: &[u8], is_whole: bool) -> Result<(), NotInstallable> {
     let first = Archive::new(BufReader::new(head)).next_member();
     match first.and_then(|member| member.as_ref().map(Entry::of).transpose()) {
         Ok(_) => Ok(()),
-        // The first member's headers go on behind what was read.
+        // The headers of the first member continue after the part that was read.
         Err(TarError::Read(error)) if error.kind() == io::ErrorKind::UnexpectedEof && !is_whole => {
             Ok(())
         }
@@ -101,7 +100,7 @@ pub fn check_head(head: &[u8], is_whole: bool) -> Result<(), NotInstallable> {
 }
 
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
-    // A file in an archive may have anything in its middle: an archive is not looked at further.
+    // In an archive, the magic numbers may be part of a file's content, so they are not searched.
     if bytes.get(257..262) == Some(b"ustar") {
         return None;
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A strict reader of tar archives: ustar, POSIX pax and GNU, as a stream.
 //!
-//! Ours because two parsers that disagree are an attack (RUSTSEC-2025-0110 and its kin) and because
-//! extended headers carry binary values (`security.capability`), which the `tar` crate splits at line
-//! breaks. What is ambiguous is refused: a member has one size, links and directories have none. The two
-//! exceptions of GNU tar are read as GNU tar reads them: a directory of an incremental archive (`D`) has a
-//! list of names as its data, which is skipped, and a volume label (`V`) is no file.
+//! Written here for two reasons. Two parsers that read the same archive differently can be attacked
+//! (RUSTSEC-2025-0110 and similar). And extended headers carry binary values (`security.capability`), which the `tar`
+//! crate splits at line breaks. Ambiguous archives are refused: a member has exactly one size, and links and
+//! directories have no data. Two extensions of GNU tar are read as GNU tar reads them: a directory of an incremental
+//! archive (`D`) has a list of names as data, which is skipped, and a volume label (`V`) is not a file.
 
 use std::io::{self, BufRead};
 
@@ -13,17 +13,18 @@ use super::error::TarError;
 use super::pax::{Pax, decimal};
 
 const BLOCK: usize = 512;
-/// An extended attribute has at most 64 KiB; a member has a few of them, or a long sparse map.
+/// Largest extended header. An extended attribute has at most 64 KiB; a member has a few of them, or a long sparse
+/// map.
 const EXTENDED_BYTES_MAX: u64 = 4 << 20;
-/// Above this a header's octal size field cannot be right, so only the extended one counts.
+/// Largest size that fits a header's octal field. For a larger file only the extended header's size counts.
 const OCTAL_SIZE_MAX: u64 = 0o77_777_777_777;
 const SPARSE_REGIONS_MAX: usize = 1 << 20;
-/// `off_t`: no file is larger, and sums of two such numbers do not overflow.
+/// Largest `off_t`: no file is larger, and the sum of two such numbers does not overflow.
 const SIZE_MAX: u64 = i64::MAX as u64;
 /// A directory of `tar --listed-incremental` (GNU tar manual, appendix D.5, "Dumpdir").
 const DUMP_DIRECTORY: u8 = b'D';
 
-/// What a member is.
+/// The type of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     File,
@@ -46,7 +47,7 @@ pub struct Member {
     pub gid: u32,
     /// Seconds and nanoseconds since 1970.
     pub mtime: (i64, u32),
-    /// Size of the file that comes out; of a sparse one with its holes.
+    /// Size of the extracted file; for a sparse file, including its holes.
     pub size: u64,
     pub link: Vec<u8>,
     pub device: (u32, u32),
@@ -54,12 +55,12 @@ pub struct Member {
     /// In the long text form of acl(5).
     pub acl_access: Option<Vec<u8>>,
     pub acl_default: Option<Vec<u8>>,
-    /// Where the data of a sparse file belongs: offset and length.
+    /// The regions of a sparse file that the data fills: offset and length.
     pub sparse: Option<Vec<(u64, u64)>>,
 }
 
-/// An archive that is being read. After [`Archive::next_member`] the member's data is read through
-/// [`Archive::data`]; what is not read is skipped.
+/// An archive that is being read. After [`Archive::next_member`], the member's data is read with [`Archive::data`].
+/// Unread data is skipped.
 pub struct Archive<R> {
     reader: R,
     data_left: u64,
@@ -73,7 +74,7 @@ impl<R: BufRead> Archive<R> {
         Archive { reader, data_left: 0, padding: 0, global: Pax::default(), is_at_end: false }
     }
 
-    /// The next member; `None` after the last, when the whole stream was read.
+    /// The next member. `None` after the last, once the whole stream was read.
     pub fn next_member(&mut self) -> Result<Option<Member>, TarError> {
         if self.is_at_end {
             return Ok(None);
@@ -103,8 +104,8 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// Some bytes of the member's data; empty at its end. Say with [`Archive::consume`] how many
-    /// were used.
+    /// The next available bytes of the member's data; empty at its end. Call [`Archive::consume`] with the number of
+    /// bytes used.
     pub fn data(&mut self) -> Result<&[u8], TarError> {
         if self.data_left == 0 {
             return Ok(&[]);
@@ -187,8 +188,8 @@ impl<R: BufRead> Archive<R> {
         })
     }
 
-    /// How many bytes follow the header. An archive whose two sizes differ reads differently in
-    /// different programs (RUSTSEC-2026-0068).
+    /// How many bytes follow the header. Programs disagree about an archive with two different sizes
+    /// (RUSTSEC-2026-0068).
     fn stored_size(&self, header: &Header, pax: &Pax) -> Result<u64, TarError> {
         if self.global.get("size").is_some() {
             return Err(TarError::Refused("one size for all members".into()));
@@ -204,7 +205,7 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// The old GNU form: type `S`, regions in the header and in blocks after it.
+    /// The old GNU format: type `S`, regions in the header and in blocks after it.
     fn gnu_sparse(&mut self, header: &Header) -> Result<Sparse, TarError> {
         let mut regions = Vec::new();
         let mut add = |fields: &[u8]| -> Result<(), TarError> {
@@ -228,7 +229,7 @@ impl<R: BufRead> Archive<R> {
         Ok((header.number(483..495)?, Some(regions)))
     }
 
-    /// The three forms of GNU sparse files in pax archives (GNU tar manual, appendix D.3).
+    /// The three GNU formats of sparse files in pax archives (GNU tar manual, appendix D.3).
     fn pax_sparse(&mut self, pax: &Pax, stored: u64) -> Result<Sparse, TarError> {
         let odd = TarError::Malformed("a sparse map");
         let size = match pax.number("GNU.sparse.realsize")? {
@@ -261,7 +262,7 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// Version 1.0: the map is decimal lines before the data, filled up to whole blocks.
+    /// Version 1.0: the map consists of decimal lines before the data, padded to whole blocks.
     fn leading_map(&mut self) -> Result<Vec<(u64, u64)>, TarError> {
         let mut used = 0;
         let count = self.map_line(&mut used)?;
@@ -308,7 +309,7 @@ impl<R: BufRead> Archive<R> {
         Ok(text)
     }
 
-    /// The next header; `None` at the end, after which nothing but zeros may come.
+    /// The next header. `None` at the end, which only zeros may follow.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let mut block = [0; BLOCK];
         if self.reader.fill_buf()?.is_empty() {
@@ -389,7 +390,7 @@ impl Header {
 
     fn kind(&self) -> Result<Kind, TarError> {
         Ok(match self.type_flag() {
-            // Before POSIX a directory was a file whose name ends in a slash.
+            // Before POSIX, a directory was a file with a name that ends in a slash.
             0 if self.path().ends_with(b"/") => Kind::Directory,
             b'0' | b'7' | b'S' | 0 => Kind::File,
             b'1' => Kind::Hardlink,
@@ -409,7 +410,7 @@ impl Header {
 
     fn path(&self) -> Vec<u8> {
         let name = until_zero(&self.0[..100]);
-        // GNU archives keep other things where POSIX has the prefix.
+        // GNU archives store other data where POSIX has the prefix.
         let is_posix = &self.0[257..263] == b"ustar\0";
         let prefix = if is_posix { until_zero(&self.0[345..500]) } else { b"" };
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
@@ -419,7 +420,7 @@ impl Header {
         number(&self.0[field])
     }
 
-    /// A time may be before 1970, in GNU's base 256.
+    /// A time, which may be before 1970 in GNU's base-256 form.
     fn signed(&self, field: std::ops::Range<usize>) -> Result<i64, TarError> {
         let bytes = &self.0[field];
         if bytes[0] == 0xff {
@@ -430,7 +431,7 @@ impl Header {
     }
 }
 
-/// Octal digits between spaces and zero bytes, or GNU's base 256 with the first bit set.
+/// Parses octal digits surrounded by spaces and zero bytes, or GNU's base 256 with the first bit set.
 fn number(field: &[u8]) -> Result<u64, TarError> {
     if field[0] == 0x80 {
         let (high, low) = field[1..].split_at(field.len().saturating_sub(9));
@@ -451,7 +452,7 @@ fn number(field: &[u8]) -> Result<u64, TarError> {
     Ok(digits[..end].iter().fold(0, |sum, byte| sum << 3 | u64::from(byte - b'0')))
 }
 
-/// Regions ascend, lie in the file and use exactly the data that is there.
+/// Checks that regions are in ascending order, lie within the file and use exactly the stored data.
 fn check_regions(regions: &[(u64, u64)], size: u64, stored: u64) -> Result<(), TarError> {
     let mut end = 0u64;
     let mut data = 0u64;

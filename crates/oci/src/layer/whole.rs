@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A whole layer, read once from its first to its last byte: can each of its members be extracted? Memory is
-//! bounded by the decoder's window and the longest header; time is the reader's to bound.
+//! Checks a whole layer in one pass: whether each of its members can be extracted. Memory is limited by the decoder's
+//! window and the longest header. The reader must limit the time.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -12,11 +12,11 @@ use super::tar::Archive;
 use crate::Descriptor;
 use crate::not_installable::NotInstallable;
 
-/// What comes out of the decoder at once.
+/// Bytes that are decoded at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Reads `blob`, the layer's bytes, to its end. An error of `blob` itself is told as a layer that cannot be
-/// read: who gives it knows whether it failed.
+/// Reads `blob`, the layer's bytes, to its end. An error of `blob` itself is reported as a layer that cannot be read.
+/// The caller, who owns the reader, can tell the two apart.
 pub fn check_whole(mut blob: impl BufRead, layer: &Descriptor) -> Result<(), NotInstallable> {
     let unreadable =
         |error: std::io::Error| NotInstallable(format!("it cannot be decompressed: {error}"));
@@ -38,7 +38,7 @@ fn check_members(archive: &mut Archive<impl BufRead>) -> Result<(), NotInstallab
     let mut members = 0;
     let mut last = String::new();
     let refused = |at: &str, error: TarError| {
-        // The cause, which the text of an error does not repeat.
+        // Added because an error's text does not include its source.
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
         NotInstallable(format!("{at}{error}{}", cause.unwrap_or_default()))
     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What was read of a BMC.
+//! The data types for the content of a capture before it is redacted.
 
 use serde_json::Value;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 pub(crate) struct Recorded {
     pub path: String,
     pub status: u16,
-    /// Text where it is no JSON.
+    /// A string if it is not JSON.
     pub body: Value,
-    /// Those that a client goes by.
+    /// The headers that a client uses.
     pub headers: Vec<(String, String)>,
 }
 
@@ -18,6 +18,6 @@ pub(crate) struct Recorded {
 #[derive(Debug, Default)]
 pub(crate) struct Captured {
     pub resources: Vec<Recorded>,
-    /// What is missing and why.
+    /// What is missing, with the reason.
     pub notes: Vec<String>,
 }

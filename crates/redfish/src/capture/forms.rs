@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What stands in a text, by its form alone: addresses, numbers and links, with whatever separators. Pure.
+//! Recognizes addresses, long numbers and links in a text by their form alone, with any separators. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,21 +9,21 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::names::{Kind, is_documentation};
 
-/// Shorter numbers in hexadecimal digits are codes of all sorts.
+/// Shorter hexadecimal numbers can be codes of any kind.
 const HEX_DIGITS_MIN: usize = 16;
-/// What makers have as a serial number: at least so many letters and digits.
+/// Shortest serial number, in letters and digits.
 const SERIAL_CHARS_MIN: usize = 7;
-/// Shorter words decode to text by chance.
+/// Shorter words can decode to text by chance.
 const BASE64_CHARS_MIN: usize = 16;
-/// The longest schemes of URLs have some ten.
+/// The longest URL schemes have about ten characters.
 const SCHEME_BYTES_MAX: usize = 16;
-/// Of a number in hexadecimal digits; a SHA-512 has as many.
+/// Most groups of a hexadecimal number; a SHA-512 has this many.
 const GROUPS_MAX: usize = 64;
-/// No word and no name is as long.
+/// Words and names are shorter than this.
 const BLOB_CHARS_MIN: usize = 40;
-/// Hosts of which everybody knows: schemas, and names that are nobody's (RFC 2606).
+/// Hosts that identify nobody: those of schemas, and reserved names (RFC 2606).
 const PUBLIC_HOSTS: &[&str] = &["dmtf.org", "odata.org", "w3.org", "example"];
-/// Ends of the names of hosts, where one dot is all they have.
+/// Last labels by which a name with a single dot is recognized as a host.
 const HOST_ENDS: &[&str] = &[
     "local",
     "localdomain",
@@ -45,18 +45,18 @@ const HOST_ENDS: &[&str] = &[
     "mil",
     "arpa",
 ];
-/// Ends of the names of files.
+/// Extensions of file names.
 const FILE_ENDS: &[&str] = &[
     "iso", "img", "xml", "json", "gz", "zip", "bin", "efi", "exe", "log", "txt", "html", "hpm",
     "rom",
 ];
 
-/// Something that was found: as long as this.
+/// A recognized part of a text, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     pub kind: Kind,
     pub length: usize,
-    /// It may as well be a plain number: it is one of these only where that is known from elsewhere.
+    /// It may also be a plain number. It counts only if the same value was found elsewhere too.
     pub is_doubtful: bool,
 }
 
@@ -64,10 +64,10 @@ fn sure(kind: Kind, length: usize) -> Option<Found> {
     Some(Found { kind, length, is_doubtful: false })
 }
 
-/// What begins at a place of a text.
+/// Recognizes what begins at a position of a text.
 pub fn at(text: &str, at: usize) -> Option<Found> {
     let before = &text[..at];
-    // The digits after `0x` are a number of their own.
+    // Digits after `0x` are a number by themselves.
     let before = before.strip_suffix("0x").or(before.strip_suffix("0X")).unwrap_or(before);
     let is_within = before.bytes().next_back().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let rest = &text[at..];
@@ -84,7 +84,7 @@ pub fn at(text: &str, at: usize) -> Option<Found> {
         .or_else(|| dotted(text, at))
 }
 
-/// What a text is as a whole.
+/// Recognizes a text as a whole.
 pub fn whole(text: &str) -> Option<Kind> {
     let text = text.trim();
     at(text, 0)
@@ -92,7 +92,7 @@ pub fn whole(text: &str) -> Option<Kind> {
         .map(|found| found.kind)
 }
 
-/// An address that names nobody: masks, this host, everybody.
+/// An address that identifies no machine: masks, loopback, broadcast and the like.
 pub fn is_special(text: &str) -> bool {
     match text.trim().split(['%', '/']).next().unwrap_or_default().parse() {
         Ok(IpAddr::V4(address)) => {
@@ -109,7 +109,7 @@ pub fn is_special(text: &str) -> bool {
     }
 }
 
-/// A word of capital letters and digits, as serial numbers are.
+/// A word of capital letters and digits, like a serial number.
 pub fn is_serial(word: &str) -> bool {
     let count = |of: fn(&u8) -> bool| word.bytes().filter(of).count();
     let (letters, digits) = (count(u8::is_ascii_uppercase), count(u8::is_ascii_digit));
@@ -125,7 +125,7 @@ pub fn host(authority: &str) -> &str {
     }
 }
 
-/// The text without what is written in base64 or as PEM: nobody sees what is in it.
+/// Replaces base64 and PEM data, whose content cannot be checked.
 pub fn without_blobs(text: &str, hidden: &str) -> String {
     let text = match text.find("-----BEGIN ") {
         Some(start) => format!("{}{hidden}", &text[..start]),
@@ -225,7 +225,7 @@ fn groups(rest: &str) -> Option<Found> {
         (' ' | '_' | '.', 2, _) if !has_letter => None,
         (_, 2, 6) => sure(Kind::Mac, length),
         ('.' | '-' | ':', 4, 3) if has_letter => sure(Kind::Mac, length),
-        // Eight groups of four are an address of IPv6.
+        // Eight groups of four are an IPv6 address.
         (_, 2, 8..) => sure(Kind::Hex, length),
         _ => None,
     }
@@ -238,7 +238,7 @@ fn ipv6(text: &str, at: usize) -> Option<Found> {
     }
     let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
     let run = rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())].trim_end_matches('.');
-    // What follows a colon at the end belongs to the text.
+    // A colon at the end belongs to the surrounding text.
     let run = if run.ends_with("::") { run } else { run.trim_end_matches(':') };
     if run.matches(':').count() < 2 || !is_over(rest, run.len()) || is_special(run) {
         return None;
@@ -268,7 +268,7 @@ fn hex(rest: &str) -> Option<Found> {
 
 fn ipv4(text: &str, at: usize) -> Option<Found> {
     let before = &text[..at];
-    // A part of a longer version.
+    // Part of a longer version number.
     let is_continued = before.ends_with('.')
         && before.trim_end_matches('.').ends_with(|c: char| c.is_ascii_digit());
     let rest = &text[at..];
@@ -279,7 +279,7 @@ fn ipv4(text: &str, at: usize) -> Option<Found> {
         .then(|| sure(Kind::Ipv4, run.len()))?
 }
 
-/// The name of a host, an address of mail, or of iSCSI and NVMe.
+/// A host name, an email address, or an iSCSI or NVMe name.
 fn dotted(text: &str, at: usize) -> Option<Found> {
     if text[..at].ends_with(['.', '-', '_', '@', '#', '%', '+']) {
         return None;
@@ -316,14 +316,14 @@ fn dotted(text: &str, at: usize) -> Option<Found> {
     (is_host && !is_public && (is_known_end || is_name)).then(|| sure(Kind::Host, run.len()))?
 }
 
-/// `00:00:00:00:00:00`, `ffff…`: nobody's.
+/// One digit repeated, such as `00:00:00:00:00:00` or `ffff…`, which identifies nothing.
 fn is_one_digit(text: &str) -> bool {
     let mut digits = text.bytes().filter(u8::is_ascii_hexdigit);
     let first = digits.next();
     digits.all(|digit| Some(digit) == first)
 }
 
-/// Ones, then zeros.
+/// Whether the bits are ones followed by zeros.
 fn is_mask(address: Ipv4Addr) -> bool {
     let bits = address.to_bits();
     bits.leading_ones() + bits.trailing_zeros() >= 32 && bits.leading_ones() >= 8

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC shows, recorded as a file that can be passed on and played again: by reads only, in bounds,
-//! and without what tells whose machine it is.
+//! Records the resources of a BMC as a file that can be shared and replayed: with reads only, within limits, and
+//! without anything that identifies the machine.
 //!
 //! ```text
 //! walk ──resources──▶ redact ──▶ document  {path: resource}
-//!                        ├── properties: what a property is by its name
-//!                        ├── forms: what stands in a text, by its form
-//!                        └── names: which replacement stands for which original
+//!                        ├── properties: the meaning of a property, by its name
+//!                        ├── forms: what a text contains, by its form
+//!                        └── names: the replacement of each original
 //! ```
 
 mod captured;
@@ -24,25 +24,25 @@ use captured::{Captured, Recorded};
 
 pub use walk::CaptureLimits;
 
-/// Of the file's own description. Members that begin with `@` are no resources.
+/// The member with the description of the file. Members that begin with `@` are not resources.
 const ABOUT: &str = "@shoal.capture";
-/// A response that is more than a document.
+/// Members of a response that is not just a document with status 200.
 const STATUS: &str = "@shoal.status";
 const BODY: &str = "@shoal.body";
 const HEADERS: &str = "@shoal.headers";
-/// Of a page for people. It is cut when nothing is in it that a cut would hide from the redaction.
+/// Longest text of a page that is not JSON. It is cut after redaction, so that a cut cannot hide a name from it.
 const TEXT_CHARS_MAX: usize = 4 << 10;
-/// Of this form of the file.
+/// The version of the file format.
 const VERSION: u64 = 1;
 
 impl Bmc {
-    /// The file. Nothing is changed at the BMC; a resource that cannot be read is recorded with its status.
+    /// Creates the file. Nothing is changed at the BMC. A resource that cannot be read is recorded with its status.
     pub async fn capture(&self, limits: &CaptureLimits) -> Result<Value, Error> {
         let captured = self.walk(limits).await?;
         let host = self.transport.base.host_str().unwrap_or_default().to_owned();
         let (username, secrets) =
             (self.session.username().to_owned(), self.transport.secrets.clone());
-        // Megabytes of text are searched: that is no work for a thread on which others wait.
+        // Searching megabytes of text would block a thread that serves other requests.
         let redacted = tokio::task::spawn_blocking(move || {
             let hidden = |text: &str| secrets.hide_own(text).into_owned();
             document(redact::redacted(captured, &host, &username, &hidden))

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Replacements for what names a machine, its network or its people: the same original always gets the same
-//! replacement. A replacement is known as one by its form, and stays: a capture of a capture is the same. Pure.
+//! Replacements for everything that identifies a machine, its network or its users. The same original always gets the
+//! same replacement. A replacement is recognized by its form and kept, so a capture of a capture is the same. Pure.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What an original is; each kind counts for itself.
+/// The kind of an original. Replacements are numbered separately for each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A number of a part, a service tag, a name in the world.
+    /// A serial number of a part, a service tag, or a globally unique name.
     Serial,
     Uuid,
     Mac,
-    /// Any other long number in hexadecimal digits: a WWN, a fingerprint, a GUID.
+    /// Any other long hexadecimal number: a WWN, a fingerprint, a GUID.
     Hex,
     Ipv4,
     Ipv6,
@@ -24,17 +24,17 @@ pub enum Kind {
     File,
 }
 
-/// Shorter ones are parts of too many words.
+/// Shorter names occur within too many words.
 const ANYWHERE_CHARS_MIN: usize = 5;
-/// From this length on a name is found within a longer word, such as a serial number in a host's name.
+/// From this length on, a name is also replaced within a longer word, such as a serial number in a host name.
 const WITHIN_CHARS_MIN: usize = 7;
-/// Shorter ones say nothing.
+/// Shorter names identify nothing.
 const WORD_CHARS_MIN: usize = 2;
-/// Nobody has longer ones, and each length is looked for.
+/// Real names are not longer. Limited because each length is searched for.
 const ANYWHERE_BYTES_MAX: usize = 128;
-/// As many are looked up at once.
+/// Length of the prefix by which names are looked up.
 const HEAD_BYTES: usize = 4;
-/// How replacements begin, by which they are known.
+/// Prefixes by which replacements are recognized.
 const OURS_SERIAL: &str = "XSN";
 const OURS_MAC: &str = "020000";
 const OURS_UUID: &str = "0000000000004000800";
@@ -46,17 +46,17 @@ pub struct Names {
     /// By the canonical form of the original.
     known: HashMap<String, String>,
     counts: HashMap<Kind, u64>,
-    /// Those that are replaced wherever they stand, in lower case.
+    /// Names that are replaced wherever they occur, in lower case.
     anywhere: HashMap<String, String>,
-    /// How long they are that begin so; longer ones first.
+    /// The lengths of those names by their first bytes, longest first.
     lengths: HashMap<[u8; HEAD_BYTES], BTreeSet<Reverse<usize>>>,
-    /// Those that are ordinary words or short: replaced only where nothing else can be meant.
+    /// Names that are ordinary words or short. They are replaced only where nothing else can be meant.
     words: HashMap<String, String>,
 }
 
 impl Names {
-    /// The replacement of an original. Letters of either case are one name, and so are all ways to write the
-    /// digits of an address.
+    /// The replacement of an original, created if necessary. Case does not matter, nor how the digits of an address
+    /// are separated.
     pub fn replacement(&mut self, kind: Kind, original: &str) -> String {
         let kind = fitting(kind, original);
         let canonical = canonical(kind, original);
@@ -74,18 +74,18 @@ impl Names {
         like(kind, &new, original)
     }
 
-    /// What is known already.
+    /// The replacement of an original, if it already has one.
     pub fn known(&self, kind: Kind, original: &str) -> Option<String> {
         let new = self.known.get(&canonical(kind, original))?;
         Some(like(kind, new, original))
     }
 
-    /// Has every text searched for the name, in the ways in which programs write it.
+    /// Registers a name to be replaced in all texts, in the forms in which programs write it.
     fn look_for(&mut self, kind: Kind, original: &str, new: &str) {
         match kind {
             Kind::Mac | Kind::Uuid | Kind::Hex | Kind::Ipv6 => return,
             Kind::Ipv4 => {
-                // `ip-10-1-2-3` and the like are names of hosts.
+                // Host names may contain addresses, such as `ip-10-1-2-3`.
                 for separator in ["-", "_"] {
                     self.put(&original.replace('.', separator), &new.replace('.', separator));
                 }
@@ -123,7 +123,7 @@ impl Names {
         }
     }
 
-    /// The name that begins at a place of a text in lower case: its length, and its replacement.
+    /// The name that begins at a position of a lower-case text: its length and its replacement.
     pub fn at(&self, lower: &str, at: usize) -> Option<(usize, &str)> {
         let bytes = lower.as_bytes();
         let is_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
@@ -133,7 +133,7 @@ impl Names {
             let name = lower.get(at..end)?;
             let new = self.anywhere.get(name)?;
             let is_apart = (at == 0 || !is_word(at - 1)) && !is_word(end);
-            // `10-1-2-3` is no part of `10-1-2-34`.
+            // `10-1-2-3` must not match within `10-1-2-34`.
             let is_digits = !name.bytes().any(|byte| byte.is_ascii_alphabetic());
             let is_address = is_digits && name.contains(['-', '_', '.']);
             let may_be_within = *length >= WITHIN_CHARS_MIN && !is_address;
@@ -141,13 +141,13 @@ impl Names {
         })
     }
 
-    /// The replacement of a word that is a name as a whole.
+    /// The replacement of a word, if the whole word is a name.
     pub fn word(&self, word: &str) -> Option<&str> {
         self.words.get(word).map(String::as_str)
     }
 }
 
-/// What an original is by its digits, where its property promised something else.
+/// The kind by the original's digits, if they do not fit the kind that its property suggested.
 fn fitting(kind: Kind, original: &str) -> Kind {
     let digits = original.bytes().filter(u8::is_ascii_hexdigit).count();
     let is_digits = original.trim().bytes().all(|byte| {
@@ -161,7 +161,7 @@ fn fitting(kind: Kind, original: &str) -> Kind {
     }
 }
 
-/// What is the same for all ways to write one name.
+/// The form that is the same for all ways to write a name.
 fn canonical(kind: Kind, original: &str) -> String {
     let lower = original.trim().to_ascii_lowercase();
     match kind {
@@ -176,7 +176,7 @@ fn canonical(kind: Kind, original: &str) -> String {
     }
 }
 
-/// Whether it is a replacement already.
+/// Whether an original is already a replacement.
 fn is_ours(kind: Kind, canonical: &str) -> bool {
     let is_numbered = |head: &str| {
         let head = head.to_ascii_lowercase();
@@ -200,13 +200,13 @@ fn is_ours(kind: Kind, canonical: &str) -> bool {
     }
 }
 
-/// Blocks that no network has: for documentation (RFC 5737) and for benchmarks (RFC 2544).
+/// Blocks that no real network uses: for documentation (RFC 5737) and for benchmarks (RFC 2544).
 pub fn is_documentation(address: Ipv4Addr) -> bool {
     let [first, second, ..] = address.octets();
     address.is_documentation() || (first == 198 && second & 0xfe == 18)
 }
 
-/// Whether a text that has it means it. A word alone does not: `Systems` may be the name of a host.
+/// Whether a text that contains the name refers to it. An ordinary word alone does not: `Systems` may be a host name.
 fn is_telling(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b':' | b'@');
     name.len() >= ANYWHERE_CHARS_MIN && name.bytes().any(is_part)
@@ -214,7 +214,7 @@ fn is_telling(name: &str) -> bool {
 
 fn made(kind: Kind, canonical: &str, count: u64) -> String {
     match kind {
-        // As long as the original, where that is long enough.
+        // As long as the original, if that is long enough.
         Kind::Serial => {
             let digits = canonical.chars().count().saturating_sub(OURS_SERIAL.len()).clamp(4, 20);
             format!("{OURS_SERIAL}{count:0digits$}")
@@ -247,7 +247,7 @@ fn ipv4(count: u64) -> Ipv4Addr {
     }
 }
 
-/// As the original is written: its separators, the spaces around it, and its case.
+/// Formats a replacement like the original: separators, surrounding spaces and case.
 fn like(kind: Kind, new: &str, original: &str) -> String {
     let has = |of: fn(&char) -> bool| original.chars().any(|c| of(&c));
     let is_upper = has(char::is_ascii_uppercase) && !has(char::is_ascii_lowercase);

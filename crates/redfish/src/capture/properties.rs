@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a property is by its name: in the standard's names, and in those that makers have for the same. Pure.
+//! The meaning of a property by its name: standard names and the names that makers use for the same. Pure.
 
 use super::names::Kind;
 
@@ -7,11 +7,11 @@ use super::names::Kind;
 pub enum Property {
     Name(Kind),
     Secret,
-    /// A place, a person, or a text that a person wrote.
+    /// A location, a person, or text that a person wrote.
     Private,
-    /// Numbers of it look like addresses.
+    /// A version, whose numbers can look like an address.
     Version,
-    /// Words of it have a meaning to clients, and look like serial numbers at times.
+    /// Values that clients interpret, and that sometimes look like serial numbers.
     Technical,
     Other,
 }
@@ -45,7 +45,7 @@ const SECRETS: &[&str] = &[
     "authorization",
     "signature",
 ];
-/// Whole names: they are parts of others.
+/// Compared as whole names, because they occur within other names.
 const SECRET_NAMES: &[&str] =
     &["pwd", "pass", "pin", "psk", "key", "sessionid", "csr", "hash", "pem", "salt", "bindpw"];
 const PRIVATES: &[&str] = &[
@@ -190,9 +190,9 @@ const TECHNICALS: &[&str] = &[
     "odata",
 ];
 
-/// What a property of this name is.
+/// The meaning of a property with this name.
 pub fn property(name: &str) -> Property {
-    // What is said about a property is not it.
+    // An annotation of a property is not the property itself.
     if let Some((_, about)) = name.split_once('@') {
         let is_standard = ["odata.", "Redfish."].iter().any(|own| about.starts_with(own));
         return if is_standard { Property::Technical } else { Property::Other };
@@ -210,7 +210,7 @@ pub fn property(name: &str) -> Property {
     if ["version", "versions", "revision"].iter().any(|end| lower.ends_with(end)) {
         return Property::Version;
     }
-    // `BoardSN`, and not the end of a word.
+    // Matches `BoardSN`, but not a word that ends in `sn`.
     let is_sn = name.ends_with("SN") || lower.ends_with("serial");
     if has(SERIALS) || is(SERIAL_NAMES) || is_sn {
         return Property::Name(Kind::Serial);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Takes out of what was read whose machine it is: by the names of properties, and by the form of what stands in any
-//! text. What was found is replaced everywhere, in links too, so that they still lead where they led. Pure.
+//! Removes everything that identifies the machine from a capture: by the names of properties, and by the form of
+//! values in any text. A value that was found is replaced everywhere, including in links, so that links still match.
+//! Pure.
 //!
-//! What stays: the maker, models, versions, and texts of a BMC in which nothing has one of these forms. A name
-//! that is an ordinary word (a host that is called `oak`) is replaced where it stands as a word of a text, as a part
-//! of a link or alone, but not within another word.
+//! What remains: maker, models, versions, and texts in which nothing has one of these forms. A name that is an
+//! ordinary word (a host called `oak`) is replaced as a word of a text, as a segment of a link or alone, but not
+//! within another word.
 
 use serde_json::{Map, Value};
 
@@ -13,11 +14,12 @@ use super::forms;
 use super::names::{Kind, Names};
 use super::properties::{Property, property};
 
-/// Where a secret stood.
+/// Replaces a secret.
 const SECRET: &str = "***";
-/// Attributes that a boot depends on; the others have addresses, users and communities in hundreds of forms.
+/// Attributes that affect booting. The others are removed: they contain addresses, users and communities in hundreds
+/// of forms.
 const KEPT_ATTRIBUTES: &[&str] = &["serverboot.", "virtualmedia", "bootmode", "secureboot"];
-/// What firmware writes where nobody has set a number.
+/// Values that firmware shows if no number was set.
 const PLACEHOLDERS: &[&str] = &[
     "none",
     "n/a",
@@ -39,7 +41,7 @@ const PLACEHOLDERS: &[&str] = &[
     "1234567890",
     "123456789",
 ];
-/// Parts of links that the standard or a maker gives to every machine. They stay, whoever is called so.
+/// Segments of links that the standard or a maker uses on every machine. They are kept even if a name is the same.
 const LINK_WORDS: &[&str] = &[
     "redfish",
     "v1",
@@ -82,7 +84,7 @@ const LINK_WORDS: &[&str] = &[
     "PCIeDevices",
 ];
 
-/// Where a text stands.
+/// The context of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Version,
@@ -106,7 +108,7 @@ pub fn redacted(
         }
     }
     let Captured { mut resources, mut notes } = captured;
-    // First all names, then all texts: a name may stand in a link that comes before its property.
+    // All names are collected before any text is rewritten: a name may occur in a link before its property.
     for Recorded { path, body, headers, .. } in &mut resources {
         each_text(body, &mut |text| *text = without_origin(text, host));
         *path = without_origin(path, host);
@@ -140,7 +142,7 @@ pub fn redacted(
     Captured { resources, notes }
 }
 
-/// A link that the BMC wrote with its own address, as a path: whoever plays it has another one.
+/// Turns a link with the BMC's own address into a path, because a replay has another address.
 fn without_origin(text: &str, host: &str) -> String {
     let rest = ["https://", "http://", "//"].iter().find_map(|start| text.strip_prefix(start));
     let path = rest.and_then(|rest| {
@@ -151,7 +153,7 @@ fn without_origin(text: &str, host: &str) -> String {
     path.unwrap_or(text).to_owned()
 }
 
-/// Replaces what properties say by their names. What is replaced here is known everywhere after.
+/// Replaces the values of properties by the properties' names. These values are then replaced everywhere.
 fn by_property(names: &mut Names, value: &mut Value) {
     let object = match value {
         Value::Object(object) => object,
@@ -165,7 +167,7 @@ fn by_property(names: &mut Names, value: &mut Value) {
         });
     }
     for (name, value) in object {
-        // Of most BMCs it is an object that says in which slot a part is; some have a person's text.
+        // On most BMCs this is an object with the slot of a part; on some it is text that a person wrote.
         let is_place = name.eq_ignore_ascii_case("location") && !value.is_object();
         match property(name) {
             _ if is_place => by_value(value, &mut |_| Some(SECRET.to_owned())),
@@ -180,7 +182,7 @@ fn by_property(names: &mut Names, value: &mut Value) {
     }
 }
 
-/// Replaces every text and number within a value, but for links within the BMC and what Redfish says of them.
+/// Replaces every text and number within a value, except links within the BMC and Redfish annotations.
 fn by_value(value: &mut Value, new: &mut dyn FnMut(&str) -> Option<String>) {
     let text = match value {
         Value::String(text) if text.is_empty() || text.starts_with("/redfish/") => return,
@@ -207,7 +209,7 @@ fn each_text(value: &mut Value, change: &mut dyn FnMut(&mut String)) {
     }
 }
 
-/// Whether a text is somebody's, and not what stands for nothing.
+/// Whether a text identifies something, and is not a placeholder.
 fn is_name(kind: Kind, text: &str) -> bool {
     let text = text.trim();
     let mut letters = text.chars().filter(|c| c.is_alphanumeric());
@@ -218,7 +220,7 @@ fn is_name(kind: Kind, text: &str) -> bool {
     !is_one_letter && !is_placeholder && !is_local && text != SECRET && !forms::is_special(text)
 }
 
-/// The place of what a property has.
+/// The context of a property's value.
 fn place(name: &str) -> Place {
     match property(name) {
         Property::Version => Place::Version,
@@ -230,7 +232,7 @@ fn place(name: &str) -> Place {
 /// Finds names by their form.
 fn find(names: &mut Names, value: &Value, at: Place) {
     match value {
-        // A version may be an address, by its form.
+        // A version can have the form of an address.
         Value::String(text) if at == Place::Version && forms::whole(text) == Some(Kind::Ipv4) => {}
         Value::String(text) => {
             find_in_text(names, text);
@@ -262,7 +264,7 @@ fn find_in_text(names: &mut Names, text: &str) {
     }
 }
 
-/// Serial numbers in properties of which nothing is known, and in links.
+/// Finds serial numbers in links and in properties of unknown meaning.
 fn find_serials(names: &mut Names, text: &str) {
     for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
         if forms::is_serial(word) {
@@ -271,12 +273,12 @@ fn find_serials(names: &mut Names, text: &str) {
     }
 }
 
-/// The length of the character at a place.
+/// The length in bytes of the character at a position.
 fn next(text: &str, at: usize) -> usize {
     text[at..].chars().next().map_or(1, char::len_utf8)
 }
 
-/// A text in which everything that is known has its replacement.
+/// The text with all known names replaced.
 fn replaced(names: &Names, text: &str, place: Place) -> String {
     if place == Place::Version && forms::whole(text) == Some(Kind::Ipv4) {
         return text.to_owned();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Reads what a BMC links, from the service root on: what a provisioner needs first, each resource once,
-//! slowly, and in bounds.
+//! Reads the resources that a BMC links, starting from the service root: what a provisioner needs comes first, each
+//! resource is read once, slowly, and within limits.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
@@ -20,7 +20,7 @@ use crate::links;
 
 impl Captured {
     fn note(&mut self, note: String) {
-        // The last one says that there are more.
+        // The last note says that there are more.
         match self.notes.len().cmp(&NOTES_MAX) {
             Ordering::Less => self.notes.push(note),
             Ordering::Equal => self.notes.push("there is more that was not read".into()),
@@ -29,25 +29,25 @@ impl Captured {
     }
 }
 
-/// How much is read, and how fast.
+/// Limits on how much is read, and how fast.
 #[derive(Debug, Clone)]
 pub struct CaptureLimits {
     pub resources: usize,
-    /// Of all bodies.
+    /// Total size of all bodies.
     pub bytes: usize,
     pub time: Duration,
-    /// Between two requests.
+    /// Pause between two requests.
     pub pause: Duration,
 }
 
 impl Default for CaptureLimits {
     fn default() -> CaptureLimits {
         CaptureLimits {
-            // Without logs, sensors and schemas a large server has some hundred.
+            // A large server has a few hundred without logs, sensors and schemas.
             resources: 2000,
-            // Parsed they take some ten times as much memory.
+            // Parsed, they take about ten times as much memory.
             bytes: 8 << 20,
-            // Jobs of the same BMC wait meanwhile.
+            // Jobs on the same BMC wait during this time.
             time: Duration::from_secs(5 * 60),
             // A BMC serves one or two requests a second, and has other clients.
             pause: Duration::from_millis(100),
@@ -56,19 +56,19 @@ impl Default for CaptureLimits {
 }
 
 const ROOT: &str = "/redfish/v1/";
-/// After so many requests without any response the BMC is left alone.
+/// The walk ends after this many consecutive requests without a response.
 const SILENCES_MAX: usize = 3;
-/// There may be thousands.
+/// Most notes in a capture; there could be thousands.
 const NOTES_MAX: usize = 50;
-/// Sessions that end while the tree is read.
+/// Most times that a session may end during the walk.
 const LOGINS_MAX: usize = 3;
-/// Links that are kept in mind: some times more than are read.
+/// Most links that are remembered: several times more than are read.
 const LINKS_MAX: usize = 20_000;
-/// Of one link; the longest of real BMCs have some 200.
+/// Longest link; the longest on real BMCs have about 200 bytes.
 const LINK_BYTES_MAX: usize = 1 << 10;
 
-/// Segments of paths below which nothing is read: what is secret, what names people, and what is huge and the
-/// same everywhere. What is below `Actions` is not for reading.
+/// Path segments below which nothing is read: secrets, user data, and large data that is the same everywhere. Paths
+/// below `Actions` cannot be read.
 const LEFT_OUT: &[&str] = &[
     "AccountService",
     "Accounts",
@@ -98,7 +98,7 @@ const LEFT_OUT: &[&str] = &[
     "Tasks",
     "TelemetryService",
 ];
-/// Segments of what is read when the rest is there: many resources, of which no job needs one.
+/// Path segments that are read last: many resources that no job needs.
 const LATER: &[&str] = &[
     "Assembly",
     "FirmwareInventory",
@@ -117,13 +117,13 @@ const LATER: &[&str] = &[
     "SimpleStorage",
 ];
 
-/// What is still to be read.
+/// The links that are still to be read.
 struct Queue {
     base: Url,
     soon: VecDeque<String>,
     later: VecDeque<String>,
     known: BTreeSet<String>,
-    /// Those that nobody keeps in mind: there are too many.
+    /// Number of links that were dropped because of the limit.
     left: usize,
 }
 
@@ -134,13 +134,13 @@ impl Queue {
     }
 
     fn add(&mut self, link: &str) {
-        // A part of a resource is read with it.
+        // A fragment is part of the resource and is read with it.
         let link = link.split('#').next().unwrap_or_default();
         if link.len() > LINK_BYTES_MAX {
             return;
         }
         let Some(url) = links::within(&self.base, link).ok().filter(is_read) else { return };
-        // As the BMC writes it, for the file is searched for that.
+        // Kept as the BMC writes it, because a replay looks up this path in the file.
         let path = if link.starts_with("/redfish") { link } else { &url[Position::BeforePath..] };
         let key = links::key(path);
         if self.known.contains(key) {
@@ -164,7 +164,7 @@ impl Queue {
     }
 }
 
-/// Whether it is a resource, and one that may be read. Dots in a path have been resolved.
+/// Whether the URL is a resource that may be read. Dot segments have been resolved.
 fn is_read(url: &Url) -> bool {
     let is_resource = url.path() == "/redfish" || url.path().starts_with("/redfish/");
     is_resource && !has_segment(url, LEFT_OUT)
@@ -212,7 +212,7 @@ impl Bmc {
                     }
                     captured.resources.push(got.recorded);
                 }
-                // Without its root there is nothing.
+                // Nothing can be read without the root.
                 Err(error) if path == ROOT => return Err(error),
                 Err(error @ (Error::Unauthorized { .. } | Error::CertificateChanged { .. })) => {
                     return Err(error);
@@ -236,7 +236,7 @@ impl Bmc {
         Ok(captured)
     }
 
-    /// One GET, whatever its status is. A session that ended is opened anew.
+    /// Sends one GET and records the response with any status. Logs in again if the session has ended.
     async fn record(
         &self,
         path: &str,
@@ -247,7 +247,7 @@ impl Bmc {
         let url = self.same_authority(path)?;
         let mut may_log_in = true;
         loop {
-            // A login is not given up half-way: its session would stay.
+            // Only the read has a deadline: an aborted login would leave its session open.
             let read = tokio::time::timeout_at(deadline, self.read_once(&what, path, &url)).await;
             let got = read.unwrap_or_else(|_late| {
                 let why = "the time was over".to_owned();
@@ -255,7 +255,7 @@ impl Bmc {
             })?;
             let is_session = self.session.is_open().await;
             match got.recorded.status {
-                // Accounts are locked after a few of these.
+                // Not repeated, because accounts are locked after a few failures.
                 401 if !is_session => {
                     return Err(Error::Unauthorized { detail: format!("{what}: HTTP 401") });
                 }
@@ -302,7 +302,7 @@ impl Bmc {
     }
 }
 
-/// Every link of a document, in its order.
+/// All links in a document, in order.
 fn linked(body: &Value) -> Vec<String> {
     fn add(value: &Value, found: &mut Vec<String>) {
         match value {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Bodies as BMCs send them: compressed, padded, in another encoding, or no JSON at all.
+//! Bodies in the forms that BMCs send: compressed, padded, in another encoding, or not JSON at all.
 
 use std::io::Write;
 
@@ -36,7 +36,7 @@ fn deflate(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What comes of a visit to a BMC whose collection of systems has this body.
+/// The result of a visit to a BMC whose collection of systems has this body.
 async fn visited(encoding: &'static str, body: Vec<u8>) -> Result<(), String> {
     let played = Played::start(move |seen, _nth| {
         let answer = raw(200, body.clone());

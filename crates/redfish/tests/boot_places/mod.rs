@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where the boot override is written: BMCs that accept it in one place and obey it in the other.
+//! The places of the boot override: BMCs that accept it in one place and obey it in the other.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{SYSTEM, budgets, endpoint, medium, named};
 const SETTINGS: &str = "/redfish/v1/Systems/1/SD";
 const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
 
-/// What a place does with a change.
+/// How a place treats a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Does {
     Obeys,
@@ -33,7 +33,7 @@ fn as_told(seen: &Seen, system: Does, settings: Does) -> Option<Reply> {
     }
 }
 
-/// A BMC of this vendor whose two places do this.
+/// A BMC of this vendor whose two places behave like this.
 async fn with_places(vendor: &str, system: Does, settings: Does) -> Played {
     let played = Played::start(move |seen, _nth| as_told(seen, system, settings)).await;
     offer_settings(&played, vendor);
@@ -76,7 +76,7 @@ async fn a_change_that_is_accepted_without_effect_is_made_in_the_other_place() {
         assert_eq!(place(&played)["BootSourceOverrideTarget"], "Cd", "{what}");
         assert!(!bmc.is_unsettled(), "{what}");
 
-        // What is known is done first.
+        // The known place is tried first.
         let other = if taken == SETTINGS { SYSTEM } else { SETTINGS };
         let before = played.count("PATCH", other);
         machine.boot_place = Some(taken.to_owned());
@@ -137,7 +137,7 @@ async fn a_change_that_no_place_shows_is_an_error_that_names_them() {
 
 #[tokio::test]
 async fn a_place_that_shows_its_change_late_is_still_read() {
-    // The future settings refuse; the system shows the change with its twentieth reading after it.
+    // The future settings refuse the change; the system shows it at the twentieth read after it.
     let played = Played::start(|seen, nth| match (seen.method.as_str(), seen.path.as_str()) {
         ("PATCH", SETTINGS) => Some(reply(405, json!({}))),
         ("GET", SYSTEM) if nth > 40 => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A boot override of others is read before ours is set, and put back.
+//! The original boot override is read before ours is set, and restored.
 
 use redfish::{BootOverride, BootSettings};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn boot(enabled: &str, target: &str, mode: &str) -> Value {
     })
 }
 
-/// With a property that the target needs.
+/// An override with a further property that its target needs.
 fn boot_with(target: &str, name: &str, text: &str) -> Value {
     let mut boot = boot("Once", target, "UEFI");
     boot[name] = text.into();
@@ -92,7 +92,7 @@ async fn what_is_as_it_was_is_not_written() {
 
 #[tokio::test]
 async fn an_override_among_the_settings_of_the_next_boot_is_put_back_there() {
-    // AMI's is written there only: the system accepts a change and ignores it.
+    // AMI BMCs are written to only there: the system accepts a change and ignores it.
     for (vendor, is_ignored) in [("AMI", true), ("Contoso", false)] {
         let played = Played::start(move |seen, _nth| {
             let is_system = seen.method == "PATCH" && seen.path == SYSTEM;
@@ -111,7 +111,7 @@ async fn an_override_among_the_settings_of_the_next_boot_is_put_back_there() {
              Pxe, mode Legacy"
         );
         bmc.set_boot_once_cd(&machine).await.unwrap();
-        // The boot that follows.
+        // The next boot consumes the override.
         played.state().future_boot = boot("Disabled", "None", "UEFI");
         bmc.put_boot_back(&machine, &found).await.unwrap();
         assert_eq!(played.state().future_boot, boot("Once", "Pxe", "Legacy"), "{vendor}");
@@ -149,7 +149,7 @@ async fn an_idrac_has_its_attributes_again() {
         assert_ne!(played.state().attributes, before);
         bmc.put_boot_back(&machine, &found).await.unwrap();
         assert_eq!(played.state().attributes, before);
-        // Without the override that was found.
+        // Restores the state without the original override.
         let cleared = found.map(BootOverride::cleared);
         bmc.set_boot_once_cd(&machine).await.unwrap();
         bmc.put_boot_back(&machine, &cleared).await.unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A capture of a BMC that means ill: what is read, where, how often, and when it ends.
+//! A capture of a hostile BMC: what is read, where, how often, and when it ends.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn limits() -> CaptureLimits {
     CaptureLimits { pause: Duration::ZERO, ..CaptureLimits::default() }
 }
 
-/// What is captured of a BMC whose root links these, and the requests after the login.
+/// The capture of a BMC whose root links these, and the requests after the login.
 async fn captured(
     limits: CaptureLimits,
     links: &[&str],

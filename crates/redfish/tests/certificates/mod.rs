@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Certificates and TLS of old BMCs, played by `openssl s_server`: what a pin accepts, and what is told of the rest.
+//! Certificates and TLS of old BMCs, simulated by `openssl s_server`: which ones a pin accepts, and the errors for
+//! the others.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -16,10 +17,10 @@ use url::Url;
 
 use super::budgets;
 
-/// A server that ends with the test.
+/// A server that is stopped when the test ends.
 struct Server {
     process: Child,
-    /// Open, so that the server may write to it.
+    /// Kept open so that the server can write to it.
     _output: std::io::Lines<BufReader<ChildStdout>>,
     url: Url,
     pin: [u8; 32],
@@ -37,7 +38,7 @@ fn openssl(arguments: &[&str], dir: &Path) {
     assert!(made.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
-/// A certificate with a key that `genpkey` makes by these options. Without extensions it is of version 1.
+/// A certificate with a key from `genpkey` with these options. Without extensions it is of version 1.
 fn certificate(dir: &Path, key: &[&str], is_v1: bool) -> [u8; 32] {
     openssl(&[&["genpkey", "-out", "key.pem"], key].concat(), dir);
     let digest = if key.contains(&"ed25519") { "-sha512" } else { "-sha256" };
@@ -51,7 +52,7 @@ fn certificate(dir: &Path, key: &[&str], is_v1: bool) -> [u8; 32] {
         false => {
             let make =
                 ["req", "-x509", "-key", "key.pem", "-subj", "/CN=bmc", "-days", "9", digest];
-            // An extension that nobody knows, and that is critical.
+            // An unknown extension that is marked critical.
             let odd = ["-addext", "1.2.3.4=critical,ASN1:UTF8String:odd", "-out", "cert.pem"];
             openssl(&[&make[..], &odd].concat(), dir);
         }
@@ -61,7 +62,7 @@ fn certificate(dir: &Path, key: &[&str], is_v1: bool) -> [u8; 32] {
     ring::digest::digest(&ring::digest::SHA256, &der).as_ref().try_into().unwrap()
 }
 
-/// Answers a page to each request, with the certificate of `dir`.
+/// Serves a page for each request, with the certificate in `dir`.
 fn serve(dir: &Path, pin: [u8; 32], options: &[&str]) -> Server {
     let mut process = Command::new("openssl")
         .args(["s_server", "-accept", "127.0.0.1:0", "-cert", "cert.pem", "-key", "key.pem"])
@@ -85,7 +86,7 @@ fn serve(dir: &Path, pin: [u8; 32], options: &[&str]) -> Server {
     }
 }
 
-/// The error of the first request. No server here has JSON, so that there is one.
+/// The error of the first request. There always is one, because no server here serves JSON.
 async fn connect(server: &Server, trust: Trust) -> Error {
     let endpoint = Endpoint {
         url: server.url.clone(),
@@ -122,7 +123,7 @@ async fn a_pin_accepts_a_certificate_of_any_form() {
             let what = format!("{key:?}, version 1: {is_v1}, {options:?}");
             let shown = redfish::fetch_certificate(&server.url).await;
             let error = connect(&server, Trust::Pin(pin)).await;
-            // The signatures of weak keys can be checked in TLS 1.2 only.
+            // Signatures of weak keys can only be verified in TLS 1.2.
             if key == RSA_1024 && options == ["-tls1_3"] {
                 assert!(shown.is_err() && matches!(error, Error::NoCommonTls { .. }), "{error}");
                 continue;
@@ -144,7 +145,7 @@ async fn a_certificate_that_cannot_be_used_is_told_before_it_is_pinned() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let pin = certificate(dir.path(), key, false);
-        // Others have no room for the hash in so short a key.
+        // In other schemes the hash does not fit such a short key.
         let short: &[&str] = &["-tls1_2", "-sigalgs", "RSA+SHA256"];
         let options = if key == RSA_512 { short } else { &[] };
         let server = serve(dir.path(), pin, options);
@@ -152,7 +153,7 @@ async fn a_certificate_that_cannot_be_used_is_told_before_it_is_pinned() {
             redfish::fetch_certificate(&server.url).await.unwrap_err(),
             connect(&server, Trust::Pin(pin)).await,
         ] {
-            // Some cannot even be asked for, with what this client says that it can check.
+            // With some keys the server has no signature scheme that this client offers.
             let is_told = error.to_string().contains(words)
                 || key != RSA_512 && matches!(error, Error::NoCommonTls { .. });
             assert!(is_told && !error.to_string().contains("pinned one"), "{key:?}: {error}");
@@ -197,7 +198,7 @@ async fn a_port_without_tls_is_told() {
             stream.write_all(said).await.unwrap();
         });
         let error = redfish::fetch_certificate(&url).await.unwrap_err();
-        // An old server hangs up without a word.
+        // An old server closes the connection without an alert.
         let is_told = match is_plain {
             true => matches!(error, Error::NoTls),
             false => error.to_string().contains("within the handshake"),
@@ -206,7 +207,7 @@ async fn a_port_without_tls_is_told() {
     }
 }
 
-/// Shows a certificate that is another's.
+/// Presents another server's certificate.
 #[derive(Debug)]
 struct Thief(Arc<CertifiedKey>);
 

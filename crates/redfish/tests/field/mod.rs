@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What BMCs in the field do beside the standard: members that cannot be read, actions that come and go, slots that
-//! say little of themselves.
+//! Deviations of real BMCs from the standard: members that cannot be read, actions that come and go, slots with few
+//! properties.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn links(paths: &[&str]) -> Value {
     json!({"Members": links})
 }
 
-/// Budgets of a real BMC's retries: a test that waits for them takes minutes.
+/// The retry budgets for a real BMC: a test that waits for them takes minutes.
 fn patient() -> Budgets {
     Budgets { retries: Duration::from_secs(120), ..budgets() }
 }
@@ -59,7 +59,7 @@ async fn a_sibling_that_cannot_be_read_is_noted_and_not_waited_for() {
 
 #[tokio::test]
 async fn a_tray_is_not_the_machine_whatever_it_is_called() {
-    // Neither can be started; the second bears the machine's serial number.
+    // Neither can be booted; the second shows the machine's serial number.
     for tray in [json!({"Id": "HGX"}), json!({"Id": "HGX", "SerialNumber": "SN1"})] {
         let played = Played::start(move |seen, _nth| match seen.path.as_str() {
             SYSTEMS => Some(reply(200, links(&[TRAY, SYSTEM]))),
@@ -69,7 +69,7 @@ async fn a_tray_is_not_the_machine_whatever_it_is_called() {
         .await;
         let bmc = connect(&played).await;
         assert_eq!(bmc.machine(named("SN1")).await.unwrap().system_path, SYSTEM);
-        // The machine tells no number, as some do while it is off.
+        // The machine shows no number, as some do while they are off.
         played.state().said.insert(SYSTEM, json!({"SerialNumber": ""}));
         let found = bmc.machine(named("SN1")).await;
         let found = found.map(|machine| machine.system_path);
@@ -267,7 +267,7 @@ async fn a_makers_own_action_serves_where_the_standards_is_absent() {
     ] {
         let played = Played::start(well_behaved).await;
         let mut actions = json!({});
-        // The played BMC goes by the end of the path.
+        // The simulated BMC decides by the end of the path.
         actions[eject] = json!({"target": EJECT});
         actions[insert] = json!({"target": INSERT});
         let mut oem = json!({});
@@ -311,7 +311,7 @@ async fn reset_types_that_depend_on_the_power_are_read_before_each_use() {
     played.state().reset_types = json!(["On"]);
     let bmc = connect(&played).await;
     let machine = bmc.machine(named("SN1")).await.unwrap();
-    // It was discovered while it was off. The button would mean another thing.
+    // It was discovered while it was off, when the power button has another effect.
     for (is_on, offered, sent) in [
         (true, json!(["GracefulShutdown", "ForceOff"]), "ForceOff"),
         (false, json!(["ForceOn"]), "ForceOn"),
@@ -343,7 +343,7 @@ async fn a_silent_system_is_not_taken_for_the_machine_while_another_cannot_be_re
         let words = error.to_string();
         assert!(words.contains(TRAY) && words.contains(&status.to_string()), "{words}");
     }
-    // Alone it is the one that is meant.
+    // If it is the only one, it is the wanted machine.
     let played = Played::start(|_seen, _nth| None).await;
     played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
     connect(&played).await.machine(named("SN1")).await.unwrap();
@@ -365,7 +365,7 @@ async fn power_that_the_system_does_not_tell_is_read_where_the_bmc_tells_it() {
         ("nowhere", json!({"PowerState": null}), Power::Changing),
     ] {
         let played = Played::start(|seen, _nth| match seen.path.as_str() {
-            // Of several systems it says nothing.
+            // A chassis with several systems says nothing about each of them.
             SHELF => Some(reply(
                 200,
                 json!({"PowerState": "Off", "Links": {"ComputerSystems": [

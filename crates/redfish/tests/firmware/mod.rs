@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Firmware by both ways of the UpdateService: the task is followed, also through a restart of the
-//! BMC, and the inventory tells what came of it.
+//! Firmware updates in both ways of the UpdateService: the task is followed, even through a restart of the BMC, and
+//! the inventory shows the result.
 
 use std::io::Write;
 
@@ -35,7 +35,7 @@ fn updating(seen: &Seen, nth: usize) -> Option<Reply> {
         ("GET", "/redfish/v1/UpdateService/FirmwareInventory/BMC") => {
             reply(200, json!({"Name": "BMC", "Version": is_new(1)}))
         }
-        // This one wants the protocol.
+        // This BMC requires the protocol.
         ("POST", UPDATE) if seen.body["TransferProtocol"].is_null() => reply(400, json!({})),
         ("POST", UPDATE | PUSH) => reply(202, link(TASK)),
         ("GET", TASK) => match nth {
@@ -71,7 +71,7 @@ async fn a_bmc_fetches_its_firmware_and_shows_the_new_version() {
 
 #[tokio::test]
 async fn an_update_whose_answer_is_lost_is_not_asked_for_again() {
-    // 401: the session was dropped, which the BMC says before it does anything.
+    // 401: the session was dropped, which the BMC reports before it does anything.
     for (status, count) in [(504, 1), (503, 2), (401, 2)] {
         let played =
             Played::start(move |seen, nth| match (seen.method.as_str(), &*seen.path, nth) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A BMC that means harm, or is merely broken: every visit to it ends, bounded, with an error or
-//! without, and nothing secret is told of it.
+//! A hostile or broken BMC: every visit to it ends within limits, with or without an error, and reveals no secret.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use super::played::{Bmc as Played, drip, reply};
 use super::{INSERT, SESSIONS, SYSTEM, TOKEN, budgets, connect, endpoint, medium, named};
 
-/// Documents of names that the client looks at, in places where they do not belong.
+/// Documents with property names that the client reads, at the wrong positions.
 fn evil() -> impl Strategy<Value = Value> {
     use proptest::prelude::*;
     let leaf = prop_oneof![
@@ -77,7 +76,7 @@ async fn any_answers_end_a_visit_bounded() {
     let played = Played::start(move |seen, nth| {
         let answers = answers.lock().unwrap();
         let is_login = seen.path == SESSIONS;
-        // One of the drawn documents for each path, so that some are walked far.
+        // Different documents for different paths, so that some walks go far.
         let spread = seen.path.len() + nth;
         (!is_login && !answers.is_empty())
             .then(|| reply(200, answers[spread % answers.len()].clone()))
@@ -157,7 +156,7 @@ async fn a_transcript_tells_what_happened_and_no_secret() {
     assert_eq!(bmc.transcript(), [], "it is told once");
 }
 
-/// A BMC that repeats what it was given, in the forms in which its web server, its log and its proxy write.
+/// A BMC that repeats credentials in the forms in which its web server, its log and its proxy write them.
 #[tokio::test]
 async fn a_bmc_that_repeats_its_password_or_session_is_not_quoted() {
     const PASSWORD: &str = "p&ss/w\"rd 1";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! UEFI HTTP boot: when it is taken for offered, and that URL and override are read back.
+//! UEFI HTTP boot: when it counts as offered, and that URL and override are read back.
 
 use redfish::Error;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{SYSTEM, connect, medium, named, well_behaved};
 
 const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
 
-/// A BMC that offers it, and has this URL.
+/// A BMC that offers HTTP boot, with this URL.
 async fn offering(uri: Value) -> Played {
     let played = Played::start(well_behaved).await;
     played.state().boot[TARGETS] = json!(["None", "Pxe", "UefiHttp"]);
@@ -45,7 +45,7 @@ async fn url_and_override_are_set_together_and_put_to_rest() {
     let played = offering(Value::Null).await;
     let bmc = connect(&played).await;
     let machine = bmc.machine(named("SN1")).await.unwrap();
-    // Twice, as every action.
+    // Twice, because every action may be repeated.
     for _ in 0..2 {
         bmc.set_boot_once_http(&machine, medium().as_str()).await.unwrap();
         let boot = played.state().boot.clone();
@@ -70,7 +70,7 @@ async fn a_bmc_that_takes_only_null_or_only_the_whole_gets_that() {
         let unwanted = refused.clone();
         let played = Played::start(move |seen, _nth| {
             let boot = &seen.body["Boot"];
-            // The latter refuses whatever has the URL alone.
+            // The latter refuses a body with only the URL.
             let is_alone = boot.as_object().is_some_and(|boot| boot.len() == 1);
             let is_refused = match unwanted["HttpBootUri"].is_null() {
                 true => is_alone,
@@ -128,7 +128,7 @@ async fn a_bmc_that_refuses_the_url_says_why() {
 
 #[tokio::test]
 async fn an_ami_has_the_url_among_its_future_settings() {
-    // What is written to the system itself is taken, and nothing comes of it.
+    // A change that is written to the system itself is accepted without effect.
     let played = Played::start(|seen, _nth| {
         let is_system = seen.method == "PATCH" && seen.path == SYSTEM;
         is_system.then(|| reply(204, Value::Null))

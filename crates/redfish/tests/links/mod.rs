@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Links as BMCs write them, and where a request goes that is redirected.
+//! Links in the forms that BMCs write, and where redirected requests go.
 
 use redfish::{Power, Shutdown};
 use serde_json::json;
@@ -9,7 +9,7 @@ use super::{INSERT, SESSIONS, SLOT, SYSTEM, connect, medium, named, well_behaved
 
 #[tokio::test]
 async fn links_that_end_in_a_slash_are_used_as_they_are() {
-    // 404: a path without the slash is nothing. 308: it is redirected, as iLO 5 before 1.40 does.
+    // 404: the path without the slash does not exist. 308: it is redirected, as by iLO 5 before 1.40.
     for without_slash in [404, 308] {
         let played = Played::start(well_behaved).await;
         played.state().without_slash = Some(without_slash);
@@ -44,7 +44,7 @@ async fn a_member_that_is_linked_with_and_without_a_slash_is_one() {
     let machine = connect(&played).await.machine(named("SN1")).await.unwrap();
     assert_eq!(machine.slots.len(), 1);
 
-    // A manager that is linked by its servers only, with another slash than the system's own path.
+    // A manager that is only linked through its servers, with another final slash than the system's own path.
     let played = Played::start(|seen, _nth| match seen.path.as_str() {
         SYSTEM => Some(reply(
             200,
@@ -74,7 +74,7 @@ async fn a_read_that_is_redirected_within_its_bmc_is_followed() {
     for status in [301, 302, 303, 307, 308] {
         let played = Played::start(move |seen, _nth| match seen.path.as_str() {
             "/redfish/v1/Systems" => Some(reply(status, json!({})).header("location", MOVED)),
-            // Relative to what was asked.
+            // Relative to the requested path.
             MOVED => Some(reply(status, json!({})).header("location", "There")),
             "/redfish/v1/There" => Some(reply(200, json!({"Members": [{"@odata.id": SYSTEM}]}))),
             _ => None,

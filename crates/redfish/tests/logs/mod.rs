@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Event logs and boot progress, by the BMC's own clock and bounded.
+//! Event logs and boot progress, by the BMC's own clock and within limits.
 
 use jiff::Timestamp;
 use redfish::BootProgress;
@@ -26,7 +26,7 @@ async fn entries_since_the_job_began_are_read_by_the_bmcs_clock() {
                 json!({"Members": [link(&format!("{LOGS}/Lc")), link(&format!("{LOGS}/Sel"))]}),
             ),
             "/Lc" => reply(200, json!({"Entries": link(&format!("{LOGS}/Lc/Entries"))})),
-            // Newest first, and for ever more pages.
+            // Newest first, with an endless number of pages.
             "/Lc/Entries" if nth == 1 => reply(
                 200,
                 json!({

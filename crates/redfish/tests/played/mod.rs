@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A BMC of few resources, over TLS with a CA of its own. A test says where it misbehaves.
+//! A simulated BMC with few resources, over TLS with its own CA. Each test says where it misbehaves.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,23 +16,23 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use url::Url;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
     pub path: String,
-    /// Likewise, with the slash at its end.
+    /// The same, with its final slash.
     pub written: String,
     pub token: Option<String>,
     /// `user:password` of Basic.
     pub basic: Option<String>,
     pub if_match: Option<String>,
     pub body: Value,
-    /// The body where it is no JSON.
+    /// The body if it is not JSON.
     pub text: String,
 }
 
-/// An answer other than the usual.
+/// A reply other than the normal one.
 pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
@@ -45,12 +45,12 @@ pub fn reply(status: u16, body: Value) -> Reply {
     Reply { status, headers: Vec::new(), body, drips: false, raw: None }
 }
 
-/// These bytes as an answer.
+/// A reply with these bytes as its body.
 pub fn raw(status: u16, bytes: impl Into<Vec<u8>>) -> Reply {
     Reply { raw: Some(bytes.into()), ..reply(status, Value::Null) }
 }
 
-/// An answer that comes byte by byte and never ends.
+/// A reply that arrives byte by byte and never ends.
 pub fn drip() -> Reply {
     Reply { drips: true, ..reply(200, Value::Null) }
 }
@@ -88,22 +88,22 @@ impl IntoResponse for Reply {
     }
 }
 
-/// What the machine is like.
+/// The state of the machine.
 pub struct Machine {
     pub is_on: bool,
     pub boot: Value,
     pub slots: [Option<String>; 2],
-    /// What the BMC says that it takes; an empty list is left out.
+    /// The reset types that the BMC lists; an empty list is left out.
     pub reset_types: Value,
-    /// Of the requests that were not refused.
+    /// The reset types of accepted requests.
     pub resets: Vec<String>,
-    /// Takes a change of the boot mode and does nothing.
+    /// Accepts a change of the boot mode without effect.
     pub keeps_legacy: bool,
-    /// Shows each override as one that stays.
+    /// Shows each override as `Continuous`.
     pub shows_continuous: bool,
-    /// What is answered to a path without a slash at its end, where all links have one.
+    /// The status for a path without a final slash, if all links have one.
     pub without_slash: Option<u16>,
-    /// What a resource says besides, by its path.
+    /// Additional properties of resources, by their paths.
     pub said: BTreeMap<&'static str, Value>,
     /// The BMC's own attributes, and the settings of the next boot.
     pub attributes: Value,
@@ -127,7 +127,7 @@ impl Bmc {
     pub async fn start(
         misbehaviour: impl Fn(&Seen, usize) -> Option<Reply> + Send + Sync + 'static,
     ) -> Bmc {
-        // A second test finds the same provider installed.
+        // Another test may have installed the same provider already.
         let _already = rustls::crypto::ring::default_provider().install_default();
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::default();
@@ -212,7 +212,7 @@ async fn answer(State(bmc): State<Bmc>, request: Request) -> Response {
     bmc.seen.lock().unwrap().push(seen.clone());
     let nth = bmc.count(&seen.method, &seen.path);
     match (bmc.misbehaviour)(&seen, nth) {
-        // The usual answer, with these headers.
+        // The normal reply, with these headers.
         Some(Reply { status: 0, headers, .. }) => {
             let usual = behave(&bmc, &seen);
             Reply { headers: [usual.headers, headers].concat(), ..usual }.into_response()

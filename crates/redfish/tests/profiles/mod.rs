@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Each quirk against a BMC that has it: without the quirk the same test fails.
+//! Each quirk, tested against a BMC that has it: without the quirk, the same test fails.
 
 use redfish::{Bmc, Endpoint, Machine};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ async fn machine_of(bmc: &Bmc, name: &str) -> Machine {
     machine
 }
 
-/// A BMC of this vendor that misbehaves so.
+/// A BMC of this vendor with this misbehaviour.
 async fn of(
     vendor: &str,
     misbehaviour: impl Fn(&Seen, usize) -> Option<Reply> + Send + Sync + 'static,
@@ -120,7 +120,7 @@ async fn virtual_media_of_a_supermicro_are_usb_and_its_override_is_sent_whole() 
 
 #[tokio::test]
 async fn the_override_of_an_ami_is_a_future_setting() {
-    // What is written to the system itself is taken, and nothing comes of it.
+    // A change that is written to the system itself is accepted without effect.
     let played = of("AMI", |seen, _nth| {
         let is_system = seen.method == "PATCH" && seen.path == SYSTEM;
         is_system.then(|| reply(204, Value::Null))
@@ -162,7 +162,7 @@ async fn an_old_idrac_boots_its_virtual_cd_by_attributes_and_holds_one_medium() 
 
 #[tokio::test]
 async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
-    // It shows what was set as Continuous, and takes no Disabled.
+    // It shows every override as Continuous, and does not accept Disabled.
     let played = Played::start(|seen, _nth| {
         let enabled = seen.body["Boot"]["BootSourceOverrideEnabled"].as_str();
         (enabled == Some("Disabled")).then(|| reply(400, json!({})))
@@ -172,7 +172,7 @@ async fn sushy_tools_tells_no_serial_and_keeps_its_override() {
     played.state().said.insert(SYSTEM, json!({"SerialNumber": null}));
     played.state().said.insert(ROOT, root("RootService"));
     let bmc = connect(&played).await;
-    // An absent serial number is no other one.
+    // A missing serial number is not a different one.
     machine_of(&bmc, "standard").await;
     played.state().said.insert(ROOT, root("RedvirtService"));
     bmc.forget_seen();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC says when it refuses, as the caller sees it: the reason, what follows from it, and the evidence.
+//! A BMC's refusals as the caller sees them: the reason, its consequences, and the evidence.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn info(id: &str, text: &str) -> Value {
         "@Message.ExtendedInfo": [{"MessageId": id, "Message": text}]}})
 }
 
-/// iLO's: no text, and the message leads nowhere.
+/// The form of iLO: no text, and a message that refers to nothing.
 fn id_alone(id: &str, args: &[&str]) -> Value {
     json!({"error": {"code": "iLO.0.10.ExtendedInfo",
         "message": "See @Message.ExtendedInfo for more information.",
@@ -28,12 +28,12 @@ fn in_post() -> Reply {
     reply(400, id_alone(id, &["BootSourceOverrideTarget"]))
 }
 
-/// Without patience for what passes.
+/// Budgets without retries for temporary errors.
 fn hasty() -> Budgets {
     Budgets { retries: Duration::ZERO, effect: Duration::from_millis(100), ..budgets() }
 }
 
-/// Status, body or text, the cause if it is another than the credentials, and words of the reason.
+/// Status, body or text, the cause if it is not the credentials, and a part of the reason.
 type Login = (u16, Result<Value, &'static str>, Option<Cause>, &'static str);
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_login_that_is_refused_for_another_cause_is_no_refusal_of_the_credenti
             Some(Cause::NoLicence),
             "LIC501",
         ),
-        // These are of the credentials, whatever the BMC calls it.
+        // These count as refused credentials, whatever the BMC calls it.
         (401, Ok(json!({})), None, ""),
         (403, Ok(Value::Null), None, ""),
         (
@@ -152,7 +152,7 @@ async fn a_session_that_may_only_change_the_password_is_ended_and_told() {
     assert!(!error.is_transient(), "{error}");
     assert_eq!(played.count("DELETE", &format!("{SESSIONS}/7")), 1);
 
-    // Another BMC says it to each request of the session.
+    // Another BMC returns it for each request of the session.
     let played = Played::start(|seen, _nth| {
         (seen.path == "/redfish/v1/Systems")
             .then(|| reply(403, id_alone("Base.1.8.PasswordChangeRequired", &[])))
@@ -222,7 +222,7 @@ async fn what_is_refused_in_post_is_asked_for_until_post_is_over() {
     bmc.set_boot_once_cd(&machine).await.unwrap();
     assert_eq!((played.count("POST", RESET), played.count("PATCH", SYSTEM)), (4, 4));
 
-    // Its end does not come.
+    // POST does not end.
     let played = Played::start(move |seen, _nth| is_write(seen).then(in_post)).await;
     played.state().is_on = true;
     let bmc = Bmc::connect(&endpoint(&played), hasty()).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_refusal_without_words_in_post_is_one_that_passes() {
         (ilo, true, Some(Cause::InPost)),
         (running, true, None),
         (json!({}), true, None),
-        // What is told of a machine without power is of its last boot.
+        // If the machine is off, this is the state of its last boot.
         (post, false, None),
     ] {
         let what = format!("{said} {is_on}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Remote media that a BMC has switched off.
+//! Remote media that is disabled at the BMC.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ fn manager(oem: &str, status: &str) -> Value {
     })
 }
 
-/// A BMC whose slots come `late` readings after the switch was used.
+/// A BMC whose slots appear `late` reads after the switch was used.
 async fn switched_off(late: usize) -> Played {
     let (is_on, readings) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
     Played::start(move |seen, _nth| {
@@ -33,7 +33,7 @@ async fn switched_off(late: usize) -> Played {
         match (seen.method.as_str(), seen.path.as_str()) {
             ("POST", SWITCH) => {
                 is_on.store(seen.body["RMediaState"] == "Enable", Ordering::Relaxed);
-                // An error by its form, and none by what it says.
+                // An error by its form, but not by its content.
                 let message = json!({"MessageId": "Base.1.5.Success", "Severity": "OK"});
                 Some(reply(200, json!({"error": {"@Message.ExtendedInfo": [message]}})))
             }
@@ -68,7 +68,7 @@ async fn slots_that_come_late_are_waited_for_and_go_again() {
         assert_eq!((is_enabled(&machine), machine.slots.len()), (Some(false), 0));
         let machine = bmc.enable_remote_media(&machine, named("SN1").unwrap()).await.unwrap();
         assert_eq!((is_enabled(&machine), machine.slots.len()), (Some(true), 2));
-        // Once more is harmless.
+        // A repetition is harmless.
         bmc.enable_remote_media(&machine, named("SN1").unwrap()).await.unwrap();
         assert_eq!(played.count("POST", SWITCH), 1);
         bmc.disable_remote_media(&machine).await.unwrap();

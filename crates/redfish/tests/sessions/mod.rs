@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Sessions of a BMC that has four: each visit gives its own back, however the BMC tells where it is.
+//! Sessions of a BMC that has four: each visit ends its own session, in whatever way the BMC reports its location.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ const SESSIONS_MAX: usize = 4;
 /// The numbers of the sessions that are open.
 type Open = Arc<Mutex<BTreeSet<String>>>;
 
-/// What the login answers for a session of this number: `Location` and body.
+/// The login's reply for a session with this number: `Location` and body.
 type Told = fn(&str) -> (Option<String>, Value);
 
-/// Sessions as a BMC has them that tells so of each.
+/// The sessions of a BMC that reports their locations in this way.
 fn keeps(
     open: &Open,
     told: Told,
@@ -85,7 +85,7 @@ async fn a_session_is_ended_wherever_the_bmc_says_that_it_is() {
     }
 }
 
-/// A 401 does not say that the session is over: some BMCs mean a resource.
+/// A 401 does not prove that the session is over: on some BMCs it concerns a resource.
 #[tokio::test]
 async fn a_session_that_is_opened_anew_is_not_one_more() {
     let open = Open::default();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Writes converge: conditional requests in the forms that BMCs take, and conflicts that pass.
+//! Writes: conditional requests in the forms that BMCs accept, and temporary conflicts.
 
 use redfish::Shutdown;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{INSERT, SYSTEM, connect, medium, named};
 
 #[tokio::test]
 async fn a_condition_is_met_in_each_form() {
-    // What the BMC shows as its tag, and what it takes.
+    // The ETag that the BMC shows, and the one that it accepts.
     for (shown, taken, refusal) in [
         (Some("\"a\""), Some("\"a\""), 428),
         (Some("W/\"a\""), Some("W/\"a\""), 412),

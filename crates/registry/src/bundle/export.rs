@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Writing a bundle. The same artifacts give the same bytes.
+//! Writing a bundle. The same artifacts always give the same bytes.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -18,25 +18,25 @@ use crate::storage::index::digest_at;
 use crate::storage::layout::{index_json, tagged};
 use crate::storage::manifests::find;
 
-/// A file that goes along: the maintenance OS.
+/// A file to include in the bundle: the maintenance OS.
 pub struct Attached {
     pub path: PathBuf,
 }
 
-/// What goes into a bundle: entries of `index.json`, and every digest with its size.
+/// The content of a bundle: the entries of `index.json`, and every digest with its size.
 #[derive(Default)]
 struct Contents {
     entries: Vec<Descriptor>,
-    /// Manifests first: a reader knows what it waits for.
+    /// Written before the blobs, so that a reader knows which blobs follow.
     manifests: BTreeSet<(Digest, u64)>,
     blobs: BTreeSet<(Digest, u64)>,
-    /// What was walked through, and which referrers have an entry: many tags share one tree.
+    /// Manifests already visited, and referrers that already have an entry: many tags may share one tree.
     seen: HashSet<(Repository, Digest)>,
     referrers: HashSet<(Repository, Digest)>,
 }
 
 impl Storage {
-    /// Writes a bundle of these manifests, of all tags if there are none.
+    /// Writes a bundle of these manifests, or of all tags if `chosen` is empty.
     pub fn export(
         &self,
         chosen: &[Chosen],
@@ -80,7 +80,7 @@ fn append<W: Write>(
     header.set_mtime(0);
     header.set_path(name)?;
     header.set_cksum();
-    // One byte more would be seen by the next entry, one less by the copy.
+    // Exactly `size` bytes: excess bytes would be read as the next entry. A short file is an error below.
     let mut bytes = bytes.take(size);
     tar.append(&header, &mut bytes)?;
     if bytes.limit() > 0 {
@@ -92,7 +92,7 @@ fn append<W: Write>(
 fn gather(index: &Transaction, chosen: &[Chosen]) -> Result<Contents, Error> {
     let mut contents = Contents::default();
     add_all(index, chosen, &mut contents)?;
-    // A manifest that is a blob elsewhere is written once.
+    // A digest that is a manifest in one place and a blob in another is written once.
     contents.blobs = contents.blobs.difference(&contents.manifests).cloned().collect();
     Ok(contents)
 }
@@ -128,7 +128,7 @@ fn add_all(index: &Transaction, chosen: &[Chosen], contents: &mut Contents) -> R
     Ok(())
 }
 
-/// Adds an entry, its tree, and what refers to any of it: signatures go along.
+/// Adds an entry, its tree, and all referrers of that tree, so that signatures are included.
 fn add(
     index: &Transaction,
     repository: &Repository,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Reading a bundle, which may come from anyone: only the names and kinds of entries that an export
-//! writes are taken, every byte is checked by its digest, and nothing can be seen before all is there.
+//! Reading a bundle. The bundle is untrusted: only entries with the names and kinds that an export writes are
+//! accepted, every byte is checked by its digest, and nothing becomes visible before everything is there.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -19,14 +19,14 @@ use crate::storage::manifests::{
 };
 use crate::storage::{Storage, space::Reservation};
 
-/// Largest `index.json`: some ten thousand tags. Parsed it takes up to ten times as much memory.
+/// Largest `index.json`: about ten thousand tags. Parsed, it takes up to ten times as much memory.
 const INDEX_BYTES_MAX: u64 = 8 << 20;
-/// Blobs and manifests of a bundle: ten thousand tags of some twenty layers. Each takes 150 bytes of memory
+/// Most blobs and manifests in a bundle: ten thousand tags of about twenty layers. Each takes 150 bytes of memory
 /// while the bundle is read.
 const CONTENTS_MAX: usize = 250_000;
 const BUFFER: usize = 1 << 20;
 
-/// What the bundle says that it has.
+/// The parsed `index.json` of a bundle.
 struct Plan {
     entries: Vec<Entry>,
     maintenance_iso: Option<Digest>,
@@ -39,8 +39,8 @@ struct Entry {
 }
 
 impl Storage {
-    /// Takes a bundle in: all of it or, of what can be seen, nothing. A maintenance OS that comes along
-    /// is put to `maintenance_iso`.
+    /// Imports a bundle. Either all of it becomes visible, or nothing. A maintenance OS in the bundle is written to
+    /// `maintenance_iso`.
     pub fn import(
         &self,
         bundle: impl Read,
@@ -53,7 +53,7 @@ impl Storage {
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
         let mut is_layout_read = false;
         let partial_iso = maintenance_iso.with_extension("partial");
-        // Raw: an entry with extended headers has two readings, and an export writes none.
+        // Raw, because an entry with extended headers can be read in two ways, and an export writes none.
         for entry in tar::Archive::new(bundle).entries().map_err(cut)?.raw(true) {
             let entry = entry.map_err(cut)?;
             let name = name_of(&entry)?;
@@ -122,8 +122,8 @@ impl Storage {
         Ok(done)
     }
 
-    /// The bytes of an entry as content; whether they are new. Until the last step they have no row, and
-    /// no collection runs.
+    /// Stores the bytes of an entry as content. Returns whether they are new. They have no row until the last step,
+    /// and no collection runs until then.
     fn take_in(&self, mut entry: impl Read, size: u64, digest: &Digest) -> Result<bool, Error> {
         let is_known = self.index.read(|index| {
             let sql = "SELECT size FROM contents WHERE digest = ?1";
@@ -131,7 +131,8 @@ impl Storage {
         })?;
         let on_disk = fs::metadata(self.files.blob(digest)).ok().map(|found| found.len());
         if let Some(known) = is_known.filter(|_| is_known == on_disk) {
-            // The bytes need no second look; the size goes into the row that all repositories share.
+            // The bytes were checked before. The size must agree, because it is written to the row that all
+            // repositories share.
             if known != size {
                 return Err(Error::bundle(format!("{digest} has {known} bytes, not {size}")));
             }
@@ -146,7 +147,7 @@ impl Storage {
         Ok(true)
     }
 
-    /// Every manifest in reach of the bundle's entries.
+    /// Reads every manifest that the bundle's entries reach.
     fn read_manifests(&self, plan: &Plan, sizes: &HashMap<Digest, u64>) -> Result<Tree, Error> {
         let roots = plan.entries.iter().map(|entry| &entry.descriptor);
         Tree::read(roots, LIMITS, |digest| {
@@ -160,7 +161,7 @@ impl Storage {
         })
     }
 
-    /// Enters the manifests that an entry needs, and its tag.
+    /// Adds the manifests that an entry needs, and its tag, to the index.
     fn enter(
         &self,
         index: &Transaction,
@@ -198,18 +199,19 @@ impl Storage {
     }
 }
 
-/// What is read comes from the sender: that it cannot be read is the bundle's fault, not this disk's.
+/// The data comes from the client. So a read error is the bundle's fault, not this disk's.
 fn cut(error: io::Error) -> Error {
     Error::bundle(format!("it is not a tar file, or not the whole of it: {error}"))
 }
 
-/// A tar reader takes an archive's end within an entry for the entry's end.
+/// Detects a truncated bundle: the tar reader reports the end of the archive within an entry as the end of that
+/// entry.
 fn is_all_of(count: u64, size: u64) -> Result<(), Error> {
     let why = || format!("it ends after {count} of an entry's {size} bytes; send the whole file");
     if count == size { Ok(()) } else { Err(Error::bundle(why())) }
 }
 
-/// The name of a plain file; any other kind of entry is refused.
+/// The name of a plain file. Any other kind of entry is refused.
 fn name_of<R: Read>(entry: &tar::Entry<R>) -> Result<String, Error> {
     let name = String::from_utf8(entry.path_bytes().into_owned())
         .map_err(|_| Error::bundle("a name is not text"))?;
@@ -261,7 +263,7 @@ fn entry_of(descriptor: Descriptor) -> Result<Entry, Error> {
     Ok(Entry { repository, tag, descriptor })
 }
 
-/// Writes what a reader gives to a file and to the disk, if it is what it should be.
+/// Writes a reader's data durably to a file, and removes the file if size or digest do not match.
 fn write_verified(
     mut reader: impl Read,
     size: u64,

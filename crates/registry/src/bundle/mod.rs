@@ -2,13 +2,13 @@
 //! Bundles: artifacts for a site without a network, in one tar file that is an OCI image layout.
 //!
 //! ```text
-//! oci-layout, index.json     which manifests, of which repository, under which tag
+//! oci-layout, index.json     the manifests, their repositories and their tags
 //! blobs/ALGORITHM/HEX        manifests and blobs, each once
-//! maintenance.iso            if it was asked for; its digest stands in index.json
+//! maintenance.iso            if it was requested; its digest is in index.json
 //! ```
 //!
-//! `skopeo copy oci-archive:FILE:REPOSITORY:TAG …` reads it too. An import checks every byte by its
-//! digest and enters all of it in one transaction, or nothing.
+//! `skopeo copy oci-archive:FILE:REPOSITORY:TAG …` can read it too. An import checks every byte by its digest and
+//! adds everything in one transaction, or nothing.
 
 mod export;
 mod import;
@@ -20,24 +20,24 @@ use oci::{Repository, TagOrDigest};
 pub use export::Attached;
 pub(crate) use stream::{reader_of, writer_to};
 
-/// Which repository an entry of `index.json` belongs to.
+/// The annotation with the repository of an entry of `index.json`.
 const REPOSITORY: &str = "io.shoal.repository";
-/// The digest of the maintenance OS in the same bundle.
+/// The annotation with the digest of the maintenance OS in the same bundle.
 const MAINTENANCE_ISO: &str = "io.shoal.maintenance-iso.digest";
 const MAINTENANCE_ISO_NAME: &str = "maintenance.iso";
 
 /// A manifest to put into a bundle.
 pub type Chosen = (Repository, TagOrDigest);
 
-/// What an import brought.
+/// The result of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     /// `REPOSITORY:TAG` of each tag.
     pub tags: Vec<String>,
     pub manifests: usize,
     pub blobs: usize,
-    /// Bytes that were not there before.
+    /// Bytes of content that was not in the registry before.
     pub bytes: u64,
-    /// Whether a maintenance OS came along.
+    /// Whether the bundle contained a maintenance OS.
     pub maintenance_iso: bool,
 }

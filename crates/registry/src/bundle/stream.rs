@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Between a body, which is async, and a tar file, which is read and written by blocking code: a short
-//! channel of chunks.
+//! Connects a body, which is async, to a tar file, which blocking code reads or writes: through a short channel of
+//! chunks.
 
 use std::io::{self, Read, Write};
 
@@ -8,12 +8,12 @@ use axum::body::{Body, Bytes};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-/// Chunks that wait in a channel.
+/// Most chunks that wait in a channel.
 const AHEAD: usize = 4;
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// A writer whose bytes come out of a body. Dropped without `flush`, the body breaks off: a client
-/// must not take half a bundle for a whole one.
+/// A writer that feeds a body. If it is dropped without `flush`, the body ends with an error, so that a client does
+/// not take half a bundle for a whole one.
 pub struct ChunkWriter {
     chunk: Vec<u8>,
     sender: mpsc::Sender<io::Result<Bytes>>,
@@ -56,19 +56,19 @@ impl Drop for ChunkWriter {
     fn drop(&mut self) {
         if !self.is_whole {
             let error = io::Error::other("the bundle could not be written");
-            // The client may be gone already.
+            // The client may have disconnected already.
             let _gone = self.sender.blocking_send(Err(error));
         }
     }
 }
 
-/// A reader of what a task feeds it.
+/// A reader of the chunks that a task sends to it.
 pub struct ChunkReader {
     chunk: Bytes,
     receiver: mpsc::Receiver<io::Result<Bytes>>,
 }
 
-/// A reader, and what feeds it from a body; run both beside each other.
+/// A reader, and the future that feeds it from a body. Run both concurrently.
 pub fn reader_of(body: Body) -> (ChunkReader, impl Future<Output = ()>) {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let feed = async move {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which manifests a bundle's entries need, found before the index is written: a bundle may come from
-//! anyone, so each manifest is read once, however often it is named, and the whole is bounded.
+//! Determines which manifests a bundle's entries need, before the index is written. The bundle is untrusted: each
+//! manifest is read once, however often it is named, and the total is limited.
 //!
-//! Only digests and their relations are kept in memory. The documents are read again when they are entered.
+//! Only digests and their relations are kept in memory. The documents are read again when they are added to the
+//! index.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,14 +11,14 @@ use oci::{Descriptor, Digest, Manifest, ManifestKind, Repository};
 
 use crate::Error;
 
-/// What a bundle's manifests may cost. The import enters all of them in one transaction, and pushes wait for
-/// it: at these limits a few seconds.
+/// Limits on a bundle's manifests. The import adds all of them in one transaction, and pushes wait for it: a few
+/// seconds at these limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of all documents that are entered; one that is entered into two repositories counts twice. Ten
-    /// thousand tags with indexes of three small images have 40 MiB.
+    /// Bytes of all documents that are added. A document that is added to two repositories counts twice. Ten thousand
+    /// tags with indexes of three small images have 40 MiB.
     pub bytes: u64,
-    /// Entries of all documents: blobs and manifests, counted in the same way.
+    /// References in all documents: to blobs and to manifests, counted in the same way.
     pub parts: u64,
 }
 
@@ -25,7 +26,7 @@ pub const LIMITS: Limits = Limits { bytes: 64 << 20, parts: 250_000 };
 /// Longest media type (RFC 6838, section 4.2: 127 characters on either side of the slash).
 const MEDIA_TYPE_BYTES_MAX: usize = 255;
 
-/// The manifests in reach of a bundle's entries, each once.
+/// The manifests that a bundle's entries reach, each once.
 #[derive(Debug, Default)]
 pub struct Tree {
     nodes: Vec<Node>,
@@ -36,13 +37,13 @@ pub struct Tree {
 pub struct Node {
     pub digest: Digest,
     pub media_type: String,
-    /// Of an index: its manifests, each once.
+    /// For an index: its manifests, each once.
     children: Vec<usize>,
     bytes: u64,
     parts: u64,
 }
 
-/// What was entered, or read, so far.
+/// The total of the documents added, or read, so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct Spent {
     bytes: u64,
@@ -65,7 +66,7 @@ impl Spent {
 }
 
 impl Tree {
-    /// Reads every manifest in reach of these roots with `read`, which is given each digest once.
+    /// Reads every manifest that these roots reach. `read` is called once for each digest.
     pub fn read<'a>(
         roots: impl Iterator<Item = &'a Descriptor>,
         limits: Limits,
@@ -100,7 +101,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The node of a descriptor, made if there is none.
+    /// The index of a descriptor's node, which is created if it does not exist.
     fn place(&mut self, descriptor: &Descriptor) -> Result<usize, Error> {
         if let Some(place) = self.by_digest.get(&descriptor.digest) {
             return Ok(*place);
@@ -125,8 +126,8 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// For each root, the manifests that are to be entered into its repository before it is complete: parts
-    /// before what they are parts of, and none that an earlier root brought into the same repository.
+    /// For each root, the manifests to add to its repository. Parts come before the manifests that contain them, and
+    /// manifests that an earlier root added to the same repository are left out.
     pub fn order<'a>(
         &self,
         roots: impl Iterator<Item = (&'a Repository, &'a Digest)>,
@@ -138,7 +139,7 @@ impl Tree {
         for (repository, digest) in roots {
             let entered = entered.entry(repository).or_default();
             let mut order = Vec::new();
-            // A node, and how many of its children were looked at.
+            // A node, and how many of its children were visited.
             let mut open: Vec<(usize, usize)> = Vec::new();
             let root = self.by_digest.get(digest).copied();
             open.extend(root.filter(|root| entered.insert(*root)).map(|root| (root, 0)));
@@ -181,8 +182,8 @@ mod tests {
         }
     }
 
-    /// Documents by their digest, and the outermost: so many indexes in each other, each of which names the
-    /// next so many times.
+    /// Documents by their digest, and the outermost one: `levels` indexes nested in each other, each of which names
+    /// the next one `times` times.
     fn nested(levels: usize, times: usize) -> (HashMap<Digest, Vec<u8>>, Descriptor) {
         let mut documents = HashMap::new();
         let mut inner: Vec<Descriptor> = Vec::new();
@@ -209,7 +210,7 @@ mod tests {
         let roots = [(&a, &root.digest), (&a, &root.digest), (&b, &root.digest)];
         let orders = tree.order(roots.into_iter(), MANY).unwrap();
         assert_eq!(orders.iter().map(Vec::len).collect::<Vec<_>>(), [64, 0, 64]);
-        // Parts come first.
+        // Parts come before the manifests that contain them.
         assert_eq!(orders[0][0].children, Vec::<usize>::new());
         assert_eq!(orders[0][63].digest, root.digest);
     }
@@ -230,7 +231,7 @@ mod tests {
         ] {
             assert_eq!(read(limits).is_ok(), is_read, "{limits:?}");
         }
-        // A second repository costs as much again.
+        // A second repository counts the same again.
         let (a, b) = (repository("a"), repository("b"));
         let twice = || [(&a, &root.digest), (&b, &root.digest)].into_iter();
         assert!(tree.order(twice(), exact).is_err());

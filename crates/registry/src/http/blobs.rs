@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Blobs: whole, in part, or only whether they are there; and their removal from a repository.
+//! Handlers for blobs: GET of all or a part, HEAD, and DELETE from a repository.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -64,7 +64,8 @@ pub async fn delete(call: Call, repository: Repository, digest: Digest) -> Answe
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// Asks the storage, if the asker may read there: the repository, or the tree of its one manifest.
+/// Queries the storage if the caller may read the repository, or if the blob is in the tree of the caller's one
+/// manifest.
 async fn look_up<T: Send + 'static>(
     call: &Call,
     repository: &Repository,
@@ -94,19 +95,19 @@ pub fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
-/// Whether the client has it already (RFC 9110, If-None-Match).
+/// Whether the client already has this content (RFC 9110, If-None-Match).
 pub fn is_cached(call: &Call, digest: &Digest) -> bool {
     call.header(header::IF_NONE_MATCH).is_some_and(|condition| {
         condition.trim() == "*" || tags_of(condition).any(|tag| tag == digest.as_str())
     })
 }
 
-/// The entity tags in a list of them.
+/// The entity tags in a comma-separated list.
 pub fn tags_of(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'))
 }
 
-/// The range, unless it is of another content than this (RFC 9110, If-Range).
+/// The `Range` header, unless `If-Range` names other content than this (RFC 9110, If-Range).
 fn range_header<'a>(call: &'a Call, digest: &Digest) -> Option<&'a str> {
     match call.header(header::IF_RANGE) {
         Some(condition) if condition != etag(digest) => None,
@@ -121,7 +122,7 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     }
 }
 
-/// `201 Created` at a place, of a content.
+/// `201 Created` with the location and digest of the new content.
 pub fn created(location: String, digest: &Digest) -> Response {
     let headers = [(header::LOCATION.as_str(), location), (DIGEST, digest.to_string())];
     (StatusCode::CREATED, headers).into_response()

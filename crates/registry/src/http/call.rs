@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What every handler gets of a request, and what it returns.
+//! The input and output types of every handler.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::access::Access;
 
 pub type Answer = Result<Response, Refusal>;
 
-/// The digest of the content that a response is about.
+/// The response header with the digest of the content.
 pub const DIGEST: &str = "docker-content-digest";
 
-/// A request without its body: what every handler gets.
+/// A request without its body, as passed to every handler.
 pub struct Call {
     pub registry: Arc<Registry>,
     pub access: Access,
@@ -34,7 +34,7 @@ impl Call {
         self.parts.headers.get(name)?.to_str().ok()
     }
 
-    /// All parameters as they came, without `?`.
+    /// All parameters as received, without `?`.
     pub fn query_string(&self) -> &str {
         self.parts.uri.query().unwrap_or_default()
     }
@@ -43,7 +43,7 @@ impl Call {
         query::value(self.query_string(), name)
     }
 
-    /// Every value of a parameter that may come several times.
+    /// Every value of a repeatable parameter.
     pub fn queries(&self, name: &str) -> Vec<String> {
         query::values(self.query_string(), name)
     }
@@ -56,7 +56,7 @@ impl Call {
         if self.access.may_pull(repository) { Ok(()) } else { Err(denied("pull from", repository)) }
     }
 
-    /// One line for every change, in the log's `audit` target.
+    /// Logs a change as one line in the log's `audit` target.
     pub fn audit(&self, verb: &str, repository: &Repository, object: &dyn std::fmt::Display) {
         tracing::info!(target: "audit", who = %self.access.who, verb, %repository, %object);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Tags, repositories and referrers, in pages.
+//! Handlers for paged lists: tags, repositories and referrers.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +22,7 @@ pub async fn tags(call: Call, repository: Repository) -> Answer {
     Ok(json("application/json", link, &body))
 }
 
-/// The repositories that the asker may pull from.
+/// Lists the repositories that the caller may pull from.
 pub async fn catalog(call: Call) -> Answer {
     let (mut repositories, mut link) = (Vec::new(), None);
     if let Some(page) = page(call.query_string())? {
@@ -50,7 +50,7 @@ pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> A
     if let Some(page) = page(call.query_string())? {
         let (name, digest, filter) = (repository.clone(), subject.clone(), artifact_type.clone());
         let count = page.count - 1;
-        // Each page may have 4 MiB, and a manifest of as much beside it while it is made.
+        // While it is built, each page may hold 4 MiB in memory, and a manifest of the same size.
         let _turn = call.registry.pages.acquire().await;
         let made = call.registry.run(move |storage| {
             let last = storage.referrers(&name, &digest, filter.as_deref(), &page, &mut body)?;
@@ -72,7 +72,7 @@ pub async fn referrers(call: Call, repository: Repository, subject: Digest) -> A
     Ok(response)
 }
 
-/// For a query: what is not plain is escaped.
+/// Percent-encodes text for a query.
 fn escape(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     text.bytes()
@@ -86,7 +86,7 @@ fn json(content_type: &'static str, link: Option<String>, body: &serde_json::Val
 
 fn with_link(content_type: &'static str, link: Option<String>, body: Vec<u8>) -> Response {
     let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
-    // Names, tags and digests have no characters that a header could not.
+    // Names, tags and digests contain only characters that are valid in a header.
     if let Some(value) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, value);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Manifests and indexes: by tag or by digest.
+//! Handlers for manifests and indexes, by tag or by digest.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::access::Access;
 use crate::storage::{Condition, NewManifest, Storage, Stored};
 use crate::{Error, now_ms};
 
-/// Types that are taken in; another registry's client may read them differently than we do.
+/// Accepted media types. Clients of other registries may interpret other types differently than this registry does.
 const TYPES: [&str; 4] = [
     media_type::MANIFEST,
     media_type::INDEX,
@@ -25,11 +25,11 @@ const TYPES: [&str; 4] = [
     media_type::DOCKER_INDEX,
 ];
 
-/// Tags of one push. The specification has registries take ten or more; release scripts push a handful.
+/// Most tags in one push. The specification asks registries to accept ten or more; release scripts push a handful.
 const TAGS_MAX: usize = 64;
-/// A manifest of an image has some kilobytes; one of more bytes needs a place among the large ones.
+/// An image's manifest has a few kilobytes. A larger one than this needs a place among the large manifests.
 const SMALL_BYTES_MAX: usize = 128 << 10;
-/// How long a manifest may take to come: at 4 MiB that is 70 KiB/s.
+/// Longest time to receive a manifest: 70 KiB/s for 4 MiB.
 const READ_MAX: Duration = Duration::from_secs(60);
 
 pub async fn get(call: Call, repository: Repository, reference: TagOrDigest) -> Answer {
@@ -69,7 +69,7 @@ async fn find(
     Ok(found)
 }
 
-/// For a machine: only what its job's artifact is made of.
+/// For a machine: only manifests that are part of its job's artifact.
 async fn find_in_tree(
     call: &Call,
     repository: Repository,
@@ -108,7 +108,7 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     let large = &call.registry.large_manifests;
     let (bytes, _place) = read_body(large, &call.access, body, READ_MAX).await?;
     let (name, place, access) = (repository.clone(), reference.clone(), call.access.clone());
-    // A document of 4 MiB takes its time to be read and hashed: not on the threads that serve others.
+    // Parsing and hashing a document of 4 MiB takes too long for the threads that serve other requests.
     let put = call.registry.run(move |storage| {
         let new = match parse(&content_type, &place, bytes) {
             Ok(new) => new,
@@ -120,7 +120,7 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     });
     let (digest, subject) = put.await??;
     call.registry.follow_tags();
-    // A manifest is taken in, whatever the verdict will be.
+    // The manifest is accepted, whatever the verdict will be.
     call.registry.judge_pushed(&repository, &digest);
     call.audit("push manifest", &repository, &format!("{reference} = {digest}"));
     let mut response = created(format!("/v2/{repository}/manifests/{reference}"), &digest);
@@ -138,7 +138,7 @@ pub async fn put(call: Call, body: Body, repository: Repository, reference: TagO
     Ok(response)
 }
 
-/// The tags of a push: all, and those of them that `?tag=` has (distribution-spec, Pushing Manifests with Tags).
+/// The tags of a push: all of them, and those from `?tag=` (distribution-spec, Pushing Manifests with Tags).
 fn tags(call: &Call, reference: &TagOrDigest) -> Result<(Vec<Tag>, Vec<Tag>), Refusal> {
     let texts = call.queries("tag");
     if texts.len() > TAGS_MAX {
@@ -161,7 +161,7 @@ fn tags(call: &Call, reference: &TagOrDigest) -> Result<(Vec<Tag>, Vec<Tag>), Re
     Ok((all, asked))
 }
 
-/// The body, and its place among the large ones, if it is one of them.
+/// Reads the body. For a large manifest, also returns its place among the large ones.
 async fn read_body<'a>(
     large: &'a Receiving,
     access: &Access,
@@ -203,7 +203,7 @@ pub async fn delete(call: Call, repository: Repository, reference: TagOrDigest) 
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// What a body is sent as, without parameters.
+/// The `Content-Type` without parameters.
 fn content_type(call: &Call) -> Result<String, Refusal> {
     let text = call.header(header::CONTENT_TYPE).unwrap_or_default();
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -238,7 +238,8 @@ fn parse(
     Ok(NewManifest { digest, bytes, manifest })
 }
 
-/// `If-Match` and `If-None-Match` of a push: two who move one tag do not undo each other's work.
+/// `If-Match` and `If-None-Match` of a push, with which two clients that move the same tag do not overwrite each
+/// other.
 fn condition(call: &Call) -> Result<Condition, Refusal> {
     let wrong =
         || refuse(Code::ManifestInvalid, "If-Match takes quoted digests or *, If-None-Match *");
@@ -265,7 +266,7 @@ mod tests {
         Access { who: who.into(), grant }
     }
 
-    /// A body of so many bytes that does not end.
+    /// A body that sends this many bytes and then never ends.
     fn stalled(bytes: usize) -> Body {
         let piece = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes]))]);
         Body::from_stream(piece.chain(stream::pending()))
@@ -283,7 +284,7 @@ mod tests {
             let refused = read_body(&large, &ci, stalled(bytes), soon).await.err().unwrap();
             assert_eq!(refused.code, Code::TimedOut, "{bytes}");
         }
-        // Those that stall have places until they are given up; small ones need none.
+        // A stalled large body holds its place until it times out. Small bodies need no place.
         let read = async |access: &Access, bytes: usize| match read_body(
             &large,
             access,

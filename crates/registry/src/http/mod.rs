@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/v2/` (distribution-spec 1.1).
+//! The HTTP API below `/v2/` (distribution-spec 1.1).
 //!
-//! - `router`: the routes, and which handler a path leads to; `call`: what every handler gets;
-//! - `path`: a path as a `Target`; repository names contain slashes, so axum's router cannot;
+//! - `router`: the routes, and which handler serves a path; `call`: the input and output of handlers;
+//! - `path`: parses a path into a `Target`; axum's router cannot, because repository names contain slashes;
 //! - `blobs`, `uploads`, `manifests`, `lists`: the handlers, one file for each noun;
-//! - `receive`: a body onto the disk; `send`: a file into a body;
-//! - `query`: parameters and page links; `refusal`: errors as the spec words them.
+//! - `receive`: writes a body to the disk; `send`: reads a file into a body;
+//! - `query`: parameters and page links; `refusal`: errors in the spec's format.
 
 mod blobs;
 mod call;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Paths below `/v2`, parsed: nothing of one becomes a file name or a query before.
+//! Parses paths below `/v2`. No part of a path reaches a file name or a query unparsed.
 
 use oci::{Digest, Repository, TagOrDigest};
 use uuid::Uuid;
@@ -19,17 +19,17 @@ pub enum Target {
     Manifest(Repository, TagOrDigest),
 }
 
-/// A path that is no target.
+/// A path that is not a valid target.
 #[derive(Debug)]
 pub struct Unfit {
     pub refusal: Refusal,
-    /// What a request that only looks something up is told: no repository, blob or manifest can have a name that
-    /// is invalid, so it is not found. Absent where the specification demands 400 for these too.
+    /// The code for a request that reads or deletes: no repository, blob or manifest can have an invalid name, so it
+    /// is not found. Absent where the specification requires 400 for these requests too.
     unknown: Option<Code>,
 }
 
 impl Unfit {
-    /// For a request that looks up or deletes.
+    /// The refusal for a request that reads or deletes.
     pub fn not_found(self) -> Refusal {
         let Unfit { mut refusal, unknown } = self;
         refusal.code = unknown.unwrap_or(refusal.code);
@@ -48,13 +48,13 @@ pub fn parse(path: &str) -> Result<Target, Unfit> {
         _ => {}
     }
     let path = path.strip_prefix('/').ok_or_else(nothing)?;
-    // `…/blobs/uploads` without the slash is how some clients write it.
+    // Some clients send `…/blobs/uploads` without the trailing slash.
     if let Some(name) = path.strip_suffix("/blobs/uploads") {
         return Ok(Target::Uploads(repository(name)?));
     }
     let (rest, last) = path.rsplit_once('/').ok_or_else(nothing)?;
     let last = decode(last).ok_or_else(nothing)?;
-    // The longer endings first: a repository may be called `blobs` or `a/manifests`.
+    // Longer suffixes first: a repository may be called `blobs` or `a/manifests`.
     if let Some(name) = rest.strip_suffix("/blobs/uploads") {
         let name = repository(name)?;
         if last.is_empty() {
@@ -135,7 +135,7 @@ mod tests {
         ] {
             assert_eq!(parse(&path).ok(), Some(expected), "{path}");
         }
-        // What a request that writes is told, and one that looks up.
+        // The code for a request that writes, and for one that reads.
         for (path, written, looked_up) in [
             ("/a", Code::NameUnknown, Code::NameUnknown),
             ("/a/tags/lists", Code::NameUnknown, Code::NameUnknown),

@@ -4,16 +4,17 @@
 use super::refusal::{Code, Refusal, refuse};
 use crate::storage::Page;
 
-/// Items in one answer at most, whatever a client asks: nothing is allocated by its number
+/// Most items in one response, whatever the client requests: no allocation depends on the client's number
 /// (CVE-2023-2253).
 const PAGE_MAX: usize = 1000;
 
-/// A parameter's value. `+` stays what it is: media types contain it, and nothing here has spaces.
+/// A parameter's value. `+` is not decoded to a space: media types contain it, and no value here contains spaces.
 pub fn value(query: &str, name: &str) -> Option<String> {
     decode(raw_values(query, name).next()?)
 }
 
-/// All values of a parameter. One that is not text becomes one that no name matches.
+/// All values of a parameter. A value that cannot be decoded is returned as received; it contains `%` and matches no
+/// name.
 pub fn values(query: &str, name: &str) -> Vec<String> {
     raw_values(query, name).map(|text| decode(text).unwrap_or_else(|| text.to_owned())).collect()
 }
@@ -25,7 +26,7 @@ fn raw_values<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// Text without its percent-escapes, if that is text.
+/// Decodes percent-escapes. `None` if the result is not valid text.
 pub fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -44,7 +45,7 @@ pub fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The part of a list that a client asks for with `n` and `last`. `None` where it asks for nothing.
+/// The page that a client requests with `n` and `last`. `None` for `n=0`.
 pub fn page(query: &str) -> Result<Option<Page>, Refusal> {
     let count = match value(query, "n") {
         None => PAGE_MAX,
@@ -54,11 +55,11 @@ pub fn page(query: &str) -> Result<Option<Page>, Refusal> {
         },
     };
     let after = value(query, "last").unwrap_or_default();
-    // One more than asked for tells whether there is a next page.
+    // One more item than requested shows whether there is a next page.
     Ok((count > 0).then_some(Page { count: count + 1, after }))
 }
 
-/// Cuts a list to its page; answers the `Link` to the next one, if there is one.
+/// Cuts a list to its page. Returns the `Link` to the next page, if there is one.
 pub fn cut<T>(
     items: &mut Vec<T>,
     page: &Page,
@@ -73,7 +74,7 @@ pub fn cut<T>(
     Some(next_link(path, count, &key(items.last()?)))
 }
 
-/// The `Link` to the page behind `last`.
+/// The `Link` to the page after `last`.
 pub fn next_link(path: &str, count: usize, last: &str) -> String {
     let joint = if path.contains('?') { '&' } else { '?' };
     format!("<{path}{joint}n={count}&last={last}>; rel=\"next\"")

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A body onto the disk. While one batch is hashed and written on the registry's threads, the next is
-//! gathered from the network; what is written goes to the disk all along, so that the last fsync finds
-//! little left. A slow client holds no thread: a batch is written once it is full.
+//! Writes a body to the disk. While one batch is hashed and written on the registry's threads, the next batch is read
+//! from the network. Written data is flushed continuously, so that the last fsync has little left to do. A slow
+//! client holds no thread: a batch is written only once it is full.
 //!
 //! ```text
 //! network ─▶ gather ─▶ append (write, hash) ─▶ sync_data every FLUSH_BYTES
-//!             next        this one                 the ones before
+//!             next        this one                 the earlier ones
 //! ```
 
 use std::collections::HashMap;
@@ -22,44 +22,45 @@ use crate::access::Access;
 use crate::io::Io;
 use crate::storage::Upload;
 
-/// A batch is written when it has so many bytes, or so many pieces: each piece may keep a whole network
-/// buffer in memory.
+/// A batch is written when it reaches one of these limits. The number of pieces is limited because each piece may
+/// keep a whole network buffer in memory.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_PIECES: usize = 64;
-/// Written bytes that may wait for the disk before it is told to begin.
+/// Written bytes after which a flush to the disk is started.
 const FLUSH_BYTES: u64 = 32 << 20;
-/// A client that sends nothing for so long is gone: a request holds its upload alone.
+/// A client that sends nothing for this long is considered gone. The limit is needed because a request holds its
+/// upload exclusively.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Bodies that are received, by caller, and how many there may be.
+/// Counts the bodies that are being received, by caller, and limits their number.
 pub struct Receiving {
     open: Mutex<HashMap<String, usize>>,
-    /// At once.
+    /// Limit for all callers.
     most: usize,
-    /// Of those, one caller's that is no admin.
+    /// Limit for one caller that is not an admin.
     of_one: usize,
-    /// The last places are for admins.
+    /// Places within the limit that only admins can use.
     for_admins: usize,
 }
 
-/// One of them; its place is free when this is dropped.
+/// A place for one body. It is released on drop.
 pub struct Place<'a> {
     receiving: &'a Receiving,
     who: String,
 }
 
 impl Receiving {
-    /// Each may hold two batches in memory.
+    /// Limits for blob bodies. Each may hold two batches in memory.
     pub fn of_blobs() -> Receiving {
         Receiving { open: Mutex::default(), most: 512, of_one: 128, for_admins: 64 }
     }
 
-    /// Each may have 4 MiB in memory, for as long as its client takes to send them.
+    /// Limits for large manifests. Each may hold 4 MiB in memory for as long as its client takes to send it.
     pub fn of_large_manifests() -> Receiving {
         Receiving { open: Mutex::default(), most: 16, of_one: 8, for_admins: 4 }
     }
 
-    /// A place for one more body of this caller, if there may be one.
+    /// A place for one more body of this caller, or `None` at a limit.
     pub fn enter(&self, access: &Access) -> Option<Place<'_>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (over_all, of_one) = match access.may_administer() {
@@ -87,11 +88,11 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Appends a body to an upload. The upload comes back also where the body ended early: with what came.
+/// Appends a body to an upload. The upload is returned with what was received even if the body ended early.
 pub async fn receive(io: &Io, upload: Upload, body: Body) -> (Option<Upload>, Result<(), Refusal>) {
     let mut body = body.into_data_stream();
     let mut unflushed = 0;
-    // The first "write" writes nothing; from then on there is always one under way.
+    // The first write is empty; from then on there is always one write in progress.
     let mut writing = spawn_append(io, upload, Vec::new());
     loop {
         let (batch, end) = gather(&mut body).await;
@@ -126,19 +127,19 @@ fn spawn_append(
     })
 }
 
-/// Lets the disk begin with what is written; nobody waits for it, the fsync at the end does.
+/// Starts a flush of the written data. It is not awaited; the fsync at the end is.
 fn start_flush(io: &Io, upload: &Upload) {
     let flush = upload.flush();
     let _flushing = io.run(move || {
         if let Err(error) = flush() {
-            // The fsync at the end meets the same error, and answers it. An upload that has ended in
-            // between is not there any more.
+            // The fsync at the end fails with the same error and reports it. The file may also be missing because the
+            // upload has ended in the meantime.
             tracing::debug!(%error, "registry: no early flush");
         }
     });
 }
 
-/// The next pieces of a body, and how it ended if it did.
+/// The next pieces of a body, and how the body ended, if it did.
 async fn gather(body: &mut BodyDataStream) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
     let mut batch = Vec::new();
     let mut bytes = 0;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Errors as the distribution spec words them: the one table from what went wrong to how it is said.
+//! Errors in the distribution spec's format: the one table from an error to its response.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::Error;
 
-/// An error answer: what is wrong by the spec's code and in words.
+/// An error response: the spec's code and a message.
 #[derive(Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -14,7 +14,7 @@ pub struct Refusal {
     headers: Vec<(header::HeaderName, String)>,
 }
 
-/// The spec's codes, apart where they need different statuses, and what it has no code for.
+/// The spec's codes, split where they need different statuses, plus cases that the spec has no code for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     BlobUnknown,
@@ -54,7 +54,7 @@ impl Code {
             Code::Conflict => (StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID"),
             Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
             Code::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
-            // 405 is the one refusal of a deletion that the spec knows.
+            // 405 is the only status that the spec has for refusing a deletion.
             Code::InUse => (StatusCode::METHOD_NOT_ALLOWED, "DENIED"),
             Code::ManifestBlobUnknown => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
             Code::ManifestInvalid => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
@@ -70,7 +70,7 @@ impl Code {
             Code::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "DENIED"),
             Code::TimedOut => (StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID"),
             Code::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-            // The specification's own status for more tags than a registry takes.
+            // The status that the specification gives for more tags than a registry accepts.
             Code::TooManyTags => (StatusCode::URI_TOO_LONG, "TAG_INVALID"),
             Code::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
@@ -83,7 +83,7 @@ pub fn refuse(code: Code, message: impl Into<String>) -> Refusal {
 }
 
 impl Refusal {
-    /// With a header whose value is digits and punctuation of ours.
+    /// Adds a header. The value must consist of characters that are valid in a header.
     pub fn with(mut self, name: header::HeaderName, value: &str) -> Refusal {
         self.headers.push((name, value.to_owned()));
         self
@@ -120,7 +120,8 @@ impl From<Error> for Refusal {
             Error::ReferenceUnknown(..) => Code::ManifestBlobUnknown,
             Error::ReferenceSize { .. } => Code::SizeInvalid,
             Error::InUse { .. } => {
-                // A 405 names what is allowed now: the deletion is once the manifest is gone.
+                // A 405 must list the methods that are allowed now. DELETE is allowed only after the manifest is
+                // gone.
                 return refuse(Code::InUse, error.to_string()).with(header::ALLOW, "GET, HEAD");
             }
             Error::MediaType { .. } => Code::ManifestInvalid,
@@ -130,7 +131,7 @@ impl From<Error> for Refusal {
                 return refuse(Code::StorageFull, error.to_string())
                     .with(header::RETRY_AFTER, &ROOM_RETRY_SECS.to_string());
             }
-            // Waiting does not help: a person must make room.
+            // Retrying does not help: an operator must free space.
             Error::Full { may_pass: false, .. } => Code::StorageFull,
             Error::Files(source) if is_full(source) => {
                 return refuse(Code::StorageFull, "the disk is full");
@@ -142,16 +143,16 @@ impl From<Error> for Refusal {
     }
 }
 
-/// When a client may ask again that had too many uploads open: those under way may be done by then.
+/// Retry delay for a client with too many open uploads: some may be finished by then.
 const UPLOADS_RETRY_SECS: u64 = 60;
-/// When there may be room again that unfinished uploads have: they end, or are given up.
+/// Retry delay while unfinished uploads hold the space: they finish, or are removed.
 const ROOM_RETRY_SECS: u64 = 120;
-/// A body that sends nothing is cut off within a minute; others end sooner.
+/// Retry delay for too many bodies. A stalled body is ended within a minute; others end sooner.
 pub const BODIES_RETRY_SECS: u64 = 10;
-/// A collection takes seconds, an export or import minutes.
+/// Retry delay during maintenance. A collection takes seconds, an export or import minutes.
 const MAINTENANCE_RETRY_SECS: u64 = 30;
 
-/// `429 Too Many Requests`, and when to ask again.
+/// `429 Too Many Requests`, with the time after which to retry.
 pub fn busy(message: impl Into<String>, retry_secs: u64) -> Refusal {
     refuse(Code::TooManyRequests, message).with(header::RETRY_AFTER, &retry_secs.to_string())
 }

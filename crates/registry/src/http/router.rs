@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The routes of `/v2/`, and which handler a path leads to.
+//! The routes of `/v2/`, and the handler that serves each path.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
 async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let Some(access) = parts.extensions.get::<Access>().cloned() else {
-        // Registry clients know Basic; what they send as password is the token.
+        // Registry clients support Basic authentication; they send the token as the password.
         return refuse(Code::Unauthorized, "authentication required")
             .with(header::WWW_AUTHENTICATE, "Basic realm=\"shoal\"")
             .into_response();
@@ -46,7 +46,7 @@ async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Respo
     }
 }
 
-/// What may be asked of a target, for the `Allow` of a 405 (RFC 9110, section 15.5.6).
+/// The methods that a target supports, for the `Allow` header of a 405 (RFC 9110, section 15.5.6).
 fn allowed(target: &Target) -> &'static str {
     match target {
         Target::Base | Target::Catalog | Target::Tags(_) | Target::Referrers(..) => "GET, HEAD",
@@ -57,7 +57,7 @@ fn allowed(target: &Target) -> &'static str {
     }
 }
 
-/// The one table of methods and targets.
+/// Dispatches to the handlers: the one table of methods and targets.
 async fn answer(call: Call, body: Body, target: Target) -> Answer {
     let method = call.parts.method.clone();
     let reads = matches!(method, Method::GET | Method::HEAD);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A file into a body, through one buffer that is used again: memory does not grow with a blob.
+//! Reads a file into a body through one reused buffer, so that memory does not grow with the blob.
 //!
 //! ```text
-//! in the page cache   read where the answer is written: no other thread, and the copy is still warm
-//! on the disk         read on the registry's own threads, so that a reader that waits holds nobody up
+//! in the page cache   read by the task that writes the response: no thread switch, and the data is still in cache
+//! on the disk         read on the registry's own threads, so that a waiting read blocks nothing else
 //! ```
 
 use std::fs::File;
@@ -20,7 +20,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use crate::buffers::CHUNK_BYTES;
 use crate::io::Io;
 
-/// What the disk is told to bring when a read has to wait for it: the next reads find it there.
+/// How far the kernel reads ahead when a read has to wait for the disk. The next reads then find their data cached.
 const AHEAD_BYTES: u64 = 8 << 20;
 /// The bytes of a file from `start` to before `end`.
 pub fn body(io: &Io, file: File, start: u64, end: u64) -> Body {
@@ -38,7 +38,7 @@ pub fn body(io: &Io, file: File, start: u64, end: u64) -> Body {
     }))
 }
 
-/// The next bytes, at least one, and how far the disk was told to bring them.
+/// The next bytes, at least one, and the offset up to which read-ahead was requested.
 async fn next(
     io: &Io,
     file: Arc<File>,
@@ -59,27 +59,26 @@ async fn next(
     read.await.map_err(std::io::Error::other)?
 }
 
-/// Tells the disk what comes next, once half of what it was told before is read: the kernel looks at
-/// each page that it is told of, so telling the same again costs more than reading it. Answers how far
-/// it is told now.
+/// Requests read-ahead once half of the previous request is consumed. The kernel examines each page of a request, so
+/// repeating a request costs more than the read. Returns the offset up to which read-ahead is requested now.
 fn advise(file: &File, offset: u64, advised: u64) -> u64 {
     if offset + AHEAD_BYTES / 2 < advised {
         return advised;
     }
     let from = offset.max(advised);
-    // Advice that is not taken costs speed only.
+    // If the kernel ignores the advice, only speed is lost.
     let _advised = fadvise(file, from, NonZeroU64::new(AHEAD_BYTES), Advice::WillNeed);
     from + AHEAD_BYTES
 }
 
-/// How many bytes the page cache had at once; none: the disk must be waited for.
+/// The number of bytes that the page cache had at once. `None` if the disk must be waited for.
 fn read_cached(file: &File, offset: u64, bytes: &mut [u8]) -> std::io::Result<Option<usize>> {
     let slices = &mut [IoSliceMut::new(bytes)];
     match preadv2(file, slices, offset, ReadWriteFlags::NOWAIT) {
-        // The end of a file that should go on: the blocking read says so.
+        // An unexpected end of the file is reported by the blocking read.
         Ok(0) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Ok(count) => Ok(Some(count)),
-        // Not every file system can tell (preadv2(2)).
+        // Not every file system supports this (preadv2(2)).
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Uploads: in one request, in two, in chunks, or a blob of another repository without any bytes.
+//! Handlers for uploads: in one request, in two, in chunks, or by mounting another repository's blob without any
+//! bytes.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,7 +18,7 @@ use crate::range::chunk;
 use crate::storage::Upload;
 use crate::storage::files::ALGORITHMS;
 
-/// `POST`: with `mount` a blob that is elsewhere, with `digest` the whole blob, else an upload to fill.
+/// `POST`: with `mount`, mounts an existing blob; with `digest`, uploads the whole blob; otherwise begins an upload.
 pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
     call.require_push(&repository)?;
     if let Some(digest) = call.query("mount") {
@@ -43,7 +44,7 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
     let upload = match fill(&call, body, upload).await {
         Ok(upload) => upload,
         Err(refusal) => {
-            // Nobody was told the id, so nobody can go on.
+            // The client does not know the id, so it cannot continue this upload.
             give_up(&call, &repository, id).await;
             return Err(refusal);
         }
@@ -51,7 +52,7 @@ pub async fn start(call: Call, body: Body, repository: Repository) -> Answer {
     finish(call, repository, upload, digest).await
 }
 
-/// The algorithm that the client will name its digest by: an upload that could not be finished is not begun.
+/// Checks the digest algorithm that the client announces, so that no upload begins that could not be finished.
 fn refuse_unknown_algorithm(call: &Call) -> Result<(), Refusal> {
     match call.query("digest-algorithm") {
         Some(name) if !ALGORITHMS.contains(&name.as_str()) => {
@@ -75,7 +76,7 @@ pub async fn patch(call: Call, body: Body, repository: Repository, id: Uuid) -> 
     Ok(position(StatusCode::ACCEPTED, &repository, id, upload.size()))
 }
 
-/// `PUT`: the last chunk, or all, or nothing more; and what it should be.
+/// `PUT`: finishes an upload. The body is the last chunk, the whole blob, or empty; `digest` is the expected digest.
 pub async fn put(call: Call, body: Body, repository: Repository, id: Uuid) -> Answer {
     call.require_push(&repository)?;
     let digest = call
@@ -93,13 +94,13 @@ pub async fn cancel(call: Call, repository: Repository, id: Uuid) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// From `from`, or from wherever the asker may pull it.
+/// Mounts from `from`, or from any repository that the caller may pull from.
 async fn mount(call: &Call, to: &Repository, digest: &Digest) -> Result<bool, Refusal> {
     let from = match call.query("from") {
         None => None,
         Some(text) => match text.parse::<Repository>() {
             Ok(from) => Some(from),
-            // The spec: what cannot be mounted becomes an upload.
+            // The spec: a mount that is not possible becomes an upload.
             Err(_) => return Ok(false),
         },
     };
@@ -118,8 +119,8 @@ async fn resume(call: &Call, repository: &Repository, id: Uuid) -> Result<Upload
     call.registry.run(move |storage| storage.continue_upload(&name, id, declared)).await
 }
 
-/// Goes on with an upload. One that the disk has no room for is removed: what it had taken is room for others at
-/// once, and not when it is swept a day later.
+/// Continues an upload. If the disk has no space for it, it is removed, so that its space is free for others at once
+/// and not only when it is swept a day later.
 async fn resume_and_fill(
     call: &Call,
     body: Body,
@@ -146,7 +147,8 @@ async fn give_up(call: &Call, repository: &Repository, id: Uuid) {
     }
 }
 
-/// Fills an upload from a body that may say which part it is: the one after the last, or 416.
+/// Fills an upload from a body. If `Content-Range` is given, it must begin right after the last byte received, or the
+/// response is 416.
 async fn fill_chunk(
     call: &Call,
     body: Body,
@@ -180,7 +182,7 @@ async fn fill_chunk(
 }
 
 async fn fill(call: &Call, body: Body, upload: Upload) -> Result<Upload, Refusal> {
-    // A body that nobody receives costs no memory; one that is received costs two batches.
+    // A body that is not being read costs no memory; one that is being received costs two batches.
     let _place = call
         .registry
         .receiving
@@ -206,12 +208,12 @@ fn content_length(call: &Call) -> Option<u64> {
     call.header(header::CONTENT_LENGTH)?.parse().ok()
 }
 
-/// What the client says that the body has; room is reserved for it.
+/// The body's size as declared by the client. There must be space for it.
 fn declared_size(call: &Call) -> u64 {
     content_length(call).unwrap_or(0)
 }
 
-/// Where an upload continues and how far it is.
+/// A response with the location of an upload and how much of it was received.
 fn position(status: StatusCode, repository: &Repository, id: Uuid, size: u64) -> Response {
     let headers = [
         (header::LOCATION.as_str(), location(repository, id)),
@@ -230,7 +232,7 @@ fn location(repository: &Repository, id: Uuid) -> String {
     format!("/v2/{repository}/blobs/uploads/{id}")
 }
 
-/// The spec writes the place of the last byte; of nothing, and of one byte, that is `0-0`.
+/// The spec gives the position of the last byte, so both zero bytes and one byte are `0-0`.
 fn span(size: u64) -> String {
     format!("0-{}", size.saturating_sub(1))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A manifest's annotations, copied from its bytes without being kept: there may be hundreds of thousands of them in
-//! 4 MiB, and each costs a hundred bytes as an entry of a map.
+//! Copies a manifest's annotations from its bytes without building a map: 4 MiB may contain hundreds of thousands of
+//! annotations, and each would take a hundred bytes as a map entry.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-/// Appends the annotations of a manifest as a JSON object; nothing where it has none.
+/// Appends a manifest's annotations as a JSON object; appends nothing if there are none.
 pub fn copy_annotations(manifest: &[u8], out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let mut document = serde_json::Deserializer::from_slice(manifest);
     Document(out).deserialize(&mut document)?;
@@ -76,7 +76,7 @@ impl<'de> Visitor<'de> for Annotations<'_> {
         let out = self.0;
         let start = out.len();
         while let Some((Text(name), value)) = annotations.next_entry::<Text, Option<Text>>()? {
-            // Go programs write what they never set as `null`.
+            // Go programs write values that were never set as `null`.
             let Some(Text(value)) = value else { continue };
             out.push(if out.len() == start { b'{' } else { b',' });
             write_text(out, &name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Blobs as repositories see them: a repository has a blob if it was pushed or mounted there, however
-//! many others share the file.
+//! Blobs of repositories: a repository has a blob if it was pushed or mounted there, even if many others share the
+//! file.
 
 use std::fs::File;
 
@@ -11,7 +11,8 @@ use super::Storage;
 use crate::Error;
 
 impl Storage {
-    /// The size of a repository's blob. From now on it stays for a lease's time at least.
+    /// The size of a repository's blob. The call renews the blob's lease: a collection keeps it for at least that
+    /// time.
     pub fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<u64, Error> {
         let found: Option<(u64, bool)> = self.index.read(|index| {
             let mut query = index.prepare_cached(
@@ -27,7 +28,7 @@ impl Storage {
         let (size, is_candidate) =
             found.ok_or_else(|| Error::BlobUnknown(repository.clone(), digest.clone()))?;
         if is_candidate {
-            // A client that is told "there" will not push it: a collection must begin anew with it.
+            // A client that is told that the blob exists will not push it, so its lease must start again.
             let is_there = self.index.write(|index| renew_blob(index, repository, digest))?;
             if !is_there {
                 return Err(Error::BlobUnknown(repository.clone(), digest.clone()));
@@ -45,7 +46,7 @@ impl Storage {
         let size = self.blob_size(repository, digest)?;
         let file = match File::open(self.files.blob(digest)) {
             Ok(file) => file,
-            // Collected or quarantined in between: as if asked a moment later.
+            // Collected or quarantined in the meantime: the result is the same as for a slightly later request.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::BlobUnknown(repository.clone(), digest.clone()));
             }
@@ -54,7 +55,7 @@ impl Storage {
         Ok((file, size))
     }
 
-    /// Gives `to` a blob that one of `from` has; answers whether one did.
+    /// Adds a blob to `to` if a repository that `is_source` accepts has it. Returns whether one does.
     pub fn mount_blob(
         &self,
         to: &Repository,
@@ -76,7 +77,7 @@ impl Storage {
         })
     }
 
-    /// Takes a blob from a repository. Refused while one of its manifests needs it.
+    /// Removes a blob from a repository. Refused while one of the repository's manifests needs it.
     pub fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
         let key = params![repository.as_str(), digest.as_str()];
         self.index.write(|index| {
@@ -90,7 +91,7 @@ impl Storage {
     }
 }
 
-/// Enters content whose file is in its place, and that a repository has it as a blob.
+/// Adds a row for content whose file is in its place.
 pub fn add_content(
     index: &Transaction,
     digest: &Digest,
@@ -110,7 +111,7 @@ pub fn add_blob(
     index.execute(sql, params![repository.as_str(), digest.as_str()]).map(drop)
 }
 
-/// Whether it is still there.
+/// Removes the mark of a collection. Returns whether the blob still exists.
 pub fn renew_blob(
     index: &Transaction,
     repository: &Repository,
@@ -120,7 +121,7 @@ pub fn renew_blob(
     Ok(index.execute(sql, params![repository.as_str(), digest.as_str()])? > 0)
 }
 
-/// Refuses to go on where a manifest of the repository has this as a part.
+/// Fails if a manifest of the repository has this digest as a part.
 pub fn refuse_part(
     index: &Transaction,
     repository: &Repository,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Content as files. Paths are made of digests and of ids of our own, never of a stranger's text.
+//! Content as files. Paths are built from digests and generated ids, never from text of a client.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -37,8 +37,8 @@ impl Files {
         self.dir.join("blobs").join(digest.algorithm()).join(digest.hex())
     }
 
-    /// The file of an upload. It tells the repository too, so that an upload belongs to one and this
-    /// survives a restart without a row.
+    /// The file of an upload. Its name includes a hash of the repository, so that an upload belongs to one
+    /// repository, and this survives a restart without a row in the index.
     pub fn upload(&self, repository: &Repository, id: Uuid) -> PathBuf {
         let owner = Digest::of(repository.as_str().as_bytes());
         self.dir.join("uploads").join(format!("{id}.{}", &owner.hex()[..16]))
@@ -48,7 +48,7 @@ impl Files {
         fs::read_dir(self.dir.join("uploads"))
     }
 
-    /// Where it is written who began which upload.
+    /// The directory of the files that record who began each upload.
     pub fn upload_owners(&self) -> PathBuf {
         self.dir.join("upload-owners")
     }
@@ -58,8 +58,8 @@ impl Files {
         self.dir.join("uploads").join(format!("{}.partial", Uuid::new_v4()))
     }
 
-    /// Makes a file, whose bytes are on the disk, the content of this digest.
-    /// Again after a crash: the same bytes get the same name.
+    /// Moves a file, whose bytes are already durable, to the place of this digest's content. Harmless when repeated
+    /// after a crash: the same bytes get the same name.
     pub fn adopt(&self, file: &Path, digest: &Digest) -> io::Result<()> {
         fs::rename(file, self.blob(digest))?;
         self.sync_blobs(digest.algorithm())
@@ -69,7 +69,7 @@ impl Files {
         sync_dir(&self.dir.join("blobs").join(algorithm))
     }
 
-    /// Removes content, if it is there.
+    /// Removes content if it exists.
     pub fn remove(&self, digest: &Digest) -> io::Result<()> {
         match fs::remove_file(self.blob(digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -77,7 +77,7 @@ impl Files {
         }
     }
 
-    /// Takes content out of the way but keeps its bytes for a person to look at.
+    /// Moves content out of the way, and keeps its bytes for inspection.
     pub fn quarantine(&self, digest: &Digest) -> io::Result<PathBuf> {
         let name = format!("{}-{}", digest.algorithm(), digest.hex());
         let place = self.dir.join("quarantine").join(name);
@@ -92,7 +92,7 @@ impl Files {
         let mut digests = Vec::new();
         for entry in fs::read_dir(self.dir.join("blobs").join(algorithm))? {
             let name = entry?.file_name();
-            // A name that is no digest is not ours to judge.
+            // A file whose name is not a digest is not ours.
             if let Some(name) = name.to_str()
                 && let Ok(digest) = format!("{algorithm}:{name}").parse()
             {
@@ -102,7 +102,7 @@ impl Files {
         Ok(digests)
     }
 
-    /// Replaces a small file of the directory's top at once: a reader sees the old or the new one.
+    /// Replaces a small file in the registry's directory atomically: a reader sees the old or the new content.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let partial = self.dir.join(format!("{name}.partial"));
         let mut file = File::create(&partial)?;
@@ -111,14 +111,14 @@ impl Files {
     }
 }
 
-/// Writes bytes to a new file and to the disk.
+/// Writes bytes durably to a new file.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// Hashes what a reader gives, to its end; answers how many bytes it were.
+/// Hashes a reader's data to its end. Returns the number of bytes.
 pub fn hash(mut reader: impl Read, hasher: &mut Hasher) -> io::Result<u64> {
     let mut buffer = vec![0; BUFFER];
     let mut size = 0;

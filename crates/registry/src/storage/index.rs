@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The database: its schema and its connections. Queries stand with what they are for.
+//! The database: its schema and its connections. Queries are in the modules that use them.
 //!
-//! One connection writes; some read beside it, each a snapshot of what is committed (WAL). A commit is
-//! on the disk when it returns (`synchronous=FULL`).
+//! One connection writes. Others read concurrently, each from a snapshot of what is committed (WAL). A commit is
+//! durable when it returns (`synchronous=FULL`).
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +14,11 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use crate::error::OpenError;
 use crate::sqlite;
 
-/// Raised with every change of the schema after the first release; another one is refused.
+/// Raised with every change of the schema after the first release. A database with another number is refused.
 const FORMAT: i64 = 1;
-/// As many as there may be readers at once without waiting.
+/// Read connections: as many readers can run at once without waiting.
 const READERS: usize = 4;
-/// A checkpoint by another connection is short.
+/// How long to wait for another connection's lock. A checkpoint is short.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 
 const SCHEMA: &str = "
@@ -87,7 +87,7 @@ impl Index {
         Ok(Index { writer: Mutex::new(writer), readers, written: AtomicU64::new(0) })
     }
 
-    /// Everything in `change` or nothing; on the disk when this returns.
+    /// Commits everything in `change` or nothing. The commit is durable when this returns.
     pub fn write<T, E: From<rusqlite::Error>>(
         &self,
         change: impl FnOnce(&Transaction) -> Result<T, E>,
@@ -96,17 +96,17 @@ impl Index {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
         transaction.commit()?;
-        // Before the answer: who was answered is not given what was there before.
+        // Before the response, so that a client that received it is not served an older state afterwards.
         self.written.fetch_add(1, Ordering::SeqCst);
         Ok(value)
     }
 
-    /// How often something was written. What was read after it was asked for is good while it stays.
+    /// The number of commits. Data that was read after this call is valid as long as the number does not change.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::SeqCst)
     }
 
-    /// All queries in `query` see one state.
+    /// Runs queries that all see the same snapshot.
     pub fn read<T, E: From<rusqlite::Error>>(
         &self,
         query: impl FnOnce(&Transaction) -> Result<T, E>,
@@ -142,7 +142,7 @@ fn prepare(connection: &mut Connection) -> Result<(), OpenError> {
     Ok(transaction.commit()?)
 }
 
-/// A digest that we wrote.
+/// A digest from a column that only this program writes.
 pub fn digest_at(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Digest> {
     let text: String = row.get(column)?;
     text.parse().map_err(|error| {

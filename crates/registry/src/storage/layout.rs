@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The directory as an OCI image layout: `index.json` names every tag as `REPOSITORY:TAG`, so that
-//! `skopeo inspect oci:DIR:os-images/debian:13` reads it without this program. Written from the database, which
-//! stays the truth: after each change of a tag while there are few tags, and with many at most once a second, since
-//! it is written whole. A start writes it anew, whatever was missed.
+//! Presents the directory as an OCI image layout: `index.json` lists every tag as `REPOSITORY:TAG`, so that `skopeo
+//! inspect oci:DIR:os-images/debian:13` reads it without this program. The file is derived from the database, which
+//! is authoritative. Since it is always written whole, it is written after each change of a tag only while there are
+//! few tags; with many, at most once a second. A start writes it again, in case an update was missed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,24 +15,24 @@ use super::files::Files;
 use super::index::{Index, digest_at};
 use crate::Error;
 
-/// With more tags than this a push does not wait for `index.json`: 4,000 of them take 40 ms to write.
+/// With this many tags or more, a push does not wait for `index.json`: 4,000 tags take 40 ms to write.
 const AT_ONCE_MAX: usize = 256;
-/// How far `index.json` may be behind then.
+/// How long `index.json` may be out of date in that case.
 pub const BEHIND_MAX: Duration = Duration::from_secs(1);
 
-/// Counts changes, so that many at once are written once.
+/// Counts changes, so that concurrent changes are written once.
 #[derive(Default)]
 pub struct Layout {
     wanted: AtomicU64,
     written: Mutex<u64>,
-    /// How many tags were written last.
+    /// The number of tags at the last write.
     tags: AtomicUsize,
-    /// A change waits to be written.
+    /// A change is not written yet.
     is_behind: AtomicBool,
 }
 
 impl Layout {
-    /// Brings `index.json` up to the current tags.
+    /// Updates `index.json` to the current tags.
     pub fn export(&self, index: &Index, files: &Files) -> Result<(), Error> {
         let wanted = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +40,7 @@ impl Layout {
             return Ok(());
         }
         let covered = self.wanted.load(Ordering::SeqCst);
-        // Before the tags are read: a change after that is one to be written again.
+        // Cleared before the tags are read, so that a later change causes another write.
         self.is_behind.store(false, Ordering::SeqCst);
         let written_now = index.read(tagged).and_then(|manifests| {
             self.tags.store(manifests.len(), Ordering::SeqCst);
@@ -54,8 +54,8 @@ impl Layout {
         Ok(())
     }
 
-    /// After a change of tags: whether there are so few that `index.json` is written at once. With many that is left
-    /// to a later [`Layout::export`].
+    /// Called after a change of tags. Returns whether there are so few tags that `index.json` is written at once.
+    /// With many, a later [`Layout::export`] writes it.
     pub fn is_written_at_once(&self) -> bool {
         if self.tags.load(Ordering::SeqCst) < AT_ONCE_MAX {
             return true;
@@ -64,7 +64,7 @@ impl Layout {
         false
     }
 
-    /// Whether a change waits to be written.
+    /// Whether a change is not written yet.
     pub fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::SeqCst)
     }
@@ -86,7 +86,7 @@ pub fn index_json(
     serde_json::to_vec(&index).map_err(|error| std::io::Error::other(error).into())
 }
 
-/// A descriptor for every tag, which its annotation names.
+/// A descriptor for every tag, with the tag in its annotation.
 pub fn tagged(index: &Transaction) -> Result<Vec<Descriptor>, Error> {
     let mut query = index.prepare_cached(
         "SELECT repository, tag, digest, media_type, size, artifact_type

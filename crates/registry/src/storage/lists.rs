@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Lists: tags, repositories, referrers; and whether something is part of a manifest's tree.
+//! Lists of tags, repositories and referrers; and whether a digest is part of a manifest's tree.
 
 use oci::{Descriptor, Digest, Repository};
 use rusqlite::params;
@@ -9,20 +9,20 @@ use super::annotations::copy_annotations;
 use super::index::digest_at;
 use crate::Error;
 
-/// A page of referrers ends before the one that would make it longer, unless that is its first: each manifest may
-/// have 4 MiB of annotations, and is then a page of its own.
+/// A page of referrers ends before the entry that would exceed this size, unless that entry is its first. A manifest
+/// may have 4 MiB of annotations, and is then a page of its own.
 const REFERRERS_BYTES_MAX: usize = 1 << 20;
 
-/// A list's next part.
+/// A page of a list.
 pub struct Page {
-    /// How many at most.
+    /// Most items in the page.
     pub count: usize,
-    /// The last item that the asker has.
+    /// The last item of the previous page.
     pub after: String,
 }
 
 impl Storage {
-    /// A repository's tags in order. A repository is known as long as it has anything.
+    /// A repository's tags in order. A repository exists as long as it has a manifest or a blob.
     pub fn tags(&self, repository: &Repository, page: &Page) -> Result<Vec<String>, Error> {
         let name = repository.as_str();
         self.index.read(|index| {
@@ -43,7 +43,7 @@ impl Storage {
         })
     }
 
-    /// Repositories in order that the asker may see.
+    /// The repositories that the caller may see, in order.
     pub fn repositories(
         &self,
         page: &Page,
@@ -66,9 +66,9 @@ impl Storage {
         })
     }
 
-    /// Appends a page of the manifests whose subject this digest is, in order of their digests: descriptors as JSON,
-    /// with commas between them. Answers the last of them, if there are more. Annotations are read from the
-    /// manifests, one at a time; nothing else of them is in memory.
+    /// Appends a page of the manifests that have this digest as subject, ordered by digest: descriptors as JSON,
+    /// separated by commas. Returns the last of them if there are more. Annotations are read from the manifests, one
+    /// manifest at a time; nothing else of a manifest is kept in memory.
     pub fn referrers(
         &self,
         repository: &Repository,
@@ -79,14 +79,14 @@ impl Storage {
     ) -> Result<Option<Digest>, Error> {
         let found = self.referrer_rows(repository, subject, artifact_type, page)?;
         let (start, mut last) = (out.len(), None);
-        // The last row only tells that there are more.
+        // The last row only shows that there are more.
         for descriptor in found.iter().take(page.count.saturating_sub(1)) {
             if out.len() - start > REFERRERS_BYTES_MAX {
                 return Ok(last);
             }
             let manifest = match self.manifest_bytes(&descriptor.digest) {
                 Ok(manifest) => manifest,
-                // Deleted in between: as if asked a moment later.
+                // Deleted in the meantime: the result is the same as for a slightly later request.
                 Err(Error::Files(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                     continue;
                 }
@@ -106,7 +106,7 @@ impl Storage {
         Ok(last.filter(|_| found.len() == page.count))
     }
 
-    /// Their descriptors, without annotations.
+    /// The descriptors of referrers, without annotations.
     fn referrer_rows(
         &self,
         repository: &Repository,
@@ -164,7 +164,7 @@ impl Storage {
 fn append(out: &mut Vec<u8>, descriptor: &Descriptor, manifest: &[u8]) -> Result<(), Error> {
     let json = |error| Error::Files(std::io::Error::other::<serde_json::Error>(error));
     serde_json::to_writer(&mut *out, descriptor).map_err(json)?;
-    // In place of the brace at its end.
+    // Replaces the closing brace.
     let end = out.len() - 1;
     out.truncate(end);
     let name = b",\"annotations\":";

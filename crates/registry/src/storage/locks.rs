@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One owner at a time for each digest, while its file and its row are brought to agree: between the
-//! rename of a push and its commit no collection may take the file for an orphan, and between the
-//! commit of a deletion and its unlink no push may bring the content back.
+//! Locks on digests, held while a digest's file and row change together. Between the rename and the commit of a push,
+//! a collection must not take the file for an orphan. Between the commit and the unlink of a deletion, a push must
+//! not bring the content back.
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -24,7 +24,7 @@ impl DigestLocks {
         self.lock_all(vec![digest.clone()])
     }
 
-    /// All at once or none: two owners of several cannot wait for each other.
+    /// Takes all locks at once, so that two callers cannot deadlock.
     pub fn lock_all(&self, digests: Vec<Digest>) -> DigestLock<'_> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         while digests.iter().any(|digest| held.contains(digest)) {

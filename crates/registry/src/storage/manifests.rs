@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Manifests and tags. A manifest enters together with its tag and its parts in one transaction, which
-//! also checks that every part is there: nothing can take a part away in between.
+//! Manifests and tags. A manifest, its tag and its parts are added in one transaction. The same transaction checks
+//! that every part exists, so no part can be removed in between.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use super::index::digest_at;
 use crate::Error;
 use crate::access::Uploader;
 
-/// A manifest that is there.
+/// A manifest in the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     pub digest: Digest,
@@ -22,21 +22,21 @@ pub struct Stored {
     pub size: u64,
 }
 
-/// A manifest that comes in, parsed.
+/// A pushed manifest, parsed.
 pub struct NewManifest {
     pub digest: Digest,
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
 }
 
-/// Where each tag of a push must point, or without tags, whether the manifest must be there (RFC 9110, If-Match
-/// and If-None-Match).
+/// The precondition of a push: where each of its tags must point now. For a push without tags, whether the manifest
+/// must exist (RFC 9110, If-Match and If-None-Match).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     None,
-    /// It must point to one of these.
+    /// The tag must point to one of these.
     PointsTo(Vec<Digest>),
-    /// It must exist.
+    /// The tag must exist.
     Exists,
     Absent,
 }
@@ -44,12 +44,11 @@ pub enum Condition {
 /// Longest media type (RFC 6838, section 4.2): lists of referrers repeat the artifact type.
 const MEDIA_TYPE_BYTES_MAX: usize = 255;
 
-/// Layers of these types may be elsewhere (image-spec, non-distributable layers; Docker's foreign
-/// layers).
+/// Layers of these types need not be in the registry (image-spec, non-distributable layers; Docker's foreign layers).
 const ELSEWHERE: [&str; 2] = ["nondistributable", "foreign"];
 
 impl Storage {
-    /// Takes a manifest in, and moves these tags there: all of them or none.
+    /// Adds a manifest and points these tags to it: all of them or none.
     pub fn put_manifest(
         &self,
         repository: &Repository,
@@ -61,7 +60,7 @@ impl Storage {
         self.put_manifest_by(Uploader::Admin(""), repository, tags, new, condition, now_ms)
     }
 
-    /// The same within the room of its caller.
+    /// The same, within the disk space that its caller may use.
     pub fn put_manifest_by(
         &self,
         by: Uploader,
@@ -71,7 +70,7 @@ impl Storage {
         condition: &Condition,
         now_ms: i64,
     ) -> Result<(), Error> {
-        // Once before anything is written, for the answer; once in the transaction, for the truth.
+        // Checked before anything is written, for an early error, and again in the transaction, which decides.
         self.index.read(|index| {
             check_target(index, repository, tags, &new.digest, condition, self)?;
             check_media_type(index, repository, new)?;
@@ -94,7 +93,7 @@ impl Storage {
         if tags.is_empty() { Ok(()) } else { self.tags_changed() }
     }
 
-    /// What a tag or digest of a repository stands for.
+    /// The manifest that a tag or digest of a repository names.
     pub fn find_manifest(
         &self,
         repository: &Repository,
@@ -150,7 +149,7 @@ impl Storage {
         self.tags_changed()
     }
 
-    /// A file of the right size that has its row: the content is there, so it need not be written.
+    /// Whether the content has a row and a file of the right size, so that it need not be written.
     fn has_file(&self, digest: &Digest, size: u64) -> Result<bool, Error> {
         let found: Option<u64> = self.index.read(|index| {
             let sql = "SELECT size FROM contents WHERE digest = ?1";
@@ -161,7 +160,7 @@ impl Storage {
     }
 }
 
-/// The manifest, and whether a collection has it in view.
+/// The manifest, and whether a collection has marked it.
 pub fn find(
     index: &Transaction,
     repository: &Repository,
@@ -220,7 +219,7 @@ fn check_size(repository: &Repository, part: &Descriptor, found: Option<u64>) ->
     }
 }
 
-/// Whether the condition of a push holds, and no tag moves that must not.
+/// Checks that the precondition of a push holds, and that no immutable tag moves.
 pub fn check_target(
     index: &Transaction,
     repository: &Repository,
@@ -255,9 +254,9 @@ pub fn check_target(
     Ok(())
 }
 
-/// A digest keeps the media type of its first push into a repository: a tag that stands for it, even one that is
-/// immutable, would else be served as something else after a push of the same bytes. It can only differ for a
-/// document without a `mediaType` of its own.
+/// A digest keeps the media type of its first push into a repository. Otherwise a second push of the same bytes could
+/// change the type that an existing tag is served as, even an immutable one. The types can only differ for a document
+/// without its own `mediaType`.
 fn check_media_type(
     index: &Transaction,
     repository: &Repository,
@@ -273,7 +272,7 @@ fn check_media_type(
     }
 }
 
-/// Enters a manifest whose parts are there; they are in use from now on.
+/// Adds a manifest whose parts exist. The parts are in use from now on.
 pub fn add_manifest(
     index: &Transaction,
     repository: &Repository,
@@ -320,8 +319,8 @@ pub fn set_tag(
     digest: &Digest,
     now_ms: i64,
 ) -> Result<(), Error> {
-    // A push of what the tag has already is no move: the order for retention stays. It is the order of moves, also
-    // where the clock was set back between two of them.
+    // A push of the manifest that the tag already names does not count as a move, so the retention order stays. The
+    // numbers increase with each move, even if the clock was set back in between.
     index.execute(
         "INSERT INTO tags VALUES (?1, ?2, ?3, max(?4, (
              SELECT coalesce(max(moved_ms) + 1, 0) FROM tags WHERE repository = ?1)))

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the registry keeps, without HTTP and without async: every function here blocks.
+//! The registry's storage, without HTTP and async: every function here blocks.
 //!
 //! ```text
 //! dir/oci-layout, index.json       the directory as an OCI image layout, for other tools (`layout`)
 //! dir/blobs/ALGORITHM/HEX          all content, also manifests (`files`)
-//! dir/uploads/ID.REPOSITORY        uploads under way (`uploads`, `sweep`)
-//! dir/upload-owners/ID             who began which (`open_uploads`)
-//! dir/quarantine/ALGORITHM-HEX     what a scrub found to have rotted
-//! dir/registry.sqlite              the truth: tags, manifests, which repository has what (`index`)
+//! dir/uploads/ID.REPOSITORY        unfinished uploads (`uploads`, `sweep`)
+//! dir/upload-owners/ID             who began each upload (`open_uploads`)
+//! dir/quarantine/ALGORITHM-HEX     content that a scrub found corrupt
+//! dir/registry.sqlite              authoritative: tags, manifests, the content of each repository (`index`)
 //! ```
 //!
 //! A change is durable before its function returns. Content: temp → hash → fsync → rename →
-//! fsync(dir) → commit. A file that no row names is nobody's; a collection removes it.
+//! fsync(dir) → commit. A file without a row belongs to nothing; a collection removes it.
 
 mod annotations;
 pub(crate) mod blobs;
@@ -41,7 +41,7 @@ use crate::directory_lock;
 use crate::error::{Error, OpenError};
 use crate::policy::Policy;
 
-/// A process that is being replaced may still be ending; more patience would hide a mistake.
+/// How long to wait for a previous process to end. A longer wait would hide a mistake.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Storage {
@@ -52,15 +52,15 @@ pub struct Storage {
     pub(crate) layout: layout::Layout,
     pub(crate) space: Arc<space::Space>,
     pub(crate) uploads: Arc<open_uploads::Uploads>,
-    /// Held alone by a collection and shared by exports and imports: an import's files have no rows
-    /// before its last step, and an export reads what nothing may refer to any more.
+    /// Held exclusively by a collection, shared by exports and imports: the files of an import have no rows before
+    /// its last step, and an export may read content that is no longer referenced.
     pub(crate) maintenance: RwLock<()>,
-    /// Held as long as this process has the directory; the kernel releases it when it dies.
+    /// Held as long as this process uses the directory. The kernel releases it when the process dies.
     _lock: File,
 }
 
 impl Storage {
-    /// Opens the registry in `dir`, creating it when it is absent. A second process is refused.
+    /// Opens the registry in `dir`, creating it if it does not exist. Fails if another process uses it.
     pub fn open(dir: &Path, policy: Policy) -> Result<Storage, OpenError> {
         fs::create_dir_all(dir).map_err(OpenError::Directory)?;
         let lock = directory_lock::lock(dir, LOCK_PATIENCE)?;
@@ -88,17 +88,18 @@ impl Storage {
         Ok(storage)
     }
 
-    /// Brings `index.json` up to the current tags.
+    /// Updates `index.json` to the current tags.
     pub fn export_layout(&self) -> Result<(), Error> {
         self.layout.export(&self.index, &self.files)
     }
 
-    /// After a change of tags: writes `index.json`, or with many tags leaves that to [`Storage::catch_up_layout`].
+    /// Called after a change of tags: writes `index.json`, or with many tags leaves it to
+    /// [`Storage::catch_up_layout`].
     pub fn tags_changed(&self) -> Result<(), Error> {
         if self.layout.is_written_at_once() { self.export_layout() } else { Ok(()) }
     }
 
-    /// Writes `index.json` if a change waits for it.
+    /// Writes `index.json` if a change is not written yet.
     pub fn catch_up_layout(&self) -> Result<(), Error> {
         if self.is_layout_behind() { self.export_layout() } else { Ok(()) }
     }

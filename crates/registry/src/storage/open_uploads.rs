@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which uploads are open: whose they are, since when, how much they have; and how many one caller may have. What is
-//! known of one stands in memory, and for the next process in a small file (`upload-owners/ID`). Such a file is not
-//! brought to the disk at once: a loss of power may leave an upload that nobody is known to have begun.
+//! The list of open uploads: owner, start time and size of each; and the limits for one caller. The list is in
+//! memory, and for the next process in one small file for each upload (`upload-owners/ID`). These files are not
+//! synced at once: after a power loss, the owner of an upload may be unknown.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,23 +21,23 @@ use crate::Error;
 use crate::access::Uploader;
 use crate::policy::UploadLimits;
 
-/// An upload that is open, for people.
+/// An open upload, as shown to users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUpload {
     pub id: Uuid,
-    /// Empty where it is not known any more.
+    /// Empty if it is no longer known.
     pub repository: String,
-    /// Who began it; empty where that is not known any more.
+    /// The caller that began it; empty if it is no longer known.
     pub who: String,
     pub begun_ms: i64,
-    /// When its last bytes came.
+    /// When its last bytes were received.
     pub written_ms: i64,
     pub bytes: u64,
-    /// A request sends to it now.
+    /// Whether a request is sending to it now.
     pub is_receiving: bool,
 }
 
-/// What stands in the file of an upload's owner.
+/// The content of the file of an upload's owner.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Owner {
     pub who: String,
@@ -55,7 +55,7 @@ impl Owner {
     }
 }
 
-/// One that is open.
+/// An open upload, as kept in memory.
 pub struct Open {
     pub owner: Owner,
     pub path: PathBuf,
@@ -64,15 +64,15 @@ pub struct Open {
 }
 
 pub enum State {
-    /// A request has it.
+    /// A request is sending to it.
     Receiving,
-    /// How far it is, and the hash so far.
+    /// Waits for its next request: its size and the hash of its bytes so far.
     Waiting { size: u64, hasher: Hasher, is_lossy: Arc<AtomicBool> },
-    /// How far it is. Its hash was in a process that has ended.
+    /// Its size. The hash must be computed again from the file, because the process that computed it has ended.
     Found { size: u64 },
 }
 
-/// An upload that a request took.
+/// An upload that a request has taken.
 pub struct Taken {
     pub owner: Owner,
     pub before: State,
@@ -86,7 +86,7 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// With what earlier processes left.
+    /// The list of uploads that earlier processes left.
     pub fn read(files: &Files, space: &Space, limits: UploadLimits) -> io::Result<Uploads> {
         let owners_dir = files.upload_owners();
         let mut open = HashMap::new();
@@ -109,7 +109,7 @@ impl Uploads {
         for entry in fs::read_dir(&owners_dir)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(|name| name.parse::<Uuid>().ok());
-            // Somebody else's file is not ours to remove.
+            // Files of others are not removed.
             if id.is_some_and(|id| !open.contains_key(&id)) {
                 fs::remove_file(entry.path())?;
             }
@@ -117,7 +117,7 @@ impl Uploads {
         Ok(Uploads { open: Mutex::new(open), limits, owners_dir })
     }
 
-    /// A place for one more of this caller, if there may be one.
+    /// Adds an upload of this caller, or fails if a limit is reached.
     pub fn admit(
         &self,
         by: Uploader,
@@ -167,14 +167,14 @@ impl Uploads {
         }
     }
 
-    /// Gives an upload back, unless it has ended.
+    /// Returns an upload to the list, unless it has ended.
     pub fn put_back(&self, id: Uuid, state: State) {
         if let Some(one) = self.open().get_mut(&id) {
             one.state = state;
         }
     }
 
-    /// An upload that is no more.
+    /// Removes an upload that has ended from the list.
     pub fn forget(&self, id: Uuid) {
         self.forget_in(&mut self.open(), id);
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Room on the disk: reserved for an upload as its bytes come, so that a push is refused before the disk is full and
-//! not by the disk being full; and shared, so that no caller but an admin can have all of it.
+//! Disk space for uploads. It is reserved as bytes arrive, so that a push is refused before the disk is full. It is
+//! shared, so that no caller except an admin can use all of it.
 //!
 //! ```text
-//! what the filesystem has for us
-//! ├ keep_free        for databases and logs: no upload has it
+//! unused space of the filesystem
+//! ├ keep_free        for databases and logs: not for uploads
 //! ├ reserve          for admins
-//! └ the rest         for all; of it, one publisher's unfinished uploads have three quarters at most
+//! └ the rest         for all; the unfinished uploads of one publisher may use three quarters of it
 //! ```
 
 use std::collections::HashMap;
@@ -17,56 +17,57 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::Error;
 use crate::access::Uploader;
 
-/// An upload asks for room in steps of this, a batch of its bytes: few calls, little promised in vain.
+/// An upload reserves space in steps of this size, which is one batch of its bytes: few calls, and little is reserved
+/// in vain.
 const STEP_BYTES: u64 = 1 << 20;
-/// What only admins have, as a part of the filesystem: with it they can still push what mends the rest.
+/// Space that only admins may use, as a fraction of the filesystem. It lets them push a fix when publishers have
+/// filled the rest.
 const RESERVE_PART: u64 = 20;
-/// And at most: more than this is needed for no tool, and a system image has some gigabytes.
+/// Upper limit of that space: no tool needs more, and a system image has a few gigabytes.
 const RESERVE_BYTES_MAX: u64 = 4 << 30;
-/// What the unfinished uploads of one publisher may have, in quarters of the room for publishers. A lone publisher
-/// seldom needs more at once, and others find a quarter of what is left.
+/// The share of the publishers' space, in quarters, that the unfinished uploads of one publisher may use. A single
+/// publisher seldom needs more at once, and others still find a quarter of the rest.
 const SHARE_QUARTERS: u64 = 3;
 
 pub struct Space {
     dir: PathBuf,
     keep_free: u64,
-    /// How many bytes the filesystem of a directory has, whole and unused.
+    /// Total and unused bytes of the filesystem of a directory.
     measure: fn(&Path) -> io::Result<(u64, u64)>,
     ledger: Mutex<Ledger>,
 }
 
 #[derive(Default)]
 struct Ledger {
-    /// Promised but not yet written, over all uploads.
+    /// Reserved but not yet written, over all uploads.
     promised: u64,
-    /// By caller: what its unfinished uploads have, written or promised.
+    /// Bytes of each caller's unfinished uploads, written or reserved.
     held: HashMap<String, u64>,
 }
 
-/// What a decision is made from.
+/// The input of a decision.
 #[derive(Debug, Clone, Copy)]
 struct Room {
-    /// Of the filesystem, whole and unused.
+    /// Total and unused bytes of the filesystem.
     capacity: u64,
     available: u64,
     promised: u64,
     keep_free: u64,
-    /// By the unfinished uploads of the caller, written or promised.
+    /// Bytes of the caller's unfinished uploads, written or reserved.
     held: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Lack {
     Room,
-    /// There is room, but not for this caller.
+    /// There is space, but the caller's share is used.
     Share,
 }
 
-/// An upload's room. What is left of its promise goes back when it is dropped; what is written goes back when the
-/// upload has ended.
+/// The space of an upload. Unused reserved space is returned on drop; written space is returned when the upload ends.
 pub struct Reservation {
     space: Arc<Space>,
-    /// Whose unfinished uploads it is counted with; absent for room of the registry's own.
+    /// The caller whose share it counts against. Absent for space of the registry itself.
     who: Option<Arc<str>>,
     is_admin: bool,
     left: u64,
@@ -78,7 +79,7 @@ impl Space {
         Space { dir: dir.to_owned(), keep_free, measure, ledger: Mutex::default() }
     }
 
-    /// Room of the registry's own, within no caller's share.
+    /// Reserves space for the registry itself, outside any caller's share.
     pub fn reserve(self: &Arc<Space>, bytes: u64) -> Result<Reservation, Error> {
         let space = self.clone();
         let mut reservation = Reservation { space, who: None, is_admin: true, left: 0, written: 0 };
@@ -86,14 +87,14 @@ impl Space {
         Ok(reservation)
     }
 
-    /// Whether there is room for so many bytes now. They are not reserved: a client could declare all that there is
-    /// and send nothing.
+    /// Checks that there is space for this many bytes now. They are not reserved: otherwise a client could declare
+    /// all the space and send nothing.
     pub fn check(self: &Arc<Space>, by: Uploader, bytes: u64) -> Result<Reservation, Error> {
         self.start(by).extend(bytes)?;
         Ok(self.start(by))
     }
 
-    /// The same for an upload that has so many bytes already, which count as its caller's.
+    /// The same for an upload with `written` bytes, which already count against its caller's share.
     pub fn resume(
         self: &Arc<Space>,
         by: Uploader,
@@ -106,12 +107,12 @@ impl Space {
         Ok(reservation)
     }
 
-    /// Bytes of an upload that was found at the start.
+    /// Counts the bytes of an upload that was found at the start.
     pub fn found(&self, who: &str, bytes: u64) {
         self.ledger().hold(who, bytes);
     }
 
-    /// Bytes of an upload that has ended while no request had it.
+    /// Returns the bytes of an upload that ended while no request was using it.
     pub fn release(&self, who: &str, bytes: u64) {
         self.ledger().release(who, bytes);
     }
@@ -144,11 +145,11 @@ impl Ledger {
 }
 
 impl Reservation {
-    /// Room for these bytes, which are written next: promised before, or now.
+    /// Accounts for bytes that are written next: from reserved space, or by reserving more.
     pub fn spend(&mut self, bytes: u64) -> Result<(), Error> {
         if self.left < bytes {
             let wanted = bytes - self.left;
-            // The step is a convenience; the last bytes of the room may be less.
+            // A whole step may not fit when little space is left.
             self.extend(wanted.max(STEP_BYTES)).or_else(|_| self.extend(wanted))?;
         }
         self.left -= bytes;
@@ -158,7 +159,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Bytes that are in the upload no more.
+    /// Returns the space of bytes that were removed from the upload.
     pub fn take_back(&mut self, bytes: u64) {
         self.written = self.written.saturating_sub(bytes);
         if let Some(who) = &self.who {
@@ -166,7 +167,7 @@ impl Reservation {
         }
     }
 
-    /// The upload has ended: its bytes are a blob's, or nobody's.
+    /// The upload has ended: its bytes now belong to a blob, or were deleted.
     pub fn end(&mut self) {
         self.take_back(self.written);
     }
@@ -189,7 +190,7 @@ impl Reservation {
         match room.decide(self.is_admin, bytes) {
             Ok(()) => {}
             Err(Lack::Room) => {
-                // Of this upload nothing will be left once it is refused: only others' may give room back.
+                // A refused upload is removed completely, so only the uploads of others can free space later.
                 let held_by_all: u64 = ledger.held.values().sum();
                 let own = self.who.as_ref().map_or(0, |_| self.left + self.written);
                 let may_pass = held_by_all > own;
@@ -217,7 +218,7 @@ impl Drop for Reservation {
 }
 
 impl Room {
-    /// Whether a caller may have so many bytes more.
+    /// Whether a caller may use this many more bytes.
     fn decide(self, is_admin: bool, wanted: u64) -> Result<(), Lack> {
         let free = self.available.saturating_sub(self.promised).saturating_sub(self.keep_free);
         if is_admin {
@@ -228,7 +229,7 @@ impl Room {
         if wanted > free {
             return Err(Lack::Room);
         }
-        // What it has is no longer free, but would be without it.
+        // The caller's own bytes are not free now, but its share is computed as if they were.
         let share = free.saturating_add(self.held) / 4 * SHARE_QUARTERS;
         match self.held.checked_add(wanted) {
             Some(held) if held <= share => Ok(()),
@@ -257,19 +258,19 @@ mod tests {
             held,
         };
         for (room, wanted, of_admin, of_publisher) in [
-            // 50 of 1000 are the admins'.
+            // 50 of 1000 are reserved for admins.
             (room(100, 30, 20, 0), 50, Ok(()), Err(Lack::Room)),
             (room(100, 30, 20, 0), 51, Err(Lack::Room), Err(Lack::Room)),
             (room(100, 0, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
             (room(u64::MAX, 1, 0, 0), u64::MAX, Err(Lack::Room), Err(Lack::Room)),
             (room(10, 30, 20, 0), 1, Err(Lack::Room), Err(Lack::Room)),
-            // Of 400 for publishers, one has 300.
+            // One publisher may use 300 of the 400 for publishers.
             (room(450, 0, 0, 0), 300, Ok(()), Ok(())),
             (room(450, 0, 0, 0), 301, Ok(()), Err(Lack::Share)),
             (room(250, 0, 0, 200), 100, Ok(()), Ok(())),
             (room(250, 0, 0, 200), 101, Ok(()), Err(Lack::Share)),
             (room(150, 0, 0, 300), 1, Ok(()), Err(Lack::Share)),
-            // The second finds a quarter, and has three quarters of it.
+            // The second publisher finds a quarter left, and may use three quarters of it.
             (room(150, 0, 0, 0), 75, Ok(()), Ok(())),
             (room(150, 0, 0, 0), 76, Ok(()), Err(Lack::Share)),
         ] {
@@ -307,30 +308,30 @@ mod tests {
 
     #[test]
     fn one_publisher_cannot_take_all_room_nor_all_of_them_the_admins() {
-        // What is written stays counted as unused here, as on a disk that compresses: the ledger decides alone.
+        // Written bytes still count as unused here, as on a compressing disk, so only the ledger decides.
         let measure = |_: &Path| Ok((1000 << 20, 450 << 20));
         let space = Arc::new(Space { measure, ..Space::of(Path::new("/"), 0) });
         let mib = |count: u64| count << 20;
         let full = |done: Result<(), Error>| matches!(done, Err(Error::Full { .. }));
         let used = |done: Result<(), Error>, of: &str| matches!(done, Err(Error::ShareUsed { who, .. }) if who == of);
-        // 50 are the admins', 400 for publishers: of these one has 300, of all its uploads together.
+        // 50 are reserved for admins, 400 are for publishers. One publisher may use 300 for all its uploads together.
         let mut ci: Vec<Reservation> =
             (0..3).map(|_| space.check(Uploader::Publisher("ci"), 0).unwrap()).collect();
         ci.iter_mut().for_each(|upload| upload.extend(mib(100)).unwrap());
         assert!(used(ci[0].extend(mib(1)), "ci"));
         assert!(space.check(Uploader::Publisher("ci"), mib(1)).is_err(), "nor what is declared");
-        // Another finds 100, and has 75 of them.
+        // Another finds 100 left, and may use 75 of them.
         let mut other = space.check(Uploader::Publisher("other"), mib(75)).unwrap();
         other.extend(mib(75)).unwrap();
         assert!(used(other.extend(mib(1)), "other"));
         let mut third = space.check(Uploader::Publisher("third"), 0).unwrap();
         third.extend(mib(18)).unwrap();
         assert!(full(third.extend(mib(8))));
-        // An admin has what is left, and the reserve.
+        // An admin may use the rest and the reserve.
         let mut admin = space.check(Uploader::Admin("root"), 0).unwrap();
         admin.extend(mib(57)).unwrap();
         assert!(full(admin.extend(mib(1))));
-        // An upload that ends gives its room back at once.
+        // An upload that ends returns its space at once.
         ci[0].end();
         drop(ci.remove(0));
         other.extend(mib(1)).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Open uploads in the hands of nobody: listed for people, cancelled, and removed once they are idle.
+//! Management of open uploads outside their own requests: listing, cancelling, and removal when they are idle.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,7 +20,7 @@ impl Storage {
         let mut found: Vec<OpenUpload> = open
             .iter()
             .filter_map(|(id, one)| {
-                // One that ends in this moment has no file any more.
+                // An upload that is just ending has no file any more.
                 let file = fs::metadata(&one.path).ok()?;
                 Some(OpenUpload {
                     id: *id,
@@ -37,8 +37,8 @@ impl Storage {
         found
     }
 
-    /// Cancels an upload of any repository. One that a request sends to ends with its next bytes, or where none come
-    /// with that request.
+    /// Cancels an upload of any repository. If a request is sending to it, the upload ends with its next bytes, or
+    /// with that request if no more bytes arrive.
     pub fn cancel_open_upload(&self, id: Uuid) -> Result<(), Error> {
         let mut open = self.uploads.open();
         let one = open.get(&id).ok_or(Error::UploadUnknown)?;
@@ -49,7 +49,7 @@ impl Storage {
         self.remove_waiting(&mut open, id)
     }
 
-    /// Removes every upload that no request sends to now; answers how many.
+    /// Removes every upload to which no request is sending. Returns their number.
     pub fn remove_uploads(&self) -> Result<usize, Error> {
         let mut open = self.uploads.open();
         let waiting: Vec<Uuid> = open
@@ -63,7 +63,7 @@ impl Storage {
         Ok(waiting.len())
     }
 
-    /// Removes uploads that nobody continued for so long; answers how many.
+    /// Removes uploads that have been idle for `idle`. Returns their number.
     pub fn sweep_uploads(
         &self,
         idle: std::time::Duration,
@@ -73,7 +73,7 @@ impl Storage {
         for entry in self.files.uploads()? {
             let entry = entry?;
             let name = entry.file_name();
-            // Also content that was being written when its process ended. Somebody else's file is not ours to remove.
+            // This includes content that was being written when its process ended. Files of others are not removed.
             let id = name.to_str().and_then(|name| name.get(..36)?.parse::<Uuid>().ok());
             let Some(id) = id else { continue };
             let mut open = self.uploads.open();

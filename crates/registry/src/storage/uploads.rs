@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Uploads under way. One is a file in `uploads/` and, in memory, the state of its hash; after a
-//! restart the hash is made again from the file. Each has one writer at a time.
+//! Unfinished uploads. Each is a file in `uploads/` and, in memory, the state of its hash. After a restart the hash
+//! is computed again from the file. Each upload has one writer at a time.
 //!
 //! ```text
 //! begin ─▶ continue_ ─▶ append … ─▶ (dropped: waits to be continued) ─▶ continue_ ─▶ finish | cancel
@@ -24,7 +24,7 @@ use super::space::Reservation;
 use crate::access::Uploader;
 use crate::{Error, now_ms};
 
-/// An upload in the hands of one request. Dropped, it waits to be continued.
+/// An upload that one request is using. On drop it waits to be continued.
 pub struct Upload {
     pub id: Uuid,
     uploads: Arc<Uploads>,
@@ -35,19 +35,19 @@ pub struct Upload {
     hasher: Option<Hasher>,
     /// The disk has lost some of its bytes.
     is_lossy: Arc<AtomicBool>,
-    /// An admin wants it gone.
+    /// An admin has cancelled it.
     is_cancelled: Arc<AtomicBool>,
     room: Reservation,
 }
 
 impl Storage {
-    /// Begins an upload into a repository. `size` is what the client declared, 0 if nothing: there must be room for
-    /// it, but room is reserved as bytes come.
+    /// Begins an upload to a repository. `size` is the size that the client declared, or 0. There must be space for
+    /// it, but space is only reserved as bytes arrive.
     pub fn begin_upload(&self, repository: &Repository, size: u64) -> Result<Upload, Error> {
         self.begin_upload_by(Uploader::Admin(""), repository, size, now_ms())
     }
 
-    /// The same within the limits of its caller.
+    /// The same, within the limits of its caller.
     pub fn begin_upload_by(
         &self,
         by: Uploader,
@@ -66,7 +66,7 @@ impl Storage {
         Ok(Upload { id, uploads, path, file, size: 0, hasher, is_lossy, is_cancelled, room })
     }
 
-    /// Goes on with an upload of this repository, which `size` more bytes are declared for.
+    /// Continues an upload of this repository, for which the client declared `size` more bytes.
     pub fn continue_upload(
         &self,
         repository: &Repository,
@@ -99,13 +99,13 @@ impl Storage {
             hash((&upload.file).take(upload.size), &mut hasher)?;
             upload.hasher = Some(hasher);
         }
-        // Bytes that a failed write left behind are not part of it.
+        // Removes bytes that a failed write left behind.
         upload.file.set_len(upload.size)?;
         upload.file.seek(SeekFrom::Start(upload.size))?;
         Ok(upload)
     }
 
-    /// Makes an upload the blob that it should be. What it is not, it is removed for.
+    /// Turns an upload into a blob. If its content has another digest, the upload is removed.
     pub fn finish_upload(
         &self,
         mut upload: Upload,
@@ -139,7 +139,7 @@ impl Storage {
         self.continue_upload(repository, id, 0)?.remove()
     }
 
-    /// How many bytes of an upload are there. Of one that is being written: as of now.
+    /// How many bytes of an upload were received. For an upload that is being written, the current number.
     pub fn upload_size(&self, repository: &Repository, id: Uuid) -> Result<u64, Error> {
         let path = self.files.upload(repository, id);
         let open = self.uploads.open();
@@ -154,12 +154,12 @@ impl Storage {
         }
     }
 
-    /// Room for an upload that is taken again.
+    /// The space of an upload that is continued.
     fn room_of(&self, owner: &Owner, written: u64, more: u64) -> Result<Reservation, Error> {
         self.space.resume(owner.uploader(), written, more)
     }
 
-    /// Moves the times of uploads with the clock.
+    /// Moves the modification times of uploads by `by_ms`, by which the clock jumped, but not past `now`.
     pub fn move_uploads(&self, by_ms: i64, now: SystemTime) -> Result<(), Error> {
         let by = Duration::from_millis(by_ms.unsigned_abs());
         for entry in self.files.uploads()? {
@@ -167,7 +167,7 @@ impl Storage {
             let Ok(file) = File::options().write(true).open(entry.path()) else { continue };
             let Ok(time) = file.metadata().and_then(|found| found.modified()) else { continue };
             let moved = if by_ms < 0 { time.checked_sub(by) } else { time.checked_add(by) };
-            // One that was written since the jump has its time already.
+            // A file that was written after the jump already has the new time.
             file.set_modified(moved.unwrap_or(now).min(now))?;
         }
         Ok(())
@@ -179,12 +179,12 @@ impl Upload {
         self.size
     }
 
-    /// Adds bytes. After an error the upload is as long as before.
+    /// Appends bytes. After an error the upload has its previous length.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.append_all(&[bytes])
     }
 
-    /// Adds pieces, in one write where the kernel takes them so: it caches a long write in large parts.
+    /// Appends pieces, in one write where possible: the kernel caches a long write in large parts.
     pub fn append_all(&mut self, pieces: &[impl AsRef<[u8]>]) -> Result<(), Error> {
         self.check_cancelled()?;
         let length = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
@@ -202,7 +202,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Takes back what came after `size`: a chunk that was not what it said.
+    /// Removes everything after `size`, which was a chunk of the wrong length.
     pub fn take_back(&mut self, size: u64) -> Result<(), Error> {
         self.file.set_len(size)?;
         self.file.rewind()?;
@@ -214,9 +214,9 @@ impl Upload {
         Ok(())
     }
 
-    /// Brings to the disk what is written by now, while more comes. Through the file opened anew, not
-    /// duplicated: the kernel tells of a failed write once for each open file, and the one that the last
-    /// fsync asks must not have been told before.
+    /// Flushes what is written so far to the disk, while more arrives. The file is opened again and not duplicated:
+    /// the kernel reports a failed write once for each open file, and the one that the last fsync uses must not have
+    /// received that report before.
     pub fn flush(&self) -> impl FnOnce() -> io::Result<()> + Send + use<> {
         let (path, is_lossy) = (self.path.clone(), self.is_lossy.clone());
         move || {
@@ -228,8 +228,8 @@ impl Upload {
         }
     }
 
-    /// A later request opens the file anew, when the kernel has told of the failed write already: its own
-    /// fsync succeeds.
+    /// Needed because a later request opens the file again after the kernel has already reported the failed write, so
+    /// its own fsync succeeds.
     fn check_loss(&self) -> io::Result<()> {
         if self.is_lossy.load(Ordering::Acquire) {
             return Err(io::Error::other(
@@ -250,7 +250,7 @@ impl Upload {
         match self.hasher.take() {
             Some(hasher) if wanted.algorithm() == "sha256" => Ok(hasher.finish()),
             _ => {
-                // Another algorithm than the one that ran beside: once more from the file.
+                // Another algorithm than the one computed so far: hash the file again.
                 let mut hasher = Hasher::like(wanted);
                 self.file.rewind()?;
                 hash(&self.file, &mut hasher)?;
@@ -284,7 +284,7 @@ impl Drop for Upload {
             return;
         }
         let size = self.size;
-        // Without the hash it is made again from the file.
+        // Without a hash, it is computed again from the file.
         let state = match self.hasher.take() {
             Some(hasher) => State::Waiting { size, hasher, is_lossy: self.is_lossy.clone() },
             None => State::Found { size },
@@ -303,7 +303,7 @@ fn unknown(error: io::Error) -> Error {
 fn write_all(file: &mut File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
     let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
     let mut left = &mut slices[..];
-    // Empty pieces at the front would look like a write of nothing.
+    // Empty pieces at the front would look like a write of zero bytes.
     IoSlice::advance_slices(&mut left, 0);
     while !left.is_empty() {
         match file.write_vectored(left) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Many claims in one test, each with its name: all that fail are told, not the first.
+//! Several named assertions in one test: all failures are reported, not only the first.
 
 pub struct Cases {
     title: &'static str,

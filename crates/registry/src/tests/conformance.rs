@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The four workflows of the OCI conformance suite (distribution-spec 1.1): pull, push, content
-//! discovery, content management. Each claim that the suite makes of a registry is one here; where the
-//! suite allows several answers, ours is pinned.
+//! The four workflows of the OCI conformance suite (distribution-spec 1.1): pull, push, content discovery, content
+//! management. Each requirement of the suite is tested here; where the suite allows several responses, the test
+//! expects ours.
 
 use serde_json::{Value, json};
 
@@ -367,7 +367,7 @@ async fn discovery_of_referrers() {
         document
     };
     let mut documents: Vec<(Value, &str)> = Vec::new();
-    // Two before their subject is there, three after; one of them an index.
+    // Two are pushed before their subject, three after it; one of them is an index.
     for document in [refer(0, 1), refer(1, 1)] {
         documents.push((document, MANIFEST));
     }

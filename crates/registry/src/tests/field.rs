@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What clients in the field send: names that nothing can have, `null` for what is empty, bytes under two types,
-//! one push under many tags, pages of referrers with large annotations.
+//! Requests that real clients send: invalid names, `null` for empty values, the same bytes under two types, one push
+//! under many tags, pages of referrers with large annotations.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ async fn null_is_taken_for_what_is_empty() {
         changed.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         changed
     };
-    // As Go programs write what they never set (nix2container).
+    // Go programs write unset values as `null` (nix2container).
     for (name, media_type, document) in [
         ("layers", MANIFEST, with(&document, json!({"layers": null}))),
         ("annotations", MANIFEST, with(&document, json!({"annotations": null}))),
@@ -97,7 +97,7 @@ async fn a_digest_keeps_the_media_type_of_its_first_push() {
     let world = World::start(dir.path()).await;
     let mut cases = Cases::of("field, media types");
     world.push_image("os-images/a", "first", b"layer").await;
-    // Only a document that says nothing of its type can be sent as two.
+    // Only a document without its own type can be sent as two types.
     let mut document = image(&[b"layer"]);
     document.as_object_mut().unwrap().remove("mediaType");
     let digest = digest_of(&document).to_string();
@@ -119,7 +119,7 @@ async fn a_digest_keeps_the_media_type_of_its_first_push() {
     }
     let again = world.put_manifest("os-images/a", &digest, MANIFEST, &document).await;
     cases.is("the same push again", again.status, 201);
-    // Another repository may have it as it likes.
+    // Another repository may have the same bytes with another type.
     world.push_image("b", "first", b"layer").await;
     let elsewhere = world.put_manifest("b", "x", super::world::DOCKER_MANIFEST, &document).await;
     cases.is("in another repository", elsewhere.status, 201);
@@ -160,7 +160,7 @@ async fn a_push_by_digest_makes_all_its_tags_or_none() {
         cases.is(&format!("{tag} is there"), found, Some(digest.to_string()));
     }
     cases.is("without tags none is told", tags_of(&put("").await), Vec::<String>::new());
-    // One of them must not move: none is made.
+    // One of the tags is immutable, so none is created.
     let list = async || world.get("/v2/os-images/a/tags/list").await.json();
     let before = list().await;
     let refused = put("?tag=new&tag=first&tag=newer").await;
@@ -174,7 +174,7 @@ async fn a_push_by_digest_makes_all_its_tags_or_none() {
     let enough: String = (0..64).map(|number| format!("&tag=n{number}")).collect();
     let put_all = put(&format!("?{}", &enough[1..])).await;
     cases.is("64 are made", (put_all.status, tags_of(&put_all).len()), (201, 64));
-    // A tag in the path is one of them; it is not told, as in a push without a query.
+    // The tag in the path is created too. As in a push without a query, the response does not list it.
     let both = world.put_manifest("os-images/a", "path?tag=query", MANIFEST, &document).await;
     cases.is("a tag and more", (both.status, tags_of(&both)), (201, vec!["query".to_owned()]));
     for tag in ["path", "query"] {
@@ -237,8 +237,8 @@ async fn an_upload_that_could_not_be_finished_is_not_begun() {
 
 #[tokio::test]
 async fn a_manifest_that_is_costly_to_read_holds_nobody_up() {
-    /// What a request may take beside it, or a quarter of what the manifests take, on a machine that others
-    /// keep busy; it takes one or two milliseconds.
+    /// Time limit of a concurrent request on a busy machine; or a quarter of the time that the manifests take, if
+    /// that is longer. Normally a request takes one or two milliseconds.
     const SOON: Duration = Duration::from_millis(500);
     let dir = tempfile::tempdir().unwrap();
     let world = World::start(dir.path()).await;
@@ -286,7 +286,7 @@ async fn many_tags_are_in_the_layout_a_little_later() {
         let put = world.put_manifest("a", &reference, MANIFEST, &image(&[b"layer"])).await;
         assert_eq!(put.status, 201, "{}", put.text());
     }
-    // 256 tags and more: the pushes do not wait, and a second later all are there.
+    // With 256 tags or more, the pushes do not wait, and all tags are written a second later.
     let deadline = Instant::now() + Duration::from_secs(30);
     while named() != 301 {
         assert!(Instant::now() < deadline, "{} tags", named());
@@ -294,7 +294,7 @@ async fn many_tags_are_in_the_layout_a_little_later() {
     }
     let put = world.put_manifest("a", "last", MANIFEST, &image(&[b"layer"])).await;
     assert_eq!(put.status, 201);
-    // A registry that ends before the second is over writes them at its end.
+    // A registry that shuts down before the second is over writes them then.
     let world = world.restart(dir.path()).await;
     assert_eq!(named(), 302);
     assert_eq!(world.status("DELETE", "/v2/a/manifests/last").await, 202);
@@ -321,12 +321,12 @@ fn one_caller_cannot_take_all_uploads_nor_all_callers_the_admins() {
     assert_eq!(first.len(), 512);
     let refused = storage.begin_upload_by(Uploader::Publisher("first"), &name, 0, 0);
     assert!(matches!(refused, Err(Error::TooManyUploads { whose, open: 512 }) if whose == "first"));
-    // One that ends makes room for one.
+    // The end of one upload allows one more.
     let id = first.pop().unwrap().id;
     storage.cancel_upload(&name, id).unwrap();
     first.extend(fill("first"));
     assert_eq!(first.len(), 512);
-    // Others have theirs, until only the admins' are left.
+    // Other callers have their own limits, until only the places for admins are left.
     let others: Vec<_> = (0..8).map(|number| fill(&format!("other {number}"))).collect();
     let counts: Vec<usize> = others.iter().map(Vec::len).collect();
     assert_eq!(counts, [512, 512, 512, 512, 512, 512, 256, 0]);
@@ -347,7 +347,7 @@ fn a_declared_length_takes_no_room_from_others() {
     let room = rustix::fs::statvfs(dir.path()).unwrap();
     let most = room.f_bavail * room.f_frsize / 4 * 3;
     let _greedy = storage.begin_upload(&name, most).unwrap();
-    // Another may declare as much; who comes with its bytes has the room.
+    // Another upload may declare the same size; the one that sends bytes gets the space.
     let mut other = storage.begin_upload(&name, most).unwrap();
     other.append(b"bytes").unwrap();
     assert!(storage.begin_upload(&name, u64::MAX).is_err());
@@ -362,7 +362,7 @@ async fn a_page_of_referrers_is_no_larger_than_the_largest_manifest() {
     let subject = image(&[b"layer"]);
     let bytes = serde_json::to_vec(&subject).unwrap();
     let mut expected = Vec::new();
-    // Two that fill a page each, and some that share one.
+    // Two manifests that fill a page each, and some that share one.
     for (number, length) in [4_190_000, 4_190_000, 900_000, 10, 10].into_iter().enumerate() {
         let mut document = image(&[b"layer"]);
         document["subject"] = super::world::descriptor(MANIFEST, &bytes);

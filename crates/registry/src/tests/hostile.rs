@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Documents that name each other so often that a walk without memory never ends.
+//! Documents that refer to each other so often that a walk that does not remember visited documents would never end.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use super::upkeep::{name, open, put, tar_of};
 use super::world::descriptor;
 use crate::{Page, Policy, Storage};
 
-/// What an import, an export or a collection of some kilobytes may take: some hundred milliseconds, and room for a
-/// machine that does other things. A walk without memory takes years.
+/// Time limit of an import, an export or a collection of a few kilobytes. It takes a few hundred milliseconds; the
+/// rest is for a busy machine. A walk that visits documents repeatedly would take years.
 const SOON: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
-/// So many indexes in each other, each of which names the next so many times; the outermost is last.
+/// Nested indexes, `levels` deep, each of which names the next one `times` times. The outermost is last.
 fn nested(levels: usize, times: usize) -> Vec<Vec<u8>> {
     let mut documents: Vec<Vec<u8>> = Vec::new();
     for _ in 0..levels {
@@ -29,7 +29,7 @@ fn nested(levels: usize, times: usize) -> Vec<Vec<u8>> {
     documents
 }
 
-/// A bundle of these documents, whose last has these tags.
+/// A bundle of these documents, with these tags for the last one.
 fn bundle(documents: &[Vec<u8>], tags: &[String]) -> Vec<u8> {
     let root = documents.last().unwrap();
     let entries: Vec<Value> = tags

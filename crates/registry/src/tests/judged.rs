@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is found out about artifacts after their push: whether they can be installed, and why not.
+//! The verdict on artifacts after their push: whether they can be installed, and why not.
 
 use oci::{Digest, media_type};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::Verdict;
 const OS: &str = "os-images/debian";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// A member as its header has it, also where no honest program writes one.
+/// A tar member with any header, including those that normal programs never write.
 fn member(path: &str, kind: u8, link: &str, data: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     let old = header.as_old_mut();
@@ -36,12 +36,12 @@ fn rootfs() -> Vec<u8> {
     archive(&[member("etc/", b'5', "", b""), member("etc/os-release", b'0', "", b"ID=debian\n")])
 }
 
-/// A good archive with this behind its first megabytes, which no look at its start meets.
+/// A valid archive with this member after its first megabytes, where a check of its start does not find it.
 fn far(last: Vec<u8>) -> Vec<u8> {
     archive(&[member("first", b'0', "", &noise(1, 3 << 20)), last])
 }
 
-/// An image with these layers; answers its manifest.
+/// Pushes an image with these layers. Returns its manifest.
 async fn push(world: &World, config: (&str, &[u8]), layers: &[(&str, Vec<u8>)]) -> Value {
     world.push_blob(OS, config.1).await;
     for (_, layer) in layers {
@@ -85,7 +85,7 @@ async fn layers_are_judged_to_their_last_byte() {
     let mut iso = vec![0; 300_000];
     iso[32_769..32_774].copy_from_slice(b"CD001");
     let cut = rootfs()[..1000].to_vec();
-    /// What is wrong, its layers by media type, and what the verdict says.
+    /// Description, layers with their media types, and the expected verdict.
     type Case = (&'static str, Vec<(&'static str, Vec<u8>)>, &'static str);
     let cases: Vec<Case> = vec![
         ("a root filesystem", vec![(tar, rootfs())], ""),

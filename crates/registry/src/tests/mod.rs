@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry over HTTP: the real router, the real storage, a directory of its own.
+//! Tests of the registry over HTTP: the real router and the real storage, in a temporary directory.
 //!
-//! - `conformance`: what distribution-spec 1.1 and its suite ask for, in our own words;
-//! - `suite`: what the rewritten suite does, with its data;
-//! - `field`: what clients in the field send, each with what it met before;
-//! - `negative`: what nobody should ask for;
-//! - `storage`: what is on the disk, before and after a restart;
-//! - `hostile`: documents that name each other too often;
-//! - `judged`: whether what was pushed can be installed;
-//! - `model`: random lives beside a simple model;
-//! - `uploads`: what is open, whose it is, and who may end it;
+//! - `conformance`: the requirements of distribution-spec 1.1 and of its suite;
+//! - `suite`: the same requests as the rewritten suite, with its data;
+//! - `field`: requests that real clients send, each with the client that sent it;
+//! - `negative`: invalid requests;
+//! - `storage`: the files on disk, before and after a restart;
+//! - `hostile`: documents that refer to each other excessively;
+//! - `judged`: whether a pushed artifact can be installed;
+//! - `model`: random operations, compared with a simple model;
+//! - `uploads`: open uploads, their owners, and who may end them;
 //! - `upkeep`: collection, scrub, bundles;
-//! - `clients`: programs that others wrote.
+//! - `clients`: tests with other projects' client programs.
 
 mod cases;
 mod clients;

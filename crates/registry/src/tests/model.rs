@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Random lives of a registry beside a simple model of one: what was acknowledged is there as long as
-//! anything or anybody needs it, what was deleted is gone, and in the end only what is in reach is left. Uploads stay
-//! open within the limits of their callers; `null` in a manifest is an absent field.
+//! Random operations on a registry, compared with a simple model. Acknowledged content stays as long as anything or
+//! any client needs it, deleted content is gone, and in the end only reachable content is left. Uploads stay open
+//! within the limits of their callers; `null` in a manifest is an absent field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,9 +17,9 @@ use crate::{Condition, Error, NewManifest, Pace, Policy, Storage, UploadLimits, 
 const DAY_MS: i64 = 24 * 3_600_000;
 const REPOSITORIES: [&str; 3] = ["a", "b", "c/d"];
 const TAGS: [&str; 3] = ["x", "y", "z"];
-/// Who begins uploads; the first is an admin.
+/// The callers that begin uploads. The first is an admin.
 const CALLERS: [&str; 4] = ["root", "ci", "nightly", "guest"];
-/// So few that random lives meet each of them.
+/// So low that random operations reach each of them.
 const LIMITS: UploadLimits = UploadLimits { most: 8, of_one: 2, for_admins: 3 };
 
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ enum Step {
         repository: usize,
         caller: usize,
     },
-    /// Goes on with an open upload, to its end or not.
+    /// Continues an open upload, and finishes it or not.
     Continue {
         which: usize,
         blob: u8,
@@ -47,7 +47,7 @@ enum Step {
         which: usize,
     },
     RemoveUploads,
-    /// Of two images that may be there or not.
+    /// An index of two images that may exist or not.
     PushIndex {
         repository: usize,
         tag: Option<usize>,
@@ -80,14 +80,14 @@ enum Step {
     Restart,
 }
 
-/// An image of two blobs, with `null` in these of its optional fields.
+/// An image of two blobs, with `null` in these optional fields.
 #[derive(Debug, Clone, Copy)]
 struct Image {
     blobs: (u8, u8),
     nulls: u8,
 }
 
-/// What Go programs write as `null` where they never set it.
+/// Fields that Go programs write as `null` if they are not set.
 const NULLS: [&str; 4] = ["annotations", "artifactType", "subject", "manifests"];
 
 fn step() -> impl Strategy<Value = Step> {
@@ -147,10 +147,10 @@ fn with_nulls(mut document: Value, nulls: u8) -> Value {
     document
 }
 
-/// One repository as it should be.
+/// The expected state of one repository.
 #[derive(Debug, Default, Clone)]
 struct Model {
-    /// Since when a blob is needed by nobody who was told of it: as of its last use.
+    /// The time of a blob's last use, from which its lease counts.
     blobs: BTreeMap<Digest, i64>,
     manifests: BTreeMap<Digest, (Value, i64)>,
     tags: BTreeMap<&'static str, Digest>,
@@ -255,7 +255,7 @@ impl Life<'_> {
                 let name = Self::name(*to);
                 let mounted = self.storage().mount_blob(&name, &digest, |_| true).unwrap();
                 let is_somewhere = self.models.iter().any(|m| m.blobs.contains_key(&digest));
-                // The model forgets later than the registry may: see `Collect`.
+                // The model may forget later than the registry: see `Collect`.
                 assert!(is_somewhere || !mounted);
                 if mounted {
                     self.models[*to].blobs.insert(digest, self.now_ms);
@@ -376,8 +376,8 @@ impl Life<'_> {
         }
     }
 
-    /// What is out of reach and out of its lease may be gone or not: the registry tells which, and the
-    /// model follows. Everything else must be there.
+    /// Unreachable content whose lease has ended may or may not be gone: the model follows the registry. Everything
+    /// else must exist.
     fn forget_what_may_go(&mut self) {
         for number in 0..self.models.len() {
             let name = Self::name(number);
@@ -407,7 +407,7 @@ impl Life<'_> {
         }
     }
 
-    // Looked up without being used: a use would renew its lease.
+    // Looked up directly in the index, because a request would renew its lease.
     fn has_manifest(&self, number: usize, digest: &Digest) -> bool {
         self.count("manifests", number, digest) == 1
     }
@@ -428,7 +428,7 @@ impl Life<'_> {
             .unwrap_or_else(|error: rusqlite::Error| panic!("{error}"))
     }
 
-    /// Registry and model agree on everything.
+    /// Asserts that the registry and the model agree on everything.
     fn compare(&self) {
         let mut open: Vec<(Uuid, String, String, u64)> = self
             .storage()
@@ -466,7 +466,8 @@ impl Life<'_> {
         }
     }
 
-    /// Collected until nothing more goes, exactly what tags reach is left, on the disk too.
+    /// Runs collections until nothing more is removed. Exactly the content that tags reach must be left, also on
+    /// disk.
     fn end(mut self) {
         self.perform(&Step::RemoveUploads);
         assert_eq!(std::fs::read_dir(self.dir.join("uploads")).unwrap().count(), 0);
@@ -494,7 +495,7 @@ fn open(dir: &Path) -> Storage {
     Storage::open(dir, policy).unwrap()
 }
 
-/// In memory where that is possible: the model knows no power cuts, and fsyncs take their time.
+/// In memory if possible: the model has no power cuts, and fsyncs are slow.
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What nobody should ask for: each is refused with the right code, and changes nothing.
+//! Invalid requests: each is refused with the right code, and changes nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::world::{
     sha512,
 };
 
-/// Every file below a directory except the database's, which its own checkpoints change.
+/// All files below a directory except the database's, which change with its checkpoints.
 fn files(dir: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![dir.to_owned()];
@@ -30,7 +30,7 @@ fn files(dir: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Sends bytes as they are: no client library tidies the path.
+/// Sends raw bytes, because a client library would normalize the path.
 async fn raw(world: &World, request: &str) -> String {
     let address = world.url.trim_start_matches("http://");
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -119,7 +119,7 @@ async fn digests_are_what_they_say() {
     let absent = world.status("HEAD", &format!("/v2/a/blobs/{}", oci::Digest::of(&blob))).await;
     cases.is("what was refused is not there", absent, 404);
 
-    // A manifest's parts are of the size that it says, and named by whole digests.
+    // The parts of a manifest must have the stated sizes and complete digests.
     world.push_blob("a", b"{}").await;
     world.push_blob("a", &blob).await;
     let with = |change: &dyn Fn(&mut Value)| {
@@ -273,7 +273,7 @@ async fn uploads_are_continued_where_they_are() {
         let at = world.get(&location).await;
         cases.is("changes nothing", at.header("range"), Some("0-0".into()));
     }
-    // A body of unknown length that is not as long as its range says is taken back.
+    // A body of unknown length that does not match its range is removed again.
     let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(b"abcdef".to_vec())]);
     let request = world.request("PATCH", &location).header("content-range", "0-9");
     let patched = answer(request.body(reqwest::Body::wrap_stream(pieces))).await;
@@ -309,7 +309,7 @@ async fn tags_do_not_race() {
     cases.is("If-Match of its own", put("if-match", &format!("\"{first}\""), "t").await, 201);
     cases.is("If-Match of its former", put("if-match", &format!("\"{first}\""), "t").await, 412);
 
-    // Of many who create one tag at once, one does.
+    // If many clients create the same tag at once, exactly one succeeds.
     let documents: Vec<Value> = (0..16)
         .map(|number| {
             let mut document = second.clone();
@@ -449,17 +449,17 @@ async fn slow_clients_hold_nobody_up() {
         stream.write_all(head.as_bytes()).await.unwrap();
         slow.push((stream, location));
     }
-    // Beside them, one who has something to say.
+    // A normal client at the same time.
     let blob = noise(9, 8 << 20);
     let digest = world.push_blob("fast", &blob).await;
     let got = world.get(&format!("/v2/fast/blobs/{digest}")).await;
     assert!(got.body == blob);
     assert_eq!(world.status("GET", "/v2/fast/tags/list").await, 200);
-    // A second writer is not let into an upload.
+    // A second writer is refused.
     let (mut stream, location) = slow.pop().unwrap();
     let second = answer(world.request("PATCH", &location).body("y")).await;
     assert!(second.is_error(409, "BLOB_UPLOAD_INVALID"), "{}", second.text());
-    // And the slow ones come to their end too.
+    // The slow clients finish too.
     stream.write_all(&[b'x'; 999]).await.unwrap();
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();

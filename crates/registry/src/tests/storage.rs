@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is on the disk: a layout that others read, each content once, uploads that survive a restart.
+//! The files on disk: a layout that other tools can read, each content once, uploads that survive a restart.
 
 use std::process::Command;
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn the_directory_is_an_image_layout() {
         let bytes = read(&format!("blobs/sha256/{name}"));
         assert_eq!(Digest::of(&bytes).hex(), name);
     }
-    // Written anew at the start: it is derived.
+    // Written again at the start, because it is derived data.
     std::fs::write(dir.path().join("index.json"), "damaged").unwrap();
     let _world = world.restart(dir.path()).await;
     assert_eq!(names(), [first]);
@@ -66,7 +66,7 @@ async fn content_is_there_once_and_seen_where_it_was_pushed() {
     assert_eq!(std::fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 3);
     let absent = world.status("HEAD", &format!("/v2/e/blobs/{}", Digest::of(&blob))).await;
     assert_eq!(absent, 404);
-    // Many who push the same at once all succeed.
+    // Concurrent pushes of the same content all succeed.
     let large = noise(5, 3 << 20);
     let path = format!("/v2/a/blobs/uploads/?digest={}", Digest::of(&large));
     let pushes = (0..8).map(|_| answer(world.request("POST", &path).body(large.clone())));
@@ -116,7 +116,7 @@ async fn an_upload_that_broke_off_goes_on_where_it_was() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&blob[..3 << 20]).await.unwrap();
     stream.shutdown().await.unwrap();
-    // Answered or cut: when this ends, the registry knows that there is no more.
+    // When the connection ends, with a response or not, the registry knows that no more bytes follow.
     let _ended = stream.read_to_end(&mut Vec::new()).await;
     let at = world.get(&location).await.header("range").unwrap();
     let size: usize = at.split_once('-').unwrap().1.parse::<usize>().unwrap() + 1;
@@ -186,7 +186,7 @@ fn bytes_that_the_disk_lost_are_not_acknowledged_by_a_later_request() {
         let flush = upload.flush();
         let uploads = dir.path().join("uploads");
         if is_lossy {
-            // A flush that fails, and tells of it before the next request opens the file.
+            // A flush that fails, with the error reported before the next request opens the file.
             std::fs::rename(&uploads, dir.path().join("away")).unwrap();
             assert!(flush().is_err());
             std::fs::rename(dir.path().join("away"), &uploads).unwrap();

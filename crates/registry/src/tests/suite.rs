@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the conformance suite of distribution-spec's main branch (conformance/run.go, 4fc4ecb) does with a registry,
-//! in our own words and with everything that it can switch on, except sparse manifests: ours must be complete. Each of
-//! its kinds of data goes through push, list, HEAD, pull, referrers and deletion; each of its ways to push a blob
-//! through both digest algorithms. The suite itself is a Go program and no part of these tests. Its former edition
-//! (v1.1.1) is `conformance`.
+//! The same requests as the conformance suite of distribution-spec's main branch (conformance/run.go, 4fc4ecb),
+//! written anew, with all options except sparse manifests: ours must be complete. Each kind of data is pushed,
+//! listed, pulled, queried by HEAD and referrers, and deleted; each way to push a blob is run with both digest
+//! algorithms. The suite itself is a Go program and not part of these tests. Its earlier edition (v1.1.1) is in
+//! `conformance`.
 
 use oci::{Digest, media_type};
 use serde_json::{Value, json};
@@ -31,22 +31,22 @@ impl Algorithm {
     }
 }
 
-/// A manifest that is pushed, and by what.
+/// A manifest to push, with its tags.
 struct Pushed {
     document: Value,
     digest: Digest,
     tags: Vec<String>,
 }
 
-/// What belongs together, in the order in which it is pushed.
+/// Blobs and manifests that belong together, in the order in which they are pushed.
 struct Data {
     name: &'static str,
     algorithm: Algorithm,
-    /// Tags are made by `?tag=` of the push by digest.
+    /// Tags are created with `?tag=` in the push by digest.
     by_parameter: bool,
     blobs: Vec<Vec<u8>>,
     manifests: Vec<Pushed>,
-    /// Of the next bytes without order.
+    /// The seed of the next random bytes.
     seed: u64,
 }
 
@@ -104,7 +104,7 @@ impl Data {
         json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children})
     }
 
-    /// Pushed by these tags and by its digest; answers its descriptor.
+    /// Pushes a document by these tags and by its digest. Returns its descriptor.
     fn push(&mut self, document: Value, tags: &[&str]) -> Value {
         let bytes = serde_json::to_vec(&document).unwrap();
         let descriptor = self.descriptor(document["mediaType"].as_str().unwrap(), &bytes);
@@ -264,7 +264,7 @@ fn all_data() -> Vec<Data> {
     all
 }
 
-/// Sees to it that an answer is this content, or tells its head only.
+/// Asserts that a response is this content, or has only its headers.
 fn is_content(
     cases: &mut Cases,
     claim: &str,
@@ -453,9 +453,9 @@ enum Way {
     Stream,
     ChunkedSingle,
     Chunked,
-    /// The last chunk with the closing PUT.
+    /// Sends the last chunk with the closing PUT.
     ChunkedPut,
-    /// Each chunk after one at a wrong place.
+    /// Sends each chunk after one at a wrong position.
     OutOfOrder,
     OutOfOrderPut,
 }
@@ -471,7 +471,7 @@ const WAYS: [Way; 8] = [
     Way::OutOfOrderPut,
 ];
 
-/// The last answer of a push.
+/// Pushes a blob. Returns the last response.
 async fn push_blob(
     world: &World,
     repository: &str,
@@ -562,7 +562,7 @@ async fn every_way_to_push_a_blob_takes_both_algorithms() {
                     is_content(&mut cases, &claim, &got, (None, &digest, bytes), has_body);
                 }
                 remove(&mut cases, REPOSITORY, &digest).await;
-                // Other bytes than the digest says.
+                // Bytes that do not match the digest.
                 let corrupt = [bytes.as_slice(), b"oh no"].concat();
                 let refused = push_blob(&world, REPOSITORY, way, &digest, &corrupt).await;
                 let claim = format!("{claim}: a bad digest");
@@ -572,7 +572,7 @@ async fn every_way_to_push_a_blob_takes_both_algorithms() {
             }
         }
 
-        // Mounts: of a source, of any, of what is nowhere; and an upload that is cancelled.
+        // Mounts: from a named source, from any repository, of a missing blob; and an upload that is cancelled.
         let bytes = noise(95 + number as u64, 512);
         let digest = algorithm.of(&bytes);
         let uploads = format!("/v2/{REPOSITORY}/blobs/uploads/");
@@ -648,7 +648,7 @@ async fn manifests_that_are_missing_or_named_wrongly_are_refused() {
         push_blob(&world, REPOSITORY, Way::PostOnly, &Digest::of(blob), blob).await;
     }
     let Pushed { document, digest, .. } = &data.manifests[0];
-    // White space behind it is another content.
+    // Trailing white space makes it different content.
     let request = world.request("PUT", &at(digest.as_str())).header("content-type", MANIFEST);
     let spaced = [bytes_of(document), b"  ".to_vec()].concat();
     let refused = answer(request.body(spaced)).await;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Collection, scrub and bundles, on the storage itself: time is an argument there.
+//! Collection, scrub and bundles, tested on the storage itself, where time is an argument.
 
 use std::path::Path;
 use std::time::Duration;
@@ -86,7 +86,7 @@ fn what_nothing_refers_to_goes_after_its_lease() {
         Collected { blobs_removed: 2, contents_removed: 1, bytes_freed: 5, ..Collected::default() };
     assert_eq!(second, expected);
     assert!(!has_blob(&storage, "a", &loose));
-    // The other repository's membership went, not the content that this one has.
+    // The blob was removed from the other repository; the content that this one uses stays.
     assert!(!has_blob(&storage, "b", &shared));
     assert!(has_blob(&storage, "a", &shared) && has_manifest(&storage, "a", &kept));
     assert_eq!(files(dir.path()), 3);
@@ -113,7 +113,7 @@ fn whoever_is_told_of_a_blob_keeps_it_for_a_lease() {
                 "a"
             }
         };
-        // Only marks of this collection's run are old enough from now on.
+        // From now on, only marks of this collection are old enough.
         storage.collect(&[], DAY_MS).unwrap();
         let marked = storage.collect(&[], DAY_MS).unwrap();
         assert_eq!(marked.blobs_removed, 0, "{use_of_it}");
@@ -152,7 +152,7 @@ fn reach_goes_down_indexes_and_up_to_referrers() {
         assert!(has_blob(&storage, "a", &Digest::of(layer)));
     }
     assert!(!has_blob(&storage, "a", &Digest::of(b"lost")));
-    // Without its tag the tree goes, from above.
+    // Without its tag the tree is removed, from the top.
     let tag = TagOrDigest::Tag("list".parse().unwrap());
     storage.delete_manifest(&name("a"), &tag, false).unwrap();
     let mut removed = 0;
@@ -191,7 +191,7 @@ fn the_last_tags_are_kept() {
             push_image(&storage, &format!("{repository}:v{number}"), layer.as_bytes(), number);
         }
     }
-    // Pushed again as it is: no move.
+    // A push of the same content is not a move.
     push_image(&storage, "ci/app:v0", b"0", 100);
     assert_eq!(storage.collect(&[], 0).unwrap().tags_removed, 3 + 2);
     let all = crate::Page { count: 10, after: String::new() };
@@ -209,7 +209,7 @@ fn the_last_tags_are_kept_although_the_clock_was_set_back() {
     for (number, now_ms) in [400, 500, 30, 20].into_iter().enumerate() {
         push_image(&storage, &format!("app:v{number}"), &[u8::try_from(number).unwrap()], now_ms);
     }
-    // Moved to other content: the last one by the order of moves.
+    // Moved to other content, so it is now the last in the order of moves.
     push_image(&storage, "app:v1", b"moved", 10);
     assert_eq!(storage.collect(&[], 0).unwrap().tags_removed, 2);
     let all = crate::Page { count: 10, after: String::new() };
@@ -265,7 +265,7 @@ fn files_without_rows_go_and_uploads_under_way_stay() {
 #[test]
 fn pushes_beside_collections_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    // Everything that is not in use goes at the next collection but one.
+    // Unused content is removed by the second collection from here.
     let lease = Duration::ZERO;
     let storage = open(dir.path(), Policy { lease, untagged: lease, ..Policy::default() });
     let is_over = std::sync::atomic::AtomicBool::new(false);
@@ -283,7 +283,7 @@ fn pushes_beside_collections_lose_nothing() {
                 let storage = &storage;
                 scope.spawn(move || {
                     for round in 0..15 {
-                        // Without a lease a client may have to push again; it is never told a lie.
+                        // Without a lease a client may have to push again, but it is never given a wrong answer.
                         let layer = noise(round, 100);
                         let place = format!("a{pusher}:x{round}");
                         loop {
@@ -337,7 +337,7 @@ fn rot_is_set_aside_and_healed_by_a_push() {
     assert!(!has_blob(&storage, "a", &digest) && !has_blob(&storage, "a", &gone));
     let aside = dir.path().join("quarantine").join(format!("sha256-{}", digest.hex()));
     assert_eq!(std::fs::read(&aside).unwrap(), rotten);
-    // A collection leaves the quarantine alone, and the memberships that a push heals.
+    // A collection does not touch the quarantine, nor the repositories' entries that a new push repairs.
     storage.collect(&[], 0).unwrap();
     storage.collect(&[], 10 * DAY_MS).unwrap();
     push_image(&storage, "a:x", &layer, 0);
@@ -391,7 +391,7 @@ pub fn tar_of(entries: &[(&str, &[u8])]) -> Vec<u8> {
     for (name, bytes) in entries {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        // Past the library's own checks of names.
+        // Bypasses the library's own checks of names.
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, *bytes).unwrap();
@@ -442,7 +442,7 @@ fn a_bad_bundle_leaves_nothing_behind() {
         tar_of(&replaced)
     };
     let cut = tar_of(&whole);
-    // The manifest and the last entry agree on a byte that there is not, so that every digest is right.
+    // The manifest and the last entry both declare a byte that is missing, so that all digests match.
     let longer = |part: &str, last: usize| {
         let mut document = image(&[b"layer"]);
         let (name, bytes) = whole[last];
@@ -488,7 +488,7 @@ fn a_bad_bundle_leaves_nothing_behind() {
     }
     let (_, size) = storage.open_blob(&name("os-images/a"), &Digest::of(b"{}")).unwrap();
     assert_eq!(size, 2, "a bundle changed what others read");
-    // What was received of them has no row; a collection takes it.
+    // The received parts have no row; a collection removes them.
     storage.collect(&[], 0).unwrap();
     assert_eq!(files(dir.path()), 3);
     storage.import(tar_of(&whole).as_slice(), &iso, 0).unwrap();

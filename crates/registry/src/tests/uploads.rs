@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Uploads that are open: who began them, what they have, and their end by another than who began them.
+//! Open uploads: their owners and sizes, and ending them by another caller than the owner.
 
 use super::world::{World, answer};
 use crate::{Error, OpenUpload, Policy, Storage, Uploader};
@@ -24,7 +24,7 @@ fn an_open_upload_tells_whose_it_is_also_after_a_restart() {
     let second = storage.begin_upload_by(Uploader::Admin("root"), &other, 0, 2000).unwrap();
     let told = |storage: &Storage| -> Vec<OpenUpload> {
         let mut told = storage.open_uploads();
-        // When its bytes came, the file system tells.
+        // This time comes from the file system.
         told.iter_mut().for_each(|open| open.written_ms = 0);
         told
     };
@@ -49,7 +49,7 @@ fn an_open_upload_tells_whose_it_is_also_after_a_restart() {
     drop((first, second));
     assert_eq!(told(&storage), waiting);
     drop(storage);
-    // What a crash leaves of an upload that has ended, and of one whose owner's file was lost.
+    // Files that a crash leaves: from an upload that has ended, and from one whose owner's file was lost.
     let stray = uuid::Uuid::new_v4().to_string();
     std::fs::write(dir.path().join("upload-owners").join(stray), b"{}").unwrap();
     let storage = open(dir.path());
@@ -62,7 +62,7 @@ fn an_open_upload_tells_whose_it_is_also_after_a_restart() {
     let told = storage.open_uploads();
     let found = told.iter().find(|open| open.id == waiting[1].id).unwrap();
     assert_eq!((found.who.as_str(), found.repository.as_str()), ("", ""));
-    // It can be finished all the same: whose it was is for people.
+    // It can still be finished: the owner is only shown to users.
     let upload = storage.continue_upload(&one, waiting[0].id, 0).unwrap();
     let digest = oci::Digest::of(b"0123456789");
     storage.finish_upload(upload, &one, &digest, 0).unwrap();
@@ -106,7 +106,7 @@ fn an_upload_that_is_cancelled_while_it_receives_ends_with_its_next_bytes() {
     assert!(gone(storage.continue_upload(&name, id, 0).map(drop)));
     assert!(gone(storage.cancel_open_upload(id)));
 
-    // One whose bytes are all there is not finished any more.
+    // An upload with all its bytes cannot be finished any more.
     let mut upload = storage.begin_upload(&name, 0).unwrap();
     upload.append(b"all").unwrap();
     storage.cancel_open_upload(upload.id).unwrap();
@@ -129,14 +129,14 @@ async fn a_publishers_upload_is_found_by_its_token_and_its_end_is_told_to_it() {
     let begin = async |bearer: &dyn Fn(&str, &str) -> reqwest::RequestBuilder, name: &str| {
         answer(bearer("POST", &format!("/v2/{name}/blobs/uploads/"))).await
     };
-    // By the name of the token, which is `push` for all in this world: they share one limit.
+    // Limits are by the name of the token, which is `push` for all callers here, so they share one limit.
     assert_eq!(begin(&ci, "ci/a").await.status, 202);
     assert_eq!(begin(&nightly, "nightly/a").await.status, 202);
     let refused = begin(&ci, "ci/a").await;
     assert!(refused.is_error(429, "TOOMANYREQUESTS"), "{}", refused.text());
     assert!(refused.header("retry-after").is_some());
     assert!(refused.text().contains("push has 2 open uploads"), "{}", refused.text());
-    // An admin has places still.
+    // Admins still have places.
     let admin = |method: &str, path: &str| world.request(method, path);
     for _ in 0..4 {
         assert_eq!(begin(&admin, "x").await.status, 202);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A registry on a port of its own, and what tests say to it.
+//! A registry on its own port, and helpers for requests to it.
 
 use std::path::Path;
 use std::sync::{Arc, Once};
@@ -20,13 +20,13 @@ pub const DOCKER_MANIFEST: &str = oci::media_type::DOCKER_MANIFEST;
 pub struct World {
     pub url: String,
     pub client: Client,
-    /// Bearer of every request; see [`access`].
+    /// The bearer token of every request; see [`access`].
     pub token: String,
     pub registry: Arc<Registry>,
     server: Option<Runtime>,
 }
 
-/// What an answer was.
+/// A response.
 pub struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
@@ -46,7 +46,7 @@ impl World {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = crate::router(registry.clone()).layer(from_fn(grant));
-        // On a runtime of its own, which ends with all its connections at once.
+        // On its own runtime, which ends all its connections at once when it is dropped.
         let server = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -61,12 +61,12 @@ impl World {
         World { url, client, token: "admin".into(), registry, server: Some(server) }
     }
 
-    /// Ends this registry and opens its directory again. Uploads under way are cut.
+    /// Shuts this registry down and opens its directory again. Running uploads are cut off.
     pub async fn restart(self, dir: &Path) -> World {
         self.restart_with(dir, 0).await
     }
 
-    /// The same with so many bytes of the disk kept free.
+    /// The same with this many bytes of the disk kept free.
     pub async fn restart_with(mut self, dir: &Path, keep_free_bytes: u64) -> World {
         let server = self.server.take().unwrap();
         tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
@@ -74,7 +74,7 @@ impl World {
         World::start_with(dir, Policy { keep_free_bytes, ..Policy::default() }).await
     }
 
-    /// Requests by another principal.
+    /// Sends requests as another principal.
     pub fn as_bearer(&self, token: &str) -> impl Fn(&str, &str) -> RequestBuilder + use<> {
         let (client, base, token) = (self.client.clone(), self.url.clone(), token.to_owned());
         move |method, path| {
@@ -101,14 +101,14 @@ impl World {
         self.send(method, path).await.status
     }
 
-    /// Begins an upload; answers where it goes on.
+    /// Begins an upload. Returns its location.
     pub async fn begin(&self, repository: &str) -> String {
         let begun = self.send("POST", &format!("/v2/{repository}/blobs/uploads/")).await;
         assert_eq!(begun.status, 202, "{}", begun.text());
         begun.header("location").unwrap()
     }
 
-    /// A whole blob in one request.
+    /// Pushes a whole blob in one request.
     pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
@@ -130,7 +130,7 @@ impl World {
         answer(request.body(body)).await
     }
 
-    /// An image of one layer under a tag; answers its manifest's digest.
+    /// Pushes an image of one layer under a tag. Returns its manifest's digest.
     pub async fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> Digest {
         self.push_blob(repository, b"{}").await;
         self.push_blob(repository, layer).await;
@@ -220,7 +220,7 @@ pub fn sha512(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Bytes without order, the same for the same seed.
+/// Pseudo-random bytes, the same for the same seed.
 pub fn noise(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut step = || {
@@ -232,10 +232,10 @@ pub fn noise(seed: u64, count: usize) -> Vec<u8> {
     (0..count.div_ceil(8)).flat_map(|_| step()).take(count).collect()
 }
 
-/// `u:admin`, as programs with a user name send it.
+/// `u:admin` in the form that programs with a user name send.
 const BASIC_ADMIN: &str = "Basic dTphZG1pbg==";
 
-/// Plays the host that knows who asks: the token says it.
+/// Acts as the host that authenticates the caller, by the token.
 async fn grant(mut request: Request, next: Next) -> Response {
     let token =
         request.headers().get("authorization").and_then(|value| match value.to_str().ok()? {

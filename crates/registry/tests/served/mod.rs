@@ -25,7 +25,7 @@ pub async fn start(dir: &Path) -> String {
     url
 }
 
-/// The answer, which must have this status.
+/// Sends a request, whose response must have this status.
 pub async fn send(request: RequestBuilder, expected: u16) -> reqwest::Response {
     let answer = request.send().await.unwrap();
     let status = answer.status().as_u16();

@@ -114,7 +114,7 @@ fn nothing_tells_whose_machine_it_is_and_links_still_lead_there() {
     assert_eq!(slot.body["Password"], SECRET);
 }
 
-/// What is told of a machine, and what of that may not be left.
+/// A description, a BMC's properties, and the parts of them that must be removed.
 const TELLING: &[(&str, &str, &[&str])] = &[
     (
         "password",

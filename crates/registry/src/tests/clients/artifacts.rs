@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! oras, crane, cosign and notation: artifacts, what is attached to them, and signatures.
+//! Tests with oras, crane, cosign and notation: artifacts, their attachments, and signatures.
 
 use std::path::Path;
 
@@ -66,7 +66,7 @@ async fn crane_builds_an_index_and_finds_it_valid() {
     crane.run(&["validate", "--remote", &format!("{host}/third:c")]).await;
 }
 
-/// An image of one layer, made by crane; answers its name.
+/// Creates an image of one layer with crane. Returns its name.
 async fn image(crane: &Program<'_>, host: &str, out: &Path) -> String {
     let mut layer = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -78,7 +78,7 @@ async fn image(crane: &Program<'_>, host: &str, out: &Path) -> String {
     name
 }
 
-/// An image by its digest, to be signed.
+/// Creates an image to sign, named by its digest.
 async fn to_sign(world: &World, out: &Path) -> (String, String) {
     let host = authority(world);
     let config = logged_in(out, &host);
@@ -87,7 +87,7 @@ async fn to_sign(world: &World, out: &Path) -> (String, String) {
     (format!("{host}/apps/one@{}", crane.run(&["digest", &name]).await), config)
 }
 
-/// One signature, and that as a referrer: older clients leave it under a tag instead.
+/// Asserts that there is one signature, stored as a referrer: older clients store it under a tag instead.
 async fn has_one_referrer(world: &World, image: &str, kind: &str) {
     let (_, digest) = image.split_once('@').unwrap();
     let found = world.get(&format!("/v2/apps/one/referrers/{digest}")).await.json();
@@ -107,7 +107,7 @@ async fn cosign_signs_and_verifies_through_referrers() {
     let cosign = Program::new("cosign", out.path())
         .with("DOCKER_CONFIG", config)
         .with("COSIGN_PASSWORD", "")
-        // Signatures as referrers are an experiment in cosign 2.
+        // Signatures as referrers are experimental in cosign 2.
         .with("COSIGN_EXPERIMENTAL", "1");
     cosign.run(&["generate-key-pair"]).await;
     let verify = ["verify", "--key", "cosign.pub", "--insecure-ignore-tlog=true"];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! buildah, podman and umoci: images that are built, run from and unpacked.
+//! Tests with buildah, podman and umoci: images are built, run and unpacked.
 
 use super::super::world::{World, noise};
 use super::{Program, authority, has};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs that others wrote, against the real router: what one of them pushes it pulls again, byte
-//! for byte. Where a program is absent its test does nothing, except in CI, where that is a failure.
-//! `./x test` installs them, or fetches them into `target/clients/bin`.
+//! Tests with other projects' clients against the real router: what a client pushes can be pulled again, byte for
+//! byte. If a program is missing, its test does nothing, except in CI, where it fails. `./x test` installs the
+//! programs, or fetches them into `target/clients/bin`.
 
 mod artifacts;
 mod containers;
@@ -12,14 +12,14 @@ use std::process::Command;
 
 use super::world::World;
 
-/// Where a program is: fetched, or on the `PATH`.
+/// The path of a program: fetched, or on the `PATH`.
 fn place(program: &str) -> PathBuf {
     let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/clients/bin");
     let fetched = Path::new(fetched).join(program);
     if fetched.exists() { fetched } else { program.into() }
 }
 
-/// Whether these programs are here; CI must have them.
+/// Whether these programs are installed. CI must have them.
 pub fn has(programs: &[&str]) -> bool {
     programs.iter().all(|program| {
         let is_here = Command::new(place(program)).arg("--help").output().is_ok();
@@ -32,7 +32,7 @@ pub fn has(programs: &[&str]) -> bool {
     })
 }
 
-/// A program with what it is always told, in a directory of its own.
+/// A program with its fixed arguments, in its own directory.
 struct Program<'a> {
     path: PathBuf,
     dir: &'a Path,
@@ -50,13 +50,13 @@ impl<'a> Program<'a> {
         self
     }
 
-    /// Arguments in front of all others.
+    /// Adds arguments before all others.
     fn first(mut self, arguments: &[&str]) -> Program<'a> {
         self.first.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// Runs it; answers what it wrote. It must succeed.
+    /// Runs the program, which must succeed. Returns its output.
     async fn run(&self, arguments: &[&str]) -> String {
         let output = tokio::process::Command::new(&self.path)
             .args(&self.first)
@@ -79,7 +79,7 @@ fn authority(world: &World) -> String {
     world.url.trim_start_matches("http://").to_owned()
 }
 
-/// A Docker configuration that logs in as `u:admin`; answers its directory.
+/// Writes a Docker configuration that logs in as `u:admin`. Returns its directory.
 fn logged_in(dir: &Path, authority: &str) -> String {
     let config = dir.join("docker");
     std::fs::create_dir(&config).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! skopeo: images and indexes between registries and layouts.
+//! Tests with skopeo: copying images and indexes between registries and layouts.
 
 use std::path::Path;
 
@@ -101,7 +101,7 @@ async fn skopeo_copies_an_image_and_an_index() {
         let expected = if what == "list" { digest_of(&list) } else { digest_of(&amd64) };
         assert_eq!(Digest::of(&got.body), expected);
     }
-    // Between two repositories, skopeo mounts.
+    // Between two repositories, skopeo mounts blobs.
     let mut args = vec!["copy"];
     args.extend(source);
     args.extend(target);
