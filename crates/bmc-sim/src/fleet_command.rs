@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-bmc-sim fleet`: prints one line of JSON with all BMCs, then serves until standard input ends.
-//! For each line of input, and at its end, prints one line with the observations so far.
+//! `shoal-bmc-sim fleet`: prints one line of JSON with all BMCs, then serves until standard input ends. For each line
+//! of input, and at its end, prints one line with the observations so far.
 
 use std::io;
 use std::path::PathBuf;

@@ -7,8 +7,8 @@
 //!                     └─────────┘
 //! ```
 //!
-//! A one-time override is consumed when the machine starts or is reset, whoever caused that: the
-//! next reset boots in the normal order.
+//! A one-time override is consumed when the machine starts or is reset, whoever caused that: the next reset boots in
+//! the normal order.
 
 use std::{fmt, time::Duration};
 
@@ -103,8 +103,8 @@ type Answer = oneshot::Sender<Result<(), Error>>;
 
 // A BMC serves few clients. Further commands wait in the queue.
 const COMMANDS_MAX: usize = 16;
-// How often a machine that waits for its media server retries, and when the BMC gives up and
-// the guest sees an empty drive.
+// How often a machine that waits for its media server retries, and when the BMC gives up and the guest sees an empty
+// drive.
 const READ_RETRY: Duration = Duration::from_secs(1);
 const READ_RETRIES_MAX: u32 = 120;
 // A medium's reads work again if none failed for this long after a retry.

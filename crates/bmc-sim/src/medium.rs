@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A virtual medium: a block device whose bytes are read by ranges from a URL, when the machine
-//! reads them.
+//! A virtual medium: a block device whose bytes are read by ranges from a URL, when the machine reads them.
 //!
 //! ```text
 //! QEMU ──NBD, unix socket──▶ Medium ──GET with Range──▶ media server
 //! ```
 //!
 //! QEMU can read a URL itself (`block/curl.c`). But in 10.0.2, reads of a medium's last sectors were seen not to
-//! complete although the response had arrived, and the guest's bus reset then hung the whole
-//! process. With this module every read ends, with bytes or with an error.
+//! complete although the response had arrived, and the guest's bus reset then hung the whole process. With this module
+//! every read ends, with bytes or with an error.
 
 use std::{
     collections::VecDeque,
@@ -34,8 +33,8 @@ use crate::nbd::{self, Request};
 
 /// Sectors 16 and 17 of 2048 bytes.
 const DESCRIPTORS: std::ops::Range<u64> = 16 * 2048..18 * 2048;
-/// Size of one request: large enough that a boot reads a large file at the speed of the link, small
-/// enough that the scattered reads of a squashfs do not fetch much that is not needed.
+/// Size of one request: large enough that a boot reads a large file at the speed of the link, small enough that the
+/// scattered reads of a squashfs do not fetch much that is not needed.
 const WINDOW_BYTES: u64 = 1 << 20;
 /// Number of windows in the cache. Like a drive's cache it serves firmware that reads sector by sector.
 const WINDOWS_MAX: usize = 8;

@@ -113,8 +113,8 @@ pub(crate) fn parse(header: &[u8; REQUEST_BYTES], length: u64) -> io::Result<Req
         CMD_READ => Request::Refused { cookie, error: EINVAL },
         CMD_FLUSH => Request::Flush { cookie },
         CMD_DISCONNECT => Request::Disconnect,
-        // All other requests change a medium. The data of a write is not skipped: a client that
-        // writes to a read-only export is out of step afterwards, and is disconnected.
+        // All other requests change a medium. The data of a write is not skipped: a client that writes to a read-only
+        // export is out of step afterwards, and is disconnected.
         _ => Request::Refused { cookie, error: EPERM },
     })
 }

@@ -2,8 +2,7 @@
 //! The Redfish resources of a QEMU machine whose BMC follows one of the fleet's profiles. The documents come from
 //! `fleet::resources`, rejections from `fleet::asked`, bytes from `fleet::wire`. Only the machine behind differs.
 //!
-//! Slots that accept URLs are mapped to the machine's drives, in order. Slots without a drive
-//! are not shown.
+//! Slots that accept URLs are mapped to the machine's drives, in order. Slots without a drive are not shown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

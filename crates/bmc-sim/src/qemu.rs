@@ -86,8 +86,7 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// Writes the URL of the next boot, and of that boot only, into the variables of a machine that is
-/// off.
+/// Writes the URL of the next boot, and of that boot only, into the variables of a machine that is off.
 pub(crate) fn boot_next_from(settings: &Settings, url: &Url) -> Result<(), Error> {
     let path = settings.work_dir.join(NVRAM);
     let mut store =
@@ -184,8 +183,8 @@ impl Qemu {
         self.slots.iter().copied().find(has)
     }
 
-    /// Takes effect at the next reset, when QEMU passes the order to the firmware. The present order
-    /// is not set again: QEMU rejects a `bootindex` that is in use, even by the same drive.
+    /// Takes effect at the next reset, when QEMU passes the order to the firmware. The present order is not set again:
+    /// QEMU rejects a `bootindex` that is in use, even by the same drive.
     pub(crate) async fn set_boot_order(&mut self, order: BootOrder) -> Result<(), Error> {
         if self.order == order {
             return Ok(());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A client of the QEMU Machine Protocol (docs/interop/qmp-spec): commands, and the events that we handle.
 //!
-//! It works over any pair of byte streams: the BMC uses QEMU's standard input and output, tests
-//! use the unix socket that QEMU provides for visitors.
+//! It works over any pair of byte streams: the BMC uses QEMU's standard input and output, tests use the unix socket
+//! that QEMU provides for visitors.
 
 use std::{io, time::Duration};
 

@@ -10,9 +10,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use recipe::{Recipe, Workflow};
 
-/// Fails if the recipe installs a system that this machine could not boot. `efi` is
-/// `/sys/firmware/efi`, which exists only if the machine was booted by UEFI
-/// (Documentation/ABI/testing/sysfs-firmware-efi of Linux).
+/// Fails if the recipe installs a system that this machine could not boot. `efi` is `/sys/firmware/efi`, which exists
+/// only if the machine was booted by UEFI (Documentation/ABI/testing/sysfs-firmware-efi of Linux).
 pub fn check(recipe: &Recipe, efi: &Path) -> anyhow::Result<()> {
     match recipe.workflow {
         Workflow::Linux(_) | Workflow::Windows(_) => {}

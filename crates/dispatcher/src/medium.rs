@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Finds the task medium by its content, never by a device's name.
 //!
-//! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a
-//! partition: a stale filesystem on an old disk may have any label. Of several task media the one for this machine
-//! is used, if it is signed by the controller that served the medium which this system booted from.
-//! For a BMC with one slot, and for firmware that downloads its boot medium (UEFI HTTP boot), the task medium is inside
-//! the medium that this system booted from, in a file that is otherwise zeros.
+//! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a partition: a stale
+//! filesystem on an old disk may have any label. Of several task media the one for this machine is used, if it is
+//! signed by the controller that served the medium which this system booted from. For a BMC with one slot, and for
+//! firmware that downloads its boot medium (UEFI HTTP boot), the task medium is inside the medium that this system
+//! booted from, in a file that is otherwise zeros.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -40,8 +40,8 @@ pub struct Medium {
     pub recipe: Result<Recipe, Stopped>,
 }
 
-/// Waits for the task medium of the machine with these names, and reads it. A drive that cannot be
-/// read is tried again: single reads from a virtual CD may fail.
+/// Waits for the task medium of the machine with these names, and reads it. A drive that cannot be read is tried again:
+/// single reads from a virtual CD may fail.
 pub fn find(dmi: &Dmi) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
@@ -192,8 +192,7 @@ fn is_candidate(sys: &Path, name: &str) -> bool {
     (is_usb || is_ram_disk) && (1..=STICK_BYTES_MAX).contains(&bytes)
 }
 
-/// The volume id of an ISO 9660 filesystem that begins at this offset (ECMA-119, 8.4): sector 16,
-/// bytes 40 to 71.
+/// The volume id of an ISO 9660 filesystem that begins at this offset (ECMA-119, 8.4): sector 16, bytes 40 to 71.
 fn volume_id(device: &Path, at: u64) -> io::Result<String> {
     let mut sector = [0; 2048];
     File::open(device)?.read_exact_at(&mut sector, at + 16 * 2048)?;

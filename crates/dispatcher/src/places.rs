@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every path of the maintenance OS that the dispatcher uses. The published ones are in
-//! `recipe::run_dir`.
+//! Every path of the maintenance OS that the dispatcher uses. The published ones are in `recipe::run_dir`.
 
 /// Used by the dispatcher only, mode 0700. It contains the attempt's token.
 pub const PRIVATE_DIR: &str = "/run/shoal";

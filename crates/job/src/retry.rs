@@ -8,8 +8,8 @@ use crate::state::{Action, Stage, State};
 /// Longest pause between two tries, before the random factor is applied.
 const PAUSE_SECS_MAX: u64 = 60;
 
-/// Tries of an action before the driver gives up. The Redfish client repeats single requests within
-/// one try. These tries are for a BMC that restarts itself, which takes up to ten minutes.
+/// Tries of an action before the driver gives up. The Redfish client repeats single requests within one try. These
+/// tries are for a BMC that restarts itself, which takes up to ten minutes.
 pub fn tries_max(action: Action) -> u32 {
     match action {
         Action::Start | Action::BuildTaskMedium => 3,

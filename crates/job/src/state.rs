@@ -37,8 +37,8 @@ pub enum Stage {
     Writing,
 }
 
-/// The steps that put the machine back. Power goes first: a machine that loses its CD while it runs
-/// from it hangs, and some BMCs refuse to eject a medium in use.
+/// The steps that put the machine back. Power goes first: a machine that loses its CD while it runs from it hangs, and
+/// some BMCs refuse to eject a medium in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cleanup {

@@ -92,8 +92,8 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(_), Event::Overdue(why)) => ended(state, Outcome::Failed(why.clone())),
         (Provisioning(_), Event::Cancelled) => ended(state, cancelled()),
 
-        // Complete at once, without a cleanup: another job may have installed the machine since the
-        // backup, and switching that machine off would be an outage.
+        // Complete at once, without a cleanup: another job may have installed the machine since the backup, and
+        // switching that machine off would be an outage.
         (Queued | Provisioning(Stage::BuildingTaskMedium), Event::Restored(why)) => {
             State::Complete { outcome: Outcome::Failed(why.clone()), problem: None }
         }

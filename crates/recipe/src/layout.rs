@@ -207,8 +207,8 @@ pub fn config_drive(layout: &[Partition]) -> Option<&Partition> {
     layout.iter().find(|partition| partition.is_config_drive())
 }
 
-/// The root filesystem: the partition labelled `root`, else the only Linux filesystem without another
-/// mount point. `None` if there is none, or if more than one qualifies.
+/// The root filesystem: the partition labelled `root`, else the only Linux filesystem without another mount point.
+/// `None` if there is none, or if more than one qualifies.
 pub fn root(layout: &[Partition]) -> Option<&Partition> {
     let could_be = || layout.iter().filter(|partition| partition.format.is_linux_filesystem());
     let mut labelled = could_be().filter(|partition| partition.label_is("root"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe as files in `/run/provision`. The dispatcher writes them, every tool reads them. The
-//! names and `recipe.env` are a published contract that tools from others use too.
+//! The recipe as files in `/run/provision`. The dispatcher writes them, every tool reads them. The names and
+//! `recipe.env` are a published contract that tools from others use too.
 
 use serde::{Deserialize, Serialize};
 

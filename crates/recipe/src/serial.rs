@@ -4,7 +4,7 @@
 //! itself rejects it too.
 
 /// Values that firmware reports in SMBIOS type 1 if no serial was set, in lower case and reduced to letters and
-/// digits. From machines in use:
+/// digits. Sources:
 /// - ASRock's boards ship with "To Be Filled By O.E.M.", other boards with AMI's firmware with "Default
 ///   string", "System Serial Number" or "0123456789";
 /// - dmidecode(8) says "Not Specified" for an absent string;

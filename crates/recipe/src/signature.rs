@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The signature of a task medium. `SHA256SUMS` lists all its other files, and `SHA256SUMS.sig` contains the 64 bytes
-//! of an Ed25519 signature (RFC 8032) over that list. The public key does not come with the task medium: the
-//! controller puts it into the maintenance medium while it serves that ([`KEY_FILE`]). So a machine
-//! accepts a task only from the controller that it was booted by.
+//! of an Ed25519 signature (RFC 8032) over that list. The public key does not come with the task medium: the controller
+//! puts it into the maintenance medium while it serves that ([`KEY_FILE`]). So a machine accepts a task only from the
+//! controller that it was booted by.
 //!
 //! To check it by hand, in a directory with the files of both media:
 //!

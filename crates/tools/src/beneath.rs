@@ -30,8 +30,8 @@ impl Root {
         Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
-    /// Opens a directory, with symbolic links resolved as on the installed system: `/` is this
-    /// root and `..` does not leave it.
+    /// Opens a directory, with symbolic links resolved as on the installed system: `/` is this root and `..` does not
+    /// leave it.
     pub fn dir(&self, path: &Path) -> io::Result<OwnedFd> {
         self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT)
     }

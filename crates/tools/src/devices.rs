@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The target disk and its partitions: found in sysfs, accessed through device nodes that we create.
 //!
-//! A container has a private `/dev` without disks, and partitions are created during a step. So
-//! the nodes are created here from the numbers in `/sys/class/block/<name>/dev`.
+//! A container has a private `/dev` without disks, and partitions are created during a step. So the nodes are created
+//! here from the numbers in `/sys/class/block/<name>/dev`.
 
 use std::fs::{self, File};
 use std::io;
@@ -139,8 +139,8 @@ impl Disk {
                 return Ok(Some(format!("{name} is part of {}", holder.to_string_lossy())));
             }
         }
-        // An exclusive open fails while the disk or a partition is mounted, is swap or belongs to an
-        // array, whatever the namespace.
+        // An exclusive open fails while the disk or a partition is mounted, is swap or belongs to an array, whatever
+        // the namespace.
         let flags = i32::try_from(OFlags::EXCL.bits())?;
         match File::options().read(true).custom_flags(flags).open(&self.node) {
             Ok(_) => Ok(None),

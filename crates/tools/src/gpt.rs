@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The GUID partition table as it is on a disk (UEFI 2.10, chapter 5.3). Read only, and accepted
-//! only if both of its checksums are right. sgdisk writes the tables.
+//! The GUID partition table as it is on a disk (UEFI 2.10, chapter 5.3). Read only, and accepted only if both of its
+//! checksums are right. sgdisk writes the tables.
 
 const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// UEFI requires room for at least 128 entries. A table with more than this was not made by us.
@@ -50,12 +50,10 @@ impl Copy {
     }
 }
 
-/// Sector sizes that tables may use: a disk may have been written through an adapter that presents
-/// another sector size.
+/// Sector sizes that tables may use: a disk may have been written through an adapter that presents another sector size.
 pub const SECTOR_BYTES: [u64; 2] = [512, 4096];
 
-/// The primary table. `None` if there is none, or if it is damaged.
-/// `read_at(offset, length)` reads the disk.
+/// The primary table. `None` if there is none, or if it is damaged. `read_at(offset, length)` reads the disk.
 pub fn read<E>(
     sector_bytes: u64,
     read_at: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,

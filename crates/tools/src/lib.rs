@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - `run`: runs one step; `context`: recipe and identity; `agent`: permit, progress and failure reasons;
-//! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk;
-//!   `superblock`: the features of a filesystem, and which kernels support them;
+//! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk; `superblock`: the
+//!   features of a filesystem, and which kernels support them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
 //! - `cloud_init`: whether the installed system reads the configuration drive;
 //! - `command`: runs other programs by argv, never by a shell; `inside_image`: runs programs of the image;

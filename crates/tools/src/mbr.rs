@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The partition table in a master boot record, with the chain of its extended partition. Read only.
-//! UEFI 2.10, 5.2; the chain is followed in the way of Linux (block/partitions/msdos.c).
+//! The partition table in a master boot record, with the chain of its extended partition. Read only. UEFI 2.10, 5.2;
+//! the chain is followed in the way of Linux (block/partitions/msdos.c).
 
 /// Offset of the entries: four entries of 16 bytes, followed by the mark of a boot sector.
 const ENTRIES_AT: usize = 446;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The target's filesystems, mounted while a step works on them.
 //!
-//! Mount points are opened below the root without following links, and the mount uses the open
-//! descriptor. So an image cannot redirect a mount.
+//! Mount points are opened below the root without following links, and the mount uses the open descriptor. So an image
+//! cannot redirect a mount.
 
 use std::ffi::{CStr, CString};
 use std::fs;

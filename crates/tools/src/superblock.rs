@@ -4,10 +4,10 @@
 //! know. Only bits that can make a kernel refuse are read: `incompat` (refuses to mount) and `ro_compat`
 //! (refuses to write, and so to boot). Pure except for [`read`].
 //!
-//! Sources: `fs/xfs/libxfs/xfs_format.h`, `fs/ext4/ext4.h` and `include/uapi/linux/btrfs.h` of Linux and
-//! the releases that added each line; ext4(5), section "kernel support"; `mkfs.btrfs -O list-all`; for
-//! GRUB `grub-core/fs/{xfs,ext2,btrfs}.c`. These are upstream's releases: distributions may have backported
-//! a feature to an older kernel or GRUB, but have never removed one.
+//! Sources: `fs/xfs/libxfs/xfs_format.h`, `fs/ext4/ext4.h` and `include/uapi/linux/btrfs.h` of Linux and the releases
+//! that added each line; ext4(5), section "kernel support"; `mkfs.btrfs -O list-all`; for GRUB
+//! `grub-core/fs/{xfs,ext2,btrfs}.c`. These are upstream's releases: distributions may have backported a feature to an
+//! older kernel or GRUB, but have never removed one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

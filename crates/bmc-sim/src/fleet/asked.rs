@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Parses the requests to a BMC, and rejects what its profile alone forbids, whatever its state. Pure:
-//! the fleet's scripted machines and the QEMU machine both use it.
+//! Parses the requests to a BMC, and rejects what its profile alone forbids, whatever its state. Pure: the fleet's
+//! scripted machines and the QEMU machine both use it.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Resources of a BMC beside the machine of the job: other systems, a second manager. A client
-//! with a job for the machine must not change any of them.
+//! Resources of a BMC beside the machine of the job: other systems, a second manager. A client with a job for the
+//! machine must not change any of them.
 
 use serde_json::{Value, json};
 

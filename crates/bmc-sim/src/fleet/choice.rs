@@ -51,8 +51,8 @@ pub fn matrix(faults: &[Fault], profiles: &[&'static Profile]) -> Vec<Wanted> {
     profiles.iter().flat_map(|profile| of_profile(profile)).collect()
 }
 
-/// Chooses `count` pairs of the matrix by a seed. Each fault and each profile occurs, as long as
-/// `count` is large enough.
+/// Chooses `count` pairs of the matrix by a seed. Each fault and each profile occurs, as long as `count` is large
+/// enough.
 pub fn sample(count: usize, seed: u64, matrix: &[Wanted]) -> Vec<Wanted> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut rest = matrix.to_vec();

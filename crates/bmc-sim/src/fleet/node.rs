@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A scripted machine, from its firmware to its last report. It really reads the inserted media by
-//! ranges, and really sends messages to the controller. Its disk writes are recorded in the ledger only.
+//! A scripted machine, from its firmware to its last report. It really reads the inserted media by ranges, and really
+//! sends messages to the controller. Its disk writes are recorded in the ledger only.
 
 use std::ops::Range;
 use std::sync::Arc;

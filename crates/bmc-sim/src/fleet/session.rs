@@ -13,8 +13,8 @@ use super::reply::{Reply, Request};
 use super::resources::SESSIONS;
 use super::{PASSWORD, Shared, USERNAME};
 
-/// A BMC ends an unused session after this time on real hardware, where it is 5 to 30
-/// minutes. A client that was killed cannot close its session.
+/// A BMC ends an unused session after this time on real hardware, where it is 5 to 30 minutes. A client that was killed
+/// cannot close its session.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Number of rejected logins of a temporary fault.
 const PASSING: u32 = 2;

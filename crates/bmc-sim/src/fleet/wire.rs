@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The form of a response on the wire of a BMC with quirks: its links, its errors, its bytes. The
-//! content is decided elsewhere.
+//! The form of a response on the wire of a BMC with quirks: its links, its errors, its bytes. The content is decided
+//! elsewhere.
 
 use std::io::Write;
 
@@ -13,8 +13,7 @@ use super::profile::Profile;
 use super::profile::quirk::{Errors, Quirk};
 use super::reply::{Reply, Request};
 
-/// Bytes of an asset tag that a tool wrote in Latin-1, and of a host name in memory that was never
-/// written.
+/// Bytes of an asset tag that a tool wrote in Latin-1, and of a host name in memory that was never written.
 const ODD_PROPERTIES: &[u8] = b"\"AssetTag\":\"Stra\xdfe 7\",\"HostName\":\"\xff\xff\xff\xff\",";
 
 /// Redirects a path that lacks the slash of this BMC's links.

@@ -101,8 +101,8 @@ impl Actions {
         }
     }
 
-    /// Adds an action. A settings object repeats the actions of its resource, so the owner is the resource that contains
-    /// the target.
+    /// Adds an action. A settings object repeats the actions of its resource, so the owner is the resource that
+    /// contains the target.
     fn add(&mut self, owner: &str, name: &str, target: &str, object: &Value) {
         let target = key(target);
         let is_below = |owner: &str| target.starts_with(&format!("{owner}/"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One recorded BMC. A tree of resources is served unchanged, except for sessions, media,
-//! boot override and power, which are simulated as the tree itself describes them.
+//! One recorded BMC. A tree of resources is served unchanged, except for sessions, media, boot override and power,
+//! which are simulated as the tree itself describes them.
 //!
 //! ```text
 //! directory or file ──▶ tree ──▶ bmc ──reset──▶ machine (a script) ──▶ media, controller

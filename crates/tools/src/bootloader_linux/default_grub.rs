@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A parser of `/etc/default/grub`: assignments in shell syntax, never executed. A value that only a
-//! shell could compute (a command's output) is unknown.
+//! A parser of `/etc/default/grub`: assignments in shell syntax, never executed. A value that only a shell could
+//! compute (a command's output) is unknown.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;

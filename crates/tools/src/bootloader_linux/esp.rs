@@ -2,9 +2,9 @@
 //! Installs GRUB on the EFI system partition, in the system's own directory and at the removable path, which
 //! firmware starts if it has no boot entry (UEFI 2.10, 3.5.1.1).
 //!
-//! The image's own signed shim and GRUB are preferred: they boot under Secure Boot, and the system's
-//! package manager keeps them up to date. Their configuration must be where they were built to
-//! look for it, `/EFI/<vendor>/grub.cfg`. If an image has none, GRUB comes from the tool's container.
+//! The image's own signed shim and GRUB are preferred: they boot under Secure Boot, and the system's package manager
+//! keeps them up to date. Their configuration must be where they were built to look for it, `/EFI/<vendor>/grub.cfg`.
+//! If an image has none, GRUB comes from the tool's container.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -3,8 +3,8 @@
 //! image was made: encrypted volumes, arrays, swap for resume, LVM's list of devices, and words that GRUB's own tools
 //! would put on later command lines. Each removed entry is reported. Everything else is kept.
 //!
-//! Other modules write `/etc/fstab`, boot entries and `/etc/kernel/cmdline` anew. Not checked: mount
-//! units, and copies of these files within an initramfs that is not generated again.
+//! Other modules write `/etc/fstab`, boot entries and `/etc/kernel/cmdline` anew. Not checked: mount units, and copies
+//! of these files within an initramfs that is not generated again.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The firmware's boot entry for the system (UEFI 2.10, chapter 3), through efivarfs. The tool writes
-//! the few bytes itself: a program such as efibootmgr looks for the disk in `/dev`, which has none here.
+//! The firmware's boot entry for the system (UEFI 2.10, chapter 3), through efivarfs. The tool writes the few bytes
+//! itself: a program such as efibootmgr looks for the disk in `/dev`, which has none here.
 //!
 //! Firmware without variables, or that rejects new ones, is not a failure if it would boot the removable path.
 //! It is a failure if another system comes first in the boot order.

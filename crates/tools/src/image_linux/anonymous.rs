@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Anonymous tokens: public registries respond to the first request with 401 and name
-//! the server that issues tokens (distribution-spec's token authentication, RFC 6750 section 3).
+//! Anonymous tokens: public registries respond to the first request with 401 and name the server that issues tokens
+//! (distribution-spec's token authentication, RFC 6750 section 3).
 
 use anyhow::Context;
 use serde::Deserialize;

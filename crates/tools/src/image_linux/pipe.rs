@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A bounded pipe of buffers between two threads. Buffers are reused, so memory is constant and
-//! nothing is allocated for each megabyte. The writer must end the pipe explicitly: if it just disappears, the reader
-//! gets an error.
+//! A bounded pipe of buffers between two threads. Buffers are reused, so memory is constant and nothing is allocated
+//! for each megabyte. The writer must end the pipe explicitly: if it just disappears, the reader gets an error.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

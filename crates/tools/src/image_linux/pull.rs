@@ -261,8 +261,8 @@ impl Repository {
         reader
     }
 
-    /// Streams a blob into a pipe, and ends the pipe only if size and digest are right. A lost
-    /// connection is resumed at the position where it broke. `arrived` is called with the number of received bytes.
+    /// Streams a blob into a pipe, and ends the pipe only if size and digest are right. A lost connection is resumed at
+    /// the position where it broke. `arrived` is called with the number of received bytes.
     pub fn blob(&self, blob: &Descriptor, into: PipeWriter, arrived: impl Fn(u64)) {
         match self.stream(blob, &into, arrived) {
             Ok(Outcome::Whole) => into.end(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Runs a program of the image that is being installed. That program is not trusted, so it runs in a
-//! cage: it can read the image, write to its own memory filesystem, and access nothing else.
+//! Runs a program of the image that is being installed. That program is not trusted, so it runs in a cage: it can read
+//! the image, write to its own memory filesystem, and access nothing else.
 //!
 //! ```text
 //! the step ── mounts a tmpfs, makes a user namespace ── reads the output from the tmpfs

@@ -12,8 +12,8 @@
 //! - `kinds`: the consent that each kind of content needs; `decide`: the rules; `plan`: what to write; `write`: writes
 //!   it.
 //!
-//! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of
-//! the same job recognises its own work: if it is finished, nothing is done; if it was interrupted, it starts again.
+//! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of the same job
+//! recognises its own work: if it is finished, nothing is done; if it was interrupted, it starts again.
 
 mod btrfs;
 mod decide;

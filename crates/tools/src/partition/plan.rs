@@ -206,10 +206,10 @@ fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
         Format::Vfat if is_fat32(placed) => (&["mkfs.vfat", "-F", "32"], "-n"),
         // FAT12 or FAT16, as the number of clusters requires.
         Format::Vfat => (&["mkfs.vfat"], "-n"),
-        // No discard of the whole device: on thin or slow LUNs it takes minutes, longer than some
-        // controllers wait. A filesystem discards what it frees. The other mkfs programs discard nothing.
-        // Both features are too new for the GRUB and e2fsck of systems that are still supported
-        // (RHEL 9, Ubuntu 22.04); mke2fs 1.47 enables them by default.
+        // nodiscard: a discard of the whole device takes minutes on thin or slow LUNs, longer than some controllers
+        // wait, and a filesystem discards what it frees. The other mkfs programs discard nothing.
+        // The two disabled features are too new for the GRUB and e2fsck of systems that are still supported (RHEL 9,
+        // Ubuntu 22.04); mke2fs 1.47 enables them by default.
         Format::Ext4 => (
             &["mkfs.ext4", "-F", "-q", "-E", "nodiscard", "-O", "^metadata_csum_seed,^orphan_file"],
             "-L",

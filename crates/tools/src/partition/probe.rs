@@ -7,9 +7,9 @@
 //!   └── reads of wipefs that the copy lacks (LIBBLKID_DEBUG) ◀────────────────────┘
 //! ```
 //!
-//! wipefs does not read the disk itself. At the first unreadable sector libblkid stops, and wipefs
-//! then prints what it has found, often nothing, and succeeds. Besides, it can only probe a range that is a
-//! device. libblkid's debug output lists its reads (documented in libblkid(3)). Without that output the probe fails.
+//! wipefs does not read the disk itself. At the first unreadable sector libblkid stops, and wipefs then prints what it
+//! has found, often nothing, and succeeds. Besides, it can only probe a range that is a device. libblkid's debug output
+//! lists its reads (documented in libblkid(3)). Without that output the probe fails.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -156,9 +156,9 @@ mod tests {
         vec![(at, le32(&[0xa92b_4efc, 1])), (at + 144, le32(&[sector, 0]))]
     }
 
-    /// Content that may be on a used disk: the first bytes of its superblock, as its own documents or headers
-    /// give them, and libblkid's name for it. The rules depend on these names, so a libblkid
-    /// that no longer knows one of them must fail in this test and not on a user's disk.
+    /// Content that may be on a used disk: the first bytes of its superblock, as its own documents or headers give
+    /// them, and libblkid's name for it. The rules depend on these names, so a libblkid that no longer knows one of
+    /// them must fail in this test and not on a user's disk.
     fn disks() -> Vec<(&'static str, Bytes)> {
         // A pool writes a ring of uberblocks into each of its labels. libblkid ignores a single one.
         let uberblocks =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every partition table on the disk, and the ranges of their entries: at both ends, in either sector
-//! size, and not only the table that the kernel used.
+//! Every partition table on the disk, and the ranges of their entries: at both ends, in either sector size, and not
+//! only the table that the kernel used.
 
 use super::kinds::TypeOf;
 use super::range::Range;

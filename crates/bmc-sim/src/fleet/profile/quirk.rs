@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The differences from the standard, each as one item that a profile lists. They can be
-//! combined: no quirk depends on another one, or on a vendor. The sources are in the profiles.
+//! The differences from the standard, each as one item that a profile lists. They can be combined: no quirk depends on
+//! another one, or on a vendor. The sources are in the profiles.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parts of every profile: the names of a BMC, its slots, its boot override. The forms of
-//! the standard are constants here, and the makers' files start from them.
+//! The parts of every profile: the names of a BMC, its slots, its boot override. The forms of the standard are
+//! constants here, and the makers' files start from them.
 
 /// The names of a BMC. An empty text is not shown.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 //! Reads the content of an initramfs: concatenated archives, each `newc` cpio, plain or compressed
 //! (Documentation/driver-api/early-userspace/buffer-format.rst of Linux).
 //!
-//! An archive that is cut off, that has no `/init`, or that is damaged, is an error. A compression
-//! that is not supported here is reported by name, and never treated as valid content.
+//! An archive that is cut off, that has no `/init`, or that is damaged, is an error. A compression that is not
+//! supported here is reported by name, and never treated as valid content.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read};

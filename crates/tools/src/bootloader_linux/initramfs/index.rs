@@ -28,8 +28,8 @@ pub fn of(entries: &BTreeMap<String, String>) -> Vec<u8> {
     bytes
 }
 
-/// Writes the node for sorted entries that agree in their first `shared` letters. The letters from
-/// `depth` on belong to this node. Returns the node's offset.
+/// Writes the node for sorted entries that agree in their first `shared` letters. The letters from `depth` on belong to
+/// this node. Returns the node's offset.
 fn node(entries: &[(&[u8], &[u8])], depth: usize, shared: usize, bytes: &mut Vec<u8>) -> u32 {
     let start = u32::try_from(bytes.len()).expect("an index is smaller than the lists it is from");
     let mut place = start;

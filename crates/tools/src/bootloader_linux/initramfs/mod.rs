@@ -9,9 +9,8 @@
 //!                                                        `addition`: the modules behind it
 //! ```
 //!
-//! An initramfs that was made for another machine lacks drivers. They are added without running a
-//! program of the image. The image's generator runs only if there is no initramfs, or none that can be
-//! read or extended.
+//! An initramfs that was made for another machine lacks drivers. They are added without running a program of the image.
+//! The image's generator runs only if there is no initramfs, or none that can be read or extended.
 
 mod addition;
 mod archive;
