@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The session of this boot: a token that exists in RAM only, and to which the hello commits. The token on
-//! the task medium is accepted for the hello only, because others on the BMCs' network may be able to read it.
+//! The session of this boot: a token that exists in RAM only, and to which the hello commits. The token on the task
+//! medium is accepted for the hello only, because anybody who can read the traffic of the BMCs' network may read it.
 
 use std::fs;
 use std::path::Path;
