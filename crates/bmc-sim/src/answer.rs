@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Error answers as DSP0266 §8.6 wants them: one object, `error`, with messages of the Base registry.
+//! Error responses in the form of DSP0266 §8.6: one object, `error`, with messages of the Base registry.
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use serde_json::json;
 /// What a handler returns.
 pub(crate) type Answer = Result<Response, Refusal>;
 
-/// What a request is refused with.
+/// A rejected request, with the reason.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,

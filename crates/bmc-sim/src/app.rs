@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the handlers of the Redfish service share.
+//! The state that the handlers of the Redfish service share.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     slots::Slots,
 };
 
-/// What the BMC says of its machine that never changes.
+/// The properties of the machine that never change.
 pub(crate) struct Identity {
     pub(crate) maker: Maker,
     pub(crate) serial: String,
@@ -33,7 +33,7 @@ impl Identity {
         }
     }
 
-    /// In Redfish's words, the only boot mode that the machine has.
+    /// The only boot mode of the machine, as a value of Redfish.
     pub(crate) fn boot_mode(&self) -> &'static str {
         if self.is_bios { "Legacy" } else { "UEFI" }
     }

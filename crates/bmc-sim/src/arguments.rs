@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The QEMU command line of the machine that the user wants. Pure.
+//! The QEMU command line of the simulated machine. Pure.
 //!
-//! Media are not here: the machine starts with two empty drives, paused, and is filled over QMP.
-//! So a medium that is inserted while the power is off takes the same way as one inserted later.
+//! It contains no media: the machine starts paused, with two empty drives, and media are inserted over QMP.
+//! So a medium that is inserted while the power is off is handled like one that is inserted later.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     slots::Slot,
 };
 
-/// What the firmware tries first. It falls through to the rest either way.
+/// The devices that the firmware tries first. If none of them boots, it tries the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BootOrder {
     DiskFirst,
@@ -26,7 +26,7 @@ pub(crate) enum BootOrder {
 const DISK_BOOT_INDEX: u8 = 10;
 
 impl BootOrder {
-    /// QEMU's `bootindex` of a slot: less is earlier.
+    /// QEMU's `bootindex` of a slot. A lower index is tried earlier.
     pub(crate) fn index(self, slot: Slot) -> u8 {
         let first = match self {
             BootOrder::CdsFirst => 1,
@@ -43,15 +43,15 @@ pub(crate) const CONSOLE: &str = "console.log";
 pub(crate) const VISITOR_SOCKET: &str = "qmp.sock";
 pub(crate) const NVRAM: &str = "nvram.fd";
 
-/// The arguments of `qemu-system-x86_64`, which runs with the work directory as its own: a unix
-/// socket's path has little room.
+/// The arguments of `qemu-system-x86_64`. It must run in the work directory, because the length of a unix
+/// socket's path is limited.
 pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "-nodefaults",
         "-no-user-config",
         "-display",
         "none",
-        // Paused until the media are in.
+        // Paused until the media are inserted.
         "-S",
         "-accel",
         "tcg,thread=multi",
@@ -80,9 +80,9 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     for slot in settings.slots.all() {
         let Some(bus) = slot.drive_bus() else { continue };
         let (device, index) = (slot.device(), order.index(*slot));
-        // Stop on a failed read: the machine waits while the media server is away, as a BMC that
-        // repeats its request makes it wait. `machine` resumes it. QEMU does so for DMA only; a
-        // firmware reads by PIO and is told of the failure.
+        // A failed read pauses the machine: it waits while the media server is unreachable, as with a BMC that
+        // repeats its request. `machine` resumes it. QEMU pauses only for DMA. A firmware reads by PIO and
+        // sees the failure.
         add("-device", format!("ide-cd,id={device},bus={bus},bootindex={index},rerror=stop"));
     }
     if settings.slots.all().contains(&Slot::Usb1) {
@@ -95,13 +95,13 @@ pub(crate) fn arguments(settings: &Settings, order: BootOrder) -> Vec<String> {
     add("-serial", "chardev:console".into());
     add("-chardev", "stdio,id=bmc,signal=off".into());
     add("-mon", "chardev=bmc,mode=control".into());
-    // A monitor serves one client at a time: this one is for tests and for curious users.
+    // A monitor serves one client at a time. This one is for tests and for users who want to look.
     add("-chardev", format!("socket,id=visitor,path={VISITOR_SOCKET},server=on,wait=off"));
     add("-mon", "chardev=visitor,mode=control".into());
     arguments
 }
 
-/// The block node of a medium that waits for us at a unix socket in the work directory.
+/// The block node of a medium that this process serves at a unix socket in the work directory.
 pub(crate) fn medium_node(node: &str, socket: &str) -> Value {
     let server = json!({ "type": "unix", "path": socket });
     let file = json!({ "driver": "nbd", "server": server });
@@ -127,7 +127,7 @@ fn disk_node(path: &Path, bad_sector: Option<u64>) -> Value {
             "image": file,
             "inject-error": [{
                 "event": "read_aio",
-                // Without it, a write that follows a read would fail too.
+                // Without it, a write after a failed read would fail too.
                 "iotype": "read",
                 "errno": EIO,
                 "sector": sector,
@@ -140,7 +140,7 @@ fn disk_node(path: &Path, bad_sector: Option<u64>) -> Value {
         "driver": "raw",
         "discard": "unmap",
         "detect-zeroes": "unmap",
-        // The host's page cache survives the death of the machine, which is all that we promise.
+        // The host's page cache survives the end of QEMU, and nothing more is promised.
         "cache": { "no-flush": true },
         "file": file,
     })
@@ -163,7 +163,7 @@ fn netdev(ssh_port: Option<u16>) -> String {
 }
 
 fn network_device(mac: Option<&str>) -> String {
-    // No option ROM: OVMF has its own driver, also for HTTP boot.
+    // No option ROM: OVMF has its own driver, which also supports HTTP boot.
     let device = "virtio-net-pci,netdev=net,romfile=";
     match mac {
         Some(mac) => format!("{device},mac={}", escaped(mac)),
@@ -171,7 +171,7 @@ fn network_device(mac: Option<&str>) -> String {
     }
 }
 
-/// The tables of system, board and chassis; of the latter two only what was asked for.
+/// The SMBIOS tables of system, board and chassis. The last two contain only the values that were set.
 fn smbios(settings: &Settings) -> Vec<String> {
     let (serial, uuid) = (escaped(&settings.serial), settings.uuid);
     let Names { manufacturer, model, .. } = names(settings.maker);
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(disk_node(&bad.disk, None)["file"]["driver"], "file");
     }
 
-    /// Each of these command lines is one that QEMU takes: it starts, is asked, and quits.
+    /// QEMU accepts each of these command lines: it starts, responds to a query, and quits.
     #[test]
     fn qemu_takes_every_shape() {
         let dir = tempfile::tempdir().unwrap();
@@ -342,14 +342,14 @@ mod tests {
             ("read 4096 512", false),
             ("write 3584 512", false),
         ] {
-            // The write comes after a read: the fault is armed by then.
+            // The write comes after a read, so the fault is armed by then.
             let said = talk(&all, dir.path(), &["read 0 512", command, "read 3584 512"]);
             assert_eq!(said.matches(read).count(), 1 + usize::from(fails), "{command}: {said}");
         }
     }
 
-    /// What a QEMU says over QMP that is asked for its status, carries these commands of `qemu-io` out on its
-    /// disk, and quits.
+    /// Starts QEMU, queries its status, runs these `qemu-io` commands on its disk, and quits. Returns QEMU's output on
+    /// QMP.
     fn talk(arguments: &[String], dir: &Path, on_disk: &[&str]) -> String {
         use std::{
             io::Write,
@@ -373,7 +373,7 @@ mod tests {
             .chain(on_disk.iter().map(disk))
             .chain([plain("quit")]);
         for line in lines {
-            // One that refused its arguments has gone; its words are told below.
+            // A QEMU that rejected its arguments has ended. Its output is shown below.
             let _ = writeln!(child.stdin.as_mut().unwrap(), "{line}");
         }
         let output = child.wait_with_output().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Documents of the Redfish service: links, collections, ETags, and the body of a request.
+//! Building blocks of the Redfish service: links, collections, ETags, and the body of a request.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-bmc-sim fleet`: one line of JSON with all BMCs, then they serve until standard input ends.
-//! For each line of the input, and at its end, one line with what the fleet saw until then.
+//! `shoal-bmc-sim fleet`: prints one line of JSON with all BMCs, then serves until standard input ends. For each line
+//! of input, and at its end, prints one line with the observations so far.
 
 use std::io;
 use std::path::PathBuf;
@@ -45,7 +45,7 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // Fails when there is one already, which serves as well.
+    // Fails if a provider is installed already, which is just as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     take_all_files();
     let wanted = wanted(&arguments)?;
@@ -136,7 +136,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As many open files as are allowed: two for each BMC that is visited.
+/// Raises the limit of open files to the maximum: a BMC with a client needs two.
 fn take_all_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -10,13 +10,14 @@
 //! A BMC without slots writes the URL of UEFI HTTP boot into the machine's `nvram` instead, and the firmware
 //! fetches it.
 //!
-//! The BMC of a maker whose profile the fleet has is `profiled`: its documents and refusals are the fleet's.
+//! With a maker whose profile the fleet has, `profiled` serves the BMC with the fleet's documents and rejections.
 //!
-//! A BMC that was recorded is `replay`.
+//! `replay` serves a recorded BMC.
 //!
-//! And a `fleet` of thousands of BMCs in one process, whose machines are scripts.
+//! `fleet` serves thousands of BMCs in one process, whose machines are scripts.
 //!
-//! It is a test double and a toy for users: never shipped with the controller, knows no job.
+//! It is a test double, and a tool for users to try things out. It is never shipped with the controller, and has no
+//! notion of a job.
 
 mod answer;
 mod app;

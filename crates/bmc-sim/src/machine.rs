@@ -7,8 +7,8 @@
 //!                     └─────────┘
 //! ```
 //!
-//! An override that holds once is consumed when the machine starts or is reset, by whomever: from
-//! then on the next reset boots in the normal order.
+//! A one-time override is consumed when the machine starts or is reset, whoever caused that: the next reset boots in
+//! the normal order.
 
 use std::{fmt, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     slots::Slot,
 };
 
-/// What Redfish shows.
+/// The state that Redfish shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     pub(crate) is_on: bool,
@@ -40,7 +40,7 @@ pub(crate) struct View {
 pub(crate) struct Boot {
     pub(crate) enabled: Enabled,
     pub(crate) target: Target,
-    /// Stays when the override is over.
+    /// Kept after the override is over.
     pub(crate) http_uri: Option<Url>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) enum Error {
     Qemu(#[from] qemu::Error),
 }
 
-/// The way to talk to the machine; clones talk to the same one.
+/// A handle to the machine. Clones refer to the same machine.
 #[derive(Clone)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<(Command, Answer)>,
@@ -101,15 +101,15 @@ enum Command {
 
 type Answer = oneshot::Sender<Result<(), Error>>;
 
-// A BMC serves few clients; more than these wait in line.
+// A BMC serves few clients. Further commands wait in the queue.
 const COMMANDS_MAX: usize = 16;
-// How often a machine that waits for its media server asks again, and when the BMC gives up and
-// lets the guest see an empty drive.
+// How often a machine that waits for its media server retries, and when the BMC gives up and the guest sees an empty
+// drive.
 const READ_RETRY: Duration = Duration::from_secs(1);
 const READ_RETRIES_MAX: u32 = 120;
-// A medium's reads work again when none failed for this long after a retry.
+// A medium's reads work again if none failed for this long after a retry.
 const READ_CALM: Duration = Duration::from_secs(10);
-// A media server that restarts while we power on is back after these.
+// A media server that restarts while we power on is back after this many tries.
 const POWER_ON_INSERTS_MAX: u32 = 5;
 
 /// Starts the machine's task, powered off.
@@ -162,7 +162,7 @@ impl Handle {
 }
 
 impl fmt::Debug for Boot {
-    /// Without the URL, which has a secret.
+    /// Omits the URL, which contains a secret.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{:?} {:?}", self.enabled, self.target)
     }
@@ -178,7 +178,7 @@ impl Boot {
         }
     }
 
-    /// What the firmware is to download and boot.
+    /// The URL that the firmware is to download and boot.
     fn http_url(&self) -> Option<&Url> {
         let is_http = self.enabled == Enabled::Once && self.target == Target::UefiHttp;
         self.http_uri.as_ref().filter(|_| is_http)
@@ -191,16 +191,16 @@ struct Machine {
     qemu: Option<Qemu>,
     boot: Boot,
     media: [Option<Url>; Slot::COUNT],
-    /// A graceful restart was asked for: power on again when the guest is down.
+    /// A graceful restart was requested: power on again when the guest has shut down.
     is_restarting: bool,
     waiting: Option<Waiting>,
 }
 
-/// The machine is paused, or was just now, because a medium cannot be read.
+/// The machine is paused, or was until a moment ago, because a medium cannot be read.
 struct Waiting {
     slot: Slot,
     retries: u32,
-    /// When to resume; none when that was done.
+    /// When to resume. `None` if that has been done.
     resume_at: Option<Instant>,
     last_failure: Instant,
 }
@@ -214,7 +214,7 @@ impl Machine {
                     let is_last = matches!(command, Command::Stop);
                     let result = self.obey(command).await;
                     self.show();
-                    // Who asked may have gone; the deed stays done.
+                    // The caller may be gone. The command has been executed anyway.
                     let _ = answer.send(result);
                     if is_last {
                         return;
@@ -243,7 +243,7 @@ impl Machine {
 
     async fn reset(&mut self, reset: Reset) -> Result<(), Error> {
         tracing::info!(?reset, is_on = self.qemu.is_some(), "reset");
-        // The latest wish counts: a graceful restart that the guest ignored is forgotten.
+        // The latest request counts: a graceful restart that the guest ignored is dropped.
         self.is_restarting = false;
         match (reset, self.qemu.as_mut()) {
             (Reset::On, Some(_)) => Ok(()),
@@ -324,7 +324,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The firmware has got its order: what held once is over.
+    /// Ends a one-time override, once the firmware has received the boot order.
     async fn consume_override(&mut self) {
         let over = Boot { http_uri: self.boot.http_uri.clone(), ..Boot::default() };
         if self.boot.enabled == Enabled::Once
@@ -336,7 +336,7 @@ impl Machine {
 
     async fn heed(&mut self, event: Option<Event>) {
         match event {
-            // The variables of a machine that runs are not ours to write: this one waits for a power-on.
+            // The variables of a running machine must not be written: this override waits for a power-on.
             Some(Event::Reset) if self.boot.target == Target::UefiHttp => {}
             Some(Event::Reset) => self.consume_override().await,
             Some(Event::ReadFailed { node }) => self.wait_for_medium(&node),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-bmc-sim`: arguments in, one line of JSON out, then a BMC until a signal comes.
+//! `shoal-bmc-sim`: reads arguments, prints one line of JSON, then serves a BMC until a signal arrives.
 
 mod fleet_command;
 mod replay_command;
@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-/// The word that stands for legacy BIOS where else the file of a UEFI firmware is named.
+/// The value that selects legacy BIOS in place of the file of a UEFI firmware.
 const BIOS: &str = "bios";
 
 /// A simulated BMC for tests and for a lab without hardware.
@@ -144,8 +144,8 @@ fn main() -> anyhow::Result<()> {
         )
         .init();
     match Arguments::parse().command {
-        // The machine dies with the thread that starts it (see qemu.rs), so that thread must live as
-        // long as the program: on a current-thread runtime it is this one.
+        // The machine is killed when the thread that started it ends (see qemu.rs), so that thread must live as
+        // long as the program. On a current-thread runtime it is this thread.
         Command::Qemu(arguments) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(run(*arguments))

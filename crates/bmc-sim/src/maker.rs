@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who made a simulated machine, and how the maker names it. Pure.
+//! The maker of a simulated machine, and the maker's naming of it. Pure.
 
 use crate::fleet::Profile;
 
-/// Whose machine this looks like, in SMBIOS and in Redfish.
+/// The maker that SMBIOS and Redfish show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
     /// One serial number everywhere.
     Lab,
-    /// As Dell's: SMBIOS type 1 has the service tag, which Redfish shows as `SKU`; `SerialNumber` of Redfish is
-    /// the board's. SMBIOS type 2 has both, between dots.
+    /// Like Dell's machines: SMBIOS type 1 contains the service tag, which Redfish shows as `SKU`. `SerialNumber` of
+    /// Redfish is the board's. SMBIOS type 2 contains both, separated by dots.
     Dell,
-    /// As the fleet's profile `supermicro-x13`: only an occupied slot can be ejected, and only some time
+    /// Like the fleet's profile `supermicro-x13`: only an occupied slot can be ejected, and only some time
     /// after the insert.
     Supermicro,
-    /// As the fleet's profile `xcc-patch`: the first slots take uploads only and refuse URLs.
+    /// Like the fleet's profile `xcc-patch`: the first slots accept uploads only and reject URLs.
     Lenovo,
 }
 
 impl Maker {
-    /// The fleet's profile whose shapes and refusals this machine's BMC has.
+    /// The fleet's profile whose documents and rejections this machine's BMC uses.
     pub(crate) fn profile(self) -> Option<&'static Profile> {
         match self {
             Maker::Lab | Maker::Dell => None,
@@ -33,7 +33,7 @@ fn played(name: &str) -> &'static Profile {
     Profile::named(name).expect("a maker names a profile of the fleet")
 }
 
-/// How a maker calls itself, this machine, and its BMC.
+/// The maker's names for itself, for this machine, and for its BMC.
 pub(crate) struct Names {
     pub(crate) vendor: &'static str,
     pub(crate) manufacturer: &'static str,
@@ -51,7 +51,7 @@ pub(crate) fn names(maker: Maker) -> Names {
         bmc_firmware: profile.told.firmware,
     });
     by_profile.unwrap_or(match maker {
-        // An iDRAC9 with two slots that fetch by themselves.
+        // An iDRAC9 with two slots that download by themselves.
         Maker::Dell => Names {
             vendor: "Dell",
             manufacturer: "Dell Inc.",

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A medium as a BMC has it: a block device whose bytes come from a URL, by ranges, when the machine
-//! reads them.
+//! A virtual medium: a block device whose bytes are read by ranges from a URL, when the machine reads them.
 //!
 //! ```text
 //! QEMU ──NBD, unix socket──▶ Medium ──GET with Range──▶ media server
 //! ```
 //!
-//! QEMU can read a URL itself (`block/curl.c`), but 10.0.2 was seen not to complete reads of a
-//! medium's last sectors whose answer had come, and the guest's bus reset then hung the whole
-//! process. Here a read ends, with bytes or with an error.
+//! QEMU can read a URL itself (`block/curl.c`). But in 10.0.2, reads of a medium's last sectors were seen not to
+//! complete although the response had arrived, and the guest's bus reset then hung the whole process. With this module
+//! every read ends, with bytes or with an error.
 
 use std::{
     collections::VecDeque,
@@ -34,15 +33,15 @@ use crate::nbd::{self, Request};
 
 /// Sectors 16 and 17 of 2048 bytes.
 const DESCRIPTORS: std::ops::Range<u64> = 16 * 2048..18 * 2048;
-/// One request brings this much: enough that a boot reads a large file at the speed of the link,
-/// little enough that the scattered reads of a squashfs do not fetch what nobody wants.
+/// Size of one request: large enough that a boot reads a large file at the speed of the link, small enough that the
+/// scattered reads of a squashfs do not fetch much that is not needed.
 const WINDOW_BYTES: u64 = 1 << 20;
-/// What was read last is kept, as the cache of a drive: a firmware reads sector by sector.
+/// Number of windows in the cache. Like a drive's cache it serves firmware that reads sector by sector.
 const WINDOWS_MAX: usize = 8;
-/// For one request, also of a server that is starved by the machine's own load.
+/// Time limit of one request, also to a server that is slowed down by the machine's own load.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// A BMC repeats a request to a media server that is away; kernels wait 30 s for a drive. A read that fails
-/// makes QEMU stop the machine, and not every one that it tries again ends well: 10.0.2 was seen to abort
+/// A BMC repeats a request to an unreachable media server; kernels wait 30 s for a drive. A read that fails
+/// makes QEMU pause the machine, and a retry does not always succeed: 10.0.2 was seen to abort
 /// (`ide_restart_bh: Assertion s->end_transfer_func == ide_atapi_cmd failed`).
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
@@ -71,7 +70,7 @@ pub(crate) struct Medium {
 }
 
 impl Medium {
-    /// Looks whether the medium is there, and listens.
+    /// Checks that the medium exists, and listens.
     pub(crate) async fn open(url: &Url, work_dir: &Path, name: &str) -> Result<Medium, Error> {
         let source = Source::open(url).await?;
         let socket = format!("{name}.nbd");
@@ -82,7 +81,7 @@ impl Medium {
     }
 }
 
-/// Whether a medium is there and can be read by ranges: reads its descriptors, as BMCs do at the insert.
+/// Checks that a medium exists and can be read by ranges: reads its descriptors, as BMCs do at the insert.
 pub(crate) async fn look(url: &Url) -> Result<(), Error> {
     Source::open(url).await?.read_descriptors().await
 }
@@ -96,13 +95,13 @@ impl Drop for Medium {
     }
 }
 
-/// A unix socket's path has little room; by the open directory it is always short.
+/// Listens on a socket in a directory. The path goes through the open directory, because its length is limited.
 fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
     let dir = File::open(dir)?;
     UnixListener::bind(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
-/// One client at a time: there is one QEMU.
+/// Serves one client at a time: there is one QEMU.
 async fn serve(listener: UnixListener, mut source: Source) {
     loop {
         let ended = match listener.accept().await {
@@ -146,12 +145,12 @@ fn tell_unread(start: u64, length: u32, error: &Error) {
     tracing::warn!(start, length, error = error as &dyn std::error::Error, "read a medium");
 }
 
-/// What a URL holds.
+/// The medium at a URL.
 struct Source {
     client: Client,
     url: Url,
     length: u64,
-    /// The newest first.
+    /// Cached windows, the newest first.
     windows: VecDeque<Window>,
 }
 
@@ -163,7 +162,7 @@ struct Window {
 impl Source {
     async fn open(url: &Url) -> Result<Source, Error> {
         let client = Client::builder()
-            // As most BMCs: the certificate of a media server is not checked.
+            // Like most BMCs, it does not check the certificate of a media server.
             .tls_danger_accept_invalid_certs(true)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -192,7 +191,7 @@ impl Source {
         Ok(())
     }
 
-    /// Bytes that are all within the medium.
+    /// Reads bytes that are all within the medium.
     async fn read(&mut self, start: u64, length: u32) -> Result<Vec<u8>, Error> {
         let mut read = Vec::with_capacity(length as usize);
         let end = start + u64::from(length);
@@ -225,7 +224,7 @@ impl Source {
         }
     }
 
-    /// Fetches what is wanted and what may be wanted next; gives what is wanted.
+    /// Fetches the wanted bytes and those that may be needed next. Returns the wanted bytes.
     async fn fetch(&mut self, wanted: &std::ops::Range<u64>) -> Result<bytes::Bytes, Error> {
         let end = wanted.end.max(wanted.start + WINDOW_BYTES).min(self.length);
         let bytes = self.get(&(wanted.start..end)).await?;
@@ -236,7 +235,7 @@ impl Source {
         Ok(part)
     }
 
-    /// These bytes, all of them within the medium.
+    /// Fetches these bytes, which are all within the medium.
     async fn get(&self, range: &std::ops::Range<u64>) -> Result<bytes::Bytes, Error> {
         let asked = format!("{}-{}", range.start, range.end - 1);
         let request = self.client.get(self.url.clone()).header(RANGE, format!("bytes={asked}"));
@@ -257,7 +256,7 @@ impl Source {
 }
 
 impl Window {
-    /// The first of the wanted bytes, as far as they are here.
+    /// The first of the wanted bytes, as many as the window contains.
     fn part(&self, wanted: &std::ops::Range<u64>) -> Option<bytes::Bytes> {
         let from = usize::try_from(wanted.start.checked_sub(self.start)?).ok()?;
         let to = usize::try_from(wanted.end - self.start).ok()?.min(self.bytes.len());
@@ -271,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// Not a multiple of a window, as no medium is.
+    /// Not a multiple of a window, because the size of a medium never is.
     const LENGTH: usize = (5 << 19) + 6144;
 
     fn content() -> Vec<u8> {
@@ -289,7 +288,7 @@ mod tests {
         (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, format!("bytes {range}/{LENGTH}"))], part)
     }
 
-    /// A medium server, and where it is.
+    /// Starts a media server. Returns its URL.
     async fn server() -> (JoinHandle<()>, Url) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -322,7 +321,7 @@ mod tests {
         let mut source = Source::open(&url).await.unwrap();
         server.abort();
         let _ended = server.await;
-        // A new one, which no connection of before outlives.
+        // A new server, so that no connection to the old one is left.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -353,7 +352,7 @@ mod tests {
         server.abort();
         let _ended = server.await;
         assert!(source.read(end + 2048, 4096).await.is_ok());
-        // The connection may outlive its listener: what matters is that the read ends.
+        // The connection may outlive its listener. The test requires only that the read ends.
         let mut gone = Source { windows: VecDeque::new(), ..source };
         gone.url.set_path("/gone.iso");
         assert!(gone.fetch(&(0..4096)).await.is_err());

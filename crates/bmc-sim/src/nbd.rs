@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The server's end of the Network Block Device protocol, as far as a read-only medium needs it
+//! The server side of the Network Block Device protocol, as much as a read-only medium needs
 //! (NetworkBlockDevice/nbd doc/proto.md: fixed newstyle negotiation, simple replies).
 
 use std::io;
@@ -7,7 +7,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub(crate) const REQUEST_BYTES: usize = 28;
-/// An error of a reply: the medium could not be read.
+/// The error of a reply if the medium could not be read.
 pub(crate) const EIO: u32 = 5;
 const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
@@ -20,7 +20,7 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 
 /// Fixed newstyle, and no zeroes after an export's name.
 const HANDSHAKE_FLAGS: u16 = 0b11;
-/// Flags are there; read-only.
+/// Flags are present; read-only.
 const EXPORT_FLAGS: u16 = 0b11;
 
 const OPT_ABORT: u32 = 2;
@@ -29,9 +29,9 @@ const REP_ACK: u32 = 1;
 const REP_INFO: u32 = 3;
 const REP_ERR_UNSUP: u32 = (1 << 31) + 1;
 const INFO_EXPORT: u16 = 0;
-/// Options of honest clients are short.
+/// Options of well-behaved clients are short.
 const OPTION_BYTES_MAX: u32 = 4096;
-/// The longest read that a client may ask for unless it was told otherwise.
+/// The longest read that a client may request without other limits.
 const READ_BYTES_MAX: u32 = 32 << 20;
 
 const CMD_READ: u16 = 0;
@@ -46,7 +46,7 @@ pub(crate) enum Request {
     Refused { cookie: u64, error: u32 },
 }
 
-/// Greets and agrees on the one export, whatever it is called. False: the client did not want it.
+/// Negotiates the one export, under any name. Returns false if the client did not want it.
 pub(crate) async fn negotiate(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     length: u64,
@@ -92,7 +92,7 @@ fn option_reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// What a client asks of a medium of `length` bytes.
+/// Parses a client's request for a medium of `length` bytes.
 pub(crate) fn parse(header: &[u8; REQUEST_BYTES], length: u64) -> io::Result<Request> {
     let (magic, rest) = take::<4>(header);
     let (_flags, rest) = take::<2>(rest);
@@ -113,13 +113,13 @@ pub(crate) fn parse(header: &[u8; REQUEST_BYTES], length: u64) -> io::Result<Req
         CMD_READ => Request::Refused { cookie, error: EINVAL },
         CMD_FLUSH => Request::Flush { cookie },
         CMD_DISCONNECT => Request::Disconnect,
-        // Whatever else there is changes a medium. Of a write nothing is skipped: a client that
-        // writes to a read-only export is out of step with us afterwards, and is hung up on.
+        // All other requests change a medium. The data of a write is not skipped: a client that writes to a read-only
+        // export is out of step afterwards, and is disconnected.
         _ => Request::Refused { cookie, error: EPERM },
     })
 }
 
-/// The head of a reply; the bytes of a read follow it.
+/// The header of a reply. The bytes of a read follow it.
 pub(crate) fn reply(cookie: u64, error: u32) -> Vec<u8> {
     let mut reply = REPLY_MAGIC.to_be_bytes().to_vec();
     reply.extend(error.to_be_bytes());
@@ -177,7 +177,7 @@ mod tests {
         let mut greeting = [0; 18];
         client.read_exact(&mut greeting).await.unwrap();
         client.write_u32(0b11).await.unwrap();
-        // Structured replies, which we do not speak, then the export.
+        // Structured replies, which are not supported, then the export.
         for (option, data) in [(8, &[][..]), (OPT_GO, &[0, 0, 0, 0, 0, 0])] {
             client.write_u64(OPTION_MAGIC).await.unwrap();
             client.write_u32(option).await.unwrap();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The firmware's variables in the file that QEMU shows as its flash: enough of the format to say from
-//! which URL the next boot is, as a BMC says it to its machine's firmware. Pure.
+//! Edits the firmware's variables in the file that QEMU presents as its flash: as much of the format as is needed to
+//! set the URL of the next boot, as a BMC does with its machine's firmware. Pure.
 //!
 //! ```text
 //! firmware volume │ header (PI 1.7, vol. 3, 3.2.1) │ variable store │ header │ variable, variable, … ff ff
 //! variable        │ header of 60 bytes │ name in UTF-16 │ value │ up to the next multiple of 4
 //! ```
 //!
-//! The store is edk2's (`MdeModulePkg/Include/Guid/VariableFormat.h`), with room for signatures; the
-//! variables are UEFI's (2.10, 3.1.3 and 3.3). Nothing runs on it while this writes.
+//! The store is edk2's (`MdeModulePkg/Include/Guid/VariableFormat.h`), with room for signatures. The
+//! variables are UEFI's (2.10, 3.1.3 and 3.3). No machine runs while this writes.
 
 use std::ops::Range;
 
@@ -39,7 +39,7 @@ const STATE_DELETED_BIT: u8 = 0x02;
 const ATTRIBUTES: u32 = 7;
 /// `EFI_GLOBAL_VARIABLE`.
 const GLOBAL: Uuid = uuid!("8be4df61-93ca-11d2-aa0d-00e098032b8c");
-/// Far from the numbers that the firmware gives to what it finds.
+/// Far from the numbers that the firmware assigns to the boot options that it finds.
 const OPTION: u16 = 0x4854;
 const OPTION_NAME: &str = "Boot4854";
 const OPTION_ACTIVE: u32 = 1;
@@ -48,14 +48,14 @@ const DESCRIPTION: &str = "UEFI HTTP boot, by the BMC";
 /// card that can.
 const URI_NODE: [u8; 2] = [3, 24];
 const END_NODE: [u8; 4] = [0x7f, 0xff, 4, 0];
-/// The next boot is from this URL, and none after it.
+/// Sets the URL of the next boot, and of that boot only.
 pub(crate) fn boot_next_from(volume: &mut [u8], url: &Url) -> Result<(), Error> {
     let option = load_option(url).ok_or(Error::LongUrl(url.as_str().len()))?;
     put(volume, OPTION_NAME, &option)?;
     put(volume, "BootNext", &OPTION.to_le_bytes())
 }
 
-/// `EFI_LOAD_OPTION`; `None` where the URL is too long for it.
+/// An `EFI_LOAD_OPTION`. `None` if the URL is too long for it.
 fn load_option(url: &Url) -> Option<Vec<u8>> {
     let uri = url.as_str().as_bytes();
     let node = u16::try_from(4 + uri.len()).ok()?;
@@ -70,12 +70,12 @@ fn load_option(url: &Url) -> Option<Vec<u8>> {
     Some(option)
 }
 
-/// With the zero at its end.
+/// UTF-16 with a terminating zero.
 fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
-/// Deletes what a variable was, and adds what it is now.
+/// Deletes the old value of a variable, and adds the new one.
 fn put(volume: &mut [u8], name: &str, value: &[u8]) -> Result<(), Error> {
     let room = variables(volume).ok_or(Error::NoStore)?;
     let name = utf16(name);
@@ -89,7 +89,7 @@ fn put(volume: &mut [u8], name: &str, value: &[u8]) -> Result<(), Error> {
     let mut new = VARIABLE_BEGINS.to_vec();
     new.extend([STATE_ADDED, 0]);
     new.extend(ATTRIBUTES.to_le_bytes());
-    // Count, time and key of a signature: it has none.
+    // Count, time and key of a signature, which it does not have.
     new.extend([0; 8 + 16 + 4]);
     for part in [&name, value] {
         new.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -104,7 +104,7 @@ fn put(volume: &mut [u8], name: &str, value: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where variables are.
+/// The range that holds the variables.
 fn variables(volume: &[u8]) -> Option<Range<usize>> {
     if volume.get(FV_SIGNATURE)? != b"_FVH" {
         return None;
@@ -118,7 +118,7 @@ fn variables(volume: &[u8]) -> Option<Range<usize>> {
     (end <= volume.len()).then_some(store + STORE_HEADER..end)
 }
 
-/// The place of one.
+/// The place of one variable.
 struct Variable {
     name: Range<usize>,
     state: u8,
@@ -127,7 +127,7 @@ struct Variable {
 }
 
 impl Variable {
-    /// The one that begins here, if one does.
+    /// The variable that begins here, if there is one.
     fn at(volume: &[u8], at: usize, end: usize) -> Option<Variable> {
         if number::<2>(volume, at)? != VARIABLE_BEGINS {
             return None;
@@ -156,7 +156,7 @@ fn number<const N: usize>(volume: &[u8], at: usize) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
-    /// A volume with room for so many bytes of variables.
+    /// A volume with room for this many bytes of variables.
     fn empty(room: usize) -> Vec<u8> {
         let header = 72_u16;
         let mut volume = vec![0; usize::from(header)];
@@ -169,7 +169,7 @@ mod tests {
         volume
     }
 
-    /// The variables that count, by name.
+    /// The valid variables, by name.
     fn read(volume: &[u8]) -> Vec<(String, Vec<u8>)> {
         let room = variables(volume).unwrap();
         let (mut at, mut found) = (room.start, Vec::new());

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The Redfish resources of a QEMU machine whose BMC is like one of the fleet's profiles: documents are
-//! `fleet::resources`, refusals `fleet::asked`, bytes `fleet::wire`. Only the machine behind is another one.
+//! The Redfish resources of a QEMU machine whose BMC follows one of the fleet's profiles. The documents come from
+//! `fleet::resources`, rejections from `fleet::asked`, bytes from `fleet::wire`. Only the machine behind differs.
 //!
-//! A slot that takes URLs stands for a drive of the machine, in their order; those that are left have none
-//! and are not shown.
+//! Slots that accept URLs are mapped to the machine's drives, in order. Slots without a drive are not shown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,7 +33,7 @@ use crate::{
     virtual_media,
 };
 
-/// What the BMC says of its machine that its profile does not know.
+/// Properties of the machine that the profile does not define.
 pub(crate) struct Shown {
     pub(crate) serial: String,
     pub(crate) uuid: Uuid,
@@ -46,11 +45,11 @@ pub(crate) struct Bmc {
     shown: Shown,
     machine: Handle,
     slots: Slots,
-    /// By drive: since when it holds its medium.
+    /// By drive: the time since which it holds its medium.
     since: Mutex<[Option<Instant>; Slot::COUNT]>,
 }
 
-/// Takes every request that is not about sessions, of clients that were let in.
+/// Handles every request except those about sessions. The clients are already authenticated.
 pub(crate) fn service(bmc: Bmc) -> Router {
     Router::new().fallback(respond).with_state(Arc::new(bmc))
 }
@@ -122,7 +121,7 @@ impl Bmc {
         Some(if path == resources::ROOT {
             let mut root = resources::root(&profile.told);
             if let Some(root) = root.as_object_mut() {
-                // Of a fleet's BMC only.
+                // Only a BMC of the fleet has these.
                 root.retain(|name, _| !matches!(name.as_str(), "Tasks" | "UpdateService"));
             }
             root
@@ -146,7 +145,7 @@ impl Bmc {
         })
     }
 
-    /// The profile's slots that this BMC has.
+    /// The numbers of the profile's slots that this BMC has.
     fn numbers(&self) -> impl Iterator<Item = usize> {
         let is_there = |number: &usize| {
             self.profile.slots[*number].takes != Takes::Urls || self.drive(*number).is_some()
@@ -154,7 +153,7 @@ impl Bmc {
         (0..self.profile.slots.len()).filter(is_there)
     }
 
-    /// The drive that a slot stands for.
+    /// The drive to which a slot is mapped.
     fn drive(&self, number: usize) -> Option<Slot> {
         let takes_urls = |number: usize| self.profile.slots[number].takes == Takes::Urls;
         let before = (0..number).filter(|before| takes_urls(*before)).count();
@@ -194,7 +193,7 @@ impl Bmc {
         Boot { enabled: enabled.into(), target: target.into(), ..Boot::none() }
     }
 
-    /// Its target of the boot override for a virtual CD.
+    /// The target of the boot override for a virtual CD.
     fn word_of_cd(&self) -> &'static str {
         let is_usb = self.profile.boot.targets.contains(&"UsbCd");
         if is_usb { "UsbCd" } else { "Cd" }
@@ -266,7 +265,7 @@ impl Bmc {
             Some("None") => Target::None,
             Some("Hdd") => Target::Hdd,
             Some(target) if target == self.word_of_cd() => Target::Cd,
-            // A machine of QEMU has nothing else to boot from.
+            // A QEMU machine has nothing else to boot from.
             Some(_) => return Err(wrong("BootSourceOverrideTarget")),
         };
         self.machine.set_boot(boot).await.map_err(Refusal::from)?;

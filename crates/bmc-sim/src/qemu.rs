@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One QEMU process from power on to power off: the verbs of a machine in terms of QMP.
+//! One QEMU process from power on to power off: the operations of a machine, implemented with QMP.
 //!
-//! What a verb means for the state that Redfish shows is `machine`'s affair.
+//! How an operation affects the state that Redfish shows is decided in `machine`.
 
 use std::{
     fs, io, os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio, time::Duration,
@@ -42,7 +42,7 @@ pub(crate) enum Error {
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const LOG: &str = "qemu.log";
-// A QEMU that is asked to quit needs milliseconds; a hanging one gets killed.
+// A QEMU that is asked to quit needs milliseconds. One that hangs is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Qemu {
@@ -51,11 +51,11 @@ pub(crate) struct Qemu {
     /// Ends when the process does.
     pub(crate) events: mpsc::Receiver<Event>,
     slots: &'static [Slot],
-    /// What the drives' `bootindex` is by.
+    /// The order from which the drives' `bootindex` is derived.
     order: BootOrder,
     work_dir: PathBuf,
     inserted: [Option<Inserted>; Slot::COUNT],
-    /// Sticks that were pulled.
+    /// USB sticks that were unplugged.
     pulled: Vec<Inserted>,
     nodes_made: u64,
 }
@@ -66,7 +66,7 @@ struct Inserted {
     _medium: Medium,
 }
 
-/// Makes what is missing on the host's disk. Harmless when repeated: nothing is overwritten.
+/// Creates the missing files on the host's disk. Harmless when repeated: nothing is overwritten.
 pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
     let at = |path: &PathBuf| {
         let path = path.clone();
@@ -86,8 +86,7 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// Writes into the variables of a machine without power that its next boot is from this URL, and only that
-/// one.
+/// Writes the URL of the next boot, and of that boot only, into the variables of a machine that is off.
 pub(crate) fn boot_next_from(settings: &Settings, url: &Url) -> Result<(), Error> {
     let path = settings.work_dir.join(NVRAM);
     let mut store =
@@ -97,12 +96,12 @@ pub(crate) fn boot_next_from(settings: &Settings, url: &Url) -> Result<(), Error
     fs::write(&path, store).map_err(|source| Error::Prepare { path, source })
 }
 
-/// A machine with power, empty drives, and not yet running: `resume` it.
+/// Starts a machine with empty drives. It is paused: call `resume`.
 pub(crate) async fn start(settings: &Settings, order: BootOrder) -> Result<Qemu, Error> {
     let log_path = settings.work_dir.join(LOG);
     let log = fs::File::options().create(true).append(true).open(&log_path);
     let log = log.map_err(|source| Error::Prepare { path: log_path.clone(), source })?;
-    // The kernel kills the machine with us, however we die.
+    // The kernel kills the machine when this process ends, in whatever way.
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--", PROGRAM])
         .args(arguments::arguments(settings, order))
@@ -140,7 +139,7 @@ impl Qemu {
         self.run("system_powerdown").await
     }
 
-    /// Puts a medium into an empty drive. On failure the drive stays empty.
+    /// Inserts a medium into an empty drive. On failure the drive stays empty.
     pub(crate) async fn insert(&mut self, slot: Slot, url: &Url) -> Result<(), Error> {
         self.nodes_made += 1;
         let node = format!("{}-{}", slot.device(), self.nodes_made);
@@ -159,13 +158,13 @@ impl Qemu {
         Ok(())
     }
 
-    /// Takes the medium out, whether or not the guest has locked the tray.
+    /// Removes the medium, whether or not the guest has locked the tray.
     pub(crate) async fn eject(&mut self, slot: Slot) -> Result<(), Error> {
         let Some(inserted) = self.inserted[slot as usize].take() else { return Ok(()) };
         let device = json!({ "id": slot.device() });
         if slot.drive_bus().is_none() {
-            // At once, without the guest's consent, as somebody pulls a stick. Its node stays until
-            // the power goes off: QEMU lets go of a stick that a guest has used only then.
+            // At once, without the guest's consent, as if somebody pulled the stick out. Its node stays until
+            // power off: only then QEMU releases a stick that the guest has used.
             self.qmp.execute("device_del", device).await?;
             self.pulled.push(inserted);
             return Ok(());
@@ -184,8 +183,8 @@ impl Qemu {
         self.slots.iter().copied().find(has)
     }
 
-    /// Takes effect with the next reset: QEMU hands the order to the firmware then. The order that
-    /// holds is not set again: QEMU refuses a `bootindex` that is in use, even by the same drive.
+    /// Takes effect at the next reset, when QEMU passes the order to the firmware. The present order is not set again:
+    /// QEMU rejects a `bootindex` that is in use, even by the same drive.
     pub(crate) async fn set_boot_order(&mut self, order: BootOrder) -> Result<(), Error> {
         if self.order == order {
             return Ok(());
@@ -215,7 +214,7 @@ impl Qemu {
         }
     }
 
-    /// Takes note of a process that ended by itself, which is how a guest turns the power off.
+    /// Handles a process that ended by itself, which happens if the guest turns the power off.
     pub(crate) async fn reap(mut self) {
         match timeout(QUIT_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => tracing::info!("the guest turned the power off"),
@@ -233,7 +232,7 @@ impl Qemu {
         }
     }
 
-    /// On failure there is neither a stick nor its block node.
+    /// Plugs in a USB stick. On failure neither the stick nor its block node exists.
     async fn plug(&mut self, slot: Slot, node: &str) -> Result<(), Error> {
         let stick = json!({
             "driver": "usb-storage", "id": slot.device(), "bus": "usb.0", "drive": node,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A client of the QEMU Machine Protocol (docs/interop/qmp-spec): commands, and the events we heed.
+//! A client of the QEMU Machine Protocol (docs/interop/qmp-spec): commands, and the events that we handle.
 //!
-//! It speaks over any pair of byte streams: the BMC uses QEMU's standard input and output, tests
-//! use the unix socket that QEMU keeps for visitors.
+//! It works over any pair of byte streams: the BMC uses QEMU's standard input and output, tests use the unix socket
+//! that QEMU provides for visitors.
 
 use std::{io, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-/// What QEMU tells unasked, as far as anyone here cares.
+/// An event of QEMU, if it is one that we handle.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The machine was reset, by the guest or by us.
@@ -39,19 +39,19 @@ pub enum Error {
     Write { command: String, source: io::Error },
 }
 
-// QEMU opens a medium and reads its first bytes while it answers, which takes up to our request's timeout.
+// QEMU opens a medium and reads its first bytes before it responds, which takes up to our request's timeout.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
-// Far more than arrive between two turns of whoever listens.
+// Far more than arrive between two reads of the receiver.
 const EVENTS_MAX: usize = 1024;
 
-/// One conversation with one QEMU. Commands go one at a time.
+/// One connection to one QEMU. Commands are sent one at a time.
 pub struct Qmp {
     writer: Box<dyn AsyncWrite + Send + Unpin>,
     replies: mpsc::Receiver<Value>,
     last_id: u64,
 }
 
-/// Waits for the greeting and negotiates; the receiver ends when QEMU does.
+/// Waits for the greeting and negotiates. The receiver ends when QEMU does.
 pub async fn connect(
     reader: impl AsyncRead + Send + Unpin + 'static,
     writer: impl AsyncWrite + Send + Unpin + 'static,
@@ -65,7 +65,7 @@ pub async fn connect(
 }
 
 impl Qmp {
-    /// Runs a command and gives what it returns.
+    /// Runs a command and returns its result.
     pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Error> {
         self.last_id += 1;
         let id = self.last_id;
@@ -90,7 +90,7 @@ impl Qmp {
     }
 
     async fn reply(&mut self, id: u64) -> Option<Value> {
-        // An earlier number is the late answer to a command that timed out.
+        // An earlier id belongs to the late response to a command that timed out.
         loop {
             let reply = self.replies.recv().await?;
             if reply["id"] == id {
@@ -118,7 +118,7 @@ async fn listen(
             continue;
         };
         if message.get("event").is_some() {
-            // Never wait here: a reply that somebody waits for may come next.
+            // Must not wait: the next message may be a reply that a caller waits for.
             if events.try_send(event(&message)).is_err() {
                 tracing::debug!(line, "nobody takes this event");
             }

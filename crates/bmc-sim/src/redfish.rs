@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every route of the Redfish service (DSP0266), and its resources but virtual media.
+//! Every route of the Redfish service (DSP0266), and its resources except virtual media.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub(crate) fn service(identity: Identity, machine: Handle, access: Access, slots
         .method_not_allowed_fallback(not_this_way)
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app);
-    // Around the router, not a layer of it: layers run after the route is chosen.
+    // Wraps the router, because layers of a router run after the route is chosen.
     Router::new().fallback_service(tower::util::MapRequest::new(router, without_last_slash))
 }
 
@@ -77,7 +77,7 @@ fn of_the_lab(routes: Router<App>) -> Router<App> {
         )
 }
 
-/// Lets nobody in without proof, but for what DSP0266 §13.3 leaves open.
+/// Requires authentication, except for the resources that DSP0266 §13.3 leaves open.
 async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_open = match request.uri().path() {
         "/redfish" | ROOT => request.method() == Method::GET,
@@ -196,12 +196,12 @@ struct BootChange {
     target: Option<Target>,
     #[serde(rename = "BootSourceOverrideMode")]
     mode: Option<BootMode>,
-    /// `null` and an empty one take it away.
+    /// `null` and an empty text remove it.
     #[serde(rename = "HttpBootUri", default, deserialize_with = "present")]
     http_uri: Option<Option<String>>,
 }
 
-/// What is there, also where it is `null`.
+/// Deserializes a field that is present, including `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -233,7 +233,7 @@ async fn system_change(State(app): State<App>, headers: HeaderMap, body: Bytes) 
     Ok(system(State(app)).await)
 }
 
-/// The override as it is asked for, if this BMC knows it.
+/// The override after the change, if this BMC supports it.
 fn changed(slots: Slots, now: Boot, change: BootChange) -> Result<Boot, Refusal> {
     let wrong = |why: &str| Err(Refusal::bad_request("PropertyValueNotInList", why));
     let has_http = slots == Slots::Http;

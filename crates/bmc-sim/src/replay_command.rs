@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-bmc-sim replay`: one line of JSON, then a recorded BMC until a signal comes.
+//! `shoal-bmc-sim replay`: prints one line of JSON, then serves a recorded BMC until a signal arrives.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Puts the parts together: certificate, machine, HTTPS listener.
+//! Starts the BMC and connects its parts: certificate, machine, HTTPS listener.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -22,13 +22,13 @@ use crate::{
     tls,
 };
 
-/// A running BMC. Dropping it leaves the machine on; call `stop`.
+/// A running BMC. Dropping it leaves the machine on: call `stop`.
 pub struct Bmc {
     pub redfish_url: Url,
     pub certificate_sha256: String,
     pub ssh_port: Option<u16>,
     pub console: PathBuf,
-    /// A unix socket where a visitor speaks QMP while the power is on.
+    /// A unix socket on which visitors can use QMP while the power is on.
     pub qmp: PathBuf,
     machine: machine::Handle,
     machine_task: JoinHandle<()>,
@@ -36,16 +36,16 @@ pub struct Bmc {
     http_task: JoinHandle<std::io::Result<()>>,
 }
 
-// Requests that are under way may end; the machine is gone by then.
+// Running requests get this long to finish. The machine is off by then.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Starts the endpoint; the machine is off.
+/// Starts the endpoint. The machine is off.
 pub async fn start(
     listen: SocketAddr,
     mut settings: Settings,
     access: Access,
 ) -> anyhow::Result<Bmc> {
-    // Fails when there is one already, which serves as well.
+    // Fails if a provider is installed already, which is just as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     if settings.maker.profile().is_some() {
         let has_cds = matches!(settings.slots, Slots::TwoCds | Slots::OneCd);

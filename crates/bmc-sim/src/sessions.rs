@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who may ask: one account, known by Basic authentication or by the token of a session.
+//! Authentication: one account, by Basic authentication or by the token of a session.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Access {
     }
 }
 
-// As on real BMCs, where clients that never log out lock everybody out.
+// A limit as on real BMCs, where clients that never log out lock all others out.
 const SESSIONS_MAX: usize = 16;
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 
@@ -38,7 +38,7 @@ struct Session {
     last_used: Instant,
 }
 
-/// A new session, as told once to the client.
+/// A new session, as it is returned to the client once.
 pub(crate) struct Opened {
     pub(crate) id: String,
     pub(crate) token: String,
@@ -74,7 +74,7 @@ impl Sessions {
         Ok(Opened { id, token })
     }
 
-    /// Whether there was such a session.
+    /// Closes a session. Returns whether it existed.
     pub(crate) fn close(&self, id: &str) -> bool {
         let mut open = self.alive();
         let before = open.len();
@@ -86,7 +86,7 @@ impl Sessions {
         self.alive().iter().map(|session| session.id.clone()).collect()
     }
 
-    /// Whether the headers of a request prove that its sender may ask.
+    /// Whether the headers of a request authenticate the client.
     pub(crate) fn admits(&self, headers: &HeaderMap) -> bool {
         if let Some(token) = headers.get("x-auth-token") {
             let mut open = self.alive();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What machine the user wants.
+//! The settings of a simulated machine.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::maker::Maker;
 use crate::slots::Slots;
 
-/// The bus that the machine's only disk sits on; it decides the disk's name in the guest.
+/// The bus of the machine's only disk. It decides the disk's name in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskBus {
     Virtio,
@@ -16,7 +16,7 @@ pub enum DiskBus {
     Nvme,
 }
 
-/// What the machine boots by.
+/// The firmware of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Firmware {
     Uefi {
@@ -24,36 +24,36 @@ pub enum Firmware {
         /// Copied once to the work directory; the copy is this machine's NVRAM.
         vars: PathBuf,
     },
-    /// Legacy BIOS: the one that QEMU brings along (SeaBIOS). It has no variables.
+    /// Legacy BIOS: the one that comes with QEMU (SeaBIOS). It has no variables.
     Bios,
 }
 
 /// One simulated server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Holds the console log, the NVRAM, the certificate and the QMP socket. Created when absent.
+    /// The directory of the console log, the NVRAM, the certificate and the QMP socket. Created if it does not exist.
     pub work_dir: PathBuf,
-    /// A raw file; made sparse with `disk_bytes` when absent.
+    /// A raw file. If it does not exist, it is created sparse, with `disk_bytes`.
     pub disk: PathBuf,
     pub disk_bytes: u64,
     pub disk_bus: DiskBus,
-    /// Reads that touch this sector of 512 bytes fail; writes work and mend nothing.
+    /// Reads that touch this sector of 512 bytes fail. Writes succeed and do not repair it.
     pub disk_bad_sector: Option<u64>,
     pub maker: Maker,
-    /// SMBIOS type 1, as the guest tells it; a Dell's service tag.
+    /// SMBIOS type 1, as the guest shows it. For a Dell, the service tag.
     pub serial: String,
-    /// SMBIOS type 2; a Dell's without the dots.
+    /// SMBIOS type 2. For a Dell, without the dots.
     pub board_serial: Option<String>,
     /// SMBIOS type 3.
     pub chassis_serial: Option<String>,
-    /// What Redfish shows as `SerialNumber`, if not what the maker shows there.
+    /// `SerialNumber` in Redfish, if it is not the maker's default.
     pub redfish_serial: Option<String>,
-    /// Likewise `SKU`.
+    /// `SKU` in Redfish, if it is not the maker's default.
     pub redfish_sku: Option<String>,
     pub uuid: Uuid,
     pub memory_mib: u32,
     pub cpus: u32,
-    /// Port on 127.0.0.1 that leads to the guest's port 22; 0 takes a free one.
+    /// Port on 127.0.0.1 that is forwarded to the guest's port 22. 0 selects a free port.
     pub ssh_port: Option<u16>,
     pub mac: Option<String>,
     pub firmware: Firmware,
@@ -61,7 +61,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What Redfish shows as `SerialNumber`.
+    /// `SerialNumber` in Redfish.
     pub(crate) fn shown_serial(&self) -> String {
         let by_maker = match self.maker {
             Maker::Lab | Maker::Supermicro | Maker::Lenovo => None,
@@ -70,7 +70,7 @@ impl Settings {
         self.redfish_serial.as_ref().or(by_maker).unwrap_or(&self.serial).clone()
     }
 
-    /// What Redfish shows as `SKU`, if anything.
+    /// `SKU` in Redfish, if there is one.
     pub(crate) fn shown_sku(&self) -> Option<String> {
         let by_maker = match self.maker {
             Maker::Lab | Maker::Supermicro | Maker::Lenovo => None,

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The virtual media slots of a machine.
 
-/// The virtual media that a BMC has, as BMCs differ.
+/// The sets of virtual media slots that BMCs have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slots {
     TwoCds,
-    /// As HPE's iLO.
+    /// Like HPE's iLO.
     CdAndUsb,
     OneCd,
-    /// None: the firmware boots from a URL, by itself (UEFI HTTP boot).
+    /// No slots: the firmware itself boots from a URL (UEFI HTTP boot).
     Http,
 }
 
@@ -24,17 +24,17 @@ impl Slots {
     }
 }
 
-/// A place for a medium.
+/// One slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     Cd1,
     Cd2,
-    /// A stick that is plugged in with its medium, and pulled with it.
+    /// A USB stick that is plugged in with its medium, and unplugged with it.
     Usb1,
 }
 
 impl Slot {
-    /// Of any machine.
+    /// The number of slots over all machines.
     pub(crate) const COUNT: usize = 3;
 
     /// The name in Redfish.
@@ -55,7 +55,7 @@ impl Slot {
         }
     }
 
-    /// The bus of the drive that is always there; a stick has none.
+    /// The bus of a drive that is always present. A USB stick has none.
     pub(crate) fn drive_bus(self) -> Option<&'static str> {
         match self {
             Slot::Cd1 => Some("ide.1"),
@@ -64,7 +64,7 @@ impl Slot {
         }
     }
 
-    /// In Redfish's words.
+    /// The media types, as values of Redfish.
     pub(crate) fn media_types(self) -> &'static [&'static str] {
         match self {
             Slot::Cd1 | Slot::Cd2 => &["CD", "DVD"],

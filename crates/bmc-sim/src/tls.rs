@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The certificate of the BMC: made once per work directory, so that a pin survives a restart.
+//! The certificate of the BMC. It is created once for each work directory, so that a pin survives a restart.
 
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
@@ -13,26 +13,26 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 
-/// What a client needs to trust us is `bmc-ca.pem`; the other two are ours.
+/// Clients need `bmc-ca.pem` to trust the BMC. The other two files are private.
 const CA: &str = "bmc-ca.pem";
 const CERTIFICATE: &str = "bmc-certificate.pem";
 const KEY: &str = "bmc-key.pem";
 
 pub(crate) struct Identity {
     pub(crate) config: Arc<ServerConfig>,
-    /// Of the certificate in DER, in hexadecimal.
+    /// The hash of the certificate in DER, in hexadecimal.
     pub(crate) certificate_sha256: String,
 }
 
 pub(crate) fn load_or_make(directory: &Path, listen: IpAddr) -> anyhow::Result<Identity> {
-    // The key is written last: with it everything is there.
+    // The key is written last: if it exists, all files exist.
     if !directory.join(KEY).exists() {
         make(directory, listen).context("make the certificate of the BMC")?;
     }
     load(directory).context("load the certificate of the BMC")
 }
 
-/// One that is not kept.
+/// A certificate that is not stored.
 pub(crate) fn make_version_3(listen: IpAddr) -> anyhow::Result<Identity> {
     let made = issue(listen).context("make the certificate of the BMC")?;
     let certificate = CertificateDer::from_pem_slice(made.certificate.as_bytes())?;
@@ -48,7 +48,7 @@ fn make(directory: &Path, listen: IpAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In PEM.
+/// A certificate, its CA and its key, in PEM.
 struct Made {
     ca: String,
     certificate: String,
@@ -73,13 +73,13 @@ fn issue(listen: IpAddr) -> anyhow::Result<Made> {
     Ok(Made { ca: ca_certificate.pem(), certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A certificate of X.509 version 1, which signs itself; it is not kept.
+/// A self-signed certificate of X.509 version 1, which is not stored.
 pub(crate) fn make_version_1() -> anyhow::Result<Identity> {
     let key = KeyPair::generate()?;
     let certificate = CertificateDer::from(version_1(&key)?);
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
     let signing = rustls::crypto::ring::sign::any_supported_type(&key)?;
-    // The usual constructor parses the certificate, which it takes in version 3 only.
+    // The usual constructor parses the certificate, and accepts version 3 only.
     let certified = CertifiedKey::new(vec![certificate.clone()], signing);
     let certificate_sha256 = hex::encode(Sha256::digest(&certificate));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -91,7 +91,7 @@ pub(crate) fn make_version_1() -> anyhow::Result<Identity> {
     Ok(Identity { config: Arc::new(config), certificate_sha256 })
 }
 
-/// RFC 5280 4.1: without the version, which says 1 so, and without extensions.
+/// RFC 5280 4.1: a certificate without the version field, which means version 1, and without extensions.
 fn version_1(key: &KeyPair) -> anyhow::Result<Vec<u8>> {
     // ecdsa-with-SHA256; commonName (RFC 5758 3.2, RFC 5280 appendix A.1).
     let algorithm = der(0x30, &[&[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]]);

@@ -55,7 +55,7 @@ pub(crate) async fn medium(State(app): State<App>, Path(name): Path<String>) -> 
     .into_response())
 }
 
-/// The parameters that mean what this BMC does anyway are taken; others are refused by name.
+/// Parameters that ask for the BMC's only behaviour are accepted. Others are rejected by name.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct InsertMedia {
@@ -101,7 +101,7 @@ pub(crate) async fn eject(State(app): State<App>, Path(name): Path<String>) -> A
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// A medium that cannot be read by ranges is refused now, not when the machine starts.
+/// Rejects a medium that cannot be read by ranges at the insert, not when the machine starts.
 pub(crate) async fn probe(url: &Url) -> Result<(), Refusal> {
     if !matches!(url.scheme(), "http" | "https") {
         let why = format!("{url} is neither http nor https");

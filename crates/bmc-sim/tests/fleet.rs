@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The fleet as a client sees it.
+//! The fleet from the point of view of a client.
 
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
@@ -11,9 +11,9 @@ use bmc_sim::fleet::profile::quirk::Quirk;
 use bmc_sim::fleet::{Fault, Fleet, PASSWORD, Profile, Settings, USERNAME, Wanted};
 use serde_json::{Value, json};
 
-/// Long enough for an answer on a busy machine.
+/// Long enough for a response on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Long enough to see that nothing comes.
+/// Long enough to see that there is no response.
 const NOTHING: Duration = Duration::from_millis(300);
 
 struct World {
@@ -59,14 +59,14 @@ impl World {
         answer.headers()["x-auth-token"].to_str().unwrap().to_owned()
     }
 
-    /// As a client that copes with everything reads it.
+    /// Reads a resource like a client that handles every quirk.
     async fn get(&self, url: &str, token: &str, path: &str) -> Value {
         let (status, body) = self.ask(url, token, ("GET", path, Value::Null)).await;
         assert_eq!(status, 200, "{path}");
         body
     }
 
-    /// Status and document; a body that is no JSON is a text.
+    /// Status and document. A body that is not JSON is returned as text.
     async fn ask(&self, url: &str, token: &str, request: Asked<'_>) -> (u16, Value) {
         let (method, path, body) = request;
         let path = if path.contains("/Actions/") { path.to_owned() } else { format!("{path}/") };
@@ -179,7 +179,7 @@ async fn a_secret_for_a_changed_certificate_is_seen() {
     assert_eq!(world.fleet.report().wrongful.len(), 1);
 }
 
-/// Where the slots of these profiles are.
+/// The paths of these profiles' slots.
 const MANAGER_1: &str = "/redfish/v1/Managers/1/VirtualMedia";
 const SYSTEM_1: &str = "/redfish/v1/Systems/1";
 
@@ -203,7 +203,7 @@ async fn an_eject_is_offered_by_an_occupied_slot_only_and_late() {
     assert_eq!(offers(&world.get(url, &token, &slot).await), ["#VirtualMedia.InsertMedia"]);
     assert_eq!(world.ask(url, &token, ("POST", &eject, json!({}))).await.0, 405);
     assert_eq!(world.ask(url, &token, ("POST", &insert, image())).await.0, 204);
-    // Occupied, and the offer to eject is not there yet.
+    // The slot is occupied, and does not offer `EjectMedia` yet.
     assert_eq!(offers(&world.get(url, &token, &slot).await), Vec::<String>::new());
     assert_eq!(world.ask(url, &token, ("POST", &eject, json!({}))).await.0, 405);
 
@@ -239,7 +239,7 @@ async fn what_a_bmc_refuses_and_takes_is_as_its_quirks_have_it() {
             image(),
             204,
         ),
-        // It was switched on just now.
+        // The machine was switched on just now.
         ("ilo5", "PATCH", SYSTEM_1.into(), patch("Cd"), 400),
         ("system-500", "GET", "/redfish/v1/Systems/HGX_Baseboard_0".into(), Value::Null, 500),
         ("system-404", "GET", "/redfish/v1/Systems/HGX_Baseboard_0".into(), Value::Null, 404),
@@ -410,7 +410,7 @@ async fn what_a_client_leaves_behind_is_told_of_each_bmc() {
         let session = "/redfish/v1/SessionService/Sessions/s1";
         assert_eq!(world.ask(&member.url, &token, ("DELETE", session, Value::Null)).await.0, 204);
     }
-    // And one that stays.
+    // And a session that stays.
     world.log_in(&members[0].url).await;
     let left = world.fleet.report().left;
     let left: Vec<_> = left.iter().map(|at| (at.serial.as_str(), at.wrong.clone())).collect();

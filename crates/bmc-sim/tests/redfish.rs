@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The BMC as its client sees it, over HTTPS, with a real QEMU behind it.
+//! The BMC from the point of view of its client, over HTTPS, with a real QEMU behind it.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 mod lab;
@@ -35,10 +35,10 @@ async fn a_machine_reads_its_media_by_ranges_and_a_one_time_boot_is_consumed() {
     assert_eq!(on["Boot"]["BootSourceOverrideEnabled"], "Disabled");
     assert_eq!(on["Boot"]["BootSourceOverrideTarget"], "None");
     let mut qmp = lab.qmp().await;
-    // One range was the BMC's, at the insert.
+    // The BMC itself read one range, at the insert.
     eventually("ranges of the first medium are read", || lab.media.ranges("/first.iso") > 1).await;
     lab.expect(Method::POST, INSERT_2, lab.image("second.iso"), StatusCode::NO_CONTENT).await;
-    // The BMC looked at it, once; its drive reads nothing by itself.
+    // The BMC read it once, at the insert. Its drive reads nothing by itself.
     assert_eq!(lab.media.ranges("/second.iso"), 1);
     lab::read_last_bytes(&mut qmp, "cd2").await;
     assert_eq!(lab.media.ranges("/second.iso"), 2);
@@ -156,7 +156,7 @@ async fn a_boot_override_is_set_again_while_the_machine_is_on() {
             "BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": target,
         }})
     };
-    // The sequence of a peer's client: the boot device, then the power, then the boot device again.
+    // The sequence of another client: the boot device, then the power, then the boot device again.
     lab.expect(Method::PATCH, SYSTEM, boot("Continuous", "Cd"), StatusCode::OK).await;
     lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), StatusCode::NO_CONTENT).await;
     for (enabled, target) in [
@@ -191,7 +191,7 @@ async fn a_stick_is_plugged_in_and_pulled_with_its_medium() {
     let action = |verb: &str| format!("{media}/Usb1/Actions/VirtualMedia.{verb}Media");
     let (insert, eject) = (action("Insert"), action("Eject"));
     let done = StatusCode::NO_CONTENT;
-    // Inserted while the machine is off, it is there when it starts; later, at once.
+    // A medium that is inserted while the machine is off is there when it starts. Later inserts take effect at once.
     lab.expect(Method::POST, &insert, lab.image("first.iso"), done).await;
     lab.expect(Method::POST, RESET, json!({ "ResetType": "On" }), done).await;
     let mut qmp = lab.qmp().await;
@@ -215,7 +215,7 @@ async fn a_machine_without_media_has_its_firmware_download_the_url_once() {
     let system = lab.get(SYSTEM).await;
     assert!(system.get("VirtualMedia").is_none(), "{system}");
     assert_eq!(system["Boot"]["HttpBootUri"], "");
-    // As the machine sees the host's loopback.
+    // The host's loopback, as the machine sees it.
     let url = lab.media.url("first.iso").replace("127.0.0.1", "10.0.2.2");
     let boot = |enabled: &str, uri: Value| {
         json!({ "Boot": {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A recorded BMC as its client sees it, over HTTPS. The trees are written by hand in the shapes of the makers.
+//! A recorded BMC from the point of view of its client, over HTTPS. The trees are hand-written in the makers' forms.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 use std::path::{Path, PathBuf};
@@ -74,15 +74,15 @@ impl Bmc {
     }
 }
 
-/// What a client needs of a tree, and what it must see there.
+/// What a client needs from a tree, and what it must see there.
 struct Case {
     tree: &'static str,
     system: &'static str,
     slot: &'static str,
-    /// Where the override is written.
+    /// The resource to which the override is written.
     boot: &'static str,
     cd: &'static str,
-    /// Which target is not among the tree's.
+    /// A target that the tree does not list.
     not_offered: &'static str,
     reset: &'static str,
     not_reset: &'static str,

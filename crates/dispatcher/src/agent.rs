@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-dispatcher agent`: what the steps say, told to the controller.
+//! `shoal-dispatcher agent`: forwards the steps' messages and journal to the controller.
 //!
 //! ```text
-//! tools ── permit ────▶ answered by the controller, however long it takes; with it come the recipe's secrets
+//! tools ── permit ────▶ decided by the controller, however long it takes; the recipe's secrets arrive with it
 //!       ── progress ──▶ newest ──▶ sent about once a second, may be lost
-//!       ── failure ───▶ kept for the report
-//! journalctl ─────────▶ batches ─▶ sent in order until answered
+//!       ── failure ───▶ stored for the report
+//! journalctl ─────────▶ batches ─▶ sent in order, each repeated until the controller responds
 //! ```
 //!
-//! The tools never see the token: it stays here.
+//! The tools never see the session's token: it stays in this process.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,29 +35,29 @@ use crate::journal::{self, Line};
 use crate::{disks, identity, places, report, secrets};
 
 const SEND_EVERY: Duration = Duration::from_secs(1);
-/// Longest line of a tool.
+/// Longest line from a tool.
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
-/// journalctl hands over what is in the journal within this time.
+/// journalctl prints what is in the journal within this time.
 const FLUSH_DELAY: Duration = Duration::from_millis(800);
 const FLUSH_MAX: Duration = Duration::from_secs(15);
-/// What every message is answered with once the attempt is over.
+/// The status of every response once the attempt is over.
 const GONE: u16 = 410;
 
-/// What all threads share.
+/// State that all threads share.
 struct Shared {
     controller: Controller,
     attempt: Attempt,
     boot_id: String,
     seq: AtomicU64,
-    /// The newest of each step that is not sent yet.
+    /// The newest unsent progress of each step.
     progress: Mutex<BTreeMap<String, Progress>>,
     flush: Mutex<Sender<Message>>,
     steps: Steps,
-    /// What the recipe says of its disk.
+    /// The disk hints of the recipe.
     target_disk: Option<DiskHints>,
 }
 
-/// The units of this attempt, until that is over.
+/// The units of this attempt, and whether they were ended.
 struct Steps {
     units: Vec<String>,
     are_ended: AtomicBool,
@@ -65,8 +65,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// An attempt that is over, because it was cancelled or another boot goes on with it, has no
-    /// business on this machine any more: its steps end before they write another block.
+    /// Ends the steps if the response says that the attempt is over, because it was cancelled or because another boot
+    /// continues it: they end before they write another block.
     fn heed(&self, answer: &Answer) {
         let Answer::No { status: GONE, reason } = answer else { return };
         if self.are_ended.swap(true, Ordering::SeqCst) {
@@ -83,7 +83,7 @@ impl Steps {
 /// What the log thread receives.
 enum Message {
     Line(Line),
-    /// Answer when everything before is sent.
+    /// Respond when every earlier line has been sent.
     Flush(Sender<()>),
     End,
 }
@@ -137,7 +137,7 @@ pub fn run() -> anyhow::Result<()> {
     bail!("the socket is closed")
 }
 
-/// Tells systemd that the socket is there (sd_notify(3)), so that no step comes too early.
+/// Notifies systemd that the socket exists (sd_notify(3)), so that no step starts before it.
 fn notify_ready() -> anyhow::Result<()> {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;
@@ -206,14 +206,14 @@ fn answer(shared: &Shared, request: AgentRequest) -> AgentReply {
     }
 }
 
-/// Returns when what the journal holds now is sent, or after [`FLUSH_MAX`].
+/// Returns when everything in the journal by now has been sent, or after [`FLUSH_MAX`].
 fn flush(shared: &Shared) {
     let deadline = Instant::now() + FLUSH_MAX;
     journal::sync();
     let (done, wait) = mpsc::channel();
     let sender = shared.flush.lock().expect("no thread panics with this lock").clone();
     if sender.send(Message::Flush(done)).is_ok() {
-        // Either way the report goes out: only the rest of the log may be missing.
+        // Sent in time or not, the report follows: at worst the rest of the log is missing.
         let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
     send_newest(shared);
@@ -233,14 +233,14 @@ fn send_newest(shared: &Shared) {
     };
     for (_, mut progress) in newest {
         progress.seq = next_seq(shared);
-        // The next one says more: a lost one is no loss.
+        // The next progress message replaces this one, so a lost one does no harm.
         if let Ok(answer) = shared.controller.once("progress", &progress) {
             shared.steps.heed(&answer);
         }
     }
 }
 
-/// Larger than any before, also than those of an agent that was restarted.
+/// Returns a sequence number that is larger than all earlier ones, including those of an agent before a restart.
 fn next_seq(shared: &Shared) -> u64 {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let millis = u64::try_from(uptime.tv_sec).unwrap_or(0) * 1000;
@@ -280,7 +280,7 @@ fn send_logs(shared: &Shared, receiver: &Receiver<Message>) {
                 continue;
             }
             Ok(Message::Flush(done)) => {
-                // journalctl may be a moment behind the journal.
+                // journalctl may lag behind the journal.
                 due = Instant::now() + FLUSH_DELAY;
                 flushes.push(done);
                 continue;
@@ -299,7 +299,7 @@ fn send_logs(shared: &Shared, receiver: &Receiver<Message>) {
     }
 }
 
-/// Sends lines in order, one message for each run of lines of the same unit.
+/// Sends lines in order, one message for each run of lines from the same unit.
 fn send_batches(shared: &Shared, waiting: &mut Vec<Line>) {
     for (step, lines) in batches(std::mem::take(waiting)) {
         let log = Log { seq: next_seq(shared), step, lines };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The node messages over HTTP(S): patient with an absent controller, obedient to an answer.
+//! The client for the node messages of the API over HTTP(S). It retries while the controller is unreachable, and
+//! accepts every final response.
 
 use std::fs;
 use std::io;
@@ -12,38 +13,38 @@ use serde::Serialize;
 
 use crate::{places, session};
 
-/// One try; an outage is outlasted by repeating.
+/// Time for one try. A longer outage is bridged by retries.
 const TRY: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// The controller, as this attempt may speak to it.
+/// The controller, with the URL and the token of this attempt.
 pub struct Controller {
     agent: ureq::Agent,
     base: String,
     authorization: String,
 }
 
-/// An answer that a repetition would not change.
+/// A response that a retry would not change.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     Yes,
-    /// 4xx: the problem document's detail, or the status where there is none.
+    /// A 4xx status: the detail of the problem document, or the status if there is none.
     No {
         status: u16,
         reason: String,
     },
 }
 
-/// A try that has to be repeated.
+/// A try that must be repeated.
 #[derive(Debug)]
 pub struct Unanswered {
     reason: String,
     signal: Signal,
 }
 
-/// The attempt whose medium was read at this boot.
+/// Reads the attempt of the task medium that was found during this boot.
 pub fn attempt() -> anyhow::Result<Attempt> {
     let bytes = fs::read(places::ATTEMPT_FILE)
         .with_context(|| format!("read {}; was a task medium found?", places::ATTEMPT_FILE))?;
@@ -51,12 +52,12 @@ pub fn attempt() -> anyhow::Result<Attempt> {
 }
 
 impl Controller {
-    /// With the token of the task medium, for the hello.
+    /// A client with the token of the task medium, for the hello.
     pub fn before_hello(attempt: &Attempt) -> anyhow::Result<Controller> {
         Controller::with_token(attempt, attempt.token.as_str())
     }
 
-    /// With this boot's session, for everything after the hello.
+    /// A client with the token of this boot's session, for everything after the hello.
     pub fn of_this_boot(attempt: &Attempt) -> anyhow::Result<Controller> {
         Controller::with_token(attempt, &session::token()?)
     }
@@ -80,12 +81,12 @@ impl Controller {
         Ok(Controller { agent, base, authorization })
     }
 
-    /// Sends until there is an answer; the reason of each wait is said once.
+    /// Sends until there is a response. Each distinct reason for waiting is printed once.
     pub fn tell(&self, message: &str, body: &impl Serialize) -> Answer {
         self.tell_watched(message, body, |_| {})
     }
 
-    /// Likewise; each try without an answer is watched.
+    /// The same, and calls `watch` for each try without a response.
     pub fn tell_watched(
         &self,
         message: &str,
@@ -95,8 +96,8 @@ impl Controller {
         persist(message, || self.once(message, body), &mut watch)
     }
 
-    /// What the controller has for this attempt, at most so long. An error is an answer that a repetition
-    /// would not change.
+    /// Fetches a document of this attempt, of at most `bytes_max` bytes. An error is a response that a retry would not
+    /// change.
     pub fn fetch(&self, what: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
         persist(what, || self.fetch_once(what, bytes_max), &mut |_| {})
     }
@@ -120,7 +121,7 @@ impl Controller {
         }
     }
 
-    /// One try: an answer, or why it has to be repeated.
+    /// Tries once: returns a response, or the reason to repeat the request.
     pub fn once(&self, message: &str, body: &impl Serialize) -> Result<Answer, Unanswered> {
         let url = format!("{}/{message}", self.base);
         let sent = self
@@ -144,7 +145,7 @@ impl Controller {
     }
 }
 
-/// Tries until there is an answer; the reason of each wait is said once.
+/// Tries until there is a response. Each distinct reason for waiting is printed once.
 fn persist<T>(
     message: &str,
     mut once: impl FnMut() -> Result<T, Unanswered>,
@@ -167,7 +168,7 @@ fn persist<T>(
     }
 }
 
-/// Too early, too many, or a server that is not well: 5xx and these pass.
+/// Whether a status is temporary: too early, too many requests, or a server error (5xx).
 fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..)
 }
@@ -181,7 +182,7 @@ fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
     Unanswered { reason: format!("{url}: {error}"), signal: signal_of(error) }
 }
 
-/// As far as an error tells: below it there may be no link, or no address.
+/// The signal for an error, as far as the error shows it. The underlying cause may be a missing link or address.
 fn signal_of(error: &ureq::Error) -> Signal {
     use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
     match error {
@@ -217,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one connection after the other with these bytes, and keeps what was asked.
+    /// Serves one connection after the other with these responses, and returns the requests.
     fn serve(answers: Vec<&'static str>) -> (String, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

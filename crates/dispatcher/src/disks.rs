@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The machine's disks as facts, from sysfs and udev.
+//! The machine's disks and their properties, from sysfs and udev.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,23 +11,23 @@ use recipe::target_disk::{self, DiskFacts, DiskHints, NoDisk};
 
 use crate::places::SYS_BLOCK;
 
-/// RAID controllers may show their disks this long after the system is up.
+/// RAID controllers may present their disks this long after the system is up.
 const WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
-/// Controllers show their disks one after the other. Of several that fit only the first may be there yet:
-/// when no disk has come for so long, all are.
+/// Controllers present their disks one after the other. Of several that match, only the first may be present yet.
+/// If no disk has appeared for this long, the list is taken as complete.
 const STEADY: Duration = Duration::from_secs(5);
-/// Not disks, whatever their size: they lead to files, memory or other disks. `pmem` is what firmware
-/// downloaded and this system runs from.
+/// Block devices that are not disks, whatever their size: they are backed by files, memory or other disks. `pmem` is
+/// memory with the image that the firmware downloaded and this system runs from.
 const NOT_DISKS: [&str; 8] = ["loop", "ram", "zram", "pmem", "dm-", "nbd", "fd", "sr"];
 
-/// A disk, and when udev met it, in time since the boot.
+/// A disk, and when udev first saw it, as time since the boot.
 struct Seen {
     disk: DiskFacts,
     since: Option<Duration>,
 }
 
-/// The one disk that is meant; waits for it, and for others that might be meant as well, to appear.
+/// Returns the disk that the hints select. Waits for it to appear, and for others that might match too.
 pub fn choose(hints: &DiskHints) -> Result<DiskFacts, NoDisk> {
     let began = Instant::now();
     loop {
@@ -39,7 +39,7 @@ pub fn choose(hints: &DiskHints) -> Result<DiskFacts, NoDisk> {
     }
 }
 
-/// `None` while another look may show something else.
+/// Returns `None` while a later look at the disks may give another result.
 fn decide(
     hints: &DiskHints,
     seen: &[Seen],
@@ -52,14 +52,14 @@ fn decide(
     let disks: Vec<DiskFacts> = seen.iter().map(|seen| seen.disk.clone()).collect();
     match target_disk::select(hints, &disks) {
         Ok(disk) if is_steady || is_over => Some(Ok(disk.clone())),
-        // Waiting cannot make several into one.
+        // Waiting cannot reduce several matches to one.
         Err(error) if error.matching > 1 || is_over => Some(Err(error)),
         Ok(_) | Err(_) => None,
     }
 }
 
-/// Is the disk that was chosen still the only one that is meant? A second one that fits may have come since: disks
-/// that spin up late, a second controller.
+/// Checks that the chosen disk is still the only one that matches. A second match may have appeared since: disks that
+/// spin up late, a second controller.
 pub fn check_again(hints: &DiskHints, chosen: &str) -> Result<(), String> {
     let seen = all(Path::new(SYS_BLOCK), &udev).into_iter().map(|seen| seen.disk);
     is_still_meant(hints, chosen, &seen.collect::<Vec<_>>())
@@ -73,7 +73,7 @@ fn is_still_meant(hints: &DiskHints, chosen: &str, seen: &[DiskFacts]) -> Result
     }
 }
 
-/// Time since the boot, which is how udev counts.
+/// Time since the boot, which is the clock that udev uses.
 fn uptime() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Duration::try_from(now).unwrap_or_default()
@@ -87,7 +87,7 @@ fn all(sys: &Path, udev: &dyn Fn(&str) -> BTreeMap<String, String>) -> Vec<Seen>
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
         .filter(|name| !sys.join(name).join("partition").exists())
-        // One path of a multipath NVMe namespace: the namespace itself is listed too.
+        // A single path of a multipath NVMe namespace. The namespace itself is listed too.
         .filter(|name| !sys.join(name).join("hidden").exists() || text(sys, name, "hidden") == "0")
         .map(|name| {
             let known = udev(&name);
@@ -114,7 +114,7 @@ fn facts(sys: &Path, name: &str, udev: &BTreeMap<String, String>) -> DiskFacts {
     });
     DiskFacts {
         name: name.to_owned(),
-        // sysfs counts in 512 byte units, whatever the disk's sectors are.
+        // sysfs counts in units of 512 bytes, whatever the sector size of the disk.
         size_bytes: text(sys, name, "size").parse::<u64>().unwrap_or(0).saturating_mul(512),
         serial: first(
             &["ID_SCSI_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"],
@@ -140,7 +140,7 @@ fn text(sys: &Path, name: &str, file: &str) -> String {
     text.trim().to_owned()
 }
 
-/// udev's properties of a disk; without udev, none.
+/// udev's properties of a disk. Empty if udev is not available.
 fn udev(name: &str) -> BTreeMap<String, String> {
     let output = Command::new("udevadm")
         .args(["info", "--query=property", "--name"])
@@ -219,7 +219,7 @@ mod tests {
             size: Some(target_disk::SizeHint::AtLeast(1 << 30)),
             ..DiskHints::default()
         };
-        // Disks, time since the boot, time that was waited, and what comes of it.
+        // Disks, time since the boot, time spent waiting, and the decision.
         let later = None;
         for (seen, uptime, waited, chosen) in [
             (&[("a", Some(20))][..], 24, 0, later),
@@ -238,7 +238,7 @@ mod tests {
             let decided = decided.map(|chosen| chosen.map_err(|error| error.matching));
             assert_eq!(decided, chosen.map(|chosen| chosen.map(str::to_owned)), "{told}");
         }
-        // One that is not meant may still be followed by one that is.
+        // A disk that does not match may still be followed by one that does.
         let path = || "/dev/disk/by-id/a".to_owned();
         let named = DiskHints { name: Some(path()), ..DiskHints::default() };
         let mut seen = [disk("a", Some(1)), disk("b", Some(24))];

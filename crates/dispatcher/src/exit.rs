@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How `run` may end: one number for each cause that a person at the console can act on.
+//! The exit codes of `run`: one number for each cause that a person at the console can act on.
 
 use std::fmt;
 
-/// Why nothing was handed over.
+/// Why the task was not handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     NoMedium,
@@ -91,7 +91,7 @@ impl Exit {
     }
 
     pub fn because(self, reason: impl fmt::Display) -> Stopped {
-        // `{:#}` prints an anyhow error with its causes, and anything else as it is.
+        // `{:#}` prints an anyhow error with its causes, and any other type unchanged.
         Stopped { exit: self, reason: format!("{reason:#}") }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The mode that the firmware booted this machine in. The tools write a GPT and a 64-bit UEFI boot
-//! loader: a machine in another mode would be installed and could not boot. Checked here, before any
-//! tool runs, because a container does not see `/sys/firmware`.
+//! Checks the mode in which the firmware booted this machine. The tools write a GPT and a 64-bit UEFI boot
+//! loader: on a machine in another mode the installed system could not boot. The check is here, before any
+//! tool runs, because `/sys/firmware` is not visible in a container.
 
 use std::fs;
 use std::io;
@@ -10,9 +10,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use recipe::{Recipe, Workflow};
 
-/// Fails if the recipe installs a system that this machine could not boot. `efi` is
-/// `/sys/firmware/efi`, which the kernel makes if UEFI booted it and in no other case
-/// (Documentation/ABI/testing/sysfs-firmware-efi of Linux).
+/// Fails if the recipe installs a system that this machine could not boot. `efi` is `/sys/firmware/efi`, which exists
+/// only if the machine was booted by UEFI (Documentation/ABI/testing/sysfs-firmware-efi of Linux).
 pub fn check(recipe: &Recipe, efi: &Path) -> anyhow::Result<()> {
     match recipe.workflow {
         Workflow::Linux(_) | Workflow::Windows(_) => {}
@@ -60,7 +59,7 @@ mod tests {
 
     #[test]
     fn linux_is_installed_on_a_machine_in_64_bit_uefi_mode_only() {
-        // Target, content of fw_platform_size (`None`: no /sys/firmware/efi), and the error's begin.
+        // Target, content of fw_platform_size (`None`: no /sys/firmware/efi), and the beginning of the error.
         for (target, bits, expected) in [
             ("install-linux.target", Some("64\n"), ""),
             ("install-linux.target", Some("32\n"), "this machine's UEFI firmware has 32 bits"),

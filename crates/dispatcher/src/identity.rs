@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who this machine is, by its SMBIOS tables, and whether the task is for it.
+//! The identity of this machine from its SMBIOS tables, and whether the task is for this machine.
 
 use std::fs;
 use std::path::Path;
@@ -35,8 +35,8 @@ pub fn boot_id() -> anyhow::Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// By which name this is the machine that the task is for. The controller asks the same of what it knows
-/// before it gives a permit.
+/// Returns the name by which this is the machine that the task is for. The controller repeats this check with its own
+/// records before it grants a permit.
 pub fn check(dmi: &Dmi, attempt: &Attempt) -> Result<Match, Mismatch> {
     let Attempt { server_serial, machine_names, ignores_uuid, .. } = attempt;
     machine::same_machine(server_serial, machine_names, &dmi.names(), *ignores_uuid)
@@ -55,7 +55,7 @@ mod tests {
         assert!(recipe::uuid::is_real(&id), "{id:?} is no UUID");
     }
 
-    /// The task of this server, whose BMC tells these names.
+    /// A task for this server, whose BMC reports these names.
     fn attempt(server_serial: &str, machine_names: serde_json::Value) -> Attempt {
         serde_json::from_value(serde_json::json!({
             "job_id": "j", "attempt_id": "a", "server_serial": server_serial,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! systemd's journal, dependencies and an end to units, by its own tools.
+//! systemd's journal and units, through systemd's own programs: dependencies, log lines, and stopping units.
 
 use std::process::{Child, Command, Stdio};
 
@@ -13,7 +13,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// The units that a target pulls in directly; none for a target that does not exist.
+/// The units that a target pulls in directly. Empty for a target that does not exist.
 pub fn units_of(target: &str) -> anyhow::Result<Vec<String>> {
     let output = Command::new("systemctl")
         .args(["show", "--value", "--property=Wants", "--property=Requires", "--", target])
@@ -24,16 +24,16 @@ pub fn units_of(target: &str) -> anyhow::Result<Vec<String>> {
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Ends these units now, and lets none of them start: a tool that still runs is killed in the middle of
-/// whatever it does, its container with it.
+/// Stops these units now, and prevents those that still wait from starting. A running tool and its container are
+/// killed at whatever point they are.
 pub fn kill(units: &[String]) -> anyhow::Result<()> {
     let systemctl = |args: &[&str]| {
         let mut command = Command::new("systemctl");
         command.args(args).arg("--").args(units).output().context("run systemctl")
     };
-    // In one transaction, so that none starts because another one is gone.
+    // In one transaction, so that no unit starts because another one stopped.
     let stopped = systemctl(&["stop", "--no-block"])?;
-    // A stop alone waits until the tool obeys. Units without a process are an error that says nothing.
+    // A stop alone would wait until the tool exits. kill fails for units without a process, so its status is ignored.
     systemctl(&["kill", "--kill-whom=all", "--signal=SIGKILL"])?;
     ensure!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr).trim());
     Ok(())
@@ -50,14 +50,14 @@ pub fn follow(units: &[String]) -> anyhow::Result<Child> {
         .context("run journalctl")
 }
 
-/// Makes sure that what was said until now is in the journal.
+/// Waits until everything logged so far is in the journal.
 pub fn sync() {
     if let Err(error) = Command::new("journalctl").arg("--sync").status() {
         eprintln!("journalctl --sync: {error}");
     }
 }
 
-/// What a unit said last, in one text.
+/// The last lines of a unit as one text.
 pub fn last_lines(unit: &str, count: usize) -> String {
     let output = Command::new("journalctl")
         .args(["--boot", "--output=cat", &format!("--lines={count}"), &format!("--unit={unit}")])
@@ -71,14 +71,14 @@ pub fn last_lines(unit: &str, count: usize) -> String {
     }
 }
 
-/// A line of `journalctl --output=json` (systemd.journal-fields(7)); `None` for one without text.
+/// Parses a line of `journalctl --output=json` (systemd.journal-fields(7)). `None` if it has no text.
 pub fn parse(json: &str) -> Option<Line> {
     let entry: Value = serde_json::from_str(json).ok()?;
-    // systemd speaks of a unit in UNIT; what the unit itself says has _SYSTEMD_UNIT.
+    // UNIT names the unit in a message from systemd; _SYSTEMD_UNIT names the unit that logged the message.
     let unit = entry["UNIT"].as_str().or_else(|| entry["_SYSTEMD_UNIT"].as_str())?;
     let text = match &entry["MESSAGE"] {
         Value::String(text) => text.clone(),
-        // Text that is not UTF-8 is an array of its bytes.
+        // A text that is not UTF-8 is an array of its bytes.
         Value::Array(bytes) => {
             let byte = |value: &Value| value.as_u64().and_then(|byte| u8::try_from(byte).ok());
             let bytes: Vec<u8> = bytes.iter().filter_map(byte).collect();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Closes the kernel before the first step: loads the modules that steps need, then sets every setting by
-//! which a process without privilege, or root without capabilities, could change or become this system.
+//! Hardens the kernel before the first step. It loads the modules that the steps need. Then it sets every setting with
+//! which a process without privilege, or root without capabilities, could change or take over this system.
 //!
-//! The kernel guards files below `/proc/sys` by the user alone. A step that runs code of an image must not
-//! be the first to find out. Each setting is read back: one that is not as it should be fails the job.
+//! The kernel guards files below `/proc/sys` by the user id alone, and a step that runs code of an image must not
+//! be the first to test that. Each setting is read back: a wrong value fails the job.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 
 use crate::run::succeed;
 
-/// What the steps mount, and what the firmware's entries are in. Drivers of disks and networks were loaded
-/// with their devices: the dispatcher has found them.
+/// Modules for the filesystems that the steps mount, and for the firmware's variables. Drivers of disks and networks
+/// are already loaded, because the dispatcher has found the devices.
 const MODULES: &[&str] = &[
     "ext4",
     "xfs",
@@ -29,11 +29,11 @@ const MODULES: &[&str] = &[
 const EFI_MODULE: &str = "efivarfs";
 const EFI_DIR: &str = "/sys/firmware/efi";
 
-/// A file of the kernel, and what it has to say.
+/// A file of the kernel, and the value that it must have.
 struct Knob {
     path: &'static str,
     value: &'static str,
-    /// A kernel may be built without it.
+    /// Some kernels are built without it.
     may_be_missing: bool,
 }
 
@@ -45,9 +45,9 @@ const fn if_there(path: &'static str, value: &'static str) -> Knob {
     Knob { path, value, may_be_missing: true }
 }
 
-/// In this order. Documentation/admin-guide/sysctl of Linux has the meanings.
+/// Applied in this order. Documentation/admin-guide/sysctl of Linux describes them.
 const KNOBS: &[Knob] = &[
-    // Programs that the kernel starts: none does anything, and none has a capability.
+    // Programs that the kernel starts: they are disabled, and have no capabilities.
     knob("/proc/sys/kernel/core_pattern", "|/bin/false"),
     knob("/proc/sys/kernel/modprobe", ""),
     if_there("/proc/sys/kernel/hotplug", ""),
@@ -55,20 +55,20 @@ const KNOBS: &[Knob] = &[
     knob("/proc/sys/kernel/usermodehelper/bset", "0\t0"),
     knob("/proc/sys/kernel/usermodehelper/inheritable", "0\t0"),
     knob("/proc/sys/fs/suid_dumpable", "0"),
-    // Other code in the kernel.
+    // Loading other code into the kernel.
     knob("/proc/sys/kernel/kexec_load_disabled", "1"),
     knob("/proc/sys/kernel/unprivileged_bpf_disabled", "1"),
     knob("/proc/sys/kernel/modules_disabled", "1"),
     knob("/proc/sys/kernel/sysrq", "0"),
     knob("/proc/sys/dev/tty/ldisc_autoload", "0"),
-    // What makes a fault of the kernel easy to use.
+    // Features that make kernel bugs easier to exploit.
     if_there("/proc/sys/kernel/io_uring_disabled", "2"),
     if_there("/proc/sys/kernel/yama/ptrace_scope", "3"),
     if_there("/proc/sys/vm/unprivileged_userfaultfd", "0"),
     knob("/proc/sys/kernel/perf_event_paranoid", "3"),
     knob("/proc/sys/kernel/dmesg_restrict", "1"),
     knob("/proc/sys/kernel/kptr_restrict", "2"),
-    // The cage of the boot loader step needs one at a time.
+    // The cage of the boot loader step needs user namespaces, one at a time.
     knob("/proc/sys/user/max_user_namespaces", "16"),
     knob("/proc/sys/fs/protected_hardlinks", "1"),
     knob("/proc/sys/fs/protected_symlinks", "1"),
@@ -76,10 +76,10 @@ const KNOBS: &[Knob] = &[
     knob("/proc/sys/fs/protected_regular", "2"),
 ];
 
-/// What must not be there at all: nobody registers formats of programs.
+/// Files that must not exist: nothing may register binary formats.
 const ABSENT: &[&str] = &["/proc/sys/fs/binfmt_misc/register"];
 
-/// Loads modules, then closes what can be closed.
+/// Loads the modules, then applies the settings.
 pub fn close() -> anyhow::Result<()> {
     let is_efi = Path::new(EFI_DIR).exists();
     for module in MODULES.iter().copied().chain(is_efi.then_some(EFI_MODULE)) {
@@ -124,7 +124,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// A kernel's files, as they are before.
+    /// The kernel's files, with their values before hardening.
     fn kernel() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for Knob { path, .. } in KNOBS {
@@ -153,7 +153,7 @@ mod tests {
             let place = dir.path().join(path.trim_start_matches('/'));
             fs::remove_file(&place).unwrap();
             assert_eq!(close_below(dir.path()).is_ok(), *may_be_missing, "{path}");
-            // It takes what is written, and says nothing.
+            // This file accepts a write and returns nothing.
             std::os::unix::fs::symlink("/dev/null", &place).unwrap();
             let outcome = close_below(dir.path());
             let is_empty = KNOBS.iter().any(|knob| knob.path == *path && knob.value.is_empty());

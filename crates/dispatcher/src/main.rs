@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-dispatcher`: the one program of ours that the maintenance OS itself runs.
+//! `shoal-dispatcher`: the only program of ours that runs directly in the maintenance OS.
 //!
 //! ```text
 //! run     task medium ─▶ identity ─▶ hello ─▶ target disk ─▶ /run/provision ─▶ systemd target
-//! agent   tools' permit, progress and reasons, the steps' journal ─▶ controller
-//! close   the kernel's settings, before the first step
-//! report  how it ended ─▶ controller, until it is answered
+//! agent   tools' permit requests, progress and failure reasons, the steps' journal ─▶ controller
+//! close   hardens the kernel's settings, before the first step
+//! report  the outcome ─▶ controller, repeated until it responds
 //! ```
 //!
-//! - `medium`: finds the task medium; `identity`: who this machine is; `disks`: what disks it has;
+//! - `medium`: finds the task medium; `identity`: identifies this machine; `disks`: lists its disks;
 //! - `firmware`: whether the target's system could boot here;
-//! - `session`: what makes this boot the one that may speak; `hello`: the message that opens it;
+//! - `session`: the token with which this boot sends messages; `hello`: the message that opens the session;
 //! - `private_file`: files that only root can read;
 //! - `network`: the recipe's network as systemd-networkd files;
-//! - `controller`: the node messages of `api` over HTTPS; `places`: every path, once;
-//! - `knobs`: what changes the kernel, shut before code of an image could run;
-//! - `reach`: why it is not reached, told without a network;
-//! - `exit`: the exit codes that people meet in the console.
+//! - `controller`: the node messages of `api` over HTTPS; `places`: every path, defined once;
+//! - `knobs`: kernel settings, hardened before code of an image could run;
+//! - `reach`: why the controller is not reached, signalled without a network;
+//! - `exit`: the exit codes that people see in the console.
 
 mod agent;
 mod controller;
@@ -75,8 +75,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The session's token and the recipe's secrets are in this process's memory: no core dump, also none by a handler
-/// in `core_pattern`, and no debugger.
+/// Prevents core dumps, including those of a handler in `core_pattern`, and debuggers: the session's token and the
+/// recipe's secrets are in this process's memory.
 fn leave_no_core() -> Result<(), rustix::io::Errno> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

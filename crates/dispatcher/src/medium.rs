@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The task medium: found by what it is, never by a device's name.
+//! Finds the task medium by its content, never by a device's name.
 //!
-//! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a
-//! partition: stale file systems on old disks carry any label. Of several the one for this machine
-//! counts, if it is signed by the controller that served the medium which this system booted from.
-//! A BMC with one slot has it inside of the medium that this system booted from, in a file that
-//! is zeros elsewhere; so has firmware that downloads that medium (UEFI HTTP boot).
+//! Only an optical drive, a small USB disk or a RAM disk of the firmware can hold it, never a partition: a stale
+//! filesystem on an old disk may have any label. Of several task media the one for this machine is used, if it is
+//! signed by the controller that served the medium which this system booted from. For a BMC with one slot, and for
+//! firmware that downloads its boot medium (UEFI HTTP boot), the task medium is inside the medium that this system
+//! booted from, in a file that is otherwise zeros.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -24,24 +24,24 @@ use crate::exit::{Exit, Stopped};
 use crate::identity;
 use crate::places::{BOOT_MEDIUM_DIR, MEDIUM_DIR, SYS_BLOCK};
 
-/// A BMC may need this long to show its second medium after the first.
+/// A BMC may need this long to present its second medium after the first.
 const WAIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(500);
-/// A virtual USB stick is at most this large, and so is a RAM disk with a medium.
+/// Largest virtual USB stick, and largest RAM disk with a medium.
 const STICK_BYTES_MAX: u64 = 4 << 30;
-/// A task medium's files are small; more is not one of ours.
+/// A task medium's files are small. A larger file is not one of ours.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 64;
 
-/// A medium that was read: the device's name, who it is for, and the recipe if it is one.
+/// A medium that was read: the device's name, the attempt, and the recipe if it is valid.
 pub struct Medium {
     pub device: String,
     pub attempt: Attempt,
     pub recipe: Result<Recipe, Stopped>,
 }
 
-/// Waits for the task medium of the machine with these names, and reads it. A drive that cannot be
-/// read is tried again: a virtual CD loses single reads.
+/// Waits for the task medium of the machine with these names, and reads it. A drive that cannot be read is tried again:
+/// single reads from a virtual CD may fail.
 pub fn find(dmi: &Dmi) -> Result<Medium, Stopped> {
     let deadline = Instant::now() + WAIT;
     loop {
@@ -66,21 +66,21 @@ fn look(dmi: &Dmi) -> Result<Medium, Stopped> {
     })
 }
 
-/// What is in the drives by itself, and only if none of that is to be believed, what they hold; `None` where
-/// there is nothing at all.
+/// Chooses a task medium among those directly in the drives. Only if none of them is accepted, chooses one inside the
+/// media in the drives. Returns `None` if there is none at all.
 fn task_in(nodes: &[PathBuf], dmi: &Dmi, key: PublicKey) -> Option<Result<Medium, Stopped>> {
     let whole = whole(nodes);
     let chosen = (!whole.is_empty()).then(|| choose(&whole, dmi, key));
     let is_open = match &chosen {
         None => true,
-        // Several that are signed are a mix-up, which a further one does not mend.
+        // Several signed media are a mix-up. Another one would not resolve it.
         Some(chosen) => chosen.as_ref().is_err_and(|stopped| stopped.exit != Exit::NoMedium),
     };
     let within = if is_open { within(nodes) } else { Vec::new() };
     if within.is_empty() { chosen } else { Some(choose(&within, dmi, key)) }
 }
 
-/// What task media are checked with: the controller put it into the medium that this system booted from.
+/// Reads the key that verifies task media. The controller put it into the medium that this system booted from.
 fn controller_key(path: &Path) -> Result<PublicKey, Stopped> {
     let file = fs::read(path).map_err(|error| {
         Exit::Signature.because(format!("read the controller's key, {}: {error}", path.display()))
@@ -90,8 +90,8 @@ fn controller_key(path: &Path) -> Result<PublicKey, Stopped> {
     })
 }
 
-/// Of several media the one for this machine. A single one is taken as it is: the identity check
-/// tells better what is wrong with it.
+/// Chooses the medium for this machine out of several. A single one is returned unchecked: the identity check
+/// reports better what is wrong with it.
 fn choose(places: &[Place], dmi: &Dmi, key: PublicKey) -> Result<Medium, Stopped> {
     let mut media = Vec::new();
     let mut last = None;
@@ -126,12 +126,12 @@ fn choose(places: &[Place], dmi: &Dmi, key: PublicKey) -> Result<Medium, Stopped
     }
 }
 
-/// Where a task medium lies.
+/// The place of a task medium.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// It is what is in the drive.
+    /// The whole medium in this drive.
     Drive(PathBuf),
-    /// It is a part of that: the first byte and how many there are at most.
+    /// A part of that medium: the offset of its first byte, and its greatest length.
     Within(PathBuf, u64, u64),
 }
 
@@ -144,12 +144,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// Drives whose volume ids say that they are task media.
+/// Drives whose volume id is that of a task medium.
 fn whole(nodes: &[PathBuf]) -> Vec<Place> {
     nodes.iter().filter(|node| is_task(node, 0)).cloned().map(Place::Drive).collect()
 }
 
-/// Task media within what drives hold.
+/// Task media inside the media in the drives.
 fn within(nodes: &[PathBuf]) -> Vec<Place> {
     let within = |node: &PathBuf| {
         let index = iso9660::index(&mut File::open(node).ok()?).ok()?;
@@ -163,7 +163,7 @@ fn is_task(node: &Path, at: u64) -> bool {
     volume_id(node, at).is_ok_and(|id| id.starts_with(VOLUME_PREFIX))
 }
 
-/// Names of all drives that could hold one.
+/// Names of all drives that could hold a task medium.
 pub fn drives(sys: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(sys)
         .into_iter()
@@ -185,15 +185,14 @@ fn is_candidate(sys: &Path, name: &str) -> bool {
         return true;
     }
     let is_usb = fs::canonicalize(&dir).is_ok_and(|path| path.to_string_lossy().contains("/usb"));
-    // What firmware downloaded is memory that ACPI's table NFIT tells of, and a device of this class.
+    // A medium that the firmware downloaded is in memory. ACPI's table NFIT describes it, and the kernel shows it so.
     let is_ram_disk = name.starts_with("pmem");
     let sectors = fs::read_to_string(dir.join("size")).unwrap_or_default();
     let bytes = sectors.trim().parse::<u64>().unwrap_or(0).saturating_mul(512);
     (is_usb || is_ram_disk) && (1..=STICK_BYTES_MAX).contains(&bytes)
 }
 
-/// The volume id of an ISO 9660 file system that begins at this byte (ECMA-119, 8.4): sector 16,
-/// bytes 40 to 71.
+/// The volume id of an ISO 9660 filesystem that begins at this offset (ECMA-119, 8.4): sector 16, bytes 40 to 71.
 fn volume_id(device: &Path, at: u64) -> io::Result<String> {
     let mut sector = [0; 2048];
     File::open(device)?.read_exact_at(&mut sector, at + 16 * 2048)?;
@@ -221,10 +220,10 @@ fn read(place: &Place, key: PublicKey) -> Result<Medium, Stopped> {
             read_within(node, *at, *length).map_err(|error| unreadable(&format!("{error:#}")))?
         }
     };
-    // Before a word of it is believed.
+    // Verified before any content is used.
     key.verify(&files).map_err(|error| Exit::Signature.because(format!("{place}: {error}")))?;
     let attempt = task_medium::read_attempt(&files).map_err(stopped)?;
-    // A drive whose medium was changed may answer from a cache: parts of two media are none.
+    // A drive whose medium was changed may return cached data: a mixture of two media is rejected.
     let wanted = task_medium::volume_id(&attempt.job_id);
     if volume != wanted {
         let mixed = format!("its volume is {volume}, but attempt.json is of {wanted}");
@@ -234,7 +233,7 @@ fn read(place: &Place, key: PublicKey) -> Result<Medium, Stopped> {
     Ok(Medium { device: place.to_string(), attempt, recipe })
 }
 
-/// The files of an image inside of another one.
+/// Reads the files of an image inside another one.
 fn read_within(node: &Path, at: u64, length: u64) -> anyhow::Result<Vec<recipe::File>> {
     let length = usize::try_from(length.min(FILE_BYTES_MAX))?;
     let mut image = vec![0; length];
@@ -268,7 +267,7 @@ fn read_files(dir: &Path) -> io::Result<Vec<recipe::File>> {
     Ok(files)
 }
 
-/// The medium is mounted only while it is read, so that it can be ejected at any time.
+/// A mounted medium. It is mounted only while it is read, so that it can be ejected at any time.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -361,7 +360,7 @@ mod tests {
     const OURS: u8 = 1;
     const FOREIGN: u8 = 2;
 
-    /// A file that is a task medium, for this job and this serial, of a controller.
+    /// A file that is a task medium of this controller, for this job and this serial.
     fn task(dir: &Path, of: u8, name: &str, volume_of: &str, job: &str, serial: &str) -> Place {
         let attempt = serde_json::json!({
             "job_id": job, "attempt_id": format!("attempt of {job}"), "server_serial": serial,
@@ -405,8 +404,8 @@ mod tests {
             (&["empty", "full"], Some(Ok(full.clone()))),
             (&["forged"], Some(Err(Exit::Signature))),
             (&["forged", "full"], Some(Ok(full.clone()))),
-            // A medium of its own counts before one within another; this one is a file, which nobody can
-            // mount.
+            // A separate medium has priority over one inside another. This one is a file, which cannot be
+            // mounted.
             (&["own", "empty"], Some(Err(Exit::Mount))),
             (&["own", "full"], Some(Ok(full))),
         ] {
@@ -428,14 +427,14 @@ mod tests {
         let others = task("others", "j2", "j2", "SN2");
         let others_too = task("others-too", "j3", "j3", "SN3");
         let mixed = task("mixed", "j4", "j1", "SN1");
-        // Made by somebody who has seen a medium for this machine.
+        // Forged by somebody who has seen a medium for this machine.
         let forged = task_of(FOREIGN, "forged", "j1", "j1", "SN1");
         let broken = Place::Within(dir.path().join("absent"), 0, 1 << 20);
-        /// The job whose medium is taken, or how it stops and which words say why.
+        /// The job whose medium is chosen, or the exit code and a part of its reason.
         type Expected<'a> = Result<&'a str, (Exit, &'a str)>;
         let cases: Vec<(Vec<&Place>, Expected)> = vec![
             (vec![&mine], Ok("j1")),
-            // By itself it is read: the identity check tells better what is wrong with it.
+            // A single one is read: the identity check reports better what is wrong with it.
             (vec![&others], Ok("j2")),
             (vec![&others, &mine], Ok("j1")),
             (vec![&broken, &mine], Ok("j1")),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use recipe::{File, Interface, Network};
 
-/// Every file, by names that come before those of the image.
+/// All files. Their names sort before those of the image.
 pub fn files(network: &Network) -> Vec<File> {
     network.interfaces.iter().enumerate().flat_map(|(index, one)| interface(index, one)).collect()
 }
@@ -169,7 +169,7 @@ mod tests {
                 "Address=10.0.2.15/32\n\n[Route]\nGateway=10.0.2.2\nGatewayOnLink=yes\n\n\
                  [Route]\nDestination=198.51.100.0/24\nGateway=10.0.2.3\nGatewayOnLink=yes\n",
             ),
-            // A second address whose prefix has it.
+            // A second address whose prefix contains it.
             (
                 &["10.0.2.15/32", "10.0.2.16/24"],
                 &["10.0.2.2"],
@@ -184,7 +184,7 @@ mod tests {
                 "Address=2001:db8:0:ff::1/64\nAddress=192.0.2.9/24\nGateway=192.0.2.1\n\n\
                  [Route]\nGateway=2001:db8:0:1::1\nGatewayOnLink=yes\n",
             ),
-            // The kernel knows the link of such a gateway: it has no other.
+            // A link-local gateway: the kernel knows its link, because there is only one.
             (&["2001:db8::5/128"], &["fe80::1"], "", "Address=2001:db8::5/128\nGateway=fe80::1\n"),
         ] {
             assert_eq!(one(addresses, gateways, via), expected, "{addresses:?} by {gateways:?}");

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every path of the maintenance OS that the dispatcher knows. The published ones are in
-//! `recipe::run_dir`.
+//! Every path of the maintenance OS that the dispatcher uses. The published ones are in `recipe::run_dir`.
 
-/// Ours alone: holds the attempt's token, mode 0700.
+/// Used by the dispatcher only, mode 0700. It contains the attempt's token.
 pub const PRIVATE_DIR: &str = "/run/shoal";
 /// The medium that this system booted from, where dracut's live boot has mounted it.
 pub const BOOT_MEDIUM_DIR: &str = "/run/initramfs/live";
 /// The task medium, mounted read-only while it is read.
 pub const MEDIUM_DIR: &str = "/run/shoal/task";
-/// Who this attempt is and how it reports; a copy, because the medium may be ejected.
+/// The attempt, and where it reports. A copy, because the medium may be ejected.
 pub const ATTEMPT_FILE: &str = "/run/shoal/attempt.json";
 /// The token of this boot's session.
 pub const SESSION_FILE: &str = "/run/shoal/session";
-/// One file per failed unit: its own reason.
+/// One file for each failed unit, with its reason.
 pub const FAILURE_DIR: &str = "/run/shoal/failure";
-/// Network files of this boot; they take precedence over those of the image.
+/// Network files of this boot. They take precedence over those of the image.
 pub const NETWORK_DIR: &str = "/run/systemd/network";
 
 pub const SYS_BLOCK: &str = "/sys/class/block";
@@ -24,7 +23,7 @@ pub const SYS_EFI: &str = "/sys/firmware/efi";
 pub const SYS_DMI: &str = "/sys/class/dmi/id";
 pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The dispatcher's own unit, as `failed_step` names it.
+/// The dispatcher's own unit, as it appears in `failed_step`.
 pub const DISPATCHER_UNIT: &str = "shoal-dispatcher.service";
 pub const AGENT_UNIT: &str = "shoal-agent.service";
 /// The last service of every chain of steps.

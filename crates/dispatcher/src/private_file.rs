@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Files in the memory of this machine that hold secrets: a session's token, a recipe, access to a registry.
+//! Writes files with secrets to this machine's memory: a session's token, a recipe, access to a registry.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-/// Writes a file that only root can read, whole or not at all. It is in memory: nothing is flushed.
+/// Writes a file that only root can read, completely or not at all. It is in memory, so nothing is flushed.
 pub fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let replace = || -> std::io::Result<()> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A machine that does not reach its controller finds out why, and tells it the one way that is left: by
-//! what it reads of its boot medium (`api::signal`).
+//! Finds out why this machine does not reach its controller, and signals the reason in the only remaining way:
+//! the controller sees which sectors of the boot medium are read (`api::signal`).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,10 +17,10 @@ use crate::places::{PROC_NET, SYS_NET};
 
 /// Switches bring up a port in up to 50 s (spanning tree, IEEE 802.1D-1998, 8.10.2), and DHCP after that.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Addresses of a link reach nobody beyond it: scope 0x20 in /proc/net/if_inet6.
+/// The scope of link-local addresses in /proc/net/if_inet6 (0x20): no host beyond the link can reach them.
 const SCOPE_LINK: &str = "20";
 
-/// Watches the tries to say hello.
+/// Watches the attempts to send the hello.
 pub struct Watch {
     since: Instant,
     told: BTreeSet<Signal>,
@@ -31,20 +31,20 @@ impl Watch {
         Watch { since: Instant::now(), told: BTreeSet::new() }
     }
 
-    /// A try was not answered, as far as its error tells because of this.
+    /// Records a try without a response. `error` is the signal for the error of that try.
     pub fn unanswered(&mut self, error: Signal) {
         if self.since.elapsed() < PATIENCE {
             return;
         }
         let why = why(error, Path::new(SYS_NET), Path::new(PROC_NET));
-        // The same place again is in a cache somewhere.
+        // A repeated read of the same sector may be served from a cache.
         if self.told.insert(why) {
             send(why);
         }
     }
 }
 
-/// Reads the place of a signal, in each medium that has one.
+/// Sends a signal: reads its sector from each medium that has the signal file.
 pub fn send(signal: Signal) {
     let dev = Path::new("/dev");
     for drive in medium::drives(Path::new(crate::places::SYS_BLOCK)) {
@@ -56,19 +56,19 @@ pub fn send(signal: Signal) {
     }
 }
 
-/// Answers whether there is such a place.
+/// Returns whether the medium has a signal file.
 fn read_place(device: &Path, signal: Signal) -> io::Result<bool> {
     let mut device = File::open(device)?;
-    // A stick of another kind, or an empty drive.
+    // A USB stick of another kind, or an empty drive.
     let Ok(index) = iso9660::index(&mut device) else { return Ok(false) };
     let Some(file) = index.file(signal::FILE) else { return Ok(false) };
-    // Nothing is read ahead: that would be other places.
+    // Without read-ahead, which would read the sectors of other signals.
     rustix::fs::fadvise(&device, 0, None, Advice::Random)?;
     device.read_exact_at(&mut [0; 2048], file.start + signal.offset())?;
     Ok(true)
 }
 
-/// Where the trouble begins: below what the error of a try tells of.
+/// The deepest cause: a missing link or address explains the error of a try.
 fn why(error: Signal, sys_net: &Path, proc_net: &Path) -> Signal {
     let interfaces = interfaces(sys_net);
     let has_link = |name: &String| {
@@ -85,14 +85,14 @@ fn why(error: Signal, sys_net: &Path, proc_net: &Path) -> Signal {
     }
 }
 
-/// Those with hardware: neither `lo` nor bonds and VLANs.
+/// Interfaces with hardware: neither `lo` nor bonds and VLANs.
 fn interfaces(sys_net: &Path) -> Vec<String> {
     let entries = fs::read_dir(sys_net).into_iter().flatten().flatten();
     let hardware = entries.filter(|entry| entry.path().join("device").exists());
     hardware.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Whether there is an address that others beyond a link can answer to.
+/// Whether the machine has an address that hosts beyond its link can reach.
 fn has_address(proc_net: &Path) -> bool {
     let text = |name: &str| fs::read_to_string(proc_net.join(name)).unwrap_or_default();
     let fib = text("fib_trie");
@@ -126,7 +126,7 @@ mod tests {
         00000000000000000000000000000001 01 80 10 80       lo\n";
     const GLOBAL: &str = "20010db8000000000000000000000007 02 40 00 00     eth0\n";
 
-    /// What is found out on a machine with these interfaces (name, hardware, link) and addresses.
+    /// The signal that is found on a machine with these interfaces (name, hardware, link) and addresses.
     fn found(interfaces: &[(&str, bool, bool)], fib: &str, inet6: &str) -> Signal {
         let dir = tempfile::tempdir().unwrap();
         let (sys, proc) = (dir.path().join("sys"), dir.path().join("proc"));

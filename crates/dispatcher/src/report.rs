@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-dispatcher report`: how it ended, told until it is answered.
+//! `shoal-dispatcher report`: reports the outcome, and repeats it until the controller responds.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,11 +14,11 @@ use recipe::run_dir::AGENT_SOCKET;
 use crate::controller::{self, Answer, Controller};
 use crate::{hello, identity, journal, places, session};
 
-/// The journal's last lines stand for a reason where a unit left none.
+/// The number of journal lines that replace a reason if a unit left none.
 const LINES: usize = 10;
 /// The status for a session that no hello opened.
 const UNAUTHORIZED: u16 = 401;
-/// The agent sends what is left of the steps' journal within this time.
+/// The agent sends the rest of the steps' journal within this time.
 const FLUSH_WAIT: Duration = Duration::from_secs(20);
 
 pub fn success() -> anyhow::Result<()> {
@@ -30,7 +30,7 @@ pub fn failed(unit: &str) -> anyhow::Result<()> {
         Ok(reason) => reason,
         Err(_) => journal::last_lines(unit, LINES),
     };
-    // Only a task medium says whose this machine is. What is on the console then is all that there is.
+    // Only a task medium names the controller. Without one, the console is the only place for the reason.
     if !Path::new(places::ATTEMPT_FILE).exists() {
         println!("{unit} failed, and there is no controller to tell: {reason}");
         return Ok(());
@@ -38,7 +38,7 @@ pub fn failed(unit: &str) -> anyhow::Result<()> {
     tell(&Outcome::Failed { failed_step: unit.to_owned(), reason: bounded(reason) })
 }
 
-/// Keeps why a unit failed, for [`failed`].
+/// Stores why a unit failed, for [`failed`].
 pub fn keep_reason(unit: &str, reason: &str) {
     let path = reason_file(unit);
     let dir = path.parent().unwrap_or(Path::new("/"));
@@ -47,13 +47,13 @@ pub fn keep_reason(unit: &str, reason: &str) {
     }
 }
 
-/// `unit` comes from systemd or a tool: a name, never a path.
+/// `unit` comes from systemd or a tool: it is a name, and must not be used as a path.
 fn reason_file(unit: &str) -> PathBuf {
     Path::new(places::FAILURE_DIR).join(unit.replace('/', "-"))
 }
 
 fn tell(outcome: &Outcome) -> anyhow::Result<()> {
-    // What a step said last is worth most, and after the result nothing more is heard.
+    // The last lines of a step are the most useful, and the controller accepts nothing after the result.
     if let Err(error) = flush() {
         eprintln!("the rest of the journal is not sent: {error:#}");
     }
@@ -61,7 +61,7 @@ fn tell(outcome: &Outcome) -> anyhow::Result<()> {
     let controller = Controller::of_this_boot(&attempt)?;
     let mut answer = controller.tell("result", outcome);
     if let Answer::No { status: UNAUTHORIZED, .. } = answer {
-        // It failed before it could say hello.
+        // The failure was before the hello.
         let (boot_id, dmi, session) = (identity::boot_id()?, identity::read(), session::token()?);
         answer = hello::send(&Controller::before_hello(&attempt)?, &boot_id, &dmi, &session);
         if answer == Answer::Yes {
@@ -77,7 +77,7 @@ fn tell(outcome: &Outcome) -> anyhow::Result<()> {
 
 fn flush() -> anyhow::Result<()> {
     let mut stream = match UnixStream::connect(AGENT_SOCKET) {
-        // It failed before there was an agent.
+        // The failure was before there was an agent.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         stream => stream.with_context(|| format!("connect to {AGENT_SOCKET}"))?,
     };

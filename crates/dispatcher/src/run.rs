@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-dispatcher run`: from the task medium to the recipe's systemd target.
+//! `shoal-dispatcher run`: the way from the task medium to the recipe's systemd target.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -20,7 +20,7 @@ use crate::{
     report, session,
 };
 
-/// Finds the task and hands it over. A failure after the medium was read is kept for the report.
+/// Finds the task and hands it over. If a step after reading the medium fails, the reason is stored for the report.
 pub fn run() -> Result<(), Stopped> {
     if !rustix::process::geteuid().is_root() {
         return Err(Exit::Privileges.because("run it as root"));
@@ -39,25 +39,25 @@ pub fn run() -> Result<(), Stopped> {
 
 fn find_and_hand_over() -> Result<(), Stopped> {
     let dmi = identity::read();
-    // Without a task nobody knows whom to call.
+    // Without a task medium the controller's address is unknown.
     let medium = medium::find(&dmi).inspect_err(|stopped| match stopped.exit {
         Exit::NoMedium => reach::send(Signal::NoTaskMedium),
         Exit::Signature => reach::send(Signal::TaskMediumForeign),
         _ => reach::send(Signal::TaskMediumUnreadable),
     })?;
     println!("task medium: {}, job {}", medium.device, medium.attempt.job_id);
-    // From here on the controller can be told what is wrong, also with the recipe.
+    // From here on problems can be reported to the controller, including those of the recipe.
     keep_attempt(&medium.attempt).map_err(|error| Exit::Write.because(error))?;
     hand_over(&medium.recipe?, &medium.attempt, dmi)
 }
 
 fn hand_over(recipe: &Recipe, attempt: &Attempt, dmi: Dmi) -> Result<(), Stopped> {
-    // Before anything that can fail is reported: without a network nobody would hear of it.
+    // Before anything that can fail and be reported: a report needs the network.
     if let Some(network) = &recipe.network {
         set_network(network).map_err(|error| Exit::Write.because(error))?;
     }
     let boot_id = identity::boot_id().map_err(|error| Exit::Internal.because(error))?;
-    // Also from a wrong machine: the controller then knows that it runs this system, not its own.
+    // The hello is sent from a wrong machine too: the controller then knows that it runs this system, not its own.
     say_hello(attempt, &boot_id, &dmi)?;
     let same = identity::check(&dmi, attempt).map_err(|error| Exit::Identity.because(error))?;
     println!("this is the machine: {same}");
@@ -112,7 +112,7 @@ fn say_hello(attempt: &Attempt, boot_id: &str, dmi: &Dmi) -> Result<(), Stopped>
     }
 }
 
-/// All files appear at once: a tool sees the whole directory or none.
+/// All files appear at once: a tool sees the complete directory or none.
 fn write_run_dir(files: &[File]) -> anyhow::Result<()> {
     let dir = Path::new(run_dir::DIR);
     let new = dir.with_extension("new");
@@ -131,9 +131,9 @@ fn write_run_dir(files: &[File]) -> anyhow::Result<()> {
     fs::rename(&new, dir).with_context(|| format!("rename {} to {}", new.display(), dir.display()))
 }
 
-/// Starts the target, and the agent that its steps speak to.
+/// Starts the target, and the agent that its steps connect to.
 fn start(target: &str) -> anyhow::Result<()> {
-    // Any other target, such as `poweroff.target`, would end the job without a word.
+    // Any other target, such as `poweroff.target`, would end the job without a report.
     ensure!(
         journal::units_of(target)?.iter().any(|unit| unit == places::SUCCESS_UNIT),
         "{target} is not in this maintenance OS, or does not end in {}",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What of the recipe is not on the task medium: fetched once this boot has its permit, and put where the
-//! steps look for it. Until then `/run/provision` has the medium's stand-ins: a hello proves nothing, so
-//! nothing secret follows it.
+//! The parts of the recipe that are not on the task medium. They are fetched once this boot has its permit, and
+//! written where the steps look for them. Until then `/run/provision` has the medium's stand-ins: a hello does not
+//! prove the machine's identity, so no secret is sent in response to it.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use recipe::{File, Recipe, run_dir};
 use crate::controller::Controller;
 use crate::private_file;
 
-/// Fetches the whole recipe and puts it in place. Harmless when repeated.
+/// Fetches the whole recipe and writes it to `/run/provision`. Harmless when repeated.
 pub fn put_in_place(controller: &Controller, attempt: &Attempt) -> anyhow::Result<()> {
     if !attempt.withholds_secrets {
         return Ok(());
@@ -25,7 +25,7 @@ pub fn put_in_place(controller: &Controller, attempt: &Attempt) -> anyhow::Resul
     put_into(Path::new(run_dir::DIR), &whole)
 }
 
-/// Each file is replaced as a whole; steps that run have the directory open.
+/// Replaces each file as a whole, within the same directory: running steps have that directory open.
 fn put_into(dir: &Path, whole: &[u8]) -> anyhow::Result<()> {
     let (present, identity) = run_dir::read(&files(dir)?)?;
     let whole = joined(&present, whole)?;
@@ -44,7 +44,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<File>> {
     ["recipe.json", "identity.json"].into_iter().map(read).collect()
 }
 
-/// What came from the controller must be what is here, but for the stand-ins.
+/// Checks that the recipe from the controller equals the one here except for the stand-ins, and returns it.
 fn joined(present: &Recipe, bytes: &[u8]) -> anyhow::Result<Recipe> {
     let whole = match Recipe::parse(bytes) {
         Ok(whole) => whole,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The session of this boot: a token that exists in RAM only, and to which the hello commits. The token on
-//! the task medium opens the hello and nothing else, because whoever reads the BMCs' network may read it.
+//! The session of this boot: a token that exists in RAM only, and to which the hello commits. The token on the task
+//! medium is accepted for the hello only, because anybody who can read the traffic of the BMCs' network may read it.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{places, private_file};
 
-/// The token of this boot; made by whichever of our processes needs it first.
+/// The token of this boot. The first of our processes that needs it creates it.
 pub fn token() -> anyhow::Result<String> {
     token_in(Path::new(places::SESSION_FILE))
 }
@@ -29,7 +29,7 @@ fn token_in(path: &Path) -> anyhow::Result<String> {
     Ok(token)
 }
 
-/// What the hello says of a session.
+/// The commitment to a token that is part of the hello.
 pub fn commitment(token: &str) -> String {
     hex::encode(digest(&SHA256, token.as_bytes()))
 }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_commitment_is_the_hash_that_the_controller_looks_for() {
-        // NIST FIPS 180-2, appendix B.1.
+        // From NIST FIPS 180-2, appendix B.1.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(commitment("abc"), abc);
     }

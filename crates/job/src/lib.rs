@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A job: one recipe carried out once on one server. What can happen, and what follows.
+//! The state machine of a job. A job carries out one recipe once on one server.
 //!
 //! ```text
 //! Queued ─▶ Provisioning(BuildingTaskMedium ▶ InsertingMedia ▶ BootingMaintenance ▶ AwaitingMachine ▶ Writing)
@@ -8,8 +8,8 @@
 //!        Closing(PoweringOff ▶ EjectingMedia ▶ StartingMachine) ─▶ Complete
 //! ```
 //!
-//! Only what was touched is put back: before media are inserted a job goes straight to `Complete`,
-//! and before the reset its media are ejected (`EjectingUnused`) while the power stays as it is.
+//! The cleanup undoes only what was done: before media are inserted a job goes straight to `Complete`. Before the
+//! reset its media are ejected (`EjectingUnused`) and the machine's power is left unchanged.
 //!
 //! Everything here is pure: no I/O, no clock, no randomness. Events are the only way to change a state,
 //! and folding the events of a job from `Queued` gives its state.

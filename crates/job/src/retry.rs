@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How often, how soon, and until when: functions of the state and the number of tries.
+//! Retries, pauses and deadlines, as functions of the state and the number of tries.
 
 use std::time::Duration;
 
 use crate::state::{Action, Stage, State};
 
-/// Longest pause between two tries, before chance has its part.
+/// Longest pause between two tries, before the random factor is applied.
 const PAUSE_SECS_MAX: u64 = 60;
 
-/// Tries of an action before the driver gives up. The Redfish client repeats single requests inside
-/// one try; these are for a BMC that restarts itself, which takes up to ten minutes.
+/// Tries of an action before the driver gives up. The Redfish client repeats single requests within one try. These
+/// tries are for a BMC that restarts itself, which takes up to ten minutes.
 pub fn tries_max(action: Action) -> u32 {
     match action {
         Action::Start | Action::BuildTaskMedium => 3,
@@ -18,21 +18,21 @@ pub fn tries_max(action: Action) -> u32 {
     }
 }
 
-/// Pause before try number `tries + 1`, where `tries` have failed: 2, 4, 8 ... seconds, of which
-/// `random` makes 50 to 150 %, so that many jobs do not come back together.
+/// Pause before try number `tries + 1`, after `tries` failures: 2, 4, 8 ... seconds, scaled to 50 to 150 %
+/// by `random`, so that many jobs do not retry at the same moment.
 pub fn pause(tries: u32, random: u8) -> Duration {
     let secs = 2u64.saturating_pow(tries.clamp(1, 16)).min(PAUSE_SECS_MAX);
     let millis = secs * 1000;
     Duration::from_millis(millis / 2 + millis * u64::from(random) / u64::from(u8::MAX))
 }
 
-/// How long a job may stay in this state without a sign of life; `None` where an action, which has
-/// its own budget, moves it.
+/// How long a job may stay in this state without a message from the machine. `None` for states that an action
+/// leaves: the action has its own number of tries.
 pub fn deadline_secs(state: &State) -> Option<u64> {
     match state {
         // A BMC reads 300 MB at 1 MB/s in five minutes, and large servers test memory for ten.
         State::Provisioning(Stage::AwaitingMachine) => Some(45 * 60),
-        // Counted anew from each message of the machine.
+        // Restarted by each message from the machine.
         State::Provisioning(Stage::Writing) => Some(60 * 60),
         State::Queued
         | State::Provisioning(

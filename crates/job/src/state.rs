@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where a job is, what is to be done there, and how it ended.
+//! The states of a job, the action that belongs to each, and the outcomes.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job is. Stored as JSON; what the API shows is a projection of it.
+/// Where a job is. Stored as JSON. The API shows it in a reduced form: [`Status`] and a stage name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -13,7 +13,7 @@ pub enum State {
     Closing {
         outcome: Outcome,
         cleanup: Cleanup,
-        /// What could not be put back so far.
+        /// Everything that the cleanup could not undo so far.
         problem: Option<Failure>,
     },
     Complete {
@@ -22,34 +22,34 @@ pub enum State {
     },
 }
 
-/// The way to an installed machine.
+/// The steps towards an installed machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     BuildingTaskMedium,
     InsertingMedia,
-    /// A boot was lost: the machine may run from media that it cannot read any more.
+    /// A boot was lost: the machine may have booted from media that it can no longer read.
     ReinsertingMedia,
     BootingMaintenance,
     /// Reset is done; the machine has not asked for its permit yet.
     AwaitingMachine,
-    /// The permit is granted: the disk may be different from now on.
+    /// The permit is granted: from now on the disk may have been changed.
     Writing,
 }
 
-/// The way back to a machine at rest. Power goes first: a machine that loses its CD while it runs
-/// from it hangs, and some BMCs refuse to eject a medium in use.
+/// The steps that put the machine back. Power goes first: a machine that loses its CD while it runs from it hangs, and
+/// some BMCs refuse to eject a medium in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cleanup {
     PoweringOff,
     EjectingMedia,
     StartingMachine,
-    /// The machine was never reset: its media go, its power stays as it is.
+    /// The machine was never reset: its media are ejected, its power is left unchanged.
     EjectingUnused,
 }
 
-/// What the driver does in a state. Harmless to do twice.
+/// What the driver does in a state. Every action is harmless when it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -71,7 +71,7 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// What failed, by name, and why.
+/// The step that failed, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// A unit on the machine (`partition.service`) or a step of the controller (`redfish.reset`).
@@ -79,7 +79,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// The five words that the API shows.
+/// The five values that the API shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     Queued,
@@ -90,7 +90,7 @@ pub enum Status {
 }
 
 impl Action {
-    /// As part of a sentence for people.
+    /// A phrase for use within a sentence.
     pub fn words(self) -> &'static str {
         match self {
             Action::Start => "start",
@@ -103,8 +103,8 @@ impl Action {
         }
     }
 
-    /// What a BMC carries out of it late, after the job has moved on, is wrong then: a medium in a slot
-    /// that was emptied, a machine that is off. To empty a slot or to switch on once more is harmless.
+    /// Whether harm is done if a BMC carries this action out late, after the job has moved on: a medium in a slot
+    /// that was ejected, or a machine that is off. Ejecting or switching on once more is harmless.
     pub fn harms_late(self) -> bool {
         match self {
             Action::InsertMedia | Action::BootMaintenance | Action::PowerOff => true,
@@ -116,7 +116,7 @@ impl Action {
 }
 
 impl State {
-    /// What the driver is to do now; `None` where only time or the machine can move the job.
+    /// The action that the driver performs now. `None` where the job waits for time or for the machine.
     pub fn action(&self) -> Option<Action> {
         match self {
             State::Queued => Some(Action::Start),
@@ -145,7 +145,7 @@ impl State {
         }
     }
 
-    /// Finer than [`State::status`], for people.
+    /// A name for people, with more detail than [`State::status`].
     pub fn stage_name(&self) -> &'static str {
         match self {
             State::Queued => "queued",
@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    /// What a job in this state is, as part of a sentence for people.
+    /// A job in this state, as a phrase for use within a sentence.
     pub(crate) fn words(&self) -> &'static str {
         match self {
             State::Queued => "queued",
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// What could not be put back.
+    /// Everything that the cleanup could not undo.
     pub fn problem(&self) -> Option<&Failure> {
         match self {
             State::Queued | State::Provisioning(_) => None,
@@ -204,7 +204,7 @@ impl State {
         }
     }
 
-    /// Whether the job's media may still be wanted by its machine, or are about to be.
+    /// Whether the machine may still read the job's media, or is about to.
     pub fn uses_media(&self) -> bool {
         match self {
             State::Queued | State::Provisioning(_) => true,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The table: in this state, this event leads there. Everything that is not in it is refused.
+//! The table of transitions: the state that follows from a state and an event. Every other pair is refused.
 
 #![deny(unused_variables, unreachable_patterns, bindings_with_variant_name)]
 
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{Action, Cleanup, Failure, Outcome, Stage, State};
 
-/// What happened. An event names what it is about, so that late news of another action is refused.
+/// An event. It names its subject, so that a late event of another action is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     Done(Action),
     /// The driver has no tries left for this action.
     GaveUp(Action, Failure),
-    /// The time of this stage is over.
+    /// The deadline of this stage has passed.
     Overdue(Failure),
-    /// The controller was away when the machine booted, or was to be booted, and nothing has been
-    /// heard since.
+    /// The controller was down when the machine booted or was about to boot, and the machine has sent
+    /// nothing since.
     BootLost,
-    /// The machine may write from now on.
+    /// The machine may write to its disk from now on.
     Permitted,
-    /// The machine, or a webhook, told how it ended.
+    /// The machine, or a webhook, reported the outcome.
     Reported(Outcome),
     Cancelled,
-    /// The job comes from a backup: what happened to its machine since is not known, so nothing is
-    /// done to that any more.
+    /// The job was restored from a backup. What happened to its machine since then is unknown, so nothing more
+    /// is done to the machine.
     Restored(Failure),
 }
 
 impl Event {
-    /// What happened, as part of a sentence for people.
+    /// The event, as a phrase for use within a sentence.
     fn words(&self) -> &'static str {
         match self {
             Event::Done(_) => "the end of an action",
@@ -46,7 +46,7 @@ impl Event {
     }
 }
 
-/// This event does not belong in this state; nothing changed.
+/// The event is not allowed in this state. The state is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the job is {}; {} changes nothing there", state.words(), event.words())]
 pub struct Refused {
@@ -54,7 +54,7 @@ pub struct Refused {
     pub event: Box<Event>,
 }
 
-/// Where `event` leads from `state`.
+/// Returns the state that follows from `state` and `event`.
 pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
     use State::{Closing, Provisioning, Queued};
     let next = match (state, event) {
@@ -72,15 +72,15 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(Stage::BootingMaintenance), Event::Done(Action::BootMaintenance)) => {
             Provisioning(Stage::AwaitingMachine)
         }
-        // A medium that could not be read stops a boot for good, and some BMCs then drop it for
-        // good too: it is inserted anew. No permit was given yet, so booting again is harmless.
+        // A medium that could not be read stops the boot for good, and some BMCs then disconnect it for good
+        // too. So it is inserted again. No permit was given yet, so another boot is harmless.
         (Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine), Event::BootLost) => {
             Provisioning(Stage::ReinsertingMedia)
         }
-        // The only way to a permit, so it is granted once. While the reset is under way there is
-        // none: its worker may yet switch the machine off. A quick machine asks again.
+        // The only transition to a permit, so it is granted once. None is granted during the reset: its
+        // worker may still switch the machine off. A machine that asks too early asks again.
         (Provisioning(Stage::AwaitingMachine), Event::Permitted) => Provisioning(Stage::Writing),
-        // Success without a permit would be a machine that installed nothing.
+        // A success without a permit would come from a machine that installed nothing.
         (Provisioning(Stage::Writing), Event::Reported(outcome)) => ended(state, outcome.clone()),
         (
             Provisioning(Stage::BootingMaintenance | Stage::AwaitingMachine),
@@ -92,8 +92,8 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         (Provisioning(_), Event::Overdue(why)) => ended(state, Outcome::Failed(why.clone())),
         (Provisioning(_), Event::Cancelled) => ended(state, cancelled()),
 
-        // Complete at once and without a cleanup: since the backup another job may have installed the
-        // machine, and to switch that off would be an outage.
+        // Complete at once, without a cleanup: another job may have installed the machine since the backup, and
+        // switching that machine off would be an outage.
         (Queued | Provisioning(Stage::BuildingTaskMedium), Event::Restored(why)) => {
             State::Complete { outcome: Outcome::Failed(why.clone()), problem: None }
         }
@@ -111,7 +111,7 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
         {
             after(*cleanup, outcome, problem.clone())
         }
-        // What cannot be put back is told, and does not keep the rest from being put back.
+        // A cleanup that fails is recorded, and does not stop the rest of the cleanup.
         (Closing { outcome, cleanup, problem }, Event::GaveUp(action, why))
             if state.action() == Some(*action) =>
         {
@@ -124,7 +124,7 @@ pub fn transition(state: &State, event: &Event) -> Result<State, Refused> {
     Ok(next)
 }
 
-/// Where a job goes whose outcome is known: as far back as its machine was touched.
+/// Where a job goes once its outcome is known: the cleanup starts at what was done to its machine.
 fn ended(state: &State, outcome: Outcome) -> State {
     let cleanup = match state {
         State::Queued | State::Provisioning(Stage::BuildingTaskMedium) => None,
@@ -148,7 +148,7 @@ fn cancelled() -> Outcome {
     Outcome::Failed(Failure { step: "cancelled".into(), reason: "cancelled by a user".into() })
 }
 
-/// Each thing that could not be put back, in one: under the name of the first.
+/// Joins everything that could not be undone into one failure, with the step of the first.
 fn joined(problem: Option<&Failure>, why: &Failure) -> Failure {
     match problem {
         None => why.clone(),

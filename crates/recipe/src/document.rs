@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! From bytes to JSON: what is looked at before any field has a meaning. Size, byte order mark, keys that are
-//! written twice, and text that is not JSON at all.
+//! Checks of a recipe's bytes before any field is interpreted: size, byte order mark, duplicate keys, and text that is
+//! not JSON at all.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-/// Largest recipe: a Linux recipe's three payloads at their limits, and room for escapes.
+/// Largest recipe: the three payloads of a Linux recipe at their limits, and room for JSON escapes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
-/// What some editors put before UTF-8 text (Unicode, section 2.6). RFC 8259, section 8.1, lets a reader skip it.
+/// The mark that some editors write before UTF-8 text (Unicode, section 2.6). RFC 8259, section 8.1, lets a reader
+/// ignore it.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Keys of one object: our own have a dozen, maps of a recipe 64. More would only cost memory.
+/// Most keys in one object. Our own objects have about a dozen, maps of a recipe 64. More would only cost memory.
 const KEYS_MAX: usize = 4096;
-/// Most of a key that a message repeats.
+/// Most characters of a key that an error message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// The bytes without a byte order mark.
+/// Removes a byte order mark from the beginning.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-/// How to make JSON of what is no JSON, where one can tell what it is.
+/// How to turn text that is not JSON into JSON, if its format can be recognised.
 pub fn cure(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Some("this is UTF-16; save it as UTF-8");
@@ -53,14 +54,14 @@ pub fn cure(bytes: &[u8]) -> Option<&'static str> {
         .then_some("JSON has no comments; leave them out, or write the recipe as YAML")
 }
 
-/// Refuses an object that has a key twice: readers differ in which of the two counts (RFC 8259, section 4).
+/// Rejects an object with a duplicate key: parsers differ in which of the two values they use (RFC 8259, section 4).
 pub fn check_keys(bytes: &[u8]) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     UniqueKeys.deserialize(&mut reader)?;
     reader.end()
 }
 
-/// Reads a value and keeps nothing of it.
+/// Reads a value and discards it.
 #[derive(Clone, Copy)]
 struct UniqueKeys;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Partitions: their sizes, types and formats, and what each is for.
+//! Partitions: sizes, types, formats, and mount points.
 
 use serde::{Deserialize, Serialize};
 
@@ -42,12 +42,12 @@ impl Guid {
     }
 }
 
-/// How large a partition is, in powers of 1024; sizes of disks are written as on their labels (`target_disk`).
+/// The size of a partition, in powers of 1024. Disk sizes use powers of 1000 as on their labels (`target_disk`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Size {
     Bytes(u64),
-    /// What the others leave.
+    /// Everything that the other partitions leave free.
     Remaining,
 }
 
@@ -60,7 +60,7 @@ impl Size {
     }
 }
 
-/// `512M`, `20GiB`, `1T` in bytes (powers of 1024).
+/// Parses `512M`, `20GiB` or `1T` into bytes (powers of 1024).
 fn bytes(text: &str) -> Option<u64> {
     let text = ["iB", "i"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text);
     let (number, shift) = match text.split_at_checked(text.len().checked_sub(1)?)? {
@@ -102,7 +102,7 @@ impl Format {
         }
     }
 
-    /// Longest label in bytes, by each mkfs's manual; for `raw` the GPT name's limit.
+    /// Longest label in bytes, from the manual of each mkfs. For `raw` it is the limit of a GPT name.
     pub fn label_bytes_max(self) -> usize {
         match self {
             Format::Vfat => 11,
@@ -115,8 +115,8 @@ impl Format {
         }
     }
 
-    /// What its mkfs would refuse or change about a label. mkfs.fat takes no punctuation of DOS, and
-    /// `NO NAME` stands for no label at all (Microsoft's FAT specification, 3.1).
+    /// Why mkfs would reject or change this label. mkfs.fat accepts no DOS punctuation, and `NO NAME` means that there
+    /// is no label (Microsoft's FAT specification, 3.1).
     pub fn refuses_label(self, label: &str) -> Option<&'static str> {
         match self {
             Format::Vfat if label.contains('.') => Some("a label of vfat has no dot"),
@@ -127,7 +127,7 @@ impl Format {
         }
     }
 
-    /// Smallest size that its mkfs makes.
+    /// Smallest size that mkfs accepts for this format.
     pub fn bytes_min(self) -> u64 {
         match self {
             Format::Vfat | Format::Swap | Format::Raw => 1 << 20,
@@ -153,25 +153,25 @@ pub struct Partition {
     pub label: Option<String>,
 }
 
-/// Clusters of the smallest FAT32: readers know the type by their number alone (Microsoft's FAT specification 1.03,
-/// "FAT Type Determination").
+/// Fewest clusters of a FAT32 filesystem. Readers tell FAT32 from FAT16 by the number of clusters alone (Microsoft's
+/// FAT specification 1.03, "FAT Type Determination").
 pub const FAT32_CLUSTERS_MIN: u64 = 65_525;
-/// The specification's advice: stay so far from that number, because readers count differently.
+/// Distance to keep from that number, as the specification advises, because readers count differently.
 const FAT32_CLUSTERS_SPARE: u64 = 16;
-/// Sectors before the first table; mkfs.fat has 32.
+/// Reserved sectors before the first table; mkfs.fat writes 32.
 const FAT32_SECTORS_RESERVED: u64 = 32;
 
-/// The smallest FAT32 on a disk with sectors of this size: a cluster has one sector at least. That is 33 MiB for 512
-/// bytes, and 257 MiB for 4096.
+/// Smallest FAT32 filesystem on a disk with this sector size, because a cluster has at least one sector: 33 MiB for
+/// sectors of 512 bytes, 257 MiB for 4096.
 pub fn fat32_bytes_min(sector_bytes: u64) -> u64 {
     const ALIGN_BYTES: u64 = 1 << 20;
     let clusters = FAT32_CLUSTERS_MIN + FAT32_CLUSTERS_SPARE;
-    // Two tables of 4 bytes for each cluster, and for two that are not there.
+    // Two tables with 4 bytes for each cluster, and for the two entries that no cluster has.
     let tables = 2 * ((clusters + 2) * 4).div_ceil(sector_bytes);
     ((FAT32_SECTORS_RESERVED + tables + clusters) * sector_bytes).next_multiple_of(ALIGN_BYTES)
 }
 
-/// Labels of Linux filesystems that say where they are mounted.
+/// Labels of Linux filesystems that name a mount point.
 const MOUNTED_BY_LABEL: &[&str] = &["boot", "home", "opt", "srv", "tmp", "var"];
 
 impl Partition {
@@ -183,7 +183,7 @@ impl Partition {
         self.type_guid.as_str() == ESP
     }
 
-    /// Where cloud-init looks for its data: label `cidata`, FAT or an ISO image.
+    /// Whether cloud-init reads its data from this partition: label `cidata`, FAT or an ISO image.
     pub fn is_config_drive(&self) -> bool {
         self.label_is("cidata") && matches!(self.format, Format::Vfat | Format::Raw)
     }
@@ -202,13 +202,13 @@ pub fn esp(layout: &[Partition]) -> Option<&Partition> {
     layout.iter().find(|partition| partition.is_esp())
 }
 
-/// The partition that cloud-init reads.
+/// The config drive, which cloud-init reads.
 pub fn config_drive(layout: &[Partition]) -> Option<&Partition> {
     layout.iter().find(|partition| partition.is_config_drive())
 }
 
-/// The root filesystem: the one labelled `root`, else the only Linux filesystem without another
-/// mount point. `None` where none or several could be meant.
+/// The root filesystem: the partition labelled `root`, else the only Linux filesystem without another mount point.
+/// `None` if there is none, or if more than one qualifies.
 pub fn root(layout: &[Partition]) -> Option<&Partition> {
     let could_be = || layout.iter().filter(|partition| partition.format.is_linux_filesystem());
     let mut labelled = could_be().filter(|partition| partition.label_is("root"));
@@ -220,7 +220,7 @@ pub fn root(layout: &[Partition]) -> Option<&Partition> {
     others.next().is_none().then_some(root)
 }
 
-/// Where a partition is mounted in the installed system; `None` for swap, config drive and others.
+/// The mount point in the installed system. `None` for swap, the config drive and other partitions.
 pub fn mount_point(layout: &[Partition], partition: &Partition) -> Option<String> {
     if root(layout) == Some(partition) {
         return Some("/".into());
@@ -231,7 +231,7 @@ pub fn mount_point(layout: &[Partition], partition: &Partition) -> Option<String
     partition.mount_by_label()
 }
 
-/// Partitions with their mount points, a parent before its children.
+/// Partitions and their mount points, each parent before its children.
 pub fn mounts(layout: &[Partition]) -> Vec<(String, &Partition)> {
     let mut mounts: Vec<_> = layout
         .iter()

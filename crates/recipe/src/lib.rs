@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What to install, and how that travels from the API to a tool on the machine.
+//! The recipe: what to install, and the formats in which it travels from the API to a tool on the machine.
 //!
-//! - `document`: bytes as JSON; `wire`: the file as written; `validate`, then `meaning`: every `problem` at once;
-//! - `model`: the recipe inside our programs, where it cannot be wrong;
-//! - `signature`: who made a task medium, and how the machine knows;
-//! - `layout`, `target_disk`: what partitions and disk hints mean;
-//! - `yaml`: whether cloud-init reads a text as what it is meant to be;
-//! - `prefix`: which addresses are in a network, and which of them are no host's;
-//! - `machine`: by which names a machine is known; `serial`, `uuid`: which of them are real;
-//! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`,
-//!   written and read by the same module.
+//! - `document`: from bytes to JSON; `wire`: the fields as written; `validate`, then `meaning`: the checks. They
+//!   report every `problem` at once;
+//! - `model`: the validated recipe that our programs use;
+//! - `signature`: the signature of a task medium;
+//! - `layout`, `target_disk`: partitions and disk hints;
+//! - `yaml`: checks YAML by the rules of cloud-init's parser;
+//! - `prefix`: which addresses are in a network, and which of them no host can have;
+//! - `machine`: the names that identify a machine; `serial`, `uuid`: which of them are not placeholders;
+//! - `task_medium`, `run_dir`: the recipe as files on the task medium and in `/run/provision`. One module writes and
+//!   reads each of them.
 //!
 //! Pure: no I/O, no clock, no logging.
 
@@ -45,7 +46,7 @@ pub use validate::CURRENT_VERSION;
 /// The published schema: JSON Schema draft-07.
 pub const SCHEMA: &str = include_str!("../recipe.schema.json");
 
-/// A file of the task medium or of a directory: a name without `/`, and its bytes.
+/// A file of the task medium or of a directory: its name, without `/`, and its bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct File {
     pub name: String,
@@ -54,7 +55,7 @@ pub struct File {
 
 impl std::fmt::Debug for File {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        // The content may be a secret.
+        // The content may be secret.
         write!(f, "File({:?}, {} bytes)", self.name, self.bytes.len())
     }
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! By which names a machine is known, and whether a BMC and a board are of one machine. BMC and firmware
-//! do not say the same: a Dell's BMC gives the board's number as `SerialNumber`, its firmware the service tag.
-//! So each side has a set of names, and both are compared here, by the controller and by the machine alike.
+//! The names that identify a machine, and whether a BMC and a board belong to the same machine. The BMC and the
+//! firmware report different names: a Dell's BMC gives the board's number as `SerialNumber`, its firmware the service
+//! tag. So each side has a set of names. The controller and the machine both compare the two sets with this code.
 //!
 //! ```text
 //! registered name ──▶ one of the BMC's names    (find)          at each discovery
 //! BMC's names     ──▶ the board's names         (same_machine)  on the machine, and again before its permit
 //! ```
 //!
-//! - A UUID that both sides tell decides: another one is another machine. Boards exist that were given one
-//!   UUID in a batch, so where it is equal nothing else may contradict it.
-//! - Without it, one name at least must be common to both.
-//! - What several machines bear is shown and never counts: placeholders, product numbers, and the serial
+//! - If both sides report a UUID, it decides: a different UUID is a different machine. Some boards were given the
+//!   same UUID in a batch, so if the UUIDs are equal, no other name may contradict.
+//! - Without a UUID on both sides, at least one name must be common to both.
+//! - Names that several machines share are shown and never compared: placeholders, product numbers, and the serial
 //!   number of a chassis, which is the same for each of its blades.
 
 use std::fmt;
@@ -20,28 +20,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{serial, uuid};
 
-/// What kind of name it is.
+/// The kind of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// SMBIOS type 1; `SerialNumber` of a Redfish system.
     Serial,
-    /// Dell's.
+    /// Dell's service tag.
     ServiceTag,
     /// SMBIOS type 2.
     BoardSerial,
     /// SMBIOS type 1; `UUID` of a Redfish system.
     Uuid,
-    /// The service tag that a Dell's UUID spells: it is as good as the UUID, and says no more.
+    /// The service tag that is encoded in a Dell's UUID. It identifies as well as the UUID, and adds nothing to it.
     UuidTag,
-    /// SMBIOS type 3: every blade of the chassis has it.
+    /// SMBIOS type 3: the same for every blade of the chassis.
     ChassisSerial,
-    /// `SKU`: every machine of this make has it.
+    /// `SKU`: the same for every machine of this model.
     Sku,
 }
 
 impl Kind {
-    /// Whether a name of this kind is one machine's alone.
+    /// Whether a name of this kind belongs to one machine only.
     pub fn identifies(self) -> bool {
         match self {
             Kind::Serial | Kind::ServiceTag | Kind::BoardSerial | Kind::Uuid | Kind::UuidTag => {
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// Whether it says no more than the UUID.
+    /// Whether the name contains no information beyond the UUID.
     fn is_of_uuid(self) -> bool {
         matches!(self, Kind::Uuid | Kind::UuidTag)
     }
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// One name, without spaces around it and never empty.
+/// One name: never empty, and without spaces around it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Name {
@@ -84,7 +84,7 @@ impl fmt::Display for Name {
 }
 
 impl Name {
-    /// Whether it names one machine: its kind does, and it is no placeholder.
+    /// Whether this name identifies one machine: its kind does, and it is not a placeholder.
     pub fn counts(&self) -> bool {
         match self.kind {
             Kind::Uuid => uuid::is_real(&self.text),
@@ -92,7 +92,7 @@ impl Name {
         }
     }
 
-    /// Whether it is this text: a UUID in either byte order, anything else by its letters.
+    /// Whether the name equals this text: a UUID in either byte order, anything else letter by letter.
     fn is(&self, text: &str) -> bool {
         match self.kind {
             Kind::Uuid => uuid::are_same(&self.text, text),
@@ -101,19 +101,19 @@ impl Name {
     }
 }
 
-/// What a BMC says of one system.
+/// What a BMC reports about one system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BmcFacts<'a> {
     pub serial: &'a str,
     pub sku: &'a str,
     pub uuid: &'a str,
-    /// Its maker gives the service tag as SKU, and the board's number as serial.
+    /// The maker gives the service tag as `SKU`, and the board's number as the serial number.
     pub sku_is_service_tag: bool,
-    /// Service tags that it tells elsewhere.
+    /// Service tags from other resources of the BMC.
     pub service_tags: &'a [String],
 }
 
-/// What firmware says to the machine's own kernel (SMBIOS types 1, 2 and 3).
+/// What the firmware reports to the machine's own kernel (SMBIOS types 1, 2 and 3).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BoardFacts<'a> {
     pub manufacturer: &'a str,
@@ -124,7 +124,7 @@ pub struct BoardFacts<'a> {
     pub chassis_serial: &'a str,
 }
 
-/// The names of one machine, as one side tells them: each once.
+/// The names of one machine as one side reports them, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Names(Vec<Name>);
@@ -157,7 +157,7 @@ impl Names {
         names.add(if is_dell { Kind::ServiceTag } else { Kind::Serial }, facts.serial);
         names.add(Kind::BoardSerial, facts.board_serial);
         if is_dell {
-            // `.TAG.CN7475143I0143.`: Redfish has the second alone.
+            // A board serial such as `.TAG.CN7475143I0143.`: Redfish has only the second part.
             for part in facts.board_serial.split('.').filter(|part| !is_service_tag(part)) {
                 names.add(Kind::BoardSerial, part);
             }
@@ -168,14 +168,14 @@ impl Names {
         names
     }
 
-    /// Of a machine of which one name is known.
+    /// Names of a machine of which one name is known.
     pub fn of_name(text: &str) -> Names {
         let mut names = Names::default();
         names.add(if uuid::is_written_as_one(text) { Kind::Uuid } else { Kind::Serial }, text);
         names
     }
 
-    /// Each for people's eyes.
+    /// The names as text for people.
     pub fn shown(&self) -> Vec<String> {
         let shown = self.0.iter().map(|name| match name.counts() {
             true => name.to_string(),
@@ -192,7 +192,7 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// The name that this text is, if it is one that counts.
+    /// Finds the name that equals this text, if it identifies a machine.
     pub fn find(&self, text: &str) -> Option<&Name> {
         self.0.iter().find(|name| name.counts() && name.is(text))
     }
@@ -206,7 +206,8 @@ impl Names {
         self.0.iter().any(|name| !name.kind.is_of_uuid() && name.counts())
     }
 
-    /// A board has a number of its own beside this one, so that its number alone says nothing.
+    /// Whether there is a system serial number or service tag beside the board's own number. If so, the board's number
+    /// alone does not identify the machine.
     fn has_system_serial(&self) -> bool {
         let is_of_system = |kind| matches!(kind, Kind::Serial | Kind::ServiceTag);
         self.0.iter().any(|name| is_of_system(name.kind) && name.counts())
@@ -229,21 +230,21 @@ impl Names {
     }
 }
 
-/// Dell's service tags have seven letters and digits; old ones five.
+/// Whether this looks like a Dell service tag: seven letters and digits, or five on old machines.
 fn is_service_tag(text: &str) -> bool {
     let text = text.trim();
     (5..=7).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether a server can be registered by this name: a placeholder is many machines'.
+/// Whether a server can be registered by this name. Placeholders cannot: many machines share them.
 pub fn can_register(text: &str) -> bool {
     Names::of_name(text).find(text).is_some()
 }
 
-/// The names by which a BMC and a board are one machine.
+/// The names that show that a BMC and a board belong to the same machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// Absent where the BMC tells none but its UUID, and the server's own name is the board's.
+    /// `None` if the BMC reports nothing but its UUID, and the board has the server's registered name.
     pub of_bmc: Option<Name>,
     pub of_board: Name,
 }
@@ -257,7 +258,7 @@ impl fmt::Display for Match {
     }
 }
 
-/// Why a BMC and a board are not one machine, or why that cannot be told.
+/// Why a BMC and a board are not the same machine, or why this cannot be decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     #[error("{registered:?} is none of the BMC's names that count; it tells {bmc}")]
@@ -279,8 +280,8 @@ pub enum Mismatch {
     NothingInCommon { registered: String, bmc: Names, board: Names },
 }
 
-/// Whether the board with these names is the machine of the BMC with those, for a server that was registered
-/// by one of the BMC's. `ignores_uuid`: the BMC is known to tell a wrong one.
+/// Whether the board with the names `board` belongs to the same machine as the BMC with the names `bmc`, for a server
+/// registered as `registered`. `ignores_uuid`: the BMC is known to report a wrong UUID.
 pub fn same_machine(
     registered: &str,
     bmc: &Names,
@@ -289,7 +290,7 @@ pub fn same_machine(
 ) -> Result<Match, Mismatch> {
     let (bmc_uuid, board_uuid) = (bmc.uuid(), board.uuid());
     let of_bmc = bmc.find(registered);
-    // One that tells no serial cannot say whose it is: the board has to bear the server's name itself.
+    // A BMC that reports no serial cannot identify its machine: the board itself must have the registered name.
     let is_silent = !bmc.has_serial() && (bmc_uuid.is_none() || !uuid::is_real(registered));
     if of_bmc.is_none() && !is_silent {
         return Err(Mismatch::NotTheBmcs { registered: registered.into(), bmc: bmc.clone() });
@@ -316,7 +317,7 @@ pub fn same_machine(
         let mut names = names.filter(move |name| name.kind.is_of_uuid() == wants_uuid);
         names.find_map(|name| {
             let of_board = board.find(&name.text)?;
-            // A number that the board has by its UUID alone is no second witness.
+            // A name that the board has only from its UUID is not independent evidence.
             let is_weaker = of_board.kind.is_of_uuid() && !wants_uuid;
             let of_board = (!is_weaker).then(|| of_board.clone())?;
             Some(Match { of_bmc: Some(name.clone()), of_board })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the schema cannot say: from the fields as written to a [`Recipe`] that makes sense. The
-//! network has its own file.
+//! Checks that the schema cannot express: turns the fields as written into a valid [`Recipe`]. The network has its own
+//! file.
 
 mod cloud_init;
 mod network;
@@ -13,11 +13,11 @@ use crate::problem::{PROBLEMS_MAX, Problem, problem};
 use crate::target_disk::{DiskHints, SizeHint, name};
 use crate::wire::{self, Wire};
 
-/// Largest payload; cloud-init's and Windows' own files are far smaller.
+/// Largest payload. The files of cloud-init and Windows are far smaller.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Largest kickstart.
 const KICKSTART_BYTES_MAX: usize = 256 << 10;
-/// Names that `recipe.env` has of its own, and those that change how a program is found.
+/// Names that `recipe.env` sets itself, and names that change how a program is found.
 const ENV_RESERVED: &[&str] = &[
     "FIRMWARE_SHA256",
     "FIRMWARE_URL",
@@ -29,7 +29,7 @@ const ENV_RESERVED: &[&str] = &[
     "TASK_TARGET",
     "WIM_INDEX",
 ];
-/// Our own, the loader's (ld.so(8)), podman's, and systemd's.
+/// Prefixes of our own names, and of those of the loader (ld.so(8)), podman and systemd.
 const ENV_PREFIXES_RESERVED: &[&str] =
     &["CONTAINER", "LD_", "NOTIFY_", "PODMAN_", "REGISTRY_", "SHOAL_", "SYSTEMD_", "XDG_"];
 
@@ -59,7 +59,7 @@ fn workflow(wire: &Wire, problems: &mut Vec<Problem>) -> Workflow {
     let oci_url = wire.oci_url.clone().unwrap_or_default();
     match wire.task_target.as_str() {
         "install-linux.target" => {
-            // After a size or a type that is wrong, who is root would be a guess.
+            // If a size or a type was wrong, the root filesystem would only be a guess.
             if Some(layout.len()) == wire.partition_layout.as_ref().map(Vec::len) {
                 check_linux(wire, &layout, problems);
             }
@@ -115,7 +115,7 @@ fn check_payloads(wire: &Wire, problems: &mut Vec<Problem>) {
     }
 }
 
-/// On a medium that others can read, a stand-in has the place of each.
+/// Checks the payloads that cloud-init reads. On a medium that others can read, each payload is a stand-in.
 fn check_cloud_init(wire: &Wire, problems: &mut Vec<Problem>) {
     fn given(payload: Option<&Payload>) -> Option<&str> {
         payload.map(Payload::as_str).filter(|text| *text != STAND_IN)
@@ -131,8 +131,8 @@ fn check_cloud_init(wire: &Wire, problems: &mut Vec<Problem>) {
     }
 }
 
-/// `env` comes last in `recipe.env`, and the last value wins: it must not choose another disk, nor
-/// reach the programs that start the tools.
+/// Rejects reserved names. `env` comes last in `recipe.env`, and the last value wins: it must not select another disk,
+/// nor affect the programs that start the tools.
 fn check_env(wire: &Wire, problems: &mut Vec<Problem>) {
     for name in wire.env.keys() {
         let is_reserved = ENV_RESERVED.contains(&name.as_str())
@@ -144,7 +144,7 @@ fn check_env(wire: &Wire, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What the machine reads is the canonical JSON: it must be readable, and mean the same.
+/// Checks the canonical JSON, which is what the machine reads: it must parse, and mean the same.
 fn check_canonical(wire: &Wire, problems: &mut Vec<Problem>) {
     let json = wire.to_json();
     if json.len() > BODY_BYTES_MAX {
@@ -196,13 +196,13 @@ fn check_linux(wire: &Wire, layout: &[Partition], problems: &mut Vec<Problem>) {
     }
 }
 
-/// A config drive that overflows would be found only after the disk is written.
+/// Checks the size of the config drive here, because an overflow would otherwise be found after the disk is written.
 fn check_config_drive_fits(wire: &Wire, layout: &[Partition], problems: &mut Vec<Problem>) {
     let payloads = [&wire.user_data, &wire.meta_data, &wire.network_config];
     let bytes: usize = payloads.into_iter().flatten().map(|text| text.as_bytes().len()).sum();
     let Some(drive) = layout::config_drive(layout) else { return };
     let Size::Bytes(room) = drive.size else { return };
-    // The filesystem itself, and the meta-data that is made where the recipe has none.
+    // The filesystem's own structures, and the meta-data that is generated if the recipe has none.
     const OVERHEAD: u64 = 512 << 10;
     if wire.user_data.is_some() && bytes as u64 + OVERHEAD > room {
         let message = format!("{bytes} bytes of user_data do not fit; make it 64M");
@@ -227,8 +227,8 @@ fn check_esp(layout: &[Partition], problems: &mut Vec<Problem>) {
     }
 }
 
-/// Firmware looks for FAT32 there (UEFI 2.10, 13.3.1). Which sectors the disk has, the machine knows: its partition step
-/// asks the same again.
+/// Firmware looks for FAT32 on the ESP (UEFI 2.10, 13.3.1). Only the machine knows the sector size of its disk: its
+/// partition step repeats this check with that size.
 fn check_esp_size(esp: &Partition, problems: &mut Vec<Problem>) {
     const SECTOR_BYTES_MIN: u64 = 512;
     let bytes_min = layout::fat32_bytes_min(SECTOR_BYTES_MIN);
@@ -315,7 +315,8 @@ fn layout_of(wire: &[wire::Partition], problems: &mut Vec<Problem>) -> Vec<Parti
     layout
 }
 
-/// Labels choose mount points and the config drive: two of the same would be one place twice.
+/// Rejects duplicate labels: they decide mount points and the config drive, so two partitions with the same label would
+/// be mounted in one place.
 fn check_labels(wire: &[wire::Partition], problems: &mut Vec<Problem>) {
     for (index, part) in wire.iter().enumerate() {
         let Some(label) = &part.label else { continue };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe inside our programs. A value of these types has passed every check.
+//! The validated recipe. A value of these types has passed every check.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::prefix;
 use crate::target_disk::DiskHints;
 use crate::wire::Wire;
 
-/// The host in `oci_url` that means the controller's own registry, wherever that is.
+/// The host in `oci_url` that means the controller's own registry, whatever its address.
 pub const CONTROLLER_HOST: &str = "controller";
 
-/// What stands on a task medium for what is not to be read there.
+/// Replaces, on a task medium, a value that must not be readable there.
 pub(crate) const STAND_IN: &str =
     "withheld: the controller gives it to the machine that has its permit";
 
@@ -35,14 +35,14 @@ pub struct Recipe {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskTarget(pub(crate) String);
 
-/// What the target does.
+/// The work that the target does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Workflow {
     Linux(Linux),
     Windows(Windows),
     Esxi(Esxi),
     Firmware(Firmware),
-    /// A target that is not ours: what it needs, it finds in the files and in `env`.
+    /// A target that is not part of Shoal. It reads what it needs from the files and from `env`.
     Custom,
 }
 
@@ -50,7 +50,7 @@ pub enum Workflow {
 pub struct Linux {
     pub target_disk: DiskHints,
     pub wipe: Wipe,
-    /// Parsed by the `oci` crate; its grammar was checked.
+    /// Its syntax has been checked with the parser of the `oci` crate.
     pub oci_url: String,
     pub layout: Vec<Partition>,
     pub user_data: Option<Payload>,
@@ -64,7 +64,7 @@ pub struct Windows {
     pub wipe: Wipe,
     pub oci_url: String,
     pub wim_index: u32,
-    /// Empty: ESP, MSR and one NTFS partition.
+    /// If empty: ESP, MSR and one NTFS partition.
     pub layout: Vec<Partition>,
     pub unattend_xml: Payload,
 }
@@ -80,13 +80,13 @@ pub struct Firmware {
     pub sha256: Option<String>,
 }
 
-/// Consent to destroy what is on the disk.
+/// Consent to destroy the content of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wipe {
-    /// Only a blank disk, or one that is already as the layout asks, may be written.
+    /// Only a blank disk, or a disk that already has this layout, may be written.
     Never,
     Any,
-    /// Only if nothing but these signatures is found.
+    /// Only if no signatures other than these are found.
     Expect(Vec<String>),
 }
 
@@ -112,21 +112,21 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether a gateway is in no network that this interface is in. What DHCP will add is not known.
+    /// Whether the gateway is in none of this interface's networks. Networks that DHCP will add are not known.
     pub fn is_beyond_prefixes(&self, gateway: IpAddr) -> bool {
         let is_link_local = matches!(gateway, IpAddr::V6(six) if six.is_unicast_link_local());
         !is_link_local && !self.addresses.iter().any(|prefix| prefix::contains(*prefix, gateway))
     }
 }
 
-/// Where packets to a network go.
+/// A static route: the gateway for packets to a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub to: (IpAddr, u8),
     pub via: IpAddr,
 }
 
-/// Bonding modes, by systemd.netdev's names.
+/// Bonding modes, with the names of systemd.netdev.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bond {
     ActiveBackup,
@@ -160,18 +160,18 @@ impl fmt::Display for TaskTarget {
 
 impl fmt::Debug for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        // `env` may hold secrets as payloads do.
+        // `env` may contain secrets, as payloads do.
         write!(f, "Recipe({})", self.redacted())
     }
 }
 
 impl Recipe {
-    /// The canonical JSON: the same recipe gives the same bytes.
+    /// The canonical JSON: equal recipes give equal bytes.
     pub fn to_json(&self) -> Vec<u8> {
         self.wire.to_json()
     }
 
-    /// The recipe for people's eyes: of payloads and `env` only the size is told.
+    /// The recipe for display: payloads and values of `env` are replaced by their size.
     pub fn redacted(&self) -> Value {
         let mut value = serde_json::to_value(&self.wire).unwrap_or_default();
         for key in ["user_data", "meta_data", "network_config", "unattend_xml", "ks_cfg"] {
@@ -187,9 +187,8 @@ impl Recipe {
         value
     }
 
-    /// The recipe as it may lie on a medium that others can read: what the user wrote for the installed
-    /// system, and the values of `env`, are stand-ins. All but a kickstart, which ESXi's own installer reads
-    /// from the medium.
+    /// The recipe for a medium that others can read: what the user wrote for the installed system, and the values of
+    /// `env`, are replaced by stand-ins. A kickstart is kept, because ESXi's own installer reads it from the medium.
     pub fn without_secrets(&self) -> Recipe {
         let mut open = self.clone();
         let hide = |payload: &mut Option<Payload>| {
@@ -244,7 +243,7 @@ impl Recipe {
         }
     }
 
-    /// The payloads by the names that their files have.
+    /// The payloads with their file names.
     pub fn payloads(&self) -> Vec<(&'static str, &Payload)> {
         let wire = &self.wire;
         [

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Text that a user gives for the installed system: opaque to us, and possibly full of secrets.
+//! Text from the user for the installed system. We do not interpret it, and it may contain secrets.
 
 use serde::{Deserialize, Serialize};
 
-/// Such a text. Its Debug is `***`.
+/// A payload. Its Debug output is `***`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Payload(String);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Networks as an address with a prefix length: which addresses are within, and which of them are no host's.
+//! Networks as an address with a prefix length: which addresses are within, and which of them no host can have.
 
 use std::net::IpAddr;
 
-/// An address of the network, and the number of its leading bits that the whole network shares.
+/// An address of the network, and the length of its prefix in bits.
 pub type Prefix = (IpAddr, u8);
 
 /// Whether the address is in the network.
@@ -12,7 +12,7 @@ pub fn contains((network, length): Prefix, address: IpAddr) -> bool {
         && bits(network) & mask(network, length) == bits(address) & mask(network, length)
 }
 
-/// Why no host has this address, wherever it is; `None` if one may.
+/// Why no host can have this address in any network. `None` if a host can.
 pub fn refuses_host(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("means no address at all"),
@@ -26,8 +26,8 @@ pub fn refuses_host(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Why no host of this IPv4 network has the address. Networks of one or two addresses have nothing but hosts
-/// (RFC 3021), and IPv6 has neither of the two.
+/// Why no host can have this address in this IPv4 network: it is the network or broadcast address. Networks of one or
+/// two addresses have neither (RFC 3021), nor does IPv6.
 pub fn refuses_host_of((network, length): Prefix, address: IpAddr) -> Option<&'static str> {
     if !network.is_ipv4() || length > 30 || !contains((network, length), address) {
         return None;
@@ -40,7 +40,7 @@ pub fn refuses_host_of((network, length): Prefix, address: IpAddr) -> Option<&'s
     }
 }
 
-/// The address as a number, its first bit on top.
+/// The address as a number, left-aligned.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(four) => u128::from(u32::from(four)) << 96,
@@ -48,7 +48,7 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// Ones for the prefix, and for what an IPv4 address does not have.
+/// A mask of ones for the prefix, and for the bits that an IPv4 address does not have.
 fn mask(network: IpAddr, length: u8) -> u128 {
     let beyond = if network.is_ipv4() { u128::MAX >> 32 } else { 0 };
     let behind = u128::MAX.checked_shr(u32::from(length)).unwrap_or(0);

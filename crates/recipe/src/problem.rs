@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A wrong place in a recipe, and what would be right there. `validate` and `meaning` find them.
+//! A problem in a recipe: its place, and what would be valid there. `validate` and `meaning` report them.
 
-/// Most problems reported at once.
+/// Most problems that are reported at once.
 pub(crate) const PROBLEMS_MAX: usize = 100;
 
-/// One wrong place in a recipe.
+/// One problem in a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// JSON pointer (RFC 6901).
     pub path: String,
-    /// A short stable word.
+    /// A short, stable identifier.
     pub code: &'static str,
     pub message: String,
 }

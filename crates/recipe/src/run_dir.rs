@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe as files in `/run/provision`: written by the dispatcher, read by every tool. The
-//! names and `recipe.env` are a published contract that foreign tools use too.
+//! The recipe as files in `/run/provision`. The dispatcher writes them, every tool reads them. The names and
+//! `recipe.env` are a published contract that tools from others use too.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +11,15 @@ use crate::problem::Problem;
 use crate::target_disk::DiskFacts;
 use crate::{File, task_medium};
 
-/// Where the files are.
+/// The directory.
 pub const DIR: &str = "/run/provision";
-/// The agent's socket, beside them.
+/// The agent's socket, in the same directory.
 pub const AGENT_SOCKET: &str = "/run/provision/agent.sock";
-/// What `image-check` and `image-linux` need to pull from the controller's registry; in no other tool's
-/// sight.
+/// What `image-check` and `image-linux` need to pull from the controller's registry. It is not visible to other
+/// tools.
 pub const PULL_FILE: &str = "/run/shoal/pull.json";
 
-/// Which machine this is and what it was chosen for: `identity.json`. Holds no secret.
+/// Which machine this is, and which disk was selected: `identity.json`. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -27,7 +27,7 @@ pub struct Identity {
     pub attempt_id: String,
     pub server_serial: String,
     pub boot_id: String,
-    /// The one disk that `target_disk` means; absent where the workflow writes none.
+    /// The disk that `target_disk` selects. `None` if the workflow writes no disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<DiskFacts>,
 }
@@ -54,7 +54,7 @@ pub enum ReadError {
     Recipe(Vec<Problem>),
 }
 
-/// Every file of `/run/provision`.
+/// Returns every file of `/run/provision`.
 pub fn files(recipe: &Recipe, identity: &Identity) -> Vec<File> {
     let file = |name: &str, bytes: Vec<u8>| File { name: name.into(), bytes };
     let json = |value: Vec<u8>| [value, b"\n".to_vec()].concat();
@@ -75,7 +75,7 @@ pub fn files(recipe: &Recipe, identity: &Identity) -> Vec<File> {
     files
 }
 
-/// The recipe and the identity of a directory's files.
+/// Reads the recipe and the identity from the files of a directory.
 pub fn read(files: &[File]) -> Result<(Recipe, Identity), ReadError> {
     let find = |name: &'static str| {
         files.iter().find(|file| file.name == name).ok_or(ReadError::Missing(name))
@@ -86,7 +86,7 @@ pub fn read(files: &[File]) -> Result<(Recipe, Identity), ReadError> {
     Ok((recipe, identity))
 }
 
-/// Where a machine's registry access comes from.
+/// Returns the machine's access to the registry, if the attempt has one.
 pub fn pull_access(attempt: &task_medium::Attempt) -> Option<PullAccess> {
     let registry = attempt.registry.as_ref()?;
     Some(PullAccess {
@@ -97,8 +97,8 @@ pub fn pull_access(attempt: &task_medium::Attempt) -> Option<PullAccess> {
     })
 }
 
-/// `NAME=value` lines as podman's `--env-file` reads them: everything after `=` is the value, nothing
-/// is quoted or escaped. Line breaks cannot be in a value, the schema refuses them.
+/// `NAME=value` lines in the format of podman's `--env-file`: everything after `=` is the value, without quoting or
+/// escapes. A value cannot contain line breaks: the schema rejects them.
 fn env(recipe: &Recipe, identity: &Identity) -> String {
     let mut lines = vec![
         ("TASK_TARGET".to_owned(), recipe.task_target.to_string()),
@@ -123,7 +123,7 @@ fn env(recipe: &Recipe, identity: &Identity) -> String {
         Workflow::Esxi(_) | Workflow::Custom => {}
     }
     lines.extend(recipe.env.clone());
-    // The schema refuses line breaks in a recipe; an odd DMI serial is only in identity.json.
+    // The schema rejects line breaks in a recipe. A DMI serial that has one is only in identity.json.
     lines.retain(|(_, value)| !value.contains(['\n', '\r', '\0']));
     lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
 }
@@ -135,7 +135,7 @@ fn build_info(recipe: &Recipe, identity: &Identity) -> String {
     )
 }
 
-/// The layout as the original design publishes it: strings, one object per partition.
+/// The layout in the published format: strings, and one object for each partition.
 fn layout_json(layout: &[Partition]) -> Vec<u8> {
     let parts: Vec<_> = layout
         .iter()

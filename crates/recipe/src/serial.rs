@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which serial numbers name a machine. Two machines may show the same placeholder, so that a job by such
-//! a number could write the wrong one: refused where a server is set, and by the machine itself.
+//! Serial numbers that do not identify a machine. Two machines may report the same placeholder, so a job for such
+//! a number could write to the wrong machine. The controller rejects it when a server is registered, and the machine
+//! itself rejects it too.
 
-/// What firmware says in SMBIOS type 1 where nobody gave a serial, in small letters and without what is
-/// neither letter nor digit. From the fields:
+/// Values that firmware reports in SMBIOS type 1 if no serial was set, in lower case and reduced to letters and
+/// digits. Sources:
 /// - ASRock's boards ship with "To Be Filled By O.E.M.", other boards with AMI's firmware with "Default
 ///   string", "System Serial Number" or "0123456789";
 /// - dmidecode(8) says "Not Specified" for an absent string;
@@ -11,7 +12,7 @@
 ///   by O.E.M.";
 /// - ASUS' boards say "MB-1234567890" in type 2, and firmware without a setting "Not Settable" and "Not
 ///   Present" (dmidecode's words for UUIDs of ones and zeros);
-/// - the rest are words that no vendor gives as a serial; of which board each is was not looked up.
+/// - the rest are words that no vendor uses as a serial. The boards that report them were not identified.
 const PLACEHOLDERS: [&str; 31] = [
     "tobefilledbyoem",
     "tobefilled",
@@ -46,12 +47,12 @@ const PLACEHOLDERS: [&str; 31] = [
     "tbd",
 ];
 
-/// Counting up from 0 or 1, as far as one likes: "0123456789", "12345678", "123456789012345".
+/// Digits that count up from 0 or 1, of any length: "0123456789", "12345678", "123456789012345".
 const COUNTED: &str = "01234567890123456789012345678901234567890123456789012345678901234567";
-/// Shorter than this, a row of digits may be a number that somebody gave.
+/// Shorter sequences of digits may be a serial that somebody assigned.
 const COUNTED_CHARS_MIN: usize = 5;
 
-/// Whether this serial number names no machine.
+/// Whether this serial number is a placeholder.
 pub fn is_placeholder(serial: &str) -> bool {
     let plain: String = serial
         .chars()
@@ -60,7 +61,7 @@ pub fn is_placeholder(serial: &str) -> bool {
         .collect();
     let mut letters = plain.chars();
     let first = letters.next();
-    // Nothing, dots, "0000000", "xxxxxxxx", "FFFFFFFF".
+    // Empty, dots, "0000000", "xxxxxxxx", "FFFFFFFF".
     let is_one_letter = letters.all(|letter| Some(letter) == first);
     let is_counted = plain.len() >= COUNTED_CHARS_MIN
         && (COUNTED.starts_with(&plain) || COUNTED[1..].starts_with(&plain));
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn serials_of_real_machines_pass() {
-        // Shapes of Dell, HPE, Lenovo, Supermicro, Fujitsu, Cisco, QEMU by hand, and short ones.
+        // Formats of Dell, HPE, Lenovo, Supermicro, Fujitsu, Cisco, hand-written ones for QEMU, and short ones.
         for serial in [
             "7XK2MN3",
             "CZJ0123456",

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who made a task medium. `SHA256SUMS` lists all its other files, and `SHA256SUMS.sig` has the 64 bytes
-//! of an Ed25519 signature (RFC 8032) over that list. The key to check it with comes another way: the
-//! controller puts it into the maintenance medium as it serves it ([`KEY_FILE`]), so that a machine
-//! takes its task only from the controller that it was booted by.
+//! The signature of a task medium. `SHA256SUMS` lists all its other files, and `SHA256SUMS.sig` contains the 64 bytes
+//! of an Ed25519 signature (RFC 8032) over that list. The public key does not come with the task medium: the controller
+//! puts it into the maintenance medium while it serves that ([`KEY_FILE`]). So a machine accepts a task only from the
+//! controller that it was booted by.
 //!
-//! By hand, beside the files of both media:
+//! To check it by hand, in a directory with the files of both media:
 //!
 //! ```text
 //! sha256sum --check SHA256SUMS
@@ -18,26 +18,26 @@ use crate::File;
 
 pub const SUMS_FILE: &str = "SHA256SUMS";
 pub const SIGNATURE_FILE: &str = "SHA256SUMS.sig";
-/// Where the controller's key lies within the maintenance medium: a file of zeros there, in whose
-/// place a PEM file is served.
+/// The controller's key within the maintenance medium. The image has a file of zeros there; the controller serves
+/// a PEM file in its place.
 pub const KEY_FILE: &str = "shoal/controller.pem";
-/// How long that file is: an optical sector.
+/// Length of that file: one optical sector.
 pub const KEY_FILE_BYTES: usize = 2048;
 
-/// A SHA-256.
+/// Length of a SHA-256 in hexadecimal digits.
 const HEX_CHARS: usize = 64;
 const PEM_LABEL: &str = "PUBLIC KEY";
-/// What comes before the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo` (RFC 8410, section 4).
+/// The bytes before the 32 bytes of an Ed25519 key in its `SubjectPublicKeyInfo` (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0];
 
-/// A controller's key for its task media.
+/// The controller's private key for its task media.
 pub struct Signer(Ed25519KeyPair);
 
-/// What task media of one controller are checked with.
+/// The public key that verifies the task media of one controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey([u8; 32]);
 
-/// A task medium is not what the controller made.
+/// A task medium is not as the controller made it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error("{0} is not on it: it is not signed")]
@@ -52,13 +52,13 @@ pub enum SignatureError {
     Doubled,
 }
 
-/// What should be a controller's key is none.
+/// The key file does not contain a valid key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct KeyError(String);
 
 impl Signer {
-    /// The same 32 secret bytes give the same key.
+    /// Derives the key from 32 secret bytes. The same bytes give the same key.
     pub fn from_seed(seed: &[u8; 32]) -> Signer {
         Signer(Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes"))
     }
@@ -69,7 +69,7 @@ impl Signer {
         PublicKey(bytes)
     }
 
-    /// The files with their list and its signature. The same files are signed alike.
+    /// Adds the list and its signature to the files. Equal files give equal signatures.
     pub fn signed(&self, mut files: Vec<File>) -> Vec<File> {
         let sums = sums(&files.iter().collect::<Vec<_>>()).into_bytes();
         let signature = self.0.sign(&sums).as_ref().to_vec();
@@ -80,7 +80,7 @@ impl Signer {
 }
 
 impl PublicKey {
-    /// A PEM file of [`KEY_FILE_BYTES`], with newlines at its end.
+    /// A PEM file of [`KEY_FILE_BYTES`], padded with newlines.
     pub fn to_file(self) -> Vec<u8> {
         let spki = [&SPKI_PREFIX[..], &self.0].concat();
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
@@ -89,7 +89,7 @@ impl PublicKey {
         file
     }
 
-    /// The key in such a file.
+    /// Reads the key from such a file.
     pub fn from_file(file: &[u8]) -> Result<PublicKey, KeyError> {
         if file.iter().all(|byte| *byte == 0) {
             return Err(KeyError(
@@ -105,7 +105,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether these are all files of a medium that the key's owner signed, unchanged.
+    /// Checks that these are all files of a medium that this key signed, unchanged.
     pub fn verify(&self, files: &[File]) -> Result<(), SignatureError> {
         let find = |name| {
             let file = files.iter().find(|file| file.name == name);
@@ -136,14 +136,14 @@ fn is_signature(file: &File) -> bool {
     file.name == SUMS_FILE || file.name == SIGNATURE_FILE
 }
 
-/// As `sha256sum` writes it, by name. Two files of one name are two lines.
+/// The list in the format of `sha256sum`, sorted by name. Two files with the same name give two lines.
 fn sums(files: &[&File]) -> String {
     let mut files = files.to_vec();
     files.sort_by(|one, other| one.name.cmp(&other.name));
     files.into_iter().flat_map(|file| [sum(file), "\n".into()]).collect()
 }
 
-/// A file's line.
+/// The line of one file.
 fn sum(file: &File) -> String {
     format!("{}  {}", hex::encode(digest(&SHA256, &file.bytes)), file.name)
 }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(files, signed(1));
         let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["recipe.json", "attempt.json", SUMS_FILE, SIGNATURE_FILE]);
-        // By `sha256sum attempt.json recipe.json`.
+        // From `sha256sum attempt.json recipe.json`.
         let sums = "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862  attempt.json\n\
                     44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a  recipe.json\n";
         assert_eq!(String::from_utf8_lossy(&files[2].bytes), sums);
@@ -190,7 +190,7 @@ mod tests {
             (changed(&|files| files[0].bytes.push(b' ')), is_changed("recipe.json")),
             (changed(&|files| files[1].name = "ATTEMPT.JSON".into()), is_changed("ATTEMPT.JSON")),
             (changed(&|files| files.push(file("KS.CFG", b""))), is_changed("KS.CFG")),
-            // Whoever looks for a name takes the first, or the last.
+            // A lookup by name returns either the first or the last of two files.
             (changed(&|files| files.insert(0, evil())), is_changed("attempt.json")),
             (changed(&|files| files.push(evil())), is_changed("attempt.json")),
             (changed(&|files| files.push(files[0].clone())), Err(SignatureError::Doubled)),
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(sector.len(), KEY_FILE_BYTES);
         assert_eq!(PublicKey::from_file(&sector), Ok(key));
         let text = String::from_utf8(sector).unwrap();
-        // By `openssl pkey`, of the private key with these 32 bytes.
+        // From `openssl pkey`, for the private key of these 32 bytes.
         let pem = "-----BEGIN PUBLIC KEY-----\n\
                    MCowBQYDK2VwAyEAiojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=\n\
                    -----END PUBLIC KEY-----\n";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which disk is meant. Exactly one must match: no default, no smallest, no first.
+//! Selects the target disk. Exactly one disk must match: there is no default, not the smallest and not the first.
 
 pub(crate) mod name;
 mod size;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 pub use size::SizeHint;
 
-/// What a recipe says of its disk; every hint must match.
+/// The disk hints of a recipe. Every hint must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskHints {
-    /// A `/dev/disk/by-*` path; or a kernel name (`sda`), where this is the only disk.
+    /// A `/dev/disk/by-*` path. A kernel name (`sda`) is accepted only if the machine has one disk.
     pub name: Option<String>,
     pub serial: Option<String>,
     pub wwn: Option<String>,
@@ -21,7 +21,7 @@ pub struct DiskHints {
     pub hctl: Option<String>,
 }
 
-/// What the machine knows of a disk.
+/// The facts about one disk of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFacts {
     /// Kernel name, such as `nvme0n1`.
@@ -29,7 +29,7 @@ pub struct DiskFacts {
     pub size_bytes: u64,
     pub serial: Option<String>,
     pub wwn: Option<String>,
-    /// The maker, where it is told apart from the model.
+    /// The maker, if it is reported separately from the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor: Option<String>,
     pub model: Option<String>,
@@ -42,24 +42,24 @@ pub struct DiskFacts {
     pub links: Vec<String>,
 }
 
-/// No disk is meant, or several are.
+/// No disk matches, or several do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{matching} disks match target_disk, {rule}; this machine has {seen}")]
 pub struct NoDisk {
     pub matching: usize,
-    /// What is broken.
+    /// The rule that is not met.
     pub rule: &'static str,
-    /// The disks, for people.
+    /// The disks of the machine, as text for people.
     pub seen: String,
 }
 
 const ONE_MUST: &str = "exactly one must";
-/// Names count the disks in the order in which the kernel met them. A stick, a virtual one of ours too, or
-/// a disk that answers later than last time, and the name is another disk's.
+/// Kernel names are given in the order in which the kernel found the disks. With a USB stick (also a virtual one of
+/// ours), or a disk that is detected later than last time, the name means another disk.
 const NAME_IS_NOT_ENOUGH: &str = "and a kernel name is accepted only where there is one disk: it says which disk \
     the kernel met first; write serial, wwn or a /dev/disk/by-* path";
 
-/// The one disk that is meant.
+/// Returns the one disk that matches.
 pub fn select<'a>(hints: &DiskHints, disks: &'a [DiskFacts]) -> Result<&'a DiskFacts, NoDisk> {
     let seen = || describe(disks);
     let targets = disks.iter().filter(|disk| is_target(disk)).count();
@@ -73,7 +73,7 @@ pub fn select<'a>(hints: &DiskHints, disks: &'a [DiskFacts]) -> Result<&'a DiskF
     }
 }
 
-/// Not `/dev/disk/by-*`, which udev makes from what the disk itself or its place says.
+/// Whether this is a kernel name, not a `/dev/disk/by-*` path. udev derives those from the disk itself or its slot.
 fn is_kernel_name(name: &str) -> bool {
     !name.starts_with("/dev/disk/")
 }
@@ -112,10 +112,11 @@ fn is_meant(hints: &DiskHints, disk: &DiskFacts) -> bool {
         && same(&hints.hctl, &disk.hctl)
 }
 
-/// A text of a disk, whoever tells it. The kernel pads with spaces; udev makes one `_` of every run of white space, and
-/// `_` of punctuation that is not safe in a file name (`ID_MODEL`, `ID_SERIAL`); people write what a label has.
+/// Normalises a text about a disk, so that texts from different sources can be compared. The kernel pads with spaces.
+/// udev replaces each run of white space by one `_`, and punctuation that is not safe in a file name by `_`
+/// (`ID_MODEL`, `ID_SERIAL`). People write what is on the label.
 fn comparable(text: &str) -> String {
-    /// What udev keeps beside letters and digits (systemd, `udev-util.c`), but `_`.
+    /// Punctuation, other than `_`, that udev keeps (systemd, `udev-util.c`).
     const KEPT: &str = "#+-.:=@";
     let words: Vec<&str> = text
         .split(|letter: char| !letter.is_alphanumeric() && !KEPT.contains(letter))
@@ -124,7 +125,7 @@ fn comparable(text: &str) -> String {
     words.join(" ").to_lowercase()
 }
 
-/// The digits of a WWN. Prefixes say of which kind it is, and RAID controllers put colons between its bytes.
+/// The digits of a WWN. A prefix tells its kind, and RAID controllers put colons between its bytes.
 fn bare_wwn(wwn: &str) -> String {
     let lower = wwn.trim().to_ascii_lowercase();
     let lower = lower.strip_prefix("wwn-").unwrap_or(&lower);
@@ -209,7 +210,7 @@ mod tests {
         }
     }
 
-    /// An SSD for the system beside one for data, and a volume of a RAID controller.
+    /// An SSD for the system, one for data, and a volume of a RAID controller.
     fn server() -> [DiskFacts; 3] {
         let named = |name: &str, serial: &str, size_bytes, vendor: &str, model: &str| DiskFacts {
             vendor: (!vendor.is_empty()).then(|| vendor.into()),
@@ -304,7 +305,7 @@ mod tests {
         }
     }
 
-    /// The stick with our task is `sda` when a BMC shows it early, and moves every other name by one.
+    /// The USB stick with our task medium is `sda` if a BMC attaches it early, and shifts every other name by one.
     #[test]
     fn a_kernel_name_means_the_only_disk_or_none() {
         let named = |name: &str| DiskHints { name: Some(name.into()), ..DiskHints::default() };

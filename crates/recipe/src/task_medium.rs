@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe as files on the task medium: written by the controller (and `shoal iso build`), read
-//! by the dispatcher. The names are fixed; what is in them is the user's.
+//! The recipe as files on the task medium. The controller (or `shoal iso build`) writes them, the dispatcher reads
+//! them. The file names are fixed; the content is the user's.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,40 +9,40 @@ use crate::payload::Payload;
 use crate::problem::Problem;
 use crate::{File, Recipe, SCHEMA};
 
-/// Every task medium's volume id begins with this.
+/// The beginning of every task medium's volume id.
 pub const VOLUME_PREFIX: &str = "TASK_";
-/// Where a task medium lies within the maintenance medium, for a BMC with one slot: a file of zeros
-/// there, in which the image is put as it is served.
+/// The task medium within the maintenance medium, for a BMC with one slot. The image has a file of zeros there; the
+/// controller serves the task medium in its place.
 pub const RESERVED_FILE: &str = "shoal/task.img";
 /// ISO 9660 has room for 32 characters in a volume id (ECMA-119, 8.4.7).
 const VOLUME_CHARS_MAX: usize = 32;
 
-/// Who this medium is for, and where to report: `/attempt.json`.
+/// Which machine this medium is for, and where that reports: `/attempt.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     pub job_id: String,
     pub attempt_id: String,
     pub server_serial: String,
-    /// By what the BMC says that the machine is known. Empty: the machine has to bear `server_serial` itself.
+    /// The names by which the BMC knows the machine. If empty, the machine itself must have the name `server_serial`.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub machine_names: Names,
-    /// The BMC is known to tell a wrong UUID.
+    /// The BMC is known to report a wrong UUID.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignores_uuid: bool,
     /// Scheme, host and port, without a slash at the end.
     pub controller_url: String,
-    /// The CA to trust for `controller_url`; absent: plain HTTP.
+    /// The CA to trust for `controller_url`. `None`: plain HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller_ca_pem: Option<String>,
     pub token: Payload,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<RegistryAccess>,
-    /// What `oci_url` meant when the job was created.
+    /// The digest that `oci_url` resolved to when the job was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_digest: Option<String>,
-    /// The recipe on the medium has stand-ins ([`Recipe::without_secrets`]): the controller gives the whole
-    /// one to the boot that has the permit.
+    /// The recipe on the medium contains stand-ins ([`Recipe::without_secrets`]). The controller gives the whole recipe
+    /// to the boot that has the permit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withholds_secrets: bool,
 }
@@ -53,11 +53,11 @@ pub struct Attempt {
 pub struct RegistryAccess {
     /// `host:port`.
     pub authority: String,
-    /// Pulls the job's artifact and does nothing else: tools get this one, and not the attempt's.
+    /// A token that can only pull the job's artifact. Tools get this token, not the attempt's.
     pub token: Payload,
 }
 
-/// A task medium cannot be used.
+/// Why a task medium cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("{0} is not on the task medium")]
@@ -73,7 +73,7 @@ pub(crate) fn list(problems: &[Problem]) -> String {
     lines.join("; ")
 }
 
-/// The medium's volume id: `TASK_` and as much of the job's id as fits.
+/// The medium's volume id: `TASK_` and as many characters of the job's id as fit.
 pub fn volume_id(job_id: &str) -> String {
     let id: String = job_id
         .chars()
@@ -95,13 +95,13 @@ pub fn files(recipe: &Recipe, attempt: &Attempt) -> Vec<File> {
     files
 }
 
-/// The files of a medium that belongs to no job.
+/// The files of a medium without a job.
 pub fn files_offline(recipe: &Recipe) -> Vec<File> {
     let mut files = vec![
         File { name: "recipe.json".into(), bytes: recipe.to_json() },
         File { name: "recipe.schema.json".into(), bytes: SCHEMA.as_bytes().to_vec() },
     ];
-    // Installers look for these; cloud-init's other files only travel inside the recipe.
+    // Installers look for these. The other files of cloud-init are only within the recipe.
     for (name, payload) in recipe.payloads() {
         if matches!(name, "user-data" | "unattend.xml" | "KS.CFG") {
             files.push(File { name: name.into(), bytes: payload.as_bytes().to_vec() });
@@ -110,13 +110,13 @@ pub fn files_offline(recipe: &Recipe) -> Vec<File> {
     files
 }
 
-/// The attempt of a medium's files. Apart from the recipe: what is wrong with that is told to the
-/// controller which this names.
+/// Reads the attempt. It is separate from the recipe: a problem with the recipe is reported to the controller that
+/// the attempt names.
 pub fn read_attempt(files: &[File]) -> Result<Attempt, ReadError> {
     serde_json::from_slice(find(files, "attempt.json")?).map_err(ReadError::Attempt)
 }
 
-/// The recipe of a medium's files.
+/// Reads the recipe.
 pub fn read_recipe(files: &[File]) -> Result<Recipe, ReadError> {
     Recipe::parse(find(files, "recipe.json")?).map_err(ReadError::Recipe)
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! SMBIOS UUIDs: which are real, and whether two are of one machine.
+//! SMBIOS UUIDs: which of them identify a machine, and whether two identify the same one.
 
-/// What firmware shows where nobody set a UUID, and what many boards have alike:
+/// UUIDs that firmware reports if none was set, and UUIDs that many boards share:
 /// - the default of AMI's firmware, on boards of many vendors;
 /// - what Dell's formula gives for a service tag of blanks or of zeros.
 ///
-/// All zeros and all ones are the standard's own (DSP0134, 7.2.1: not present, not set); they fall under the
-/// rule for one byte that is repeated.
+/// All zeros and all ones are defined by the standard itself (DSP0134, 7.2.1: not present, not set). The rule for
+/// one repeated byte covers them.
 const PLACEHOLDERS: [u128; 4] = [
     0x0300_0200_0400_0500_0006_0007_0008_0009,
     0x4c4c_4544_0020_2010_8020_a0c0_4f20_2020,
@@ -14,13 +14,13 @@ const PLACEHOLDERS: [u128; 4] = [
     0x4c4c_4544_0000_0010_8000_80c0_4f00_0000,
 ];
 
-/// Whether this is a UUID that names a machine.
+/// Whether this is a UUID that identifies a machine.
 pub fn is_real(text: &str) -> bool {
     parse(text).is_some()
 }
 
-/// Whether two are of one machine. Before version 2.6 the standard left open in which order the bytes of the
-/// first three fields are (DSP0134, 7.2.1), so BMC and kernel may differ in that alone.
+/// Whether two UUIDs are of the same machine. Before version 2.6 the standard did not define the byte order of the
+/// first three fields (DSP0134, 7.2.1), so the BMC and the kernel may differ in that alone.
 pub fn are_same(one: &str, other: &str) -> bool {
     match (parse(one), parse(other)) {
         (Some(one), Some(other)) => one == other || swapped(one) == other,
@@ -28,8 +28,9 @@ pub fn are_same(one: &str, other: &str) -> bool {
     }
 }
 
-/// The service tag that a Dell's UUID spells, in ASCII around fixed bytes: `44454c4c-00BB-CC10-80DD-AAc04fEEFFGG`
-/// for the tag `ABCDEFG`, where the highest bit of `AA` is set. Read in either byte order.
+/// The service tag that is encoded in a Dell's UUID, in ASCII around fixed bytes:
+/// `44454c4c-00BB-CC10-80DD-AAc04fEEFFGG` for the tag `ABCDEFG`, with the highest bit of `AA` set. Either byte order
+/// is accepted.
 pub fn service_tag(text: &str) -> Option<String> {
     let uuid = parse(text)?;
     [uuid, swapped(uuid)].into_iter().find_map(|uuid| {
@@ -43,12 +44,12 @@ pub fn service_tag(text: &str) -> Option<String> {
     })
 }
 
-/// Whether this is written as a UUID, real or not.
+/// Whether this has the format of a UUID, placeholder or not.
 pub fn is_written_as_one(text: &str) -> bool {
     number(text).is_some()
 }
 
-/// `None` for what names no machine.
+/// Parses a UUID. `None` if it does not identify a machine.
 fn parse(text: &str) -> Option<u128> {
     let uuid = number(text)?;
     let [first, rest @ ..] = uuid.to_be_bytes();
@@ -60,12 +61,12 @@ fn parse(text: &str) -> Option<u128> {
 
 fn number(text: &str) -> Option<u128> {
     let digits: String = text.trim().chars().filter(|letter| *letter != '-').collect();
-    // `from_str_radix` takes a sign.
+    // `from_str_radix` would accept a sign.
     let is_hex = digits.chars().all(|digit| digit.is_ascii_hexdigit());
     (digits.len() == 32 && is_hex).then(|| u128::from_str_radix(&digits, 16).ok()).flatten()
 }
 
-/// With the bytes of its first three fields, of 4, 2 and 2 bytes, the other way round.
+/// The UUID with the bytes of its first three fields (4, 2 and 2 bytes) reversed.
 fn swapped(uuid: u128) -> u128 {
     let mut bytes = uuid.to_be_bytes();
     bytes[..4].reverse();

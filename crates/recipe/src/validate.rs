@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! From bytes to a [`Recipe`]: size and depth, schema, then `meaning`. Every problem is told at
-//! once, each with its JSON pointer and what would be right.
+//! From bytes to a [`Recipe`]: size and depth, the schema, then `meaning`. Every problem is reported at
+//! once, each with its JSON pointer and what would be valid.
 
 use std::sync::LazyLock;
 
@@ -15,11 +15,11 @@ use crate::problem::{PROBLEMS_MAX, Problem, problem};
 use crate::target_disk::name;
 use crate::wire::Wire;
 
-/// The newest recipe version; the one before is accepted too.
+/// The newest version of the recipe format. The previous version is accepted too.
 pub const CURRENT_VERSION: u32 = 1;
-/// Deepest nesting: our fields need six; `metadata` may have some of its own.
+/// Deepest nesting. Our fields need six levels; `metadata` may need some of its own.
 const DEPTH_MAX: usize = 64;
-/// Most of a wrong value that a message repeats.
+/// Most characters of a wrong value that a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
@@ -28,7 +28,7 @@ static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
 });
 
 impl Recipe {
-    /// The recipe in `bytes`, or everything that is wrong with it.
+    /// Returns the recipe in `bytes`, or every problem with it.
     pub fn parse(bytes: &[u8]) -> Result<Recipe, Vec<Problem>> {
         if bytes.len() > BODY_BYTES_MAX {
             let message = format!("{} bytes; at most {BODY_BYTES_MAX} are taken", bytes.len());
@@ -55,7 +55,7 @@ impl Recipe {
     }
 }
 
-/// Deepest nesting of brackets outside strings, without building anything.
+/// Deepest nesting of brackets outside strings, found without building a value.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for byte in bytes {
@@ -74,8 +74,8 @@ fn depth(bytes: &[u8]) -> usize {
     deepest
 }
 
-/// A recipe that the schema takes and the fields do not: `1.0` for `1`, or both spellings of the
-/// kickstart. The error may repeat a value: only what it says of fields is told.
+/// The message for a recipe that passes the schema but does not deserialize: `1.0` for `1`, or both spellings of the
+/// kickstart. The error may contain a value, so only its part about fields is used.
 fn unreadable(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.starts_with("duplicate field") {
@@ -84,7 +84,7 @@ fn unreadable(error: &serde_json::Error) -> String {
     }
 }
 
-/// A schema error in the words of this field.
+/// Turns an error of the schema validator into problems in our own words.
 fn told(error: jsonschema::ValidationError) -> Vec<Problem> {
     let path = error.instance_path().to_string();
     let shown = shown(&path, error.instance());
@@ -143,12 +143,12 @@ fn told(error: jsonschema::ValidationError) -> Vec<Problem> {
             let message = "a name is capital letters, digits and underscore, at most 64, and does not begin with SHOAL_";
             vec![problem(path, "name", message)]
         }
-        // Never the validator's own text: it repeats values, and they may be secret.
+        // Never the validator's own text: it repeats values, which may be secret.
         kind => vec![problem(path, "schema", format!("breaks the schema's {}", kind.keyword()))],
     }
 }
 
-/// What a place takes, after "is not".
+/// What is valid at this place, as the text after "is not".
 fn right(path: &str) -> Option<&'static str> {
     let fields: Vec<_> = path.split('/').skip(1).collect();
     let text = match fields.as_slice() {
@@ -206,7 +206,7 @@ fn right(path: &str) -> Option<&'static str> {
     Some(text)
 }
 
-/// A wrong value for a message; where it may be secret, only that it is wrong.
+/// A wrong value for a message. If the value may be secret, the text says only that it is wrong.
 fn shown(path: &str, value: &Value) -> String {
     const MAYBE_SECRET: &[&str] = &[
         "/env",
@@ -223,7 +223,7 @@ fn shown(path: &str, value: &Value) -> String {
         Value::String(text) if MAYBE_SECRET.iter().any(|start| path.starts_with(start)) => {
             format!("this text of {} bytes", text.len())
         }
-        // A name and a password before the host; a digest comes after.
+        // Possibly a name and a password before the host. In a digest the `@` comes after the host.
         Value::String(text) if text.contains('@') && !text.contains("@sha256:") => {
             format!("this text of {} bytes", text.len())
         }

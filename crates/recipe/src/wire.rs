@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe as written: flat, every field optional, as `recipe.schema.json` has it. Field order
-//! here is the order of the canonical JSON.
+//! The recipe as written: flat, every field optional, as in `recipe.schema.json`. The order of the fields
+//! here is their order in the canonical JSON.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// The canonical JSON: fields in the order above, the keys of maps sorted.
+    /// The canonical JSON: fields in the order above, keys of maps sorted.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes =
             serde_json::to_vec_pretty(self).expect("a recipe came from JSON and goes back");
@@ -56,7 +56,7 @@ impl Wire {
         bytes
     }
 
-    /// Sorts the keys within `metadata`, which come in the order that they were written in.
+    /// Sorts the keys within `metadata`, which otherwise keep the order of the input.
     pub fn sort(&mut self) {
         self.metadata.values_mut().for_each(Value::sort_all_objects);
     }

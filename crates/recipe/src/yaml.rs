@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! YAML as cloud-init reads it: does a text parse, and is it what is asked for at its top?
+//! YAML checks by the rules of cloud-init: does the text parse, and does it have the required type at its top?
 //!
-//! cloud-init loads with PyYAML's `safe_load` (`load_yaml` of its `util.py`) and ignores the whole text where that fails,
-//! with a line in its log. What it takes is taken here: keys that are written twice (the last one counts), anchors,
-//! aliases, merge keys, an empty document. What fails there is refused: text that does not parse, tabs as indentation,
+//! cloud-init loads with PyYAML's `safe_load` (`load_yaml` of its `util.py`). If that fails, it ignores the whole text,
+//! with a line in its log. What PyYAML accepts is accepted here: duplicate keys (the last one wins), anchors, aliases,
+//! merge keys, an empty document. What PyYAML rejects is rejected here: text that does not parse, tabs as indentation,
 //! control characters, a second document, tags of other programs, keys that are lists or mappings (`{{ name }}`
-//! without quotes). PyYAML reads YAML 1.1 and the parser here 1.2; both agree on what a mapping is.
+//! without quotes). PyYAML reads YAML 1.1 and this parser reads 1.2; both agree on what a mapping is.
 //!
-//! Errors have a place and never a value, which may be secret. The CLI's reader of YAML recipes has its own rules, and
-//! these errors.
+//! Errors contain the place and never a value, which may be secret. The CLI's reader of YAML recipes has its own rules,
+//! and uses these errors.
 
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScanError, Tag};
 
-/// PyYAML calls itself for each level, and Python ends at 1000 calls.
+/// PyYAML recurses for each level, and Python stops at 1000 calls.
 const DEPTH_MAX: usize = 200;
-/// Longest part of the parser's own words.
+/// Longest text that is taken from the parser's message.
 const WORDS_MAX: usize = 200;
 
-/// Why a text is not taken, with the place from 1.
+/// Why a text is rejected, with its line and column, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     pub line: usize,
@@ -38,11 +38,11 @@ impl Error {
         Error { line: at.line(), column: at.col() + 1, why: why.into() }
     }
 
-    /// The parser's own words, with the cure for tabs in `text`.
+    /// The parser's message, with advice about tabs in `text`.
     pub fn of_scan(text: &str, scan: &ScanError) -> Error {
         let at = scan.marker();
         let mut why: String = scan.info().chars().take(WORDS_MAX).collect();
-        // The parser may tell the end of the white space, or the line after.
+        // The parser may report the end of the white space, or the following line.
         let is_tabbed = |number: usize| {
             let line = number.checked_sub(1).and_then(|index| text.lines().nth(index));
             line.is_some_and(|line| {
@@ -56,18 +56,18 @@ impl Error {
     }
 }
 
-/// What a document must be at its top. One that is empty is taken for either.
+/// The type that a document must have at its top. An empty document is accepted as either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Top {
     Mapping,
     List,
 }
 
-/// Fails where cloud-init would ignore `text`.
+/// Fails if cloud-init would ignore `text`.
 pub fn check(text: &str, top: Top) -> Result<(), Error> {
     check_characters(text)?;
     let mut documents = 0;
-    // Of each list and mapping that is open: what the next node is in it.
+    // For each open list and mapping: the role of the next node in it.
     let mut open: Vec<Next> = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|scan| Error::of_scan(text, &scan))?;
@@ -130,7 +130,7 @@ enum Next {
     Value,
 }
 
-/// A node is there: after a key comes its value.
+/// Records that a node is complete: after a key comes its value.
 fn advance(open: &mut [Next]) {
     if let Some(next) = open.last_mut() {
         *next = match next {
@@ -156,7 +156,7 @@ fn wrong_top(top: Top) -> &'static str {
     }
 }
 
-/// Tags that PyYAML's safe loader knows.
+/// Tags of PyYAML's safe loader.
 const TAGS: [&str; 13] = [
     "binary",
     "bool",
@@ -183,7 +183,7 @@ fn check_tag(tag: Option<&Tag>, at: &Marker) -> Result<(), Error> {
     }
 }
 
-/// Characters that PyYAML's reader takes (`NON_PRINTABLE` of its source).
+/// Rejects characters that PyYAML's reader rejects (`NON_PRINTABLE` of its source).
 fn check_characters(text: &str) -> Result<(), Error> {
     let is_taken = |letter: char| {
         matches!(letter, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}')

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Recipes of every kind, as they are written and as a machine reads them, and each mistake with
-//! what is said about it. `SHOAL_GOLDEN=write cargo test -p recipe` writes the files anew: read the
-//! diff. Released recipes stay here for ever.
+//! Recipes of every kind, as written and as a machine reads them, and each mistake with its error messages.
+//! `SHOAL_GOLDEN=write cargo test -p recipe` writes the files again: review the diff. Released recipes stay here for
+//! ever.
 
 use std::collections::BTreeMap;
 use std::fs;

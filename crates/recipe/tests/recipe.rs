@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is a recipe and what is not; and that it comes back whole from every journey.
+//! Valid and invalid recipes, and round trips of recipes through every format.
 
 use proptest::prelude::*;
 use recipe::task_medium::{Attempt, RegistryAccess};
@@ -183,7 +183,7 @@ fn env_values_are_as_written_and_the_volume_id_fits() {
     };
     let files = run_dir::files(&recipe, &identity);
     let env = String::from_utf8(files[0].bytes.clone()).unwrap();
-    // podman's --env-file takes everything after `=`, quotes and backslashes too.
+    // podman's --env-file uses everything after `=`, including quotes and backslashes.
     assert!(env.contains("PROXY=http://\"$x`\\y\n"), "{env}");
     assert!(env.contains("TARGET_DISK=/dev/vda\n"), "{env}");
     let id = task_medium::volume_id(&attempt().job_id);

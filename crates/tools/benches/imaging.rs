@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask bench imaging`: the image step's way from a registry into a directory, beside
-//! `zstd -d | tar x` of the same file into the same filesystem. Ours also speaks HTTP and checks the
-//! digest; the peer reads a file.
+//! `cargo xtask bench imaging`: measures the image step from a registry into a directory, compared with
+//! `zstd -d | tar x` of the same file into the same filesystem. Our step also uses HTTP and checks the
+//! digest; the other one reads a file.
 
 #[path = "../src/image_linux/tests/registry.rs"]
 #[expect(
@@ -57,7 +57,7 @@ fn main() {
     );
 }
 
-/// From an empty directory until everything is on the disk; the directory goes away.
+/// Measures from an empty directory until everything is on the disk. Removes the directory afterwards.
 fn timed(into: &PathBuf, fill: impl Fn(&Path)) -> Duration {
     fs::create_dir(into).expect("make a directory");
     sync(into);

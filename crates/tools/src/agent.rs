@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The agent on this machine: one JSON line each way over its unix socket.
+//! The client of the agent on this machine: one JSON line in each direction over its unix socket.
 //!
-//! The permit must be heard; progress may get lost, and a lost one is said once on stderr.
+//! A permit request must be answered. Progress may be lost; the first loss is printed on stderr.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,16 +14,16 @@ use api::node::{AgentReply, AgentRequest, DiskIdentity, Progress, TEXT_BYTES_MAX
 
 use crate::Step;
 
-/// The agent asks the controller until it gets an answer: an outage may be long.
+/// The agent asks the controller until it gets a response: an outage may be long.
 const PERMIT_WAIT: Duration = Duration::from_secs(3600);
 /// Progress is only passed to a local process.
 const NOTE_WAIT: Duration = Duration::from_secs(5);
-/// As often as the controller wants to hear of bytes.
+/// The rate at which the controller expects progress in bytes.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Longest answer that is read.
+/// Longest response that is read.
 const REPLY_BYTES_MAX: u64 = 64 << 10;
 
-/// Speaks for one step.
+/// Sends the messages of one step.
 pub struct Reporter {
     socket: PathBuf,
     step: Step,
@@ -43,7 +43,7 @@ impl Reporter {
         }
     }
 
-    /// Returns only if this disk may be written now.
+    /// Returns successfully only if this disk may be written now.
     pub fn permit(&self, disk: DiskIdentity, found: Vec<String>) -> anyhow::Result<()> {
         let name = disk.name.clone();
         match self.ask(&AgentRequest::Permit { disk, found }, PERMIT_WAIT) {
@@ -56,13 +56,13 @@ impl Reporter {
         }
     }
 
-    /// What the step is doing now; also in its journal.
+    /// Reports what the step is doing now, also in its journal.
     pub fn say(&self, message: &str) {
         println!("{message}");
         self.progress(message, 0, 0);
     }
 
-    /// How many bytes are done; heard about once a second.
+    /// Reports how many bytes are done, about once a second.
     pub fn bytes(&self, message: &str, bytes_done: u64, bytes_total: u64) {
         let is_last = bytes_done == bytes_total;
         let is_due = self.said.get().is_none_or(|said| said.elapsed() >= PROGRESS_EVERY);
@@ -71,7 +71,7 @@ impl Reporter {
         }
     }
 
-    /// Why the step failed.
+    /// Reports why the step failed.
     pub fn failure(&self, reason: &str) -> anyhow::Result<()> {
         let mut reason = reason.to_owned();
         reason.truncate(reason.floor_char_boundary(TEXT_BYTES_MAX));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Files below a directory whose content a stranger made: no path leaves it, whatever symbolic links
-//! are there. The kernel resolves (openat2(2)); we never check first and open later.
+//! File operations below a directory whose content is not trusted: no path leaves it, whatever symbolic links
+//! it contains. The kernel resolves paths (openat2(2)). We never check a path first and open it later.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
-/// A directory that paths are resolved below.
+/// A directory. Paths are resolved below it.
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
@@ -30,19 +30,19 @@ impl Root {
         Ok(Root { fd: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
-    /// A directory, where symbolic links mean what they will mean on the installed system: `/` is this
-    /// root and `..` does not leave it.
+    /// Opens a directory, with symbolic links resolved as on the installed system: `/` is this root and `..` does not
+    /// leave it.
     pub fn dir(&self, path: &Path) -> io::Result<OwnedFd> {
         self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::IN_ROOT)
     }
 
-    /// A directory itself, not what a symbolic link points to.
+    /// Opens a directory itself, without following symbolic links.
     pub fn real_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         self.resolve(path, OFlags::PATH | OFlags::DIRECTORY, resolve)
     }
 
-    /// A file's content, `None` where there is no such file.
+    /// A file's content. `None` if there is no such file.
     pub fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.file(path) {
             Ok(file) => file,
@@ -57,12 +57,12 @@ impl Root {
         Ok(Some(bytes))
     }
 
-    /// Whether there is anything at this path; a link that leads nowhere is nothing.
+    /// Whether there is anything at this path. A dangling link counts as nothing.
     pub fn exists(&self, path: &Path) -> bool {
         self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT).is_ok()
     }
 
-    /// The SELinux label of what is at this path; `None` where nothing is.
+    /// The SELinux label of the file at this path. The outer `None` means that there is no file.
     pub fn label(&self, path: &Path) -> io::Result<Option<Option<Vec<u8>>>> {
         match self.resolve(path, OFlags::PATH, ResolveFlags::IN_ROOT) {
             Ok(fd) => label_of(&fd).map(Some),
@@ -71,7 +71,7 @@ impl Root {
         }
     }
 
-    /// Where a symbolic link points to; `None` where there is none at this path.
+    /// The target of a symbolic link. `None` if there is no link at this path.
     pub fn read_link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let parent = match self.dir(path.parent().unwrap_or(Path::new(""))) {
@@ -80,15 +80,15 @@ impl Root {
         };
         match rustix::fs::readlinkat(&parent, name, Vec::new()) {
             Ok(to) => Ok(Some(PathBuf::from(OsStr::from_bytes(to.as_bytes())))),
-            // Not a link; nothing there.
+            // Not a link, or nothing there.
             Err(Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A regular file, open to read.
+    /// Opens a regular file for reading.
     pub fn file(&self, path: &Path) -> io::Result<File> {
-        // Without NONBLOCK the open of a FIFO waits for ever.
+        // Without NONBLOCK the open of a FIFO would block for ever.
         let fd = self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK, ResolveFlags::IN_ROOT)?;
         let file = File::from(fd);
         if !file.metadata()?.is_file() {
@@ -97,7 +97,7 @@ impl Root {
         Ok(file)
     }
 
-    /// Names in a directory; empty where there is none.
+    /// Names in a directory. Empty if there is none.
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         // An O_PATH descriptor cannot be listed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -117,7 +117,7 @@ impl Root {
         Ok(names)
     }
 
-    /// Makes a directory and those above it.
+    /// Creates a directory and its parents.
     pub fn create_dirs(&self, path: &Path) -> io::Result<OwnedFd> {
         let mut so_far = PathBuf::new();
         for name in path {
@@ -131,12 +131,12 @@ impl Root {
         self.dir(path)
     }
 
-    /// Writes a file whole or not at all, with the directories above it.
+    /// Writes a file completely or not at all, and creates its parent directories.
     pub fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         self.write_from(path, &mut &*bytes, mode)
     }
 
-    /// The same from a reader.
+    /// The same, with the content from a reader.
     pub fn write_from(&self, path: &Path, from: &mut dyn Read, mode: u32) -> io::Result<()> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let parent = self.create_dirs(path.parent().unwrap_or(Path::new("")))?;
@@ -157,7 +157,7 @@ impl Root {
         Ok(())
     }
 
-    /// Removes a file; nothing there is fine.
+    /// Removes a file. It is no error if there is none.
     pub fn remove_file(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let parent = match self.dir(path.parent().unwrap_or(Path::new(""))) {
@@ -179,11 +179,11 @@ impl Root {
 }
 
 const LABEL: &str = "security.selinux";
-/// SELinux's own limit is smaller; a longer one is an error (ERANGE).
+/// SELinux's own limit is smaller. A longer label is an error (ERANGE).
 const LABEL_BYTES_MAX: usize = 512;
 
-/// Gives a file its directory's SELinux label, as a kernel with SELinux would: without one the
-/// installed system may not read it.
+/// Gives a file the SELinux label of its directory, as a kernel with SELinux would do: without a label the
+/// installed system may not be able to read it.
 fn label_like(directory: &OwnedFd, file: &File) -> io::Result<()> {
     match label_of(directory)? {
         Some(label) => Ok(rustix::fs::fsetxattr(file, LABEL, &label, XattrFlags::empty())?),
@@ -201,7 +201,7 @@ fn label_of(fd: &OwnedFd) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Removes what has this name in a directory, with all below it; nothing there is fine.
+/// Removes a file or directory tree by its name in a directory. It is no error if there is none.
 pub fn remove(parent: BorrowedFd, name: &OsStr) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -221,7 +221,7 @@ fn remove_children(dir: BorrowedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what is in a directory, except mount points and `lost+found`.
+/// Removes the content of a directory, except mount points and `lost+found`.
 pub fn empty(dir: BorrowedFd) -> io::Result<()> {
     for name in children(dir)? {
         match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {

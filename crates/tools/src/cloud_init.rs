@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether anything in the installed system reads the configuration drive. Without that a recipe's
-//! `user_data` is written and does nothing. Only what is certain is a reason to fail; how a reader of another
-//! name would look is in [`READERS`] and [`UNITS`].
+//! Checks that a program in the installed system reads the configuration drive. Without one, a recipe's
+//! `user_data` is written and has no effect. The check fails only if it is certain that nothing reads the drive. The
+//! files and units that it looks for are in [`READERS`] and [`UNITS`].
 
 use std::io;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::bootloader_linux;
 
 /// A configuration file is small.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// Programs that read a NoCloud drive: cloud-init, Alpine's tiny-cloud, Container Linux's.
+/// Programs that read a NoCloud drive: cloud-init, Alpine's tiny-cloud, and the one of Container Linux.
 const READERS: &[&str] = &[
     "usr/bin/cloud-init",
     "usr/local/bin/cloud-init",
@@ -24,10 +24,10 @@ const READERS: &[&str] = &[
     "lib/tiny-cloud/init",
     "usr/bin/coreos-cloudinit",
 ];
-/// Where units and start-up scripts are; a reader of another make may call its unit `cloud-init*` as well.
+/// Directories of units and start-up scripts. Other programs may also name their unit `cloud-init*`.
 const UNITS: &[&str] =
     &["etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system", "etc/init.d"];
-/// Units of cloud-init before and since 24.3, each of which ends it when it is masked.
+/// Units of cloud-init before and since 24.3. Masking any of them disables cloud-init.
 const CLOUD_INIT_UNITS: &[&str] = &[
     "cloud-init.target",
     "cloud-init-local.service",
@@ -38,13 +38,13 @@ const CLOUD_INIT_UNITS: &[&str] = &[
     "cloud-final.service",
 ];
 const DISABLED: &str = "etc/cloud/cloud-init.disabled";
-/// The generator's settings (ds-identify).
+/// The settings of cloud-init's generator (ds-identify).
 const DS_IDENTIFY: &str = "etc/cloud/ds-identify.cfg";
 const CONFIG: &str = "etc/cloud/cloud.cfg";
 const CONFIG_DIR: &str = "etc/cloud/cloud.cfg.d";
 const DATASOURCE: &str = "NoCloud";
 
-/// What of a recipe is for the installed system to read, by its first field.
+/// The first field of the recipe that the installed system has to read.
 pub fn given(linux: &Linux) -> Option<&'static str> {
     let fields = [
         ("user_data", &linux.user_data),
@@ -54,7 +54,7 @@ pub fn given(linux: &Linux) -> Option<&'static str> {
     fields.into_iter().find(|(_, payload)| payload.is_some()).map(|(name, _)| name)
 }
 
-/// Fails, with the cause and its cure, if what the recipe gives would not be read.
+/// Fails, with the cause and the remedy, if these fields would not be read.
 pub fn check(root: &Root, linux: &Linux) -> anyhow::Result<()> {
     let Some(given) = given(linux) else { return Ok(()) };
     if let Some(why) = unread(root)? {
@@ -108,7 +108,7 @@ fn unread(root: &Root) -> anyhow::Result<Option<String>> {
     datasource_list(root)
 }
 
-/// The list that counts is that of the last file that has one.
+/// Why `datasource_list` excludes the drive. The list of the last file that has one applies.
 fn datasource_list(root: &Root) -> anyhow::Result<Option<String>> {
     let mut last = None;
     for path in config_files(root)? {
@@ -116,7 +116,7 @@ fn datasource_list(root: &Root) -> anyhow::Result<Option<String>> {
             last = Some((path, names));
         }
     }
-    // An empty list means all of them.
+    // An empty list means all datasources.
     Ok(last.filter(|(_, names)| !names.is_empty() && !names.iter().any(|name| is_ours(name))).map(
         |(path, names)| {
             format!(
@@ -127,7 +127,7 @@ fn datasource_list(root: &Root) -> anyhow::Result<Option<String>> {
     ))
 }
 
-/// The file that keeps cloud-init from the network's configuration, as installers leave one.
+/// The file that disables cloud-init's network configuration, as some installers leave one.
 fn network_is_disabled(root: &Root) -> anyhow::Result<Option<String>> {
     let mut last = None;
     for path in config_files(root)? {
@@ -138,7 +138,7 @@ fn network_is_disabled(root: &Root) -> anyhow::Result<Option<String>> {
     Ok(last)
 }
 
-/// Whether the `network` of a YAML file is `{config: disabled}`; `None` where there is none.
+/// Whether `network` in a YAML file is `{config: disabled}`. `None` if the file has no `network`.
 fn disables_network(yaml: &str) -> Option<bool> {
     let mut lines =
         yaml.lines().map(without_comment).skip_while(|line| !line.starts_with("network:"));
@@ -149,7 +149,7 @@ fn disables_network(yaml: &str) -> Option<bool> {
     Some(plain == "network:config:disabled")
 }
 
-/// In the order in which a later one counts more.
+/// Configuration files in order: later ones override earlier ones.
 fn config_files(root: &Root) -> anyhow::Result<Vec<String>> {
     let names = root.list(Path::new(CONFIG_DIR)).with_context(|| format!("list /{CONFIG_DIR}"))?;
     let parts = names.iter().filter(|name| name.ends_with(".cfg"));
@@ -165,7 +165,7 @@ fn is_ours(name: &str) -> bool {
     name.eq_ignore_ascii_case(DATASOURCE)
 }
 
-/// `datasource_list` of a YAML file, in brackets or line by line; `None` where there is none.
+/// `datasource_list` of a YAML file, in brackets or one per line. `None` if the file has none.
 fn datasources(yaml: &str) -> Option<Vec<String>> {
     let name = |text: &str| text.trim().trim_matches(['"', '\'']).to_owned();
     let mut lines = yaml.lines().map(without_comment);
@@ -209,7 +209,7 @@ fn has_unit(root: &Root) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Masked is a link to `/dev/null`, or an empty file (systemd.unit(5)).
+/// Whether a unit is masked: a link to `/dev/null`, or an empty file (systemd.unit(5)).
 fn is_masked(root: &Root, path: &Path) -> io::Result<bool> {
     match root.read_link(path)? {
         Some(to) => Ok(to == Path::new("/dev/null")),
@@ -231,7 +231,7 @@ fn text(root: &Root, path: &str) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// Why an image with these files, and with links to these places, would not read its drive.
+    /// Why an image with these files and these links would not read its drive.
     fn why(files: &[(&str, &str)], links: &[(&str, &str)]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let place = |path: &str| {
@@ -260,7 +260,7 @@ mod tests {
         let alias =
             ("etc/systemd/system/cloud-init.service", "/usr/lib/systemd/system/cloud-init.service");
         let grub = "GRUB_CMDLINE_LINUX=\"quiet cloud-init=disabled\"\n";
-        // Files, links, the words of the cause; empty where it is read.
+        // Files, links, a part of the cause; empty if the drive is read.
         for (files, links, expected) in [
             (&[("etc/passwd", "")][..], &[][..], "has no cloud-init"),
             (&[cloud_init], &[], ""),
@@ -290,7 +290,7 @@ mod tests {
             (&[cloud_init, ("etc/cloud/ds-identify.cfg", "datasource: NoCloud\n")], &[], ""),
             (&[cloud_init, ("etc/cloud/ds-identify.cfg", "policy: enabled\n")], &[], ""),
             (&[cloud_init, ec2], &[], "90_dpkg.cfg has `datasource_list: [Ec2, None]`"),
-            // A later file counts.
+            // A later file overrides an earlier one.
             (
                 &[cloud_init, ec2, ("etc/cloud/cloud.cfg.d/99.cfg", "datasource_list: [NoCloud]")],
                 &[],

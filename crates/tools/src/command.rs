@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Other programs, by argument vector. Nothing here ever passes through a shell.
+//! Runs other programs by argument vector. Nothing here ever passes through a shell.
 
 use std::fmt;
 use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// Where the programs of a tool image are, whatever the container's own PATH says.
+/// The directories of programs in a tool image, whatever the container's own PATH is.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How much of a failed program's last words goes into the reason.
+/// How much of the end of a failed program's output is included in the reason.
 const LAST_WORDS_BYTES_MAX: usize = 1500;
 
 /// A program and its arguments.
@@ -33,12 +33,12 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Runs it to its end and returns what it wrote to stdout.
+/// Runs a program to its end and returns its stdout.
 pub fn run(argv: &Argv) -> anyhow::Result<String> {
     Ok(output(argv, &[])?.stdout)
 }
 
-/// The same with more variables in its environment, and with stderr.
+/// The same with additional environment variables, and also returns stderr.
 pub fn output(argv: &Argv, variables: &[(&str, &str)]) -> anyhow::Result<Output> {
     let (program, arguments) = argv.0.split_first().context("an empty command")?;
     let output = Command::new(program)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The config-drive step: user-data, meta-data and network-config where cloud-init's NoCloud source
-//! looks for them, a filesystem with the label `cidata` (FAT, or ISO 9660 on a raw partition). It fails if
-//! nothing on the installed system would read them.
+//! The config-drive step. It writes user-data, meta-data and network-config to a filesystem with the label `cidata`
+//! (FAT, or ISO 9660 on a raw partition), where cloud-init's NoCloud source looks for them. It fails if
+//! nothing in the installed system would read them.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,9 +15,9 @@ use crate::beneath::Root;
 use crate::context::Context;
 use crate::{cloud_init, mounts, partition};
 
-/// cloud-init asks libblkid for this label in both cases; ISO 9660 has only upper case.
+/// cloud-init asks libblkid for this label in both cases. ISO 9660 has only upper case.
 const VOLUME_ID: &str = "CIDATA";
-/// A label of a host name (RFC 1123, 2.1).
+/// Longest label of a host name (RFC 1123, 2.1).
 const HOSTNAME_BYTES_MAX: usize = 63;
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
@@ -32,7 +32,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     let files = files(linux, identity);
     let disk = partition::open_prepared(context)?;
     if cloud_init::given(linux).is_some() {
-        // What cloud-init is told is in /etc and /usr, which no layout puts elsewhere.
+        // cloud-init's configuration is in /etc and /usr, which no layout puts on a separate partition.
         let root = recipe::layout::root(&linux.layout).context("the layout has no root")?;
         let node = disk.partition_node(root.number)?;
         let mounted = mounts::mount_one(&node, root.format, &places.target)?;
@@ -59,8 +59,8 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     }
 }
 
-/// NoCloud needs user-data and meta-data; an instance id that stays the same makes cloud-init run its
-/// once-per-instance parts once.
+/// NoCloud requires user-data and meta-data. With a stable instance id, cloud-init runs its
+/// once-per-instance parts only once.
 fn files(linux: &Linux, identity: &Identity) -> Vec<iso9660::File> {
     let file = |name: &str, bytes: &[u8]| iso9660::File { name: name.into(), bytes: bytes.into() };
     let user_data =

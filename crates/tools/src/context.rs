@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What every step knows: the recipe, this machine's identity, and the agent to talk to.
+//! The input of every step: the recipe, this machine's identity, and the connection to the agent.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::agent::Reporter;
 use crate::places::Places;
 use crate::step::Step;
 
-/// The largest file that is read from the run directory; the schema allows 1 MiB of payload.
+/// Largest file that is read from the run directory. The schema allows 1 MiB of payload.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 pub struct Context<'a> {
@@ -23,7 +23,7 @@ pub struct Context<'a> {
     pub reporter: Reporter,
 }
 
-/// Reads the run directory, for one step.
+/// Reads the run directory for one step.
 pub fn read(step: Step, places: &Places) -> anyhow::Result<Context<'_>> {
     let files = ["recipe.json", "identity.json"]
         .map(|name| read_file(&places.run_dir.join(name), name))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The target disk and its partitions: found in sysfs, reached through device nodes of our own.
+//! The target disk and its partitions: found in sysfs, accessed through device nodes that we create.
 //!
-//! A container has a private `/dev` without disks, and partitions come into being while we work, so
-//! the nodes are made here from the numbers in `/sys/class/block/<name>/dev`.
+//! A container has a private `/dev` without disks, and partitions are created during a step. So the nodes are created
+//! here from the numbers in `/sys/class/block/<name>/dev`.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,13 +17,13 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use crate::gpt::{self, Table};
 
 const SYS_BLOCK: &str = "/sys/class/block";
-/// sysfs counts in sectors of 512 bytes, whatever the disk's own are.
+/// sysfs counts in sectors of 512 bytes, whatever the sector size of the disk.
 const SYS_SECTOR_BYTES: u64 = 512;
-/// The kernel needs moments to show a new partition.
+/// The kernel needs a moment to show a new partition.
 const PARTITIONS_WAIT: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// The disk that this machine's recipe means.
+/// The disk that was selected for this machine's recipe.
 #[derive(Debug)]
 pub struct Disk {
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Disk {
     nodes_dir: PathBuf,
 }
 
-/// A partition as the kernel sees it.
+/// A partition as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelPartition {
     pub number: u32,
@@ -43,13 +43,13 @@ pub struct KernelPartition {
     pub size_bytes: u64,
 }
 
-/// The name of a partition: a `p` comes between when the disk's name ends in a digit.
+/// The name of a partition. If the disk's name ends in a digit, a `p` precedes the number.
 pub fn partition_name(disk: &str, number: u32) -> String {
     let separator = if disk.ends_with(|letter: char| letter.is_ascii_digit()) { "p" } else { "" };
     format!("{disk}{separator}{number}")
 }
 
-/// Opens the disk that was chosen, if it is still the same.
+/// Opens the disk that was chosen, and fails if it is not the same disk any more.
 pub fn open(facts: &DiskFacts, nodes_dir: &Path) -> anyhow::Result<Disk> {
     let name = &facts.name;
     let is_name = !name.is_empty()
@@ -82,7 +82,7 @@ pub fn open(facts: &DiskFacts, nodes_dir: &Path) -> anyhow::Result<Disk> {
 }
 
 impl Disk {
-    /// Its partitions, by number.
+    /// The partitions of the disk, by number.
     pub fn partitions(&self) -> anyhow::Result<Vec<KernelPartition>> {
         let sys = Path::new(SYS_BLOCK).join(&self.name);
         let mut partitions = Vec::new();
@@ -103,12 +103,12 @@ impl Disk {
         Ok(partitions)
     }
 
-    /// A fresh node for a partition: its numbers may have changed since the last table.
+    /// A new node for a partition: its device number may have changed with the table.
     pub fn partition_node(&self, number: u32) -> anyhow::Result<PathBuf> {
         make_node(&partition_name(&self.name, number), &self.nodes_dir)
     }
 
-    /// Waits until the kernel shows what `is_right` asks for.
+    /// Waits until the kernel shows partitions that `is_right` accepts.
     pub fn wait_for_partitions(
         &self,
         is_right: impl Fn(&[KernelPartition]) -> bool,
@@ -129,7 +129,7 @@ impl Disk {
         }
     }
 
-    /// Why the disk may not be touched: something uses it or a part of it.
+    /// Why the disk may not be written: it, or a part of it, is in use.
     pub fn held_by(&self) -> anyhow::Result<Option<String>> {
         let parts = self.partitions()?;
         for name in parts.iter().map(|part| &part.name).chain([&self.name]) {
@@ -139,8 +139,8 @@ impl Disk {
                 return Ok(Some(format!("{name} is part of {}", holder.to_string_lossy())));
             }
         }
-        // An exclusive open fails while the disk or a partition is mounted, is swap or belongs to an
-        // array, in whatever namespace.
+        // An exclusive open fails while the disk or a partition is mounted, is swap or belongs to an array, whatever
+        // the namespace.
         let flags = i32::try_from(OFlags::EXCL.bits())?;
         match File::options().read(true).custom_flags(flags).open(&self.node) {
             Ok(_) => Ok(None),
@@ -151,7 +151,7 @@ impl Disk {
         }
     }
 
-    /// The partition table on the disk; `None` for none or a damaged one.
+    /// The partition table on the disk. `None` if there is none, or if it is damaged.
     pub fn table(&self) -> anyhow::Result<Option<Table>> {
         let file =
             File::open(&self.node).with_context(|| format!("open {}", self.node.display()))?;
@@ -164,7 +164,7 @@ impl Disk {
     }
 }
 
-/// What the disk says of itself: virtio and NVMe serials, the SCSI serial page (SPC-4, 7.8.15), WWIDs.
+/// Identifiers that the disk itself reports: virtio and NVMe serials, the SCSI serial page (SPC-4, 7.8.15), WWIDs.
 fn identifiers(sys: &Path) -> Vec<String> {
     let plain = ["serial", "device/serial", "wwid", "device/wwid"].map(|file| sys.join(file));
     let mut seen: Vec<String> =
@@ -175,15 +175,15 @@ fn identifiers(sys: &Path) -> Vec<String> {
     seen.iter().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).collect()
 }
 
-/// Serial and WWN come through udev for one and from sysfs for the other, in different spelling: one may
-/// have a prefix that the other lacks. Only when nothing agrees it is another disk.
+/// Whether the facts are about this disk. Their serial and WWN come through udev, the others from sysfs, with different
+/// spelling: one may have a prefix that the other lacks. It is another disk only if no identifier matches.
 fn is_same_disk(facts: &DiskFacts, seen: &[String]) -> bool {
     let bare = |text: &String| -> String {
         let text = text.trim().to_ascii_lowercase();
         let text = text.strip_prefix("0x").unwrap_or(&text);
         text.chars().filter(char::is_ascii_alphanumeric).collect()
     };
-    // A serial of punctuation alone says nothing, and would be in every other one.
+    // A serial of punctuation alone would become empty, and be contained in every other text.
     let known = |text: &String| !text.is_empty();
     let chosen = [&facts.serial, &facts.wwn].into_iter().flatten().map(bare);
     let chosen: Vec<String> = chosen.filter(known).collect();

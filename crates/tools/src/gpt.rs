@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The GUID partition table as it is on a disk (UEFI 2.10, chapter 5.3): read only, and only believed
-//! when both of its checksums are right. Writing is sgdisk's work.
+//! The GUID partition table as it is on a disk (UEFI 2.10, chapter 5.3). Read only, and accepted only if both of its
+//! checksums are right. sgdisk writes the tables.
 
 const SIGNATURE: &[u8; 8] = b"EFI PART";
-/// UEFI requires room for at least 128 entries; more than this is not a table that we made.
+/// UEFI requires room for at least 128 entries. A table with more than this was not made by us.
 const ENTRIES_MAX: u32 = 1024;
 const ENTRY_BYTES_MAX: u32 = 4096;
-/// The smallest sector, which a header fits into.
+/// The smallest sector, which must hold the header.
 const HEADER_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,29 +15,29 @@ pub struct Table {
     pub entries: Vec<Entry>,
 }
 
-/// A used entry; sectors are logical blocks, `last_sector` belongs to the partition.
+/// A used entry. Sectors are logical blocks; `last_sector` is within the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub number: u32,
     pub type_guid: String,
-    /// Of this very partition.
+    /// The GUID of this partition, not of its type.
     pub guid: String,
     pub first_sector: u64,
     pub last_sector: u64,
     pub name: String,
 }
 
-/// A header that says that it is one, wherever it was found.
+/// One copy of a table: a header with the signature, wherever it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Copy {
     Valid {
         table: Table,
-        /// What its sectors are counted in, which may not be what this disk's are.
+        /// The sector size of the table, which may not be that of this disk.
         sector_bytes: u64,
-        /// Where it says that the other copy is.
+        /// The sector in which, according to this header, the other copy is.
         other_sector: u64,
     },
-    /// Its checksums are wrong, or it is of a shape that this code does not read.
+    /// Its checksums are wrong, or its format is not supported here.
     Damaged { at: u64 },
 }
 
@@ -50,12 +50,10 @@ impl Copy {
     }
 }
 
-/// Sectors that tables are counted in: a disk may have been written through an adapter that shows
-/// sectors of another size.
+/// Sector sizes that tables may use: a disk may have been written through an adapter that presents another sector size.
 pub const SECTOR_BYTES: [u64; 2] = [512, 4096];
 
-/// The primary table; `None` where there is none or it is damaged.
-/// `read_at(offset, length)` reads the disk.
+/// The primary table. `None` if there is none, or if it is damaged. `read_at(offset, length)` reads the disk.
 pub fn read<E>(
     sector_bytes: u64,
     read_at: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
@@ -66,7 +64,7 @@ pub fn read<E>(
     })
 }
 
-/// Where the copies of a table may be, whatever its sectors: at the begin and at the end.
+/// Where the copies of a table may be, for each sector size: at the beginning and at the end of the disk.
 pub fn places(disk_bytes: u64) -> Vec<(u64, u64)> {
     let places = SECTOR_BYTES.into_iter().flat_map(|sector_bytes| {
         let last = (disk_bytes / sector_bytes).saturating_sub(1) * sector_bytes;
@@ -75,7 +73,7 @@ pub fn places(disk_bytes: u64) -> Vec<(u64, u64)> {
     places.filter(|(at, sector_bytes)| *at > 0 && at + sector_bytes <= disk_bytes).collect()
 }
 
-/// The copy whose header is here.
+/// The copy whose header is at this offset.
 pub fn copy_at<E>(
     at: u64,
     sector_bytes: u64,
@@ -125,7 +123,7 @@ fn entry(raw: &[u8], number: u32) -> Entry {
     }
 }
 
-/// The header's own checksum is computed with its field zero.
+/// The header's checksum is computed with the checksum field set to zero.
 fn without_checksum(header: &[u8]) -> Vec<u8> {
     let mut header = header.to_vec();
     header[16..20].fill(0);
@@ -138,7 +136,7 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// The first three fields of a GUID are little-endian (UEFI 2.10, appendix A).
+/// Formats a GUID. Its first three fields are little-endian (UEFI 2.10, appendix A).
 pub fn guid(raw: &[u8]) -> String {
     let field = |range: std::ops::Range<usize>| -> String {
         raw[range].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -170,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk of 64 sectors with one entry, and its checksums.
+    /// A disk of 64 sectors with one entry, and valid checksums.
     fn disk() -> Vec<u8> {
         let mut disk = vec![0; 64 * 512];
         let array = 2 * 512;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The steps of an installation, one tool each, all in one static binary.
+//! The steps of an installation. Each step is one tool; all are in one static binary.
 //!
 //! ```text
 //! /run/provision ─▶ context ─▶ image_check ─▶ partition ─▶ image_linux ─▶ bootloader_linux ─▶ config_drive
@@ -7,15 +7,15 @@
 //!                                  devices, gpt ──┴── mounts ───┴── beneath ─────┘            iso9660
 //! ```
 //!
-//! - `run`: one step; `context`: recipe and identity, once read; `agent`: permit, progress and failure reasons;
-//! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk;
-//!   `superblock`: the features of a filesystem, and which kernel knows them;
+//! - `run`: runs one step; `context`: recipe and identity; `agent`: permit, progress and failure reasons;
+//! - `devices`: device nodes from sysfs; `gpt`, `mbr`: partition tables as they are on the disk; `superblock`: the
+//!   features of a filesystem, and which kernels support them;
 //! - `mounts`: the target's filesystems; `beneath`: files below a directory that is not trusted;
 //! - `cloud_init`: whether the installed system reads the configuration drive;
-//! - `command`: other programs, by argv, never by a shell; `inside_image`: those of the image;
-//! - one module per step, each with a pure plan and a `run` that acts on it.
+//! - `command`: runs other programs by argv, never by a shell; `inside_image`: runs programs of the image;
+//! - one module for each step, with a pure plan and a `run` that executes it.
 //!
-//! Every step may run again after a crash: it looks at what is there first.
+//! Every step may run again after a crash: it first looks at what exists already.
 
 mod agent;
 pub mod beneath;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal-tool STEP`: the entry point of every tool container.
 //!
-//! Exit status: 0 done (or nothing to do), 1 the step failed, 2 no such step. The reason is on
-//! stderr and, for the failure report, with the agent.
+//! Exit status: 0 done (or nothing to do), 1 the step failed, 2 no such step. The reason is printed to
+//! stderr and sent to the agent for the failure report.
 
 use std::process::ExitCode;
 

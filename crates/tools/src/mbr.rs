@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The partition table in a master boot record, with the chain of its extended partition: read only.
-//! UEFI 2.10, 5.2; the chain as Linux (block/partitions/msdos.c) follows it.
+//! The partition table in a master boot record, with the chain of its extended partition. Read only. UEFI 2.10, 5.2;
+//! the chain is followed in the way of Linux (block/partitions/msdos.c).
 
-/// Byte 446 of the sector: four entries of 16 bytes, then the mark of a boot sector.
+/// Offset of the entries: four entries of 16 bytes, followed by the mark of a boot sector.
 const ENTRIES_AT: usize = 446;
 const MARK: [u8; 2] = [0x55, 0xaa];
 const RECORD_BYTES: usize = 512;
-/// Stands for a GPT.
+/// The type of a protective entry, which covers a GPT.
 const PROTECTIVE: u8 = 0xee;
-/// Hold a chain of further records: by CHS, by LBA, and Linux' own.
+/// The types of extended partitions, which hold a chain of further records: CHS, LBA, and Linux' own.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
-/// Linux follows 100 links of a chain. A longer one, or one that leads into itself, ends here.
+/// Linux follows 100 links of a chain. This limit ends longer chains, and loops.
 const LINKS_MAX: usize = 128;
 
-/// Sectors are the disk's.
+/// An entry, in sectors of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub kind: u8,
@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Is it no more than a frame of other partitions?
+    /// Whether it only contains other partitions.
     pub fn is_extended(self) -> bool {
         EXTENDED.contains(&self.kind)
     }
@@ -30,12 +30,12 @@ impl Entry {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mbr {
-    /// Also those of the chain; without the protective one.
+    /// All entries, including those of the chain, except the protective one.
     pub entries: Vec<Entry>,
     pub is_protective: bool,
 }
 
-/// `None` where the first sector is no partition table. `read_at(offset, length)` reads the disk.
+/// Reads the table. `None` if the first sector contains none. `read_at(offset, length)` reads the disk.
 pub fn read<E>(
     disk_bytes: u64,
     sector_bytes: u64,
@@ -73,7 +73,7 @@ fn chain<E>(
         let mut next = None;
         for entry in record {
             if entry.is_extended() {
-                // Links count from where the extended partition begins, partitions from their record.
+                // Links count from the beginning of the extended partition, partitions from their own record.
                 next = next.or(Some(extended.first_sector + entry.first_sector));
             } else {
                 entries.push(Entry { first_sector: here + entry.first_sector, ..entry });
@@ -85,7 +85,7 @@ fn chain<E>(
     Ok(())
 }
 
-/// The used entries of a record. A filesystem's boot sector has the same mark, but code in place of the entries.
+/// The used entries of a record. A filesystem's boot sector has the same mark, but code in place of entries.
 fn record(bytes: &[u8]) -> Option<Vec<Entry>> {
     if bytes.get(RECORD_BYTES - 2..RECORD_BYTES)? != MARK {
         return None;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The target's filesystems, mounted while a step works on them.
 //!
-//! Mount points are opened below the root without following links, and mounted on through the open
-//! descriptor: an image cannot make us mount elsewhere.
+//! Mount points are opened below the root without following links, and the mount uses the open descriptor. So an image
+//! cannot redirect a mount.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -17,16 +17,16 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::beneath::Root;
 use crate::devices::Disk;
 
-/// A scanner or the kernel's own work may hold a filesystem for a moment after its last use.
+/// A scanner or the kernel itself may hold a filesystem for a moment after its last use.
 const UNMOUNT_WAIT: Duration = Duration::from_secs(30);
 const POLL_EVERY: Duration = Duration::from_millis(100);
-/// tmpfs(5): half of the memory is for it, and an initramfs has some thousand files.
+/// tmpfs(5): half of the memory, and an initramfs has a few thousand files.
 const MEMORY_OPTIONS: &CStr = c"mode=0755,size=50%,nr_inodes=200000";
 
-/// Mounted filesystems; unmounted when dropped, [`Mounted::unmount`] also tells whether it worked.
+/// Mounted filesystems. They are unmounted when dropped; [`Mounted::unmount`] also returns errors.
 #[derive(Debug)]
 pub struct Mounted {
-    /// A parent before its children.
+    /// Each parent before its children.
     points: Vec<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ pub fn mount_all(disk: &Disk, layout: &[Partition], target: &Path) -> anyhow::Re
     Ok(mounted)
 }
 
-/// Writes what is in memory to the disk.
+/// Writes cached data to the disk.
 pub fn sync(mounted: &Mounted) -> anyhow::Result<()> {
     for point in &mounted.points {
         let dir = fs::File::open(point).with_context(|| format!("open {}", point.display()))?;
@@ -58,14 +58,14 @@ pub fn sync(mounted: &Mounted) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Mounts one filesystem on a directory of ours.
+/// Mounts one filesystem on one of our own directories.
 pub fn mount_one(node: &Path, format: Format, dir: &Path) -> anyhow::Result<Mounted> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     mount(node, dir, format)?;
     Ok(Mounted { points: vec![dir.to_owned()] })
 }
 
-/// Mounts an empty filesystem in memory on a directory of ours, which is made where it is missing.
+/// Mounts an empty memory filesystem on one of our own directories, which is created if it is missing.
 pub fn mount_memory(dir: &Path) -> anyhow::Result<Mounted> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let options = Some(MEMORY_OPTIONS);
@@ -75,7 +75,7 @@ pub fn mount_memory(dir: &Path) -> anyhow::Result<Mounted> {
 }
 
 impl Mounted {
-    /// Flushes and unmounts all.
+    /// Flushes and unmounts everything.
     pub fn unmount(mut self) -> anyhow::Result<()> {
         while let Some(point) = self.points.last() {
             unmount(point).with_context(|| format!("unmount {}", point.display()))?;
@@ -89,7 +89,7 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         while let Some(point) = self.points.pop() {
             if let Err(error) = unmount(&point) {
-                // Already failing: the first error is told, this one only said.
+                // Already failing: the first error is reported, this one is only printed.
                 eprintln!("unmount {}: {error}", point.display());
             }
         }
@@ -107,9 +107,9 @@ fn through(dir: &OwnedFd) -> PathBuf {
 }
 
 fn mount(node: &Path, dir: &Path, format: Format) -> anyhow::Result<()> {
-    // Nothing on the target is for this system to execute as root or to open as a device.
+    // This system must not execute programs of the target, nor open its device nodes.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    // FAT has no owners and modes: `quiet` makes it accept and forget them.
+    // FAT has no owners and modes: with `quiet` it accepts and ignores them.
     let options = match format {
         Format::Vfat => "quiet",
         Format::Ext4 | Format::Xfs | Format::Btrfs | Format::Ntfs | Format::Swap | Format::Raw => {

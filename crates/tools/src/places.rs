@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every path outside the target that a tool looks at.
+//! Every path that a tool uses outside the target.
 
 use std::path::PathBuf;
 
-/// Where things are in a tool container.
+/// The paths in a tool container.
 #[derive(Debug, Clone)]
 pub struct Places {
     pub run_dir: PathBuf,
     pub agent_socket: PathBuf,
-    /// Only `image-check` and `image-linux` have it.
+    /// Present only for `image-check` and `image-linux`.
     pub pull_file: PathBuf,
-    /// `image-check` writes it, `image-linux` reads it, no other step has it.
+    /// `image-check` writes it and `image-linux` reads it. It is not present for other steps.
     pub checked_image: PathBuf,
-    /// Device nodes are made here. It may not be on a `nodev` mount; `/dev` of a container is not.
+    /// Device nodes are created here. The mount must not be `nodev`; `/dev` of a container is not.
     pub device_dir: PathBuf,
-    /// The installed system's root is mounted here.
+    /// The mount point of the installed system's root.
     pub target: PathBuf,
-    /// The firmware's variables are mounted here: the container's `/sys` does not show them.
+    /// The mount point of the firmware's variables: the container's `/sys` does not contain them.
     pub efi_variables: PathBuf,
 }
 

@@ -6,13 +6,13 @@ use crate::places::Places;
 use crate::step::Step;
 use crate::{bootloader_linux, config_drive, context, image_check, image_linux, partition};
 
-/// Runs one step; a failure's reason is with the agent when this returns.
+/// Runs one step. If it fails, the agent has received the reason when this returns.
 pub fn run(step: Step, places: &Places) -> anyhow::Result<()> {
     let outcome = run_step(step, places);
     if let Err(error) = &outcome {
         let reporter = Reporter::new(&places.agent_socket, step);
         if let Err(unheard) = reporter.failure(&format!("{error:#}")) {
-            // The journal has the reason too: the dispatcher takes its last lines instead.
+            // The reason is in the journal too. The dispatcher uses the journal's last lines instead.
             eprintln!("{}: tell the agent why it failed: {unheard:#}", step.name());
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The closed set of steps.
 
-/// What one tool container does.
+/// One step: the work of one tool container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     ImageCheck,
@@ -12,7 +12,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// In their order on the machine.
+    /// All steps, in the order in which a machine runs them.
     pub const ALL: [Step; 5] = [
         Step::ImageCheck,
         Step::Partition,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The feature bits of a filesystem's superblock, and the release of Linux and of GRUB that knows each.
-//! mkfs is newer than many images' kernels; a kernel refuses a filesystem with one bit that it does not
+//! The feature bits of a filesystem's superblock, and the releases of Linux and GRUB that support each.
+//! mkfs is newer than the kernels of many images, and a kernel refuses a filesystem with a single bit that it does not
 //! know. Only bits that can make a kernel refuse are read: `incompat` (refuses to mount) and `ro_compat`
-//! (refuses to write, and so to boot). Pure but for [`read`].
+//! (refuses to write, and so to boot). Pure except for [`read`].
 //!
-//! Sources: `fs/xfs/libxfs/xfs_format.h`, `fs/ext4/ext4.h` and `include/uapi/linux/btrfs.h` of Linux and
-//! the releases that added each line; ext4(5), section "kernel support"; `mkfs.btrfs -O list-all`; for
-//! GRUB `grub-core/fs/{xfs,ext2,btrfs}.c`. These are upstream's releases: a distribution may have put a
-//! feature into an older kernel or GRUB, never taken one out.
+//! Sources: `fs/xfs/libxfs/xfs_format.h`, `fs/ext4/ext4.h` and `include/uapi/linux/btrfs.h` of Linux and the releases
+//! that added each line; ext4(5), section "kernel support"; `mkfs.btrfs -O list-all`; for GRUB
+//! `grub-core/fs/{xfs,ext2,btrfs}.c`. These are upstream's releases: distributions may have backported a feature to an
+//! older kernel or GRUB, but have never removed one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,7 +21,7 @@ use recipe::Format;
 pub struct Release(pub u32, pub u32);
 
 impl Release {
-    /// The release at the start of a version: `4.18.0-553.el8_10.x86_64`, `2.06-13+deb12u1`.
+    /// Parses the release at the start of a version: `4.18.0-553.el8_10.x86_64`, `2.06-13+deb12u1`.
     pub fn parse(version: &str) -> Option<Release> {
         let (major, rest) = version.split_once('.')?;
         let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
@@ -33,20 +33,20 @@ impl Release {
     }
 }
 
-/// Which field of the superblock a bit is in.
+/// The field of the superblock that contains a bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Incompat,
     RoCompat,
 }
 
-/// A bit of the field, its name, the first Linux that mounts it, and the first GRUB that reads it. GRUB
-/// only reads, and does not look at `ro_compat`.
+/// A field, the number of the bit, its name, the first Linux that mounts it, and the first GRUB that reads it. GRUB
+/// only reads, and ignores `ro_compat`.
 type Row = (Field, u32, &'static str, Option<Release>, Option<Release>);
 
-/// In every kernel and GRUB of UEFI machines.
+/// Supported by every kernel and GRUB of UEFI machines.
 const ALWAYS: Option<Release> = Some(Release(0, 0));
-/// In no release.
+/// Supported by no release.
 const NEVER: Option<Release> = None;
 
 const fn since(major: u32, minor: u32) -> Option<Release> {
@@ -55,12 +55,12 @@ const fn since(major: u32, minor: u32) -> Option<Release> {
 
 const XFS: &[Row] = &[
     (Field::Incompat, 0, "ftype", since(3, 13), ALWAYS),
-    // Upstream's GRUB reads sparse inodes since 2.04. Distributions that put 2.02 on an ESP and make XFS
-    // with sparse inodes themselves (EL 8) have the change.
+    // Upstream's GRUB reads sparse inodes since 2.04. Distributions that install 2.02 on an ESP and themselves create
+    // XFS with sparse inodes (EL 8) have backported it.
     (Field::Incompat, 1, "sparse", since(4, 2), ALWAYS),
     (Field::Incompat, 2, "meta_uuid", since(4, 3), ALWAYS),
     (Field::Incompat, 3, "bigtime", since(5, 10), since(2, 6)),
-    // No kernel mounts it: xfs_repair was interrupted.
+    // No kernel mounts it: a run of xfs_repair was interrupted.
     (Field::Incompat, 4, "needsrepair", NEVER, since(2, 6)),
     (Field::Incompat, 5, "nrext64", since(5, 19), since(2, 12)),
     (Field::Incompat, 6, "exchange", since(6, 10), NEVER),
@@ -96,7 +96,7 @@ const EXT4: &[Row] = &[
     (Field::RoCompat, 6, "extra_isize", ALWAYS, ALWAYS),
     (Field::RoCompat, 8, "quota", since(3, 6), ALWAYS),
     (Field::RoCompat, 9, "bigalloc", since(3, 2), ALWAYS),
-    // Known since 3.5, with serious faults before 3.18.
+    // Supported since 3.5, with serious bugs before 3.18.
     (Field::RoCompat, 10, "metadata_csum", since(3, 5), ALWAYS),
     (Field::RoCompat, 12, "read-only", since(3, 19), ALWAYS),
     (Field::RoCompat, 13, "project", since(4, 5), ALWAYS),
@@ -126,7 +126,7 @@ const BTRFS: &[Row] = &[
     (Field::RoCompat, 3, "block-group-tree", since(6, 1), ALWAYS),
 ];
 
-/// Where the superblock is, its magic number, and where the two fields are.
+/// The place of the superblock, its magic number, and the places of the two fields.
 struct Shape {
     start: u64,
     bytes: usize,
@@ -160,7 +160,7 @@ const BTRFS_SHAPE: Shape = Shape {
     incompat_at: 0xbc,
     ro_compat_at: 0xb4,
 };
-/// Where XFS has its version (big-endian, the low four bits): the fields exist from version 5 on.
+/// Offset of XFS' version (big-endian, the low four bits). The fields exist from version 5 on.
 const XFS_VERSION_AT: usize = 101;
 
 /// The features of one filesystem.
@@ -171,7 +171,7 @@ pub struct Superblock {
     ro_compat: u64,
 }
 
-/// `None` for formats without such bits.
+/// Reads the features. `None` for formats without such bits.
 pub fn read(node: &Path, format: Format) -> anyhow::Result<Option<Superblock>> {
     let Some(shape) = shape(format) else { return Ok(None) };
     let mut bytes = vec![0; shape.bytes];
@@ -214,12 +214,12 @@ fn parse(format: Format, shape: &Shape, bytes: &[u8]) -> anyhow::Result<Superblo
 }
 
 impl Superblock {
-    /// The features that this Linux does not know, each with the release that does.
+    /// The features that this Linux does not support, each with the release that does.
     pub fn unknown_to_linux(&self, linux: Release) -> Vec<String> {
         self.unknown("Linux", linux, |(_, _, _, since, _)| since)
     }
 
-    /// The same for a GRUB, which only reads.
+    /// The same for a GRUB.
     pub fn unknown_to_grub(&self, grub: Release) -> Vec<String> {
         self.unknown("GRUB", grub, |(field, _, _, _, since)| match field {
             Field::Incompat => since,
@@ -229,7 +229,7 @@ impl Superblock {
 
     fn unknown(&self, name: &str, have: Release, since: fn(Row) -> Option<Release>) -> Vec<String> {
         let written = |Release(major, minor): Release| match name {
-            // 2.02, 2.04, 2.06, 2.12.
+            // GRUB's releases are written 2.02, 2.04, 2.06, 2.12.
             "GRUB" => format!("{major}.{minor:02}"),
             _ => format!("{major}.{minor}"),
         };
@@ -254,7 +254,7 @@ impl Superblock {
                     Some((feature, None)) => {
                         unknown.push(format!("no {name} is known to read feature {feature}"));
                     }
-                    // GRUB looks at its own list only where a bit is `incompat`.
+                    // GRUB checks its list only for `incompat` bits.
                     None if name == "GRUB" && field == Field::RoCompat => {}
                     None => unknown.push(format!("{kind} bit {bit} is not known to this Shoal")),
                 }
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::command::{self, Argv};
 
-    /// The features of what a real mkfs makes.
+    /// The features of a filesystem that a real mkfs creates.
     fn made(format: Format, words: &[&str]) -> Superblock {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(320 << 20).unwrap();
@@ -288,7 +288,7 @@ mod tests {
             |feature: &'static str| made(Format::Ext4, &["mkfs.ext4", "-q", "-F", "-O", feature]);
         let btrfs =
             |feature: &'static str| made(Format::Btrfs, &["mkfs.btrfs", "-q", "-f", "-O", feature]);
-        // Superblock, last release that does not know it, first one that does, what is said.
+        // Superblock, last release without support, first release with support, the message.
         for (superblock, before, since, said) in [
             (
                 xfs("bigtime=1,inobtcount=0", "nrext64=0"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The config-drive step, whole, on a loop device that the partition step made: it looks into the installed
-//! system before it says that it is done.
+//! The whole config-drive step, on a loop device that the partition step prepared. The step examines the installed
+//! system before it succeeds.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -34,7 +34,7 @@ fn agent(socket: &Path) {
     });
 }
 
-/// A loop device and the nodes that the tools made for it.
+/// A loop device, and the nodes that the tools created for it.
 struct Disk {
     name: String,
     nodes: PathBuf,

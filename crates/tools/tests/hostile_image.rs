@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs of a hostile image, in the cage that the boot loader step has for them: what they try is in
-//! `hostile_image/generator.pl`. The image has perl and its libraries, from this system.
+//! Programs of a hostile image, in the cage of the boot loader step. `hostile_image/generator.pl` contains what they
+//! try. The image has perl and its libraries, copied from this system.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -20,7 +20,7 @@ use tools::inside_image::{self, Cage, Foreign};
 
 const OWN: &str = env!("CARGO_BIN_EXE_shoal-tool");
 const GENERATOR: &str = include_str!("hostile_image/generator.pl");
-/// Files by which a program could change this system, whoever it thinks that it is.
+/// Files with which a program could change this system, whichever user it runs as.
 const KNOBS: &[&str] = &[
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
@@ -39,7 +39,7 @@ struct Image {
 impl Image {
     fn new(program: &str, text: &str) -> Image {
         let image = Image { dir: tempfile::tempdir().unwrap() };
-        // What is mounted for a program, and what of a system it expects.
+        // Mount points of the cage, and directories that a program expects.
         for dir in
             ["proc", "sys", "dev", "run", "tmp", "etc", "boot", "var/log", "usr/sbin", "usr/lib"]
         {
@@ -70,7 +70,7 @@ impl Image {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Everything that is in it, with what can be seen of a change.
+    /// Everything in the image, with the properties that would show a change.
     fn state(&self) -> BTreeMap<PathBuf, (u32, u64, Option<PathBuf>)> {
         let mut state = BTreeMap::new();
         let mut open = vec![self.root()];
@@ -114,7 +114,7 @@ fn knobs() -> Vec<(&'static str, String)> {
     KNOBS.iter().map(|path| (*path, fs::read_to_string(path).unwrap_or_default())).collect()
 }
 
-/// Long enough for a busy machine; no case waits for it.
+/// Long enough for a busy machine. No case waits for it.
 const ENOUGH: Duration = Duration::from_secs(120);
 
 #[test]
@@ -122,7 +122,7 @@ fn a_hostile_generator_reaches_nothing() {
     let address = SocketAddr::from_abstract_name(b"shoal-hostile").unwrap();
     let _abstract = UnixListener::bind_addr(&address).unwrap();
     let mut witness = Command::new("sleep").arg("600").spawn().unwrap();
-    // An open file that somebody forgot to close is not passed on either.
+    // A file that was left open by mistake is not inherited either.
     let secret = fs::File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
     for (program, arguments) in [
@@ -135,7 +135,7 @@ fn a_hostile_generator_reaches_nothing() {
         let cage = outcome.unwrap_or_else(|error| panic!("{error}: {said:#?}"));
         let reached: Vec<_> = said.iter().filter(|line| !line.ends_with(": refused")).collect();
         assert_eq!(reached, ["hostile: done: 0 reached"], "{program}");
-        // A script that stopped early would have told of nothing.
+        // A script that stopped early would have reported nothing.
         assert!(said.len() > 110, "{} attempts", said.len());
         let mut made = String::new();
         cage.output("initrd").unwrap().read_to_string(&mut made).unwrap();
@@ -149,7 +149,7 @@ fn a_hostile_generator_reaches_nothing() {
 
 #[test]
 fn a_program_ends_with_all_that_it_started() {
-    // What stays behind holds the output open and hears no signal but one.
+    // A process that stays behind keeps the output open, and ignores every signal that it can ignore.
     let lingers = "#!/usr/bin/perl\nfor (1..20) { if (!fork) { syscall(112); \
                    $SIG{$_} = 'IGNORE' for 'TERM', 'HUP', 'INT', 'CHLD'; sleep 3600 } }\n\
                    print \"left behind\\n\";\n";

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The partition step, whole, on loop devices: with sgdisk, wipefs and mkfs, an agent on its socket, and
-//! the disk's content hashed wherever nothing may have been written.
+//! The whole partition step on loop devices: with sgdisk, wipefs and mkfs, an agent on its socket, and
+//! hashes of the disk's content in every case that must not write.
 //!
-//! `machine`: the disk and the agent; `not_blank`: disks on which something is, although it does not look so.
+//! `machine`: the disk and the agent; `not_blank`: disks with content that is not obvious.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -68,7 +68,7 @@ fn a_blank_disk_becomes_the_layout_and_a_rerun_changes_nothing() {
     assert_eq!(machine.hash(), before);
     assert_eq!(machine.permits().len(), 2);
 
-    // Another job finds a stranger's disk.
+    // For another job the disk is not its own.
     let facts =
         DiskFacts { name: machine.disk.clone(), size_bytes: DISK_BYTES, ..DiskFacts::default() };
     let error = machine.partition_as("job-2", facts.clone(), NO_CONSENT, LAYOUT).unwrap_err();
@@ -158,7 +158,7 @@ fn firmware_sees_the_esp_whatever_the_sectors_are_or_nothing_is_written() {
             continue;
         }
         outcome.unwrap_or_else(|error| panic!("{esp} in {sector_bytes}: {error}"));
-        // As firmware does, mtools believes the number of clusters: of a FAT32 with too few it says "Error reading FAT".
+        // Like firmware, mtools relies on the number of clusters. With too few for FAT32 it prints "Error reading FAT".
         let node = machine.nodes().join(format!("{}p1", machine.disk));
         run("mdir", &["-i", text(&node), "::"]);
     }

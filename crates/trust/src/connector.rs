@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! TLS for `ureq` over whatever connection it has made, with a configuration of ours.
+//! A TLS connector for `ureq`, with our own rustls configuration over any connection that `ureq` made.
 
 use std::fmt;
 use std::io::{Read, Write};

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! HTTPS clients of a controller: which certificates they accept. A client is given PEM with certificates, and accepts
+//! Certificate checks of the HTTPS clients of a controller. A client is given certificates as PEM, and accepts
 //!
-//! - a certificate that a CA among them signed, with the name that it connects to and within its dates;
-//! - a certificate with the public key of one among them, whatever its names and dates: the controller's own
-//!   certificate by `--tls-cert` is trusted so, also where it signed itself, or where its CA is not known here.
+//! - a certificate that a CA among them signed, that has the name which the client connects to, and that is within its
+//!   dates;
+//! - a certificate with the same public key as one among them, whatever its names and dates. This is how the
+//!   controller's own certificate (`--tls-cert`) is trusted if it is self-signed or its CA is not known here.
 //!
-//! `ureq` has no place for such a rule, so TLS is a connector of ours (`connector`).
+//! `ureq` has no hook for such a rule, so TLS is our own connector (`connector`).
 
 mod connector;
 
@@ -29,13 +30,13 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 
 use connector::TlsConnector;
 
-/// Certificate chain and key that a client shows.
+/// The certificate chain and the key that a client presents.
 pub struct ClientCertificate {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
 }
 
-/// A client with this configuration that accepts what `trusted` says, PEM of certificates.
+/// Returns a client with this configuration that accepts the certificates in `trusted`, which is PEM.
 pub fn agent(
     config: Config,
     trusted: &[u8],
@@ -65,7 +66,7 @@ fn tls_config(trusted: &[u8], client: Option<ClientCertificate>) -> anyhow::Resu
     }
 }
 
-/// Every certificate in PEM, at least one.
+/// Returns every certificate in a PEM text. At least one is required.
 pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates = read.context("read certificates as PEM")?;
@@ -79,7 +80,7 @@ pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> 
 #[derive(Debug)]
 struct Verifier {
     keys: Vec<SubjectPublicKeyInfoDer<'static>>,
-    /// Absent where none of the certificates can be a CA's.
+    /// `None` if none of the certificates can be a CA's.
     authorities: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
@@ -94,7 +95,7 @@ impl Verifier {
             Some(parsed.subject_public_key_info())
         };
         let mut roots = RootCertStore::empty();
-        // A system's bundle may have some that nobody can read any more.
+        // A system's bundle may contain certificates that rustls cannot parse.
         let (usable, _) = roots.add_parsable_certificates(trusted.iter().cloned());
         let authorities = match usable {
             0 => None,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Clients against servers with certificates of every kind, over TLS on loopback.
+//! Clients and servers with certificates of every kind, over TLS on loopback.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 
-/// A certificate's PEM, and what a server needs to show it.
+/// A certificate's PEM, and what a server needs to present it.
 struct Made {
     pem: String,
     chain: Vec<CertificateDer<'static>>,
@@ -25,7 +25,7 @@ fn params(name: &str, is_ca: bool) -> CertificateParams {
     params
 }
 
-/// As `openssl req -x509` makes it: signed by itself, and marked as a CA.
+/// As `openssl req -x509` creates it: self-signed, and marked as a CA.
 fn of_itself(name: &str, is_ca: bool, key: KeyPair) -> Made {
     let certificate = params(name, is_ca).self_signed(&key).unwrap();
     Made { pem: certificate.pem(), chain: vec![certificate.der().clone()], key }
@@ -49,7 +49,7 @@ fn of_ca(name: &str) -> (String, Made) {
     (ca_pem, made)
 }
 
-/// What a client that trusts `trusted` gets of a server with this certificate.
+/// The response, or the error, of a client that trusts `trusted` and a server with this certificate.
 fn get(made: &Made, trusted: &str, host: &str) -> Result<String, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = PrivateKeyDer::from_pem_slice(made.key.serialize_pem().as_bytes()).unwrap();
@@ -65,7 +65,7 @@ fn get(made: &Made, trusted: &str, host: &str) -> Result<String, String> {
         let (socket, _) = listener.accept().unwrap();
         let connection = ServerConnection::new(Arc::new(config)).unwrap();
         let mut stream = StreamOwned::new(connection, socket);
-        // A client that refuses the certificate ends it here.
+        // A client that rejects the certificate ends the connection here.
         let Ok(_) = stream.read(&mut [0; 4096]) else { return };
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");
     });
@@ -105,7 +105,7 @@ fn a_certificate_is_accepted_by_its_ca_and_name_or_by_its_own_key() {
         assert_eq!(heard.is_ok(), expected == "hello", "{what}: {told}");
         assert!(told.contains(expected), "{what}: {told}");
     }
-    // Without a name for the TLS server to choose by.
+    // An IP address, so the client sends no server name.
     assert_eq!(get(&own, &own.pem, "127.0.0.1").as_deref(), Ok("hello"));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is done to a BMC: media, boot override, power; each as its profile and its fault have it.
+//! Actions on a BMC: media, boot override, power. Each behaves as the BMC's profile and fault require.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::reply::{Manner, Reply, Request};
 use super::resources::Boot;
 use super::{Shared, asked, node, resources};
 
-/// A BMC's restart, in the time of real ones.
+/// The duration of a BMC's restart on real hardware.
 const RESTART: Duration = Duration::from_secs(60);
-/// How long an insert keeps a slow BMC busy, likewise.
+/// How long an insert keeps a slow BMC busy, on real hardware.
 const INSERT_WORK: Duration = Duration::from_secs(5);
-/// From the request until remote media are there, of a BMC that has them disabled at first, likewise.
+/// The time from the request until remote media are available, on real hardware that has them disabled at first.
 const ENABLES_MEDIA_IN: Duration = Duration::from_secs(3);
 
 impl Bmc {
@@ -45,7 +45,7 @@ impl Bmc {
             Fault::HangInsert => Reply::done().in_manner(Manner::Never),
             Fault::LieInsert => Reply::done(),
             Fault::NoLicence => self.no_licence(),
-            // As some BMCs do, it repeats the URL, which is a secret.
+            // Like some BMCs, it repeats the URL, which is a secret.
             Fault::InsertRefused => {
                 Reply::refused(500, "InternalError", &format!("cannot mount {url}"))
             }
@@ -82,20 +82,20 @@ impl Bmc {
         }
     }
 
-    /// Whether the slots are there.
+    /// Whether the slots exist now.
     pub(super) fn has_media(&self, state: &State, shared: &Shared) -> bool {
         let work = shared.scaled(ENABLES_MEDIA_IN);
         !self.profile.has(Quirk::MediaDisabled)
             || state.enabled_at.is_some_and(|at| at.elapsed() >= work)
     }
 
-    /// An AMI BMC's own action; its response is an error by its form and none by what it says.
+    /// AMI's OEM action. Its response has the form of an error, but reports success.
     pub(super) fn enable_media(state: &mut State, body: &Value) -> Reply {
         match body["RMediaState"].as_str() {
             Some("Enable") => {
                 state.enabled_at.get_or_insert_with(Instant::now);
             }
-            // Whatever is inserted goes with the slots.
+            // All media are removed together with the slots.
             Some("Disable") => {
                 state.enabled_at = None;
                 state.media.fill(None);
@@ -111,14 +111,14 @@ impl Bmc {
         }}))
     }
 
-    /// Whether the slot can be ejected now.
+    /// Whether the slot offers `EjectMedia` now.
     pub(super) fn offers_eject(&self, state: &State, shared: &Shared, slot: usize) -> bool {
         let Some(after) = self.profile.eject_appears_after() else { return true };
         let since = state.media[slot].as_ref().map(|medium| medium.since);
         since.is_some_and(|since| since.elapsed() >= shared.scaled(after))
     }
 
-    /// Takes the medium out.
+    /// Removes the medium.
     fn empty(state: &mut State, slot: usize) {
         if let Some(medium) = state.media[slot].take() {
             state.former[slot] = Some(medium.url);
@@ -152,7 +152,7 @@ impl Bmc {
         Reply::done()
     }
 
-    /// A slot without actions: an image inserts, null ejects.
+    /// PATCH of a slot without actions: an image inserts, null ejects.
     pub(super) fn patch_slot(
         &self,
         state: &mut State,
@@ -235,7 +235,7 @@ impl Bmc {
         Reply::done()
     }
 
-    /// What is wrong with a URL for the firmware, which is this BMC's medium; an empty one ejects.
+    /// The faults of setting a URL for the firmware, which is this BMC's way to insert. An empty URL ejects.
     fn fault_of_uri(&self, state: &mut State, shared: &Shared, uri: &str) -> Option<Reply> {
         shared.confide(uri.split('/').rev().nth(1));
         Some(match (self.fault, uri.is_empty()) {
@@ -290,7 +290,7 @@ impl Bmc {
         }
         state.count += 1;
         if self.fault == Fault::RebootAtReset && state.is_on && state.strikes(1) {
-            // The machine goes on meanwhile, with its media.
+            // The machine continues meanwhile, with its media.
             let media = state.media.clone();
             let reply = self.restart(state, shared);
             state.media = media;
@@ -333,7 +333,7 @@ impl Bmc {
         state.node = Some(tokio::spawn(node::live(boot)).abort_handle());
     }
 
-    /// The machine behind it, as SMBIOS has it.
+    /// The machine behind the BMC, with its SMBIOS data.
     fn board(&self) -> node::Board {
         let serial = match self.fault {
             Fault::WrongSerial => "ANOTHER-BOARD",
@@ -354,7 +354,7 @@ impl Bmc {
         }
     }
 
-    /// Is gone for a while; what was in its memory is lost, settings are kept.
+    /// Restarts the BMC: it is unreachable for a while, and loses its memory but not its settings.
     pub(super) fn restart(&self, state: &mut State, shared: &Shared) -> Reply {
         state.away_until = Some(Instant::now() + shared.scaled(RESTART));
         state.sessions.clear();
@@ -364,7 +364,7 @@ impl Bmc {
 }
 
 impl State {
-    /// What clients of ours inserted is gone.
+    /// Removes the media that our own clients inserted.
     fn forget_media(&mut self) {
         for medium in &mut self.media {
             if !medium.as_ref().is_some_and(Medium::is_foreign) {

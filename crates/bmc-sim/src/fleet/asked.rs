@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a client asks of a BMC, and what its profile alone refuses of that, whatever its state. Pure:
-//! the fleet's scripts and the QEMU machine are both behind it.
+//! Parses the requests to a BMC, and rejects what its profile alone forbids, whatever its state. Pure: the fleet's
+//! scripted machines and the QEMU machine both use it.
 
 use serde_json::Value;
 
@@ -8,16 +8,16 @@ use super::profile::quirk::Quirk;
 use super::profile::{Eject, Insert, Profile, Takes};
 use super::reply::{Reply, Request};
 
-/// A change of the boot override; what is absent stays.
+/// A change of the boot override. Absent properties stay unchanged.
 pub struct BootAsked<'a> {
     pub enabled: Option<&'a str>,
     pub target: Option<&'a str>,
     pub mode: Option<&'a str>,
-    /// Empty: takes the URL away.
+    /// An empty URL removes the present one.
     pub http_uri: Option<&'a str>,
 }
 
-/// The URL that `InsertMedia` gives to this slot.
+/// Returns the URL with which `InsertMedia` is called for this slot.
 pub fn image(profile: &Profile, slot: usize, body: &Value) -> Result<String, Reply> {
     let Some(url) = body["Image"].as_str().map(str::to_owned) else {
         return Err(Reply::refused(400, "PropertyMissing", "Image is needed"));
@@ -36,7 +36,7 @@ pub fn image(profile: &Profile, slot: usize, body: &Value) -> Result<String, Rep
     Ok(url)
 }
 
-/// Whether the body of `EjectMedia` is the one that is wanted.
+/// Checks the body of `EjectMedia` against the form that the profile requires.
 pub fn eject(profile: &Profile, body: &Value) -> Result<(), Reply> {
     let is_fine = match profile.eject {
         Eject::NoBody => body.is_null(),
@@ -49,7 +49,7 @@ pub fn eject(profile: &Profile, body: &Value) -> Result<(), Reply> {
     }
 }
 
-/// A PATCH of a slot without actions: an image inserts, null ejects.
+/// Parses a PATCH of a slot without actions: an image inserts, null ejects.
 pub fn slot<'a>(
     profile: &Profile,
     slot: usize,
@@ -64,7 +64,7 @@ pub fn slot<'a>(
     let url = request.body["Image"].as_str().filter(|url| !is_eject && !url.is_empty());
     match url {
         Some(url) if profile.slots[slot].takes != Takes::Urls => {
-            // As Lenovo's do, it repeats the value.
+            // Like Lenovo's BMCs, it repeats the value.
             let why = format!("the value {url} of Image is of a different format");
             Err(Reply::refused(400, "PropertyValueFormatError", &why))
         }
@@ -72,7 +72,7 @@ pub fn slot<'a>(
     }
 }
 
-/// A PATCH of the resource that has the boot override.
+/// Parses a PATCH of the resource with the boot override.
 pub fn boot<'a>(profile: &Profile, request: &'a Request) -> Result<BootAsked<'a>, Reply> {
     let asked = &request.body["Boot"];
     let text = |name: &str| asked[name].as_str();
@@ -98,7 +98,7 @@ pub fn boot<'a>(profile: &Profile, request: &'a Request) -> Result<BootAsked<'a>
     Ok(asked)
 }
 
-/// The `ResetType` of a reset.
+/// Returns the `ResetType` of a reset.
 pub fn reset<'a>(profile: &Profile, body: &'a Value) -> Result<&'a str, Reply> {
     let kind = body["ResetType"].as_str().unwrap_or_default();
     match profile.resets.contains(&kind) {
@@ -107,7 +107,7 @@ pub fn reset<'a>(profile: &Profile, body: &'a Value) -> Result<&'a str, Reply> {
     }
 }
 
-/// Whether the client knows the resource as it is.
+/// Checks that the request's `If-Match` is the present ETag of the resource.
 pub fn matching(request: &Request, etag: &str) -> Result<(), Reply> {
     match &request.if_match {
         None => Err(Reply::refused(428, "PreconditionRequired", "If-Match is needed")),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC has beside the machine that the job is for: other systems, a second manager. Nothing
-//! here may be changed by a client that has a job for another machine.
+//! Resources of a BMC beside the machine of the job: other systems, a second manager. A client with a job for the
+//! machine must not change any of them.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::resources::{self, Boot, MANAGERS, Paths, SYSTEMS, Who, link};
 const SECOND_MANAGER: &str = "/redfish/v1/Managers/Host_BMC_0";
 
 impl Bmc {
-    /// The path of the other system.
+    /// The path of the other system, if there is one.
     pub(super) fn system_beside(&self) -> Option<String> {
         let id = match self.profile.beside()? {
             Beside::Node | Beside::Twin => "Node0",
@@ -29,7 +29,7 @@ impl Bmc {
         resources::collection(MANAGERS, &members)
     }
 
-    /// With which status this member fails, if it does.
+    /// The status with which this member fails, if it does.
     pub(super) fn failing(&self, member: Member) -> Option<u16> {
         self.profile.quirks.iter().find_map(|quirk| match quirk {
             Quirk::FailsWhileOff(failing, status) if *failing == member => Some(*status),
@@ -37,7 +37,7 @@ impl Bmc {
         })
     }
 
-    /// The response to a request that is not about the machine.
+    /// The response to a request for such a resource.
     pub(super) fn beside(
         &self,
         state: &State,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One BMC: its state, and what it shows, by its profile and its fault. What is done to it is in
+//! One BMC: its state, and its resources as its profile and its fault require. Actions on it are in
 //! `actions`. No network here.
 
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use super::reply::{Manner, Reply, Request};
 use super::resources::{self, Boot, Paths, Shown, Who};
 use super::{Shared, wire};
 
-/// Looks at a slow task until it is over.
+/// Number of polls until a slow task is finished.
 const TASK_POLLS: u32 = 8;
-/// Refusals of a fault that goes away.
+/// Number of failures of a temporary fault.
 const PASSING: u32 = 2;
-/// An answer that nobody should read to its end.
+/// Size of a response that no client should read to its end.
 const HUGE_BYTES: usize = 16 << 20;
 const DEEP_LEVELS: usize = 100_000;
 
@@ -39,18 +39,18 @@ pub(super) struct State {
     pub(super) is_on: bool,
     /// When the machine was switched on last.
     pub(super) on_since: Instant,
-    /// Since when remote media are enabled, of a BMC that has them disabled at first.
+    /// Since when remote media are enabled, for a BMC that has them disabled at first.
     pub(super) enabled_at: Option<Instant>,
-    /// By slot: what was in it last.
+    /// By slot: the image that was in it before.
     pub(super) former: Vec<Option<String>>,
     pub(super) boot: Boot,
     pub(super) media: Vec<Option<Medium>>,
-    /// By id, and when each was used last.
+    /// By id, with the time of the last use.
     pub(super) sessions: BTreeMap<String, Instant>,
-    /// Of everything that had a number until now.
+    /// A counter for everything that needs a number.
     pub(super) count: u32,
     pub(super) logins_refused: u32,
-    /// How often a passing fault struck.
+    /// How often a temporary fault has struck.
     pub(super) struck: u32,
     pub(super) boots: u32,
     pub(super) away_until: Option<Instant>,
@@ -61,27 +61,27 @@ pub(super) struct State {
     pub(super) node: Option<AbortHandle>,
 }
 
-/// What is in a slot.
+/// The content of a slot.
 #[derive(Debug, Clone)]
 pub struct Medium {
     pub url: String,
-    /// Of a BMC that downloads what it is given.
+    /// The content, on a BMC that downloads its media.
     pub copy: Option<Arc<Vec<u8>>>,
     /// When it was inserted.
     pub since: Instant,
 }
 
-/// What a BMC was like before anybody used it.
+/// The state of a BMC before it was used.
 pub(super) struct Before {
     pub(super) is_on: bool,
     pub(super) boot: Boot,
-    /// By slot: what somebody else has inserted, be it true or not.
+    /// By slot: the image that somebody else has inserted, or that the slot falsely shows.
     pub(super) media: Vec<Option<String>>,
 }
 
-/// What slots claim to hold that hold nothing.
+/// The image that an empty slot falsely shows.
 const STALE: &str = "http://192.0.2.9/gone.iso";
-/// What somebody else has inserted.
+/// The image that somebody else has inserted.
 const FOREIGN: &str = "http://198.51.100.9/live/rescue.iso";
 
 impl Medium {
@@ -93,7 +93,7 @@ impl Medium {
         self.url == FOREIGN
     }
 
-    /// Whether it was there before, be it true or not.
+    /// Whether it was there before the job, truly or falsely.
     pub(super) fn is_older(&self) -> bool {
         self.url == FOREIGN || self.url == STALE
     }
@@ -142,7 +142,7 @@ impl Bmc {
         Bmc { serial, uuid, profile, fault, state: Mutex::new(state) }
     }
 
-    /// Keeps the bytes of a medium that was downloaded.
+    /// Stores the bytes of a downloaded medium.
     pub fn keep_copy(&self, slot: usize, url: &str, bytes: Vec<u8>) {
         if let Some(medium) = &mut self.state().media[slot]
             && medium.url == url
@@ -272,7 +272,7 @@ impl Bmc {
         }
     }
 
-    /// What a slot shows now.
+    /// The present content of a slot.
     fn shown<'a>(&self, state: &'a State, shared: &Shared, number: usize) -> Shown<'a> {
         let image = state.media[number].as_ref().map(|medium| medium.url.as_str());
         let former = state.former[number].as_deref();
@@ -284,12 +284,12 @@ impl Bmc {
         }
     }
 
-    /// The system takes a change of the override and nothing follows.
+    /// Whether the system accepts a change of the override without effect.
     fn ignores_the_system(&self) -> bool {
         matches!(self.profile.boot.written_to, WrittenTo::SettingsSilently(_))
     }
 
-    /// The systems as a BMC shows them that is broken there.
+    /// The response for the systems, if the fault is in them.
     fn broken_systems(&self, state: &mut State, shared: &Shared) -> Option<Reply> {
         let wait = match self.fault {
             Fault::RetryAfterSeconds => "1".to_owned(),
@@ -335,7 +335,7 @@ impl Bmc {
 }
 
 impl State {
-    /// Whether a fault that goes away after `times` strikes now.
+    /// Whether a fault that occurs `times` times occurs now.
     pub(super) fn strikes(&mut self, times: u32) -> bool {
         self.struck += 1;
         self.struck <= times
@@ -350,7 +350,7 @@ fn unavailable() -> Reply {
     Reply::refused(503, "ServiceTemporarilyUnavailable", "come back later")
 }
 
-/// A date that is over when it is read, as clocks differ.
+/// A date that is already past when it is read, as with clocks that differ.
 fn http_date_soon() -> String {
     "Wed, 21 Oct 2015 07:28:00 GMT".to_owned()
 }

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which BMC of the fleet is what: by a seed and shares, or each that makes sense, once.
+//! Chooses the profile and the fault of each BMC: by a seed and shares, or every sensible pair once.
 
 use std::collections::HashSet;
 
 use super::fault::Fault;
 use super::profile::{self, Profile};
 
-/// One BMC.
+/// The profile and the fault of one BMC.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     pub profile: &'static Profile,
     pub fault: Fault,
 }
 
-/// How many of 1,000 BMCs have a fault.
+/// How many of 1,000 BMCs have this fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     pub fault: Fault,
     pub permille: u32,
 }
 
-/// `count` BMCs; the same arguments always give the same fleet.
+/// Chooses `count` BMCs. The same arguments always give the same fleet.
 pub fn chosen(
     count: usize,
     seed: u64,
@@ -42,7 +42,7 @@ pub fn chosen(
         .collect()
 }
 
-/// Every fault on every BMC where it makes sense.
+/// Every fault on every profile on which it makes sense.
 pub fn matrix(faults: &[Fault], profiles: &[&'static Profile]) -> Vec<Wanted> {
     let of_profile = |profile: &'static Profile| {
         let sensible = faults.iter().filter(|fault| fault.makes_sense_on(profile));
@@ -51,19 +51,19 @@ pub fn matrix(faults: &[Fault], profiles: &[&'static Profile]) -> Vec<Wanted> {
     profiles.iter().flat_map(|profile| of_profile(profile)).collect()
 }
 
-/// `count` of all pairs of the matrix, by a seed, such that each fault and each profile is there while
-/// there is room.
+/// Chooses `count` pairs of the matrix by a seed. Each fault and each profile occurs, as long as `count` is large
+/// enough.
 pub fn sample(count: usize, seed: u64, matrix: &[Wanted]) -> Vec<Wanted> {
     let mut chance = fastrand::Rng::with_seed(seed);
     let mut rest = matrix.to_vec();
     chance.shuffle(&mut rest);
-    // On a BMC that the controller cannot use most faults never strike.
+    // On a BMC that the controller cannot use, most faults never occur.
     rest.sort_by_key(|wanted| wanted.profile.gap.is_some());
     let mut faults = HashSet::new();
     let (first, rest): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|wanted| faults.insert(wanted.fault));
     let mut profiles: HashSet<_> = first.iter().map(|wanted| wanted.profile.name).collect();
-    // A profile without a fault shows that its own quirks are coped with.
+    // A profile without a fault shows that the controller handles the profile's own quirks.
     let is_next =
         |wanted: &Wanted| wanted.fault == Fault::None && profiles.insert(wanted.profile.name);
     let (second, more): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_next);

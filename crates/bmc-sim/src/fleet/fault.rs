@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC or its machine does wrong: each fault with its name, where it strikes, and what a
-//! controller that tells the truth reports.
+//! The faults of a BMC or its machine. Each has a name, the step at which it strikes, and the result that a
+//! correct controller reports.
 
 use super::profile::quirk::{Errors, Quirk};
 use super::profile::{Insert, PLANS_DONE, Plan, Profile};
 
-/// Where in a job's life a fault strikes.
+/// The step of a job at which a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Discover,
@@ -15,15 +15,15 @@ pub enum Step {
     Boot,
     Node,
     Cleanup,
-    /// Not in a job, but when firmware is updated.
+    /// Not in a job, but in a firmware update.
     Update,
 }
 
-/// What a job on such a machine must come to.
+/// The result that a job on such a machine must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     Succeeds,
-    /// It succeeds, and tells with this step what could not be put back.
+    /// It succeeds, and reports with this step what it could not put back.
     SucceedsWithProblem(&'static str),
     /// It fails, and `failed_step` begins with this.
     Fails(&'static str),
@@ -37,7 +37,7 @@ const SILENCE: Expected = Expected::Fails("webhook.wait");
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident, $name:literal, $step:ident, $expected:expr;)*) => {
-        /// One way to be broken.
+        /// One fault of a BMC or its machine.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Fault { $($(#[$doc])* $fault,)* }
 
@@ -63,31 +63,31 @@ macro_rules! faults {
 faults! {
     None, "none", Discover, Expected::Succeeds;
 
-    /// Takes the request and never answers.
+    /// Accepts the request and never responds.
     Hang, "hang", Discover, DISCOVER;
-    /// One byte at a time, for ever.
+    /// Sends one byte at a time, for ever.
     Drip, "drip", Discover, DISCOVER;
-    /// Closes in the middle of each body.
+    /// Closes the connection in the middle of each body.
     HalfClose, "half-close", Discover, DISCOVER;
     Unavailable, "unavailable", Discover, DISCOVER;
     RetryAfterSeconds, "retry-after-seconds", Discover, Expected::Succeeds;
     RetryAfterDate, "retry-after-date", Discover, Expected::Succeeds;
     RetryAfterNonsense, "retry-after-nonsense", Discover, Expected::Succeeds;
-    /// Always tomorrow.
+    /// Always gives tomorrow as the time to retry.
     RetryAfterForever, "retry-after-forever", Discover, DISCOVER;
     BadLogin, "bad-login", Discover, DISCOVER;
-    /// Sessions are opened, and then not known.
+    /// Creates sessions, and then does not accept them.
     UnauthorizedStorm, "401-storm", Discover, DISCOVER;
-    /// Forgets the session once.
+    /// Loses the session once.
     SessionLost, "session-lost", Discover, Expected::Succeeds;
     MaxSessions, "max-sessions", Discover, DISCOVER;
-    /// All sessions are taken for a while.
+    /// All sessions are in use for a while.
     SessionsBusy, "sessions-busy", Discover, Expected::Succeeds;
     CertSwap, "cert-swap", Discover, DISCOVER;
     HugeJson, "huge-json", Discover, DISCOVER;
     DeepJson, "deep-json", Discover, DISCOVER;
     NotJson, "not-json", Discover, DISCOVER;
-    /// Members that are the collection itself, over and over, beside the true one.
+    /// Besides the true member, the collection has members that are links to itself.
     LoopingLinks, "looping-links", Discover, Expected::Succeeds;
     ForeignLink, "foreign-link", Discover, DISCOVER;
     Redirect, "redirect", Discover, DISCOVER;
@@ -98,19 +98,19 @@ faults! {
     NoLicence, "no-licence", Insert, MOUNT;
     HangInsert, "hang-insert", Insert, MOUNT;
     LieInsert, "lie-insert", Insert, MOUNT;
-    /// Every slot claims to hold somebody's medium. Nobody can tell from the BMC that it is long gone.
+    /// Every slot shows a foreign medium. A client cannot see that it is long gone.
     StaleInserted, "stale-inserted", Insert, MOUNT;
-    /// Likewise, and the job permits to eject what is not ours.
+    /// The same, and the job permits ejecting foreign media.
     StaleEjected, "stale-ejected", Insert, Expected::Succeeds;
     TaskVanish, "task-vanish", Insert, Expected::Succeeds;
     TaskSlow, "task-slow", Insert, Expected::Succeeds;
     TaskFail, "task-fail", Insert, MOUNT;
-    /// 400 while it still works on the insert before.
+    /// Responds with 400 while it still works on the previous insert.
     InsertBusy, "insert-busy", Insert, Expected::Succeeds;
     InsertRefused, "insert-refused", Insert, MOUNT;
-    /// Restarts after an insert, without its media.
+    /// Restarts after an insert, and loses its media.
     RebootAtInsert, "bmc-reboot-at-insert", Insert, Expected::Succeeds;
-    /// Likewise, and its slots have other ids then.
+    /// The same, and afterwards its slots have other ids.
     IdsChange, "ids-change", Insert, Expected::Succeeds;
 
     LieBoot, "lie-boot", Override, Expected::Fails("redfish.boot-override");
@@ -121,7 +121,7 @@ faults! {
     ResetRefused, "reset-refused", Reset, Expected::Fails("redfish.reset");
     PowerStuckOn, "power-stuck-on", Reset, Expected::Fails("redfish.reset");
     RebootAtReset, "bmc-reboot-at-reset", Reset, Expected::Succeeds;
-    /// Drops its media when the power comes.
+    /// Loses its media at power-on.
     DropsMediaAtReset, "drops-media-at-reset", Boot, NO_READ;
 
     OverrideIgnored, "override-ignored", Boot, NO_READ;
@@ -134,15 +134,15 @@ faults! {
     StopsAtInitrd, "stops-at-initrd", Boot, NO_KERNEL;
     NoTaskMedium, "no-task-medium", Boot, Expected::Fails("boot.no-task-medium");
     NoNetwork, "no-network", Boot, Expected::Fails("boot.no-network");
-    /// Looks for its task, finds none, and tells so by what it reads.
+    /// Looks for its task, finds none, and signals this by what it reads.
     TaskNotFound, "task-not-found", Boot, Expected::Fails("boot.no-task-medium");
-    /// Its task medium is not what the controller made; told likewise.
+    /// Its task medium is not the one that the controller made, which it signals in the same way.
     TaskForged, "task-forged", Boot, Expected::Fails("boot.no-task-medium");
-    /// Has no link, and tells so likewise.
+    /// Has no link, which it signals in the same way.
     NoLink, "no-link", Boot, Expected::Fails("boot.no-network");
     SlowMedia, "slow-media", Boot, Expected::Succeeds;
 
-    /// The board is another one than the BMC says.
+    /// The board is not the one that the BMC reports.
     WrongSerial, "wrong-serial", Node, Expected::Fails("partition.service");
     StepFails, "step-fails", Node, Expected::Fails("image-linux.service");
     CrashBeforePermit, "crash-before-permit", Node, SILENCE;
@@ -152,11 +152,11 @@ faults! {
     SuccessWithoutPermit, "success-without-permit", Node, SILENCE;
     ResultLost, "result-lost", Node, SILENCE;
     ResultDuplicated, "result-duplicated", Node, Expected::Succeeds;
-    /// After its success it tells of a failure.
+    /// Reports a failure after its success.
     ResultContradicted, "result-contradicted", Node, Expected::Succeeds;
-    /// Somebody without the token tells of a failure first.
+    /// Somebody without the token reports a failure first.
     ResultForged, "result-forged", Node, Expected::Succeeds;
-    /// A machine of an attempt that is not this one tells of a failure first.
+    /// A machine of another attempt reports a failure first.
     ResultStale, "result-stale", Node, Expected::Succeeds;
 
     EjectFails, "eject-fails", Cleanup, Expected::SucceedsWithProblem("cleanup.unmount");
@@ -165,14 +165,14 @@ faults! {
     StaysOff, "stays-off", Cleanup, Expected::SucceedsWithProblem("cleanup.reset");
     RebootAtEject, "bmc-reboot-at-eject", Cleanup, Expected::Succeeds;
 
-    /// 400 for every image.
+    /// Responds with 400 to every image.
     UpdateRefused, "update-refused", Update, Expected::Fails("firmware.transfer");
     UpdateTaskFails, "update-task-fails", Update, Expected::Fails("firmware.task");
-    /// The update is done, but its task is gone at once.
+    /// The update is done, but its task disappears at once.
     UpdateTaskVanish, "update-task-vanish", Update, Expected::Succeeds;
-    /// Its task ends well, and the old version stays.
+    /// Its task ends successfully, and the old version stays.
     UpdateNotEffective, "update-not-effective", Update, Expected::Fails("firmware.version");
-    /// Restarts with its new firmware, and knows no session then.
+    /// Restarts with its new firmware, and has lost all sessions.
     RebootAtUpdate, "bmc-reboot-at-update", Update, Expected::Succeeds;
 }
 
@@ -181,7 +181,7 @@ impl Fault {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
     }
 
-    /// What the reason must say on this BMC, where the step alone is not the cause.
+    /// A text that the reason must contain on this BMC, if the step alone does not identify the cause.
     pub fn expected_words(self, profile: &Profile) -> Option<&'static str> {
         match self {
             Fault::StaleInserted if reaches_media(profile) => Some("--eject-foreign"),
@@ -193,19 +193,19 @@ impl Fault {
         }
     }
 
-    /// Whether the job permits to eject media of others.
+    /// Whether the job permits ejecting foreign media.
     pub fn permits_to_eject(self) -> bool {
         self == Fault::StaleEjected
     }
 
-    /// Whether a job can see this fault on this BMC.
+    /// Whether this fault can affect a job on this BMC.
     pub fn makes_sense_on(self, profile: &Profile) -> bool {
         if self.step() == Step::Update {
             return false;
         }
         let is_usable = PLANS_DONE.contains(&profile.plan());
         let is_before_media = self.step() == Step::Discover || self == Fault::NoSlots;
-        // Of a copy nobody sees what the machine reads of it.
+        // If the BMC has a copy of the medium, reads of the machine are not visible.
         let is_hidden = profile.has(Quirk::CopiesMedia)
             && self.step() == Step::Boot
             && self != Fault::NoNetwork
@@ -217,7 +217,7 @@ impl Fault {
             _ => true,
         };
         let is_of_slots = matches!(self, Fault::NoSlots | Fault::InsertBusy | Fault::IdsChange);
-        // Firmware that downloads reads no parts of a medium.
+        // Firmware that downloads the medium does not read parts of it.
         let is_of_parts = matches!(
             self,
             Fault::StopsAtFirmware
@@ -233,13 +233,13 @@ impl Fault {
         (is_usable || is_before_media) && !is_hidden && has_tasks && !is_foreign
     }
 
-    /// What a job, or an update, must come to on this BMC.
+    /// The result that a job or an update on this BMC must have.
     pub fn expected_on(self, profile: &Profile) -> Expected {
         let is_usable = PLANS_DONE.contains(&profile.plan());
         match self.expected() {
-            // Nobody can tell which of its systems is meant.
+            // No client can decide which of its systems is meant.
             _ if profile.is_ambiguous() => DISCOVER,
-            // Target and URL are one request, which stands for the insert.
+            // Target and URL are set by one request, which takes the place of the insert.
             Expected::Fails(_) if profile.plan() == Plan::Http && self.step() == Step::Override => {
                 MOUNT
             }
@@ -255,7 +255,7 @@ impl Fault {
     }
 }
 
-/// Whether a job on this BMC comes as far as its media.
+/// Whether a job on this BMC gets as far as inserting its media.
 fn reaches_media(profile: &Profile) -> bool {
     PLANS_DONE.contains(&profile.plan()) && !profile.is_ambiguous()
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The firmware of a simulated BMC, and the update under way.
+//! The firmware of a simulated BMC, and a running update.
 
-/// Of what is installed when nothing was updated.
+/// The installed version before any update.
 const VERSION: &str = "1.0";
 
-/// What is installed, and the update under way.
+/// The installed firmware, and a running update.
 pub(super) struct Firmware {
     pub(super) version: String,
     pub(super) task: Task,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which bytes of the maintenance ISO a machine reads, in which order.
+//! The parts of the maintenance ISO that a machine reads, in order.
 
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
 
-/// The parts of an image, each as the places that it lies in.
+/// The parts of an image, each as ranges of bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     pub boot_image: Vec<Range<u64>>,
@@ -14,11 +14,11 @@ pub struct Layout {
     pub kernel: Vec<Range<u64>>,
     pub initrd: Vec<Range<u64>>,
     pub root: Vec<Range<u64>>,
-    /// Where a task medium can lie.
+    /// The places at which a task medium can be.
     pub task: Vec<Range<u64>>,
-    /// What a machine reads to tell something.
+    /// The ranges that a machine reads as signals.
     pub signals: Vec<Range<u64>>,
-    /// The controller's key.
+    /// The place of the controller's key.
     pub key: Vec<Range<u64>>,
 }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What must never happen, counted: writes that no permit covers, secrets told to a stranger.
+//! Counts events that must never happen: writes without a permit, secrets given to another machine.
 
 use std::collections::HashMap;
 
-/// A permit, as the machine that has it saw it.
+/// A permit, as seen by the machine that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Of the machine that writes.
+    /// The machine that writes.
     pub board_serial: String,
-    /// Of the machine that the job is for.
+    /// The machine that the job is for.
     pub job_serial: String,
     pub attempt: String,
     pub boot_id: String,
@@ -22,7 +22,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A machine was told that it may write, and so it will.
+    /// Records that a machine got a permit, after which it writes.
     pub fn granted(&mut self, grant: Grant) {
         if grant.board_serial != grant.job_serial {
             let Grant { board_serial, job_serial, .. } = &grant;
@@ -36,7 +36,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the machine with this board serial was told so.
+    /// Whether the machine with this board serial got a permit.
     pub fn has_granted(&self, board_serial: &str) -> bool {
         self.grants.values().any(|grant| grant.board_serial == board_serial)
     }
@@ -48,7 +48,7 @@ impl Ledger {
         }
     }
 
-    /// Something that must never happen has happened.
+    /// Records an event that must never happen.
     pub fn wrong(&mut self, what: String) {
         self.wrongful.push(what);
     }
@@ -76,7 +76,7 @@ mod tests {
         };
         let mut ledger = Ledger::default();
         ledger.granted(grant("S1", "b1"));
-        // The same answer, repeated, is one permit.
+        // A repeated response is the same permit.
         ledger.granted(grant("S1", "b1"));
         ledger.written("a");
         assert_eq!((ledger.writes(), ledger.wrongful().len()), (1, 0));

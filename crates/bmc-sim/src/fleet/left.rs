@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What of a job is left at a BMC when the job is over, beside what may be left of it: media of ours,
-//! sessions, an override that is not as it was, a foreign medium that is gone, another power state, remote media
-//! that are enabled.
+//! What a finished job has left at a BMC, except what is allowed to stay: its media, sessions, a changed override, a
+//! missing foreign medium, a changed power state, enabled remote media.
 
 use super::bmc::{Bmc, State};
 use super::fault::{Expected, Fault, Step};
 use super::profile::Plan;
 
-/// What is left of a BMC when its job is over.
+/// What is left at a BMC when its job is over.
 #[derive(Debug, Clone)]
 pub struct Left {
     pub sessions: usize,
     pub logins_refused: u32,
     pub media: usize,
-    /// What a client that could should have put back, in words.
+    /// Everything that a client could and should have put back, as text.
     pub wrong: Vec<String>,
 }
 
 impl Bmc {
-    /// `is_permitted`: its machine asked for its permit, and had it.
+    /// `is_permitted`: its machine requested a permit and got it.
     pub fn left(&self, is_permitted: bool) -> Left {
         let state = self.state();
         let ours = state.media.iter().flatten().filter(|medium| !medium.is_older()).count()
@@ -44,7 +43,7 @@ impl Bmc {
             wrong.push("remote media are enabled, and were disabled".into());
         }
         let fails = matches!(self.fault.expected_on(self.profile), Expected::Fails(_));
-        // Before a permit nothing was written that a machine without power would be started for.
+        // Before a permit nothing was written for which a machine that was off would be started.
         let is_unwritten = !state.before.is_on && !is_permitted;
         let is_untouched = fails && (self.fault.step() <= Step::Insert || is_unwritten);
         if is_untouched && state.is_on != state.before.is_on {
@@ -58,7 +57,7 @@ impl Bmc {
         }
     }
 
-    /// As it was; an installed machine may also have none, and the mode that it was installed in.
+    /// Whether the override is as before. An installed machine may also have none, and the mode of its installation.
     fn is_override_right(&self, state: &State) -> bool {
         let (now, before) = (&state.boot, &state.before.boot);
         let is_as_before = now.enabled == before.enabled
@@ -71,7 +70,7 @@ impl Bmc {
     }
 }
 
-/// What others inserted is still there, and what they told the firmware to download.
+/// Whether the foreign media, and a foreign URL for HTTP boot, are still there.
 fn is_foreign_kept(state: &State) -> bool {
     let now = state.media.iter().map(|medium| medium.as_ref().map(|medium| &medium.url));
     let before = state.before.media.iter().map(Option::as_ref);
@@ -84,13 +83,13 @@ fn is_uri_ours(state: &State) -> bool {
     !state.boot.http_uri.is_empty() && state.boot.http_uri != state.before.boot.http_uri
 }
 
-/// The BMC itself keeps them, or cannot be reached to put them back.
+/// Whether the BMC itself keeps the media, or cannot be reached to eject them.
 fn may_keep_media(fault: Fault) -> bool {
     matches!(fault, Fault::EjectFails | Fault::LieEject)
 }
 
-/// The client is not told of the session or told that there is none, or the BMC cannot be reached to
-/// end it.
+/// Whether a session may stay: the client does not learn of it, or is told that there is none, or the BMC cannot be
+/// reached to close it.
 fn may_keep_sessions(fault: Fault) -> bool {
     matches!(
         fault,

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Thousands of BMCs in one process, each of a vendor and with a fault or none, and their machines.
+//! Thousands of BMCs and their machines in one process. Each BMC has a vendor's profile and at most one fault.
 //!
 //! ```text
 //! client ──HTTPS 127.x.y.z:port──▶ server ──▶ bmc (profile, fault) ──reset──▶ node ──▶ media, controller
 //!                                                                                └──▶ ledger
 //! ```
 //!
-//! - `profile`: vendors, as data; `fault`: what goes wrong, and what must be reported of it;
-//! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: how one BMC responds; `asked`: what
-//!   it refuses by its profile alone;
-//! - `left`: what of a job is left at a BMC; `server`, `wire`: the bytes of a response; `shared`: what all of them have;
-//! - `firmware`: what is installed; `update`: the service that changes it;
-//! - `node`, `layout`: what a machine reads and says; `ledger`: what must never happen;
-//! - `choice`: which BMC is what, by a seed.
+//! - `profile`: vendors, as data; `fault`: the faults, and what must be reported for each;
+//! - `bmc`, `beside`, `session`, `actions`, `resources`, `reply`: the responses of one BMC; `asked`: requests
+//!   that its profile alone rejects;
+//! - `left`: what a job left at a BMC; `server`, `wire`: the bytes of a response; `shared`: state of the whole fleet;
+//! - `firmware`: the installed firmware; `update`: the service that changes it;
+//! - `node`, `layout`: what a machine reads and sends; `ledger`: events that must never happen;
+//! - `choice`: the profile and the fault of each BMC, by a seed.
 
 mod actions;
 pub(crate) mod asked;
@@ -44,25 +44,25 @@ pub use server::{Fleet, Member, Report};
 pub use shared::Settings;
 pub(crate) use shared::Shared;
 
-/// All BMCs of the fleet know this user.
+/// The account on every BMC of the fleet.
 pub const USERNAME: &str = "admin";
 pub const PASSWORD: &str = "fleet-password";
-/// How an image begins that these BMCs take; its version follows.
+/// The beginning of a firmware image that these BMCs accept. Its version follows.
 pub const FIRMWARE_MAGIC: &str = "SHOAL-FLEET-FIRMWARE ";
 
-/// The address of the BMC with this number: all of 127/8 leads to this host on Linux.
+/// The address of the BMC with this number. On Linux, all of 127.0.0.0/8 is this host.
 fn address(index: usize) -> Ipv4Addr {
     let number = u32::try_from(index).unwrap_or(u32::MAX);
     Ipv4Addr::from_bits(u32::from(FIRST).saturating_add(number))
 }
 
-/// Which BMC has this address.
+/// The number of the BMC with this address.
 fn index_of(address: Ipv4Addr) -> Option<usize> {
     usize::try_from(address.to_bits().checked_sub(u32::from(FIRST))?).ok()
 }
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 16, 0, 1);
-/// Where no client is to be led by a BMC.
+/// An address to which no BMC may lead a client.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 9, 9, 9);
 
 #[cfg(test)]

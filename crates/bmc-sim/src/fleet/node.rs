@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A machine from firmware to its last report, by script: it really reads what is inserted, by
-//! ranges, and really talks to the controller. What it would write to a disk goes into the ledger.
+//! A scripted machine, from its firmware to its last report. It really reads the inserted media by ranges, and really
+//! sends messages to the controller. Its disk writes are recorded in the ledger only.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use super::bmc::Medium;
 use super::fault::Fault;
 use super::ledger::Grant;
 
-/// One request of a machine that reads a file.
+/// Size of one request when a machine reads a file.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// ISO 9660's volume descriptors and what follows them at once.
+/// ISO 9660's volume descriptors, and the sectors right after them.
 const DESCRIPTORS: Range<u64> = 0x8000..0x9000;
-/// A task medium is some kilobytes.
+/// Largest task medium; it has a few kilobytes.
 const TASK_BYTES_MAX: u64 = 4 << 20;
-/// Between two reads of a slow medium, in the time of real ones.
+/// The pause between two reads of a slow medium, on real hardware.
 const SLOW_PAUSE: Duration = Duration::from_secs(120);
-/// How long a message is repeated, likewise, and at least.
+/// How long a message is repeated: on real hardware, and at least.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(10));
 const PAUSE: Duration = Duration::from_millis(20);
-/// Of a restart within one boot entry.
+/// The boot number after a restart that uses the same boot entry.
 const SECOND_BOOT: u32 = 2;
 
-/// A machine that has just been switched on, with its boot from a medium.
+/// A machine that has just been switched on, and the medium from which it boots.
 pub struct Boot {
     pub board: Board,
     pub shared: Arc<Shared>,
@@ -41,9 +41,9 @@ pub struct Boot {
     pub number: u32,
 }
 
-/// Which machine it is, as SMBIOS has it, and what goes wrong with it.
+/// The machine's SMBIOS data, and its fault.
 pub struct Board {
-    /// Its BMC's name for it: its boots are told apart by that.
+    /// Its BMC's name. Boots of different machines are distinguished by it.
     pub name: String,
     pub serial: String,
     pub uuid: String,
@@ -53,21 +53,21 @@ pub struct Board {
     pub fault: Fault,
 }
 
-/// What a machine boots from.
+/// The source from which a machine boots.
 pub enum Loads {
     /// Virtual drives with these media.
     Media(Vec<Medium>),
-    /// What its firmware downloads there.
+    /// A URL that its firmware downloads.
     Url(String),
 }
 
-/// Why a machine got no further; nobody is told.
+/// The machine got no further. Nobody is notified.
 #[derive(Debug)]
 struct Stopped;
 
-/// The whole life of one boot.
+/// Runs one boot from beginning to end.
 pub async fn live(boot: Boot) {
-    // A machine that stops says nothing: that is what its controller has to find out.
+    // A machine that stops sends nothing. The controller must detect that.
     let _stopped = boot.run().await;
 }
 
@@ -104,7 +104,7 @@ impl Boot {
         self.write(&speaker).await
     }
 
-    /// Firmware, boot loader, kernel, root file system, task medium.
+    /// Reads the firmware's part, boot loader, kernel, root filesystem, and task medium.
     async fn load(&self) -> Result<Attempt, Stopped> {
         self.stop_if(Fault::NeverReadsMedia)?;
         let media = match &self.loads {
@@ -139,7 +139,7 @@ impl Boot {
         self.read_task(media).await
     }
 
-    /// As edk2's HttpBootDxe: it asks for the size, and then for the whole.
+    /// Downloads like edk2's HttpBootDxe: requests the size first, and then the whole file.
     async fn download(&self, url: &str) -> Result<Medium, Stopped> {
         self.shared.size(url).await.ok_or(Stopped)?;
         self.stop_if(Fault::OnlyProbes)?;
@@ -153,7 +153,7 @@ impl Boot {
     async fn read_task(&self, media: &[Medium]) -> Result<Attempt, Stopped> {
         let iso = match medium(media, "task") {
             Ok(medium) => self.read_file(medium, 0..TASK_BYTES_MAX).await?,
-            // A BMC that takes one medium: it lies within that.
+            // On a BMC with one slot, the task medium is within the maintenance medium.
             Err(Stopped) => {
                 let place = self.shared.layout.task.first().ok_or(Stopped)?;
                 self.read_file(medium(media, "maintenance")?, place.clone()).await?
@@ -178,14 +178,14 @@ impl Boot {
         recipe::task_medium::read_attempt(&files).map_err(|_| Stopped)
     }
 
-    /// `None` for an image that has no place for it.
+    /// `None` for an image that has no place for the key.
     async fn controller_key(&self, media: &[Medium]) -> Result<Option<PublicKey>, Stopped> {
         let Some(place) = self.shared.layout.key.first() else { return Ok(None) };
         let file = self.read_file(medium(media, "maintenance")?, place.clone()).await?;
         PublicKey::from_file(&file).map(Some).map_err(|_| Stopped)
     }
 
-    /// Answers the attempt as this boot speaks for it from now on: with the token of its session.
+    /// Sends the hello. Returns the attempt with the token of this boot's session, for all later messages.
     async fn hello(&self, attempt: &Attempt, boot_id: &str) -> Result<Attempt, Stopped> {
         let session = format!("shp_session_of_{boot_id}");
         self.shared.confide(Some(&session));
@@ -222,7 +222,7 @@ impl Boot {
         Err(Stopped)
     }
 
-    /// What the machine does with its permit, and what it tells of it.
+    /// Writes with the permit, and reports the result.
     async fn write(&self, attempt: &Attempt) -> Result<(), Stopped> {
         self.shared.ledger().written(&attempt.attempt_id);
         let step = json!({
@@ -252,7 +252,7 @@ impl Boot {
         Ok(())
     }
 
-    /// Results that are not this machine's to give.
+    /// Sends results that do not belong to this machine's attempt.
     async fn foreign_results(&self, attempt: &Attempt) -> Result<(), Stopped> {
         let mut other = attempt.clone();
         match self.board.fault {
@@ -268,7 +268,7 @@ impl Boot {
         self.say(attempt, "result", &result).await.map(drop)
     }
 
-    /// Says something until it is answered; gives the status.
+    /// Sends a message until there is a response, and returns the status.
     async fn say(&self, attempt: &Attempt, what: &str, body: &Value) -> Result<u16, Stopped> {
         let (usual, least) = PATIENCE;
         let deadline = Instant::now() + self.shared.scaled(usual).max(least);
@@ -299,7 +299,7 @@ impl Boot {
         Ok(())
     }
 
-    /// As much of these bytes as there is.
+    /// Reads these bytes, or fewer at the end of the medium.
     async fn read_file(&self, medium: &Medium, bytes: Range<u64>) -> Result<Vec<u8>, Stopped> {
         let mut file = Vec::new();
         let mut start = bytes.start;
@@ -315,7 +315,7 @@ impl Boot {
         Ok(file)
     }
 
-    /// Firmware and kernels give up at the first read error.
+    /// Reads once: firmware and kernels give up at the first read error.
     async fn read(&self, medium: &Medium, bytes: Range<u64>) -> Result<Vec<u8>, Stopped> {
         if self.board.fault == Fault::SlowMedia {
             tokio::time::sleep(self.shared.scaled(SLOW_PAUSE)).await;
@@ -328,7 +328,7 @@ impl Boot {
         self.shared.read(&medium.url, bytes).await.ok_or(Stopped)
     }
 
-    /// Stops likewise, and tells by a read.
+    /// Stops if the machine has this fault, after it has signalled this by a read.
     async fn signal_if(&self, fault: Fault, signal: Signal) -> Result<(), Stopped> {
         if self.board.fault == fault {
             self.signal(signal).await?;
@@ -336,7 +336,7 @@ impl Boot {
         self.stop_if(fault)
     }
 
-    /// From a download nobody sees what is read.
+    /// Reads the place of a signal. The controller does not see what is read from a downloaded medium.
     async fn signal(&self, signal: Signal) -> Result<(), Stopped> {
         if let Loads::Media(media) = &self.loads {
             let file = self.shared.layout.signals.first().ok_or(Stopped)?;

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A request as a BMC sees it, and its answer, with the manner in which it goes over the wire.
+//! A request as a BMC receives it, and its response, including the way in which it is sent.
 
 use axum::body::Bytes;
 use axum::http::request::Parts;
 use serde_json::{Value, json};
 
-/// What a client asks.
+/// A client's request.
 pub struct Request {
     pub method: String,
     /// Without a slash at the end.
     pub path: String,
-    /// Whether it had one.
+    /// Whether the path had a slash at the end.
     pub is_slashed: bool,
     pub token: Option<String>,
     pub if_match: Option<String>,
     pub body: Value,
-    /// The body as it came.
+    /// The body as received.
     pub bytes: Bytes,
 }
 
@@ -36,28 +36,28 @@ impl Request {
     }
 }
 
-/// What it gets.
+/// The response.
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
     pub manner: Manner,
-    /// A medium that is downloaded before the answer goes out: the slot and the URL.
+    /// A medium to download before the response is sent: the slot and the URL.
     pub prefetch: Option<(usize, String)>,
-    /// A firmware image that is fetched after the answer: its URL.
+    /// The URL of a firmware image to download after the response.
     pub fetch: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Whole,
-    /// No answer, and the connection stays.
+    /// No response; the connection stays open.
     Never,
     /// A byte at a time.
     Drip,
-    /// The connection ends within the body.
+    /// The connection is closed within the body.
     Cut,
-    /// The connection ends without an answer.
+    /// The connection is closed without a response.
     Dropped,
 }
 
@@ -83,9 +83,9 @@ impl Reply {
         }
     }
 
-    /// An error as DSP0266 §8.6 has it.
+    /// An error in the form of DSP0266 §8.6.
     pub fn refused(status: u16, message_id: &str, message: &str) -> Reply {
-        // One with a dot names its registry itself.
+        // An id with a dot names its registry itself.
         let id = match message_id.contains('.') {
             true => message_id.to_owned(),
             false => format!("Base.1.18.{message_id}"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The documents of one BMC: what it has and how it is now, in JSON. Pure.
+//! The JSON documents of one BMC: its properties and its present state. Pure.
 
 use serde_json::{Value, json};
 
@@ -13,26 +13,26 @@ pub const MANAGERS: &str = "/redfish/v1/Managers";
 pub const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 pub const TASKS: &str = "/redfish/v1/TaskService/Tasks";
 
-/// Where the resources of a profile are.
+/// The paths of a profile's resources.
 pub struct Paths {
     pub system: String,
     pub manager: String,
-    /// What the boot override is written to.
+    /// The resource to which the boot override is written.
     pub boot: String,
     pub media: String,
     pub slots: Vec<String>,
     pub reset: String,
-    /// What enables remote media, of a BMC that has them disabled at first.
+    /// The action that enables remote media, for a BMC that has them disabled at first.
     pub enable_media: String,
 }
 
-/// What changes.
+/// The boot override.
 #[derive(Debug, Clone)]
 pub struct Boot {
     pub enabled: String,
     pub target: String,
     pub mode: String,
-    /// Empty: none.
+    /// Empty if there is no URL.
     pub http_uri: String,
 }
 
@@ -49,7 +49,7 @@ impl Boot {
 }
 
 impl Paths {
-    /// `generation` counts the restarts after which the slots had other ids.
+    /// `generation` counts the restarts after which the slots got other ids.
     pub fn of(profile: &Profile, generation: u32) -> Paths {
         let system = format!("{SYSTEMS}/{}", profile.system);
         let manager = format!("{MANAGERS}/{}", profile.manager);
@@ -104,15 +104,15 @@ pub fn collection(path: &str, members: &[String]) -> Value {
     json!({"@odata.id": path, "Members@odata.count": links.len(), "Members": links})
 }
 
-/// What all machines of a make show as their SKU.
+/// The SKU of all machines of a model.
 const PRODUCT_NUMBER: &str = "P12345-B21";
 
-/// The number of the board whose machine has this service tag.
+/// The board serial of the machine with this service tag.
 pub fn board_serial(service_tag: &str) -> String {
     format!("CN{service_tag}00A")
 }
 
-/// Who the machine is.
+/// The identity of the machine.
 pub struct Who<'a> {
     pub serial: &'a str,
     pub uuid: &'a str,
@@ -163,7 +163,7 @@ pub fn boot_object(profile: &Profile, boot: &Boot) -> Value {
     object
 }
 
-/// `is_enabled`: whether remote media are.
+/// `is_enabled`: whether remote media are enabled.
 pub fn manager(profile: &Profile, paths: &Paths, is_enabled: bool) -> Value {
     let mut manager = json!({
         "@odata.id": paths.manager, "@odata.type": "#Manager.v1_13_0.Manager",
@@ -190,10 +190,10 @@ pub fn manager(profile: &Profile, paths: &Paths, is_enabled: bool) -> Value {
     manager
 }
 
-/// What a slot shows now.
+/// The present state of a slot.
 pub struct Shown<'a> {
     pub image: Option<&'a str>,
-    /// Of an empty slot: what was in it.
+    /// For an empty slot: the previous image.
     pub former: Option<&'a str>,
     pub offers_eject: bool,
     pub offers_insert: bool,
@@ -235,7 +235,7 @@ pub fn slot(profile: &Profile, path: &str, number: usize, shown: &Shown) -> Valu
     slot
 }
 
-/// What follows a slot's path in the targets of insert and eject.
+/// The parts that are appended to a slot's path in the targets of insert and eject.
 pub fn action_suffixes(profile: &Profile) -> [&'static str; 2] {
     match profile.has(Quirk::OemActions) {
         true => [
@@ -246,7 +246,7 @@ pub fn action_suffixes(profile: &Profile) -> [&'static str; 2] {
     }
 }
 
-/// The systems of this BMC; `stranger` is another host.
+/// The systems of this BMC. `stranger` is another host.
 pub fn systems(fault: Fault, paths: &Paths, beside: Option<&str>, stranger: &str) -> Value {
     match fault {
         Fault::LoopingLinks => {

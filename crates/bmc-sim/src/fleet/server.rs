@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The wire: one listener for the whole fleet, told apart by the address that a client connects to.
+//! The server: one listener for the whole fleet. The address that a client connects to selects the BMC.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,17 +29,17 @@ use super::shared::{Settings, Shared};
 use super::{STRANGER, Wanted, address, index_of, wire};
 use crate::tls;
 
-/// A client's request is small, but for a firmware image.
+/// Requests are small, except those with a firmware image.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
-/// Between two bytes of a BMC that drips, in the time of real ones.
+/// The pause between two bytes of a BMC that drips, on real hardware.
 const DRIP_PAUSE: Duration = Duration::from_secs(5);
-/// Connections that wait to be accepted: a whole fleet may be visited at once.
+/// Connections that wait to be accepted: clients may connect to the whole fleet at once.
 const BACKLOG: u32 = 4096;
 
 /// A running fleet.
 pub struct Fleet {
     pub certificate_sha256: String,
-    /// Of the BMCs with a certificate of version 1.
+    /// The fingerprint of the BMCs with a certificate of X.509 version 1.
     first_version_sha256: String,
     pub port: u16,
     shared: Arc<Shared>,
@@ -47,48 +47,48 @@ pub struct Fleet {
     task: JoinHandle<()>,
 }
 
-/// One BMC, for those who use it.
+/// One BMC, in the form that users of the fleet get.
 #[derive(Debug, Serialize)]
 pub struct Member {
     pub serial: String,
     pub url: String,
-    /// By which it is known before anything goes wrong.
+    /// The certificate before any fault has changed it.
     pub certificate_sha256: String,
     pub profile: &'static str,
     pub fault: &'static str,
     pub expected_outcome: &'static str,
-    /// How `failed_step` must begin.
+    /// The beginning that `failed_step` must have.
     pub expected_step: Option<&'static str>,
-    /// How `cleanup_problem` must begin.
+    /// The beginning that `cleanup_problem` must have.
     pub expected_problem: Option<&'static str>,
-    /// What the reason must say.
+    /// A text that the reason must contain.
     pub expected_words: Option<&'static str>,
-    /// The job permits to eject media of others.
+    /// The job permits ejecting foreign media.
     pub eject_foreign: bool,
-    /// Why the controller is not expected to get that far yet.
+    /// Why the controller cannot be expected to support this BMC yet.
     pub gap: Option<&'static str>,
 }
 
-/// What is left at one BMC, in words.
+/// What is left at one BMC, as text.
 #[derive(Debug, Serialize)]
 pub struct LeftAt {
     pub serial: String,
     pub wrong: Vec<String>,
 }
 
-/// What the fleet saw.
+/// The observations of the fleet.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub writes: u64,
-    /// What must never happen, in words.
+    /// Events that must never happen, as text.
     pub wrongful: Vec<String>,
-    /// Over all BMCs.
+    /// The sum over all BMCs.
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
-    /// What a client could have put back at a BMC and did not.
+    /// Everything that a client could have put back at a BMC and did not.
     pub left: Vec<LeftAt>,
-    /// Tokens of media and of attempts, and how those of sessions begin.
+    /// Tokens of media and of attempts, and the beginnings of session tokens.
     pub secrets: Vec<String>,
 }
 
@@ -180,13 +180,13 @@ impl Fleet {
         }
     }
 
-    /// Takes no more connections.
+    /// Stops accepting connections.
     pub fn stop(self) {
         self.task.abort();
     }
 }
 
-/// A service tag has seven characters.
+/// A serial for a BMC. A service tag has seven characters.
 fn serial(index: usize, profile: &Profile) -> String {
     match profile.has(Quirk::ServiceTag) {
         true => format!("F{index:06}"),
@@ -197,7 +197,7 @@ fn serial(index: usize, profile: &Profile) -> String {
 fn listen(port: u16) -> anyhow::Result<TcpListener> {
     let socket = tokio::net::TcpSocket::new_v4().context("make a socket")?;
     socket.set_reuseaddr(true).context("set up a socket")?;
-    // Every address, because 127.0.0.0/8 has one for each BMC; who comes from elsewhere is not served.
+    // Binds every address, because each BMC has its own in 127.0.0.0/8. Clients of other addresses are not served.
     socket.bind((Ipv4Addr::UNSPECIFIED, port).into()).context("bind the fleet's port")?;
     socket.listen(BACKLOG).context("listen")
 }
@@ -217,7 +217,7 @@ async fn accept(
 ) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
-            // Out of file descriptors: some will be closed.
+            // There are no file descriptors left. Some will be closed soon.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -240,11 +240,11 @@ async fn accept(
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, bmc: Arc<Bmc>, shared: Arc<Shared>) {
-    // Nagle's delay would be the greater part of an answer's time.
+    // Nagle's delay would be the greater part of a response's time.
     let _without = stream.set_nodelay(true);
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let service = service_fn(|request| answer(&bmc, &shared, request));
-    // How a connection ends is its client's affair.
+    // It does not matter here how a connection ends.
     let _ended = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -264,7 +264,7 @@ async fn answer(
     }
     let mut reply = bmc.answer(shared, &request);
     if let Some((slot, url)) = reply.prefetch.take() {
-        // It downloads first, and answers then.
+        // It downloads first, and responds then.
         let copy = copy_of(shared, &url).await;
         bmc.keep_copy(slot, &url, copy);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The sessions of one BMC: opened, shown in the BMC's way, used, closed, and ended when idle.
+//! The sessions of one BMC: created, shown in the BMC's way, used, closed, and ended when idle.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::reply::{Reply, Request};
 use super::resources::SESSIONS;
 use super::{PASSWORD, Shared, USERNAME};
 
-/// After so long, in the time of real ones, a BMC ends a session that nobody uses; they have 5 to 30
-/// minutes. A client that was killed cannot do it.
+/// A BMC ends an unused session after this time on real hardware, where it is 5 to 30 minutes. A client that was killed
+/// cannot close its session.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
-/// Refused logins of a fault that goes away.
+/// Number of rejected logins of a temporary fault.
 const PASSING: u32 = 2;
-/// The host of a BMC that knows itself by a name which its clients do not use.
+/// The host in the links of a BMC that knows itself by a name which its clients do not use.
 const OTHER_HOST: &str = "https://bmc-42.mgmt.example";
 
 impl State {
-    /// Ends the sessions that nobody used for too long.
+    /// Ends the sessions that were unused for too long.
     pub(super) fn end_idle_sessions(&mut self, shared: &Shared) {
         let idle_max = shared.scaled(SESSION_IDLE_MAX);
         self.sessions.retain(|_, used| used.elapsed() < idle_max);
@@ -47,7 +47,7 @@ impl Bmc {
         state.count += 1;
         let id = format!("s{}", state.count);
         state.sessions.insert(id.clone(), Instant::now());
-        // Of a length that a search for it in the controller's traces finds nothing else.
+        // Long enough that a search for it in the controller's traces has no other matches.
         let token = format!("{}-{id}", self.session_secret());
         let path = format!("{SESSIONS}/{id}");
         let reply = Reply::json(201, &json!({"@odata.id": path, "Id": id, "Name": "Session"}))
@@ -68,7 +68,7 @@ impl Bmc {
         }
     }
 
-    /// How each token of a session of this BMC begins.
+    /// The beginning of every session token of this BMC.
     pub fn session_secret(&self) -> String {
         format!("fleet-session-{}", self.serial)
     }

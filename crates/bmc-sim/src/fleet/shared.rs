@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the BMCs and machines of a fleet share: settings, the HTTP client, the ledger, and the secrets that they were
-//! told.
+//! State that the BMCs and machines of a fleet share: settings, the HTTP client, the ledger, and the secrets that they
+//! received.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,21 +14,21 @@ use super::STRANGER;
 use super::layout::Layout;
 use super::ledger::Ledger;
 
-/// One request for a piece of a medium.
+/// Time limit of one request for a part of a medium.
 const READ_MAX: Duration = Duration::from_secs(60);
 
 /// How the fleet behaves as a whole.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// 0 takes a free one.
+    /// 0 selects a free port.
     pub port: u16,
-    /// Before each answer.
+    /// A pause before each response.
     pub latency: Duration,
-    /// What part of a real BMC's time things take here.
+    /// The factor by which durations of real hardware are multiplied.
     pub time_scale: f64,
-    /// The image that the machines will be given; its layout tells what they read of it.
+    /// The image that the machines will get. Its layout determines which parts they read.
     pub maintenance_iso: PathBuf,
-    /// Holds the certificates.
+    /// The directory of the certificates.
     pub work_dir: PathBuf,
 }
 
@@ -39,7 +39,7 @@ pub struct Shared {
     pub(super) settings: Settings,
     port: u16,
     ledger: Mutex<Ledger>,
-    /// What BMCs and machines were told in confidence, to be looked for where it must not be.
+    /// Secrets that BMCs and machines received. Tests search for them where they must not be.
     pub(super) secrets: Mutex<BTreeSet<String>>,
 }
 
@@ -47,7 +47,7 @@ impl Shared {
     pub(super) fn new(settings: Settings, port: u16) -> anyhow::Result<Shared> {
         let layout = Layout::of_file(&settings.maintenance_iso)?;
         let client = reqwest::Client::builder()
-            // As most BMCs: the certificate of a media server is not checked.
+            // Like most BMCs, it does not check the certificate of a media server.
             .danger_accept_invalid_certs(true)
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -56,7 +56,7 @@ impl Shared {
         Ok(Shared { layout, client, settings, port, ledger, secrets })
     }
 
-    /// For machines of a BMC that is not the fleet's; time is that of real ones.
+    /// For machines of a BMC outside the fleet. Durations are those of real hardware.
     pub fn alone(maintenance_iso: &Path) -> anyhow::Result<Shared> {
         let settings = Settings {
             port: 0,
@@ -76,18 +76,18 @@ impl Shared {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a secret in mind for the report.
+    /// Records a secret for the report.
     pub fn confide(&self, secret: Option<&str>) {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.extend(secret.map(str::to_owned));
     }
 
-    /// Another host, which no client should be led to.
+    /// Another host, to which no client should be led.
     pub fn stranger(&self) -> String {
         format!("https://{STRANGER}:{}", self.port)
     }
 
-    /// Some bytes of a medium, or fewer at its end; `None` where they are not to be had.
+    /// Reads some bytes of a medium, or fewer at its end. `None` if they cannot be read.
     pub async fn read(&self, url: &str, bytes: Range<u64>) -> Option<Vec<u8>> {
         let range = format!("bytes={}-{}", bytes.start, bytes.end.saturating_sub(1));
         let sent = self.client.get(url).header("range", range).timeout(READ_MAX).send().await;
@@ -95,14 +95,14 @@ impl Shared {
         Some(answer.bytes().await.ok()?.to_vec())
     }
 
-    /// How large a file is; `None` where it is not to be had.
+    /// The size of a file. `None` if it is not available.
     pub async fn size(&self, url: &str) -> Option<u64> {
         let sent = self.client.head(url).timeout(READ_MAX).send().await;
         let answer = sent.ok().filter(|answer| answer.status().as_u16() == 200)?;
         answer.headers().get("content-length")?.to_str().ok()?.parse().ok()
     }
 
-    /// The whole file, in one request.
+    /// Downloads the whole file in one request.
     pub async fn download(&self, url: &str) -> Option<Vec<u8>> {
         let sent = self.client.get(url).timeout(READ_MAX).send().await;
         let answer = sent.ok().filter(|answer| answer.status().as_u16() == 200)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The UpdateService of a simulated BMC: an inventory, SimpleUpdate, which fetches the image, the
+//! The UpdateService of a simulated BMC: an inventory, SimpleUpdate, which downloads the image, the
 //! multipart push, and the task of both.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const INVENTORY: &str = "/redfish/v1/UpdateService/FirmwareInventory";
 const TASK: &str = "update";
 
 impl Bmc {
-    /// The answer to a request that is about firmware.
+    /// The response to a request about firmware.
     pub(super) fn update(
         &self,
         state: &mut State,
@@ -60,7 +60,7 @@ impl Bmc {
         })
     }
 
-    /// An image that was fetched; none where it was not to be had.
+    /// Handles a downloaded image. It is empty if the download failed.
     pub(super) fn fetched(self: &Arc<Self>, shared: &Shared, image: &[u8]) {
         let mut state = self.state();
         if image.is_empty() {
@@ -88,7 +88,7 @@ impl Bmc {
             }
         }
         if self.fault == Fault::RebootAtUpdate && state.strikes(1) {
-            // The answer to the request that brought the image goes out still.
+            // The response to the request with the image is still sent.
             let _silence = self.restart(state, shared);
         }
     }
@@ -125,7 +125,7 @@ fn taken(task: &str) -> Reply {
     Reply::json(202, &json!({"@odata.id": task, "TaskState": "Running"})).with("location", task)
 }
 
-/// The last part of a multipart body: after the second head, up to the line that ends all.
+/// The last part of a multipart body: from the end of the second header to the closing boundary.
 fn image_of(body: &[u8]) -> &[u8] {
     let mut heads = body.windows(4).enumerate().filter(|(_, window)| *window == b"\r\n\r\n");
     let Some((head, _)) = heads.nth(1) else { return &[] };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How a response looks on the wire of a BMC with quirks: its links, its errors, its bytes. What it
-//! says is not decided here.
+//! The form of a response on the wire of a BMC with quirks: its links, its errors, its bytes. The content is decided
+//! elsewhere.
 
 use std::io::Write;
 
@@ -13,11 +13,10 @@ use super::profile::Profile;
 use super::profile::quirk::{Errors, Quirk};
 use super::reply::{Reply, Request};
 
-/// What stands in an asset tag that was written by a tool which knows Latin-1, and in a host name of
-/// memory that was never written.
+/// Bytes of an asset tag that a tool wrote in Latin-1, and of a host name in memory that was never written.
 const ODD_PROPERTIES: &[u8] = b"\"AssetTag\":\"Stra\xdfe 7\",\"HostName\":\"\xff\xff\xff\xff\",";
 
-/// A path without the slash of this BMC's links is redirected.
+/// Redirects a path that lacks the slash of this BMC's links.
 pub fn redirect(profile: &Profile, request: &Request) -> Option<Reply> {
     let is_action = request.path.contains("/Actions/");
     let is_wrong = profile.has(Quirk::LinksEndInSlash) && !request.is_slashed && !is_action;
@@ -25,7 +24,7 @@ pub fn redirect(profile: &Profile, request: &Request) -> Option<Reply> {
     is_wrong.then(|| Reply { status: 308, ..Reply::done() }.with("location", there()))
 }
 
-/// The response as this BMC sends it.
+/// Gives a response the form in which this BMC sends it.
 pub fn dressed(profile: &Profile, request: &Request, reply: Reply) -> anyhow::Result<Reply> {
     let mut reply = match profile.errors() {
         Some(errors) if reply.status >= 400 => misshapen(errors, reply),
@@ -57,7 +56,7 @@ pub fn dressed(profile: &Profile, request: &Request, reply: Reply) -> anyhow::Re
     if profile.has(Quirk::TrailingNul) && !reply.body.is_empty() {
         reply.body.push(0);
     }
-    // Which resources are compressed does not change from one request to the next.
+    // The choice of compressed resources is the same for every request.
     let is_compressed = request.path.len().is_multiple_of(2) && !reply.body.is_empty();
     if profile.has(Quirk::Gzip) && is_compressed {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -97,7 +96,7 @@ fn misshapen(errors: Errors, reply: Reply) -> Reply {
     Reply { body: json!({"error": error}).to_string().into_bytes(), ..reply }
 }
 
-/// Each link in this document ends in a slash then.
+/// Makes each link in this document end in a slash.
 fn slash_links(value: &mut Value) {
     match value {
         Value::Object(object) => {

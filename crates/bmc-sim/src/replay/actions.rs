@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The actions that a tree names, and what the tree says that they take: `@Redfish.AllowableValues` beside
+//! The actions in a tree, and the values that the tree allows for their parameters: `@Redfish.AllowableValues` beside
 //! the target, or `@Redfish.ActionInfo`. Pure.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::tree::{Tree, key};
 use crate::fleet::reply::Reply;
 
-/// What follows the name of a property or a parameter, for the values that it takes.
+/// The suffix of a property or parameter for the list of its allowed values.
 pub const ALLOWABLE: &str = "@Redfish.AllowableValues";
-/// As the standard has it (DSP2046, VirtualMedia).
+/// The parameters in the standard (DSP2046, VirtualMedia).
 const INSERT_PARAMETERS: &[&str] = &[
     "Image",
     "Inserted",
@@ -26,14 +26,14 @@ const INSERT_PARAMETERS: &[&str] = &[
 /// One action of one resource.
 #[derive(Debug, Clone)]
 pub struct Action {
-    /// The resource that has it.
+    /// The resource with this action.
     pub owner: String,
     pub verb: Verb,
-    /// Its object in the resource.
+    /// The action's object in the resource.
     object: Value,
 }
 
-/// What is played.
+/// What an action does in the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     InsertMedia,
@@ -101,7 +101,8 @@ impl Actions {
         }
     }
 
-    /// A settings object repeats the actions of its resource: the resource that the target is below has it.
+    /// Adds an action. A settings object repeats the actions of its resource, so the owner is the resource that
+    /// contains the target.
     fn add(&mut self, owner: &str, name: &str, target: &str, object: &Value) {
         let target = key(target);
         let is_below = |owner: &str| target.starts_with(&format!("{owner}/"));
@@ -123,7 +124,7 @@ impl Action {
         Action { owner: owner.to_owned(), verb: Verb::named(name), object: object.clone() }
     }
 
-    /// What the tree says against these parameters.
+    /// Checks these parameters against the tree.
     pub fn check(&self, tree: &Tree, body: &Value) -> Result<(), Reply> {
         let none = serde_json::Map::new();
         let given = match body {
@@ -160,7 +161,7 @@ impl Action {
         }
     }
 
-    /// Whether a medium may come by this protocol, where the tree lists them and the client names none.
+    /// Whether this protocol is allowed, for a client that names none in its request.
     pub fn takes_protocol(&self, tree: &Tree, protocol: &str) -> bool {
         const NAME: &str = "TransferProtocolType";
         let info = self.object["@Redfish.ActionInfo"].as_str().and_then(|path| tree.body(path));
@@ -174,7 +175,7 @@ impl Action {
     }
 }
 
-/// A list that is empty or no list says nothing.
+/// Whether a list allows a value. An empty list, or something else than a list, allows everything.
 pub fn allows(list: &Value, value: &Value) -> bool {
     match list.as_array().map(Vec::as_slice) {
         None | Some([]) => true,

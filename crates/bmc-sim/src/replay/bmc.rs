@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recorded BMC: its tree as it is now, and how it responds. What follows beside the response, a medium
-//! that is read or a machine that starts, is handed back. No network here.
+//! The recorded BMC: its tree in the present state, and its responses. Further effects of a request, such as a medium
+//! to read or a machine to start, are returned to the caller. No network here.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,31 +20,31 @@ pub struct Bmc {
     recorded: Tree,
     actions: Actions,
     sessions: Sessions,
-    /// Where sessions are opened, without the last slash; none: only Basic authentication is there.
+    /// Paths at which sessions are created, without the last slash. If empty, only Basic authentication is possible.
     session_paths: Vec<String>,
-    /// Whether the tree's links end in one.
+    /// Whether the tree's links end in a slash.
     is_slashed: bool,
     state: Mutex<State>,
 }
 
 struct State {
     tree: Tree,
-    /// How often a resource was changed.
+    /// How often each resource was changed.
     changes: BTreeMap<String, u64>,
 }
 
-/// What follows a request, beside its response.
+/// An effect of a request beside its response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The BMC reads the beginning of a medium.
     Read(String),
-    /// The machine of this system loses its power.
+    /// The machine of this system is switched off.
     Off(String),
     /// It starts, from these media or from a URL.
     Start { system: String, from: BootsFrom },
 }
 
-/// What a machine boots from.
+/// The source from which a machine boots.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BootsFrom {
     Media(Vec<String>),
@@ -66,7 +66,7 @@ impl Bmc {
             .map(|path| key(&path));
         let mut session_paths: Vec<String> = named.collect();
         if session_paths.is_empty() {
-            // A service that is linked and was not recorded: where the standard has it.
+            // The service is linked but was not recorded, so the standard's path is used.
             let service = link(&root["SessionService"]);
             session_paths.extend(service.map(|path| format!("{}/Sessions", key(&path))));
         }
@@ -188,7 +188,7 @@ impl Bmc {
             }
             Verb::VmmControl => self.insert(state, &action, body)?,
             Verb::ResetSystem => state.reset(&self.recorded, owner, body)?,
-            // What was recorded does not show a restart.
+            // The recorded tree does not show a restart.
             Verb::ResetManager => Vec::new(),
             Verb::EnableRemoteMedia => {
                 let word = if body["RMediaState"] == "Disable" { "Disabled" } else { "Enabled" };
@@ -207,7 +207,7 @@ impl Bmc {
         Ok((Answer::done(), effects))
     }
 
-    /// An action that a slot offers now and did not when it was recorded.
+    /// Finds an action that a slot offers now, but did not offer when it was recorded.
     fn offered(state: &State, target: &str) -> Option<Action> {
         let (slot, _) = target.split_once("/Actions/")?;
         let actions = state.tree.body(slot)?["Actions"].as_object()?;
@@ -261,7 +261,7 @@ impl Bmc {
             return self.patch_slot(state, path, body);
         }
         if settings::settings_object(&state.tree, path, body).is_some() {
-            // It takes the change, and nothing follows: only the settings object is of effect.
+            // It accepts the change without effect: only the settings object has an effect.
             return Ok((Answer::done(), Vec::new()));
         }
         state.write(path, |tree| settings::patch(tree, path, body))?;
@@ -294,7 +294,7 @@ impl Bmc {
 }
 
 impl State {
-    /// Of a resource that was recorded with one; it changes with the resource.
+    /// The ETag of a resource that was recorded with one. It changes with the resource.
     fn etag(&self, path: &str) -> Option<String> {
         let recorded = self.tree.recorded(path)?;
         let header = recorded.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("etag"));
@@ -346,7 +346,7 @@ impl State {
         Ok(effects)
     }
 
-    /// What the machine boots from; an override that holds once is over then.
+    /// Determines the source of the boot. A one-time override is over then.
     fn start(&mut self, recorded: &Tree, system: &str) -> Result<BootsFrom, Reply> {
         let body = self.tree.body(system).cloned().unwrap_or_default();
         let boot = &body["Boot"];
@@ -380,8 +380,8 @@ impl State {
         Ok(from)
     }
 
-    /// Older iDRACs have the override among the manager's attributes (Dell's iDRAC attribute registry,
-    /// ServerBoot).
+    /// Whether an older iDRAC is set to boot from CD: it has the override among the manager's attributes (Dell's iDRAC
+    /// attribute registry, ServerBoot).
     fn is_idrac_boot_from_cd(&self, system: &Value) -> bool {
         attributes(&self.tree, system).is_some_and(|(_, attributes)| {
             attributes["ServerBoot.1.BootOnce"] == "Enabled"
@@ -406,7 +406,7 @@ impl State {
     }
 }
 
-/// The attributes of a system's first manager that has some, and where they are.
+/// The attributes of the first manager of a system that has any, and their path.
 fn attributes<'a>(tree: &'a Tree, system: &Value) -> Option<(String, &'a Value)> {
     let managers = system["Links"]["ManagedBy"].as_array()?.iter().filter_map(link);
     managers.map(|manager| format!("{}/Attributes", key(&manager))).find_map(|path| {
@@ -415,7 +415,7 @@ fn attributes<'a>(tree: &'a Tree, system: &Value) -> Option<(String, &'a Value)>
     })
 }
 
-/// Where its `Allow` header was recorded, it says so.
+/// Whether PATCH is allowed, according to the recorded `Allow` header. Without one it is.
 fn takes_patch(recorded: &Recorded) -> bool {
     let allow = recorded.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("allow"));
     allow.is_none_or(|(_, methods)| methods.to_ascii_uppercase().contains("PATCH"))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The machine behind a recorded BMC: a script, as the fleet's are. It says of itself what the tree says.
+//! The machine behind a recorded BMC: a script, like those of the fleet. It reports the identity that is in the tree.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::bmc::BootsFrom;
 use super::tree::Tree;
 use crate::fleet::{Medium, Shared, node};
 
-/// The machines that can start.
+/// The machines that can be started.
 pub struct Machines {
     shared: Arc<Shared>,
     running: Mutex<Running>,
@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Machines {
-    /// With the image that they will be given, whose layout says what a machine reads of it.
+    /// With the image that they will get. Its layout determines which parts a machine reads.
     pub fn with(maintenance_iso: &Path) -> anyhow::Result<Machines> {
         let shared = Arc::new(Shared::alone(maintenance_iso)?);
         Ok(Machines { shared, running: Mutex::default() })
@@ -55,7 +55,7 @@ impl Machines {
     }
 }
 
-/// What SMBIOS has: of a Dell the service tag is the system's serial.
+/// The SMBIOS data. For a Dell, the service tag is the system's serial.
 fn board(system: &Value) -> node::Board {
     let text = |name: &str| system[name].as_str().unwrap_or_default().trim().to_owned();
     let (serial, sku) = (text("SerialNumber"), text("SKU"));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What an insert and an eject do to a slot of the tree. Pure.
+//! The effect of an insert and an eject on a slot of the tree. Pure.
 //!
-//! An empty slot that names an insert and no eject is one that offers what is possible now: once occupied it
-//! offers the eject instead (Supermicro; bmclib #406, metal3 ironic).
+//! If an empty slot has an insert action and no eject action, it offers only what is possible now: when it is occupied
+//! it offers the eject action instead (Supermicro; bmclib #406, metal3 ironic).
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::fleet::reply::Reply;
 
 const INSERT: &str = "#VirtualMedia.InsertMedia";
 const EJECT: &str = "#VirtualMedia.EjectMedia";
-/// Names of Lenovo's slots that take uploads or files of the BMC (lenovo/python-redfish-lenovo #21).
+/// Prefixes of Lenovo's slots that accept only uploads or files of the BMC (lenovo/python-redfish-lenovo #21).
 const NAMES_WITHOUT_URLS: &[&str] = &["RDOC", "Remote"];
 
 /// The slots of a system: its own, or those of its managers.
@@ -47,7 +47,7 @@ pub fn image(slot: &Value) -> Option<&str> {
     image.filter(|_| slot["Inserted"] != false)
 }
 
-/// Whether a medium goes in by PATCH: the slot has no action for it.
+/// Whether a medium is inserted by PATCH: the slot has no action for it.
 pub fn is_patched(slot: &Value) -> bool {
     is_slot(slot) && ![INSERT, EJECT].iter().any(|name| slot["Actions"].get(name).is_some())
 }
@@ -63,7 +63,7 @@ pub fn insert(tree: &mut Tree, slot: &str, url: &str, given: &Value) -> Result<(
         return Err(Reply::refused(400, "PropertyValueFormatError", &why));
     }
     let name = url.rsplit('/').next().unwrap_or_default();
-    // What is null in an empty slot is left out by some; these two show that there is something.
+    // Some BMCs omit properties of an empty slot that would be null. These two show that there is a medium.
     body["Image"] = json!(url);
     body["Inserted"] = json!(true);
     set(body, "ImageName", &json!(name));
@@ -77,7 +77,7 @@ pub fn insert(tree: &mut Tree, slot: &str, url: &str, given: &Value) -> Result<(
     Ok(())
 }
 
-/// Of a slot that was recorded empty everything is again as it was.
+/// Ejects the medium. A slot that was recorded empty is restored completely.
 pub fn eject(tree: &mut Tree, recorded: &Tree, slot: &str) -> Result<(), Reply> {
     let before = recorded.body(slot).filter(|before| image(before).is_none()).cloned();
     let body = tree.body_mut(slot).ok_or_else(Reply::not_found)?;
@@ -93,7 +93,7 @@ pub fn eject(tree: &mut Tree, recorded: &Tree, slot: &str) -> Result<(), Reply> 
     Ok(())
 }
 
-/// Where a slot offers only what is possible: the other action from now on, at the target beside.
+/// For a slot that offers only what is possible: replaces the present action with the other one, with its target.
 fn offer(body: &mut Value, now: &str, then: &str) {
     let Some(Value::Object(actions)) = body.get_mut("Actions") else { return };
     if actions.contains_key(then) {
@@ -106,7 +106,7 @@ fn offer(body: &mut Value, now: &str, then: &str) {
     actions.insert(then.to_owned(), json!({"target": target}));
 }
 
-/// What is absent stays absent.
+/// Sets a property, if the resource has it.
 fn set(body: &mut Value, property: &str, value: &Value) {
     if let Some(shown) = body.get_mut(property) {
         *shown = value.clone();

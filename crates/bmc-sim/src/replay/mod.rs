@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One BMC that was recorded: a tree of resources that is served as it is, over which sessions, media,
-//! boot override and power are played by what the tree itself says.
+//! One recorded BMC. A tree of resources is served unchanged, except for sessions, media, boot override and power,
+//! which are simulated as the tree itself describes them.
 //!
 //! ```text
 //! directory or file ──▶ tree ──▶ bmc ──reset──▶ machine (a script) ──▶ media, controller
 //!                                 └──▶ actions, media, settings: what a write does to the tree
 //! ```
 //!
-//! What the tree does not have is not made up: an action that it does not name cannot be taken, a property
+//! Nothing is invented that the tree does not have: an action that it does not name is rejected, and a property
 //! that it does not show cannot be set.
 
 mod actions;

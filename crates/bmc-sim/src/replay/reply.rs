@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A response to a client, as it was recorded or as it is played.
+//! A response to a client, either recorded or simulated.
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::tree::{Content, Recorded};
 use crate::fleet::reply::Reply;
 
-/// What belongs to the recorded connection, or is written anew.
+/// Headers that belong to the recorded connection, or that are generated anew.
 const NOT_REPEATED: &[&str] = &[
     "connection",
     "content-encoding",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Serves a recorded BMC over HTTPS, and does what follows a request beside its response.
+//! Serves a recorded BMC over HTTPS, and performs the effects of a request beside its response.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -26,23 +26,23 @@ use crate::fleet::reply::Request;
 use crate::sessions::Access;
 use crate::tls;
 
-/// What a BMC reads of a medium at once, to see what it is.
+/// The range that a BMC reads of a medium to see what it is.
 const BEGINNING: &str = "bytes=0-524287";
 const READ_MAX: Duration = Duration::from_secs(20);
-/// Requests that are under way may end.
+/// Running requests get this long to finish.
 const DRAIN: Duration = Duration::from_secs(2);
 
 pub struct Settings {
     pub listen: SocketAddr,
     pub tree: PathBuf,
     pub access: Access,
-    /// Holds the certificate; without it each start has another one.
+    /// The directory of the certificate. Without it each start uses a new certificate.
     pub work_dir: Option<PathBuf>,
-    /// With it machines start from their media, as scripts.
+    /// If set, machines start from their media, as scripts.
     pub maintenance_iso: Option<PathBuf>,
 }
 
-/// A system of the tree, for those who use it.
+/// A system of the tree, in the form that users of the replay get.
 #[derive(Debug, Serialize)]
 pub struct System {
     pub path: String,
@@ -72,7 +72,7 @@ struct App {
 
 /// Loads the tree and serves it.
 pub async fn start(settings: Settings) -> anyhow::Result<Replay> {
-    // Fails when there is one already, which serves as well.
+    // Fails if a provider is installed already, which is just as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tree = Tree::load(&settings.tree)?;
     let (resources, systems) = (tree.count(), systems(&tree));
@@ -85,7 +85,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Replay> {
         None => tls::make_version_3(settings.listen.ip())?,
     };
     let client = reqwest::Client::builder()
-        // As most BMCs: the certificate of a media server is not checked.
+        // Like most BMCs, it does not check the certificate of a media server.
         .danger_accept_invalid_certs(true)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -180,7 +180,7 @@ async fn read_beginning(client: reqwest::Client, url: String) {
     };
     match read {
         Ok(bytes) => tracing::debug!(bytes, "read the beginning of a medium"),
-        // The URL has a secret.
+        // The URL contains a secret.
         Err(error) => tracing::warn!(error = %error.without_url(), "read a medium"),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a PATCH does: it sets properties that the resource shows, to values that the tree allows. Of a
-//! resource whose settings object has the same properties that one takes them, and the resource itself
-//! ignores them. Pure.
+//! The effect of a PATCH: it sets properties that the resource shows, to values that the tree allows. If a resource has
+//! a settings object with the same properties, that object accepts the change, and the resource itself
+//! ignores it. Pure.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::actions::{ALLOWABLE, allows};
 use super::tree::{Tree, key, link};
 use crate::fleet::reply::Reply;
 
-/// Where a PATCH of this resource has to go to be of effect, where that is not itself.
+/// The settings object to which a PATCH of this resource must be sent. `None` if the resource itself accepts it.
 pub fn settings_object(tree: &Tree, path: &str, change: &Value) -> Option<String> {
     let settings = link(&tree.body(path)?["@Redfish.Settings"]["SettingsObject"])?;
     let pending = tree.body(&settings)?;
@@ -17,7 +17,7 @@ pub fn settings_object(tree: &Tree, path: &str, change: &Value) -> Option<String
     (is_taken_there && key(&settings) != key(path)).then_some(settings)
 }
 
-/// Whether a property, and of an object those within it, is shown.
+/// Whether a resource shows a property, including the properties within an object.
 fn has(body: &Value, name: &str, value: &Value) -> bool {
     match (body.get(name), value) {
         (Some(shown), Value::Object(inner)) => {
@@ -27,7 +27,7 @@ fn has(body: &Value, name: &str, value: &Value) -> bool {
     }
 }
 
-/// The resources that are settings objects of others, by path, with those.
+/// The settings objects, by path, each with its resource.
 pub fn owners(tree: &Tree) -> Vec<(String, String)> {
     let owned = tree.bodies().filter_map(|(path, body)| {
         let settings = link(&body["@Redfish.Settings"]["SettingsObject"])?;
@@ -36,7 +36,7 @@ pub fn owners(tree: &Tree) -> Vec<(String, String)> {
     owned.collect()
 }
 
-/// Checks the whole change, then makes it.
+/// Checks the whole change, then applies it.
 pub fn patch(tree: &mut Tree, path: &str, change: &Value) -> Result<(), Reply> {
     let body = tree.body_mut(path).ok_or_else(Reply::not_found)?;
     let Some(members) = change.as_object().filter(|members| !members.is_empty()) else {
@@ -48,7 +48,7 @@ pub fn patch(tree: &mut Tree, path: &str, change: &Value) -> Result<(), Reply> {
     Ok(())
 }
 
-/// What was written for the next boot shows in the resource itself, too, as far as it has it.
+/// Shows a change for the next boot in the resource itself too, as far as it has these properties.
 pub fn mirror(tree: &mut Tree, path: &str, change: &Value) {
     if let (Some(body), Some(members)) = (tree.body_mut(path), change.as_object()) {
         merge(body, members);
@@ -78,12 +78,12 @@ fn check(body: &Value, members: &Members) -> Result<(), Reply> {
     Ok(())
 }
 
-/// Redfish before 1.0 listed the targets so.
+/// Drafts before Redfish 1.0 list the targets under this name.
 fn listed_as_supported<'a>(boot: &'a Value, name: &str) -> Option<&'a Value> {
     (name == "BootSourceOverrideTarget").then(|| boot.get("BootSourceOverrideSupported"))?
 }
 
-/// Of properties whose values the schema lists whole.
+/// The values of properties for which the schema lists all of them.
 fn known_values(name: &str) -> &'static [&'static str] {
     match name {
         "BootSourceOverrideEnabled" => &["Disabled", "Once", "Continuous"],
@@ -92,7 +92,7 @@ fn known_values(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// As far as the resource has these properties.
+/// Sets the properties that the resource has.
 fn merge(body: &mut Value, members: &Members) {
     for (name, value) in members {
         match (body.get_mut(name), value) {
@@ -103,7 +103,7 @@ fn merge(body: &mut Value, members: &Members) {
     }
 }
 
-/// An override that is disabled has no target.
+/// Removes the target of a disabled override.
 fn at_rest(body: &mut Value) {
     let Some(boot) = body.get_mut("Boot") else { return };
     if boot.get("BootSourceOverrideEnabled").is_some_and(|enabled| *enabled == "Disabled")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A recorded tree: a directory as DMTF's Redfish-Mockup-Creator writes it, or one JSON file. What cannot be
-//! taken is said with its file. Nothing is played here.
+//! A recorded tree: a directory as DMTF's Redfish-Mockup-Creator writes it, or one JSON file. Errors name the
+//! file that is not valid. Nothing is simulated here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-/// Where every tree begins.
+/// The root of every tree.
 pub const ROOT: &str = "/redfish/v1";
-/// Of a resource in a directory, and the headers that it came with.
+/// The files of a resource in a directory: its body, and its response headers.
 const BODY_FILE: &str = "index.json";
 const HEADERS_FILE: &str = "headers.json";
-/// Members of an object that stands for a response rather than for a resource.
+/// Members of an object that describes a whole response, not only a resource.
 const STATUS: &str = "@shoal.status";
 const BODY: &str = "@shoal.body";
 const HEADERS: &str = "@shoal.headers";
-/// A large server has some thousands of resources, most of a few KiB.
+/// A large server has a few thousand resources, most of a few KiB.
 const RESOURCES_MAX: usize = 100_000;
 const BYTES_MAX: u64 = 512 << 20;
-/// A path of Redfish has some ten segments.
+/// A path of Redfish has about ten segments.
 const DEPTH_MAX: usize = 40;
 
 /// The responses to GET, by path without the last slash.
@@ -30,7 +30,7 @@ pub struct Tree {
     resources: BTreeMap<String, Recorded>,
 }
 
-/// What a BMC responded.
+/// A recorded response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recorded {
     pub status: u16,
@@ -41,7 +41,7 @@ pub struct Recorded {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Json(Value),
-    /// A page for people, for instance.
+    /// An HTML page, for instance.
     Text(String),
 }
 
@@ -62,7 +62,7 @@ impl Tree {
         if kind.is_dir() { Tree::of_directory(path) } else { Tree::of_file(path) }
     }
 
-    /// The whole of a response; `path` with its query, if it has one.
+    /// The whole recorded response. `path` includes the query, if there is one.
     pub fn recorded(&self, path: &str) -> Option<&Recorded> {
         self.resources.get(&key(path))
     }
@@ -94,7 +94,7 @@ impl Tree {
         self.resources.len()
     }
 
-    /// The readable members of the collection that `value` links.
+    /// The readable members of the collection that `value` links to.
     pub fn members(&self, value: &Value) -> Vec<String> {
         let Some(collection) = link(value) else { return Vec::new() };
         let members = self.body(&collection).and_then(|body| body["Members"].as_array());
@@ -106,7 +106,7 @@ impl Tree {
         let Value::Object(members) = read_json(path)? else {
             return Err(shape("an object {path: resource} is expected".into()));
         };
-        // Others say something of the file, not of a resource.
+        // Other members describe the file, not a resource.
         let members: Vec<_> =
             members.into_iter().filter(|(name, _)| !name.starts_with('@')).collect();
         let has = |wanted: &str| members.iter().any(|(name, _)| key(name) == wanted);
@@ -152,7 +152,7 @@ impl Tree {
     }
 }
 
-/// The files of a directory, by where they are below it.
+/// The files of a directory, by their place below it.
 #[derive(Default)]
 struct Found {
     bodies: BTreeMap<Vec<String>, (PathBuf, Value)>,
@@ -169,7 +169,7 @@ impl Found {
         }
         for entry in fs::read_dir(dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            // Symbolic links are not followed: they may lead in circles.
+            // Symbolic links are not followed: they may form cycles.
             let kind = entry.file_type().map_err(failed)?;
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(shape(format!("{} is not UTF-8", entry.path().display())));
@@ -194,8 +194,8 @@ impl Found {
         Ok(())
     }
 
-    /// Where the service root lies: a directory is named by the whole path, or is the root itself (the mockup
-    /// creator's short form), or is below something else.
+    /// The place of the service root. It is a directory with the whole path as its name, or the directory itself (the
+    /// mockup creator's short form), or a directory below another one.
     fn root(&self) -> Option<Vec<String>> {
         let by_depth = |places: &mut Vec<&Vec<String>>| places.sort_by_key(|place| place.len());
         let mut places: Vec<_> = self.bodies.keys().collect();
@@ -240,7 +240,7 @@ impl Recorded {
     }
 }
 
-/// Of an object by name; the mockup creator has it below the method.
+/// The headers of an object, by name. The mockup creator puts them below the method.
 fn headers_of(value: Value) -> Result<Vec<(String, String)>, String> {
     let mut headers = match value {
         Value::Null => return Ok(Vec::new()),
@@ -260,7 +260,7 @@ fn headers_of(value: Value) -> Result<Vec<(String, String)>, String> {
     Map::into_iter(headers).map(text).collect()
 }
 
-/// A body as it is sent may begin with a byte order mark or end in NUL, and have bytes that are not UTF-8.
+/// Reads a body as it was sent. It may begin with a byte order mark, end in NUL, and contain bytes that are not UTF-8.
 fn read_json(path: &Path) -> Result<Value, Error> {
     let size = fs::metadata(path).map(|data| data.len());
     let bytes = size.and_then(|_| fs::read(path));
@@ -274,7 +274,7 @@ fn read_json(path: &Path) -> Result<Value, Error> {
     serde_json::from_str(text).map_err(|source| Error::Json { path: path.into(), source })
 }
 
-/// A path as the tree knows it: without host, fragment and last slash.
+/// Normalises a path as in the tree: without host, fragment and last slash.
 pub fn key(path: &str) -> String {
     let path = path
         .split_once("://")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A media server of zeros that counts what it is asked for.
+//! A media server of zeros that counts requests.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A BMC in a temporary directory, a client that trusts it, and a media server that keeps count.
+//! A BMC in a temporary directory, a client that trusts it, and a media server that counts requests.
 
 mod media;
 
@@ -19,7 +19,7 @@ pub use media::Media;
 pub const USERNAME: &str = "admin";
 pub const PASSWORD: &str = "secret";
 
-// OVMF needs some seconds under TCG, and many more on a machine that does other things.
+// OVMF needs some seconds under TCG, and many more on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Lab {
@@ -38,7 +38,7 @@ impl Lab {
         Lab::start_as(|settings| Settings { slots, ..settings }).await
     }
 
-    /// What the usual machine becomes.
+    /// Starts the default machine after `change` was applied to its settings.
     pub async fn start_as(change: impl FnOnce(Settings) -> Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let work_dir = directory.path().join("work");
@@ -117,7 +117,7 @@ impl Lab {
         }
     }
 
-    /// Reads a resource until it is so.
+    /// Reads a resource until the condition is true.
     pub async fn until(&self, path: &str, is_so: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -130,7 +130,7 @@ impl Lab {
         }
     }
 
-    /// A second conversation with the running QEMU.
+    /// A second QMP connection to the running QEMU.
     pub async fn qmp(&self) -> Qmp {
         let stream = UnixStream::connect(&self.bmc.qmp).await.unwrap();
         let (reader, writer) = stream.into_split();
@@ -154,8 +154,8 @@ pub async fn inserted(qmp: &mut Qmp, device: &str) -> Option<String> {
     Some(block.get("inserted")?["node-name"].as_str().unwrap().to_owned())
 }
 
-/// Has the last bytes of the medium in a drive read, as a guest would. Quietly: QEMU prints what came
-/// where it speaks with the BMC.
+/// Reads the last bytes of the medium in a drive, as a guest would. Quietly, because QEMU prints the data
+/// to the stream that it uses for the BMC.
 pub async fn read_last_bytes(qmp: &mut Qmp, device: &str) {
     let node = inserted(qmp, device).await.unwrap_or_else(|| panic!("no medium in {device}"));
     let line = format!("qemu-io {node} \"read -q {} 6144\"", media::MEDIUM_BYTES - 6144);

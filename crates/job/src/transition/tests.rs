@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the table promises, over every state that can be reached.
+//! Properties of the table of transitions, checked over every reachable state.
 
 use std::collections::HashSet;
 
@@ -168,7 +168,7 @@ fn a_permit_is_granted_once_and_success_needs_it() {
             assert_eq!(state, writing);
         }
     }
-    // Nothing leads back to where a permit is possible.
+    // No transition leads back to a state in which a permit is possible.
     let mut open = vec![writing];
     while let Some(state) = open.pop() {
         for event in all_events() {
@@ -289,7 +289,7 @@ fn only_what_was_touched_is_put_back() {
     }
 }
 
-/// What a database of an earlier version holds must be read for ever.
+/// States in the database of an earlier version must stay readable for ever.
 #[test]
 fn stored_states_keep_their_words() {
     let failed = Outcome::Failed(failure("x"));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which BMC and which board are one machine, as tables.
+//! Tables of BMCs and boards that belong to the same machine, and of others that do not.
 
 use super::*;
 
 const UUID: &str = "30373237-3132-584d-5132-333430353034";
 const SWAPPED: &str = "37323730-3231-4d58-5132-333430353034";
 const OTHER: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
-/// Spells `ABC1234`.
+/// Encodes the tag `ABC1234`.
 const DELL: &str = "4c4c4544-0042-4310-8031-c1c04f323334";
 
 fn bmc(serial: &str, uuid: &str) -> Names {
@@ -33,7 +33,7 @@ fn dell_board(serial: &str, board_serial: &str, uuid: &str) -> Names {
     })
 }
 
-/// What came of it, in a word, and by which name.
+/// The result as a short text, with the names that match.
 fn outcome(registered: &str, bmc: &Names, board: &Names, ignores_uuid: bool) -> String {
     match same_machine(registered, bmc, board, ignores_uuid) {
         Ok(Match { of_bmc, of_board }) => {
@@ -56,14 +56,14 @@ fn a_dell_is_one_machine_by_each_of_its_names() {
         (tag, dell_bmc(tag, DELL), own.clone(), "service tag = service tag"),
         (ppid, dell_bmc(tag, DELL), own.clone(), "board serial = board serial"),
         (DELL, dell_bmc(tag, DELL), own.clone(), "UUID = UUID"),
-        // Its board's number is not told: the tag is common.
+        // The board's own number is missing: the tag is common.
         (ppid, dell_bmc(tag, DELL), dell_board(tag, "", DELL), "service tag = service tag"),
         (ppid, dell_bmc(tag, ""), dell_board(tag, "", ""), "service tag = service tag"),
         (ppid, dell_bmc(tag, ""), dell_board("", both, ""), "board serial = board serial"),
-        // The UUID spells the tag where nothing else tells it.
+        // The tag is only in the UUID.
         (tag, bmc(ppid, DELL), own.clone(), "service tag in the UUID = service tag"),
         (tag, dell_bmc("", DELL), own.clone(), "service tag in the UUID = service tag"),
-        // What the UUID spells is no witness beside the UUID.
+        // A tag from the UUID is not evidence in addition to the UUID.
         ("SN1", bmc("SN1", DELL), board("SN2", DELL), "only UUID"),
         ("SN1", bmc("SN1", ""), board("SN2", DELL), "nothing"),
         ("ABC1234", bmc("ABC1234", ""), board("SN2", DELL), "serial = service tag in the UUID"),
@@ -95,18 +95,18 @@ fn the_uuid_decides_where_both_tell_it_and_a_name_where_they_do_not() {
         ("SN1", bmc("SN1", ""), board("SN2", ""), "nothing"),
         ("SN1", bmc("SN1", UUID), board("", ""), "nothing"),
         ("SN1", bmc("SN2", UUID), board("SN1", UUID), "not the BMC's"),
-        // One UUID for a batch of boards does not make them one machine.
+        // Boards of a batch with the same UUID are not the same machine.
         ("SN1", bmc("SN1", UUID), board("SN2", UUID), "only UUID"),
         (UUID, bmc("SN1", UUID), board("SN2", UUID), "UUID = UUID"),
-        // A board with a placeholder contradicts nobody.
+        // A placeholder does not contradict another name.
         ("S1234", bmc("S1234", UUID), board("0123456789", SWAPPED), "UUID = UUID"),
         ("S1234", bmc("S1234", UUID), board("0123456789", ""), "nothing"),
         ("0123456789", bmc("0123456789", UUID), board("0123456789", UUID), "nothing"),
-        // Neither has a serial at all.
+        // Neither side has a serial.
         (UUID, bmc("", UUID), board("", SWAPPED), "UUID = UUID"),
         (SWAPPED, bmc("", UUID), board("", UUID), "UUID = UUID"),
         (OTHER, bmc("", UUID), board("", UUID), "not the BMC's"),
-        // A BMC that tells no serial is believed if the board bears the server's name.
+        // A BMC without a serial is accepted if the board has the server's name.
         ("SN1", bmc("", UUID), board("SN1", UUID), "nothing = serial"),
         ("SN1", bmc("", UUID), board("SN1", OTHER), "other UUID"),
         ("SN1", bmc("", UUID), board("SN2", UUID), "nothing"),
@@ -159,7 +159,7 @@ fn what_several_machines_bear_names_none() {
     assert_eq!(outcome("B1", &told("B1"), &two, false), "nothing");
     assert_eq!(outcome("P12345-B21", &told("B1"), &one, false), "not the BMC's");
     assert_eq!(outcome("CH1", &told("CH1"), &one, false), "nothing");
-    // What looks like a product number is none of a Dell's tags, wherever it is told.
+    // A text in the form of a product number is not a service tag, whatever its place.
     let odd = ["P12345-B21".to_owned(), "ABCD".into(), "ABCDEFGH".into()];
     let facts = BmcFacts {
         serial: "CN1",
@@ -234,7 +234,7 @@ fn names_travel_as_they_are() {
 fn each_name_is_told_once_by_its_kind() {
     let tags = ["ABC1234".to_owned(), "ABC1234".to_owned(), "no-tag".to_owned()];
     let facts = BmcFacts { serial: "S1", uuid: DELL, service_tags: &tags, ..BmcFacts::default() };
-    // The tag that the UUID spells is there already.
+    // The tag in the UUID is listed already.
     let expected = ["serial \"S1\"", "service tag \"ABC1234\"", &format!("UUID {DELL:?}")];
     assert_eq!(Names::of_bmc(&facts).shown(), expected);
     let facts = BoardFacts { serial: "S1", board_serial: "S1", ..BoardFacts::default() };

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What cloud-init would ignore without a word: it knows `user_data` by its first line only
-//! (cloud-init's documentation, "User-data formats"; `INCLUSION_TYPES_MAP` and `convert_string` of its source), and
-//! YAML that does not parse is left out with a line in its log (`yaml`). A template is YAML only once it is filled in,
-//! and a MIME message has parts: neither is parsed here.
+//! Checks of the payloads for input that cloud-init would ignore silently. cloud-init recognises `user_data` by its
+//! first line only (cloud-init's documentation, "User-data formats"; `INCLUSION_TYPES_MAP` and `convert_string` of its
+//! source). It skips YAML that does not parse, with only a line in its log (`yaml`). Two formats are not parsed here:
+//! a template is YAML only after it is rendered, and a MIME message has several parts.
 
 use crate::problem::{Problem, problem};
 use crate::yaml::{self, Top};
 
-/// First lines that cloud-init knows, also with more behind them (`#include-once`). Older releases and other readers of
-/// such a drive take them in lower case and at the very beginning only.
+/// First lines that cloud-init recognises, also with a suffix (`#include-once`). Older releases and other programs
+/// that read a config drive accept them only in lower case and at the very beginning.
 const FIRST_LINES: &[&str] =
     &["#cloud-config", "#!", "#include", "#cloud-boothook", "#part-handler"];
-/// A template, of what is in its second line.
+/// The first line of a template. Its second line gives the format of the rendered text.
 const TEMPLATE: &str = "## template: jinja";
-/// By this in the first so many bytes cloud-init knows a MIME message.
+/// cloud-init recognises a MIME message by this word within the first `MIME_BYTES` bytes.
 const MIME_WORD: &str = "mime-version:";
 const MIME_BYTES: usize = 4096;
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// What gzip files begin with, in base64.
+/// The beginning of a gzip file in base64.
 const GZIP_IN_BASE64: &str = "H4sI";
 
 const KNOWN: &str = "the first line must be #cloud-config, #cloud-config-archive, #cloud-config-jsonp, #!, #include, \
     #include-once, #cloud-boothook, #part-handler, ## template: jinja, or a header of a MIME message that has \
     MIME-Version";
 
-/// After what is wrong in a text.
+/// Appended to the description of a problem.
 const UNREAD: &str = "cloud-init reads all of it or nothing";
 
-/// What the YAML of a text must be, where its first line says that it is YAML.
+/// The YAML type that the text must have at its top, if its first line declares YAML.
 fn yaml_of(text: &str) -> Option<Top> {
     const ARCHIVE: &str = "#cloud-config-archive";
     const PATCH: &str = "#cloud-config-jsonp";
@@ -42,7 +42,7 @@ fn yaml_of(text: &str) -> Option<Top> {
     }
 }
 
-/// Tells what of `user_data` cloud-init would not read.
+/// Reports what cloud-init would not read of `user_data`.
 pub fn check_user_data(text: &str, problems: &mut Vec<Problem>) {
     if let Some(why) = ignored(text) {
         problems.push(problem("/user_data", "user-data", why));
@@ -53,7 +53,7 @@ pub fn check_user_data(text: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Tells what of `meta_data` or `network_config` cloud-init would not read.
+/// Reports what cloud-init would not read of `meta_data` or `network_config`.
 pub fn check_yaml(name: &str, text: &str, problems: &mut Vec<Problem>) {
     if let Some(why) = unreadable(text) {
         problems.push(problem(format!("/{name}"), "yaml", why));
@@ -62,7 +62,7 @@ pub fn check_yaml(name: &str, text: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What a file of any kind must not be.
+/// Problems that make a payload of any kind unreadable.
 fn unreadable(text: &str) -> Option<String> {
     if text.starts_with(BYTE_ORDER_MARK) {
         return Some(
@@ -120,7 +120,7 @@ fn begins_as_known(text: &str) -> bool {
     FIRST_LINES.iter().any(|line| text.starts_with(line))
 }
 
-/// `Name: value`, or the line that a mailbox has before a message.
+/// Whether the text begins with a header (`Name: value`) or with the separator line of a mailbox.
 fn is_mime_header(text: &str) -> bool {
     let line = text.lines().next().unwrap_or_default();
     line.starts_with("From ")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The network of the maintenance OS: addresses, prefixes and bonds that are what they say.
+//! Checks of the maintenance OS's network: addresses, prefixes, routes and bonds.
 
 use std::net::IpAddr;
 
@@ -50,7 +50,7 @@ pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network 
         let (vlan, mtu) = (one.vlan, one.mtu);
         let interface =
             Interface { macs, bond, vlan, mtu, dhcp, addresses, gateways, nameservers, routes };
-        // After an address that is wrong, what is reached by it would be a guess.
+        // If an address was wrong, whether a gateway is reachable would only be a guess.
         let is_whole = interface.addresses.len() == one.addresses.len()
             && interface.gateways.len() == one.gateways.len()
             && interface.nameservers.len() == one.nameservers.len()
@@ -63,7 +63,7 @@ pub fn network_of(wire: &wire::Network, problems: &mut Vec<Problem>) -> Network 
     Network { interfaces }
 }
 
-/// Addresses that no host has, and gateways that cannot be one for this interface.
+/// Rejects addresses that no host can have, and gateways that this interface cannot use.
 fn check_reach(one: &Interface, place: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
     for (number, (address, length)) in one.addresses.iter().enumerate() {
         let why = prefix::refuses_host(*address)

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Names that a whole disk can have: kernel names and paths below `/dev/disk`. The schema has the same rules as one
-//! pattern; these tell which rule a name breaks.
+//! pattern. The functions here report which rule a name breaks.
 
-/// Kinds of names that end in letters: `sda`, `vdb`.
+/// Prefixes of kernel names that end in letters: `sda`, `vdb`.
 const LETTERED: &[&str] = &["sd", "vd", "xvd", "hd", "rssd"];
-/// Kinds of names that end in a number: `mmcblk0`, `md127`.
+/// Prefixes of kernel names that end in a number: `mmcblk0`, `md127`.
 const NUMBERED: &[&str] = &["mmcblk", "md"];
-/// Most letters of such a name: with three the kernel counts to 18278 disks.
+/// Most letters after such a prefix: with three the kernel can name 18278 disks.
 const LETTERS_MAX: usize = 3;
-/// What the kernel shows as block devices, and what no system is installed on.
+/// Block devices of the kernel that no system is installed on.
 const NOT_DISKS: &[&str] = &["loop", "ram", "zram", "pmem", "dm-", "nbd", "fd", "sr"];
-/// Directories of udev's links to whole disks.
+/// Directories of udev's links that can mean whole disks.
 const LINK_KINDS: &[&str] = &["id", "path", "uuid", "label", "diskseq"];
 
 /// Whether a whole disk can have this name.
@@ -28,7 +28,7 @@ pub(crate) fn is_possible(name: &str) -> bool {
     })
 }
 
-/// What else such a name is, and what to write; `None` where there is nothing to tell.
+/// What such a name means instead, and what to write. `None` if there is no advice.
 pub(crate) fn cure(name: &str) -> Option<String> {
     let Some(link) = name.strip_prefix("/dev/disk/by-") else {
         return kernel_name_cure(name.strip_prefix("/dev/").unwrap_or(name));
@@ -80,7 +80,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|letter| letter.is_ascii_digit())
 }
 
-/// `sda` of `sda1`, `nvme0n1` of `nvme0n1p2`: after a digit the kernel puts a `p`.
+/// The disk of a partition: `sda` of `sda1`, `nvme0n1` of `nvme0n1p2`. After a digit the kernel puts a `p`.
 fn disk_of_partition(name: &str) -> Option<&str> {
     let disk = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
     if disk.len() == name.len() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Sizes of whole disks, written as their labels have them. Partitions have sizes of their own
-//! (`layout::Size`), in powers of 1024.
+//! Sizes of whole disks, written as on their labels. Partitions have their own sizes (`layout::Size`), in powers
+//! of 1024.
 
 /// A size in bytes, and how it is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,14 +10,14 @@ pub enum SizeHint {
     About(u64),
 }
 
-/// A disk may differ from its label by one part in so many. Disks have some more than their label says (480 GB are
-/// 480103981056 bytes), volumes of RAID controllers some less (479559942144). Sizes that are sold differ by more
-/// than 2 %.
+/// Tolerance: a disk may differ from its label by one part in 100. Disks are slightly larger than their label (480 GB
+/// are 480103981056 bytes), volumes of RAID controllers slightly smaller (479559942144). Sizes on the market differ by
+/// more than 2 %.
 const TOLERANCE_PARTS: u64 = 100;
 
 impl SizeHint {
-    /// `480G`, `>=1.92 TB`, `<=2TiB`. A unit is a power of 1000, as on a disk's label; one with an `i` is a power of
-    /// 1024. `None` also for what is no disk's size: zero, or more than 64 bits hold.
+    /// Parses `480G`, `>=1.92 TB` or `<=2TiB`. Units are powers of 1000, as on a disk's label; units with an `i` are
+    /// powers of 1024. Also `None` if this cannot be the size of a disk: zero, or more than 64 bits.
     pub(crate) fn parse(text: &str) -> Option<SizeHint> {
         let text = text.trim();
         let (hint, rest): (fn(u64) -> SizeHint, &str) =
@@ -68,7 +68,7 @@ fn unit_bytes(unit: &str) -> Option<u128> {
     Some(base.pow(power))
 }
 
-/// A size as labels have it, for messages: `480.10 GB`.
+/// A size as on a label, for messages: `480.10 GB`.
 pub(super) fn on_the_label(size_bytes: u64) -> String {
     let (unit_bytes, unit) = match size_bytes {
         1_000_000_000_000.. => (1_000_000_000_000, "TB"),
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_label_is_met_by_what_is_sold_under_it_and_by_nothing_beside_it() {
-        /// Sizes by IDEMA LBA1-03, which makers keep to, and one volume of a RAID controller.
+        /// Sizes by IDEMA LBA1-03, which manufacturers follow, and one volume of a RAID controller.
         const SOLD: &[(&str, u64)] = &[
             ("240G", 240_057_409_536),
             ("250G", 250_059_350_016),

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `/etc/default/grub`: assignments in shell syntax, parsed and never executed. A value that only a
-//! shell could know (a command's output) is unknown.
+//! A parser of `/etc/default/grub`: assignments in shell syntax, never executed. A value that only a shell could
+//! compute (a command's output) is unknown.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// What the files set; later files see and replace what earlier ones set.
+/// The variables that the files set. Later files can read and replace those of earlier ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings(BTreeMap<String, String>);
 
@@ -15,7 +15,7 @@ impl Settings {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Takes in one file.
+    /// Reads one more file.
     pub fn read(&mut self, text: &str) {
         let mut letters = text.chars().peekable();
         while let Some(statement) = next_word(&mut letters) {
@@ -39,7 +39,7 @@ impl Settings {
         }
     }
 
-    /// A value up to the next unquoted blank; `None` if it has parts that only a shell knows.
+    /// A value up to the next unquoted blank. `None` if it has parts that only a shell can compute.
     fn value(&self, letters: &mut Peekable<Chars>) -> Option<String> {
         let mut value = String::new();
         let mut is_known = true;
@@ -79,7 +79,7 @@ impl Settings {
             '{' => {
                 letters.next();
                 let name: String = letters.by_ref().take_while(|letter| *letter != '}').collect();
-                // `${name:-default}` and its kin are the shell's business.
+                // `${name:-default}` and similar expansions are not evaluated.
                 name.chars().all(|l| is_word(&l)).then(|| self.variable(&name))
             }
             '(' => {
@@ -103,13 +103,13 @@ impl Settings {
         }
     }
 
-    /// One that is not set is empty, as in a shell.
+    /// The value of a variable; empty if it is not set, as in a shell.
     fn variable(&self, name: &str) -> String {
         self.get(name).unwrap_or_default().to_owned()
     }
 }
 
-/// The next word's name part: up to and with `=` for an assignment; comments are skipped.
+/// The name at the start of the next word: up to and including `=` for an assignment. Comments are skipped.
 fn next_word(letters: &mut Peekable<Chars>) -> Option<String> {
     loop {
         match letters.peek()? {
@@ -132,7 +132,7 @@ fn skip_line(letters: &mut Peekable<Chars>) {
     letters.by_ref().take_while(|letter| *letter != '\n').for_each(drop);
 }
 
-/// A command line in words, quotes removed.
+/// Splits a command line into words and removes the quotes.
 pub fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = None::<String>;

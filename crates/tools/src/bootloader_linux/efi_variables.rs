@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The firmware's variables as files of efivarfs, which is mounted while the step works: the container's
-//! `/sys` does not show them.
+//! The firmware's variables as files of efivarfs. It is mounted during the step, because the container's
+//! `/sys` does not contain it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,11 +15,11 @@ pub const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const ATTRIBUTES: u32 = 7;
 const SYS_EFI: &str = "/sys/firmware/efi";
 
-/// Where they are mounted; unmounted when dropped.
+/// The mounted efivarfs; unmounted when dropped.
 #[derive(Debug)]
 pub struct Mounted(PathBuf);
 
-/// Fails if the machine was not booted by UEFI: the dispatcher starts no installation there.
+/// Fails if the machine was not booted by UEFI. The dispatcher starts no installation on such a machine.
 pub fn check_uefi() -> anyhow::Result<()> {
     ensure!(
         Path::new(SYS_EFI).exists(),
@@ -28,7 +28,7 @@ pub fn check_uefi() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails also on firmware that shows no variables to a running system.
+/// Mounts efivarfs. Also fails if the firmware provides no variables to a running system.
 pub fn mount(dir: &Path) -> anyhow::Result<Mounted> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -45,13 +45,13 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         if let Err(error) = rustix::mount::unmount(&self.0, UnmountFlags::empty()) {
-            // The container's mounts end with it.
+            // The mount ends with the container.
             eprintln!("unmount {}: {error}", self.0.display());
         }
     }
 }
 
-/// A variable's value, `None` where the firmware has no such variable.
+/// A variable's value. `None` if the firmware has no such variable.
 pub fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path(dir, name)) {
         // The first four bytes are the attributes.
@@ -61,7 +61,7 @@ pub fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Sets a variable by one write of attributes and value (efivarfs); truncating it is not possible.
+/// Sets a variable with one write of attributes and value, as efivarfs requires. It cannot be truncated.
 pub fn put(dir: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     let bytes = [&ATTRIBUTES.to_le_bytes(), value].concat();
     let path = path(dir, name);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! GRUB onto the EFI system partition, in the system's own directory and at the removable path, which
-//! firmware starts when it knows of no boot entry (UEFI 2.10, 3.5.1.1).
+//! Installs GRUB on the EFI system partition, in the system's own directory and at the removable path, which
+//! firmware starts if it has no boot entry (UEFI 2.10, 3.5.1.1).
 //!
-//! The image's own signed shim and GRUB come first: they boot under Secure Boot, and the system's
-//! package manager keeps them up to date. Their configuration has to be where they were built to
-//! look for it, `/EFI/<vendor>/grub.cfg`. An image without any gets one from the tool's container.
+//! The image's own signed shim and GRUB are preferred: they boot under Secure Boot, and the system's package manager
+//! keeps them up to date. Their configuration must be where they were built to look for it, `/EFI/<vendor>/grub.cfg`.
+//! If an image has none, GRUB comes from the tool's container.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,13 +17,13 @@ use crate::command::{self, Argv};
 
 /// Where the ESP is mounted in the image.
 const ESP: &str = "boot/efi";
-/// shim and GRUB are 1 to 4 MiB.
+/// shim and GRUB have 1 to 4 MiB.
 const LOADER_BYTES_MAX: u64 = 32 << 20;
-/// The file that firmware starts, where there is a shim.
+/// The file that firmware starts if there is a shim.
 pub const SHIM: &str = "shimx64.efi";
 const SIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed";
 const UNSIGNED_GRUB: &str = "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi";
-/// Ubuntu has kept its shim under each of these names.
+/// Ubuntu has used each of these names for its shim.
 const SIGNED_SHIM: &[&str] = &[
     "usr/lib/shim/shimx64.efi.dualsigned",
     "usr/lib/shim/shimx64.efi.signed.latest",
@@ -32,7 +32,7 @@ const SIGNED_SHIM: &[&str] = &[
 const KEY_MANAGER: &[&str] = &["usr/lib/shim/mmx64.efi.signed", "usr/lib/shim/mmx64.efi"];
 const FALLBACK: &[&str] = &["usr/lib/shim/fbx64.efi.signed", "usr/lib/shim/fbx64.efi"];
 const FALLBACK_LIST: &[&str] = &["usr/lib/shim/BOOTX64.CSV"];
-/// What a GRUB that we build needs to find and read `/boot` on any of the layout's filesystems.
+/// The modules that a GRUB of ours needs to find and read `/boot` on any filesystem of the layout.
 const MODULES: &[&str] = &[
     "all_video",
     "boot",
@@ -69,18 +69,18 @@ const MODULES: &[&str] = &[
 /// The boot loader of one system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loader {
-    /// Its directory in `/EFI`, and the name of its boot entry.
+    /// Its directory in `/EFI`, which is also the name of its boot entry.
     pub vendor: String,
-    /// What firmware starts, in that directory.
+    /// The file in that directory that firmware starts.
     pub file: &'static str,
     pub source: Source,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Files of the image by the names they get.
+    /// Files of the image, by their names on the ESP.
     Image(BTreeMap<&'static str, PathBuf>),
-    /// The image has none: one is built from the container's modules.
+    /// The image has none: GRUB is built from the container's modules.
     Built,
 }
 
@@ -98,8 +98,8 @@ pub fn choose(root: &Root, id: &str) -> anyhow::Result<Loader> {
     Ok(Loader { vendor: id.to_owned(), file: "grubx64.efi", source: Source::Built })
 }
 
-/// The image's own GRUB; `None` for one that is built from the container's modules, which are as new as
-/// its mkfs.
+/// The image's own GRUB. `None` if it is built from the container's modules, which are as recent as the container's
+/// mkfs.
 pub fn grub(root: &Root, loader: &Loader) -> anyhow::Result<Option<Vec<u8>>> {
     let Source::Image(files) = &loader.source else { return Ok(None) };
     let path = files.get("grubx64.efi").context("the boot loader has no GRUB")?;
@@ -107,7 +107,7 @@ pub fn grub(root: &Root, loader: &Loader) -> anyhow::Result<Option<Vec<u8>>> {
     bytes.with_context(|| format!("read /{}", path.display()))
 }
 
-/// Puts it on the ESP with a configuration. Every file is replaced as a whole.
+/// Installs the boot loader and its configuration on the ESP. Every file is replaced as a whole.
 pub fn install(root: &Root, loader: &Loader, stub: &str) -> anyhow::Result<()> {
     let own = Path::new(ESP).join("EFI").join(&loader.vendor);
     let removable = Path::new(ESP).join("EFI/BOOT");
@@ -131,7 +131,7 @@ pub fn install(root: &Root, loader: &Loader, stub: &str) -> anyhow::Result<()> {
             }
         }
     }
-    // With it at the removable path shim would make boot entries and reset instead of booting.
+    // With the fallback loader at the removable path, shim would create boot entries and reset instead of booting.
     root.remove_file(&removable.join("fbx64.efi")).context("remove the fallback loader")?;
     for dir in [own, removable] {
         let path = dir.join("grub.cfg");
@@ -141,7 +141,7 @@ pub fn install(root: &Root, loader: &Loader, stub: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Debian and Ubuntu keep everything below `/usr/lib`.
+/// The boot loader of Debian and Ubuntu, which keep every file of it below `/usr/lib`.
 fn debian(root: &Root, id: &str, grub: &str, shims: &[&str]) -> anyhow::Result<Option<Loader>> {
     let grub = PathBuf::from(grub);
     let Some(bytes) =
@@ -151,7 +151,7 @@ fn debian(root: &Root, id: &str, grub: &str, shims: &[&str]) -> anyhow::Result<O
     };
     let vendor = built_for(&bytes).unwrap_or_else(|| id.to_owned());
     let mut files = BTreeMap::from([("grubx64.efi", grub)]);
-    // A file that is there and cannot be read is an error when it is copied.
+    // A file that exists and cannot be read is an error when it is copied.
     let first = |paths: &[&str]| paths.iter().map(PathBuf::from).find(|path| root.exists(path));
     let Some(shim) = first(shims) else {
         return Ok(Some(Loader { vendor, file: "grubx64.efi", source: Source::Image(files) }));
@@ -165,8 +165,8 @@ fn debian(root: &Root, id: &str, grub: &str, shims: &[&str]) -> anyhow::Result<O
     Ok(Some(Loader { vendor, file: SHIM, source: Source::Image(files) }))
 }
 
-/// Fedora and its kin bring the ESP's content as files of the image: on the ESP itself, or, when the
-/// package manager may not write there, below `/usr/lib`.
+/// The boot loader of Fedora and its derivatives. Their images contain the files of the ESP: on the ESP itself, or
+/// below `/usr/lib` if the package manager may not write to the ESP.
 fn fedora(root: &Root) -> anyhow::Result<Option<Loader>> {
     const NAMES: [&str; 5] = [SHIM, "grubx64.efi", "mmx64.efi", "fbx64.efi", "BOOTX64.CSV"];
     let list = |path: &Path| {
@@ -199,7 +199,7 @@ fn fedora(root: &Root) -> anyhow::Result<Option<Loader>> {
     Ok(found.map(|(vendor, files)| Loader { vendor, file: SHIM, source: Source::Image(files) }))
 }
 
-/// The directory that a GRUB was built to find its configuration in: its prefix is `/EFI/<vendor>`.
+/// The directory in which a GRUB looks for its configuration: it is built with the prefix `/EFI/<vendor>`.
 fn built_for(grub: &[u8]) -> Option<String> {
     const PREFIX: &[u8] = b"/EFI/";
     let at = grub.windows(PREFIX.len()).position(|window| window == PREFIX)? + PREFIX.len();
@@ -210,7 +210,7 @@ fn built_for(grub: &[u8]) -> Option<String> {
 
 fn build(vendor: &str) -> anyhow::Result<Vec<u8>> {
     let prefix = format!("--prefix=/EFI/{vendor}");
-    // It flushes its output, which a pipe refuses.
+    // A regular file, because grub-mkimage flushes its output, which fails on a pipe.
     let image = std::env::temp_dir().join(format!("shoal-grub-{}.efi", std::process::id()));
     let output = format!("--output={}", image.display());
     let mut argv = Argv::new(["grub-mkimage", "--format=x86_64-efi", &prefix, &output]);
@@ -251,7 +251,7 @@ mod tests {
             Image(dir)
         }
 
-        /// What is on the ESP after an installation, one line per file.
+        /// The files on the ESP after an installation, one line for each.
         fn installed(&self, id: &str) -> String {
             let root = Root::open(self.0.path()).unwrap();
             let loader = choose(&root, id).unwrap();
@@ -299,7 +299,7 @@ debian/grub.cfg = stub
 debian/grubx64.efi = grub (,gpt1)/EFI/debian\0
 debian/mmx64.efi = mm
 debian/shimx64.efi = shim";
-        // A derivative boots with Debian's loaders from Debian's directory.
+        // A derivative boots with Debian's loaders, from Debian's directory.
         assert_eq!(image.installed("raspbian"), expected);
     }
 

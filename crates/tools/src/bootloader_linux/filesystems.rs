@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The installed system's filesystems by UUID, and the fstab that mounts them.
+//! The installed system's filesystems by UUID, and the fstab for them.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub struct Filesystem {
     pub mount_point: Option<String>,
 }
 
-/// Those of the layout that the system mounts or swaps on, a parent before its children.
+/// The filesystems of the layout that the system mounts, and its swap. A parent comes before its children.
 pub fn read(disk: &Disk, layout: &[Partition]) -> anyhow::Result<Vec<Filesystem>> {
     let mounted =
         recipe::layout::mounts(layout).into_iter().map(|(point, part)| (Some(point), part));
@@ -33,7 +33,7 @@ pub fn read(disk: &Disk, layout: &[Partition]) -> anyhow::Result<Vec<Filesystem>
         .collect()
 }
 
-/// From the superblock itself, by libblkid.
+/// The UUID from the superblock itself, read by libblkid.
 fn uuid(node: &Path) -> anyhow::Result<String> {
     let node = node.to_string_lossy();
     let argv = Argv::new(["blkid", "--probe", "--output", "value", "--match-tag", "UUID", &*node]);
@@ -44,12 +44,12 @@ fn uuid(node: &Path) -> anyhow::Result<String> {
     Ok(uuid.to_owned())
 }
 
-/// The filesystem that holds `/`; the recipe's checks promise one.
+/// The filesystem that holds `/`. The recipe's checks guarantee one.
 pub fn root(filesystems: &[Filesystem]) -> anyhow::Result<&Filesystem> {
     find(filesystems, "/").context("the layout has no partition for the root filesystem")
 }
 
-/// The filesystem that holds `/boot`, and how a path in it begins.
+/// The filesystem that holds `/boot`, and the prefix of the path within it.
 pub fn boot(filesystems: &[Filesystem]) -> anyhow::Result<(&Filesystem, &'static str)> {
     match find(filesystems, "/boot") {
         Some(boot) => Ok((boot, "")),
@@ -61,7 +61,7 @@ pub fn find<'a>(filesystems: &'a [Filesystem], mount_point: &str) -> Option<&'a 
     filesystems.iter().find(|filesystem| filesystem.mount_point.as_deref() == Some(mount_point))
 }
 
-/// `/etc/fstab`, whole: what the image had belongs to the machine that it was made on.
+/// The complete `/etc/fstab`. The image's own fstab is about the machine on which the image was made.
 pub fn fstab(filesystems: &[Filesystem]) -> String {
     let mut text = String::from("# Written when this system was installed; see fstab(5).\n");
     for Filesystem { format, uuid, mount_point, .. } in filesystems {
@@ -75,7 +75,7 @@ pub fn fstab(filesystems: &[Filesystem]) -> String {
         let pass = match (format, point) {
             (Format::Ext4, "/") => 1,
             (Format::Ext4 | Format::Vfat, _) => 2,
-            // XFS and Btrfs have nothing to check at boot (fsck.xfs(8), fsck.btrfs(8)).
+            // At boot, XFS and Btrfs have nothing to check (fsck.xfs(8), fsck.btrfs(8)).
             _ => 0,
         };
         text.push_str(&format!("UUID={uuid} {point} {} {options} 0 {pass}\n", format.name()));

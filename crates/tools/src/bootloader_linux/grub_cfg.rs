@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The texts that GRUB reads. Pure: the same kernels and filesystems give the same bytes. Modules are
-//! not loaded here: every GRUB that is put on the ESP has what it needs built in, and under Secure
-//! Boot it could not load any.
+//! The configuration files of GRUB. Pure: the same kernels and filesystems give the same bytes. The files load
+//! no modules: every GRUB on the ESP has what it needs built in, and under Secure Boot it could not load
+//! any.
 
 use super::filesystems::{self, Filesystem};
 use super::kernel_words;
 use super::kernels::Kernel;
 use super::system::System;
 
-/// Long enough to press a key on a serial line.
+/// Long enough to press a key on a serial console.
 const TIMEOUT_SECS: u32 = 2;
-/// A machine without people must not wait for them.
+/// A machine without an operator must not wait for one.
 const TIMEOUT_SECS_MAX: u32 = 30;
 
-/// `grub.cfg` beside the boot loader on the ESP: leads to the one in `/boot`.
+/// `grub.cfg` beside the boot loader on the ESP: it loads the one in `/boot`.
 pub fn stub(filesystems: &[Filesystem], grub_dir: &str) -> anyhow::Result<String> {
     let (boot, prefix) = filesystems::boot(filesystems)?;
     Ok(format!(
@@ -44,8 +44,8 @@ pub fn grub_cfg(
         boot.uuid
     );
     if system.has_entries {
-        // The system adds entries with each new kernel; those below are for a GRUB without blscfg.
-        // Those of EL 8 take their command line from this variable.
+        // The system adds an entry for each new kernel. The entries below are for a GRUB without blscfg.
+        // Entries of EL 8 take their command line from this variable.
         text.push_str(&format!(
             "set kernelopts={}\nblscfg\n",
             quoted(&kernel_words::line(&own_words))
@@ -71,7 +71,7 @@ pub fn grub_cfg(
     Ok(text)
 }
 
-/// A kernel's entry by the Boot Loader Specification: name and text.
+/// The entry of a kernel in the format of the Boot Loader Specification: file name and text.
 pub fn entry(
     system: &System,
     kernel: &Kernel,
@@ -92,7 +92,7 @@ pub fn entry(
     Ok((format!("{token}-{version}.conf"), text))
 }
 
-/// The command line in one line. kernel-install(8) makes the entries of later kernels from it.
+/// The command line as one line. kernel-install(8) uses it for the entries of later kernels.
 pub fn cmdline(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<String> {
     Ok(kernel_words::line(&all_words(system, filesystems)?))
 }
@@ -100,7 +100,7 @@ pub fn cmdline(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<St
 fn all_words(system: &System, filesystems: &[Filesystem]) -> anyhow::Result<Vec<String>> {
     let mut words =
         vec![format!("root=UUID={}", filesystems::root(filesystems)?.uuid), "ro".into()];
-    // dracut looks for the kernel's checksum there, and refuses to boot without (dracut-fips).
+    // dracut looks for the kernel's checksum in /boot, and refuses to boot without it (dracut-fips).
     if system.kernel_words.iter().any(|word| word == "fips=1")
         && let Some(boot) = filesystems::find(filesystems, "/boot")
     {
@@ -115,7 +115,7 @@ fn timeout(system: &System) -> u32 {
     asked.unwrap_or(TIMEOUT_SECS).min(TIMEOUT_SECS_MAX)
 }
 
-/// The terminals that the image asks for, where they are plain words.
+/// The terminals that the image configures, if they are plain words.
 fn terminal(system: &System) -> String {
     let plain = |name: &str| {
         let is_plain = |l: char| l.is_ascii_alphanumeric() || " -_=,.".contains(l);
@@ -131,7 +131,7 @@ fn terminal(system: &System) -> String {
     lines.into_iter().flatten().map(|line| line + "\n").collect()
 }
 
-/// A word that GRUB's shell reads as it is.
+/// Quotes a word for GRUB's shell, if necessary.
 fn quoted(word: &str) -> String {
     let is_plain = |l: char| l.is_ascii_alphanumeric() || "_@%+=:,./-".contains(l);
     if !word.is_empty() && word.chars().all(is_plain) {

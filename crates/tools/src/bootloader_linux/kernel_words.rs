@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Words of a kernel command line that name a device, a volume or an address of the machine that the image
-//! was made on. On another machine the initramfs waits for what does not exist. Pure.
+//! Words of a kernel command line that name a device, a volume or an address of the machine on which the image
+//! was made. On another machine the initramfs would wait for devices that do not exist. Pure.
 //!
 //! Sources: dracut.cmdline(7), kernel-command-line(7), initramfs-tools(7), systemd-cryptsetup-generator(8),
 //! systemd-veritysetup-generator(8), ostree-prepare-root(1), the ZFS and cryptsetup hooks of Debian and Arch,
@@ -8,7 +8,7 @@
 
 /// Words whose key, the text before `=`, is exactly one of these.
 const KEYS: &[&str] = &[
-    // The root and where the kernel came from.
+    // The root filesystem, and the file of the kernel.
     "root",
     "rootflags",
     "rootfstype",
@@ -33,7 +33,7 @@ const KEYS: &[&str] = &[
     "zfs",
     "bootfs",
     "loop",
-    // A network root, and addresses.
+    // A network root filesystem, and addresses.
     "ip",
     "BOOTIF",
     "ifname",
@@ -53,10 +53,10 @@ const KEYS: &[&str] = &[
     "rd.znet",
     "rd.multipath",
     "rd.zfs",
-    // Who that machine was.
+    // The identity of that machine.
     "systemd.machine_id",
     "systemd.hostname",
-    // An installer.
+    // Words for an installer.
     "ks",
     "ks.device",
     "autoinstall",
@@ -64,7 +64,7 @@ const KEYS: &[&str] = &[
     "url",
 ];
 
-/// Words that begin with one of these. A switch as `rd.luks=0` names nothing, and stays.
+/// Words that begin with one of these. A switch such as `rd.luks=0` names nothing, and is kept.
 const PREFIXES: &[&str] = &[
     "rd.lvm.",
     "rd.luks.",
@@ -90,14 +90,14 @@ const PREFIXES: &[&str] = &[
     "preseed/",
 ];
 
-/// Whether a word names something of another machine.
+/// Whether a word names something that belongs to another machine.
 pub fn is_of_another_machine(word: &str) -> bool {
     let key = word.split('=').next().unwrap_or_default();
     KEYS.contains(&key) || PREFIXES.iter().any(|prefix| word.starts_with(prefix))
 }
 
-/// A command line in two: the words that stay, and those that are of another machine. What follows `--` is
-/// for init, and stays.
+/// Splits a command line into the words to keep and the words about another machine. Words after `--` are
+/// for init, and are kept.
 pub fn split(words: Vec<String>) -> (Vec<String>, Vec<String>) {
     let mut is_for_init = false;
     words.into_iter().partition(|word| {
@@ -106,13 +106,13 @@ pub fn split(words: Vec<String>) -> (Vec<String>, Vec<String>) {
     })
 }
 
-/// Whether it says how the root is mounted, which our own command line says.
+/// Whether the word tells how the root is mounted. Our own command line contains that already.
 pub fn is_of_root(word: &str) -> bool {
     matches!(word, "ro" | "rw" | "")
 }
 
-/// As one line that [`super::default_grub::words`] reads back: double quotes around a value with blanks,
-/// the only quotes that the kernel itself knows.
+/// Joins words into one line that [`super::default_grub::words`] can parse: double quotes around a value with blanks,
+/// which are the only quotes that the kernel knows.
 pub fn line(words: &[String]) -> String {
     let quoted = |word: &String| match word.split_once('=') {
         Some((key, value)) if value.contains(char::is_whitespace) => format!("{key}=\"{value}\""),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The kernels of an image and their initramfs, newest first.
+//! Finds the kernels of an image and their initramfs, newest first.
 
 use std::cmp::Ordering;
 use std::io::Read;
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 use crate::beneath::Root;
 
-/// A kernel in `/boot`; file names without their directory.
+/// A kernel in `/boot`. File names are without their directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
     pub version: String,
@@ -18,7 +18,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// One for emergencies, which has everything inside.
+    /// Whether this is a rescue kernel, whose initramfs contains all drivers.
     pub fn is_rescue(&self) -> bool {
         self.version.contains("rescue")
     }
@@ -27,10 +27,10 @@ impl Kernel {
 /// The head of a kernel, with its setup header
 /// (Documentation/arch/x86/boot.rst of Linux: boot_flag, header, setup_sects, syssize).
 const HEAD_BYTES: usize = 1024;
-/// Kernels of before 6.8 count the checksum's filling otherwise.
+/// Kernels before 6.8 count the padding of the checksum differently.
 const SLACK_BYTES: u64 = 4096;
 
-/// Fails for a file that no boot loader can start: empty, cut off, or something else.
+/// Fails for a file that no boot loader can start: empty, cut off, or not a kernel.
 pub fn check(root: &Root, kernel: &Kernel) -> anyhow::Result<()> {
     let path = Path::new("boot").join(&kernel.file);
     let file = root.file(&path).with_context(|| format!("open /{}", path.display()))?;
@@ -56,8 +56,8 @@ pub fn check(root: &Root, kernel: &Kernel) -> anyhow::Result<()> {
     }
 }
 
-/// Every kernel of the image. Images by bootc's conventions have theirs beside the modules only: these
-/// are copied to `/boot` first.
+/// Returns every kernel of the image. Images with bootc's conventions have kernels only in the directories of their
+/// modules. Those are first copied to `/boot`.
 pub fn find(root: &Root) -> anyhow::Result<Vec<Kernel>> {
     let names = root.list(Path::new("boot")).context("list /boot of the image")?;
     let kernels = among(&names);
@@ -83,9 +83,9 @@ pub fn find(root: &Root) -> anyhow::Result<Vec<Kernel>> {
     Ok(among(&root.list(Path::new("boot")).context("list /boot of the image")?))
 }
 
-/// Kernels by the names of files in `/boot`.
+/// The kernels among the names of files in `/boot`.
 pub fn among(names: &[String]) -> Vec<Kernel> {
-    /// What package managers leave beside a file.
+    /// Suffixes of files that package managers leave.
     const LEFTOVERS: &[&str] = &[".old", ".bak", ".dpkg-new", ".dpkg-tmp", ".rpmnew", ".rpmsave"];
     let mut kernels: Vec<Kernel> = names
         .iter()
@@ -105,7 +105,7 @@ pub fn among(names: &[String]) -> Vec<Kernel> {
     kernels
 }
 
-/// Numbers count as numbers; what a rescue kernel is for comes last of all.
+/// Compares versions, with numbers compared as numbers. Rescue kernels come last.
 fn compare(one: &str, other: &str) -> Ordering {
     let is_rescue = |version: &str| version.contains("rescue");
     let parts = |version: &str| -> Vec<(u8, u64, String)> {
@@ -129,7 +129,7 @@ fn compare(one: &str, other: &str) -> Ordering {
         .cmp(&is_rescue(one))
         .then_with(|| {
             let (mut one, mut other) = (parts(one), parts(other));
-            // The end comes after a release candidate's mark and before everything else.
+            // The end of a version sorts after the mark of a release candidate and before everything else.
             let length = one.len().max(other.len());
             one.resize(length, (0, u64::MAX, String::new()));
             other.resize(length, (0, u64::MAX, String::new()));
@@ -142,7 +142,7 @@ fn compare(one: &str, other: &str) -> Ordering {
 pub mod tests {
     use super::*;
 
-    /// The head of a kernel of this many bytes.
+    /// A kernel of this many bytes, with a valid header.
     pub fn bytes(length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         bytes[0x1f1] = 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! SELinux labels. An image whose archive has none boots into a system that may not read its own files: its
-//! first boot has to make them, which `/.autorelabel` asks for (fixfiles(8), selinux(8)).
+//! SELinux labels. If an image's archive has none, the installed system may be unable to read its own files. Its
+//! first boot then has to create the labels, which `/.autorelabel` requests (fixfiles(8), selinux(8)).
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::default_grub::Settings;
 use super::system::{self, System};
 use crate::beneath::Root;
 
-/// Files that every system has, on each filesystem of a usual layout, and some that this step writes.
+/// Files that every system has, on each filesystem of a usual layout, and some files that this step writes.
 const SAMPLES: &[&str] = &[
     "",
     "etc",
@@ -23,14 +23,14 @@ const SAMPLES: &[&str] = &[
     "boot",
     "home",
 ];
-/// What makes the labels at the first boot, in Fedora and its kin and in Debian.
+/// Programs that create the labels during the first boot, in Fedora and its derivatives and in Debian.
 const RELABELLERS: &[&str] = &[
     "usr/libexec/selinux/selinux-autorelabel",
     "usr/lib/systemd/system/selinux-autorelabel.service",
     "usr/lib/systemd/system/selinux-basics.service",
 ];
 
-/// Asks the first boot to make the labels, where the system will look at them and some are missing.
+/// Requests relabelling during the first boot, if the system enforces or checks labels and some are missing.
 pub fn complete(root: &Root, system: &System, say: &dyn Fn(&str)) -> anyhow::Result<()> {
     let mut settings = Settings::default();
     settings.read(&system::text(root, "etc/selinux/config")?);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn labels_are_made_at_the_first_boot_where_they_are_missing_and_looked_at() {
-        // Mode, what has a label, word for the kernel; whether labels are to be made.
+        // Mode, labelled files, word for the kernel; whether labels are to be created.
         for (mode, labelled, word, expected) in [
             ("enforcing", &[][..], "quiet", true),
             ("permissive", &[], "quiet", true),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Files of the image that make the system wait for devices of the machine that the image was made on:
-//! encrypted volumes, arrays, a swap to resume from, LVM's list of devices, and what GRUB's own tools would
-//! put on later command lines. Entries that name such devices are removed, each told; the rest stays.
+//! Removes entries from files of the image that would make the system wait for devices of the machine on which the
+//! image was made: encrypted volumes, arrays, swap for resume, LVM's list of devices, and words that GRUB's own tools
+//! would put on later command lines. Each removed entry is reported. Everything else is kept.
 //!
-//! `/etc/fstab`, boot entries and `/etc/kernel/cmdline` are written whole elsewhere. Not looked into: mount
-//! units, and what an initramfs that is not made anew holds of these files.
+//! Other modules write `/etc/fstab`, boot entries and `/etc/kernel/cmdline` anew. Not checked: mount units, and copies
+//! of these files within an initramfs that is not generated again.
 
 use std::path::Path;
 
@@ -17,15 +17,15 @@ use crate::beneath::Root;
 
 const CRYPTTAB: &str = "etc/crypttab";
 const MDADM: &[&str] = &["etc/mdadm/mdadm.conf", "etc/mdadm.conf"];
-/// LVM looks at no other device where this file exists (lvmdevices(8)).
+/// If this file exists, LVM uses only the devices that it lists (lvmdevices(8)).
 const LVM_DEVICES: &str = "etc/lvm/devices/system.devices";
 const GRUB_DEFAULTS: &str = "etc/default/grub";
-/// The last of its directory, which Debian's grub-mkconfig reads after `/etc/default/grub`.
+/// The last file of its directory, which Debian's grub-mkconfig reads after `/etc/default/grub`.
 const GRUB_DEFAULTS_LAST: &str = "etc/default/grub.d/zz-installed.cfg";
-/// What grub-mkconfig puts on command lines.
+/// The variables that grub-mkconfig puts on command lines.
 const GRUB_LINES: &[&str] =
     &["GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT", "GRUB_CMDLINE_LINUX_RECOVERY"];
-/// grub-editenv(1) makes the file of this size, and GRUB writes to it only so.
+/// The size of the file that grub-editenv(1) creates. GRUB writes only to a file of this size.
 const GRUBENV_BYTES: usize = 1024;
 const GRUBENV_BEGIN: &str = "# GRUB Environment Block\n";
 
@@ -61,7 +61,7 @@ pub fn remove(
     Ok(())
 }
 
-/// Writes a file without its foreign lines and tells those; a file without any is not touched.
+/// Writes a file without the entries about other machines and reports them. A file without such entries is unchanged.
 fn rewrite(
     root: &Root,
     path: &str,
@@ -80,8 +80,8 @@ fn write(root: &Root, path: &str, text: &str) -> anyhow::Result<()> {
     root.write(Path::new(path), text.as_bytes(), 0o644).with_context(|| format!("write /{path}"))
 }
 
-/// crypttab(5) without volumes on a block device: none of the layout is encrypted. A volume in a file of the
-/// image stays.
+/// crypttab(5) without volumes on block devices: no partition of a layout is encrypted. A volume in a file of the
+/// image is kept.
 fn without_devices(text: &str) -> (String, Vec<String>) {
     let is_foreign = |line: &str| {
         let device = line.split_whitespace().nth(1).unwrap_or_default();
@@ -95,7 +95,7 @@ fn without_devices(text: &str) -> (String, Vec<String>) {
     })
 }
 
-/// mdadm.conf(5) without arrays; a line that begins with a blank continues the one before.
+/// mdadm.conf(5) without arrays. A line that begins with a blank continues the previous line.
 fn without_arrays(text: &str) -> (String, Vec<String>) {
     let mut is_array = false;
     let is_foreign = |line: &str| {
@@ -142,7 +142,7 @@ fn split_lines(
     (kept, removed)
 }
 
-/// The next update-grub or grub2-mkconfig would put the words back.
+/// Overrides GRUB's defaults: otherwise the next update-grub or grub2-mkconfig would restore the words.
 fn grub_defaults(root: &Root, settings: &Settings) -> anyhow::Result<()> {
     let mut lines = String::new();
     for name in GRUB_LINES {
@@ -168,7 +168,7 @@ fn grub_defaults(root: &Root, settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// `kernelopts` is the command line of EL 8's later kernels; the saved entries are gone.
+/// Updates grubenv: `kernelopts` is the command line of later kernels of EL 8. Saved entries are removed.
 fn grubenv(root: &Root, grub_dir: &str, cmdline: &str) -> anyhow::Result<()> {
     let path = format!("boot/{grub_dir}/grubenv");
     let before = system::text(root, &path)?;
@@ -178,7 +178,7 @@ fn grubenv(root: &Root, grub_dir: &str, cmdline: &str) -> anyhow::Result<()> {
     }
 }
 
-/// `None` where it is no environment block, or would not fit in one.
+/// Returns `None` if `before` is not an environment block, or if the result would not fit in one.
 fn new_grubenv(before: &str, cmdline: &str) -> Option<String> {
     let mut text = GRUBENV_BEGIN.to_owned();
     for line in before.strip_prefix(GRUBENV_BEGIN)?.lines() {
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Removes what is in these files, twice, and returns what was said the first time.
+    /// Runs the removal twice on these files, and returns the messages of the first run.
     fn removed(files: &[(&str, &str)]) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {

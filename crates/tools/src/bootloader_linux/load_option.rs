@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One boot entry as bytes (UEFI 2.10, 3.1.3): ours made, others understood as far as it matters. Pure.
+//! One boot entry as bytes (UEFI 2.10, 3.1.3): builds ours, and parses the fields of others that we need. Pure.
 
 use crate::gpt::Entry;
 
@@ -7,16 +7,16 @@ const LOAD_OPTION_ACTIVE: u32 = 1;
 /// Media device path: hard drive and file (UEFI 2.10, 10.3.5).
 pub const HARD_DRIVE: [u8; 4] = [4, 1, 42, 0];
 pub const END: [u8; 4] = [0x7f, 0xff, 4, 0];
-/// How a hard drive's node names the disk: by the MBR's number, or by the partition's GUID.
+/// How a hard drive's node identifies the disk: by the MBR's signature, or by the partition's GUID.
 const SIGNATURE_MBR: u8 = 1;
 const SIGNATURE_GUID: u8 = 2;
 
-/// A `Boot####` entry as far as it matters here.
+/// The fields of a `Boot####` entry that we need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOption {
     pub is_active: bool,
     pub label: String,
-    /// The partition as the kernel's PARTUUID names it, where the entry leads to one.
+    /// The partition in the format of the kernel's PARTUUID, if the entry names one.
     pub partition: Option<String>,
 }
 
@@ -60,7 +60,7 @@ pub fn parse(option: &[u8]) -> Option<LoadOption> {
     })
 }
 
-/// The partition of a device path, whether the path begins there or at the processor.
+/// The partition of a device path, both of a full path from the processor and of a path that begins at the partition.
 fn partition(mut path: &[u8]) -> Option<String> {
     loop {
         let length = usize::from(u16::from_le_bytes(path.get(2..4)?.try_into().ok()?));
@@ -159,7 +159,7 @@ pub mod tests {
         ]
         .concat();
         assert_eq!(partition(&mbr).as_deref(), Some("12345678-02"));
-        // A length that leads nowhere ends the search.
+        // An invalid length ends the search.
         for path in [&[2, 1, 0, 0][..], &[2, 1, 255, 255, 0], &[4, 1, 42, 0, 1], &[], &END] {
             assert_eq!(partition(path), None, "{path:?}");
         }

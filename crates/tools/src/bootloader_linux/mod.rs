@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The boot loader step: makes the written image boot on this machine, by UEFI.
+//! The boot loader step: makes the written image boot on this machine by UEFI.
 //!
 //! ```text
 //! mount ─▶ kernels ─▶ fstab ─▶ initramfs ─▶ ESP: shim, GRUB, stub ─▶ grub.cfg, entries ─▶ NVRAM
 //! ```
 //!
-//! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: what the image asks for;
-//! - `kernel_words`, `leftovers`: what of that is about the machine that the image was made on;
-//! - `readable`: whether its kernels and its GRUB know the filesystems' features;
-//! - `kernels`, `initramfs`: what to boot, and whether it can mount its root;
-//! - `esp`: which boot loader goes where; `grub_cfg`: what it reads; `labels`: those of SELinux;
-//! - `efi_variables`: the firmware's memory; `secure_boot`: whether it starts that boot loader; `nvram`,
-//!   `load_option`: its entry.
+//! - `filesystems`: UUIDs and fstab; `system`, `default_grub`: settings of the image;
+//! - `kernel_words`, `leftovers`: settings that are about the machine on which the image was made;
+//! - `readable`: whether the image's kernels and GRUB support the features of the filesystems;
+//! - `kernels`, `initramfs`: the kernels, and whether they can mount the root;
+//! - `esp`: which boot loader is installed where; `grub_cfg`: its configuration; `labels`: SELinux labels;
+//! - `efi_variables`: the firmware's variables; `secure_boot`: whether the firmware starts that boot loader; `nvram`,
+//!   `load_option`: its boot entry.
 //!
-//! Everything is written whole under its final name, so a rerun gives the same files.
+//! Every file is written as a whole under its final name, so a rerun gives the same files.
 
 mod default_grub;
 mod efi_variables;
@@ -99,13 +99,13 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
             let esp = esp_entry(&disk, &filesystems)?;
             nvram::register(&loader.vendor, loader.file, &esp, variables.dir())?
         }
-        // Also firmware whose order nobody can read boots the removable path where nothing else is.
+        // If nothing else can be booted, firmware whose boot order cannot be read boots the removable path too.
         Err(error) => format!("no boot entry, only the removable path: {error:#}"),
     });
     Ok(())
 }
 
-/// The words for the kernel that the image asks for, besides those about the root.
+/// The kernel command line of the image, without the words about the root.
 pub fn kernel_words(root: &Root) -> anyhow::Result<Vec<String>> {
     Ok(system::read(root)?.kernel_words)
 }
@@ -130,7 +130,7 @@ fn write_menu(
     if !system.has_entries {
         return Ok(());
     }
-    // Those of the image name the disk that it was made on.
+    // Existing entries of the image name the disk on which it was made.
     let dir = Path::new("boot/loader/entries");
     for name in root.list(dir).context("list the boot entries of the image")? {
         root.remove_file(&dir.join(&name)).with_context(|| format!("remove {name}"))?;
@@ -143,7 +143,7 @@ fn write_menu(
     Ok(())
 }
 
-/// What kernel-install(8) names its entries by.
+/// The token with which kernel-install(8) begins the names of its entries.
 fn entry_token(root: &Root) -> anyhow::Result<String> {
     for path in ["etc/kernel/entry-token", "etc/machine-id"] {
         let bytes = root.read(Path::new(path), 4096).with_context(|| format!("read /{path}"))?;

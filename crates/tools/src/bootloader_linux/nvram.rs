@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The firmware's boot entry for the system (UEFI 2.10, chapter 3), through efivarfs. The tool writes
-//! the few bytes itself: a program that looks for the disk's name in `/dev` finds none here.
+//! The firmware's boot entry for the system (UEFI 2.10, chapter 3), through efivarfs. The tool writes the few bytes
+//! itself: a program such as efibootmgr looks for the disk in `/dev`, which has none here.
 //!
-//! Firmware without variables, or that refuses new ones, is no failure where the removable path is what it
-//! boots then. It is one where another system comes first.
+//! Firmware without variables, or that rejects new ones, is not a failure if it would boot the removable path.
+//! It is a failure if another system comes first in the boot order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,16 +16,16 @@ use super::efi_variables::{self, GLOBAL};
 use super::load_option::{LoadOption, load_option, parse};
 use crate::gpt::Entry;
 
-/// What the firmware has.
+/// The firmware's boot entries and their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Firmware {
     entries: BTreeMap<u16, Vec<u8>>,
     order: Vec<u16>,
-    /// Entries that the firmware lists and does not show. They stay as they are.
+    /// Entries that the firmware lists but that cannot be read. They are kept unchanged.
     unreadable: BTreeMap<u16, String>,
 }
 
-/// What to do to the variables.
+/// The changes to the variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     remove: Vec<u16>,
@@ -34,7 +34,7 @@ struct Plan {
     order: Vec<u16>,
 }
 
-/// What the firmware boots by its own order, up to the removable path.
+/// What the firmware boots with its present order, which ends with the removable path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Next {
     Ours(u16),
@@ -42,8 +42,8 @@ enum Next {
     Removable,
 }
 
-/// Makes the firmware boot `\EFI\vendor\file` from this partition first. Returns what was done, in
-/// words. Fails if the firmware refuses and would boot another system.
+/// Makes the firmware boot `\EFI\vendor\file` from this partition first. Returns a description of what was
+/// done. Fails if the firmware rejects the entry and would boot another system.
 pub fn register(vendor: &str, file: &str, esp: &Entry, dir: &Path) -> anyhow::Result<String> {
     let present = present_partitions(Path::new("/sys/class/block"));
     write(vendor, file, esp, dir, &present)
@@ -70,7 +70,7 @@ fn write(
     Ok(said)
 }
 
-/// What follows from a boot entry that the firmware did not take.
+/// Decides what follows if the firmware rejects a boot entry.
 fn refused(
     firmware: &Firmware,
     ours: &Option<LoadOption>,
@@ -94,8 +94,8 @@ fn refused(
     }
 }
 
-/// Goes down the order as the firmware does (UEFI 2.10, 3.1.1): what leads to no partition that is there, or
-/// to none at all (network, CD), is passed over.
+/// Follows the boot order as the firmware does (UEFI 2.10, 3.1.1). Skips entries of partitions that do not exist, and
+/// entries without a partition (network, CD).
 fn next(firmware: &Firmware, ours: Option<&str>, present: &BTreeSet<String>) -> Next {
     for number in &firmware.order {
         let Some(entry) = firmware.entries.get(number).and_then(|bytes| parse(bytes)) else {
@@ -107,7 +107,7 @@ fn next(firmware: &Firmware, ours: Option<&str>, present: &BTreeSet<String>) -> 
         if Some(partition) == ours {
             return Next::Ours(*number);
         }
-        // A kernel that tells no GUIDs proves nothing.
+        // Without GUIDs from the kernel, a missing partition cannot be detected.
         if present.is_empty() || present.contains(partition) {
             return Next::Other(*number, entry);
         }
@@ -115,7 +115,7 @@ fn next(firmware: &Firmware, ours: Option<&str>, present: &BTreeSet<String>) -> 
     Next::Removable
 }
 
-/// Without the order nothing can be put in front of it: failing to read that one is a failure.
+/// Reads the variables. The order must be readable: otherwise nothing can be put in front of it.
 fn read(dir: &Path) -> anyhow::Result<Firmware> {
     let mut firmware = Firmware::default();
     for item in fs::read_dir(dir).context("list the firmware's variables")? {
@@ -125,7 +125,7 @@ fn read(dir: &Path) -> anyhow::Result<Firmware> {
         let Some(number) = variable.strip_prefix("Boot").and_then(number) else { continue };
         match efi_variables::read(dir, variable) {
             Ok(Some(bytes)) => drop(firmware.entries.insert(number, bytes)),
-            // Removed since it was listed.
+            // It was removed after it was listed.
             Ok(None) => {}
             Err(error) => drop(firmware.unreadable.insert(number, error.to_string())),
         }
@@ -141,7 +141,7 @@ fn read(dir: &Path) -> anyhow::Result<Firmware> {
     Ok(firmware)
 }
 
-/// Exactly four hexadecimal digits, upper case as the specification asks for.
+/// Exactly four hexadecimal digits, in upper case as the specification requires.
 fn number(text: &str) -> Option<u16> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
     (text.len() == 4 && text.bytes().all(is_digit))
@@ -149,8 +149,8 @@ fn number(text: &str) -> Option<u16> {
         .flatten()
 }
 
-/// Our entry first, entries of the same name that lead nowhere removed, all others kept in their
-/// order. An entry that is ours already keeps its number.
+/// Puts our entry first, removes entries of the same name whose partition does not exist, and keeps all others in their
+/// order. If our entry exists already, it keeps its number.
 fn plan(firmware: &Firmware, option: Vec<u8>, present: &BTreeSet<String>) -> Option<Plan> {
     let Firmware { entries, order, unreadable } = firmware;
     let ours = parse(&option)?;
@@ -178,8 +178,8 @@ fn plan(firmware: &Firmware, option: Vec<u8>, present: &BTreeSet<String>) -> Opt
     Some(Plan { remove, number, option, order })
 }
 
-/// The entry before the order that names it; stale ones last, when nothing names them. Some firmware takes
-/// a variable and does not keep it: what counts is what it shows afterwards.
+/// Writes the entry before the order that contains it, and removes stale entries last, when the order no longer
+/// contains them. Some firmware accepts a variable and does not store it, so the result is read back.
 fn apply(plan: &Plan, firmware: &Firmware, dir: &Path) -> io::Result<()> {
     let name = format!("Boot{:04X}", plan.number);
     let order: Vec<u8> = plan.order.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -196,14 +196,14 @@ fn apply(plan: &Plan, firmware: &Firmware, dir: &Path) -> io::Result<()> {
     }
     for number in plan.remove.iter().filter(|number| **number != plan.number) {
         if let Err(error) = efi_variables::remove(dir, &format!("Boot{number:04X}")) {
-            // Nothing names it any more: it leads nowhere, and harms nobody.
+            // The order no longer contains it and its partition does not exist, so it does no harm.
             eprintln!("remove the old entry Boot{number:04X}: {error}");
         }
     }
     Ok(())
 }
 
-/// The GUIDs of all partitions of this machine, if the kernel tells them (Linux 6.10 and later).
+/// The GUIDs of all partitions of this machine, if the kernel reports them (Linux 6.10 and later).
 fn present_partitions(sys: &Path) -> BTreeSet<String> {
     let uevents = fs::read_dir(sys).into_iter().flatten().flatten();
     let texts = uevents.filter_map(|item| fs::read_to_string(item.path().join("uevent")).ok());
@@ -260,7 +260,7 @@ mod tests {
             let got = (plan.number, plan.order, plan.remove);
             assert_eq!(got, (number, after, removed), "{firmware:?}");
         }
-        // A kernel that tells no GUIDs proves nothing.
+        // Without GUIDs from the kernel, a missing partition cannot be detected.
         let firmware = firmware(vec![(0, option("debian", gone))], vec![0]);
         let plan = plan(&firmware, ours, &BTreeSet::new()).unwrap();
         assert_eq!((plan.number, plan.remove), (1, vec![]));
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(read(dir.path()).unwrap().order, [0, 4]);
     }
 
-    /// Firmware as a directory.
+    /// The firmware's variables as a directory.
     struct Variables(tempfile::TempDir);
 
     impl Variables {
@@ -304,13 +304,13 @@ mod tests {
             self.0.path().join(format!("{name}-{GLOBAL}"))
         }
 
-        /// It cannot be written, as it is a link that leads nowhere.
+        /// Makes a variable impossible to write: it is a dangling link.
         fn without_room_for(self, name: &str) -> Variables {
             std::os::unix::fs::symlink("/nowhere/variable", self.path(name)).unwrap();
             self
         }
 
-        /// A directory can be neither read nor written.
+        /// Makes a variable impossible to read or write: it is a directory.
         fn refuses(self, name: &str) -> Variables {
             drop(fs::remove_file(self.path(name)));
             fs::create_dir(self.path(name)).unwrap();
@@ -332,13 +332,13 @@ mod tests {
         let windows = option("Windows Boot Manager", other);
         let mut inactive = windows.clone();
         inactive[0] = 0;
-        // The whole path from the processor: PciRoot(0), and the partition after it.
+        // The full path from the processor: PciRoot(0), followed by the partition.
         let pci_root = [2, 1, 12, 0, 0xd0, 0x41, 3, 0x0a, 0, 0, 0, 0];
         let at = windows.windows(4).position(|four| four == HARD_DRIVE).unwrap();
         let mut long = [&windows[..at], &pci_root[..], &windows[at..]].concat();
         let length = u16::from_le_bytes([long[4], long[5]]) + 12;
         long[4..6].copy_from_slice(&length.to_le_bytes());
-        // What the firmware boots, and the words that tell it.
+        // What the firmware boots, and the message about it.
         let fails = "the firmware refuses a boot entry (No such file or directory (os error 2)), and its Boot0001 \
                      \"Windows Boot Manager\" comes first: it leads to another partition, \
                      00000000-1111-2222-3333-444444444444";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether what was installed can read the filesystems that it was installed on: each kernel of the image
-//! every filesystem of fstab, and the image's own GRUB `/boot`.
+//! Checks that the installed system can read its own filesystems: each kernel of the image must support
+//! every filesystem of fstab, and the image's own GRUB must support `/boot`.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::beneath::Root;
 use crate::devices::Disk;
 use crate::superblock::{self, Release, Superblock};
 
-/// A bzImage has its version within its setup code, which is smaller than this
+/// A bzImage contains its version within its setup code, which is smaller than this
 /// (Documentation/arch/x86/boot.rst: at most 64 sectors).
 const SETUP_BYTES: u64 = 64 * 512;
 
-/// One filesystem's features and the place where the system mounts it.
+/// The features of one filesystem, and its mount point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Features {
     pub mount_point: String,
@@ -25,7 +25,7 @@ pub struct Features {
     pub superblock: Superblock,
 }
 
-/// Of each filesystem that the system mounts; to be called while none is mounted.
+/// The features of each filesystem that the system mounts. Must be called while none is mounted.
 pub fn features(disk: &Disk, filesystems: &[Filesystem]) -> anyhow::Result<Vec<Features>> {
     let mut features = Vec::new();
     for Filesystem { number, format, mount_point, .. } in filesystems {
@@ -78,8 +78,8 @@ pub fn check_kernels(
     Ok(())
 }
 
-/// What the image's GRUB may be unable to read, as a line for people. No failure: distributions put
-/// features into older releases of GRUB.
+/// Describes, for people, what the image's GRUB may be unable to read. This is not a failure: distributions backport
+/// features to older releases of GRUB.
 pub fn grub_doubts(
     grub: &[u8],
     features: &[Features],
@@ -92,7 +92,7 @@ pub fn grub_doubts(
         return Ok(None);
     };
     let version = grub_version(grub);
-    // Without a version it may be any: the oldest on machines with UEFI.
+    // Without a version, assume the oldest release on machines with UEFI.
     let release = version.as_deref().and_then(Release::parse).unwrap_or(Release(2, 2));
     let unknown = boot.superblock.unknown_to_grub(release);
     Ok((!unknown.is_empty()).then(|| {
@@ -105,7 +105,7 @@ pub fn grub_doubts(
     }))
 }
 
-/// The upstream version in the line that a GRUB for Secure Boot has about itself (SBAT.md of shim).
+/// The upstream version from the SBAT line of a GRUB for Secure Boot (SBAT.md of shim).
 fn grub_version(grub: &[u8]) -> Option<String> {
     const LINE: &[u8] = b",Free Software Foundation,grub,";
     let at = grub.windows(LINE.len()).position(|window| window == LINE)? + LINE.len();
@@ -114,7 +114,7 @@ fn grub_version(grub: &[u8]) -> Option<String> {
     String::from_utf8(version).ok()
 }
 
-/// The release that a kernel's file tells, where its name tells none (Arch's `vmlinuz-linux`).
+/// The release in a kernel's file, if its name has none (Arch's `vmlinuz-linux`).
 fn release_inside(root: &Root, kernel: &Kernel) -> anyhow::Result<Option<Release>> {
     let path = Path::new("boot").join(&kernel.file);
     let mut bytes = Vec::new();
@@ -124,7 +124,7 @@ fn release_inside(root: &Root, kernel: &Kernel) -> anyhow::Result<Option<Release
     Ok(version_of_bzimage(&bytes).and_then(|version| Release::parse(&version)))
 }
 
-/// Documentation/arch/x86/boot.rst of Linux: `HdrS` at 0x202, at 0x20e where the version is, from 0x200.
+/// Documentation/arch/x86/boot.rst of Linux: `HdrS` at 0x202; at 0x20e the offset of the version, relative to 0x200.
 fn version_of_bzimage(bytes: &[u8]) -> Option<String> {
     if bytes.get(0x202..0x206) != Some(b"HdrS") {
         return None;
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::command::{self, Argv};
 
-    /// A filesystem that was made by these words, at a mount point.
+    /// A filesystem that is created with these arguments, with its mount point.
     fn made(format: Format, words: &[&str], mount_point: &str) -> Features {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(320 << 20).unwrap();
@@ -177,7 +177,7 @@ mod tests {
         std::fs::write(dir.path().join("boot/vmlinuz-odd"), "not a kernel").unwrap();
         let root = Root::open(dir.path()).unwrap();
         let cure = "; use another format for the partition, or an image with a newer kernel";
-        // Versions, filesystems, the failure, and what is said.
+        // Versions, filesystems, the failure, and the messages.
         for (versions, features, failure, said) in [
             (&[el8][..], vec![&old], String::new(), 0),
             (

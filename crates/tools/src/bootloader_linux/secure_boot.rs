@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Whether the firmware would start what was installed, where Secure Boot is on (UEFI 2.10, 32.3). A program
-//! without any signature is refused. By whom a signature is, and whether this firmware trusts it, is not
-//! looked at.
+//! Checks whether firmware with Secure Boot would start the installed boot chain (UEFI 2.10, 32.3). A program
+//! without any signature is rejected. Which key made a signature, and whether this firmware trusts it, is not
+//! checked.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use super::esp::{Loader, SHIM, Source};
 use super::kernels::Kernel;
 use crate::beneath::Root;
 
-/// The headers of a PE image, with a table of sections, are smaller.
+/// The headers of a PE image, including its section table, are smaller.
 const HEADERS_BYTES: u64 = 64 << 10;
-/// Where the header's place is, and the header's signature (PE format, "MS-DOS stub", "signature").
+/// The offset of the header's offset, and the signature of the header (PE format, "MS-DOS stub", "signature").
 const HEADER_AT: usize = 0x3c;
 const HEADER_MAGIC: &[u8] = b"PE\0\0";
-/// From the header to the optional header, and from there to the certificate table (PE format, "optional
-/// header data directories"), in images of 32 and of 64 bits.
+/// Offsets of the optional header within the header, and of the certificate table within the optional header (PE
+/// format, "optional header data directories"), for images of 32 and of 64 bits.
 const OPTIONAL_AT: usize = 24;
 const CERTIFICATES: [(u16, usize); 2] = [(0x10b, 96 + 4 * 8), (0x20b, 112 + 4 * 8)];
 
-/// What is known of Secure Boot.
+/// The state of Secure Boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     On,
@@ -32,7 +32,7 @@ pub enum State {
     Unknown(String),
 }
 
-/// Reads it from the firmware's variables, which are `None` where they are not to be had.
+/// Reads the state from the firmware's variables. `variables` is `None` if they are not available.
 pub fn state(variables: Option<&Path>) -> State {
     let Some(dir) = variables else {
         return State::Unknown("the firmware shows no variables".into());
@@ -45,8 +45,8 @@ pub fn state(variables: Option<&Path>) -> State {
     }
 }
 
-/// Fails if Secure Boot is on and a program of the chain is not signed. Returns a line where it is not
-/// known whether it is on.
+/// Fails if Secure Boot is on and a program of the boot chain is not signed. If the state is unknown, returns a line
+/// about that.
 pub fn check(
     root: &Root,
     loader: &Loader,
@@ -82,7 +82,7 @@ fn first_unsigned(
     for name in [loader.file, "grubx64.efi"] {
         chain.extend(files.get(name).cloned());
     }
-    // Without shim, GRUB does not ask for the kernel's signature by itself.
+    // Without shim, GRUB itself does not verify the kernel's signature.
     if loader.file == SHIM {
         chain.extend(kernels.first().map(|kernel| Path::new("boot").join(&kernel.file)));
     }
@@ -151,7 +151,7 @@ mod tests {
         let with_shim = (SHIM, image(&[SHIM, "grubx64.efi"]));
         let without_shim = ("grubx64.efi", image(&["grubx64.efi"]));
         let built = ("grubx64.efi", Source::Built);
-        // Loader; what of shim, GRUB and kernel is signed; the file that is named.
+        // Loader; which of shim, GRUB and kernel are signed; the file that the error names.
         for ((file, source), signed, unsigned) in [
             (with_shim.clone(), "shim grub kernel", None),
             (with_shim.clone(), "grub kernel", Some("/efi/shim of the image")),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the image is, as far as its boot loader is concerned.
+//! The settings of the image that its boot loader depends on.
 
 use std::path::Path;
 
@@ -10,29 +10,29 @@ use super::kernel_words;
 use crate::beneath::Root;
 
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// Where initramfs-tools reads which swap to resume from (initramfs.conf(5)).
+/// The files from which initramfs-tools reads the swap to resume from (initramfs.conf(5)).
 pub const RESUME_CONFIGS: &[&str] =
     &["etc/initramfs-tools/initramfs.conf", "etc/initramfs-tools/conf.d/resume"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
-    /// `ID` of os-release(5), good as a directory's name.
+    /// `ID` of os-release(5), checked for use as a directory's name.
     pub id: String,
-    /// For people.
+    /// The name for people.
     pub name: String,
     /// GRUB's directory in `/boot`.
     pub grub_dir: &'static str,
-    /// Kernels are told by entries in `/boot/loader/entries` (Boot Loader Specification), which the
-    /// system itself adds to when it gets a new one.
+    /// Whether kernels are listed by entries in `/boot/loader/entries` (Boot Loader Specification). The
+    /// system itself adds an entry for each new kernel.
     pub has_entries: bool,
     pub settings: Settings,
-    /// Words for the kernel besides `root=`.
+    /// The kernel command line, without `root=`.
     pub kernel_words: Vec<String>,
-    /// Words of the image that are about the machine that it was made on.
+    /// Words of the image's command line that are about the machine on which the image was made.
     pub dropped_words: Vec<String>,
 }
 
-/// A file of the image as text; empty where there is none.
+/// A file of the image as text. Empty if there is none.
 pub fn text(root: &Root, path: &str) -> anyhow::Result<String> {
     let bytes = root.read(Path::new(path), CONFIG_BYTES_MAX);
     let bytes = bytes.with_context(|| format!("read /{path} of the image"))?;
@@ -86,14 +86,14 @@ pub fn read(root: &Root) -> anyhow::Result<System> {
     })
 }
 
-/// Whether initramfs-tools of the image is configured with a swap to resume from. The initramfs has that
-/// configuration too, so the command line must say `noresume`.
+/// Whether initramfs-tools of the image is configured with a swap to resume from. The initramfs contains that
+/// configuration too, so the command line must contain `noresume`.
 pub fn resumes(root: &Root) -> anyhow::Result<bool> {
     let mut settings = Settings::default();
     for path in RESUME_CONFIGS {
         settings.read(&text(root, path)?);
     }
-    // `none` is also what an earlier run of this step wrote.
+    // `none` counts too: an earlier run of this step may have written it.
     Ok(settings.get("RESUME").is_some_and(|value| !matches!(value, "" | "auto")))
 }
 

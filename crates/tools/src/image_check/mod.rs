@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image check: proves that the image can be had and written, while the disk is untouched.
+//! The image-check step: verifies that the image can be pulled and written, before the disk is changed.
 //!
 //! ```text
 //! reference ─▶ manifest ─▶ artifact and layer types ─▶ platform ─▶ room ─▶ start of each layer ─▶ digest
 //! ```
 //!
-//! It has the network and no disk. The digest that it leaves is the one that `image_linux` writes: a tag
-//! that moves in between changes nothing. Layers of the controller's registry were judged there, to their last byte;
-//! those of another one are read whole here (`whole`). `image_linux` checks them once more as they come.
+//! The step has the network and no disk. `image_linux` writes the image with the digest that this step stores: a tag
+//! that changes in between has no effect. The controller has verified every byte of the layers in its own registry;
+//! layers of another registry are read completely here (`whole`). `image_linux` verifies them again while it pulls
+//! them.
 
 #[cfg(test)]
 mod tests;
@@ -26,16 +27,16 @@ use crate::context::Context;
 use crate::image_linux::pull;
 use crate::partition;
 
-/// How long a registry that is not the controller's may be away. Nothing was written yet, so a name that
-/// does not exist is better told soon.
+/// How long a registry other than the controller's may be unreachable. Nothing has been written yet, so a name that
+/// does not exist is better reported soon.
 const FOREIGN_OUTAGE_MAX: Duration = Duration::from_secs(120);
-/// A room of whole sectors is the same for both sizes that disks have, but for a few KiB.
+/// The result for whole sectors is the same for both sector sizes of disks, except for a few KiB.
 const SECTOR_BYTES: u64 = 512;
-/// What was checked; `image_linux` writes this and nothing else.
+/// The result of the check. `image_linux` writes this image and no other.
 #[derive(Debug, Serialize, Deserialize)]
 struct Checked {
     oci_url: String,
-    /// Of the image's manifest, never of an index.
+    /// The digest of the image's manifest, never of an index.
     digest: Digest,
 }
 
@@ -54,7 +55,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         let bytes = repository.start(layer, layer::START_BYTES)?;
         layer::check_start(&bytes, layer).with_context(|| format!("layer {}", layer.digest))?;
     }
-    // The controller has judged every byte of its own before it grants a permit.
+    // The controller has verified every byte of its own images before it grants a permit.
     if !source.is_controllers {
         whole::check(&repository, &manifest.layers, reporter)?;
     }
@@ -66,7 +67,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The digest that was checked for this recipe's image.
+/// The digest that was verified for this recipe's image.
 pub fn checked_digest(place: &Path, oci_url: &str) -> anyhow::Result<Digest> {
     let bytes = fs::read(place)
         .with_context(|| format!("read what image-check found, in {}", place.display()))?;
@@ -80,7 +81,7 @@ pub fn checked_digest(place: &Path, oci_url: &str) -> anyhow::Result<Digest> {
     Ok(checked.digest)
 }
 
-/// Whole or not at all, and on no disk: the directory is in memory.
+/// Writes the result completely or not at all. Nothing is flushed, because the directory is in memory.
 fn keep(place: &Path, checked: &Checked) -> anyhow::Result<()> {
     let new = place.with_extension("new");
     let bytes = serde_json::to_vec(checked)?;
@@ -89,7 +90,7 @@ fn keep(place: &Path, checked: &Checked) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", place.display()))
 }
 
-/// An image that names no platform, as `shoal artifact push` makes them, is taken as it is.
+/// Checks the platform. An image without one, as `shoal artifact push` creates them, is accepted.
 fn check_platform(repository: &pull::Repository, manifest: &Manifest) -> anyhow::Result<()> {
     let Some(config) = installable::platform_config(manifest) else { return Ok(()) };
     let bytes = repository.config(config)?;
@@ -98,10 +99,10 @@ fn check_platform(repository: &pull::Repository, manifest: &Manifest) -> anyhow:
         .with_context(|| format!("the image's configuration {}", config.digest))
 }
 
-/// Refuses a layer that is larger than all of the target's filesystems. The largest one alone: a layer may
-/// replace what an earlier one has, so that their sum needs not be on the disk at one time.
+/// Rejects a layer that is larger than all of the target's filesystems together. Each layer is compared alone: a layer
+/// may replace files of an earlier one, so the sum need not be on the disk at one time.
 fn check_room(layers: &[Descriptor], layout: &[Partition], disk_bytes: u64) -> anyhow::Result<()> {
-    // A layout that does not fit is for the partition step to tell.
+    // The partition step reports a layout that does not fit.
     let Ok(placed) = partition::place(layout, disk_bytes, SECTOR_BYTES) else { return Ok(()) };
     let mounted: Vec<u32> =
         recipe::layout::mounts(layout).iter().map(|(_, partition)| partition.number).collect();
@@ -118,7 +119,7 @@ fn check_room(layers: &[Descriptor], layout: &[Partition], disk_bytes: u64) -> a
     Ok(())
 }
 
-/// What comes out of a layer, or how long it is where that is not told.
+/// The uncompressed size of a layer, or its compressed size if the manifest does not give one.
 fn uncompressed_bytes(layer: &Descriptor) -> anyhow::Result<u64> {
     match layer.annotations.get(annotation::UNCOMPRESSED_SIZE) {
         None => Ok(layer.size),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The whole step against a registry in this process: what is written later is let through, and whatever
-//! could not be written is named while there is no disk in reach.
+//! The whole step with a registry in this process: it accepts every image that can be written, and reports every image
+//! that cannot, while there is no disk.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -91,7 +91,7 @@ impl Machine {
     }
 }
 
-/// An agent that notes everything.
+/// An agent that records every request.
 fn agent(socket: &Path) -> Arc<Mutex<Vec<AgentRequest>>> {
     let listener = UnixListener::bind(socket).unwrap();
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -109,7 +109,7 @@ fn agent(socket: &Path) -> Arc<Mutex<Vec<AgentRequest>>> {
     heard
 }
 
-/// Zeros with some bytes at one place, as disks and their filesystems begin.
+/// Zeros with some bytes at one offset, like the beginnings of disks and filesystems.
 fn disk(place: usize, magic: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 300_000];
     bytes[place..place + magic.len()].copy_from_slice(magic);

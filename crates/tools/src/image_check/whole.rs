@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every byte of an image's layers, read and thrown away while the disk is untouched: are they whole, and can each
-//! member be extracted? For registries that are not the controller's, of which nobody knows that before. The image
-//! crosses the network twice then: a disk that was wiped for an image that cannot be written is worse.
+//! Reads every byte of an image's layers and discards it, before the disk is changed: are the layers complete, and can
+//! each member be extracted? This is for registries other than the controller's, whose images nobody has verified. Such
+//! an image crosses the network twice. Wiping a disk for an image that cannot be written would be worse.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read};
@@ -41,7 +41,7 @@ fn check_layer(
     std::thread::scope(|scope| {
         let mut blob = repository.layer(scope, layer, arrived);
         match check_whole(Ticking { blob: &mut blob, tick }, layer) {
-            // Of what is damaged on its way the digest is the better reason, and it is known at the end.
+            // If the data was damaged in transit, the digest is the better reason, and it is known only at the end.
             Err(why) => {
                 blob.drain()?;
                 Err(why.into())
@@ -51,7 +51,7 @@ fn check_layer(
     })
 }
 
-/// Tells of each buffer that came.
+/// Calls `tick` for each buffer that arrives.
 struct Ticking<'a> {
     blob: &'a mut PipeReader,
     tick: &'a dyn Fn(),

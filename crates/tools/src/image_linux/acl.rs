@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! POSIX access control lists: from the text of an archive (acl(5), long or short form, with an
+//! POSIX access control lists: converts the text in an archive (acl(5), long or short form, with an
 //! optional numeric fourth field as libarchive writes it) to the kernel's binary form.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub enum AclError {
     UnknownName(String),
 }
 
-/// The people and groups of an image.
+/// The users and groups of an image, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     users: BTreeMap<Vec<u8>, u32>,
@@ -30,7 +30,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// From passwd(5) and group(5); odd lines are nobody.
+    /// From passwd(5) and group(5). Malformed lines are ignored.
     pub fn parse(passwd: &[u8], group: &[u8]) -> Names {
         Names { users: ids(passwd), groups: ids(group) }
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Tokens for those without an account: public registries answer the first request with 401 and name
-//! the place that hands them out (distribution-spec's token authentication, RFC 6750 section 3).
+//! Anonymous tokens: public registries respond to the first request with 401 and name the server that issues tokens
+//! (distribution-spec's token authentication, RFC 6750 section 3).
 
 use anyhow::Context;
 use serde::Deserialize;
 
 use super::outage::{Failure, checked};
 
-/// Tokens have a few KiB.
+/// Largest response; tokens have a few KiB.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Where a token is to be had, from a `WWW-Authenticate` header.
+/// The server that issues tokens, from a `WWW-Authenticate` header.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Challenge {
     realm: String,
     parameters: Vec<(&'static str, String)>,
 }
 
-/// `None` for what is no Bearer challenge with an HTTPS realm.
+/// Returns `None` unless the header is a Bearer challenge with an HTTPS realm.
 pub fn challenge(header: &str) -> Option<Challenge> {
     let (scheme, mut rest) = header.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -37,9 +37,9 @@ pub fn challenge(header: &str) -> Option<Challenge> {
     found.realm.starts_with("https://").then_some(found)
 }
 
-/// Asks for a token that needs no account; returns what goes into `Authorization`.
+/// Requests a token without an account. Returns the value of the `Authorization` header.
 pub fn token(agent: &ureq::Agent, challenge: &Challenge) -> Result<String, Failure> {
-    /// A registry sends one of them, or both (distribution's token specification).
+    /// A registry sends one of these fields, or both (distribution's token specification).
     #[derive(Deserialize)]
     struct Tokens {
         token: Option<String>,
@@ -53,7 +53,7 @@ pub fn token(agent: &ureq::Agent, challenge: &Challenge) -> Result<String, Failu
     let body = response.into_body().into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
     let what = || format!("read the token of {}", challenge.realm);
     let bytes = body.with_context(what).map_err(Failure::Lost)?;
-    // The parser's error could quote the token.
+    // The parser's error could contain the token.
     let tokens: Option<Tokens> = serde_json::from_slice(&bytes).ok();
     tokens
         .and_then(|tokens| tokens.token.or(tokens.access_token))
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// A server for one request; answers where it is.
+    /// A server for one request. Returns its URL.
     fn serve(response: &'static str) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap();
@@ -111,7 +111,7 @@ mod tests {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).build().into();
         for (response, expected) in [
-            // Docker Hub sends both.
+            // Docker Hub sends both fields.
             (body!(r#"{"token": "t", "access_token": "t", "expires_in": 300}"#), "Bearer t"),
             (body!(r#"{"access_token": "a"}"#), "Bearer a"),
             (body!(r#"{"token": "t"}"#), "Bearer t"),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Layers onto a filesystem, with everything that a tar archive can say of a file.
+//! Extracts layers to a filesystem, with all metadata that a tar archive can hold.
 //!
-//! Members lead below the root by `oci::layer::Entry`. A parent that is a symbolic link is resolved within the
-//! root, as the installed system would: the kernel opens each part without following a link (`Root::real_dir`).
-//! What has a member's name is removed before the member is made. So nothing is ever written out of the root.
-//! Directories get their times and default ACLs at the very end: what is made in them would change or inherit
-//! these. Paths that are remembered are free of links.
+//! `oci::layer::Entry` gives each member a path below the root. A parent that is a symbolic link is resolved within the
+//! root, as the installed system would do: the kernel opens each part without following a link (`Root::real_dir`).
+//! An existing file with the member's name is removed before the member is created. So nothing is ever written outside
+//! the root. Directories get their times and default ACLs at the very end, because creating files in them would change
+//! the times, and would inherit the ACLs. Stored paths contain no symbolic links.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -28,33 +28,33 @@ use crate::beneath::{self, Root};
 
 const ACL_ACCESS: &str = "system.posix_acl_access";
 const ACL_DEFAULT: &str = "system.posix_acl_default";
-/// passwd and group of an image that names people in its ACLs.
+/// Largest passwd and group of an image whose ACLs contain names.
 const NAMES_BYTES_MAX: u64 = 16 << 20;
 
-/// A tree that layers are put into, one after the other.
+/// A directory tree into which layers are extracted, one after the other.
 pub struct Tree<'a> {
     root: &'a Root,
-    /// What this layer made: its whiteouts do not mean these.
+    /// Paths that the current layer created. Its own whiteouts do not apply to them.
     made: HashSet<PathBuf>,
     is_first: bool,
     members: u64,
-    /// Of the last member, by the path that the archive has for it.
+    /// The parent of the last member, by its path in the archive.
     parent: Option<(PathBuf, Parent)>,
     directories: BTreeMap<PathBuf, Directory>,
-    /// ACLs that name people: the names are looked up when the image is whole.
+    /// ACLs with user or group names. The names are looked up when the image is complete.
     named_acls: Vec<(PathBuf, &'static str, Vec<u8>)>,
     lost_xattrs: u64,
 }
 
-/// A directory that members are made in.
+/// A directory in which members are created.
 #[derive(Clone)]
 struct Parent {
-    /// Its path without a link in it.
+    /// Its path, without symbolic links.
     path: PathBuf,
     fd: Rc<OwnedFd>,
 }
 
-/// What a directory gets at the end.
+/// The metadata that a directory gets at the end.
 struct Directory {
     mtime: (i64, u32),
     default_acl: Option<Vec<u8>>,
@@ -74,7 +74,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Puts one layer on top; `tick` is called often.
+    /// Extracts one more layer. `tick` is called often.
     pub fn layer(&mut self, archive: impl BufRead, tick: &dyn Fn()) -> anyhow::Result<()> {
         let mut archive = Archive::new(archive);
         self.made.clear();
@@ -91,7 +91,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Gives the directories what they could not have before.
+    /// Sets the metadata of directories, and the ACLs with names.
     pub fn finish(self) -> anyhow::Result<()> {
         let names = if self.named_acls.is_empty() { Names::default() } else { self.names()? };
         for (path, attribute, text) in &self.named_acls {
@@ -119,7 +119,7 @@ impl<'a> Tree<'a> {
                 Ok(rustix::fs::futimens(&fd, &times(directory.mtime))?)
             };
             match finish() {
-                // A later layer put something else in its place.
+                // A later layer replaced it.
                 Err(error) if is_gone(&error) => {}
                 outcome => outcome.with_context(|| format!("finish {}", path.display()))?,
             }
@@ -170,7 +170,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Everything but directories and hard links.
+    /// Creates any member except directories and hard links.
     fn make_member<R: BufRead>(
         &mut self,
         archive: &mut Archive<R>,
@@ -203,7 +203,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The directory at a path of the archive, which may lead through symbolic links; what is missing is made.
+    /// The directory at a path of the archive, which may contain symbolic links. Missing directories are created.
     fn parent(&mut self, path: &Path) -> anyhow::Result<Parent> {
         if let Some((known, parent)) = &self.parent
             && known == path
@@ -217,7 +217,7 @@ impl<'a> Tree<'a> {
         Ok(parent)
     }
 
-    /// Makes something new; what had the name is removed.
+    /// Creates a file. An existing file of that name is removed.
     fn make<T>(
         &mut self,
         parent: &OwnedFd,
@@ -226,7 +226,7 @@ impl<'a> Tree<'a> {
     ) -> anyhow::Result<T> {
         match make() {
             Err(Errno::EXIST) => {
-                // It may be the directory that is remembered.
+                // The removed file may be the cached parent directory.
                 self.parent = None;
                 beneath::remove(parent.as_fd(), name).context("replace what is there")?;
                 Ok(make()?)
@@ -235,7 +235,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// A directory that is there stays, with what is in it.
+    /// Opens or creates a directory. An existing directory is kept with its content.
     fn directory(&mut self, parent: &OwnedFd, name: &OsStr) -> anyhow::Result<OwnedFd> {
         let mode = Mode::from_raw_mode(0o700);
         let open = || rustix::fs::openat(parent, name, DIRECTORY, Mode::empty());
@@ -302,7 +302,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Owner first: a change of owner clears setuid and capabilities.
+    /// Sets the metadata. The owner is first, because changing it clears setuid and capabilities.
     fn metadata(&mut self, fd: BorrowedFd, path: &Path, member: &Member) -> anyhow::Result<()> {
         rustix::fs::fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(member.mode))?;
@@ -320,8 +320,8 @@ impl<'a> Tree<'a> {
         Ok(rustix::fs::futimens(fd, &times(member.mtime))?)
     }
 
-    /// The same for what cannot be opened. Nothing else works in this tree, so the name still means
-    /// what was just made.
+    /// The same for files that cannot be opened. No other process works in this tree, so the name still refers to
+    /// what was just created.
     fn metadata_by_name(
         &mut self,
         parent: BorrowedFd,
@@ -349,7 +349,7 @@ impl<'a> Tree<'a> {
         Ok(rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// FAT and some kernel configurations have none: that is the target's choice, not an error.
+    /// Counts unsupported attributes. FAT and some kernel configurations have none, which is no error.
     fn note_xattr(&mut self, outcome: rustix::io::Result<()>) -> rustix::io::Result<()> {
         match outcome {
             Err(Errno::OPNOTSUPP) => {
@@ -360,7 +360,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The kernel's form of an ACL, or `None` when it has to wait for the image's names.
+    /// The kernel's form of an ACL. `None` if it must wait for the image's names.
     fn acl(
         &mut self,
         path: &Path,
@@ -385,14 +385,14 @@ impl<'a> Tree<'a> {
         Ok(Names::parse(&read("etc/passwd")?, &read("etc/group")?))
     }
 
-    /// Hides what lower layers have under this path.
+    /// Applies a whiteout: removes what lower layers have at this path.
     fn hide(&mut self, path: &Path) -> anyhow::Result<()> {
         self.parent = None;
         if !self.made.contains(path) {
             let parent = self.root.real_dir(directory_of(path))?;
             let name = path.file_name().unwrap_or_default();
             return match beneath::remove(parent.as_fd(), name) {
-                // The layout's, not the image's: a filesystem that is mounted there stays, empty.
+                // A mount point belongs to the layout, not to the image: its content is removed, the mount stays.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
                     let mounted = rustix::fs::openat(&parent, name, DIRECTORY, Mode::empty())?;
                     beneath::empty(mounted.as_fd())
@@ -420,7 +420,7 @@ impl<'a> Tree<'a> {
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Attributes that are set at once. An overlay filesystem's own notes mean nothing here.
+/// The attributes that are set at once. The internal attributes of an overlay filesystem have no meaning here.
 fn attributes(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
     let is_kept = |name: &[u8]| {
         name != ACL_DEFAULT.as_bytes()
@@ -431,7 +431,7 @@ fn attributes(member: &Member) -> impl Iterator<Item = (&[u8], &[u8])> {
     all.filter(move |(name, _)| is_kept(name))
 }
 
-/// There is no lsetxattrat(2) before Linux 6.13: the parent's descriptor in /proc is as good.
+/// lsetxattrat(2) does not exist before Linux 6.13, so this uses the path of the parent's descriptor in /proc.
 fn set_xattr_by_name(
     parent: BorrowedFd,
     path: &Path,

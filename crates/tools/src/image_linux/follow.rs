@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Directories whose path in an archive leads through symbolic links, or is not there.
+//! Opens directories whose path in an archive contains symbolic links, or does not exist yet.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -12,10 +12,10 @@ use rustix::io::Errno;
 
 use crate::beneath::Root;
 
-/// As many symbolic links in one path as Linux follows (path_resolution(7)).
+/// As many symbolic links as Linux follows in one path (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// The directory at a path of an archive, and its path without links; what is missing is made.
+/// Opens the directory at a path of an archive, and returns its path without links. Missing directories are created.
 pub fn open_or_make(root: &Root, path: &Path) -> anyhow::Result<(PathBuf, OwnedFd)> {
     match root.real_dir(path) {
         Ok(fd) => Ok((path.to_owned(), fd)),
@@ -26,14 +26,14 @@ pub fn open_or_make(root: &Root, path: &Path) -> anyhow::Result<(PathBuf, OwnedF
     }
 }
 
-/// Walks to a directory part by part, and makes what is missing. A symbolic link means what it will mean on the
-/// installed system: `/` is the root, and `..` does not leave it.
+/// Walks to a directory part by part, and creates missing parts. Symbolic links are resolved as on the installed
+/// system: `/` is the root, and `..` does not leave it.
 fn make_directories(root: &Root, path: &Path) -> anyhow::Result<(PathBuf, OwnedFd)> {
     let mut rest = parts(path);
     let (mut real, mut links) = (PathBuf::new(), 0);
     while let Some(part) = rest.pop() {
         if part == ".." {
-            // There is no link in it, so that its parent is the part before.
+            // This path contains no link, so the parent is the path without its last part.
             real.pop();
             continue;
         }
@@ -50,7 +50,7 @@ fn make_directories(root: &Root, path: &Path) -> anyhow::Result<(PathBuf, OwnedF
                     }
                     rest.extend(parts(to));
                 }
-                // No link: a directory, or the next part tells that it is none.
+                // Not a link. If it is not a directory either, the next part fails.
                 Err(Errno::INVAL) => real.push(part),
                 Err(error) => return Err(error.into()),
             },
@@ -61,7 +61,7 @@ fn make_directories(root: &Root, path: &Path) -> anyhow::Result<(PathBuf, OwnedF
     Ok((real, fd))
 }
 
-/// The parts of a path, the first one last: names and `..`.
+/// The parts of a path in reverse order: names and `..`.
 fn parts(path: &Path) -> Vec<OsString> {
     let names = path.components().rev().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One layer from the network to the tree: download and digest, decompression and extraction each on
-//! a thread of its own, with bounded pipes between them and no copy on disk.
+//! Transfers one layer from the network to the tree. Download with digest, decompression and extraction each have
+//! their own thread, with bounded pipes between them and no copy on disk.
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::AtomicU64;
@@ -13,7 +13,7 @@ use super::extract::Tree;
 use super::pipe::{Gone, PipeReader, PipeWriter, pipe};
 use super::pull::Repository;
 
-/// Pulls a layer and puts it on top of the tree. `arrived` counts the bytes that came.
+/// Pulls a layer and extracts it on top of the tree. `arrived` counts the received bytes.
 pub fn put(
     repository: &Repository,
     layer: &Descriptor,
@@ -34,8 +34,8 @@ pub fn put(
     .with_context(|| format!("layer {}", layer.digest))
 }
 
-/// An archive that makes no sense is probably not what was pushed: then the digest is the better
-/// reason, and it is known at the end of the stream.
+/// Extracts the archive. A malformed archive is probably not what was pushed. In that case the digest is the better
+/// reason, which is known at the end of the stream.
 fn extract(mut plain: PipeReader, tree: &mut Tree, tick: &dyn Fn()) -> anyhow::Result<()> {
     let outcome = tree.layer(&mut plain, tick);
     if let Err(error) = &outcome
@@ -57,7 +57,8 @@ fn decode(compression: Compression, blob: PipeReader, into: PipeWriter) {
     }
 }
 
-/// What is damaged in transit is told by the digest, which is known when the blob was read to its end.
+/// Ends the decompressed stream. For data damaged in transit the digest is the better reason, which is known when the
+/// blob was read to its end.
 fn end(outcome: io::Result<Ended>, mut blob: PipeReader, into: PipeWriter) {
     match outcome {
         Ok(Ended::ReaderGone) => {}

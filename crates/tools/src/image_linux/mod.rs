@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image step: streams a root filesystem from the registry onto the target's filesystems.
+//! The image step: streams a root filesystem from the registry to the target's filesystems.
 //!
 //! ```text
 //! manifest ─▶ mount ─▶ [GET blob, SHA-256] ─▶ [gzip|zstd] ─▶ tar ─▶ files ─▶ sync ─▶ stamp ─▶ unmount
 //! ```
 //!
-//! Which manifest that is was decided by `image_check`, before the disk was written.
+//! `image_check` has determined the manifest before the disk was written.
 //!
-//! The stamp is the last act: with it a rerun is a no-op, without it whatever is there goes away first.
+//! The stamp is written last. If it exists, a rerun does nothing. If not, the rerun removes what it finds and starts
+//! again.
 
 mod acl;
 mod anonymous;
@@ -36,13 +37,13 @@ use crate::{Places, image_check, mounts, partition};
 use extract::Tree;
 use pull::Repository;
 
-/// Where the installed system says which image it was made from.
+/// The file in the installed system that records from which image it was made.
 const STAMP: &str = "var/lib/shoal/image.json";
 const STAMP_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
-    /// Of the manifest.
+    /// The digest of the manifest.
     digest: Digest,
     reference: String,
     job_id: String,
@@ -66,7 +67,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
             let tick = |done, total| reporter.bytes("write the image", done, total);
             write(&repository, &manifest.layers, &root, &tick)?;
             reporter.say("flush the image to the disk");
-            // The image is on the disk before the stamp says so.
+            // The image is on the disk before the stamp is written.
             mounts::sync(&mounted)?;
             let stamp = Stamp {
                 digest,
@@ -81,7 +82,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     mounted.unmount()
 }
 
-/// What `image_check` found, wherever a tag leads by now.
+/// The source with the digest that `image_check` verified, whatever the tag refers to now.
 pub(crate) fn checked_source(
     places: &Places,
     oci_url: &str,
@@ -92,14 +93,14 @@ pub(crate) fn checked_source(
     Ok(pull::Source { digest: Some(digest), ..source })
 }
 
-/// Fails where no image was written: what comes after this step needs one.
+/// Fails if no image was written: the steps after this one need it.
 pub fn check_written(root: &Root) -> anyhow::Result<()> {
     read_stamp(root)?
         .map(drop)
         .with_context(|| format!("there is no whole image on the disk: /{STAMP} is missing"))
 }
 
-/// Downloads and extracts, over whatever an interrupted run left.
+/// Downloads and extracts the image. Replaces what an interrupted run left.
 fn write(
     repository: &Repository,
     layers: &[Descriptor],
@@ -121,8 +122,8 @@ fn write(
     tree.finish()
 }
 
-/// Puts an artifact into a directory as the step does, without a disk, an agent or a stamp: to measure
-/// it.
+/// Extracts an artifact into a directory as the step does, but without a disk, an agent or a stamp. For
+/// benchmarks.
 pub fn unpack(oci_url: &str, access: &PullAccess, target: &Path) -> anyhow::Result<()> {
     let source = pull::source(oci_url, Some(access))?;
     let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
@@ -133,6 +134,6 @@ pub fn unpack(oci_url: &str, access: &PullAccess, target: &Path) -> anyhow::Resu
 
 fn read_stamp(root: &Root) -> anyhow::Result<Option<Stamp>> {
     let bytes = root.read(Path::new(STAMP), STAMP_BYTES_MAX).context("read the stamp")?;
-    // A stamp that cannot be read is none: the image is written again.
+    // A stamp that cannot be parsed counts as missing: the image is written again.
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

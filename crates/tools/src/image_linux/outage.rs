@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What went wrong with a registry, in words that say what to do; and how long to try again.
+//! Errors of a registry: messages that say what to do, and whether and how long to retry.
 
 use std::error::Error as StdError;
 use std::io;
@@ -12,13 +12,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 pub type Response = ureq::http::Response<ureq::Body>;
 
-/// Whether asking again may help.
+/// A failure, by whether a retry may help.
 pub enum Failure {
     Lost(anyhow::Error),
     Final(anyhow::Error),
 }
 
-/// A time without progress.
+/// A period without progress.
 pub struct Outage {
     max: Duration,
     since: Option<Instant>,
@@ -31,7 +31,7 @@ impl Outage {
         Outage { max, since: None, backoff: Duration::ZERO }
     }
 
-    /// Waits before the next attempt, or gives up with the error of this one.
+    /// Waits before the next attempt, or gives up with this attempt's error.
     pub fn wait(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= self.max {
@@ -44,7 +44,7 @@ impl Outage {
     }
 }
 
-/// The response, if its status is one of the `expected`.
+/// Returns the response, if its status is one of the `expected`.
 pub fn checked(
     response: Result<Response, ureq::Error>,
     url: &str,
@@ -63,8 +63,8 @@ pub fn checked(
     }
 }
 
-/// A request without a response: a wrong name or a certificate that is not trusted stays so, the network's
-/// troubles pass.
+/// The failure of a request without a response. A wrong name or an untrusted certificate is final. Problems of the
+/// network are temporary.
 pub fn unanswered(error: ureq::Error, url: &str) -> Failure {
     let may_pass = may_pass(&error);
     let cause = tls_cause(&error);
@@ -76,7 +76,7 @@ pub fn unanswered(error: ureq::Error, url: &str) -> Failure {
     if may_pass { Failure::Lost(error) } else { Failure::Final(error) }
 }
 
-/// What a status means to somebody who wants an image.
+/// What a status means for a user who pulls an image.
 fn advice(status: u16) -> &'static str {
     match status {
         401 | 403 => {
@@ -96,12 +96,12 @@ fn may_pass(error: &ureq::Error) -> bool {
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
         | ureq::Error::Protocol(_) => true,
-        // Everything else is about what was asked, not about who answered.
+        // Everything else is about the request, not about the connection.
         _ => false,
     }
 }
 
-/// What is wrong with the registry's TLS, and how to mend it.
+/// The problem with the registry's TLS, and how to fix it.
 fn tls_cause(error: &ureq::Error) -> Option<&'static str> {
     let tls = match error {
         ureq::Error::Rustls(tls) => tls,
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// A real connection, for the form that the error has when it comes from one.
+    /// Uses a real connection, because the error then has the form that it has in practice.
     #[test]
     fn a_port_without_tls_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A bounded pipe of buffers between two threads. Buffers go round, so that memory is constant and
-//! nothing is allocated per megabyte. The end must be said: a writer that just disappears is an error.
+//! A bounded pipe of buffers between two threads. Buffers are reused, so memory is constant and nothing is allocated
+//! for each megabyte. The writer must end the pipe explicitly: if it just disappears, the reader gets an error.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Large enough that a hand-over costs nothing beside the work on its bytes.
+/// Large enough that the cost of a hand-over is negligible compared to the work on its bytes.
 const BUFFER_BYTES: usize = 512 << 10;
-/// 8 MiB in flight per pipe: the stages rarely wait for each other, and a small machine bears it.
+/// 8 MiB in flight per pipe: the stages rarely wait for each other, and a small machine has that much memory.
 const BUFFERS: usize = 16;
 
 pub struct PipeWriter {
@@ -21,11 +21,11 @@ pub struct PipeReader {
     buffer: Vec<u8>,
     position: usize,
     is_at_end: bool,
-    /// The writer's error; every later read tells it again.
+    /// The writer's error. Every later read returns it again.
     failure: Option<String>,
 }
 
-/// The reader went away, with its own reason.
+/// The reader has ended. It reports its own reason.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -47,14 +47,14 @@ pub fn pipe() -> (PipeWriter, PipeReader) {
 }
 
 impl PipeWriter {
-    /// An empty buffer of full size to fill; waits until one is free.
+    /// Returns an empty buffer of full size. Waits until one is free.
     pub fn buffer(&self) -> Result<Vec<u8>, Gone> {
         let mut buffer = self.empty.recv().map_err(|_| Gone)?;
         buffer.resize(BUFFER_BYTES, 0);
         Ok(buffer)
     }
 
-    /// Passes the first `length` bytes of a buffer on.
+    /// Passes on the first `length` bytes of a buffer.
     pub fn pass(&self, mut buffer: Vec<u8>, length: usize) -> Result<(), Gone> {
         if length == 0 {
             return Ok(());
@@ -63,19 +63,19 @@ impl PipeWriter {
         self.full.send(Ok(buffer)).map_err(|_| Gone)
     }
 
-    /// All was written and is good.
+    /// Ends the pipe: everything was written and is valid.
     pub fn end(self) {
         self.full.send(Ok(Vec::new())).unwrap_or_default();
     }
 
-    /// What was written must not be trusted; the reader sees this error.
+    /// Ends the pipe with an error for the reader: what was written must not be trusted.
     pub fn fail(self, error: io::Error) {
         self.full.send(Err(error)).unwrap_or_default();
     }
 }
 
 impl PipeReader {
-    /// Reads what is left and forgets it; the writer's verdict comes at the end.
+    /// Reads and discards the rest. The writer's result comes at the end.
     pub fn drain(&mut self) -> io::Result<u64> {
         let mut bytes = 0;
         loop {
@@ -92,7 +92,7 @@ impl PipeReader {
 impl BufRead for PipeReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.buffer.len() && !self.is_at_end {
-            // A writer that is gone needs no buffer back.
+            // A writer that has ended needs no buffers.
             self.empty.send(std::mem::take(&mut self.buffer)).unwrap_or_default();
             self.position = 0;
             self.buffer = match self.full.recv() {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Manifests and blobs from a registry (OCI distribution-spec 1.1, pull). Blocking.
 //!
-//! The attempt's token goes only to the controller's own registry, by its exact authority; every other
-//! host is asked anonymously (`anonymous`).
+//! The attempt's token is sent only to the controller's own registry, by its exact authority. Requests to any other
+//! host are anonymous (`anonymous`).
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,14 @@ use super::pipe::{PipeReader, PipeWriter, pipe};
 use crate::places::Places;
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// A connection on which nothing arrives for so long is lost.
+/// A connection on which nothing arrives for this long is lost.
 const READ_WAIT: Duration = Duration::from_secs(60);
-/// How long a registry may be away: a controller that is restarted, or moved, comes back. Every byte
-/// that arrives begins the time anew.
+/// How long a registry may be unreachable: a controller that is restarted, or moved, comes back. Every received
+/// byte restarts this time.
 pub const OUTAGE_MAX: Duration = Duration::from_secs(600);
-/// A configuration (image-spec, config.md) has a few KiB; its history may be long.
+/// Largest configuration (image-spec, config.md). It has a few KiB, but its history may be long.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
-/// The certificates of public registries' authorities: package ca-certificates of the tool's image.
+/// The certificates of public authorities, from the package ca-certificates of the tool's image.
 const PUBLIC_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// One repository of one registry.
@@ -43,16 +43,16 @@ pub struct Repository {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub reference: Reference,
-    /// What the manifest must be.
+    /// The digest that the manifest must have.
     pub digest: Option<Digest>,
     pub is_controllers: bool,
 }
 
-/// Access to the controller's registry, if the machine was given any.
+/// Access to the controller's registry, if the machine was given access.
 pub fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
     let place = places.pull_file.display();
     match std::fs::read(&places.pull_file) {
-        // The error of the parser could quote the token.
+        // The parser's error could contain the token.
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(access) => Ok(Some(access)),
             Err(_) => bail!("{place} is not a description of registry access"),
@@ -62,7 +62,7 @@ pub fn read_access(places: &Places) -> anyhow::Result<Option<PullAccess>> {
     }
 }
 
-/// What this machine is, by the names that images have for it.
+/// The platform of this machine, with the names that images use.
 pub fn this_machine() -> Platform {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -72,7 +72,7 @@ pub fn this_machine() -> Platform {
     Platform { os: "linux", architecture }
 }
 
-/// What the recipe's reference means on this machine.
+/// The source that the recipe's reference means on this machine.
 pub fn source(oci_url: &str, access: Option<&PullAccess>) -> anyhow::Result<Source> {
     let mut reference: Reference = oci_url.parse()?;
     let is_controllers = reference.authority == recipe::CONTROLLER_HOST
@@ -95,7 +95,7 @@ pub fn source(oci_url: &str, access: Option<&PullAccess>) -> anyhow::Result<Sour
     Ok(Source { reference, digest, is_controllers })
 }
 
-/// The repository of a source; each request gives up after `outage_max` without progress.
+/// Opens the repository of a source. Each request gives up after `outage_max` without progress.
 pub fn open(
     source: &Source,
     access: Option<&PullAccess>,
@@ -109,7 +109,7 @@ pub fn open(
         .timeout_recv_response(Some(READ_WAIT))
         .timeout_per_read(Some(READ_WAIT))
         .https_only(!is_plain)
-        // Our own registry never redirects; public ones send blobs from elsewhere.
+        // Our own registry never redirects. Public ones serve blobs from other hosts.
         .max_redirects(if source.is_controllers { 0 } else { 5 });
     let agent = if is_plain {
         ureq::Agent::new_with_config(config.build())
@@ -135,7 +135,7 @@ pub fn open(
 }
 
 impl Repository {
-    /// The image's manifest and its digest; of an index, the one for this machine.
+    /// The image's manifest and its digest. For an index, the manifest for this machine.
     pub fn manifest(&self, source: &Source) -> anyhow::Result<(Manifest, Digest)> {
         let name = match &source.digest {
             Some(digest) => digest.to_string(),
@@ -201,7 +201,7 @@ impl Repository {
         Ok((bytes, content_type))
     }
 
-    /// An image's configuration, whole and as its digest says.
+    /// An image's configuration, complete and verified against its digest.
     pub fn config(&self, config: &Descriptor) -> anyhow::Result<Vec<u8>> {
         ensure!(
             config.size <= CONFIG_BYTES_MAX,
@@ -220,7 +220,7 @@ impl Repository {
         Ok(bytes)
     }
 
-    /// The first bytes of a blob: `length` of them, or as many as it has.
+    /// The first `length` bytes of a blob, or the whole blob if it is shorter.
     pub fn start(&self, blob: &Descriptor, length: u64) -> anyhow::Result<Vec<u8>> {
         let url = format!("{}/blobs/{}", self.base, blob.digest);
         let length = length.min(blob.size);
@@ -245,7 +245,7 @@ impl Repository {
         })
     }
 
-    /// A layer as it comes, on a thread of its own in this scope. `arrived` counts the bytes that came.
+    /// Streams a layer, on its own thread in this scope. `arrived` counts the received bytes.
     pub fn layer<'scope>(
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,
@@ -261,8 +261,8 @@ impl Repository {
         reader
     }
 
-    /// Streams a blob into a pipe and says its end only when size and digest are right. A lost
-    /// connection is taken up where it broke. `arrived` hears how many bytes came.
+    /// Streams a blob into a pipe, and ends the pipe only if size and digest are right. A lost connection is resumed at
+    /// the position where it broke. `arrived` is called with the number of received bytes.
     pub fn blob(&self, blob: &Descriptor, into: PipeWriter, arrived: impl Fn(u64)) {
         match self.stream(blob, &into, arrived) {
             Ok(Outcome::Whole) => into.end(),
@@ -334,7 +334,7 @@ impl Repository {
         if expected == 206 && !range.is_some_and(|range| range.starts_with(&wanted)) {
             return Err(Failure::Final(anyhow::anyhow!("{url} answered another range: {range:?}")));
         }
-        // One byte more than promised is enough to see that it is too long.
+        // One byte more than promised is enough to detect that it is too long.
         Ok(response.into_body().into_reader().take(size - from + 1))
     }
 
@@ -346,7 +346,7 @@ impl Repository {
         }
     }
 
-    /// Sends a request; once more with an anonymous token where a public registry wants one.
+    /// Sends a request. If a public registry requires a token, repeats it once with an anonymous one.
     fn call(
         &self,
         request: impl Fn() -> Request,
@@ -378,13 +378,13 @@ impl Repository {
 
 enum Outcome {
     Whole,
-    /// The reader failed and says why itself.
+    /// The reader failed and reports the reason itself.
     ReaderGone,
 }
 
 type Request = ureq::RequestBuilder<ureq::typestate::WithoutBody>;
 
-/// Fills a buffer as far as it can; tells when and how the reader ended.
+/// Fills a buffer as far as possible. Also returns whether the reader ended, and how.
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> (usize, Option<io::Result<()>>) {
     let mut length = 0;
     while length < buffer.len() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The cage of a program of the image, seen from the step: its memory filesystem, its user namespace, what it prints,
-//! and what it leaves.
+//! The step's side of the cage for a program of the image: its memory filesystem, its user namespace, its messages
+//! and its output.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -19,21 +19,21 @@ use crate::beneath::Root;
 use crate::command;
 use crate::mounts::{self, Mounted};
 
-/// Where the program sees [`Cage::output`].
+/// The path of [`Cage::output`] as seen by the program.
 pub const OUTPUT_DIR: &str = "/run/output";
 
-/// The user that is root inside. No file of an image and no process of this system belongs to it.
+/// The user outside that is root inside. It owns no file of an image and no process of this system.
 const OUTSIDE_UID: u32 = 100_000;
-/// As many users as a distribution's files belong to.
+/// Number of users: enough for all owners of a distribution's files.
 const UIDS: u32 = 65_536;
 /// A generator of initramfs takes one to three minutes on a slow machine.
 const TIME_MAX: Duration = Duration::from_secs(20 * 60);
 /// A generator prints some lines for each driver that it misses.
 const LINES_MAX: usize = 200;
 const LINE_BYTES_MAX: usize = 300;
-/// The last lines, which have the reason of a failure.
+/// The number of last lines to keep. They contain the reason of a failure.
 const LAST_LINES: usize = 12;
-/// What the program's `/dev` has: name, major, minor.
+/// The devices in the program's `/dev`: name, major, minor.
 const DEVICES: &[(&str, u32, u32)] = &[
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -43,7 +43,7 @@ const DEVICES: &[(&str, u32, u32)] = &[
     ("tty", 5, 0),
 ];
 
-/// What a program left behind; its memory filesystem is unmounted when this is dropped.
+/// The output of a program. Its memory filesystem is unmounted when this is dropped.
 #[derive(Debug)]
 pub struct Cage {
     output: Root,
@@ -57,7 +57,7 @@ impl Cage {
     }
 }
 
-/// Runs a program of the image to its end, and fails if it does. `say` hears what it prints, bounded.
+/// Runs a program of the image to its end, and fails if it does. Its messages are passed to `say`, within limits.
 pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
     let memory = mounts::mount_memory(foreign.place)?;
     furnish(foreign.place).context("prepare the memory filesystem for a program of the image")?;
@@ -80,7 +80,7 @@ pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
     command.args(words).env_clear().env("PATH", command::PATH).stdin(user_namespace);
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut warden = command.spawn().context("start unshare")?;
-    // It has the pipe's other end; the end of all who hold that is the end of the program's words.
+    // It holds a write end of the pipe. The pipe ends when all processes have closed theirs.
     drop(command);
     let last = listen(reader, say);
     let status = warden.wait().context("wait for a program of the image")?;
@@ -98,7 +98,7 @@ pub fn run(foreign: &Foreign, say: &dyn Fn(&str)) -> anyhow::Result<Cage> {
     }
 }
 
-/// The directories and devices that the program sees besides the image.
+/// Creates the directories and devices that the program sees besides the image.
 fn furnish(place: &Path) -> anyhow::Result<()> {
     for (name, mode) in [("image", 0o755), ("dev", 0o755), ("sys", 0o755)] {
         directory(&place.join(name), mode)?;
@@ -126,8 +126,8 @@ fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
 }
 
-/// A user namespace in which root is [`OUTSIDE_UID`] here. A process has to be in it while its users are
-/// set; the namespace lives on by the open file.
+/// Creates a user namespace in which root is [`OUTSIDE_UID`] here. A process must be in it while its users are
+/// set. After that the open file keeps the namespace alive.
 fn user_namespace(own: &Path) -> anyhow::Result<File> {
     let mut holder = Command::new("unshare")
         .args(["--user", "--", &text(own)?, parts::COMMAND, parts::HOLDER])
@@ -139,7 +139,7 @@ fn user_namespace(own: &Path) -> anyhow::Result<File> {
         .spawn()
         .context("start unshare")?;
     let made = mapped(&mut holder);
-    // Its input ends, and so does it.
+    // Closing its input ends it.
     drop(holder.stdin.take());
     let status = holder.wait()?;
     let namespace = made?;
@@ -158,14 +158,14 @@ fn mapped(holder: &mut Child) -> anyhow::Result<File> {
     File::open(proc.join("ns/user")).context("open the user namespace")
 }
 
-/// Lives in the new user namespace until its input ends.
+/// Waits in the new user namespace until its input ends.
 pub fn hold() -> anyhow::Result<()> {
     println!();
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
 
-/// Hears a program out, and returns its last lines. Whatever it prints, this many lines are said.
+/// Reads a program's messages to the end, and returns the last lines. At most `LINES_MAX` lines are passed to `say`.
 fn listen(from: impl Read, say: &dyn Fn(&str)) -> io::Result<String> {
     let mut from = BufReader::new(from);
     let (mut said, mut last) = (0, std::collections::VecDeque::new());
@@ -187,7 +187,7 @@ fn listen(from: impl Read, say: &dyn Fn(&str)) -> io::Result<String> {
     Ok(Vec::from(last).join("\n"))
 }
 
-/// The next line without its end, as far as it is kept, and with nothing in it that a terminal obeys.
+/// The next line without its end, shortened to the limit, and without control characters for a terminal.
 fn line(from: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     let mut is_over = true;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The first process of the program's PID namespace: leaves everything that is ours, then becomes the
-//! program. The order matters. Mounts need this container's privileges; these end with the entry into
-//! the user namespace, and the filter of system calls comes last.
+//! The first process in the program's PID namespace: it leaves everything of the container, then becomes the
+//! program. The order matters. Mounting needs this container's privileges, which end when the process enters
+//! the user namespace. The filter of system calls comes last.
 
 use std::fs;
 use std::io;
@@ -20,12 +20,12 @@ use super::syscalls;
 use crate::beneath::Root;
 use crate::command;
 
-/// What a generator needs to write files of any owner: of its own users' files alone.
+/// The capabilities that a generator needs to write files of any owner, within its own users only.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
-/// No file of an initramfs is larger, and the initramfs is not either.
+/// No file of an initramfs is larger, nor is the initramfs.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 /// dracut runs about one process for each processor.
 const PROCESSES_MAX: u64 = 1024;
@@ -33,7 +33,7 @@ const OPEN_FILES_MAX: u64 = 1024;
 /// `O_CLOEXEC` in /proc/PID/fdinfo, which is octal (proc(5)).
 const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 
-/// The arguments of this part: IMAGE PLACE COUNT MOUNT... PROGRAM ARGUMENT...
+/// Builds the arguments of this part: IMAGE PLACE COUNT MOUNT... PROGRAM ARGUMENT...
 pub fn words(foreign: &Foreign) -> anyhow::Result<Vec<String>> {
     let mut words = vec![text(foreign.image)?, text(foreign.place)?];
     words.push(foreign.mounts.len().to_string());
@@ -63,9 +63,9 @@ pub fn run(words: &[String]) -> anyhow::Result<()> {
         ("LC_ALL", "C"),
         ("HOME", "/"),
         ("TMPDIR", "/tmp"),
-        // /dev has what is needed; dracut would make nodes of its own.
+        // /dev has what is needed; dracut would create its own nodes.
         ("DRACUT_NO_MKNOD", "1"),
-        // Labels of SELinux cannot be set without privilege, and an initramfs has none.
+        // SELinux labels cannot be set without privilege, and an initramfs has none.
         ("DRACUT_NO_XATTR", "1"),
     ]);
     syscalls::filter().context("filter system calls")?;
@@ -73,7 +73,7 @@ pub fn run(words: &[String]) -> anyhow::Result<()> {
     Err(error).with_context(|| format!("start {} of the image", words[0]))
 }
 
-/// A file that somebody left open for children would be open for the program too.
+/// Closes inherited files: one that was left open for child processes would be open for the program too.
 fn close_what_is_passed_on() -> anyhow::Result<()> {
     let mut passed_on = Vec::new();
     for item in fs::read_dir("/proc/self/fd").context("list the open files")? {
@@ -87,14 +87,14 @@ fn close_what_is_passed_on() -> anyhow::Result<()> {
             passed_on.push(number);
         }
     }
-    // None of them is ours: what the standard library opens is closed by the start of a program.
+    // None of them is in use here: the standard library opens its files with close-on-exec.
     for number in passed_on {
         nix::unistd::close(number).with_context(|| format!("close the open file {number}"))?;
     }
     Ok(())
 }
 
-/// Makes the image, read-only, and the cage's own directories all that is mounted here.
+/// Makes the read-only image and the cage's own directories the only mounts of this namespace.
 fn enter_image(image: &Path, place: &Path, mounts: &[String]) -> anyhow::Result<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
     let read_only = quiet | MountFlags::RDONLY | MountFlags::NOATIME;
@@ -112,7 +112,7 @@ fn enter_image(image: &Path, place: &Path, mounts: &[String]) -> anyhow::Result<
             .real_dir(Path::new(name))
             .with_context(|| format!("/{name} of the image is not a directory"))
     };
-    // Of this PID namespace, with nothing but its processes: no sysctl, no sysrq-trigger.
+    // proc of this PID namespace, with processes only: no sysctl, no sysrq-trigger.
     let flags = quiet | MountFlags::NOEXEC | MountFlags::RDONLY;
     let options = Some(c"subset=pid");
     rustix::mount::mount("proc", through(&there("proc")?), "proc", flags, options)
@@ -125,7 +125,7 @@ fn enter_image(image: &Path, place: &Path, mounts: &[String]) -> anyhow::Result<
     if let Ok(log) = there("var/log") {
         bind(&place.join("log"), &log, quiet).context("bind /var/log")?;
     }
-    // The old root comes to lie on the new one, and goes away with every mount below it.
+    // The old root is stacked on the new one, and is unmounted with every mount below it.
     rustix::process::chdir(&new)?;
     rustix::process::pivot_root(".", ".").context("change the root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("unmount the old root")?;
@@ -134,7 +134,7 @@ fn enter_image(image: &Path, place: &Path, mounts: &[String]) -> anyhow::Result<
 
 fn bind(from: &Path, to: &OwnedFd, flags: MountFlags) -> anyhow::Result<()> {
     rustix::mount::mount_bind(from, through(to))?;
-    // The descriptor is below the new mount; its path now leads to it.
+    // The descriptor refers to the directory below the new mount. Its path now leads to the mount.
     let path = fs::read_link(through(to))?;
     Ok(rustix::mount::mount_remount(&path, MountFlags::BIND | flags, "")?)
 }
@@ -157,7 +157,7 @@ fn limit() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Root of the user namespace, with four capabilities over its own users' files.
+/// Becomes root of the user namespace, with four capabilities over its own users' files.
 fn become_nobody(user_namespace: OwnedFd) -> anyhow::Result<()> {
     rustix::thread::move_into_link_name_space(
         user_namespace.as_fd(),
@@ -171,7 +171,7 @@ fn become_nobody(user_namespace: OwnedFd) -> anyhow::Result<()> {
     for capability in CapabilitySet::all().iter().filter(|one| !KEPT.contains(*one)) {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
-            // A capability that this kernel does not know.
+            // This kernel does not know the capability.
             Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error).with_context(|| format!("drop {capability:?}")),
         }
@@ -180,6 +180,6 @@ fn become_nobody(user_namespace: OwnedFd) -> anyhow::Result<()> {
     let inheritable = CapabilitySet::empty();
     let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable };
     rustix::thread::set_capabilities(None, sets)?;
-    // A change of user took the signal away.
+    // Changing the user has cleared the signal.
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }

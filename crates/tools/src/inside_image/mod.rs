@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Runs a program of the image that is being installed. Nobody has reason to trust it, so it runs in a
-//! cage: it reads the image, writes to a memory filesystem of its own, and reaches nothing else.
+//! Runs a program of the image that is being installed. That program is not trusted, so it runs in a cage: it can read
+//! the image, write to its own memory filesystem, and access nothing else.
 //!
 //! ```text
 //! the step ── mounts a tmpfs, makes a user namespace ── reads the output from the tmpfs
@@ -14,8 +14,8 @@
 //! privilege over any of them, and is uid 100000 outside. The reasons are in
 //! `docs/decisions/0015-code-of-an-image.md`.
 //!
-//! - `cage`: the step's end of it; `foreign`: what is run; `parts`: how this program starts itself in `warden` and
-//!   `confine`; `syscalls`: the filter.
+//! - `cage`: the step's side of it; `foreign`: what to run; `parts`: the arguments with which this program starts
+//!   itself as `warden` and `confine`; `syscalls`: the filter.
 
 mod cage;
 mod confine;
@@ -30,7 +30,7 @@ pub use cage::{Cage, OUTPUT_DIR, run};
 pub use foreign::Foreign;
 pub use parts::COMMAND;
 
-/// The other end of [`run`]: returns only on failure.
+/// Runs one of the processes that [`run`] starts. Returns only on failure.
 pub fn become_part(words: &[String]) -> anyhow::Result<()> {
     match words {
         [part] if part == parts::HOLDER => cage::hold(),

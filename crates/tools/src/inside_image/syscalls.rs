@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The system calls that a program of an image may use: those of shells, copying, compressing and
-//! linking programs. Every other one fails with ENOSYS, also one that a later kernel adds.
+//! The system calls that a program of an image may use: those of shells, and of copying, compressing and
+//! linking programs. Every other call fails with ENOSYS, including calls that later kernels add.
 //!
 //! Deliberately absent: mounts, namespaces, modules, keys, tracing, other processes' memory, bpf, perf,
-//! io_uring, userfaultfd, handles of files, clocks, swap, reboot, devices' nodes.
+//! io_uring, userfaultfd, file handles, clocks, swap, reboot, device nodes.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Every flag of clone(2) that makes a namespace.
+/// Every flag of clone(2) that creates a namespace.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -22,9 +22,9 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u64;
-/// The second argument of mknod(2) has the type of the file in these bits.
+/// The bits of mknod(2)'s second argument that hold the file type.
 const TYPE_BITS: u64 = libc::S_IFMT as u64;
-/// Whatever their arguments are.
+/// Allowed with any arguments.
 #[rustfmt::skip]
 const ALLOWED: &[libc::c_long] = &[
     // Files.
@@ -97,7 +97,7 @@ const ALLOWED: &[libc::c_long] = &[
     // The system.
     libc::SYS_uname, libc::SYS_sysinfo, libc::SYS_gettimeofday, libc::SYS_time,
     libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_getrandom,
-    // Sockets, of which only those of af_unix can be made.
+    // Operations on sockets. Only AF_UNIX sockets can be created.
     libc::SYS_connect, libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4,
     libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_sendmmsg,
     libc::SYS_recvmmsg,
@@ -105,7 +105,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_setsockopt,
 ];
 
-/// Applies to this thread, and to all that comes of it.
+/// Applies the filter to this thread and to all its descendants.
 pub fn filter() -> anyhow::Result<()> {
     let program: BpfProgram = rules()?.try_into().context("compile the rules")?;
     Ok(seccompiler::apply_filter(&program)?)
@@ -119,7 +119,7 @@ fn rules() -> anyhow::Result<SeccompFilter> {
         SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)
             .and_then(|condition| SeccompRule::new(vec![condition]))
     };
-    // clone3(2) hides its flags in memory: absent, so that libraries use clone(2).
+    // clone3(2) passes its flags in memory, where the filter cannot read them. Without it, libraries use clone(2).
     rules.insert(libc::SYS_clone, vec![masked(0, NAMESPACES, 0)?]);
     let domain = u64::from(u32::MAX);
     let unix = libc::AF_UNIX as u64;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Ends a program of an image when its time is over. The program is PID 1 of its PID namespace: with it
-//! the kernel ends every process that it left behind.
+//! Ends a program of an image when its time is over. The program is PID 1 of its PID namespace: when it ends,
+//! the kernel ends every process that it started.
 
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use rustix::process::Signal;
 
 use super::parts;
 
-/// The exit status that tells the step so.
+/// The exit status that tells the step that the time was over.
 pub const TIME_IS_OVER: i32 = 124;
 
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// `warden MILLISECONDS WORD...`, with the words for `confine`.
+/// Arguments: `warden MILLISECONDS WORD...`, with the words for `confine`.
 pub fn run(words: &[String]) -> anyhow::Result<()> {
     let [time_max, words @ ..] = words else { bail!("the time is missing") };
     let deadline = Instant::now() + Duration::from_millis(time_max.parse()?);
-    // A step that was killed leaves nobody behind.
+    // If the step is killed, no process is left.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let own = std::env::current_exe().context("find the own program")?;
     // Standard input is the user namespace.

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Is a btrfs on this device alone? Its superblock says so (Linux, include/uapi/linux/btrfs_tree.h); libblkid does not.
+//! Whether a btrfs uses this device alone. Its superblock tells that (Linux, include/uapi/linux/btrfs_tree.h), libblkid
+//! does not.
 
-/// The superblock, from the device's begin.
+/// Offset of the superblock on the device.
 pub const SUPERBLOCK_AT: u64 = 64 << 10;
 pub const SUPERBLOCK_BYTES: usize = 4096;
 const FLAGS_AT: usize = 0x38;
 const MAGIC_AT: usize = 0x40;
 const MAGIC: &[u8; 8] = b"_BHRfS_M";
 const DEVICES_AT: usize = 0x88;
-/// A seed: other filesystems grow on it.
+/// The flag of a seed device, on which other filesystems are based.
 const SEEDING: u64 = 1 << 32;
 
-/// Does it need other devices, or they it? Also where the superblock does not say.
+/// Whether it needs other devices, or other filesystems need it. Also true if the superblock does not tell.
 pub fn is_of_several(superblock: &[u8]) -> bool {
     let u64_at = |at: usize| {
         let bytes = superblock.get(at..at + 8)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! May this disk be written, and is there anything to do? Pure.
+//! Decides whether this disk may be written, and whether there is anything to do. Pure.
 
 use recipe::{Format, Wipe};
 
@@ -11,12 +11,12 @@ use crate::gpt::Table;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// This job already made it so.
+    /// This job has already created it.
     AlreadyDone,
     Write,
 }
 
-/// Why the disk is left as it is.
+/// Why the disk is not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the disk is in use: {0}")]
@@ -45,7 +45,7 @@ pub enum Refusal {
     NotExpected { unexpected: String },
 }
 
-/// Decides from what was found, before the permit is asked.
+/// Decides from what was found, before the permit is requested.
 pub fn decide(
     wipe: &Wipe,
     found: &Found,
@@ -67,7 +67,7 @@ pub fn decide(
     if let Some(arrays) = of_class(Class::Array) {
         return Err(Refusal::Array(arrays));
     }
-    // Consent cannot be compared with what cannot be read.
+    // Consent cannot be checked against content that cannot be read.
     if !found.unreadable.is_empty() {
         let at: Vec<String> = found.unreadable.iter().map(ToString::to_string).collect();
         let found = if names.is_empty() { "nothing".into() } else { names.join(", ") };
@@ -103,7 +103,7 @@ pub fn decide(
     }
 }
 
-/// A word, with what a person needs to find the thing.
+/// A name with what a person needs to find the content.
 fn told(name: &str, found: &Found) -> String {
     match found.data_at {
         Some(at) if name == kinds::UNKNOWN_DATA => {
@@ -113,7 +113,7 @@ fn told(name: &str, found: &Found) -> String {
     }
 }
 
-/// The table and every filesystem are what the layout asks for, made for this job.
+/// Whether the table and every filesystem are as the layout requires, and were made for this job.
 pub fn is_as_asked(found: &Found, placed: &[Placed], guid: &str) -> bool {
     let shown = found.shown();
     found.table.as_ref().is_some_and(|table| is_table_as_asked(table, placed, guid))
@@ -132,7 +132,7 @@ pub fn is_table_as_asked(table: &Table, placed: &[Placed], guid: &str) -> bool {
 fn is_formatted(signatures: &[Signature], placed: &Placed) -> bool {
     let partition = placed.partition;
     if partition.format == Format::Raw {
-        // Whatever a later step wrote.
+        // A later step may have written anything here.
         return true;
     }
     let [signature] = signatures else { return false };
@@ -179,7 +179,7 @@ mod tests {
         Signature { kind: kind.into(), label: (!label.is_empty()).then(|| label.into()) }
     }
 
-    /// A disk with these signatures; of a `gpt` also the table.
+    /// A disk with these signatures. With `gpt` it also has the table.
     fn holding(kinds: &[&str]) -> Found {
         let on_disk = kinds.iter().map(|kind| signature(kind, "")).collect();
         let table = Table { disk_guid: "other".into(), entries: vec![] };
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(decide(&Wipe::Any, &held, &placed, "guid"), Err(Refusal::Held("md0".into())));
     }
 
-    /// Each fact alone makes a disk that is not blank, whatever libblkid says.
+    /// Each fact alone means that the disk is not blank, whatever libblkid reports.
     #[test]
     fn no_fact_is_overlooked() {
         let layout = layout();
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn only_this_jobs_own_finished_work_is_left_alone() {
         let mut layout = layout();
-        // FAT has no small letters.
+        // FAT labels have no lower case.
         layout[0].label = Some("Esp".into());
         let placed = place(&layout, 1 << 30, 512).unwrap();
         let guid = disk_guid("job");
@@ -422,7 +422,7 @@ mod tests {
             change(&mut found);
             assert_eq!(decide(&found), Ok(Decision::Write), "case {case}");
         }
-        // A partition that is hidden from the kernel, or one more.
+        // A partition that the kernel does not show, or an additional one.
         let mut hidden = ours.clone();
         hidden.parts[1].number = None;
         assert_eq!(decide(&hidden), Ok(Decision::Write));
@@ -438,7 +438,7 @@ mod tests {
             let strangers = Found { copies, table, ..ours.clone() };
             assert!(matches!(decide(&strangers), Err(Refusal::NotBlank(_))), "{strangers:?}");
         }
-        // The other copy was not written yet.
+        // The other copy has not been written yet.
         let copies = vec![Copy::Damaged { at: 512 }, ours.copies[1].clone()];
         let half = Found { copies, table: None, ..ours.clone() };
         assert_eq!(decide(&half), Ok(Decision::Write));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A FAT filesystem as firmware reads it: the number of clusters alone says whether it is FAT12, FAT16 or FAT32
-//! (Microsoft's FAT specification 1.03, "FAT Type Determination"; EDK2 refuses one whose fields say otherwise). Linux
-//! and mkfs.fat believe the fields, so that what firmware cannot see looks right to them.
+//! Checks a FAT filesystem in the way of the firmware: the number of clusters alone decides between FAT12, FAT16 and
+//! FAT32 (Microsoft's FAT specification 1.03, "FAT Type Determination"; EDK2 rejects one whose fields contradict it).
+//! Linux and mkfs.fat trust the fields, so they accept filesystems that the firmware cannot read.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,11 +10,11 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use recipe::layout::FAT32_CLUSTERS_MIN;
 
-/// The boot sector's part that describes the filesystem.
+/// The part of the boot sector that describes the filesystem.
 const BOOT_BYTES: usize = 512;
 const DIRECTORY_ENTRY_BYTES: u64 = 32;
 
-/// Fails unless firmware takes the filesystem on a partition for the FAT that its fields say.
+/// Fails unless the firmware sees the same FAT type on a partition as the fields declare.
 pub fn check(node: &Path) -> anyhow::Result<()> {
     let mut boot = [0; BOOT_BYTES];
     File::open(node)
@@ -43,7 +43,7 @@ fn check_boot_sector(boot: &[u8; BOOT_BYTES]) -> anyhow::Result<()> {
     let sectors = either(short(19), long(32));
     let data = sectors.checked_sub(short(14) + tables + root);
     let clusters = data.context("its tables are larger than the filesystem")? / cluster_sectors;
-    // The field that FAT12 and FAT16 have for the length of a table is 0 in FAT32.
+    // The table length field of FAT12 and FAT16 is 0 in FAT32.
     let is_fat32 = short(22) == 0;
     ensure!(
         is_fat32 == (clusters >= FAT32_CLUSTERS_MIN),
@@ -59,7 +59,7 @@ fn check_boot_sector(boot: &[u8; BOOT_BYTES]) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    /// What mkfs.vfat makes of a file of this size.
+    /// The filesystem that mkfs.vfat creates in a file of this size.
     fn made(mib: u64, options: &[&str]) -> anyhow::Result<()> {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(mib << 20).unwrap();

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Are there data where nothing is recognised? Pure: which places are looked at, and what counts as blank.
+//! Detects data where no signature is recognised. Pure: which places are sampled, and what counts as blank.
 //!
-//! Blank is a stretch whose bytes are all 0x00, or all 0xff: flash that was never written or was discarded reads
-//! as either. Anything else, also a mixture of both, is data.
+//! A range is blank if its bytes are all 0x00, or all 0xff: flash that was never written or was discarded reads
+//! as either. Anything else, including a mixture of both, is data.
 
 use super::range::Range;
 
-/// Places that are looked at in all stretches together. A hard disk needs some 8 ms for each, so that
-/// they take about 16 s; a stretch of data that is 1/2048 of the space is hit for certain.
+/// Number of samples over all ranges together. A hard disk needs about 8 ms for each, so they take about 16 s. Data
+/// that fills 1/2048 of the space in one piece is always hit.
 const SAMPLES: u64 = 2048;
 pub const SAMPLE_BYTES: usize = 4096;
 
-/// What was seen of a stretch so far.
+/// What has been read of a range so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fill {
     #[default]
     NotSeen,
     Erased(u8),
-    /// The first byte that is not as erased flash is.
+    /// The offset of the first byte that differs from erased flash.
     Data(u64),
 }
 
@@ -43,7 +43,7 @@ impl Fill {
     }
 }
 
-/// What of `whole` is in none of `taken`.
+/// The parts of `whole` that are in none of `taken`.
 pub fn gaps(whole: Range, taken: &[Range]) -> Vec<Range> {
     let mut taken = taken.to_vec();
     taken.sort();
@@ -62,7 +62,7 @@ pub fn gaps(whole: Range, taken: &[Range]) -> Vec<Range> {
     gaps
 }
 
-/// Where to look in these stretches: for each its number and the offsets, evenly spread, in whole samples.
+/// The places to sample: for each the index of its range and its offset, evenly spread, in whole samples.
 pub fn samples(stretches: &[Range]) -> Vec<(usize, u64)> {
     let total: u64 = stretches.iter().map(|stretch| stretch.bytes).sum();
     let sample_bytes = SAMPLE_BYTES as u64;
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(places[0], (0, 1 << 20));
         let last = places.last().unwrap();
         assert!(last.0 == 1 && last.1 > other.end() - (1 << 30) && last.1 < other.end());
-        // Small stretches are read whole, and nothing beyond them.
+        // Small ranges are read completely, and nothing beyond them.
         let small = Range { start: 4096, bytes: 3 * 4096 };
         assert_eq!(samples(&[small]), [(0, 4096), (0, 8192), (0, 12288)]);
         assert_eq!(samples(&[Range { start: 1, bytes: 8191 }]), [(0, 4096)]);

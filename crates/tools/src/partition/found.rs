@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is on the disk now, as facts: users, tables at both ends, partitions of the kernel and of every table,
-//! signatures, and bytes that nothing explains.
+//! The present content of the disk, as facts: users, tables at both ends, partitions of the kernel and of every table,
+//! signatures, and data without a signature.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,53 +17,54 @@ use crate::devices::{Disk, KernelPartition};
 use crate::gpt::{Copy, Table};
 use crate::mbr::Mbr;
 
-/// Begin and end of the disk that are read whole: both copies of a table, and every superblock that is counted from
-/// the end.
+/// Size of the beginning and the end of the disk that are read completely: both copies of a table, and every
+/// superblock whose place is counted from the end.
 const DISK_EDGE_BYTES: u64 = 4 << 20;
-/// The same of a partition.
+/// The same for a partition.
 const PARTITION_EDGE_BYTES: u64 = 1 << 20;
-/// Boot loaders have their code behind the first sector, tables their copies: no data where a table is.
+/// Beside a table, this much at both ends of the disk is not data: boot loaders have code after the first sector, and
+/// tables have copies.
 const TABLE_BYTES: u64 = 1 << 20;
-/// Two tables of 128 entries each, and what the kernel shows besides.
+/// Two tables of 128 entries each, and further partitions that the kernel shows.
 const PARTS_MAX: usize = 512;
-/// The kernel shows an extended partition with this size: room for a boot loader, no content.
+/// The kernel shows an extended partition with this size: room for a boot loader, without content.
 const EXTENDED_BYTES: u64 = 1024;
-/// After so many places that cannot be read no others are looked for.
+/// After this many unreadable places, no more are searched for.
 const UNREADABLE_MAX: usize = 4;
 
-/// A disk as it was found.
+/// The content of a disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Who uses the disk, in words.
+    /// The user of the disk, as text.
     pub held_by: Option<String>,
     pub size_bytes: u64,
     pub sector_bytes: u64,
     pub on_disk: Vec<Signature>,
-    /// What the disk's begin and end are filled with.
+    /// The byte value that fills the beginning and the end of the disk.
     pub fill: Fill,
     /// Copies of a GUID partition table, valid or not.
     pub copies: Vec<Copy>,
-    /// The primary one, in this disk's sectors.
+    /// The primary copy, in sectors of this disk.
     pub table: Option<Table>,
     pub mbr: Option<Mbr>,
-    /// By place.
+    /// Sorted by place.
     pub parts: Vec<Part>,
-    /// A table has an entry that ends behind the disk's end, or before its begin.
+    /// An entry of a table begins before or ends after the disk.
     pub is_beyond_end: bool,
     pub has_btrfs_devices: bool,
     pub unreadable: Vec<Unreadable>,
-    /// The first byte that nothing explains; [`look_for_data`] finds it.
+    /// The first byte of data without a signature. [`look_for_data`] finds it.
     pub data_at: Option<u64>,
 }
 
-/// A range that the kernel or a table calls a partition.
+/// A range that is a partition for the kernel or in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub range: Range,
-    /// By which the kernel shows it.
+    /// The number by which the kernel shows it.
     pub number: Option<u32>,
     pub types: BTreeSet<TypeOf>,
-    /// By a table in sectors that are not the disk's: only there if something is recognised in it.
+    /// From a table with another sector size than the disk's: it exists only if something is recognised in it.
     pub is_guessed: bool,
     pub signatures: Vec<Signature>,
     pub fill: Fill,
@@ -83,7 +84,7 @@ impl Part {
 }
 
 impl Found {
-    /// The words for everything that is there; empty for a blank disk.
+    /// The names of everything that was found. Empty for a blank disk.
     pub fn names(&self) -> Vec<String> {
         let mut names: BTreeSet<&str> =
             self.on_disk.iter().map(|signature| signature.kind.as_str()).collect();
@@ -129,13 +130,13 @@ impl Found {
         shown
     }
 
-    /// Every table that is there was made for this job.
+    /// Whether every table on the disk was made for this job.
     pub fn is_ours(&self, guid: &str) -> bool {
         let mut tables = self.copies.iter().filter_map(Copy::table).peekable();
         tables.peek().is_some() && tables.all(|table| table.disk_guid == guid)
     }
 
-    /// The stretches that no signature explains, with what their edges are filled with.
+    /// The ranges without a signature, and what their edges are filled with.
     fn unexplained(&self) -> Vec<(Range, Fill)> {
         let disk = Range { start: 0, bytes: self.size_bytes };
         if self.names().is_empty() {
@@ -152,7 +153,7 @@ impl Found {
                 start: TABLE_BYTES,
                 bytes: self.size_bytes.saturating_sub(2 * TABLE_BYTES),
             };
-            // The records of a chain lie between its partitions.
+            // The records of a chain are between its partitions.
             let extended = self.mbr.iter().flat_map(|mbr| &mbr.entries);
             let extended = extended.filter(|entry| entry.is_extended()).map(|entry| Range {
                 start: entry.first_sector.saturating_mul(self.sector_bytes),
@@ -167,7 +168,7 @@ impl Found {
     }
 }
 
-/// Looks without writing.
+/// Reads the disk without writing.
 pub fn look(disk: &Disk) -> anyhow::Result<Found> {
     let held_by = disk.held_by()?;
     let reader = Reader::open(&disk.node, disk.size_bytes, disk.sector_bytes)?;
@@ -192,7 +193,7 @@ fn look_at(
     };
     let tables = tables::read(reader, &mut found.unreadable);
     found.table = tables.primary(reader.sector_bytes).cloned();
-    // A filesystem without a table has a boot sector of its own.
+    // The boot sector of a filesystem without a table is not a master boot record.
     let is_table = |signature: &Signature| kinds::is_table(&signature.kind);
     let has_mbr = found.on_disk.is_empty() || found.on_disk.iter().any(is_table);
     found.mbr = tables.mbr.clone().filter(|_| has_mbr);
@@ -243,7 +244,7 @@ fn is_btrfs_of_several(reader: &Reader, range: Range, signatures: &[Signature]) 
             .map_or(true, |superblock| btrfs::is_of_several(&superblock))
 }
 
-/// Reads samples of what no signature explains.
+/// Reads samples of the ranges without a signature.
 pub fn look_for_data(disk: &Disk, found: &mut Found) -> anyhow::Result<()> {
     let reader = Reader::open(&disk.node, disk.size_bytes, disk.sector_bytes)?;
     sample(&reader, found);

@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the words for things on a disk mean for a recipe's consent. A closed table: what it does not list
-//! is covered by no `"any"`.
+//! The consent that a recipe needs to destroy each kind of content. The table is closed: `"any"` does not cover a name
+//! that is not listed.
 
-/// How much a recipe has to say to destroy it.
+/// The consent that is needed to destroy something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Of this disk alone: `"any"` is enough.
+    /// Uses this disk only: `"any"` is enough.
     Own,
-    /// Part of something larger, whose other parts may be on disks that are not this job's, or something that
-    /// cannot be looked into: only a recipe that names it consents.
+    /// Part of something larger, whose other parts may be on disks that do not belong to this job, or something whose
+    /// content cannot be examined: the recipe must name it.
     Named,
-    /// Half of an array: no recipe can consent. One that is not assembled here may be another machine's, or this
-    /// one's with its data on the other disks. It is taken apart first, by who knows it.
+    /// A member of an array: no recipe can consent. An array that is not assembled here may belong to another machine,
+    /// or to this one with its data on the other disks. Somebody who knows the array must take it apart first.
     Array,
     /// Other machines may be using it through another path: no recipe can consent.
     Shared,
 }
 
-/// Words of our own, for what libblkid has none.
+/// Our own names for what libblkid has no name for.
 pub const UNKNOWN_DATA: &str = "unknown-data";
 pub const UNKNOWN_TABLE: &str = "unknown-table";
 pub const UNREADABLE_GPT: &str = "gpt-unreadable";
 pub const BEYOND_END: &str = "partition-beyond-end";
 pub const BTRFS_DEVICES: &str = "btrfs-multi-device";
 
-/// Every word of libblkid up to 2.41 (`blkid -k`, and the tables that it knows).
+/// Every name of libblkid up to 2.41 (`blkid -k`, and its partition tables).
 const CLASSES: &[(Class, &[&str])] = &[
     (
         Class::Own,
         &[
-            // Tables whose partitions are looked into.
+            // Tables whose partitions are examined.
             "gpt",
             "PMBR",
             "dos",
@@ -65,7 +65,7 @@ const CLASSES: &[(Class, &[&str])] = &[
             "xenix",
             "xfs",
             "zonefs",
-            // Encryption and swap of this machine.
+            // Encryption and swap that belong to this machine.
             "BitLocker",
             "crypto_LUKS",
             "swap",
@@ -86,7 +86,7 @@ const CLASSES: &[(Class, &[&str])] = &[
             "nss",
             "stratis",
             "zfs_member",
-            // Journals, hashes and snapshots of something elsewhere.
+            // Journals, hashes and snapshots for data that is elsewhere.
             "DM_integrity",
             "DM_snapshot_cow",
             "DM_verity_hash",
@@ -94,7 +94,7 @@ const CLASSES: &[(Class, &[&str])] = &[
             "jbd",
             "vdo",
             "xfs_external_log",
-            // May span disks: Apple's Fusion drives, Storage Spaces, SGI's and Veritas' volumes, flash.
+            // May span several disks: Apple's Fusion drives, Storage Spaces, volumes of SGI and Veritas, flash.
             "ReFS",
             "apfs",
             "cs_fvault2",
@@ -102,7 +102,7 @@ const CLASSES: &[(Class, &[&str])] = &[
             "ubi",
             "ubifs",
             "vxfs",
-            // Tables whose partitions are not looked into.
+            // Tables whose partitions are not examined.
             "aix",
             "atari",
             "bsd",
@@ -157,7 +157,7 @@ const CLASSES: &[(Class, &[&str])] = &[
     ),
 ];
 
-/// A word that is not in the table is of a libblkid that is newer than it.
+/// The class of a name. A name that is not in the table comes from a newer libblkid.
 pub fn class(word: &str) -> Class {
     let known = CLASSES.iter().find(|(_, words)| words.contains(&word));
     match known {
@@ -167,15 +167,15 @@ pub fn class(word: &str) -> Class {
     }
 }
 
-/// A partition type that says that the content is part of something, whatever is recognised in it.
+/// A partition type for parts of something larger, whatever is recognised in the partition.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Type {
     pub word: &'static str,
     pub class: Class,
-    /// libblkid's word that says the same, where it has one.
+    /// libblkid's name with the same meaning, if it has one.
     same_as: &'static str,
     guids: &'static [&'static str],
-    /// Of a master boot record.
+    /// Types in a master boot record.
     codes: &'static [u8],
 }
 
@@ -189,7 +189,7 @@ const fn kind(
     Type { word, class, same_as, guids, codes }
 }
 
-/// GUIDs by the documents of who gave them out, as sgdisk and libblkid list them too.
+/// GUIDs from the documents of those who assigned them. sgdisk and libblkid list them too.
 const TYPES: &[Type] = &[
     kind(
         "a VMFS partition",
@@ -297,7 +297,7 @@ const TYPES: &[Type] = &[
     ),
 ];
 
-/// Partitions whose content is a boot loader's code or reserved: it has no signature, and is no data. BIOS
+/// Partitions with a boot loader's code, or reserved ones: they have no signature, and are not data. BIOS
 /// boot, PReP boot, Microsoft reserved.
 const CODE: &[&str] = &[
     "21686148-6449-6e6f-744e-656564454649",
@@ -305,14 +305,14 @@ const CODE: &[&str] = &[
     "e3c9e316-0b5c-4db8-817d-f92df00215ae",
 ];
 
-/// A partition's type, by either table.
+/// A partition's type, in either kind of table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TypeOf {
     Gpt(String),
     Mbr(u8),
 }
 
-/// What a type adds to the words of the signatures in its partition.
+/// The name that a partition's type adds to the names of the signatures in it.
 pub fn word_of_type(kind: &TypeOf, signatures: &[&str]) -> Option<&'static str> {
     let is_it = |known: &&Type| match kind {
         TypeOf::Gpt(guid) => known.guids.contains(&guid.as_str()),
@@ -326,7 +326,7 @@ pub fn is_code(kind: &TypeOf) -> bool {
     matches!(kind, TypeOf::Gpt(guid) if CODE.contains(&guid.as_str()))
 }
 
-/// Words of tables: what they say of a disk is in its partitions.
+/// Whether this is the name of a table, whose content is in its partitions.
 pub fn is_table(word: &str) -> bool {
     matches!(word, "gpt" | "PMBR" | "dos" | UNREADABLE_GPT)
 }

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The partition step: makes the disk look like the layout, if it may.
+//! The partition step: partitions and formats the disk as in the layout, if it may.
 //!
 //! ```text
 //! look ─▶ decide ─▶ ask the permit ─▶ wipe, table ─▶ wait for the kernel ─▶ filesystems ─▶ look again
 //! ```
 //!
-//! - `found`: what is on the disk, as facts; `reader`: reads that tell errors; `probe`, `wipefs`: signatures in a range;
-//!   `tables`: what either end says; `fill`: bytes that nothing explains; `btrfs`: is it on this disk alone;
-//! - `fat`: whether firmware takes a filesystem for what it was made as;
-//! - `kinds`: what each word means for consent; `decide`: the rules; `plan`: what is written; `write`: writes it.
+//! - `found`: the facts about the disk; `reader`: reads that report errors; `probe`, `wipefs`: signatures in a range;
+//!   `tables`: partition tables at either end; `fill`: data without a signature; `btrfs`: whether one is on this disk
+//!   alone;
+//! - `fat`: whether the firmware accepts a filesystem as the FAT type that it was made as;
+//! - `kinds`: the consent that each kind of content needs; `decide`: the rules; `plan`: what to write; `write`: writes
+//!   it.
 //!
-//! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of
-//! the same job recognises its own work: a finished one is left alone, an interrupted one begins anew.
+//! Nothing is written before the permit. The disk's GUID is derived from the job, so that a rerun of the same job
+//! recognises its own work: if it is finished, nothing is done; if it was interrupted, it starts again.
 
 mod btrfs;
 mod decide;
@@ -60,7 +62,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     }
     let old: Vec<Range> = found.parts.iter().map(|part| part.range).collect();
     write::write(context, &disk, &placed, &guid, &old)?;
-    // Success is measured, not believed.
+    // Success is verified by reading the disk again.
     let written = found::look(&disk)?;
     ensure!(
         decide::is_as_asked(&written, &placed, &guid),
@@ -74,7 +76,7 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The disk with its partitions, if `partition` made them for this job. Every later step begins here,
+/// Opens the disk and its partitions, if `partition` made them for this job. Every later step begins with this,
 /// so that none of them writes to a disk that was not prepared.
 pub fn open_prepared(context: &Context) -> anyhow::Result<Disk> {
     let disk = devices::open(&context.disk, &context.places.device_dir)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The layout in sectors, and the commands that make it. Pure: the same layout, disk and job give the
+//! The layout in sectors, and the commands that create it. Pure: the same layout, disk and job give the
 //! same commands.
 
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::command::Argv;
 use crate::devices::partition_name;
 use crate::gpt::Entry;
 
-/// Partitions begin and end on this boundary: good for every disk with blocks up to 1 MiB.
+/// Partitions begin and end on a multiple of this, which suits every disk with blocks up to 1 MiB.
 const ALIGN_BYTES: u64 = 1 << 20;
 /// 128 entries of 128 bytes (UEFI 2.10, 5.3.1), at both ends of the disk.
 const TABLE_BYTES: u64 = 128 * 128;
 
-/// XFS that Linux 4.18 mounts (EL 8; Ubuntu 20.04 has 5.4): the image is not known yet, and its kernel
-/// refuses a feature that it does not know. Off are timestamps after 2038 and counters of inode trees
-/// (Linux 5.10; `xfs_admin -O bigtime=1,inobtcount=1` turns them on later, while the filesystem is not
-/// mounted), 64-bit extent counters (Linux 5.19), and the reverse map, which xfsprogs makes since 6.5. -K: no discard.
+/// An XFS that Linux 4.18 can mount (EL 8; Ubuntu 20.04 has 5.4). The image is not known yet, and its kernel
+/// refuses features that it does not know. Disabled: timestamps after 2038 and counters of inode trees
+/// (Linux 5.10; `xfs_admin -O bigtime=1,inobtcount=1` enables them later, while the filesystem is not
+/// mounted), 64-bit extent counters (Linux 5.19), and the reverse map, a default since xfsprogs 6.5. -K: no discard.
 const XFS: &[&str] =
     &["mkfs.xfs", "-f", "-q", "-K", "-m", "bigtime=0,inobtcount=0,rmapbt=0", "-i", "nrext64=0"];
 
-/// A partition and its place; both sectors belong to it.
+/// A partition and its place. Both sectors are within it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed<'a> {
     pub partition: &'a Partition,
@@ -39,7 +39,7 @@ impl Placed<'_> {
         self.last_sector - self.first_sector + 1
     }
 
-    /// Its entry in the table of this disk.
+    /// Its entry in the partition table.
     pub fn entry(&self, disk_guid: &str) -> Entry {
         Entry {
             number: self.partition.number,
@@ -59,37 +59,37 @@ impl Placed<'_> {
     }
 }
 
-/// Where the first and the last partition of any table leave room for copies of the table.
+/// Space at both ends of the disk that partitions of any table leave free for copies of the table.
 const TABLE_ROOM_BYTES: u64 = 1 << 20;
-/// The last superblock that libblkid knows at a partition's begin is LUKS2's second, at 4 MiB.
+/// The last superblock that libblkid knows at the beginning of a partition is LUKS2's second, at 4 MiB.
 const OLD_HEAD_BYTES: u64 = (4 << 20) + (64 << 10);
-/// The same at its end: MD and ZFS, within 512 KiB.
+/// The same at the end of a partition: MD and ZFS, within 512 KiB.
 const OLD_TAIL_BYTES: u64 = 1 << 20;
 
-/// What is written, in its order.
+/// The writes, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Filled with zeros: the old tables. A power cut between this and the next command is the only one after which
-    /// a rerun of the same job does not know its work.
+    /// Ranges with the old tables, to fill with zeros. If power fails between this and the next command, a rerun of the
+    /// same job does not recognise its work. There is no other such moment.
     pub old_tables: Vec<Range>,
-    /// An empty table of this job.
+    /// Writes an empty table of this job.
     pub claim: Argv,
-    /// Filled with zeros: what the old partitions began and ended with, and would be found again by a later table
-    /// that has a partition at the same place.
+    /// Ranges to fill with zeros: the beginnings and ends of old partitions. Otherwise a later table with a partition
+    /// at the same place would expose the old content again.
     pub old_partitions: Vec<Range>,
-    /// What else is recognised on the disk is wiped, and the partitions are written.
+    /// Wipes everything else that is recognised on the disk, and writes the partitions.
     pub table: Vec<Argv>,
-    /// Shows the kernel the partitions, where it did not read the table itself.
+    /// Shows the partitions to the kernel, if it has not read the table itself.
     pub read_again: Argv,
     pub filesystems: Vec<Argv>,
 }
 
-/// A GPT disk GUID that says which job made the table.
+/// A GPT disk GUID that is derived from the job, to show which job made the table.
 pub fn disk_guid(job_id: &str) -> String {
     derived_guid(&format!("shoal disk of job {job_id}"))
 }
 
-/// The GUID of one of its partitions, which boot entries name it by.
+/// The GUID of one of the disk's partitions. Boot entries refer to it.
 pub fn partition_guid(disk_guid: &str, number: u32) -> String {
     derived_guid(&format!("shoal partition {number} of disk {disk_guid}"))
 }
@@ -104,7 +104,7 @@ fn derived_guid(name: &str) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// Where each partition goes on a disk of this size.
+/// Returns the place of each partition on a disk of this size.
 pub fn place(
     layout: &[Partition],
     disk_bytes: u64,
@@ -118,7 +118,7 @@ pub fn place(
         Size::Bytes(bytes) => bytes.next_multiple_of(ALIGN_BYTES),
         Size::Remaining => 0,
     };
-    // Behind the last partition: the second copy of the table and its header.
+    // After the last partition come the second copy of the table and its header.
     let end = disk_bytes.saturating_sub(TABLE_BYTES + sector_bytes) / ALIGN_BYTES * ALIGN_BYTES;
     let needed = layout.iter().map(fixed).try_fold(ALIGN_BYTES, u64::checked_add);
     let remaining = needed.and_then(|needed| end.checked_sub(needed)).with_context(|| {
@@ -155,7 +155,7 @@ pub fn place(
     Ok(placed)
 }
 
-/// What makes it so; `old` are the partitions that are there now.
+/// Returns the writes that create the layout. `old` are the partitions that exist now.
 pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[Range]) -> Plan {
     let disk_node = disk.to_string_lossy();
     let node = |number: u32| {
@@ -172,7 +172,7 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[
         ]
     };
     let claim = Argv::new(["sgdisk", &format!("--disk-guid={guid}"), &*disk_node]);
-    // The table is this job's own now, and its protective record belongs to it.
+    // The table is already this job's own, and so is its protective record.
     let types = "--types=nogpt,noPMBR";
     let wipe_disk = Argv::new(["wipefs", "--all", "--force", "--quiet", types, &*disk_node]);
     let mut sgdisk = vec!["sgdisk".to_owned(), "--set-alignment=1".into()];
@@ -187,7 +187,7 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[
     let mut filesystems = Vec::new();
     for placed in placed {
         let node = node(placed.partition.number);
-        // What an earlier table left at this place would be found again.
+        // Otherwise the content of an earlier table's partition at this place would be found again.
         filesystems.push(Argv::new(["wipefs", "--all", "--force", "--quiet", &*node]));
         filesystems.extend(make_filesystem(placed, &node));
     }
@@ -204,12 +204,12 @@ pub fn plan(placed: &[Placed], guid: &str, disk: &Path, disk_bytes: u64, old: &[
 fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     let (words, label_option): (&[&str], &str) = match placed.partition.format {
         Format::Vfat if is_fat32(placed) => (&["mkfs.vfat", "-F", "32"], "-n"),
-        // FAT12 or FAT16, by its number of clusters.
+        // FAT12 or FAT16, as the number of clusters requires.
         Format::Vfat => (&["mkfs.vfat"], "-n"),
-        // No discard of the whole device, which takes minutes on thin or slow LUNs, longer than some
-        // controllers wait: a filesystem discards what it frees. The others' mkfs discard nothing.
-        // Both features are too new for the GRUB and e2fsck of systems that are still supported
-        // (RHEL 9, Ubuntu 22.04); mke2fs 1.47 turns them on by itself.
+        // nodiscard: a discard of the whole device takes minutes on thin or slow LUNs, longer than some controllers
+        // wait, and a filesystem discards what it frees. The other mkfs programs discard nothing.
+        // The two disabled features are too new for the GRUB and e2fsck of systems that are still supported (RHEL 9,
+        // Ubuntu 22.04); mke2fs 1.47 enables them by default.
         Format::Ext4 => (
             &["mkfs.ext4", "-F", "-q", "-E", "nodiscard", "-O", "^metadata_csum_seed,^orphan_file"],
             "-L",
@@ -228,7 +228,7 @@ fn make_filesystem(placed: &Placed, node: &str) -> Option<Argv> {
     Some(Argv(words))
 }
 
-/// Whether it is large enough for FAT32. mkfs.fat takes more sectors for a cluster only where enough clusters are left.
+/// Whether it is large enough for FAT32. mkfs.fat uses larger clusters only if enough clusters remain.
 fn is_fat32(placed: &Placed) -> bool {
     placed.size_bytes >= recipe::layout::fat32_bytes_min(placed.size_bytes / placed.sectors())
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is in one range of the disk: libblkid's knowledge, through wipefs, on a copy.
+//! Finds signatures in one range of the disk: with libblkid, through wipefs, on a copy.
 //!
 //! ```text
-//! disk ── our reads: an error has its sector ──▶ sparse copy in memory ──▶ wipefs ──▶ signatures
-//!   ▲                                                                        │
-//!   └── what it wanted to read and the copy lacks (LIBBLKID_DEBUG) ◀─────────┘
+//! disk ── our reads report the sector of an error ──▶ sparse copy in memory ──▶ wipefs ──▶ signatures
+//!   ▲                                                                             │
+//!   └── reads of wipefs that the copy lacks (LIBBLKID_DEBUG) ◀────────────────────┘
 //! ```
 //!
-//! wipefs does not look at the disk itself: at the first sector that it cannot read libblkid stops, and wipefs
-//! then prints what it has, often nothing, and succeeds. Besides, it cannot probe a range that is no
-//! device. libblkid's debug output lists its reads (documented in libblkid(3)); if it does not, nothing is concluded.
+//! wipefs does not read the disk itself. At the first unreadable sector libblkid stops, and wipefs then prints what it
+//! has found, often nothing, and succeeds. Besides, it can only probe a range that is a device. libblkid's debug output
+//! lists its reads (documented in libblkid(3)). Without that output the probe fails.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,25 +25,25 @@ use super::reader::{Reader, Unreadable};
 use super::wipefs::{self, Read, Signature};
 use crate::command::{self, Argv};
 
-/// What is copied beyond what wipefs asks for is a multiple of this.
+/// Reads are extended to multiples of this.
 const PAGE_BYTES: u64 = 4096;
 /// Chains that libblkid follows (extended partitions, a FAT directory) have at most 100 links.
 const ROUNDS_MAX: usize = 256;
-/// Each unreadable sector may cost a disk half a minute, and one is enough for a refusal.
+/// Each unreadable sector may take a disk half a minute, and one is enough for a refusal.
 const UNREADABLE_MAX: usize = 4;
-/// In which units the edges are copied, so that a bad sector hides no more than that from wipefs.
+/// The edges are copied in units of this size, so that a bad sector hides no more than one unit from wipefs.
 const EDGE_STEP_BYTES: u64 = 64 << 10;
 
-/// What a range holds.
+/// The content of a range.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probed {
     pub signatures: Vec<Signature>,
-    /// What its first and last bytes are filled with.
+    /// The byte value that fills its beginning and end.
     pub fill: Fill,
     pub unreadable: Vec<Unreadable>,
 }
 
-/// Looks into a range; its first and last `edge_bytes` are read whole.
+/// Probes a range. Its first and last `edge_bytes` are read completely.
 pub fn probe(reader: &Reader, range: Range, edge_bytes: u64) -> anyhow::Result<Probed> {
     let mut copy = Copy::new(reader, range)?;
     let tail = range.bytes.saturating_sub(edge_bytes).max(edge_bytes.min(range.bytes));
@@ -75,12 +75,12 @@ pub fn probe(reader: &Reader, range: Range, edge_bytes: u64) -> anyhow::Result<P
     Ok(Probed { signatures, fill: copy.fill, unreadable: copy.unreadable })
 }
 
-/// A file in memory with the range's size, and of its content what was read.
+/// A file in memory with the size of the range. It contains only what has been read so far.
 struct Copy<'a> {
     reader: &'a Reader,
     range: Range,
     file: File,
-    /// Pages that are in the file, or cannot be.
+    /// Pages that are in the file, or that cannot be read.
     taken: BTreeSet<u64>,
     fill: Fill,
     unreadable: Vec<Unreadable>,
@@ -88,7 +88,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn new(reader: &Reader, range: Range) -> anyhow::Result<Copy<'_>> {
-        // Without CLOEXEC: wipefs opens it by its number.
+        // Without CLOEXEC, because wipefs opens it by its number.
         let file = rustix::fs::memfd_create("probed", MemfdFlags::empty())
             .context("make a file in memory")?;
         let file = File::from(file);
@@ -98,7 +98,7 @@ impl Copy<'_> {
         Ok(Copy { reader, range, file, taken, fill, unreadable })
     }
 
-    /// Copies the pages of this piece that are not there yet; were there any?
+    /// Copies the pages of this piece that are missing. Returns whether there were any.
     fn take(&mut self, at: u64, bytes: u64) -> anyhow::Result<bool> {
         let end = at.saturating_add(bytes).min(self.range.bytes);
         let pages: Vec<u64> = (at / PAGE_BYTES..end.div_ceil(PAGE_BYTES))
@@ -120,7 +120,7 @@ impl Copy<'_> {
         Ok(true)
     }
 
-    /// Runs wipefs on what is copied: its signatures, and what it read for them.
+    /// Runs wipefs on the copy. Returns the signatures, and the reads that it needed.
     fn wipefs(&self) -> anyhow::Result<(Vec<Signature>, Vec<Read>)> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let argv = Argv::new(["wipefs", "--no-act", "--json", &*path]);
@@ -137,7 +137,7 @@ impl Copy<'_> {
 mod tests {
     use super::*;
 
-    /// Bytes at places of an otherwise blank disk.
+    /// Bytes at some offsets of an otherwise blank disk.
     type Bytes = Vec<(u64, Vec<u8>)>;
 
     const DISK_BYTES: u64 = 96 << 20;
@@ -150,23 +150,23 @@ mod tests {
         words.iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
-    /// MD's superblock of version 1 (md_p.h): its magic and version, and in which sector it lies itself.
+    /// MD's superblock of version 1 (md_p.h): its magic and version, and the sector in which it is.
     fn md1(at: u64) -> Bytes {
         let sector = u32::try_from(at / 512).unwrap();
         vec![(at, le32(&[0xa92b_4efc, 1])), (at + 144, le32(&[sector, 0]))]
     }
 
-    /// What may be on a disk that was in use before, by the first bytes of its superblock as its own
-    /// documents or headers give them, and libblkid's word for it: the rules go by these words, so a
-    /// libblkid that knows one of them no more has to fail here and not on somebody's disk.
+    /// Content that may be on a used disk: the first bytes of its superblock, as its own documents or headers give
+    /// them, and libblkid's name for it. The rules depend on these names, so a libblkid that no longer knows one of
+    /// them must fail in this test and not on a user's disk.
     fn disks() -> Vec<(&'static str, Bytes)> {
-        // A pool writes a ring of uberblocks into each of its labels; one alone is taken for chance.
+        // A pool writes a ring of uberblocks into each of its labels. libblkid ignores a single one.
         let uberblocks =
             (0..8).map(|slot| ((128 << 10) + slot * 1024, le32(&[0x00ba_b10c, 0, 5000, 0])));
         let mut lvm = b"LABELONE".to_vec();
         lvm.extend(le32(&[1, 0, 0, 32]));
         lvm.extend(b"LVM2 001");
-        // BitLocker's volume header of Windows 7 and later leads to its metadata (libbde's documentation).
+        // The volume header of BitLocker since Windows 7 points to its metadata (libbde's documentation).
         let bitlocker = vec![
             (0, b"\xeb\x58\x90-FVE-FS-".to_vec()),
             (176, (1u64 << 20).to_le_bytes().to_vec()),
@@ -207,7 +207,7 @@ mod tests {
             for (at, bytes) in bytes {
                 file.write_all_at(&bytes, at).unwrap();
             }
-            // Also where nothing is copied but what wipefs asks for.
+            // Also if nothing is copied except the reads of wipefs.
             for edge_bytes in [0, 4 << 20] {
                 let found = probe(&reader, whole, edge_bytes).unwrap();
                 let kinds: Vec<&str> =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A stretch of a disk or of a partition.
+//! A range of bytes on a disk or in a partition.
 
 /// A range in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Reads of the disk that tell errors: past the page cache, and with the first sector that fails.
+//! Reads the disk directly, past the page cache. An error contains the first sector that cannot be read.
 
 use std::fs::File;
 use std::io;
@@ -9,9 +9,9 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::OFlags;
 
-/// Memory of direct reads is aligned to a page, which is enough for every controller.
+/// Buffers of direct reads are aligned to a page, which is enough for every storage controller.
 const ALIGN_BYTES: usize = 4096;
-/// One read of the device: large enough for speed, small enough that a failure is located quickly.
+/// Size of one read: large enough for speed, small enough that a failing sector is located quickly.
 const CHUNK_BYTES: u64 = 256 << 10;
 
 /// The disk, read in sectors.
@@ -22,7 +22,7 @@ pub struct Reader {
     pub sector_bytes: u64,
 }
 
-/// The first place of a read that failed.
+/// The first unreadable place of a read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("byte {at} (sector {}): {error}", at / sector_bytes)]
 pub struct Unreadable {
@@ -32,8 +32,8 @@ pub struct Unreadable {
 }
 
 impl Reader {
-    /// Opens the disk for direct reads. The page cache may hold what another machine has changed since, and
-    /// partitions have caches of their own.
+    /// Opens the disk for direct reads. The page cache may contain data that another machine has changed since, and
+    /// partitions have their own caches.
     pub fn open(node: &Path, size_bytes: u64, sector_bytes: u64) -> anyhow::Result<Reader> {
         let file = File::options()
             .read(true)
@@ -54,7 +54,7 @@ impl Reader {
         &self.file
     }
 
-    /// Reads this many bytes, all of which must lie on the disk.
+    /// Reads this many bytes, which must all be on the disk.
     pub fn read(&self, at: u64, length: usize) -> Result<Vec<u8>, Unreadable> {
         let end = at.saturating_add(length as u64);
         let mut bytes = Vec::with_capacity(length);
@@ -70,13 +70,13 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// Whole sectors, at most a chunk.
+    /// Reads whole sectors, at most one chunk.
     fn chunk(&self, begin: u64, end: u64) -> Result<Vec<u8>, Unreadable> {
         let error = match self.try_read(begin, end) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        // Halves are read until one sector is left.
+        // Bisects the range until one sector is left.
         let (mut first, mut last) = (begin / self.sector_bytes, end.div_ceil(self.sector_bytes));
         while last - first > 1 {
             let middle = first.midpoint(last);

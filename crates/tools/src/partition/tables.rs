@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Every partition table that the disk has, and the ranges that they name: at both ends, in either size of
-//! sectors, and not only the one that the kernel believed.
+//! Every partition table on the disk, and the ranges of their entries: at both ends, in either sector size, and not
+//! only the table that the kernel used.
 
 use super::kinds::TypeOf;
 use super::range::Range;
@@ -13,25 +13,25 @@ use crate::mbr::{self, Mbr};
 pub struct Tables {
     pub copies: Vec<(u64, Copy)>,
     pub mbr: Option<Mbr>,
-    /// The same record, its chain followed in sectors of the other size.
+    /// The same record, with its chain followed in the other sector size.
     mbr_otherwise: Option<(u64, Mbr)>,
 }
 
-/// A partition by one table.
+/// A partition of one table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// What of it is on the disk.
+    /// The part of it that is on the disk.
     pub range: Option<Range>,
     pub kind: TypeOf,
     pub is_beyond_end: bool,
-    /// Only if its sectors are not the disk's.
+    /// The table's sector size is not the disk's, so the partition may not exist.
     pub is_guessed: bool,
 }
 
-/// Reads all of them; what cannot be read is added to the list.
+/// Reads all tables. Unreadable places are added to the list.
 pub fn read(reader: &Reader, unreadable: &mut Vec<Unreadable>) -> Tables {
     let size_bytes = reader.size_bytes;
-    // A table may say that something is behind the disk's end: nothing is there.
+    // A table may refer to a place after the end of the disk, where nothing is.
     let read_at = |at: u64, length: usize| {
         let is_there = at.checked_add(length as u64).is_some_and(|end| end <= size_bytes);
         if is_there { reader.read(at, length) } else { Ok(Vec::new()) }
@@ -44,7 +44,7 @@ pub fn read(reader: &Reader, unreadable: &mut Vec<Unreadable>) -> Tables {
         match gpt::copy_at(at, sector_bytes, read_at) {
             Ok(Some(copy)) => {
                 if let Copy::Valid { other_sector, sector_bytes, .. } = copy {
-                    // Where the disk has another size than when it was made.
+                    // The copy is elsewhere if the disk had another size when the table was written.
                     let other = (other_sector.saturating_mul(sector_bytes), sector_bytes);
                     if next <= gpt::places(size_bytes).len() && !places.contains(&other) {
                         places.push(other);
@@ -69,7 +69,7 @@ pub fn read(reader: &Reader, unreadable: &mut Vec<Unreadable>) -> Tables {
 }
 
 impl Tables {
-    /// The one that the kernel reads first.
+    /// The table that the kernel reads first.
     pub fn primary(&self, sector_bytes: u64) -> Option<&Table> {
         let copy = self.copies.iter().find(|(at, _)| *at == sector_bytes);
         match copy {
@@ -80,7 +80,7 @@ impl Tables {
         }
     }
 
-    /// Their partitions on a disk of this size.
+    /// The partitions of all tables, for a disk of this size.
     pub fn claims(&self, disk_bytes: u64, sector_bytes: u64, mbr: Option<&Mbr>) -> Vec<Claim> {
         let mut claims = Vec::new();
         for (_, copy) in &self.copies {
@@ -101,7 +101,7 @@ impl Tables {
         claims.extend(
             mbr.entries.iter().filter(is_partition).map(|entry| of_mbr(entry, sector_bytes)),
         );
-        // Only a guess: what does not fit is no partition of such a table.
+        // These are guesses: an entry that does not fit on the disk is no partition.
         if let Some((sector_bytes, mbr)) = &self.mbr_otherwise {
             let guessed = mbr.entries.iter().filter(is_partition);
             let guessed = guessed.map(|entry| of_mbr(entry, *sector_bytes));
@@ -137,7 +137,7 @@ mod tests {
     const DISK_BYTES: u64 = 64 * MIB;
     const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
-    /// A disk of this size; sgdisk makes a table with the arguments, for a disk of 64 MiB.
+    /// A disk of this size. sgdisk creates a table with these arguments, for a disk of 64 MiB.
     fn disk(bytes: u64, sgdisk: &[&str]) -> Reader {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(DISK_BYTES).unwrap();
@@ -149,7 +149,7 @@ mod tests {
         Reader::of_file(File::options().read(true).write(true).open(file.path()).unwrap(), 512)
     }
 
-    /// A record of partitions (type, first sector, sectors).
+    /// Adds a record with these partitions (type, first sector, sectors).
     fn with_record(reader: Reader, entries: &[(u8, u32, u32)]) -> Reader {
         let mut record = vec![0; 512];
         record[510..].copy_from_slice(&[0x55, 0xaa]);
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_record_claims_in_the_disks_sectors_and_perhaps_in_others() {
-        // The second one fits only in sectors of 512, the third one frames others.
+        // The second one fits only in sectors of 512 bytes. The third one is an extended partition.
         let entries = [(0x83, 256, 1024), (0x8e, 65_536, 4096), (0x0f, 4096, 64)];
         let reader = with_record(disk(DISK_BYTES, &[]), &entries);
         let tables = read_all(&reader);

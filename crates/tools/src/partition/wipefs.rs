@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The output of wipefs: the signatures, and in libblkid's debug output what it read for them. Pure.
+//! A parser for the output of wipefs: the signatures, and libblkid's reads from its debug output. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,20 +7,20 @@ use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde::de::Error;
 
-/// libblkid reads at most 2 MiB at once, and some 100 KiB in all of most devices.
+/// libblkid reads at most 2 MiB at once, and about 100 KiB in total from most devices.
 const READ_BYTES_MAX: u64 = 4 << 20;
 
 /// Something that wipefs recognises.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Signature {
-    /// libblkid's word, such as `ext4` or `LVM2_member`.
+    /// libblkid's name, such as `ext4` or `LVM2_member`.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default)]
     pub label: Option<String>,
 }
 
-/// The signatures in wipefs' JSON; it says nothing at all of a blank device.
+/// Parses the signatures in wipefs' JSON. For a blank device wipefs prints nothing.
 pub fn signatures(json: &str) -> serde_json::Result<Vec<Signature>> {
     if json.trim().is_empty() {
         return Ok(Vec::new());
@@ -28,15 +28,15 @@ pub fn signatures(json: &str) -> serde_json::Result<Vec<Signature>> {
     let mut output: BTreeMap<String, Vec<Signature>> = serde_json::from_str(json)?;
     let signatures = output.remove("signatures");
     let signatures = signatures.ok_or_else(|| serde_json::Error::missing_field("signatures"))?;
-    // One filesystem may have magic in several places.
+    // One filesystem may have its magic in several places.
     let signatures: BTreeSet<_> = signatures.into_iter().collect();
     Ok(signatures.into_iter().collect())
 }
 
-/// A piece that libblkid read: offset and length.
+/// One read of libblkid: offset and length.
 pub type Read = (u64, u64);
 
-/// What libblkid read, from its debug output.
+/// Parses libblkid's reads from its debug output.
 pub fn reads(debug: &str) -> anyhow::Result<Vec<Read>> {
     let mut reads = Vec::new();
     for line in debug.lines() {
@@ -51,7 +51,7 @@ pub fn reads(debug: &str) -> anyhow::Result<Vec<Read>> {
     let is_done = |chain: &str| {
         debug.lines().any(|line| line.contains("leaving probing loop") && line.contains(chain))
     };
-    // A device of at most 1024 bytes holds nothing that libblkid looks for.
+    // libblkid skips devices of at most 1024 bytes.
     let is_tiny = debug.contains("ignore (size <= 1024)");
     ensure!(
         is_tiny || (is_done("[SUBLKS") && is_done("[PARTS")),
@@ -59,7 +59,7 @@ pub fn reads(debug: &str) -> anyhow::Result<Vec<Read>> {
     );
     let failed = debug.lines().find(|line| {
         let code = line.split_once("leaving probing loop (failed=").map(|(_, rest)| rest);
-        // 1 is the end of a chain.
+        // 1 means that a chain has ended.
         code.is_some_and(|code| code.split(')').next() != Some("1"))
     });
     ensure!(failed.is_none(), "libblkid gave up: {}", failed.unwrap_or_default().trim());

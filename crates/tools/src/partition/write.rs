@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Writes what the plan says. From its first command on the disk is recognised as this job's own.
+//! Executes the plan. After its first command the disk is recognised as this job's own.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,10 +13,10 @@ use crate::command::{self, Argv};
 use crate::context::Context;
 use crate::devices::{self, Disk};
 
-/// Zeros that are written at once.
+/// Size of one write of zeros.
 const CLEAR_STEP_BYTES: usize = 1 << 20;
 
-/// Makes the disk look like the layout; `old` are the partitions that were found on it.
+/// Writes the layout to the disk. `old` are the partitions that were found on it.
 pub fn write(
     context: &Context,
     disk: &Disk,
@@ -52,7 +52,7 @@ pub fn write(
     sync(&disk.node)
 }
 
-/// Fills the ranges with zeros; they are on the disk when this returns.
+/// Fills the ranges with zeros. They are on the disk when this returns.
 fn clear(disk: &Disk, ranges: &[Range]) -> anyhow::Result<()> {
     let zeros = vec![0; CLEAR_STEP_BYTES];
     let write = || -> std::io::Result<()> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A machine with one disk, which is a loop device, and an agent that answers the permit.
+//! A machine with one disk, which is a loop device, and an agent that responds to the permit request.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -32,7 +32,7 @@ impl Machine {
         Machine::with(answer, |_| {}, None, 512)
     }
 
-    /// What is on the disk was put there by `prepare`, and this byte cannot be read.
+    /// A disk that `prepare` has written to, on which this byte cannot be read.
     pub fn failing(prepare: impl FnOnce(&Path), bad_byte: u64) -> Machine {
         Machine::with(AgentReply::Granted, prepare, Some(bad_byte), 512)
     }
@@ -129,7 +129,7 @@ impl Machine {
         }
     }
 
-    /// On a filesystem where device nodes work.
+    /// A directory on a filesystem where device nodes work.
     pub fn nodes(&self) -> PathBuf {
         Path::new("/dev").join(format!("shoal-test-{}", self.disk))
     }
@@ -138,7 +138,7 @@ impl Machine {
         Path::new("/dev").join(&self.disk)
     }
 
-    /// Of every block that is not zero, with its place. Holes are not read: the disk is large, and mostly empty.
+    /// A hash of every block that is not zero, with its place. Holes are not read: the disk is large and mostly empty.
     pub fn hash(&self) -> String {
         let file = File::open(self.dir.path().join("disk")).unwrap();
         let mut hash = Sha256::new();
@@ -147,7 +147,7 @@ impl Machine {
             let end = rustix::fs::seek(&file, SeekFrom::Hole(begin)).unwrap();
             let mut bytes = vec![0; usize::try_from(end - begin).unwrap()];
             file.read_exact_at(&mut bytes, begin).unwrap();
-            // Holes begin and end with blocks of the filesystem, which have 4 KiB or more.
+            // Holes begin and end at blocks of the filesystem, which have at least 4 KiB.
             for (place, block) in (begin..).step_by(4096).zip(bytes.chunks(4096)) {
                 if block != &[0; 4096][..block.len()] {
                     hash.update(place.to_le_bytes());
@@ -193,7 +193,7 @@ impl Drop for Machine {
     }
 }
 
-/// A loop device while something is prepared on the file behind it.
+/// A loop device that exists while the file behind it is prepared.
 pub struct Loop(pub PathBuf);
 
 impl Loop {
@@ -209,10 +209,10 @@ impl Drop for Loop {
     }
 }
 
-/// Shows the file `disk` as the file `export`, with one sector that no read gets over.
+/// Exports the file `disk` as the file `export`, with one sector on which every read fails.
 struct Daemon(Child);
 
-/// Longest until qemu-storage-daemon exports its file.
+/// Longest time until qemu-storage-daemon has exported its file.
 const START: Duration = Duration::from_secs(60);
 
 impl Daemon {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Disks that hold something although a single source says that they do not: unreadable sectors, tables that the
-//! kernel does not believe, bytes without a signature.
+//! Disks with content that a single source does not show: unreadable sectors, tables that the kernel does not accept,
+//! data without a signature.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ fn expect(words: &[&str]) -> String {
     format!(r#""wipe": {{"expect": {}}},"#, serde_json::to_string(words).unwrap())
 }
 
-/// The step refuses, has asked for no permit and has written nothing.
+/// The step refuses, without a permit request and without a write.
 fn refused(machine: &Machine, wipe: &str, expected: &str) {
     let before = machine.hash();
     let asked = machine.permits().len();
@@ -26,7 +26,7 @@ fn refused(machine: &Machine, wipe: &str, expected: &str) {
     assert_eq!(machine.permits().len(), asked, "asked with {wipe:?}");
 }
 
-/// The step writes, after it told the controller what it found.
+/// The step writes, after it has reported to the controller what it found.
 fn written(machine: &Machine, wipe: &str, found: &[&str]) {
     machine.partition(wipe, SMALL).unwrap();
     assert_eq!(machine.permits().last().unwrap(), found);
@@ -40,7 +40,7 @@ fn zeros(file: &Path, at: u64, bytes: usize) {
     put(file, at, &vec![0; bytes]);
 }
 
-/// Bytes that nothing recognises (Marsaglia's xorshift64).
+/// Bytes without any signature (Marsaglia's xorshift64).
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut word = || {
@@ -64,7 +64,7 @@ fn lvm(at: u64) -> impl Fn(&Path) {
     }
 }
 
-/// MD's superblock of version 1.2, in sector 8 of what begins here.
+/// MD's superblock of version 1.2, in sector 8 after this offset.
 fn md(at: u64) -> impl Fn(&Path) {
     move |file| {
         put(file, at + 4096, &[0xfc, 0x4e, 0x2b, 0xa9, 1, 0, 0, 0]);
@@ -241,7 +241,7 @@ fn a_table_of_other_sectors_or_of_a_larger_disk_counts() {
     refused(&machine, &expect(&["gpt"]), "partition-beyond-end");
     written(&machine, &expect(&["gpt", "partition-beyond-end"]), &["gpt", "partition-beyond-end"]);
 
-    // A larger disk than when its table was made: the other copy is where the first one says.
+    // The disk is larger than when its table was made: the other copy is where the first one refers to.
     let machine = Machine::prepared(|file| {
         let smaller = File::options().write(true).open(file).unwrap();
         smaller.set_len(300 * MIB).unwrap();
@@ -291,27 +291,27 @@ fn bytes_without_a_signature_are_not_blank() {
         println!("{what}");
         written(&machine, &words, &["unknown-data"]);
     }
-    // A partition that nothing is recognised in, and the room between partitions.
+    // A partition without a signature, and the space between partitions.
     for at in [200 * MIB, 598 * MIB + 300 * 1024] {
         let machine = Machine::prepared(gpt_with(move |file| put(file, at, &noise(350 << 10))));
         refused(&machine, &expect(&["ext4", "gpt"]), "unknown-data (bytes that no tool");
         written(&machine, ANY, &["ext4", "gpt", "unknown-data"]);
     }
-    // Boot loaders' code is none.
+    // Boot loaders' code does not count as data.
     let machine = Machine::prepared(gpt_with(|file| {
         put(file, 17 << 10, &noise(32 << 10));
         put(file, 200 * MIB, &noise(350 << 10));
         run("sgdisk", &["--typecode=2:ef02", text(file)]);
     }));
     written(&machine, &expect(&["ext4", "gpt"]), &["ext4", "gpt"]);
-    // Flash that reads as ones when it is erased.
+    // Flash that reads as ones after it is erased.
     let machine = Machine::prepared(|file| put(file, 0, &vec![0xff; DISK_BYTES as usize]));
     written(&machine, NO_CONSENT, &[]);
 }
 
 #[test]
 fn a_job_that_was_interrupted_begins_anew() {
-    // Where it had cleared the tables and written its own, and nothing else.
+    // The state after the tables were cleared and the new one was written, and before anything else was.
     let guid = format!("--disk-guid={}", tools::partition::disk_guid("job-1"));
     let machine = Machine::prepared(|file| {
         put(file, MIB, &noise(64 << 20));

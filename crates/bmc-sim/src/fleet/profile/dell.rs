@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Dell's iDRAC. `SerialNumber` of Redfish is the board's (it begins with CN); the service tag, which
-//! SMBIOS has as the system's serial, is `SKU` (ansible #53461, netbox-sync #375 and #551).
+//! Dell's iDRAC. Redfish shows the board's serial as `SerialNumber` (it begins with CN), and the service tag, which
+//! is the system's serial in SMBIOS, as `SKU` (ansible #53461, netbox-sync #375 and #551).
 
 use super::quirk::Quirk;
 use super::shape::{ALL_KINDS, CD, STICK, UNTOLD, remote};

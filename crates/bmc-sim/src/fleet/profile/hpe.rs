@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! HPE's iLO: one slot for floppies and sticks, one for CDs; an eject wants `{}`; messages by id.
+//! HPE's iLO: one slot for floppies and USB sticks, one for CDs; an eject requires `{}`; errors have message ids only.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const HPE: Profile = Profile {
     ..STANDARD
 };
 
-/// From power-on until the firmware gives the boot settings free.
+/// The time from power-on until the firmware accepts changes of the boot settings.
 const POST: Duration = Duration::from_secs(45);
 
 const fn ilo(product: &'static str, model: &'static str, firmware: &'static str) -> Told {

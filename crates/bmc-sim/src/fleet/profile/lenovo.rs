@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Lenovo's XCC: slots of three kinds, of which only `EXT` take URLs, by PATCH.
+//! Lenovo's XCC: slots of three kinds, of which only `EXT` accept URLs, by PATCH.
 
 use super::quirk::Quirk;
 use super::shape::{CD, STANDARD_BOOT, local, remote, uploads};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The table of every BMC that the fleet can play.
+//! The table of every BMC that the fleet can simulate.
 
 use super::{Profile, ami, dell, hpe, lenovo, other, standard, supermicro};
 
@@ -13,7 +13,7 @@ static MAKERS: &[&[Profile]] = &[
     other::PROFILES,
 ];
 
-/// Every BMC that the fleet can play.
+/// Every BMC that the fleet can simulate.
 pub fn all() -> impl Iterator<Item = &'static Profile> {
     MAKERS.iter().copied().flatten()
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How the BMCs of each maker look and behave, as data. A row names where it is known from; what
-//! no source tells is as the standard (DSP0266, DSP2046) has it.
+//! The behaviour of the BMCs of each maker, as data. Each row names its source. Anything that no source describes
+//! follows the standard (DSP0266, DSP2046).
 //!
-//! - `shape`: what every BMC has: its names, slots, boot override;
-//! - `quirk`: what only some have, each as one item;
-//! - `makers`: the table of all; one file a maker; `standard` has what follows no maker's hardware.
+//! - `shape`: properties of every BMC: its names, slots, boot override;
+//! - `quirk`: properties of some BMCs only, each as one item;
+//! - `makers`: the table of all profiles; one file for each maker; `standard`: profiles without a maker's hardware.
 
 mod ami;
 mod dell;
@@ -29,39 +29,39 @@ pub struct Profile {
     pub name: &'static str,
     pub manufacturer: &'static str,
     pub model: &'static str,
-    /// Where the quirks of this row are told.
+    /// The sources that describe the quirks of this row.
     pub source: &'static str,
     pub told: Told,
     pub system: &'static str,
     pub manager: &'static str,
     pub media_under: Under,
-    /// In the BMC's order.
+    /// In the order of the BMC.
     pub slots: &'static [Slot],
     pub insert: Insert,
     pub eject: Eject,
     pub boot: Boot,
     pub resets: &'static [&'static str],
     pub quirks: &'static [Quirk],
-    /// What the controller does not do yet that this BMC needs.
+    /// A feature that this BMC needs and the controller does not have yet.
     pub gap: Option<&'static str>,
 }
 
-/// How the task medium travels.
+/// How the task medium reaches the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
     TwoCds,
     CdAndDisk,
     OneCd,
-    /// Within what the firmware downloads.
+    /// Within the image that the firmware downloads.
     Http,
     /// Nothing can be inserted.
     None,
 }
 
-/// What the controller can do today; what it cannot ends at the insert, and says so.
+/// The plans that the controller supports today. Any other plan fails at the insert, with the reason.
 pub const PLANS_DONE: &[Plan] = &[Plan::TwoCds, Plan::CdAndDisk, Plan::OneCd, Plan::Http];
 
-/// Sessions that most BMCs have at once: 8 to 16.
+/// Most sessions at once; most BMCs have 8 to 16.
 const SESSIONS_MAX: usize = 8;
 
 impl Profile {
@@ -87,7 +87,7 @@ impl Profile {
         self.quirks.contains(&quirk)
     }
 
-    /// No client can tell which of two systems is meant by their serial.
+    /// Whether two systems have the same serial, so that no client can decide which one is meant.
     pub fn is_ambiguous(&self) -> bool {
         self.has(Quirk::Beside(Beside::Twin))
     }
@@ -128,7 +128,7 @@ impl Profile {
         })
     }
 
-    /// How long after an insert the slot offers to eject, where it does not always.
+    /// How long after an insert the slot offers `EjectMedia`, if it does not always do so.
     pub fn eject_appears_after(&self) -> Option<Duration> {
         self.find(|quirk| match quirk {
             Quirk::EjectAppears(after) => Some(after),
@@ -144,7 +144,7 @@ impl Profile {
         })
     }
 
-    /// Enabled, target and mode of the override that somebody has set before.
+    /// Enabled, target and mode of an override that somebody else has set.
     pub fn override_before(&self) -> Option<[&'static str; 3]> {
         self.find(|quirk| match quirk {
             Quirk::OverrideBefore(enabled, target, mode) => Some([enabled, target, mode]),

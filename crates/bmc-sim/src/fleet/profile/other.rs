@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Makers with one row each, and emulators.
+//! Makers with a single row, and emulators.
 
 use super::quirk::{Beside, Quirk};
 use super::shape::{CD, DISK, PLAIN, STANDARD_BOOT, STICK, local, remote};

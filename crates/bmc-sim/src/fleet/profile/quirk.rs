@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a BMC does otherwise than the standard has it, each as one item that a profile lists. They
-//! compose: no quirk knows another one, or a vendor. Sources are with the profiles that list them.
+//! The differences from the standard, each as one item that a profile lists. They can be combined: no quirk depends on
+//! another one, or on a vendor. The sources are in the profiles.
 
 use std::time::Duration;
 
@@ -8,42 +8,42 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quirk {
     // Identity.
-    /// Shows the machine's serial, the service tag, as SKU, and the board's as its serial.
+    /// Shows the machine's serial (the service tag) as SKU, and the board's as its serial.
     ServiceTag,
-    /// Another system of the same BMC, first in the list.
+    /// The BMC has another system, first in the list.
     Beside(Beside),
-    /// This member answers with this status while the machine is off.
+    /// This member responds with this status while the machine is off.
     FailsWhileOff(Member, u16),
-    /// The machine is off before anybody does anything.
+    /// The machine is off before a job begins.
     OffAtFirst,
 
     // Virtual media.
-    /// Downloads the whole image before it responds; the machine reads the copy.
+    /// Downloads the whole image before it responds. The machine reads the copy.
     CopiesMedia,
     /// The machine boots from the first slot only.
     BootsFirstSlotOnly,
-    /// Slots do not say which media they take.
+    /// Slots do not list the media types that they accept.
     NoMediaTypes,
-    /// There is no slot until an action of the manager enables remote media.
+    /// There are no slots until an action of the manager enables remote media.
     MediaDisabled,
-    /// An occupied slot offers `EjectMedia` after this time and `InsertMedia` no more; an empty one
-    /// offers `InsertMedia` only. What is not offered is refused.
+    /// An occupied slot offers `EjectMedia` only after this time, and `InsertMedia` not at all. An empty slot
+    /// offers only `InsertMedia`. An action that is not offered is rejected.
     EjectAppears(Duration),
     /// The slots' actions are below `Oem` and have other names (HP iLO 4).
     OemActions,
     /// After an eject the slot still shows the image that was in it.
     ImageStays,
-    /// Somebody's medium is in the slot of this number.
+    /// The slot with this number contains a foreign medium.
     ForeignMedium(usize),
 
     // Boot override and power.
     /// The firmware downloads what `HttpBootUri` names (UEFI HTTP boot).
     HttpBoot,
-    /// Somebody has set this override before: enabled, target and mode.
+    /// Somebody else has set this override: enabled, target and mode.
     OverrideBefore(&'static str, &'static str, &'static str),
     /// Targets are listed as `BootSourceOverrideSupported`, as in Redfish 1.0 drafts.
     TargetsAsSupported,
-    /// Refuses to change the override for so long after each power-on.
+    /// Rejects changes of the override for this long after each power-on.
     RefusesInPost(Duration),
 
     // Sessions.
@@ -51,7 +51,7 @@ pub enum Quirk {
     Location(Location),
 
     // The wire.
-    /// Links end in a slash; a path without it is redirected with 308.
+    /// Links end in a slash. A path without the slash is redirected with 308.
     LinksEndInSlash,
     /// Compresses every other resource, whatever the client accepts.
     Gzip,
@@ -65,16 +65,16 @@ pub enum Quirk {
     Certificate(Certificate),
 
     // Firmware updates.
-    /// No firmware can be pushed (`MultipartHttpPushUri`).
+    /// Firmware cannot be pushed (`MultipartHttpPushUri`).
     NoPush,
 }
 
 /// A second member of `Systems`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
-    /// A sound system with a serial and a UUID of its own.
+    /// A working system with its own serial and UUID.
     Node,
-    /// A sound system with the same serial and another UUID.
+    /// A working system with the same serial and another UUID.
     Twin,
     /// A tray of GPUs: no serial, no `Reset`, no boot override.
     Baseboard,
@@ -82,38 +82,38 @@ pub enum Beside {
     Failing(u16),
 }
 
-/// What can fail alone.
+/// A resource that can fail while the others work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
     /// A manager beside the BMC's own.
     Manager,
-    /// A slot that would take no URL anyway.
+    /// Slots that do not accept URLs in any case.
     LocalSlots,
 }
 
-/// Where a client finds the path of its new session.
+/// The place of a new session's path in the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
-    /// In a URL with a host that is not the one of the request.
+    /// In a URL whose host is not that of the request.
     OtherHost,
-    /// In the body; there is no header.
+    /// In the body, without a header.
     BodyOnly,
     /// Relative to the request's path.
     Relative,
 }
 
-/// What an error looks like.
+/// The form of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errors {
     /// `MessageId` and `MessageArgs` without a `Message`.
     MessageIds,
     /// `@Message.ExtendedInfo` is one object, not a list.
     InfoObject,
-    /// A page for people.
+    /// An HTML page.
     Html,
 }
 
-/// What the BMC identifies itself with.
+/// The kind of the BMC's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certificate {
     /// X.509 version 1: no extensions, so no names.

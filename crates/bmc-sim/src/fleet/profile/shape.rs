@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parts that every profile has: how a BMC names itself, its slots, its boot override. Shapes of
-//! the standard are constants here, for the makers' files to start from.
+//! The parts of every profile: the names of a BMC, its slots, its boot override. The forms of the standard are
+//! constants here, and the makers' files start from them.
 
-/// How a BMC names itself; an empty text is not shown.
+/// The names of a BMC. An empty text is not shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
     /// `Vendor` and `Product` of the service root, and the name of its `Oem` object.
@@ -14,7 +14,7 @@ pub struct Told {
     pub firmware: &'static str,
 }
 
-/// Which resource has the virtual media: the system since Redfish 2020.4, the manager before.
+/// The resource with the virtual media: the system since Redfish 2020.4, the manager before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Under {
     System,
@@ -29,7 +29,7 @@ pub struct Slot {
     pub takes: Takes,
 }
 
-/// What a slot can be filled with.
+/// What can be inserted into a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {
     Urls,
@@ -42,7 +42,7 @@ pub enum Takes {
 /// How a medium is inserted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insert {
-    /// `InsertMedia`, and which properties beside `Image` it refuses or demands.
+    /// `InsertMedia`, with the properties beside `Image` that it rejects or requires.
     Action { refuses: &'static [&'static str], demands: &'static [&'static str] },
     /// As `Action`, but the response is a task.
     Task,
@@ -50,7 +50,7 @@ pub enum Insert {
     Patch,
 }
 
-/// Which body `EjectMedia` takes.
+/// The body that `EjectMedia` requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eject {
     NoBody,
@@ -66,22 +66,22 @@ pub struct Boot {
     /// PATCH without `If-Match` is refused.
     pub needs_etag: bool,
     pub written_to: WrittenTo,
-    /// Refused unless target and enabled come together with the mode.
+    /// A change is rejected unless target and enabled come together with the mode.
     pub needs_all: bool,
 }
 
-/// Which resource takes the override.
+/// The resource that accepts the override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrittenTo {
     System,
-    /// A resource of its own below the system (`@Redfish.Settings`); the system refuses the PATCH.
+    /// A resource below the system (`@Redfish.Settings`). The system rejects the PATCH.
     Settings(&'static str),
-    /// Likewise, but the system accepts the PATCH and nothing follows.
+    /// The same, but the system accepts the PATCH without effect.
     SettingsSilently(&'static str),
 }
 
 impl WrittenTo {
-    /// What follows the system's path.
+    /// The part that is appended to the system's path.
     pub fn suffix(self) -> &'static str {
         match self {
             WrittenTo::System => "",

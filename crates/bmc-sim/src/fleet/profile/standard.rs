@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! BMCs by the standard alone, and single quirks on it that were seen on machines of several makers.
+//! BMCs that follow the standard, and the standard with single quirks that were seen on machines of several makers.
 //! The other files start from `STANDARD`.
 
 use super::quirk::{Beside, Certificate, Errors, Location, Member, Quirk};
 use super::shape::{CD, PLAIN, RESETS, STANDARD_BOOT, UNTOLD, local, remote};
 use super::{Boot, Eject, Profile, Under};
 
-/// The standard, with two slots; the others differ from it.
+/// The standard, with two slots. The other profiles differ from it.
 pub(super) const STANDARD: Profile = Profile {
     name: "standard",
     manufacturer: "Contoso",

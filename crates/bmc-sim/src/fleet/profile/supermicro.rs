@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Supermicro: virtual CDs are `UsbCd`, the whole override is wanted, and an image's name stays after
-//! an eject.
+//! Supermicro: virtual CDs are `UsbCd`, the whole override is required, and an image's name stays after an eject.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Modules added to an initramfs without any program of the image: an archive of our own behind the one
-//! that is there. The kernel unpacks one after the other, and a later file replaces an earlier one.
+//! Adds modules to an initramfs without running any program of the image: our own archive is appended to the existing
+//! one. The kernel unpacks one after the other, and a later file replaces an earlier one.
 //!
-//! The modules' lists come along, so that udev and modprobe inside find what was added: those of the
-//! image as they are, `modules.dep` anew for just what is inside. Firmware does not come along.
+//! The archive also contains the lists of modules, so that udev and modprobe find what was added. They are copied from
+//! the image, except `modules.dep`, which is generated for exactly the modules in the initramfs. Firmware is not added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,16 +18,16 @@ use super::index;
 use super::modules::{self, LIST_BYTES_MAX, Modules};
 use crate::beneath::Root;
 
-/// The largest module of a distribution, of a graphics card, has 50 MiB when unpacked.
+/// The largest module of a distribution, for a graphics card, has 50 MiB when unpacked.
 const MODULE_BYTES_MAX: u64 = 128 << 20;
-/// All that is added: more than every driver of disks together.
+/// Limit of all additions: more than all disk drivers together.
 const BYTES_MAX: u64 = 512 << 20;
-/// xz of modules has a dictionary of 2 MiB.
+/// Modules packed with xz have a dictionary of 2 MiB.
 const MEMORY_KIB_MAX: u32 = 128 << 10;
-/// cpio(5): the whole is filled up to this.
+/// cpio(5): the archive is padded to a multiple of this.
 const BLOCK_BYTES: usize = 512;
 
-/// Adds these modules, by name, to the initramfs in `/boot` of this name.
+/// Adds the modules with these names to the initramfs with this name in `/boot`.
 pub fn add(
     root: &Root,
     version: &str,
@@ -41,14 +41,14 @@ pub fn add(
     let old = root.file(&path).with_context(|| format!("open /{}", path.display()))?;
     let data = old.metadata()?;
     let length = usize::try_from(data.len())?;
-    // A plain archive begins at a multiple of four, and no packed one takes zeros for its own.
+    // A plain archive begins at a multiple of four, and no compressed format begins with zeros.
     let filling = vec![0; (length + 4).next_multiple_of(BLOCK_BYTES) - length];
     let mut whole = old.chain(io::Cursor::new(filling)).chain(io::Cursor::new(archive));
     root.write_from(&path, &mut whole, data.permissions().mode() & 0o777)
         .with_context(|| format!("write /{}", path.display()))
 }
 
-/// The archive that is added.
+/// Builds the archive to append.
 fn archive(
     root: &Root,
     version: &str,
@@ -59,7 +59,7 @@ fn archive(
     let is_unpacked = are_unpacked(modules, contents);
     let mut archive = Archive::default();
     let to = format!("{}/{version}", contents.modules_dir());
-    // Where each module of the whole initramfs is, by its name.
+    // The path of each module in the extended initramfs, by its name.
     let mut inside: BTreeMap<String, String> = contents
         .modules
         .iter()
@@ -93,7 +93,7 @@ fn archive(
     archive.end()
 }
 
-/// Generators may unpack modules, and then the programs inside may not be able to.
+/// Generators may unpack modules. In that case the programs inside may be unable to unpack them.
 fn are_unpacked(modules: &Modules, contents: &Contents) -> bool {
     contents.modules.iter().any(|path| {
         let own = modules::name(path).and_then(|name| modules.loadable.get(&name));
@@ -101,7 +101,7 @@ fn are_unpacked(modules: &Modules, contents: &Contents) -> bool {
     })
 }
 
-/// `modules.dep` for the modules inside, at the paths that they have there.
+/// `modules.dep` for the modules in the initramfs, with their paths there.
 fn dependencies(modules: &Modules, inside: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let line = |(name, path): (&String, &String)| {
         let (_, after) = modules.loadable.get(name)?;
@@ -133,7 +133,7 @@ fn module(root: &Root, version: &str, path: &str, packing: &str) -> anyhow::Resu
     Ok(bytes)
 }
 
-/// An archive in the `newc` form of cpio.
+/// An archive in the `newc` format of cpio.
 #[derive(Debug, Default)]
 struct Archive {
     bytes: Vec<u8>,
@@ -162,7 +162,7 @@ impl Archive {
         self.count += 1;
         let links = if mode == 0o40_755 { 2 } else { 1 };
         let (size, name_size) = (u32::try_from(data.len())?, u32::try_from(name.len() + 1)?);
-        // Number, mode, owner, group, links, time, size, two devices of two numbers, name, checksum.
+        // Number, mode, owner, group, links, time, size, device twice (major, minor), length of the name, checksum.
         let fields = [self.count, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
         self.bytes.extend(b"070701");
         for field in fields {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What an initramfs holds: concatenated archives, each `newc` cpio, plain or compressed
+//! Reads the content of an initramfs: concatenated archives, each `newc` cpio, plain or compressed
 //! (Documentation/driver-api/early-userspace/buffer-format.rst of Linux).
 //!
-//! An archive that is cut off, that has no `/init`, or that nobody could unpack, is an error. Compressions
-//! that are not read here are told by name, never taken for good.
+//! An archive that is cut off, that has no `/init`, or that is damaged, is an error. A compression that is not
+//! supported here is reported by name, and never treated as valid content.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read};
@@ -12,45 +12,45 @@ use super::modules;
 
 /// A cpio member's name has at most PATH_MAX bytes.
 const NAME_BYTES_MAX: u64 = 4096;
-/// The kernel unpacks what is compressed once.
+/// The kernel unpacks only one level of compression.
 const DEPTH_MAX: u32 = 1;
-/// With every driver and firmware an initramfs has less than a tenth of this.
+/// With every driver and all firmware an initramfs has less than a tenth of this.
 const BYTES_MAX: u64 = 8 << 30;
-/// A kernel has some thousand modules.
+/// A kernel has a few thousand modules.
 const MODULES_MAX: usize = 50_000;
-/// xz -9 has a dictionary of 64 MiB, and the kernel's own reader takes no larger one.
+/// xz -9 has a dictionary of 64 MiB, and the kernel's own decoder accepts no larger one.
 const MEMORY_KIB_MAX: u32 = 128 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 
 const TYPE_BITS: u64 = 0o170_000;
 const SYMLINK: u64 = 0o120_000;
 
-/// What is known of an initramfs after it was read to its end.
+/// The content of an initramfs after it was read to its end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     pub members: u64,
     pub has_init: bool,
     /// `/lib` is a link to `/usr/lib`.
     pub is_merged: bool,
-    /// The modules of this kernel by their paths in its directory: `kernel/fs/xfs/xfs.ko.xz`.
+    /// The modules for this kernel, by their paths in the kernel's directory: `kernel/fs/xfs/xfs.ko.xz`.
     pub modules: BTreeSet<String>,
-    /// Where that directory's parent is: `lib/modules` or `usr/lib/modules`.
+    /// The parent of that directory: `lib/modules` or `usr/lib/modules`.
     pub modules_dir: Option<&'static str>,
-    /// A compression that is not read here: what comes from there on is unknown.
+    /// A compression that is not supported here. Everything from there on is unknown.
     pub unknown: Option<&'static str>,
-    /// Its last part is of a format without an end, so that nothing can follow.
+    /// The last part has a format without an end mark, so nothing can be appended.
     pub has_no_end: bool,
 }
 
 impl Contents {
-    /// Where a module of this initramfs goes.
+    /// The directory to which modules of this initramfs are added.
     pub fn modules_dir(&self) -> &'static str {
         let default = if self.is_merged { "usr/lib/modules" } else { "lib/modules" };
         self.modules_dir.unwrap_or(default)
     }
 }
 
-/// Reads an initramfs of a kernel.
+/// Reads the initramfs of the kernel with this version.
 pub fn read(file: impl Read, version: &str) -> io::Result<Contents> {
     let mut walk = Walk { version, contents: Contents::default(), bytes: 0 };
     walk.archives(&mut BufReader::with_capacity(BUFFER_BYTES, file), DEPTH_MAX)?;
@@ -70,13 +70,13 @@ pub fn read(file: impl Read, version: &str) -> io::Result<Contents> {
 struct Walk<'a> {
     version: &'a str,
     contents: Contents,
-    /// How many were unpacked.
+    /// How many bytes were unpacked.
     bytes: u64,
 }
 
 impl Walk<'_> {
     fn archives(&mut self, reader: &mut dyn BufRead, depth: u32) -> io::Result<()> {
-        // After a member there is another one, or the trailer.
+        // A member is followed by another one, or by the trailer.
         let mut is_inside = false;
         loop {
             let buffer = reader.fill_buf()?;
@@ -111,7 +111,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads a compressed part to its end and no further; `false` if nobody here can.
+    /// Reads a compressed part to its end and no further. Returns `false` if its format is not supported.
     fn compressed(
         &mut self,
         magic: [u8; 6],
@@ -131,7 +131,7 @@ impl Walk<'_> {
                 return self.inner(decoder, depth);
             }
             [0x02, 0x21, 0x4c, 0x18, ..] => {
-                // The legacy frame, the only one that the kernel takes, ends where the file does.
+                // The legacy frame, the only one that the kernel accepts, ends at the end of the file.
                 self.contents.has_no_end = true;
                 return self.inner(lz4_flex::frame::FrameDecoder::new(whole), depth);
             }
@@ -149,8 +149,8 @@ impl Walk<'_> {
         Ok(self.contents.unknown.is_none())
     }
 
-    /// The rest of a member after its magic: 13 fields of 8 hexadecimal digits, name and data, each
-    /// filled up to four bytes. `false` for the trailer.
+    /// Reads the rest of a member after its magic: 13 fields of 8 hexadecimal digits, name and data, each
+    /// padded to four bytes. Returns `false` for the trailer.
     fn member(&mut self, mut reader: &mut dyn BufRead) -> io::Result<bool> {
         let odd = || io::Error::new(io::ErrorKind::InvalidData, "an odd cpio header");
         let mut fields = [0; 104];
@@ -197,7 +197,7 @@ impl Walk<'_> {
         let path = rest
             .strip_prefix("lib/modules/")
             .and_then(|rest| rest.strip_prefix(self.version)?.strip_prefix('/'));
-        // An empty one is not a module, and a link may lead nowhere.
+        // An empty file is not a module, and a link may be dangling.
         let Some(path) = path.filter(|path| modules::name(path).is_some() && size > 0 && !is_link)
         else {
             return Ok(());
@@ -223,7 +223,7 @@ impl Walk<'_> {
 pub mod tests {
     use super::*;
 
-    /// An archive of files with these names; a name with `->` is a link.
+    /// An archive of files with these names. A name with `->` is a link.
     pub fn cpio(names: &[&str]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for name in names.iter().copied().chain(["TRAILER!!!"]) {
@@ -251,7 +251,7 @@ pub mod tests {
         encoder.finish().unwrap()
     }
 
-    /// The program is in every Debian that has kernels, or comes with this workspace's packages.
+    /// The program is part of every Debian with a kernel, or comes with this workspace's packages.
     pub fn packed(program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let (plain, packed) = (dir.path().join("plain"), dir.path().join("packed"));
@@ -307,7 +307,7 @@ pub mod tests {
 
     #[test]
     fn the_legacy_form_of_lz4_is_read_to_the_end() {
-        // As `lz4 -l` writes it: a magic, then blocks, each with its length.
+        // In the format of `lz4 -l`: a magic, then blocks, each with its length.
         let main = cpio(MAIN);
         let block = lz4_flex::block::compress(&main);
         let length = u32::try_from(block.len()).unwrap().to_le_bytes();
@@ -323,11 +323,11 @@ pub mod tests {
         for (form, bytes) in forms(&main) {
             for length in [7, 60, bytes.len() / 2, bytes.len() - 600 % bytes.len()] {
                 let outcome = read(&bytes[..length.min(bytes.len() - 1)], "6.1");
-                // The last zeros of a plain archive are filling.
+                // The last zeros of a plain archive are padding.
                 assert!(outcome.is_err(), "{form} {length} of {}", bytes.len());
             }
         }
-        // At the end of a member, where nothing but the trailer is missing.
+        // Cut off after a member, so that only the trailer is missing.
         let at = main.windows(10).position(|window| window == b"TRAILER!!!").unwrap() - 110;
         assert!(format!("{:?}", read(&main[..at], "6.1")).contains("cut off"));
         assert!(format!("{:?}", read(&*gzip(&main[..at]), "6.1")).contains("cut off"));
@@ -361,7 +361,7 @@ pub mod tests {
             let contents = read(&*[&*early, magic].concat(), "6.1").unwrap();
             assert_eq!(contents.unknown, Some(expected));
         }
-        // A compressed archive in a compressed archive is nothing that a kernel unpacks.
+        // A kernel does not unpack a compressed archive inside a compressed archive.
         let nested = gzip(&gzip(&gzip(&cpio(MAIN))));
         assert!(read(&*nested, "6.1").is_err());
     }

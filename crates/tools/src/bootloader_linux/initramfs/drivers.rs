@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a kernel needs to reach its root on this machine's disk, and whether it has it.
+//! The drivers that a kernel needs to reach its root on this machine's disk, and whether it has them.
 //!
-//! Drivers are found by the modules that drive the disk now and, where a kernel has none of that name, by
-//! what the device calls itself: that is how the kernel will look for one, whatever it is called there.
+//! Drivers are found by the modules that drive the disk now. If a kernel has no module of that name, they are found by
+//! the modalias of the device: the kernel itself looks for a driver in this way, whatever its name there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,29 +10,29 @@ use std::path::Path;
 
 use super::modules::{Found, Modules, normal};
 
-/// A driver between the disk and the processor.
+/// A driver between the processor and the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
-    /// The device that it drives, such as `0000:00:04.0`.
+    /// The device, such as `0000:00:04.0`.
     pub device: String,
     pub module: String,
-    /// What the device calls itself; virtual ones do not.
+    /// The modalias of the device. Virtual devices have none.
     pub modalias: Option<String>,
-    /// It is a module here. What is built in here may be part of every kernel, and in no list.
+    /// Whether it is a module here. A built-in driver may be built into every kernel, and then in no list.
     pub is_module: bool,
 }
 
-/// What is needed of every kernel.
+/// What every kernel needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needed {
     pub drivers: Vec<Driver>,
-    /// The root's.
+    /// The root filesystem.
     pub filesystem: String,
-    /// Of what is mounted later, when every module can be loaded.
+    /// Filesystems that are mounted later, when every module can be loaded.
     pub later: BTreeSet<String>,
 }
 
-/// Looks at the disk of this name.
+/// Finds what the disk with this name needs.
 pub fn needed(disk: &str, filesystem: &str, later: impl Iterator<Item = String>) -> Needed {
     let later = later.filter(|other| other != filesystem).collect();
     Needed { drivers: drivers(Path::new("/sys"), disk), filesystem: filesystem.to_owned(), later }
@@ -44,8 +44,8 @@ fn drivers(sys: &Path, disk: &str) -> Vec<Driver> {
     };
     let mut paths = vec![device.clone()];
     if device.components().any(|part| part.as_os_str() == "virtual") {
-        // A namespace that several controllers could show belongs to none of them: beside it are links
-        // to those that do.
+        // The namespace belongs to none of the controllers that could present it. It is in a directory with
+        // links to those that do.
         let links = device.parent().into_iter().flat_map(fs::read_dir).flatten().flatten();
         let links = links.filter(|item| item.file_type().is_ok_and(|kind| kind.is_symlink()));
         paths.extend(links.filter_map(|link| fs::canonicalize(link.path()).ok()));
@@ -59,19 +59,19 @@ fn drivers(sys: &Path, disk: &str) -> Vec<Driver> {
     drivers
 }
 
-/// The driver of a device, where it has one that is or could be a module.
+/// The driver of a device, if it has one that is or could be a module.
 fn driver(device: &Path) -> Option<Driver> {
     let link = fs::read_link(device.join("driver/module")).ok()?;
     let module = normal(link.file_name()?.to_str()?);
     let modalias = fs::read_to_string(device.join("modalias")).ok();
     let modalias = modalias.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    // A module has a state; what is built in has at most parameters.
+    // A module has a state. A built-in driver has at most parameters.
     let is_module = device.join("driver/module/initstate").exists();
     let device = device.file_name()?.to_string_lossy().into_owned();
     Some(Driver { device, module, modalias, is_module })
 }
 
-/// The modules that this kernel's initramfs must have; or what the kernel lacks, for people.
+/// The modules that this kernel's initramfs must contain, or, as text for people, what the kernel lacks.
 pub fn of_kernel(needed: &Needed, modules: &Modules) -> Result<BTreeSet<String>, Vec<String>> {
     let (mut wanted, mut lacks) = (BTreeSet::new(), Vec::new());
     for driver in &needed.drivers {
@@ -102,7 +102,7 @@ pub fn of_kernel(needed: &Needed, modules: &Modules) -> Result<BTreeSet<String>,
     if lacks.is_empty() { Ok(wanted) } else { Err(lacks) }
 }
 
-/// By the module's name, or by that under which the kernel asks for it.
+/// Finds a filesystem by the module's name, or by the alias that the kernel requests.
 fn filesystem(modules: &Modules, name: &str) -> Found {
     match modules.named(name) {
         Found::Nowhere => modules.aliased(&format!("fs-{name}")),
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory as the kernel's /sys.
+    /// A directory in the form of the kernel's /sys.
     fn device(sys: &Path, path: &str, driver: &str, modalias: &str, is_module: bool) -> PathBuf {
         let device = sys.join("devices").join(path);
         let (own, module) = (sys.join("bus/drivers").join(driver), sys.join("module").join(driver));

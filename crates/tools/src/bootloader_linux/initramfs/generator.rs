@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The image's own program that makes an initramfs. It runs in a cage (`inside_image`) and writes to
-//! memory; what it wrote is copied to `/boot` from here.
+//! Runs the image's own program that generates an initramfs. It runs in a cage (`inside_image`) and writes to
+//! memory. This module then copies the output to `/boot`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,28 +13,28 @@ use crate::beneath::Root;
 use crate::command::Argv;
 use crate::inside_image::{self, Foreign, OUTPUT_DIR};
 
-/// The largest that are known, with the firmware of every graphics card, have half of this.
+/// The largest known ones, with the firmware of every graphics card, have half of this.
 const INITRAMFS_BYTES_MAX: u64 = 1 << 30;
-/// Where the cage mounts something, and images need not have a directory.
+/// Directories in which the cage mounts something. Images may lack them.
 const MOUNT_POINTS: &[&str] = &["proc", "sys", "dev", "run", "tmp"];
-/// What a generator reads of other partitions than the root's.
+/// Mount points, other than the root, from which a generator reads.
 const MOUNTS: &[&str] = &["/boot", "/var"];
 
-/// Where programs of the image run.
+/// The place in which programs of the image run.
 #[derive(Debug)]
 pub struct Workshop {
     /// The image, mounted.
     pub image: PathBuf,
-    /// What of it is on partitions of its own, relative.
+    /// The parts of it on separate partitions, as relative paths.
     pub mounts: Vec<PathBuf>,
-    /// For the cage's memory filesystem.
+    /// The mount point of the cage's memory filesystem.
     pub place: PathBuf,
-    /// The binary that has the cage's other parts.
+    /// The binary that contains the other parts of the cage.
     pub own: PathBuf,
 }
 
 impl Workshop {
-    /// For an image whose partitions are mounted at these points.
+    /// For an image whose partitions have these mount points.
     pub fn new<'a>(
         image: &Path,
         points: impl Iterator<Item = &'a str>,
@@ -50,7 +50,7 @@ impl Workshop {
     }
 }
 
-/// The command that makes the initramfs of a kernel, as seen inside the image.
+/// The command that generates a kernel's initramfs, with paths as seen inside the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generator {
     argv: Argv,
@@ -58,7 +58,7 @@ pub struct Generator {
     pub file: String,
 }
 
-/// `None` where the image has no generator that we know.
+/// Returns `None` if the image has no generator that we know.
 pub fn find(root: &Root, kernel: &Kernel) -> Option<Generator> {
     let version = &kernel.version;
     let made = |words: Vec<String>, file: String| Some(Generator { argv: Argv(words), file });
@@ -66,7 +66,7 @@ pub fn find(root: &Root, kernel: &Kernel) -> Option<Generator> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let file = |default: String| kernel.initramfs.clone().unwrap_or(default);
     if has(root, "usr/sbin/mkinitramfs") {
-        // What update-initramfs(8) calls; that one writes to /boot and /var besides.
+        // update-initramfs(8) calls this program. It is not used itself, because it also writes to /boot and /var.
         let file = file(format!("initrd.img-{version}"));
         let mut argv = words("mkinitramfs -o");
         argv.extend([path(&file), version.clone()]);
@@ -81,7 +81,7 @@ pub fn find(root: &Root, kernel: &Kernel) -> Option<Generator> {
     None
 }
 
-/// Makes the initramfs and puts it into `/boot`. Nothing else of the disk changes.
+/// Generates the initramfs and copies it to `/boot`. Nothing else on the disk changes.
 pub fn generate(
     root: &Root,
     workshop: &Workshop,
@@ -117,7 +117,7 @@ pub fn generate(
         .with_context(|| format!("write /{}", path.display()))
 }
 
-/// Why there is no way to make one, and what to do.
+/// Why no initramfs can be generated, and what to do.
 pub const NONE: &str = "the image has neither mkinitramfs nor dracut: push one that has, or with an \
      initramfs that is made for every machine";
 

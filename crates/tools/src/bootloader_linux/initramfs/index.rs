@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The binary form of `modules.dep`, which modprobe and udev read (libkmod-index of kmod, version 2.1):
-//! a tree of letters. Each node has the letters that all below it share, its children by their next
+//! Writes the binary form of `modules.dep`, which modprobe and udev read (libkmod-index of kmod, version 2.1):
+//! a prefix tree. Each node has the letters that all keys below it share, its children by their next
 //! letter, and its values.
 
 use std::collections::BTreeMap;
 
 const MAGIC: u32 = 0xb007_f457;
 const VERSION: u32 = 0x0002_0001;
-/// The upper bits of a node's place say what it has.
+/// The upper bits of a node's offset tell what it contains.
 const HAS_PREFIX: u32 = 0x8000_0000;
 const HAS_VALUES: u32 = 0x4000_0000;
 const HAS_CHILDREN: u32 = 0x2000_0000;
 
-/// An index of one value for each key. Keys are in ASCII without zeros, as names of modules are; others
+/// Builds an index with one value for each key. Keys are ASCII without zero bytes, as names of modules are. Others
 /// are left out.
 pub fn of(entries: &BTreeMap<String, String>) -> Vec<u8> {
     let is_plain = |text: &str| text.bytes().all(|byte| (1..0x80).contains(&byte));
@@ -28,8 +28,8 @@ pub fn of(entries: &BTreeMap<String, String>) -> Vec<u8> {
     bytes
 }
 
-/// Writes the node for sorted entries that agree in their first `shared` letters, of which those from
-/// `depth` on are its own, and returns its place.
+/// Writes the node for sorted entries that agree in their first `shared` letters. The letters from `depth` on belong to
+/// this node. Returns the node's offset.
 fn node(entries: &[(&[u8], &[u8])], depth: usize, shared: usize, bytes: &mut Vec<u8>) -> u32 {
     let start = u32::try_from(bytes.len()).expect("an index is smaller than the lists it is from");
     let mut place = start;
@@ -39,7 +39,7 @@ fn node(entries: &[(&[u8], &[u8])], depth: usize, shared: usize, bytes: &mut Vec
         bytes.extend(prefix);
         bytes.push(0);
     }
-    // The one value of a key that ends here sorts before all longer keys.
+    // A key that ends here has one value, and sorts before all longer keys.
     let (values, longer) = match entries {
         [(key, value), longer @ ..] if key.len() == shared => (Some(value), longer),
         longer => (None, longer),
@@ -53,7 +53,7 @@ fn node(entries: &[(&[u8], &[u8])], depth: usize, shared: usize, bytes: &mut Vec
     }
     if let Some(value) = values {
         place |= HAS_VALUES;
-        // How many there are, and the order among them.
+        // The number of values, and the priority of this one.
         bytes.extend([1, 0].map(u32::to_be_bytes).concat());
         bytes.extend(*value);
         bytes.push(0);
@@ -72,7 +72,7 @@ fn node(entries: &[(&[u8], &[u8])], depth: usize, shared: usize, bytes: &mut Vec
 mod tests {
     use super::*;
 
-    /// As kmod finds a key.
+    /// Finds a key in the way that kmod does.
     fn look_up(index: &[u8], key: &str) -> Option<String> {
         let word = |at: usize| u32::from_be_bytes(index[at..at + 4].try_into().unwrap());
         let text = |at: usize| index[at..].split(|byte| *byte == 0).next().unwrap();
@@ -122,8 +122,8 @@ mod tests {
         assert_eq!(look_up(&of(&BTreeMap::new()), "ext4"), None);
     }
 
-    /// What depmod of kmod 34 makes of five modules of Debian 13; the order among values, of which
-    /// there is one for each, is left out.
+    /// The output of depmod of kmod 34 for five modules of Debian 13, without the priority of each value.
+    /// Each key has one value.
     const DEPMOD: &str = "\
         b007f457000200012000000c6676a0000052000000000000000000000000000000000000000000000000c000\
         00c5c00000f700000000000000000000000000000000000000000000000000000000c000013c61006974c000\

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The initramfs of each kernel: there, and able to mount this machine's root.
+//! The initramfs of each kernel: ensures that it exists and can mount this machine's root.
 //!
 //! ```text
 //! lists of modules ─▶ does the kernel have a driver? ─▶ what must its initramfs have? ─▶ has it?
@@ -9,9 +9,8 @@
 //!                                                        `addition`: the modules behind it
 //! ```
 //!
-//! An initramfs that was made for another machine lacks drivers: they are added from here, with no
-//! program of the image. Its generator runs only where there is no initramfs, or none that can be
-//! read or added to.
+//! An initramfs that was made for another machine lacks drivers. They are added without running a program of the image.
+//! The image's generator runs only if there is no initramfs, or none that can be read or extended.
 
 mod addition;
 mod archive;
@@ -32,8 +31,8 @@ pub use drivers::{Needed, needed};
 pub use generator::Workshop;
 use modules::Modules;
 
-/// Fails where the kernel that would be booted is no kernel, or has no driver for this machine's disk or
-/// filesystems. Other kernels that would not boot are left out, which `say` hears.
+/// Fails if the kernel that would be booted is not a valid kernel, or has no driver for this machine's disk or
+/// filesystems. Other kernels that would not boot are removed from the list, and reported through `say`.
 pub fn check_kernels(
     root: &Root,
     kernels: &mut Vec<Kernel>,
@@ -73,7 +72,7 @@ fn check_kernel(root: &Root, kernel: &Kernel, needed: &Needed) -> anyhow::Result
     Ok(())
 }
 
-/// Makes what is missing; fails when that is not possible. `say` hears what is done.
+/// Creates or extends what is missing, and fails if that is not possible. Reports each action through `say`.
 pub fn complete(
     root: &Root,
     workshop: &Workshop,
@@ -83,7 +82,7 @@ pub fn complete(
 ) -> anyhow::Result<()> {
     for kernel in kernels.iter_mut().filter(|kernel| !kernel.is_rescue()) {
         let modules = modules::read(root, &kernel.version)?.unwrap_or_default();
-        // What the kernel lacks was told by `check_kernels`.
+        // `check_kernels` has reported what the kernel itself lacks.
         let wanted = drivers::of_kernel(needed, &modules).unwrap_or_default();
         let wanted = modules.with_hard_dependencies(&wanted);
         let why = match &kernel.initramfs {
@@ -107,7 +106,7 @@ pub fn complete(
     Ok(())
 }
 
-/// Adds what an initramfs lacks; returns why it has to be made anew, where that is so.
+/// Adds what an initramfs lacks. If it must be generated again instead, returns the reason.
 fn improve(
     root: &Root,
     kernel: &Kernel,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The modules of one kernel of the image, by the lists that depmod(8) and the kernel's build leave in
+//! The modules of one kernel of the image, from the lists that depmod(8) and the kernel's build write to
 //! its directory: what can be loaded, what is built in, which module drives which device.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,35 +11,35 @@ use crate::beneath::Root;
 
 /// `modules.symbols.bin` of a distribution kernel, the largest, has about 2 MiB.
 pub const LIST_BYTES_MAX: u64 = 32 << 20;
-/// The whole configuration of a kernel has a quarter of this.
+/// The complete configuration of a kernel has a quarter of this.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
-/// A module's files may end in these, by what they are packed with.
+/// Suffixes of a module's file, which depend on its compression.
 const ENDINGS: &[&str] = &[".ko", ".ko.gz", ".ko.xz", ".ko.zst"];
 
 /// The lists of a kernel.
 #[derive(Debug, Default)]
 pub struct Modules {
-    /// By name: the module's path in the kernel's directory, and the paths that it depends on.
+    /// By name: the path in the kernel's directory, and the paths of its dependencies.
     pub loadable: BTreeMap<String, (String, Vec<String>)>,
     built_in: BTreeSet<String>,
-    /// Patterns for what a device or a request for a module is called, each with a module.
+    /// Patterns for the modalias of a device or for a requested name, each with its module.
     aliases: Vec<(String, String)>,
     built_in_aliases: Vec<String>,
-    /// By name: what is loaded before or after it, where it is there.
+    /// By name: modules that are loaded before or after it if they exist (soft dependencies).
     soft: BTreeMap<String, Vec<String>>,
 }
 
-/// How a kernel of the image has what is asked for.
+/// How a kernel of the image provides a driver or filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     BuiltIn,
-    /// Modules, by name. One of them is enough, and each may be the one.
+    /// Modules, by name. One of them is enough, and any of them may be the right one.
     Loadable(BTreeSet<String>),
     Nowhere,
 }
 
 impl Modules {
-    /// `None` for a kernel that cannot load modules: it has no lists, and everything built in.
+    /// Reads the lists. `None` if the kernel cannot load modules: it has no lists, and everything is built in.
     pub fn read(root: &Root, version: &str) -> anyhow::Result<Option<Modules>> {
         let list = |name: &str| -> anyhow::Result<Option<String>> {
             let path = directory(version).join(name);
@@ -80,7 +80,7 @@ impl Modules {
             is_alias.then_some(())?;
             Some((normal(words.next()?), normal(words.next()?)))
         });
-        // Strings with zeros between them: `module.alias=pci:v00001AF4d*`.
+        // Strings separated by zero bytes: `module.alias=pci:v00001AF4d*`.
         let built_in_aliases = modinfo.split('\0').filter_map(|field| {
             let (key, value) = field.split_once('=')?;
             key.ends_with(".alias").then(|| normal(value))
@@ -102,7 +102,7 @@ impl Modules {
         }
     }
 
-    /// A module by its name, or by the name that the kernel asks for it.
+    /// Finds a module by its name, or by an alias that matches the name.
     pub fn named(&self, wanted: &str) -> Found {
         let wanted = normal(wanted);
         if self.loadable.contains_key(&wanted) {
@@ -114,7 +114,7 @@ impl Modules {
         self.aliased(&wanted)
     }
 
-    /// By what a device calls itself, or the kernel what it asks for.
+    /// Finds the modules for the modalias of a device, or for a name that the kernel requests.
     pub fn aliased(&self, wanted: &str) -> Found {
         let wanted = normal(wanted);
         let matching = self.aliases.iter().filter(|(pattern, _)| matches(pattern, &wanted));
@@ -131,8 +131,8 @@ impl Modules {
         Found::Nowhere
     }
 
-    /// These modules and all that they need, by name. What they merely profit from is in it, where this
-    /// kernel has it: ext4 without its checksum loads, and then mounts nothing.
+    /// These modules and all their dependencies, by name. That includes soft dependencies, if this kernel has them:
+    /// without its checksum module, ext4 can be loaded but cannot mount anything.
     pub fn with_dependencies(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
         let mut whole = BTreeSet::new();
         let mut open: Vec<String> = names.iter().cloned().collect();
@@ -150,9 +150,9 @@ impl Modules {
         whole
     }
 
-    /// These modules and what they cannot be loaded without.
+    /// These modules, and the modules without which they cannot be loaded.
     pub fn with_hard_dependencies(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
-        // depmod lists what a module depends on whole, not by one step.
+        // depmod lists all dependencies of a module, not only the direct ones.
         let listed = |name: &String| self.loadable.get(name).into_iter().flat_map(|(_, on)| on);
         let after = names.iter().flat_map(listed).filter_map(|path| name(path));
         names
@@ -164,23 +164,23 @@ impl Modules {
     }
 }
 
-/// Where a kernel's modules are in the image.
+/// The directory of a kernel's modules in the image.
 pub fn directory(version: &str) -> PathBuf {
     Path::new("lib/modules").join(version)
 }
 
-/// A module's name by its file: `kernel/fs/xfs/xfs.ko.xz`.
+/// The name of a module from its path: `kernel/fs/xfs/xfs.ko.xz`.
 pub fn name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     ENDINGS.iter().find_map(|ending| file.strip_suffix(ending)).map(normal)
 }
 
-/// What the module's file is packed with: `.xz`, or nothing.
+/// The suffix for the compression of a module's file: `.xz`, or empty.
 pub fn packing(path: &str) -> &str {
     path.rsplit_once(".ko").map_or("", |(_, packing)| packing)
 }
 
-/// The kernel takes `-` and `_` for the same.
+/// The kernel treats `-` and `_` as the same.
 pub fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -193,10 +193,10 @@ fn has_no_modules(root: &Root, version: &str) -> anyhow::Result<bool> {
     Ok(String::from_utf8_lossy(&bytes).lines().any(is_off))
 }
 
-/// Whether a pattern of `modules.alias` fits, as fnmatch(3) sees it: `*`, `?`, `[a-z]`.
+/// Whether a pattern of `modules.alias` matches, with the rules of fnmatch(3): `*`, `?`, `[a-z]`.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    // Where the last star is, and how much of the text it has taken: only that one ever takes more.
+    // The position of the last star, and how much of the text it covers: only the last star ever covers more.
     let (mut at, mut seen, mut star) = (0, 0, None);
     while seen < text.len() {
         match one(&pattern[at..], text[seen]) {
@@ -215,7 +215,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// How much of the pattern stands for this one letter.
+/// The length of the first element of the pattern, if that matches this letter.
 fn one(pattern: &[u8], letter: u8) -> Option<usize> {
     match *pattern.first()? {
         b'*' => None,
@@ -239,7 +239,7 @@ fn one(pattern: &[u8], letter: u8) -> Option<usize> {
     }
 }
 
-/// Reads a kernel's lists that must be there.
+/// Reads the lists of a kernel. They must exist.
 pub fn read(root: &Root, version: &str) -> anyhow::Result<Option<Modules>> {
     let modules = Modules::read(root, version)?;
     if let Some(modules) = &modules {

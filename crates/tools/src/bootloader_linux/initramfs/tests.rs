@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Kernels and initramfs of images in directories: what is accepted, what is added, what is refused.
+//! Kernels and initramfs of images in directories: what is accepted, added, and rejected.
 
 use std::cell::RefCell;
 use std::fs;
@@ -34,7 +34,7 @@ alias crc32c crc32c_generic
 const MODINFO: &str =
     "ext4.alias=fs-ext4\0libahci.license=GPL\0ahci_old.alias=pci:v*d*sv*sd*bc01sc06i01*\0";
 
-/// An image of one kernel, `init` of whose initramfs and these modules are inside.
+/// An image with one kernel, whose initramfs contains `init` and these modules.
 struct Image {
     dir: tempfile::TempDir,
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Tar archives made byte by byte: what no honest program writes has to be written somehow.
+//! Tar archives built byte by byte, because no ordinary program writes malformed ones.
 
 use std::io::Write;
 
-/// A ustar member; the header's checksum is right.
+/// A ustar member, with a valid checksum in the header.
 pub fn member(path: &str, kind: u8, link: &str, data: &[u8]) -> Vec<u8> {
     let mut header = [0u8; 512];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -43,7 +43,7 @@ pub fn pax(records: &[(&str, &str)]) -> Vec<u8> {
     member("pax", b'x', "", text.as_bytes())
 }
 
-/// Members and the end.
+/// The members, followed by the end mark.
 pub fn archive(members: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = members.concat();
     bytes.extend([0; 1024]);
@@ -76,7 +76,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }
 
-/// Bytes that do not compress, always the same.
+/// Incompressible bytes, which are always the same.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut next = || {

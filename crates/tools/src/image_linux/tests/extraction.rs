@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What comes out of an archive, and what may not.
+//! Extraction of archives: the results, and paths that must be rejected.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -34,7 +34,7 @@ fn set(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 
-/// The kernel's form of an access control list: owner and others get nothing beyond `r`.
+/// The kernel's form of an access control list. The owner and others get nothing beyond `r`.
 fn acl(user: u32, group: u32) -> Vec<u8> {
     let entries = [
         (1u16, 6u16, u32::MAX),
@@ -53,7 +53,7 @@ fn acl(user: u32, group: u32) -> Vec<u8> {
     value
 }
 
-/// Everything that a root filesystem can have.
+/// Every kind of file that a root filesystem can contain.
 fn make_tree(root: &Path) {
     let put = |path: &str, text: &[u8], mode: u32| {
         let path = root.join(path);
@@ -145,7 +145,7 @@ fn an_archive_of_gnu_tar_comes_out_as_it_went_in() {
     }
 }
 
-/// Formats that cannot carry everything are compared with what GNU tar itself makes of them.
+/// Formats that cannot hold all metadata are compared with the result of GNU tar.
 #[test]
 fn other_formats_come_out_as_gnu_tar_extracts_them() {
     let source = tempfile::tempdir().unwrap();
@@ -163,12 +163,12 @@ fn other_formats_come_out_as_gnu_tar_extracts_them() {
         saved.as_file().write_all(&archive).unwrap();
         let (expected, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let to = expected.path().to_str().unwrap();
-        // Directories that the archive does not mention get today's time.
+        // Directories that the archive does not contain get the present time.
         let file = saved.path().to_str().unwrap();
         run("tar", &["-x", "-p", "--same-owner", "--numeric-owner", "-f", file, "-C", to]);
         extract(&[&archive], into.path()).unwrap();
-        // GNU tar gives a directory today's time when its members come later, and every program
-        // does so with directories that the archive does not mention.
+        // GNU tar sets the present time on a directory whose members come later, and every program does so on
+        // directories that the archive does not contain.
         let without_times = |text: String| -> Vec<String> {
             let is_single = words.contains(&"--format=ustar");
             let rows = text.lines().filter(|row| !is_single || !row.contains(": directory"));
@@ -186,7 +186,7 @@ fn other_formats_come_out_as_gnu_tar_extracts_them() {
     }
 }
 
-/// bsdtar adds the number to each name of a list; GNU tar writes only names of its own system.
+/// bsdtar adds the number to each name in a list; GNU tar writes only names that its own system knows.
 #[test]
 fn lists_with_names_are_looked_up_in_the_image() {
     let list = "user::rw-\nuser:anna:rw-\ngroup::r--\ngroup:staff:r-x\nmask::rwx\nother::---\n";
@@ -305,7 +305,7 @@ fn nothing_leaves_the_root() {
     }
 }
 
-/// The link of a member that says OUTSIDE leads to that place.
+/// Replaces the link target OUTSIDE of a member with that place.
 fn aimed(bytes: Vec<u8>, outside: &str) -> Vec<u8> {
     if !bytes[157..].starts_with(b"OUTSIDE") {
         return bytes;
@@ -335,7 +335,7 @@ fn a_link_is_replaced_and_never_written_through() {
         assert_ne!(fs::read_link(root.join("a")).ok().as_deref(), Some(victim.as_path()));
         assert_eq!(fs::read_to_string(&victim).unwrap(), "victim");
     }
-    // And a link that stays inside may be a parent.
+    // A link that stays inside may be a parent.
     let layer = archive(&[directory("usr"), symlink("lib", "usr"), file("lib/x", "x")]);
     extract(&[&layer], &root).unwrap();
     assert_eq!(fs::read_to_string(root.join("usr/x")).unwrap(), "x");
@@ -416,7 +416,7 @@ fn a_layer_hides_what_is_below_it_and_nothing_of_its_own() {
     }
 }
 
-/// What builders in the field write: each names the same places as an archive with relative names.
+/// Archives of builders in use: each has the same places as an archive with relative names.
 #[test]
 fn absolute_names_are_below_the_root() {
     let expected = |root: &Path| {
@@ -438,7 +438,7 @@ fn absolute_names_are_below_the_root() {
             hardlink(&name("usr/bin/perl"), &name("usr/bin/perl5.36")),
             symlink(&name("bin"), "/usr/bin"),
             directory(&name("var")),
-            // To a directory that a later member makes, or none.
+            // Links to a directory of a later member, and to none.
             symlink(&name("var/run"), "/run"),
         ]);
         let second = archive(&[
@@ -480,7 +480,7 @@ fn a_link_is_followed_within_the_root_whether_its_target_is_there_or_not() {
         let into = tempfile::tempdir().unwrap();
         extract(&[&archive(&members)], into.path()).unwrap();
         assert_eq!(fs::read_to_string(into.path().join(place)).unwrap(), "x", "{to}");
-        // A whiteout by either name means the same file.
+        // A whiteout with either form of the name means the same file.
         for hidden in ["a/l/.wh.x".to_owned(), place.replace("/x", "/.wh.x")] {
             let hidden = if hidden == "x" { ".wh.x".to_owned() } else { hidden };
             let again = tempfile::tempdir().unwrap();

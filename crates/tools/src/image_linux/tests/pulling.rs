@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! From the registry to the tree: formats, damage, and connections that break.
+//! Pulling from a registry into a tree: formats, damage, and broken connections.
 
 use std::cell::Cell;
 use std::fs;
@@ -22,7 +22,7 @@ fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// The same chain as the step's: reference, manifest, layers, tree. Answers how many bytes came.
+/// The same chain as in the step: reference, manifest, layers, tree. Returns the number of received bytes.
 fn pull_into(access: &PullAccess, oci_url: &str, into: &Path) -> anyhow::Result<u64> {
     let source = pull::source(oci_url, Some(access))?;
     let repository = pull::open(&source, Some(access), pull::OUTAGE_MAX)?;
@@ -47,7 +47,7 @@ fn layers_of_every_format_are_put_on_top_of_each_other() {
     let first = archive(&[directory("a"), member("a/big", b'0', "", &big), file("a/x", "1")]);
     let second = archive(&[file("a/x", "2"), file("a/y", "2")]);
     let third = archive(&[file("a/.wh.y", ""), file("a/z", "3")]);
-    // A gzip file and a zstd file may be several, one after the other.
+    // A gzip file or a zstd file may consist of several parts.
     let (one, two) = second.split_at(700);
     for layers in [
         [
@@ -63,7 +63,7 @@ fn layers_of_every_format_are_put_on_top_of_each_other() {
         [
             (media_type::LAYER_TAR_ZSTD, zstd(&first)),
             (media_type::LAYER_TAR_ZSTD, [zstd(one), zstd(two)].concat()),
-            // What `oras push` says of a file whose type nobody gave.
+            // The media type that `oras push` uses for a file if none is given.
             (media_type::LAYER_TAR, zstd(&third)),
         ],
     ] {
@@ -111,14 +111,14 @@ fn a_registry_that_is_away_for_a_while_is_waited_for() {
     let layer = archive(&[member("big", b'0', "", &noise(2_000_000))]);
     let mut registry = Registry::default();
     let (digest, _) = registry.push(&[(media_type::LAYER_TAR, layer.clone())]);
-    // Nobody listens at first: the address is taken and given back.
+    // No server listens at first: the address is reserved and released.
     let place = listener().local_addr().unwrap();
     let token = super::registry::TOKEN.to_owned().into();
     let access = PullAccess { authority: place.to_string(), ca_pem: None, token, digest: None };
     let into = tempfile::tempdir().unwrap();
     let pulled = std::thread::scope(|scope| {
         let pulled = scope.spawn(|| pull_into(&access, &url(&digest), into.path()));
-        // Some attempts are refused in this time; how many does not matter.
+        // Some attempts fail in this time. Their number does not matter.
         std::thread::sleep(Duration::from_millis(1500));
         assert!(!pulled.is_finished());
         registry.serve(TcpListener::bind(place).unwrap());
@@ -132,7 +132,7 @@ fn what_is_not_what_was_promised_fails_with_both_digests() {
     let good = archive(&[file("a", "good")]);
     let bad = archive(&[file("a", "evil")]);
     let cut = {
-        // The same length, but no archive.
+        // The same length, but not an archive.
         let mut bytes = good.clone();
         bytes[..512].fill(b'x');
         bytes
@@ -156,7 +156,7 @@ fn what_is_not_what_was_promised_fails_with_both_digests() {
     }
 }
 
-/// Starts like the original, so that its format is recognised, and is as long.
+/// Other bytes of the same length that begin like the original, so that the format is recognised.
 fn noise_like(bytes: &[u8]) -> Vec<u8> {
     let mut other = bytes.to_vec();
     let middle = other.len() / 2;

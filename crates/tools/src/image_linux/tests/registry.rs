@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A registry in this process: plain HTTP/1.1 with ranges, which breaks off where it is told to.
+//! A registry in this process: plain HTTP/1.1 with ranges. It can be told to break connections.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,16 +14,16 @@ pub const TOKEN: &str = "attempt-token";
 #[derive(Default)]
 pub struct Registry {
     documents: HashMap<String, (String, Vec<u8>)>,
-    /// How many bytes each next answer to a blob's GET sends before the connection breaks.
+    /// For each of the next responses to a blob's GET: the number of bytes before the connection breaks.
     pub cuts: Mutex<Vec<usize>>,
-    /// The status of each next answer, instead of what was asked for.
+    /// The status of each of the next responses, in place of the regular response.
     pub statuses: Mutex<Vec<u16>>,
     /// `GET path range` of every request.
     pub log: Mutex<Vec<String>>,
 }
 
 impl Registry {
-    /// Stores layers as one image; answers its manifest's digest.
+    /// Stores layers as one image. Returns the digest of its manifest.
     pub fn push(&mut self, layers: &[(&str, Vec<u8>)]) -> (Digest, Vec<Descriptor>) {
         let config = self.blob(media_type::EMPTY, b"{}");
         let layers: Vec<_> = layers.iter().map(|(kind, bytes)| self.blob(kind, bytes)).collect();
@@ -56,7 +56,7 @@ impl Registry {
         }
     }
 
-    /// Other bytes under a digest than it promises.
+    /// Replaces the bytes of a digest with other bytes.
     pub fn damage(&mut self, digest: &Digest, bytes: &[u8]) {
         let wanted = digest.to_string();
         let found = self.documents.iter_mut().find(|(path, _)| path.ends_with(&wanted));
@@ -96,7 +96,7 @@ impl Registry {
         }
     }
 
-    /// The answer, and whether the connection lives on.
+    /// The response, and whether the connection stays open.
     fn respond(&self, head: &[String]) -> (Vec<u8>, bool) {
         let header = |name: &str| {
             head.iter().find_map(|line| {

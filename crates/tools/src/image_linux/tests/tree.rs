@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A directory tree as text: two trees are the same when their texts are.
+//! A directory tree as text: two trees are equal if their texts are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use oci::Digest;
 
-/// One line per file: path, type, mode, owner, time, size, content, links, attributes.
+/// One line for each file: path, type, mode, owner, time, size, content, links, attributes.
 pub fn describe(root: &Path) -> String {
     let mut lines = Vec::new();
     let mut inodes = BTreeMap::new();
@@ -33,7 +33,7 @@ fn walk(
         format!("-> {}", fs::read_link(&path).unwrap().display())
     } else if kind.is_file() {
         let bytes = fs::read(&path).unwrap();
-        // A hole takes no blocks; how many the rest takes is the filesystem's business.
+        // A hole uses no blocks. The number of blocks for the rest depends on the filesystem.
         let has_holes = meta.blocks() * 512 < meta.len();
         format!("{} bytes {} holes {has_holes}", bytes.len(), &Digest::of(&bytes).hex()[..16])
     } else if kind.is_fifo() {

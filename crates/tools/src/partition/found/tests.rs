@@ -101,7 +101,7 @@ fn what_no_signature_explains_is_looked_at() {
     let boot_code = Part { types: BTreeSet::from([code]), ..part(2 * MIB, MIB) };
     let with_table = Found {
         on_disk: vec![signature("dos")],
-        // A frame from 30 MiB to 40 MiB, and no partition in it.
+        // An extended partition from 30 MiB to 40 MiB, without partitions in it.
         mbr: Some(mbr(&[(0x0f, 61_440, 20_480), (0x83, 1, 1)], false)),
         parts: vec![boot_code, explained, part(20 * MIB, 5 * MIB)],
         ..blank
@@ -119,7 +119,7 @@ fn what_no_signature_explains_is_looked_at() {
     );
 }
 
-/// A disk that a program has prepared.
+/// A disk that a program has written to.
 fn disk(program: &str, arguments: &[&str]) -> Reader {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(DISK_BYTES).unwrap();
@@ -194,7 +194,7 @@ fn a_btrfs_is_of_one_device_by_its_superblock_alone() {
 #[test]
 fn after_some_places_that_cannot_be_read_no_others_are_looked_for() {
     let mut reader = disk("sgdisk", ONE);
-    // Behind the file's end nothing can be read.
+    // Reads after the end of the file fail.
     reader.size_bytes = 16 * DISK_BYTES;
     let lost = |count: u64| -> Vec<KernelPartition> {
         (0..count)
@@ -229,7 +229,7 @@ fn a_partition_that_is_also_guessed_is_one() {
     let reader = disk("true", &[]);
     let mut record = vec![0; 512];
     record[510..].copy_from_slice(&[0x55, 0xaa]);
-    // In sectors of 4096 bytes the second entry has the place of the first one.
+    // In sectors of 4096 bytes the second entry is at the place of the first one.
     for (entry, (first, sectors)) in [(2048_u32, 2048_u32), (256, 256)].into_iter().enumerate() {
         let raw = &mut record[446 + entry * 16..][..16];
         raw[4] = 0x83;
