@@ -9,7 +9,7 @@ pub struct Recipe {
     /// Serial number of the target disk.
     pub disk: &'static str,
     pub oci_url: String,
-    /// Label or format of the root's file system.
+    /// File system of the root partition.
     pub root_format: &'static str,
     pub user_data: String,
     pub network_config: Option<&'static str>,
