@@ -157,7 +157,7 @@ impl World {
             .args(["--serial", shape.serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             .args(shape.options)
-            // Two processors of one machine that wait for each other would take the host's processors from other machines.
+            // Two processors of one machine that wait for each other would take host CPU from other machines.
             .args(["--cpus", if lane().is_some() { "1" } else { "2" }])
             .args(["--mac", MAC, "--uuid", UUID])
             .args(["--ssh-port", &ssh_port.to_string()])
