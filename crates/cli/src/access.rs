@@ -204,7 +204,7 @@ impl Chain {
         }
     }
 
-    /// Returns whether this contradicts the record of the last removed entry.
+    /// Returns whether a hash that was noted earlier contradicts the record of the last removed entry.
     fn contradicts(&self, noted: &AuditHead) -> bool {
         let anchor = self.anchor.as_ref().filter(|anchor| anchor.seq == noted.seq);
         anchor.is_some_and(|anchor| anchor.hash != noted.hash)

@@ -329,7 +329,7 @@ fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
     Ok(pem)
 }
 
-/// Checks that a token is valid in a header.
+/// Reads a token and checks that it is valid in a header.
 fn token(file: &Path) -> anyhow::Result<String> {
     let line = text_file::read_secret(file, "token")?;
     let token = line.trim();

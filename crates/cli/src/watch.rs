@@ -115,7 +115,7 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
     }
 }
 
-/// Returns what the controller did to the machine after the job had failed.
+/// What the controller did to the machine after the job had failed.
 #[derive(Default)]
 struct AfterFailure {
     has_failed: bool,

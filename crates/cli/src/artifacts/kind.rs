@@ -156,7 +156,7 @@ fn head(reader: impl Read, count: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A writer that hashes and counts its bytes.
+/// A reader that hashes and counts the bytes that pass.
 struct Hashing<R> {
     inner: R,
     hasher: Hasher,

@@ -18,7 +18,7 @@ pub struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// The command that installs the machine. If the registry lacks the artifact, its image has to be pushed first.
+    /// Prints the text. If the registry lacks the recipe's artifact, it says to push the image first.
     pub fn tell(&self, lacking: Option<&str>, looked: Vec<PathBuf>, shoal: &[String]) {
         let Told { dir, serial, redfish, .. } = self;
         say(&format!("A controller and a machine with serial {serial} are up."));
