@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask api-fuzz`: schemathesis, which others wrote, reads the API's document and asks whatever it
-//! allows and much that it does not, as nobody and as each role. An answer of the 5xx, or one whose status,
-//! headers or body the document does not tell, is a failure.
+//! `cargo xtask api-fuzz`: the third-party program schemathesis reads the API's document and sends requests that it
+//! allows, and many that it does not, without a token and as each role. A 5xx response, or one whose status,
+//! headers or body the document does not describe, is a failure.
 
 use std::fs;
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::tree::Tree;
 const ROLES: [&str; 3] = ["reader", "operator", "admin"];
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance";
-/// `importArtifacts` takes a tar file, which schemathesis cannot make; `putServer` would let the controller
-/// connect to whatever host the fuzzer thinks of.
+/// `importArtifacts` requires a tar file, which schemathesis cannot make. `putServer` would make the controller
+/// connect to arbitrary hosts.
 const LEFT_OUT: [&str; 2] = ["importArtifacts", "putServer"];
 
-/// Each caller asks for `seconds`.
+/// Runs schemathesis as each caller for `seconds`.
 pub fn api_fuzz(Tree { root, programs }: &Tree, seconds: u32) -> anyhow::Result<()> {
     let program = root.join("target/schemathesis/bin/schemathesis");
     ensure!(
@@ -70,7 +70,7 @@ fn ask(
         command.args(["--exclude-operation-id", operation]);
     }
     if let Some(token) = token {
-        // Not among the arguments, which everyone on this machine can read.
+        // Not as an argument, because everyone on this machine can read arguments.
         let config = format!("headers = {{ Authorization = \"Bearer {token}\" }}\n");
         fs::write(dir.join("schemathesis.toml"), config)?;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask canary`: jobs that succeed and jobs that fail, a firmware update, a probe and a push,
-//! and then a search for every secret that took part in every place where it must not be. What is found
-//! is a leak: the run fails.
+//! `cargo xtask canary`: jobs that succeed and jobs that fail, a firmware update, a probe and a push, and then a
+//! search for every secret that took part, in every place where it must not be. Any match is a leak and fails
+//! the run.
 
 use std::fs;
 use std::path::Path;
@@ -19,19 +19,19 @@ const MOST: Duration = Duration::from_secs(60);
 /// A job that succeeds, and ways to fail before, at and after the first write.
 const FAULTS: &[&str] =
     &["none", "insert-refused", "task-fail", "override-ignored", "result-forged", "step-fails"];
-/// One vendor with two slots, and one whose insert is a task.
+/// One vendor's BMC with two slots, and one whose insert is a Redfish task.
 const PROFILES: &[&str] = &["standard", "ilo5"];
 const WEBHOOK_SECRET: &str = "canary-webhook-secret-7b02e6";
 
-/// Something that is not for everyone.
+/// A secret that is searched for.
 struct Secret {
     kind: &'static str,
     text: String,
-    /// Places where it may be, because it has to.
+    /// Places where it is allowed, because it is needed there.
     may_be_in: &'static [&'static str],
 }
 
-/// A place, and what is in it.
+/// A place that is searched, and its content.
 struct Place {
     name: &'static str,
     bytes: Vec<u8>,
@@ -86,7 +86,7 @@ fn fleet_arguments() -> Vec<String> {
     list
 }
 
-/// A publisher's token, used once; answers the token.
+/// Creates a publisher's token and uses it once; returns the token.
 fn publish(controller: &Controller, places: &mut Vec<Place>) -> anyhow::Result<String> {
     let new = json!({"role": "publisher", "name": "canary", "push": ["os/"], "days": 1});
     let url = format!("{}/tokens", controller.base);
@@ -94,7 +94,7 @@ fn publish(controller: &Controller, places: &mut Vec<Place>) -> anyhow::Result<S
     let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
     let token = answer["secret"].as_str().context("no token")?.to_owned();
     let registry = controller.base.replace("/api/v1", "/v2/os/debian/blobs/uploads/");
-    // With its own agent: the other one is the admin.
+    // With an agent of its own: the other one authenticates as the admin.
     let request = agent().post(registry);
     let mut pushed = request.header("authorization", format!("Bearer {token}")).send_empty()?;
     ensure!(pushed.status() == 202, "the publisher may not push: {}", pushed.status());
@@ -103,7 +103,7 @@ fn publish(controller: &Controller, places: &mut Vec<Place>) -> anyhow::Result<S
     Ok(token)
 }
 
-/// One update that the BMC refuses, to the end.
+/// Runs one update, which the BMC refuses, to its end.
 fn update_firmware(controller: &Controller, member: &Member) -> anyhow::Result<()> {
     let url = format!("{}/servers/{}/firmware", controller.base, member.serial);
     let sent = controller.agent.post(&url).content_type("application/octet-stream").send("x")?;
@@ -120,7 +120,7 @@ fn update_firmware(controller: &Controller, member: &Member) -> anyhow::Result<(
     }
 }
 
-/// A foreign sender's word, which comes too late.
+/// Sends a webhook that comes too late.
 fn send_webhook(
     controller: &Controller,
     member: &Member,
@@ -134,7 +134,7 @@ fn send_webhook(
     Ok(())
 }
 
-/// What the API says of everything.
+/// Collects the API's responses about everything.
 fn answers(
     controller: &Controller,
     members: &[Member],
@@ -167,8 +167,8 @@ fn answers(
     Ok(())
 }
 
-/// The data directory: databases, evidence, records. Files that are there to hold a secret are left
-/// out: keys and tokens at the top, and what is in `tls/`.
+/// Reads the data directory: databases, evidence, records. Files whose purpose is to hold a secret are skipped:
+/// keys and tokens at the top, and the content of `tls/`.
 fn files(data: &Path, places: &mut Vec<Place>) -> anyhow::Result<()> {
     let mut open = vec![data.to_owned()];
     while let Some(dir) = open.pop() {
@@ -207,7 +207,7 @@ fn secrets(
         Secret {
             kind: "user data",
             text: USER_DATA_SECRET.to_owned(),
-            // The task medium is made of the recipe, also after a crash.
+            // The task medium is made from the recipe, even after a crash.
             may_be_in: &["database"],
         },
     ];

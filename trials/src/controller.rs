@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The one way in which trials start a controller.
+//! Starting a controller: the only way in which trials do it.
 //!
 //! ```text
-//! Program: words, log, environment, what it is started through ──start──▶ Process
+//! Program: arguments, log, environment, wrapper program ──start──▶ Process
 //!    └── Controller::of: on loopback, without TLS, with a client of its API
 //! ```
 //!
-//! A trial that wants TLS, a network namespace or strace takes the [`Program`] and says so; one that only
-//! wants an API takes a [`Controller`].
+//! A trial that needs TLS, a network namespace or strace configures a [`Program`]. A trial that needs only an
+//! API uses a [`Controller`].
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -21,11 +21,11 @@ use ureq::http::Request;
 use crate::ports::free_port;
 use crate::process::{End, Process};
 
-/// A controller's time to come up, also beside other work.
+/// How long a controller may take to start, even beside other load.
 const START: Duration = Duration::from_secs(30);
-/// How often a controller that starts is asked.
+/// Pause between two requests to a controller that is starting.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Lines of its log that the error has when it does not start.
+/// How many lines of its log the error contains if it does not start.
 const LOG_LINES: usize = 12;
 
 /// `shoal-controller`, as it will be started.
@@ -41,19 +41,19 @@ pub struct Program {
 #[derive(Debug, Clone, Copy)]
 enum Environment {
     Ours,
-    /// Ours with this `RUST_LOG`.
+    /// `RUST_LOG` of a controller: our own crates at this level.
     Logging(&'static str),
     Empty,
 }
 
 impl Program {
     /// `shoal-controller serve` on a data directory. `programs` is cargo's directory of one profile, such as
-    /// `target/debug`; what the program writes is appended to `log`.
+    /// `target/debug`. The program's output is appended to `log`.
     pub fn serve(programs: &Path, data: &Path, log: &Path) -> Program {
         Program::called(programs, ["serve", "--data-dir"], log).with([data])
     }
 
-    /// The program with other words, such as `backup`.
+    /// The program with other arguments, such as `backup`.
     pub fn called(
         programs: &Path,
         words: impl IntoIterator<Item = impl Into<OsString>>,
@@ -78,22 +78,22 @@ impl Program {
         self.with(["--maintenance-iso".as_ref(), image.as_os_str()])
     }
 
-    /// On a port of the loopback, without TLS.
+    /// Listens on a loopback port, without TLS.
     pub fn plain(self, port: u16) -> Program {
         self.with(["--dangerously-plain-http", "--listen", &format!("127.0.0.1:{port}")])
     }
 
-    /// For everyone.
+    /// Without authentication.
     pub fn without_tokens(self) -> Program {
         self.with(["--dangerously-no-auth"])
     }
 
-    /// With this part of the usual time for everything.
+    /// Scales all times by this factor.
     pub fn time_scale(self, scale: &str) -> Program {
         self.with(["--test-time-scale", scale])
     }
 
-    /// What `RUST_LOG` says.
+    /// Sets `RUST_LOG`.
     pub fn logging(self, level: &'static str) -> Program {
         Program { environment: Environment::Logging(level), ..self }
     }
@@ -102,7 +102,7 @@ impl Program {
         Program { environment: Environment::Empty, ..self }
     }
 
-    /// Started by another program, which has these words before ours.
+    /// Starts it through another program, whose arguments come before ours.
     pub fn through(self, words: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
         Program { through: words.into_iter().map(Into::into).collect(), ..self }
     }
@@ -125,7 +125,7 @@ impl Program {
         Process::start(&mut command, self.end)
     }
 
-    /// Starts it and waits until it does what it was started for.
+    /// Starts it and waits until it is ready.
     pub fn start_until(&self, is_ready: impl Fn() -> bool) -> anyhow::Result<Process> {
         let mut process = self.start()?;
         let deadline = Instant::now() + START;
@@ -141,14 +141,14 @@ impl Program {
     }
 }
 
-/// The last lines of a log, if there is one.
+/// Returns the last lines of a log, if there is one.
 pub fn log_end(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     format!("its log ends with\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
 }
 
-/// Where the API of a controller on this port of the loopback is.
+/// Returns the API's URL of a controller on this loopback port.
 pub fn api(port: u16) -> String {
     format!("http://127.0.0.1:{port}/api/v1")
 }
@@ -156,13 +156,13 @@ pub fn api(port: u16) -> String {
 /// A controller over plain HTTP on loopback, and a client of it.
 pub struct Controller {
     pub process: Process,
-    /// Of its API.
+    /// The URL of its API.
     pub base: String,
     pub agent: ureq::Agent,
 }
 
 impl Controller {
-    /// In `dir`, for everyone.
+    /// Starts one in `dir`, without authentication.
     pub fn start(
         programs: &Path,
         dir: &Path,
@@ -174,7 +174,7 @@ impl Controller {
         Controller::of(program, agent())
     }
 
-    /// One that asks for its admin's token, and logs all that it ever would.
+    /// Starts one that requires its admin's token and logs at the most verbose level.
     pub fn start_guarded(
         programs: &Path,
         dir: &Path,
@@ -187,7 +187,7 @@ impl Controller {
             .middleware(
                 move |mut request: Request<ureq::SendBody>,
                       next: ureq::middleware::MiddlewareNext| {
-                    // It is there as soon as the controller listens.
+                    // The file exists as soon as the controller listens.
                     let token = fs::read_to_string(&token_file).unwrap_or_default();
                     if let Ok(value) = format!("Bearer {}", token.trim()).parse() {
                         request.headers_mut().insert("authorization", value);
@@ -201,7 +201,7 @@ impl Controller {
         Controller::of(program, ureq::Agent::new_with_config(config))
     }
 
-    /// This program on a port that is free; it answers when this returns.
+    /// Starts this program on a free port; it responds when this returns.
     pub fn of(program: Program, agent: ureq::Agent) -> anyhow::Result<Controller> {
         let port = free_port()?;
         let base = api(port);
@@ -211,13 +211,13 @@ impl Controller {
     }
 }
 
-/// A client that takes a refusal for an answer.
+/// Makes a client that returns responses with error statuses instead of failing.
 pub fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().http_status_as_error(false).build();
     ureq::Agent::new_with_config(config)
 }
 
-/// The same, and it waits so long for one.
+/// The same, with a timeout for the response.
 pub fn agent_with(patience: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask fuzz`: libFuzzer on every parser of foreign bytes, by the stable compiler. The code is
-//! safe Rust, so that no address sanitizer is needed, and with it no nightly.
+//! `cargo xtask fuzz`: libFuzzer on every parser of foreign bytes, with the stable compiler. The code is
+//! safe Rust, so it needs no address sanitizer, which would require a nightly compiler.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-/// What libFuzzer needs of the compiled code: counters of edges, and what is compared with what.
+/// Instrumentation for libFuzzer: counters of edges, and tracing of comparisons.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -16,10 +16,10 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 /// Flags for the target alone: build scripts are not instrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// The seeds are larger than libFuzzer's default: an image, an archive.
+/// Larger than libFuzzer's default, because some seeds are: an image, an archive.
 const INPUT_BYTES_MAX: u32 = 128 << 10;
 
-/// Runs one target, or each, for so many seconds. New inputs stay in `target/fuzz/corpus`.
+/// Runs one target, or each, for `seconds`. New inputs stay in `target/fuzz/corpus`.
 pub fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> anyhow::Result<()> {
     let manifest = root.join("fuzz/Cargo.toml");
     let place = root.join("target/fuzz");
@@ -57,7 +57,7 @@ pub fn fuzz(root: &Path, only: Option<&str>, seconds: u32) -> anyhow::Result<()>
     bail!("{} crashed; the inputs are in {}", crashed.join(", "), place.join("crashes").display())
 }
 
-/// How often the target ran; `None` if it crashed.
+/// Returns how often the target ran; `None` if it crashed.
 fn run(root: &Path, place: &Path, target: &str, seconds: u32) -> anyhow::Result<Option<u64>> {
     let corpus = place.join("corpus").join(target);
     let crashes = place.join("crashes");

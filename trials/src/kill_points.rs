@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask kill-points`: a program killed at each system call that changes the disk, in turn, and
-//! judged after each. strace does the killing, so that the program needs no hooks.
+//! `cargo xtask kill-points`: a program is killed at each system call that changes the disk, in turn, and
+//! its data is checked after each. strace kills it, so that the program needs no hooks.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use crate::tree::Tree;
 pub enum What {
     /// Pushes, tags, mounts, deletions, collections and an import of the registry's storage.
     Registry,
-    /// A controller's life, backup, restore, and the migration of an old database.
+    /// A controller's life, backup, restore, and its first start.
     Controller,
 }
 
-/// Calls that change the disk, or end a change; `write` also tells of a step that is done.
+/// Calls that change the disk, or end a change. `write` also covers the report of a completed step.
 const CALLS: [&str; 12] = [
     "fsync",
     "fdatasync",
@@ -37,10 +37,10 @@ const CALLS: [&str; 12] = [
     "ftruncate",
     "mkdir",
 ];
-/// A life has some hundred of each; one that has more than this does not end.
+/// A run makes a few hundred of each call; more than this means that it does not end.
 const POINTS_MAX: usize = 10_000;
-/// In memory where that is possible: a killed process loses nothing that the kernel has, so the disk
-/// itself is not under test.
+/// In memory if possible: what a killed process gave to the kernel is not lost, so the disk itself is not
+/// under test.
 const MEMORY: &str = "/dev/shm";
 
 pub fn kill_points(root: &Path, what: What, arguments: points::Arguments) -> anyhow::Result<()> {
@@ -54,7 +54,7 @@ pub fn error_points(root: &Path, arguments: points::Arguments) -> anyhow::Result
     points::error_points(&programs(root)?, arguments)
 }
 
-/// Builds the controller and the simulated BMCs; answers where they are.
+/// Builds the controller and the simulated BMCs; returns their directory.
 fn programs(root: &Path) -> anyhow::Result<PathBuf> {
     debug_programs()?;
     Ok(Tree::debug(root).programs)
@@ -74,8 +74,8 @@ fn registry(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills at the first, second … such call until there is none; answers how many there were. strace
-/// counts each call by itself, so that several at once would hide the rarer ones.
+/// Kills at the first, second … such call until a run has no more; returns how many there were. One call name at
+/// a time: strace counts each name separately, so that several names at once would hide the rarer ones.
 fn kill_at_each(program: &Path, dir: &Path, call: &str) -> anyhow::Result<usize> {
     let (data, log) = (dir.join("registry"), dir.join("acknowledged"));
     for point in 1..=POINTS_MAX {
@@ -91,7 +91,7 @@ fn kill_at_each(program: &Path, dir: &Path, call: &str) -> anyhow::Result<usize>
     bail!("no run came to its end within {POINTS_MAX} calls of {call}")
 }
 
-/// Whether the run came to its end because it has no such call.
+/// Returns whether the run came to its end because it has no such call.
 fn run_until(
     program: &Path,
     data: &Path,
@@ -108,7 +108,7 @@ fn run_until(
         .stdout(File::create(log)?)
         .status()
         .context("start strace; is it installed?")?;
-    // strace dies of what its program died of.
+    // strace ends by the same signal as its program.
     let is_killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     ensure!(status.success() || is_killed, "the run failed by itself: {status}");
     Ok(status.success())

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What `cargo xtask` hands over: this tree's programs under every trial that takes more than a test.
+//! The trials of `cargo xtask`: runs of this tree's programs that take more than a test can.
 //!
-//! - `suite`: all of it, in an order;
-//! - `e2e`: provisioning on real parts; `demo`: the same as a story;
-//! - `kill_points`: a program killed at each of its steps, and judged after each; `power_cuts`: its
+//! - `suite`: `cargo xtask test`, which runs most of them in order;
+//! - `e2e`: provisioning with real firmware and a virtual machine; `demo`: the same for a person to watch;
+//! - `kill_points`: a program killed at each of its steps, and checked after each; `power_cuts`: its
 //!   disk as a loss of power leaves it; `points`: the controller's part of both;
 //! - `fuzz`: parsers of foreign bytes; `api_fuzz`: the API, by its document;
 //! - `fleet`: the controller against simulated BMCs that are broken in every way we know;
-//! - `hostile_load`: what those cost everyone else who may speak to a controller and attack it;
+//! - `hostile_load`: attacks by clients that may send to a controller, and their cost for everyone else;
 //! - `first_run`: a controller without configuration, probed from another network namespace;
 //! - `canary`: a search for secrets where they must not be;
 //! - `bench`: figures beside a peer's.
 //!
-//! What they share: `tree`, the programs under trial; `controller`, how one is started; `process`, what ends
-//! with its owner; `recipe`; `ports`.
+//! Shared by all: `tree`, the programs under trial; `controller`, the way to start one; `process`, child processes
+//! that end with their owner; `recipe`; `ports`.
 
 mod api_fuzz;
 mod bench;
@@ -205,7 +205,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
-/// What a run on a virtual machine takes.
+/// Builds everything that a run on a virtual machine needs.
 fn programs_and_images(root: &Path) -> anyhow::Result<()> {
     images::with_programs(root, release_programs)
 }

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Ports for programs under test.
+//! Free ports for programs under test.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context;
 
-/// Below those that Linux gives to outgoing connections (32768 and up, net.ipv4.ip_local_port_range): a
-/// controller that is killed and started again finds its port free.
+/// Below the ports that Linux gives to outgoing connections (32768 and up, net.ipv4.ip_local_port_range), so that
+/// a controller finds its port free when it is killed and started again.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A port of the loopback that nobody listens on now; another one each time.
+/// Returns a loopback port on which nothing listens now; a different one each time.
 pub fn free_port() -> anyhow::Result<u16> {
-    // Two runs at once begin at different places.
+    // Two concurrent runs begin at different ports.
     let begin = std::process::id().wrapping_mul(97);
     (0..COUNT)
         .map(|_| {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask power-cuts`: a program's disk as a loss of power leaves it, at every flush of a life.
+//! `cargo xtask power-cuts`: a program's disk as a loss of power leaves it, for every flush of a run.
 //!
 //! ```text
 //! program ─▶ file system ─▶ loop device ─▶ FUSE export of qemu-storage-daemon ─▶ blklogwrites: disk + log
 //! ```
 //!
-//! The log has every write and flush in order. A disk promises what was written before its last
-//! completed flush; of what came later, any part may be there. So for each flush one disk is made that
-//! has all writes up to some later place, and one that has any of those after the flush; both are
-//! mounted, and the program's own judge looks at what it had acknowledged by then.
+//! The log has every write and flush in order. A disk keeps everything that was written before its last
+//! completed flush, and any part of what came later. So for each flush two disks are made: one with all
+//! writes up to some later point, and one with a random selection of the writes after the flush. Both are
+//! mounted, and the program's own check looks for everything that was acknowledged by then.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -52,10 +52,10 @@ impl What {
     }
 }
 
-/// A program with its first arguments; it takes `run-in-step DIR` and `check DIR` after them.
+/// A program with its first arguments; after them it accepts `run-in-step DIR` and `check DIR`.
 type Words = Vec<OsString>;
 
-/// What the program's files lie on: file systems differ in what they keep of a file without fsync.
+/// The file system under the program's files. File systems differ in what they keep of a file without fsync.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum FileSystem {
     Ext4,
@@ -90,15 +90,15 @@ impl FileSystem {
 }
 
 const SECTOR: u64 = 512;
-/// Sparse, so that only what is used counts.
+/// Size of the disk. It is sparse, so that only used blocks take space.
 const LOG_BYTES: u64 = 2 << 30;
 const START: Duration = Duration::from_secs(20);
-/// A log that does not grow for so long has no write under way.
+/// If the log does not grow for this long, no write is in progress.
 const QUIET: Duration = Duration::from_millis(10);
 
 /// One entry of the log (Linux, Documentation/admin-guide/device-mapper/log-writes.rst).
 struct Entry {
-    /// On the disk and in the log, in bytes.
+    /// Offsets on the disk and in the log, in bytes.
     to: u64,
     from: u64,
     length: u64,
@@ -122,9 +122,9 @@ pub struct Arguments {
     pub every: usize,
 }
 
-/// In a mount namespace of its own: one that another program makes meanwhile, as a build of images
-/// does, has a copy of each of our mounts, and a disk that is still mounted there is written to while
-/// the next one is made of it.
+/// Runs in a mount namespace of its own. Otherwise a mount namespace that another program makes in the
+/// meantime, as a build of images does, would have a copy of each of our mounts, and would still write to a disk
+/// while the next one is made in its place.
 pub fn power_cuts(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
     debug_programs()?;
     let status = Command::new("unshare")
@@ -170,7 +170,7 @@ struct Life {
     on: FileSystem,
     log: File,
     entries: Vec<Entry>,
-    /// When the file system was ready.
+    /// How many entries the log had when the file system was ready.
     ready: usize,
     acknowledged: Vec<usize>,
 }
@@ -216,7 +216,7 @@ struct LogReader {
 }
 
 impl LogReader {
-    /// Reads until nothing more comes; answers the number of entries.
+    /// Reads until the log stops growing; returns the number of entries.
     fn settle(&mut self) -> anyhow::Result<usize> {
         loop {
             let before = self.entries.len();
@@ -265,7 +265,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Two disks for every so-many-th flush; answers how many there were.
+    /// Makes and checks two disks for every n-th flush; returns how many disks there were.
     fn cuts(&mut self, every: usize) -> anyhow::Result<usize> {
         let base = self.dir.join("base");
         let disk = File::create(&base)?;
@@ -294,7 +294,7 @@ impl Judge<'_> {
         Ok(intact)
     }
 
-    /// Disks that lose any write, flushed or not; answers how many the judge refuses.
+    /// Makes disks that lose random writes, flushed or not; returns how many the check rejects.
     fn liars(&mut self, count: usize) -> anyhow::Result<usize> {
         let base = self.dir.join("base");
         let all = self.life.entries.len();
@@ -321,7 +321,7 @@ impl Judge<'_> {
             .unwrap_or(self.life.entries.len())
     }
 
-    /// A disk of `base` and these writes, as it is when the power comes back after write `end`.
+    /// Makes a disk from `base` and these writes, as it is when the power returns after write `end`.
     fn look(&self, base: &Path, chosen: &[usize], end: usize) -> anyhow::Result<()> {
         let cut = self.dir.join("cut");
         fs::copy(base, &cut)?;
@@ -358,7 +358,7 @@ impl Judge<'_> {
         Ok(disk.write_all_at(&bytes, entry.to)?)
     }
 
-    /// Below `limit`; the same in every run.
+    /// Returns a number below `limit`; the sequence is the same in every run.
     fn below(&mut self, limit: usize) -> usize {
         // Marsaglia's xorshift64.
         self.random ^= self.random << 13;
@@ -436,7 +436,7 @@ impl Drop for Mounted {
     }
 }
 
-/// What goes wrong while things are put away is told, and that is all that can be done.
+/// Prints an error of the cleanup; nothing else can be done about it.
 fn report(status: std::io::Result<std::process::ExitStatus>) {
     match status {
         Ok(status) if status.success() || status.code().is_none() => {}

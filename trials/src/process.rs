@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs that this one starts: those that end with their owner, with what Linux tells of them, and
-//! those that do one thing and end.
+//! Child processes: programs that run until their owner is dropped, with what proc(5) shows of them, and
+//! programs that run to their end.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,11 +20,11 @@ pub struct Process {
 /// How a program is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By SIGTERM: it ends what it started.
+    /// By SIGTERM: the program ends its own children.
     Asked,
-    /// By SIGKILL, also for one that lets no SIGTERM through.
+    /// By SIGKILL, for programs that block or ignore SIGTERM.
     Killed,
-    /// By SIGKILL to its process group: a strace that is killed alone lets its program go on.
+    /// By SIGKILL to its process group: if only strace is killed, its program continues.
     GroupKilled,
 }
 
@@ -44,12 +44,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Its input, once.
+    /// Takes its standard input; only once.
     pub fn stdin(&mut self) -> anyhow::Result<ChildStdin> {
         self.child.stdin.take().context("the program's input is not a pipe")
     }
 
-    /// Its output, once.
+    /// Takes its standard output; only once.
     pub fn stdout(&mut self) -> anyhow::Result<ChildStdout> {
         self.child.stdout.take().context("the program's output is not a pipe")
     }
@@ -70,14 +70,14 @@ impl Process {
         Ok(())
     }
 
-    /// As `kill -9` does it; returns when it is gone.
+    /// Kills it by SIGKILL and waits for its end.
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Ends it in its way, and waits until it is gone.
+    /// Ends it by its own [`End`] and waits for its end.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
@@ -101,12 +101,12 @@ impl Process {
         fs::read(&path).with_context(|| format!("read {path}"))
     }
 
-    /// What everyone on this machine can read of it, and its environment.
+    /// Returns its command line, which everyone on this machine can read, and its environment.
     pub fn words_and_environment(&self) -> anyhow::Result<Vec<u8>> {
         Ok([self.told("cmdline")?, self.told("environ")?].concat())
     }
 
-    /// `VmRSS`, what is resident now, or `VmHWM`, its peak.
+    /// Reads `VmRSS`, the memory that is resident now, or `VmHWM`, its peak.
     pub fn memory_mib(&self, what: &str) -> anyhow::Result<f64> {
         let status = String::from_utf8(self.told("status")?)?;
         let line = status.lines().find(|line| line.starts_with(what));
@@ -115,7 +115,7 @@ impl Process {
         Ok(kib / 1024.0)
     }
 
-    /// From now on `VmHWM` is the peak since now (proc(5), `clear_refs`).
+    /// Resets the peak: `VmHWM` counts from now on (proc(5), `clear_refs`).
     pub fn forget_peak(&self) -> anyhow::Result<()> {
         Ok(fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
     }
@@ -141,7 +141,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs a program quietly; what it says of its failure is in the error.
+/// Runs a program quietly; if it fails, the error contains its standard error.
 pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let output = command.output().with_context(|| format!("run {command:?}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -168,7 +168,7 @@ mod tests {
             let mut process = shell(words, end);
             let mut output = process.stdout().unwrap();
             drop(process);
-            // Ends once nobody is left who could write there.
+            // Ends once no process has the pipe open for writing.
             output.read_to_string(&mut String::new()).unwrap();
         }
     }
@@ -177,7 +177,7 @@ mod tests {
     fn memory_and_time_of_a_process_are_read() {
         use std::io::Read;
         let mut process = shell("echo; sleep 600 & wait", End::GroupKilled);
-        // Before its first word the shell itself may still be on its way.
+        // Until its first output the shell itself may still be starting.
         process.stdout().unwrap().read_exact(&mut [0]).unwrap();
         assert!(process.memory_mib("VmHWM").unwrap() > 0.1);
         assert!(process.cpu_secs().unwrap() < 10.0);

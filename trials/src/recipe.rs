@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The recipe of all trials: Debian on one disk with three partitions, and what a trial changes of that.
+//! The recipe of all trials: Debian on one disk with three partitions, with the parts that a trial can change.
 
 use serde_json::{Value, json};
 
-/// What a trial says of its recipe; the default installs nothing real.
+/// What a trial sets in its recipe; the default installs no real system.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Serial number of the target disk.
     pub disk: &'static str,
     pub oci_url: String,
-    /// Of the root's file system.
+    /// File system of the root partition.
     pub root_format: &'static str,
     pub user_data: String,
     pub network_config: Option<&'static str>,
-    /// Of the maintenance OS.
+    /// Network of the maintenance OS.
     pub network: Option<Value>,
     pub wipe: Option<Value>,
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask test`: every check in one run, and how much of each. `xtask` has validated when this begins.
+//! `cargo xtask test`: every check in one run, with the size of each. It begins after `xtask` has validated.
 //!
 //! ```text
 //! validate ─▶ simulation ─▶ kill points, error points, power cuts ─▶ programs, images ─▶
 //! faults ─▶ API fuzz ─▶ canary ─▶ first run ─▶ hostile load ─▶ end to end
 //! ```
 //!
-//! The default run takes samples of what is slow and rarely fails; `--all` takes every point, feeds the
+//! The default run takes samples of the checks that are slow and rarely fail. `--all` runs every point, fuzzes the
 //! parsers and builds the images twice.
 
 use std::path::Path;
@@ -34,9 +34,9 @@ pub struct Arguments {
     began_secs_ago: u64,
 }
 
-/// Sizes of the parts.
+/// How much of each part is run.
 struct Extent {
-    /// Kill points of the controller: each so-many-th.
+    /// Kill points of the controller: every n-th.
     kills_every: usize,
     /// Error points of the controller.
     errors_every: usize,
@@ -48,10 +48,10 @@ struct Extent {
     /// For each caller of the API.
     api_fuzz_secs: u32,
     has_second_build: bool,
-    /// Run on the optimised programs: their dependencies are not those of the tests, and take ten
-    /// minutes to compile. Without it, on those that the tests have built.
+    /// Use optimised programs instead of those that the tests have built. Their dependencies are compiled
+    /// separately, which takes ten minutes.
     has_release_build: bool,
-    /// Power cuts of a virtual machine, of some two minutes each.
+    /// Power cuts of a virtual machine, about two minutes each.
     power_offs: e2e::PowerOffs,
 }
 
@@ -79,10 +79,10 @@ const ALL: Extent = Extent {
     power_offs: e2e::POWER_OFFS_ALL,
 };
 
-/// Of each attack on a controller; four of them.
+/// Duration of each of the four attacks on a controller.
 const HOSTILE_SECS: u64 = 10;
 
-/// Simulated worlds; they run on the build that the tests have made.
+/// Simulated worlds; they use the build that the tests have made.
 const SIM_SEEDS: u64 = 20_000;
 
 /// Runs every part, and prints when each ended.
@@ -92,7 +92,7 @@ pub fn test(root: &Path, arguments: Arguments) -> anyhow::Result<()> {
     let minutes = || (before + began.elapsed()).as_secs_f32() / 60.0;
     sim(&["--workspace"], SIM_SEEDS, 0)?;
     println!("sim: survived after {:.1} min", minutes());
-    // Most of it is one process after the other, and so is most of what is next.
+    // This part and the next mostly use one process at a time, so they run in parallel.
     let again = extent.has_second_build.then(|| images::Again::begin(root)).transpose()?;
     points_and_cuts(root, &extent)?;
     if let Some(seconds) = extent.fuzz_secs {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a trial takes of this tree.
+//! The paths of this tree that trials use.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use xtask::programs::target_dir;
 pub struct Tree {
     /// The directory of the workspace.
     pub root: PathBuf,
-    /// Where cargo has put the programs: `target/debug` or `target/release`.
+    /// The directory of the programs: `target/debug` or `target/release`.
     pub programs: PathBuf,
 }
 

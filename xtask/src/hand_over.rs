@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The way from `cargo xtask` to the program `trials`.
+//! Handing a task over from `cargo xtask` to the program `trials`.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 
 use crate::programs::{cargo, clean, trials};
 
-/// Builds `trials` and becomes it. The selection is the whole workspace, and of that one program: with the
-/// package alone selected, its dependencies would have other features than in the tests' build, and would
-/// be compiled once more. `cargo run` takes no such selection.
+/// Builds `trials` and replaces this process by it. The build selects the whole workspace, but only this program.
+/// With the package alone selected, its dependencies would have other features than in the tests' build and would
+/// be compiled again. `cargo run` does not support such a selection.
 pub fn to_trials(
     root: &Path,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask`: everything that is done with this tree and is not a program for users.
+//! `cargo xtask`: the development tasks of this tree.
 //!
 //! ```text
 //! cargo xtask NAME ─▶ tasks ─┬─▶ validate, tidy, images, third_party
@@ -8,10 +8,10 @@
 //!
 //! - `validate`: what is checked without booting a machine; `tidy`: the house rules among that;
 //! - `images`: the maintenance OS, the tool images, the root filesystem that tests install;
-//! - `third_party`: the list of other people's crates that the controller shows;
-//! - `programs`: programs of this tree and of others, built and run.
+//! - `third_party`: the list of third-party crates that the controller shows;
+//! - `programs`: building this tree's programs, and running others.
 //!
-//! This crate has few dependencies, so that its own tasks begin within seconds of a change.
+//! This crate has few dependencies, so that its own tasks start within seconds after a change.
 
 pub mod images;
 pub mod programs;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Programs: those of this tree, built and found, and those of others, run.
+//! Building and finding this tree's programs, and running other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,8 +14,8 @@ pub fn release_programs() -> anyhow::Result<()> {
     )
 }
 
-/// Everything in `target/debug`, by the selection that `cargo test --workspace` has built already: with
-/// fewer packages their common dependencies have other features, and are built once more.
+/// Builds everything in `target/debug`, with the same selection as `cargo test --workspace`: with fewer packages
+/// selected, their common dependencies would have other features and would be built again.
 pub fn debug_programs() -> anyhow::Result<()> {
     run("cargo", &["build", "--workspace", "--bins", "--examples", "--locked"])
 }
@@ -26,18 +26,18 @@ pub fn root() -> anyhow::Result<PathBuf> {
     Ok(here.parent().context("xtask lies in the tree's top directory")?.to_owned())
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's output directory.
 pub fn target_dir(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from)
 }
 
-/// The program of the crate `trials`. It starts itself again by this name too: a build may have replaced
-/// the file that it was started from.
+/// The program of the crate `trials`. It also uses this name to start itself again, because a build may have
+/// replaced the file that it was started from.
 pub fn trials(root: &Path) -> PathBuf {
     target_dir(root).join("debug/trials")
 }
 
-/// Runs a program; its output goes where ours goes.
+/// Runs a program; its output goes to ours.
 pub fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     println!("$ {program} {}", args.join(" "));
     let mut command = Command::new(program);
@@ -47,15 +47,15 @@ pub fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cargo, as if people had started it themselves.
+/// Cargo, with the environment of a shell.
 pub fn cargo() -> Command {
     let mut command = Command::new("cargo");
     clean(&mut command);
     command
 }
 
-/// Takes away what `cargo run` says of this program itself: ring's build script looks at it, and would be
-/// run again, with all that depends on it, after each cargo that people start themselves.
+/// Removes the variables that `cargo run` sets for this program itself. ring's build script depends on them, and
+/// would run again, with everything that depends on ring, whenever cargo is started from a shell.
 pub fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();

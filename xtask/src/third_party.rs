@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `docs/third-party.txt`: the crates of others that are in our programs, with their licences.
+//! `docs/third-party.txt`: the third-party crates that are in our programs, with their licences.
 //!
 //! ```text
-//! cargo metadata ─▶ what the programs link ─▶ text ─▶ docs/third-party.txt ─▶ GET /about/licenses
+//! cargo metadata ─▶ linked crates ─▶ text ─▶ docs/third-party.txt ─▶ GET /about/licenses
 //! ```
 //!
-//! `cargo xtask third-party` writes it; `tidy` notices when it is not what would be written. Whether a
-//! licence may be used at all is cargo-deny's question, not this file's.
+//! `cargo xtask third-party` writes it; `tidy` fails if it is out of date. cargo-deny checks whether a licence is
+//! allowed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -19,9 +19,9 @@ use serde::Deserialize;
 use crate::programs::cargo;
 
 const FILE: &str = "docs/third-party.txt";
-/// What users run; the simulator and this crate are for developers.
+/// The programs that users run; the simulator and this crate are for developers.
 const PROGRAMS: &[&str] = &["controller", "cli", "dispatcher", "tools"];
-/// Code of others inside a crate, which the crate's own licence does not speak of.
+/// Third-party code inside a crate that the crate's own licence does not mention.
 const BUNDLED: &[(&str, &str)] = &[
     ("libsqlite3-sys", "SQLite, public domain"),
     ("zstd-sys", "Zstandard, BSD-3-Clause OR GPL-2.0-only"),
@@ -33,7 +33,7 @@ pub fn write(root: &Path) -> anyhow::Result<()> {
     fs::write(&path, text(&metadata(root)?)?).with_context(|| format!("write {}", path.display()))
 }
 
-/// Whether the file is what would be written.
+/// Fails if the file is out of date.
 pub fn check(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let path = root.join(FILE);
     let found = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -43,7 +43,7 @@ pub fn check(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The part of `cargo metadata`'s answer that is read here.
+/// The part of `cargo metadata`'s output that is read here.
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -80,7 +80,7 @@ struct Dependency {
 
 #[derive(Debug, Deserialize)]
 struct DependencyKind {
-    /// `dev`, `build`, or null for what is linked.
+    /// `dev`, `build`, or null for a linked dependency.
     kind: Option<String>,
 }
 
@@ -111,7 +111,7 @@ fn text(metadata: &Metadata) -> anyhow::Result<String> {
         let license = license.with_context(|| format!("{name} names no licence"))?;
         let mut row = format!(
             "{name:<34} {:<46} {}",
-            // The old way to write the same.
+            // The old syntax for OR.
             license.replace('/', " OR "),
             package.repository.as_deref().unwrap_or("https://crates.io")
         );
@@ -130,7 +130,8 @@ fn text(metadata: &Metadata) -> anyhow::Result<String> {
     ))
 }
 
-/// The programs and all that they need to run, by id; macros that only ran at build time are among it.
+/// Returns the ids of the programs and of all their runtime dependencies. They include procedural macros, which only
+/// run at build time.
 fn linked(metadata: &Metadata) -> BTreeSet<&str> {
     let nodes: HashMap<_, _> =
         metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();

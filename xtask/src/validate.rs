@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::programs::run;
 use crate::tidy;
 
-/// Format, lints, house rules, licences, tests; stops at the first that fails.
+/// Checks format, lints, house rules, licences and tests; stops at the first failure.
 pub fn validate(root: &Path) -> anyhow::Result<()> {
     run("cargo", &["fmt", "--all", "--check"])?;
     tidy::check(root)?;
@@ -17,10 +17,10 @@ pub fn validate(root: &Path) -> anyhow::Result<()> {
     run("cargo", &["test", "--workspace", "--locked"])
 }
 
-/// Licences, bans and sources. Advisories need their database from the network: they are checked
-/// where it can be had, and said to be left out where not.
+/// Checks licences, bans and sources. Advisories need their database from the network: if it is not available, a
+/// message says that they were not checked.
 fn deny(root: &Path) -> anyhow::Result<()> {
-    // As `./x test` fetches it, or else what is installed.
+    // The program that `./x test` fetches, or else an installed one.
     let fetched = root.join("target/cargo-deny/bin/cargo-deny");
     let deny = if fetched.exists() { fetched } else { "cargo-deny".into() };
     let deny = deny.to_str().context("this tree's path is not UTF-8")?;

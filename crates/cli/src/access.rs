@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal token` and `shoal audit`: who may do what, and who did what.
+//! `shoal token` and `shoal audit`: access tokens, and the audit log with its verification.
 
 use anyhow::{Context, anyhow};
 use api::access::{AUDIT_BEGINNING, AuditAnchor, AuditEntry, AuditPage, NewAccessToken, Role};
@@ -13,7 +13,7 @@ use crate::output::{json, say, show, text};
 
 const TOKEN_HEAD: [&str; 6] = ["ID", "ROLE", "NAME", "EXPIRES", "LAST USED", "STATE"];
 const AUDIT_HEAD: [&str; 7] = ["SEQ", "AT", "WHO", "FROM", "METHOD", "TARGET", "STATUS"];
-/// The most that the controller gives at once.
+/// The controller's maximum for one page.
 const PAGE: u64 = 1000;
 
 pub fn token(client: &Client, format: Output, command: TokenCommand) -> Result<(), Failure> {
@@ -45,7 +45,7 @@ pub fn token(client: &Client, format: Output, command: TokenCommand) -> Result<(
     Ok(())
 }
 
-/// The id that begins so; what no token's id begins with stays for the controller to refuse.
+/// Completes the beginning of a token's id. If no id begins so, it is returned unchanged and the controller refuses it.
 fn whole_id(client: &Client, id: String) -> Result<String, Failure> {
     let list = client.get("/api/v1/tokens")?;
     let ids = list["tokens"].as_array().into_iter().flatten().map(|token| text(token, "/id"));
@@ -98,7 +98,7 @@ fn audit_row(entry: &Value) -> Vec<String> {
     row
 }
 
-/// Reads the whole log and computes every hash again, here: the controller's word is not taken for it.
+/// Reads the whole log and computes every hash again locally, so that the controller need not be trusted.
 fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(), Failure> {
     let mut chain = Chain::default();
     let mut after = 0;
@@ -164,14 +164,14 @@ fn verify(client: &Client, format: Output, expected: &[AuditHead]) -> Result<(),
     Ok(())
 }
 
-/// How far the log was followed.
+/// The state of the verification.
 struct Chain {
     /// The number of the last entry.
     entries: u64,
     hash: String,
-    /// Where the log begins, if the controller says that it removed entries.
+    /// Where the log begins, if the controller reports that it removed entries.
     anchor: Option<AuditAnchor>,
-    /// Whether an entry of the log says the same.
+    /// Whether an entry of the log records the same removal.
     is_anchored: bool,
 }
 
@@ -193,7 +193,7 @@ impl From<AuditAnchor> for Chain {
 }
 
 impl Chain {
-    /// That the log begins where it does is part of the log, or somebody took entries out.
+    /// Checks that the log itself records where it begins. Otherwise entries were removed by an attacker.
     fn check_anchor(&self) -> Result<(), String> {
         match &self.anchor {
             Some(anchor) if !self.is_anchored => Err(format!(
@@ -204,13 +204,13 @@ impl Chain {
         }
     }
 
-    /// Whether this is noted otherwise of the last entry that was removed.
+    /// Returns whether a hash that was noted earlier contradicts the record of the last removed entry.
     fn contradicts(&self, noted: &AuditHead) -> bool {
         let anchor = self.anchor.as_ref().filter(|anchor| anchor.seq == noted.seq);
         anchor.is_some_and(|anchor| anchor.hash != noted.hash)
     }
 
-    /// The next entry, if it follows from those before.
+    /// Takes the next entry, if its hash follows from the previous one.
     fn follow(&mut self, entry: &AuditEntry) -> Result<(), String> {
         let expected = self.entries + 1;
         if entry.seq != expected {
@@ -302,7 +302,7 @@ mod tests {
         let anchored =
             |seq: usize| AuditAnchor { seq: seq as u64, hash: log[seq - 1].hash.clone() };
         assert_eq!(follow(anchor.clone(), &log[2..]), Ok(6));
-        // What is read again when more were removed meanwhile is still told by the log.
+        // If more entries are removed during the verification, the log still records that.
         for (what, anchor, log, expected) in [
             ("one more is missing", anchored(3), &log[3..], "no entry says"),
             ("the removal itself is missing", anchored(5), &log[5..], "no entry says"),

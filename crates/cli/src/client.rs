@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! HTTP to the controller: JSON in and out, problem documents as errors. `waiting`: what a person sees until it answers;
-//! `reach`: where it is, and why it cannot
-//! be reached.
+//! HTTP client of the controller: JSON in and out, problem documents as errors.
+//!
+//! - `waiting`: the message while a response takes long;
+//! - `reach`: the controller's URL, and explanations why it cannot be reached.
 
 mod reach;
 mod waiting;
@@ -25,11 +26,11 @@ use crate::failure::Failure;
 use crate::text_file;
 use reach::Way;
 
-/// The public authorities, where Debian, Ubuntu and Fedora keep or link them.
+/// The public CAs, at the path where Debian, Ubuntu and Fedora keep or link them.
 const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
-/// Of a foreign page: enough to know it by.
+/// How much of a foreign page is shown: enough to recognise it.
 const SAID_CHARS_MAX: usize = 200;
 
 pub struct Client {
@@ -37,7 +38,7 @@ pub struct Client {
     base: String,
     way: Way,
     authorization: Option<String>,
-    /// Where that is from.
+    /// Where the token comes from.
     token_file: Option<PathBuf>,
 }
 
@@ -91,7 +92,7 @@ impl Client {
         waiting::shown(path, || self.value(request.send_json(body)))
     }
 
-    /// A stream of server-sent events, from the one after `last_id`.
+    /// Opens a stream of server-sent events that begins after `last_id`.
     pub fn events(&self, path: &str, last_id: u64) -> Result<impl Read + use<>, Failure> {
         let request = self
             .agent
@@ -101,13 +102,13 @@ impl Client {
         Ok(self.answer(self.authorized(request).call())?.into_body().into_reader())
     }
 
-    /// Is this blob or manifest there already?
+    /// Returns whether this blob or manifest exists.
     pub fn has(&self, path: &str) -> Result<bool, Failure> {
         let sent = self.authorized(self.agent.head(self.url(path))).call();
         Ok(sent.map_err(|error| self.unreachable(&error))?.status() == 200)
     }
 
-    /// Begins an upload; answers where it continues.
+    /// Begins an upload; returns the URL at which it continues.
     pub fn start_upload(&self, path: &str) -> Result<String, Failure> {
         let response =
             self.answer(self.authorized(self.agent.post(self.url(path))).send_empty())?;
@@ -131,7 +132,7 @@ impl Client {
         self.answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
     }
 
-    /// How many bytes of an upload the registry has; nothing where it knows no such upload.
+    /// Returns how many bytes of an upload the registry has; `None` if it has no such upload.
     pub fn upload_offset(&self, location: &str) -> Result<Option<u64>, Failure> {
         let sent = self.authorized(self.agent.get(self.url(location))).call();
         let response = sent.map_err(|error| self.unreachable(&error))?;
@@ -141,7 +142,7 @@ impl Client {
         let response = self.answer(Ok(response))?;
         let range = response.headers().get("range").and_then(|value| value.to_str().ok());
         let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-        // `0-0` is nothing or one byte: that one is sent again, and refused if it was there.
+        // `0-0` means no byte or one byte. The first byte is sent again, and refused if the registry has it.
         Ok(Some(match last {
             None | Some(0) => 0,
             Some(last) => last + 1,
@@ -165,7 +166,7 @@ impl Client {
         self.answer(self.authorized(request).send(SendBody::from_reader(reader))).map(drop)
     }
 
-    /// Sends a file of this type and length and reads the answer.
+    /// Sends a file of this type and length and reads the response.
     pub fn post_bytes(
         &self,
         path: &str,
@@ -181,7 +182,7 @@ impl Client {
         self.value(self.authorized(request).send(SendBody::from_reader(reader)))
     }
 
-    /// An answer as it comes.
+    /// Returns a response whose body is read as a stream.
     pub fn stream(&self, path: &str) -> Result<impl Read + use<>, Failure> {
         let sent = self.authorized(self.agent.get(self.url(path))).call();
         Ok(self.answer(sent)?.into_body().into_reader())
@@ -193,7 +194,7 @@ impl Client {
     }
 
     fn url(&self, path: &str) -> String {
-        // The registry may answer a whole URL as a location.
+        // The registry may return an absolute URL as the location.
         if path.starts_with(&self.base) { path.to_owned() } else { format!("{}{path}", self.base) }
     }
 
@@ -225,7 +226,7 @@ impl Client {
         Err(Failure::Refused(Box::new(problem)))
     }
 
-    /// An answer that no controller gives: another program listens there, or one stands between.
+    /// Explains a response that no controller sends: another program listens there, or a proxy answered.
     fn no_controller(&self, text: &str, elsewhere: Option<&str>) -> String {
         if let Some(url) = elsewhere {
             return format!(
@@ -238,7 +239,7 @@ impl Client {
         format!("no controller refuses like this; is {} one? Check --controller{said}", self.base)
     }
 
-    /// What to do where the controller does not know the caller.
+    /// Explains what to do if the controller does not accept the credentials.
     fn unauthorized(&self) -> String {
         match &self.token_file {
             None => "give --token-file FILE (SHOAL_TOKEN_FILE) with a token that `token create` showed, or with \
@@ -276,8 +277,8 @@ impl Client {
     }
 }
 
-/// A text as one segment of a path or as a query's value: anything else than RFC 3986's unreserved
-/// letters is percent-encoded.
+/// Encodes a text as one segment of a path or as a query's value: everything except RFC 3986's unreserved
+/// characters is percent-encoded.
 pub fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -289,13 +290,13 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
-/// What the registry says is wrong (distribution-spec, Error Codes).
+/// Returns the registry's error message (distribution-spec, Error Codes).
 fn registry_message(text: &str) -> Option<String> {
     let answer: Value = serde_json::from_str(text).ok()?;
     Some(answer["errors"][0]["message"].as_str()?.to_owned())
 }
 
-/// The certificate that this client shows, if it was given one.
+/// Reads the client certificate, if one was given.
 fn client_certificate(connection: &Connection) -> anyhow::Result<Option<ClientCertificate>> {
     let (Some(cert), Some(key)) = (&connection.client_cert, &connection.client_key) else {
         return Ok(None);
@@ -307,14 +308,14 @@ fn client_certificate(connection: &Connection) -> anyhow::Result<Option<ClientCe
     Ok(Some(ClientCertificate { chain, key }))
 }
 
-/// The PEM in a file, and the certificates in it, at least one.
+/// Reads the PEM in a file, and the certificates in it, at least one.
 fn certificates(file: &Path) -> anyhow::Result<(Vec<u8>, Vec<CertificateDer<'static>>)> {
     let pem = text_file::read_pem(file)?;
     let read = trust::certificates(&pem).with_context(|| format!("read {}", file.display()))?;
     Ok((pem, read))
 }
 
-/// PEM of the CAs to trust.
+/// Returns the PEM of the CAs to trust.
 fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
     let (file, why) = match &connection.ca {
         Some(file) => (file.as_path(), "read --ca"),
@@ -328,7 +329,7 @@ fn authorities(connection: &Connection) -> anyhow::Result<Vec<u8>> {
     Ok(pem)
 }
 
-/// A token as a header may have it.
+/// Reads a token and checks that it is valid in a header.
 fn token(file: &Path) -> anyhow::Result<String> {
     let line = text_file::read_secret(file, "token")?;
     let token = line.trim();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How a command ends when it does not succeed: the exit codes that scripts rely on.
+//! Failures of a command, and the exit codes that scripts rely on.
 
 use std::fmt;
 
@@ -7,40 +7,40 @@ use api::problem::Problem;
 
 use crate::output::printable;
 
-/// A file, a program or an answer here was not as it must be, or the controller refused.
+/// A local file, a program or a response was invalid, or the controller refused the request.
 pub const FAILED: u8 = 1;
-/// Who reads our output has ended: the status that shells report for a program that SIGPIPE ended (128 + 13).
+/// The reader of our output has ended: the status that shells report for a program that SIGPIPE ended (128 + 13).
 pub const BROKEN_PIPE: u8 = 141;
 
 #[derive(Debug)]
 pub enum Failure {
-    /// The controller's own words.
+    /// The controller's problem document.
     Refused(Box<Problem>),
-    /// Nothing answered.
+    /// There was no response.
     Unreachable(String),
     /// The job is complete and failed.
     JobFailed(Box<FailedJob>),
     /// A job would fail.
     NotReady,
-    /// A probe found what would be in a job's way.
+    /// A probe found something that would make a job fail.
     ProbeFailed,
-    /// Recipes have so many problems.
+    /// The number of problems in the recipes.
     Invalid(usize),
-    /// The firmware update did not come to a good end.
+    /// The firmware update did not succeed.
     UpdateFailed(String),
-    /// Something here: a file, a program.
+    /// A local failure: a file, a program.
     Local(anyhow::Error),
 }
 
-/// What a person needs to know of a job that failed, to go on from there.
+/// What the user needs to know about a failed job in order to continue.
 #[derive(Debug, Default)]
 pub struct FailedJob {
     pub id: String,
     pub step: String,
     pub reason: String,
-    /// What was done to the machine after the failure, in the controller's words.
+    /// The controller's message about what it did to the machine after the failure.
     pub done: Vec<String>,
-    /// What of that could not be done.
+    /// Which parts of that failed.
     pub not_done: Vec<String>,
     pub needs_attention: String,
 }
@@ -65,13 +65,13 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Every piece is foreign; what is between them is ours.
+/// Each part is a foreign text and is made printable; the text between them is ours.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Failure::Refused(problem) => {
                 write!(f, "{} ({})", printable(&problem.title), problem.status)?;
-                // One error, and the detail says the same: once is enough.
+                // There is one error, and the detail has the same text: it is printed once.
                 let is_told = problem.errors.iter().any(|error| error.message == problem.detail);
                 if !problem.detail.is_empty() && !is_told {
                     write!(f, ": {}", printable(&problem.detail))?;
@@ -98,7 +98,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The cause has lines of its own, so that a terminal wraps it and cuts nothing.
+/// The cause has lines of its own, so that a terminal wraps it instead of truncating it.
 impl fmt::Display for FailedJob {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "the job failed in {}:", printable(&self.step))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal server firmware`: what is installed, and an update followed to its end.
+//! `shoal server firmware`: the installed versions, and an update, followed to its end.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::output::{closed, note, say, show, text};
 use crate::servers::path;
 use crate::text_file;
 
-/// Between two looks at an update.
+/// Interval between two requests for the state of an update.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STATUS_HEAD: [&str; 2] = ["WHAT", "SEEN"];
 
@@ -42,7 +42,7 @@ pub fn run(client: &Client, format: Output, command: Firmware) -> Result<(), Fai
     }
 }
 
-/// Sends the file, or the name of what the registry has.
+/// Sends the file, or the name of an artifact in the registry.
 fn begin(
     client: &Client,
     serial: &str,
@@ -79,7 +79,7 @@ fn begin(
     client.post_bytes(&place, "application/octet-stream", length, &mut reader)
 }
 
-/// Tells each step as it comes, over restarts of the controller too.
+/// Prints each step as it comes, across restarts of the controller.
 fn follow(client: &Client, format: Output, serial: &str, begun: &Value) -> Result<(), Failure> {
     let place = format!("{}/firmware/update", path(serial));
     let (mut step, mut is_away) = (String::new(), false);

@@ -23,7 +23,7 @@ fn build(recipe: &Path, output: &Path) -> anyhow::Result<()> {
         .into_iter()
         .map(|file| iso9660::File { name: file.name, bytes: file.bytes })
         .collect();
-    // It belongs to no job: the recipe itself gives the name, so the same recipe the same bytes.
+    // It belongs to no job. The name is derived from the recipe, so the same recipe gives the same bytes.
     let name = oci::Digest::of(&parsed.to_json());
     let volume = Volume { id: task_medium::volume_id(name.hex()), ..Volume::default() };
     let iso = iso9660::to_vec(&files, &volume).context("write the medium")?;

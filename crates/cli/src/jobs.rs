@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal job`.
+//! `shoal job`: creating, listing, showing and cancelling jobs, and their evidence.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::watch::watch;
 const HEAD: [&str; 6] = ["ID", "SERVER", "STATUS", "STAGE", "OUTCOME", "FAILED STEP"];
 
 const LIST_HEAD: [&str; 5] = ["ID", "SERVER", "CREATED", "STATE", "WHY"];
-/// The time in a version 7 UUID, to the millisecond (RFC 9562, section 5.7).
+/// Returns the time in a version 7 UUID, to the millisecond (RFC 9562, section 5.7).
 const ID_SHOWN_MIN: usize = 13;
 
 pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure> {
@@ -79,7 +79,7 @@ pub fn run(client: &Client, format: Output, command: Job) -> Result<(), Failure>
     Ok(())
 }
 
-/// The job that is meant: the controller knows ids by their beginnings.
+/// Finds the job by the beginning of its id; the controller resolves it.
 fn find(client: &Client, which: Which) -> Result<Value, Failure> {
     let Some(serial) = which.server else {
         return client.get(&format!("/api/v1/jobs/{}", encoded(&which.id.unwrap_or_default())));
@@ -91,7 +91,7 @@ fn find(client: &Client, which: Which) -> Result<Value, Failure> {
     }
 }
 
-/// As many pages as it takes.
+/// Reads as many pages as needed.
 fn list(client: &Client, wanted: &ListJobs) -> Result<Value, Failure> {
     let mut jobs = Vec::new();
     let mut cursor: Option<String> = None;
@@ -131,7 +131,7 @@ fn list_rows(list: &Value) -> Vec<Vec<String>> {
     let row = |(job, id): (&&Value, String)| {
         let part = |key| text(job, key);
         let [status, stage, outcome] = ["/status", "/stage", "/outcome"].map(part);
-        // "complete" says nothing; what a job is doing says more than "provisioning".
+        // The outcome says more than "complete", and the stage says more than "provisioning".
         let state = match (outcome.is_empty(), status == "complete") {
             (false, true) => outcome,
             (false, false) => format!("{outcome}, {stage}"),
@@ -144,7 +144,7 @@ fn list_rows(list: &Value) -> Vec<Vec<String>> {
     jobs.iter().zip(shown).map(row).collect()
 }
 
-/// Each id as short as it may be: no other in the list begins so, and another that begins so is unlikely.
+/// Shortens each id: no other id in the list begins so, and it is unlikely that any other does.
 fn shortened(ids: &[String]) -> Vec<String> {
     let short = |id: &String| {
         let common =

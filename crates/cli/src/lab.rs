@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal lab up`: a controller and one virtual machine with a Redfish BMC, as the end-to-end test
-//! uses them, until Ctrl-C or `shoal lab down`. It leaves nothing to be looked for: the command that it
-//! prints installs the machine.
+//! `shoal lab up`: a controller and one virtual machine with a Redfish BMC, as in the end-to-end test, until
+//! Ctrl-C or `shoal lab down`. It prints a complete command that installs the machine.
 //!
-//! - `files`: images, recipe and key, and where they are; `told`: what a person reads when it is up.
+//! - `files`: finding and making images, recipe and key; `told`: the text that is printed when the lab is up.
 
 mod files;
 mod told;
@@ -27,17 +26,17 @@ use crate::output::note;
 use crate::recipes;
 use told::Told;
 
-/// Of the lab's BMC, which listens on 127.0.0.1 only.
+/// Password of the lab's BMC, which listens on 127.0.0.1 only.
 const USERNAME: &str = "admin";
 const PASSWORD: &str = "lab-password";
 const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(300);
 
-/// The process ids of the lab's programs, one in a line, while it is up.
+/// The file with the process ids of the lab's programs, one per line, while it is up.
 const PIDS: &str = "lab.pids";
 const CONTROLLER_LOG: &str = "controller.log";
 const BMC_LOG: &str = "bmc.log";
-/// What the simulated BMC runs the machine with.
+/// The programs that the simulated BMC needs to run the machine.
 const QEMU: &str = "qemu-system-x86_64";
 
 pub fn run(command: Lab) -> Result<(), Failure> {
@@ -109,7 +108,7 @@ fn up(wanted: LabUp) -> Result<(), Failure> {
     Ok(ended?)
 }
 
-/// The machine's own start is long after this, when nobody looks any more.
+/// Checks this now, because the machine starts much later, when nobody watches the output.
 fn check_qemu() -> anyhow::Result<()> {
     let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
     match version {
@@ -134,7 +133,7 @@ fn maintenance_iso(wanted: &LabUp) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// What a recipe wants of the lab's own registry, as `artifact push` takes it.
+/// Returns the artifact that a recipe uses from the lab's own registry, in the form of `artifact push`.
 fn artifact_of(recipe: &Path) -> anyhow::Result<Option<String>> {
     let value = recipes::read(recipe)?;
     let url = value["oci_url"].as_str().unwrap_or_default();
@@ -142,14 +141,14 @@ fn artifact_of(recipe: &Path) -> anyhow::Result<Option<String>> {
     Ok(name.map(str::to_owned))
 }
 
-/// Whether the registry has what the recipe wants, after what is here was pushed.
+/// Pushes the local image, and returns whether the registry has the recipe's artifact.
 fn has_image(client: &Client, name: Option<&str>, file: Option<&Path>) -> Result<bool, Failure> {
     let Some(name) = name else { return Ok(true) };
     if let Some(file) = file {
         note(&format!("pushing {} as {name}", file.display()));
         match artifacts::push(client, name, file) {
             Ok(()) => return Ok(true),
-            // A tag that names an earlier image stays; that one is installed.
+            // An existing tag keeps its earlier image, and that image is installed.
             Err(Failure::Refused(problem)) => {
                 note(&format!("{name} stays as it is: {}", Failure::Refused(problem)));
             }
@@ -164,7 +163,7 @@ fn has_image(client: &Client, name: Option<&str>, file: Option<&Path>) -> Result
     Ok(list["artifacts"].as_array().into_iter().flatten().any(is_it))
 }
 
-/// This program as it reaches the lab's controller from any directory.
+/// The command line of this program that reaches the lab's controller from any directory.
 fn shoal(connection: &Connection) -> anyhow::Result<Vec<String>> {
     let program = std::env::current_exe().context("find the own program")?;
     let mut words = vec![program.display().to_string()];
@@ -184,7 +183,7 @@ fn down(dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("read {}; is a lab up in this directory?", file.display()))?;
     for line in text.lines() {
         let pid: i32 = line.parse().with_context(|| format!("{} is damaged", file.display()))?;
-        // After a crash the number may belong to somebody else.
+        // After a crash the process id may belong to another program.
         let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if !name.contains("shoal-") {
             continue;
@@ -201,19 +200,19 @@ fn down(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program that ends with this one.
+/// A child process that ends with this program.
 struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        // SIGTERM, so that the BMC stops its machine; one that is gone needs no signal.
+        // SIGTERM, so that the BMC stops its machine. A process that has ended needs no signal.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.0.wait();
     }
 }
 
-/// Our programs lie beside this one.
+/// Finds our other programs, which are in the same directory as this one.
 fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("find the own program")?;
     let beside = own.with_file_name(name);
@@ -275,7 +274,7 @@ fn ready_line(bmc: &mut Child, dir: &Path) -> anyhow::Result<Value> {
     })
 }
 
-/// The last line of a log, and where the rest is.
+/// Returns the last line of a log, and the path of the log.
 fn last_words(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     match text.lines().rfind(|line| !line.trim().is_empty()) {
@@ -294,7 +293,7 @@ fn wait_for(
         // The CA and the token are written at the first start.
         let tried = Client::new(connection)
             .and_then(|client| client.get("/api/v1/servers").map(|_| client));
-        // First, because another controller may listen there.
+        // Checked first, because another controller may listen on the port.
         if let Some(status) = controller.try_wait().context("look at shoal-controller")? {
             let log = last_words(&dir.join(CONTROLLER_LOG));
             return Err(anyhow::anyhow!("shoal-controller ended with {status}{log}").into());
@@ -307,7 +306,7 @@ fn wait_for(
     }
 }
 
-/// Until Ctrl-C (which the programs receive too) or until one of them ends.
+/// Waits until Ctrl-C (which the programs receive too) or until one of them ends.
 fn supervise(controller: &mut Child, bmc: &mut Child, dir: &Path) -> anyhow::Result<()> {
     loop {
         for (child, log) in [(&mut *controller, CONTROLLER_LOG), (&mut *bmc, BMC_LOG)] {

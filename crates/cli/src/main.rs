@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal`: what people and scripts type. It speaks to a controller, never to a BMC or a database.
+//! `shoal`: the command line for people and scripts. It talks only to a controller, never to a BMC or a database.
 //!
 //! - `args`: every command and option; `client`: HTTP, with problems as errors;
-//! - `servers`, `jobs`, `artifacts`, `access`, `recipes`, `iso`, `lab`: one module for each noun; `watch`: a job as
-//!   it goes; `text_file`: text as people's editors write it;
+//! - `servers`, `jobs`, `artifacts`, `access`, `recipes`, `iso`, `lab`: one module for each noun; `watch`: following
+//!   a job; `text_file`: files that the user names;
 //! - `output`: tables for people, JSON for scripts; `failure`: exit codes.
 
-// Nothing is printed but through `output`, which makes foreign text harmless.
+// Everything is printed through `output`, which makes foreign text safe for a terminal.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod access;
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Tokens and passwords are in this process's memory: no core dump, also none by a handler in `core_pattern`, and no
-/// debugger.
+/// Prevents core dumps, including those by a handler in `core_pattern`, and debuggers, because tokens and passwords
+/// are in this process's memory.
 fn leave_no_core() -> Result<(), rustix::io::Errno> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

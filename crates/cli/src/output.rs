@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Tables for people, JSON for scripts. All that this program prints goes through here: texts come from BMCs,
-//! machines and other people, and a terminal obeys what is in them.
+//! Output: tables for people, JSON for scripts. Everything that this program prints goes through here, because texts
+//! come from BMCs, machines and other people, and may contain control characters that a terminal would execute.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::args::Output;
 
-/// Shows an answer: as it is, or as the rows that `rows` makes of it.
+/// Prints a response: as JSON, or as the rows that `rows` makes of it.
 pub fn show(
     format: Output,
     value: &Value,
@@ -26,7 +26,7 @@ pub fn show(
     }
 }
 
-/// JSON is data: it stays what it is, with escapes for what a terminal would obey.
+/// Prints JSON unchanged in meaning, with escapes for control characters.
 pub fn json(value: &Value) {
     print(&terminal::escaped_json(&format!("{value:#}")));
 }
@@ -41,10 +41,10 @@ pub fn say(line: &str) {
     print(&printable(line));
 }
 
-/// Why standard output takes nothing more. A command goes on without it: what it does is not its output.
+/// Why writing to standard output failed. The command continues, because its work does not depend on its output.
 static CLOSED: Mutex<Option<io::ErrorKind>> = Mutex::new(None);
 
-/// The error that ended standard output, such as `BrokenPipe` after `| head`.
+/// Returns the error that ended standard output, such as `BrokenPipe` after `| head`.
 pub fn closed() -> Option<io::ErrorKind> {
     *CLOSED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -59,22 +59,22 @@ fn print(text: &str) {
     }
 }
 
-/// Why the command did not succeed: several lines, of which each text was made printable.
+/// Prints why the command did not succeed, on several lines. The caller has made each text printable.
 pub fn failed(lines: &str) {
     print_error(lines);
 }
 
-/// One line for people, beside what the command answers.
+/// Prints one line for people, in addition to the command's result.
 pub fn note(line: &str) {
     print_error(&printable(line));
 }
 
 fn print_error(text: &str) {
-    // If standard error is closed, there is no place left to say so.
+    // If standard error is closed, the failure cannot be reported anywhere.
     let _ = writeln!(io::stderr().lock(), "shoal: {text}");
 }
 
-/// A time of the API in this computer's zone, with date and zone; another text as it is.
+/// Formats a time of the API in the local time zone, with date and zone; any other text is returned unchanged.
 pub fn time(text: &str) -> String {
     local(text, &TimeZone::system())
 }
@@ -86,7 +86,7 @@ fn local(text: &str, zone: &TimeZone) -> String {
     }
 }
 
-/// The text at a pointer; empty where there is none.
+/// Returns the text at a pointer; empty if there is none.
 pub fn text(value: &Value, pointer: &str) -> String {
     match value.pointer(pointer) {
         None | Some(Value::Null) => String::new(),
@@ -95,7 +95,7 @@ pub fn text(value: &Value, pointer: &str) -> String {
     }
 }
 
-/// A foreign text as a terminal may have it.
+/// Makes a foreign text safe for a terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
     terminal::printable(text)
 }

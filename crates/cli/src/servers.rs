@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal server`.
+//! `shoal server`: registering, probing, capturing and operating servers.
 
 use std::fs;
 use std::io::Read;
@@ -16,9 +16,9 @@ use crate::output::{show, text, time};
 use crate::text_file;
 
 const HEAD: [&str; 4] = ["SERIAL", "BMC", "CERTIFICATE", "ACTIVE JOB"];
-/// A chain of CAs is some kilobytes.
+/// Limit of a CA file; a chain of CAs is a few kilobytes.
 const CA_BYTES_MAX: usize = 1 << 20;
-/// The controller records 8 MiB, and writes it with line breaks.
+/// Limit of a capture: the controller records 8 MiB, and writes it with line breaks.
 const CAPTURE_BYTES_MAX: u64 = 128 << 20;
 const STATE_HEAD: [&str; 2] = ["POWER", "BOOT OVERRIDE"];
 
@@ -81,7 +81,7 @@ pub fn run(client: &Client, output: &FormatOrFile, command: Server) -> Result<()
     Ok(())
 }
 
-/// Writes the file, and returns what it says of itself.
+/// Writes the file, and returns the description that it contains.
 fn capture(client: &Client, serial: &str, path: &Path) -> Result<Value, Failure> {
     let mut sent =
         client.stream(&format!("{}/capture", self::path(serial)))?.take(CAPTURE_BYTES_MAX);
@@ -113,7 +113,7 @@ pub fn path(serial: &str) -> String {
     format!("/api/v1/servers/{}", encoded(serial))
 }
 
-/// What is not given stays as it is, where the server is known.
+/// Options that are not given keep their value, if the server exists.
 fn set(client: &Client, wanted: SetServer) -> Result<Value, Failure> {
     let place = path(&wanted.serial);
     let is_whole = wanted.bmc_url.is_some()
@@ -145,9 +145,9 @@ fn set(client: &Client, wanted: SetServer) -> Result<Value, Failure> {
         bmc: BmcSpec {
             url: url.ok_or_else(|| missing("--bmc-url"))?,
             username: username.ok_or_else(|| missing("--username"))?,
-            // The controller keeps the one that it has, if URL and user name are the same.
+            // The controller keeps the stored password, if URL and user name are the same.
             password: password.transpose()?,
-            // And whom it trusts, if the URL is.
+            // The controller keeps the trusted certificate or CA, if the URL is the same.
             certificate_sha256: wanted.pin,
             ca_pem,
         },
@@ -166,7 +166,7 @@ fn row(server: &Value) -> Vec<String> {
     ]
 }
 
-/// Whole, so that it can be compared with what the BMC shows.
+/// Prints it in full, so that it can be compared with what the BMC shows.
 fn certificate(server: &Value) -> String {
     let pin = text(server, "/bmc/certificate_sha256");
     if pin.is_empty() { "by CA".into() } else { pin }

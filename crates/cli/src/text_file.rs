@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Files that people name: opened with a cure where that fails; and text in them as editors and shells on several
-//! systems write it: recipes, tokens, passwords.
+//! Files that the user names: recipes, tokens, passwords, certificates. If opening one fails, the error says how to
+//! fix it. Text is accepted as editors and shells of several systems write it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,12 +10,12 @@ use anyhow::{Context, anyhow, bail, ensure};
 
 /// The name that stands for standard input.
 const STDIN: &str = "-";
-/// Longest token that the controller takes is far below; a whole image by mistake is not read.
+/// Far above the longest token that the controller accepts. It prevents reading a whole image by mistake.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
-/// The authorities of a whole system are a quarter of a megabyte.
+/// All CA certificates of a system together are a quarter of a megabyte.
 const PEM_BYTES_MAX: u64 = 4 << 20;
 
-/// Opens a file that a person named.
+/// Opens a file that the user named.
 pub fn open(path: &Path) -> anyhow::Result<File> {
     let place = path.display();
     let file = File::open(path).map_err(|error| match (error.kind(), std::env::current_dir()) {
@@ -34,7 +34,7 @@ pub fn open(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// The certificates or keys in a file, which must be PEM.
+/// Reads the certificates or keys in a file, which must be PEM.
 pub fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
     let place = path.display();
     let mut bytes = Vec::new();
@@ -51,7 +51,7 @@ pub fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text in a file, or on standard input for `-`, without a byte order mark.
+/// Reads the text of a file, or of standard input for `-`, without a byte order mark.
 pub fn read(path: &Path, bytes_max: usize) -> anyhow::Result<String> {
     let place = path.display();
     let mut bytes = Vec::new();
@@ -70,7 +70,7 @@ pub fn read(path: &Path, bytes_max: usize) -> anyhow::Result<String> {
     decode(bytes).with_context(|| format!("read {place}"))
 }
 
-/// One line, without white space around it: a token, a password.
+/// Reads one line, without white space around it: a token, a password.
 pub fn read_secret(path: &Path, what: &str) -> anyhow::Result<String> {
     let place = path.display();
     let text = read(path, TOKEN_BYTES_MAX).with_context(|| format!("read the {what}"))?;

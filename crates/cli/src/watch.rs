@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal job watch`: a job's events as they come and, on a terminal, how far its step is.
+//! `shoal job watch`: a job's events as they come and, on a terminal, the progress of its step.
 
 use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,12 @@ use crate::client::{Client, encoded};
 use crate::failure::{FailedJob, Failure};
 use crate::output::{closed, json_line, note, printable, say, text, time};
 
-/// Until the next try while the controller is away.
+/// Pause between two tries while the controller cannot be reached.
 const RECONNECT: Duration = Duration::from_secs(2);
-/// As often as a machine tells of its progress.
+/// The interval at which a machine reports its progress.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells the story as it comes, over restarts of the controller too.
+/// Prints the events as they come, across restarts of the controller.
 pub fn watch(client: &Client, format: Output, id: &str) -> Result<(), Failure> {
     let bar = bar(format);
     let is_over = AtomicBool::new(false);
@@ -30,12 +30,12 @@ pub fn watch(client: &Client, format: Output, id: &str) -> Result<(), Failure> {
         is_over.store(true, Ordering::Relaxed);
         outcome
     });
-    // After its thread, which would draw it again over what is said next.
+    // Only after its thread has ended, which would otherwise draw the bar again over the next line.
     bar.finish_and_clear();
     outcome
 }
 
-/// Nothing where stderr is a file, and nothing beside JSON.
+/// Shows no bar if standard error is not a terminal, or with JSON output.
 fn bar(format: Output) -> ProgressBar {
     let template = "{prefix} [{bar:30}] {bytes}/{total_bytes} {msg}";
     let style =
@@ -47,7 +47,7 @@ fn bar(format: Output) -> ProgressBar {
     bar
 }
 
-/// Draws the step's bytes until the watch is over. A look that fails is no news: the next one may do.
+/// Draws the step's bytes until the watch is over. A failed request is ignored, because the next one may succeed.
 fn show_progress(client: &Client, id: &str, bar: &ProgressBar, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Relaxed) {
         if let Ok(job) = client.get(&format!("/api/v1/jobs/{}", encoded(id))) {
@@ -115,7 +115,7 @@ fn follow(client: &Client, format: Output, id: &str, bar: &ProgressBar) -> Resul
     }
 }
 
-/// What the controller did to the machine once the job had failed.
+/// What the controller did to the machine after the job had failed.
 #[derive(Default)]
 struct AfterFailure {
     has_failed: bool,
@@ -132,7 +132,7 @@ impl AfterFailure {
                 _ => {}
             }
         }
-        // The event that fails a job is the first that shows it so; a job that had not touched its machine is
+        // The first event with this status is the one that failed the job. A job that had not touched its machine is
         // complete at once.
         self.has_failed |= matches!(event["status"].as_str(), Some("failed" | "complete"));
     }

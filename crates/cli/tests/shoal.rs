@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The program as people and scripts run it: what it prints, to whom, and its exit status. The controller's part is
-//! played on a socket.
+//! Tests of the program as people and scripts run it: its output on both streams, and its exit status. A socket plays
+//! the controller.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -20,7 +20,7 @@ fn shoal() -> Command {
     command
 }
 
-/// Answers each request with what `answer` makes of its method and path; the URL to reach it by.
+/// Responds to each request with what `answer` returns for its method and path; returns the URL of the server.
 fn controller(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -46,13 +46,13 @@ fn controller(answer: impl Fn(&str, &Value) -> (u16, Value) + Send + 'static) ->
             reader.read_exact(&mut body).unwrap();
             let (status, json) =
                 answer(&request, &serde_json::from_slice(&body).unwrap_or_default());
-            // What is no JSON, such as a stream of events, is given as a string.
+            // A body that is not JSON, such as a stream of events, is given as a string.
             let text = json.as_str().map_or_else(|| json.to_string(), str::to_owned);
             let head = format!(
                 "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
                 text.len()
             );
-            // A client that has gone is a case of these tests.
+            // Some of these tests have a client that disconnects.
             let _ = (&stream).write_all(format!("{head}{text}").as_bytes());
         }
     });
@@ -87,7 +87,7 @@ fn a_reader_that_ends_early_ends_the_program_quietly() {
         assert_eq!(text(&output.stderr), "", "{arguments:?}");
         assert_eq!(output.status.code(), Some(141), "{arguments:?}");
     }
-    // Standard error too: there is nobody left to tell.
+    // Standard error is closed too, so that nothing can be reported.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut child = shoal();
@@ -239,7 +239,7 @@ fn a_controller_that_cannot_be_reached_is_told_with_the_cure() {
     let output = run(&format!("http://{nobody}"), &["job", "list"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(text(&output.stderr).contains("nothing listens at"), "{output:?}");
-    // A proxy that nobody could use does not stand in loopback's way.
+    // An invalid proxy does not affect loopback.
     let url = controller(|_, _| (200, json!({"jobs": []})));
     let output = shoal()
         .args(["--controller", &url, "job", "list"])
@@ -260,7 +260,7 @@ fn a_controller_that_cannot_be_reached_is_told_with_the_cure() {
     );
 }
 
-/// A controller whose job `j1` has these events and ended as failed.
+/// Starts a controller whose job `j1` has these events and ended as failed.
 fn controller_of_failed_job(events: &[Value], job: Value) -> String {
     let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
     controller(move |request, _| match request {
@@ -313,7 +313,7 @@ fn a_watched_job_that_fails_tells_why_what_was_done_to_the_machine_and_where_to_
     assert!(!told.contains("needs attention"), "{told}");
 }
 
-/// Every recipe below `examples/`, by its path.
+/// Returns the path of every recipe below `examples/`.
 fn examples() -> Vec<std::path::PathBuf> {
     let mut open = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")];
     let mut files = Vec::new();
@@ -348,7 +348,7 @@ fn every_example_is_a_valid_recipe_and_in_the_list_of_examples() {
     }
 }
 
-/// Answers every connection with these bytes, whatever it says.
+/// Sends these bytes on every connection, whatever the client sends.
 fn always(bytes: &'static [u8]) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -369,7 +369,7 @@ const PAGE: &[u8] =
 const MOVED: &[u8] = b"HTTP/1.1 301 X\r\nlocation: https://shoal.example/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const GREETING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
 
-/// A CA of nobody: `openssl req -x509 -newkey ed25519 -nodes -keyout /dev/null -subj "/CN=some CA" -days 36500`.
+/// A CA without a key: `openssl req -x509 -newkey ed25519 -nodes -keyout /dev/null -subj "/CN=some CA" -days 36500`.
 const SOME_CA: &str = "\
 -----BEGIN CERTIFICATE-----\n\
 MIIBOjCB7aADAgECAhRFkixaq8/wRPmCxUizr7WBuByWzzAFBgMrZXAwEjEQMA4G\n\
@@ -410,7 +410,7 @@ fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
     let http = |address: std::net::SocketAddr| format!("http://{address}");
     let https = |address: std::net::SocketAddr| format!("https://{address}");
     let cases: &[(&str, &[&str], i32, &str)] = &[
-        // Where the controller is.
+        // The controller's URL.
         (&https(nobody), &["--ca", "CA"], 3, "nothing listens at 127.0.0.1:"),
         (&http(nobody), &[], 3, "is the controller up, and is this its --listen address?"),
         (&http(alert), &[], 3, "speaks no plain HTTP; write https://127.0.0.1:"),
@@ -436,7 +436,7 @@ fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
             "has a path; write scheme, host and port only: https://c:1",
         ),
         ("https://", &[], 1, "is no URL; write one such as https://192.0.2.5:8443"),
-        // Who is asking.
+        // The caller's credentials.
         (
             &refusing,
             &[],
@@ -459,7 +459,7 @@ fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
             1,
             "has several lines; the token must be the only one",
         ),
-        // Whom to trust.
+        // The trusted CAs.
         (&https(nobody), &["--ca", &absent], 1, "read --ca: "),
         (&https(nobody), &["--ca", directory], 1, "is a directory; name a file in it"),
         (&https(nobody), &["--ca", &empty], 1, "empty is empty"),
@@ -498,7 +498,7 @@ fn every_mistake_of_a_first_hour_is_told_with_its_cure() {
         // Once, and not as a debug form.
         assert!(told.matches(expected).count() == 1 && !told.contains("os error 2"), "{told}");
     }
-    // What is to be sent.
+    // The file to send.
     let url = &*refusing;
     let create = |recipe| ["job", "create", "--server", "S", "--recipe", recipe];
     for (arguments, expected) in [

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `POST /api/v1/jobs` at 8 connections with a durable commit each, and the controller's memory.
+//! Benchmark of `POST /api/v1/jobs` over 8 connections with a durable commit each, and of the controller's memory.
 //!
-//! Every job is for a server of its own whose BMC refuses the connection, so that the driver works
-//! on all of them meanwhile, as it would in a large roll-out.
+//! Every job is for a server of its own, whose BMC refuses the connection. So the driver works on all of them at the
+//! same time, as it would in a large roll-out.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -68,7 +68,7 @@ pub fn bench(tree: &Tree) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does `count` requests over [`CONNECTIONS`] connections; answers how long each took.
+/// Sends `count` requests over [`CONNECTIONS`] connections; returns how long each took.
 fn each(
     count: usize,
     once: impl Fn(&ureq::Agent, usize) -> anyhow::Result<()> + Sync,
@@ -110,7 +110,7 @@ fn expect(
     Ok(())
 }
 
-/// One after the other, 4 KiB each: what one commit costs at least.
+/// Writes 4 KiB with fsync, one after the other: the least cost of one commit.
 fn fsyncs_per_sec(dir: &Path) -> anyhow::Result<f64> {
     let mut file = File::create(dir.join("fsync"))?;
     let began = Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Jobs from POST to `complete` against simulated BMCs that answer in 5 ms and machines that finish
-//! at once; and whether BMCs that hang slow the others.
+//! Benchmark of jobs from POST to `complete`, against simulated BMCs that respond in 5 ms and machines that finish
+//! at once; and whether BMCs that hang slow down the others.
 
 use std::time::{Duration, Instant};
 
@@ -12,23 +12,23 @@ use crate::fleet::{Ended, Fleet, Member, image};
 use crate::tree::Tree;
 
 pub const COUNT: usize = 1000;
-/// Pairs of runs, with BMCs that hang and without: a second more or less is chance. Of more than a few
-/// BMCs one pair takes minutes.
+/// Pairs of runs, with BMCs that hang and without: one pair can differ by a second by chance. With many BMCs one
+/// pair takes minutes.
 const ROUNDS: usize = 5;
 const FEW: usize = 2000;
 const LATENCY: &str = "5ms";
-/// Of the BMCs, in the second measurement.
+/// Share of BMCs that hang in the second measurement.
 const HANGING: &str = "hang=0.2";
 const MOST: Duration = Duration::from_secs(30 * 60);
-/// OpenStack Ironic with its *fake* hardware type, which calls no BMC at all, on a machine with two
-/// cores: 110 to 131 deploys per minute at 0.20 to 0.22 CPU-seconds each, as the goal of this
-/// benchmark states it; its better ends. A constant: nothing of Ironic is measured in this run.
+/// OpenStack Ironic with its *fake* hardware type, which calls no BMC at all, on a machine with two cores: 110 to
+/// 131 deploys per minute at 0.20 to 0.22 CPU-seconds each, as the goal of this benchmark states it. These are the
+/// better ends of both ranges. They are constants: this run does not measure Ironic.
 const IRONIC_PER_MINUTE: f64 = 131.0;
 const IRONIC_CPU_SECS: f64 = 0.20;
 
-/// What one run showed.
+/// The results of one run.
 struct Run {
-    /// On BMCs that do not hang.
+    /// Times of jobs on BMCs that do not hang.
     jobs: usize,
     per_minute: f64,
     cpu_secs_per_job: f64,
@@ -43,7 +43,7 @@ pub fn bench(tree: &Tree, count: usize) -> anyhow::Result<()> {
     let mut pairs = Vec::new();
     for _ in 0..rounds {
         let fifth_hangs = run(tree, count, &["--fault".into(), HANGING.into()])?;
-        // As many jobs as the sound BMCs of that run had, and nothing beside them.
+        // As many jobs as the healthy BMCs of that run had, and no others.
         let alone = run(tree, fifth_hangs.jobs, &[])?;
         pairs.push((fifth_hangs, alone));
     }
@@ -102,7 +102,7 @@ fn run(tree: &Tree, count: usize, faults: &[String]) -> anyhow::Result<Run> {
     for member in &all {
         controller.register(&fleet, member)?;
     }
-    // The sick ones come first: whoever waits for them makes the others wait.
+    // The BMCs that hang come first, so that a controller that waits for them would delay the others.
     for member in sick {
         controller.post(member)?;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Task media: our writer, in the process as the controller uses it and as a program, beside
-//! `xorriso -as mkisofs -J -R` on the same files.
+//! Benchmark of task media: our writer, in the process as the controller uses it and as a program, compared
+//! with `xorriso -as mkisofs -J -R` on the same files.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -29,7 +29,7 @@ pub fn bench(tree: &Tree) -> anyhow::Result<()> {
         succeed(command.args(["iso", "build", "--recipe"]).arg(&recipe).arg("--output").arg(&ours))
     })?;
 
-    // What is on our medium is what both writers get.
+    // Both writers get the files of our medium.
     let image = iso9660::read(&fs::read(&ours)?).context("read our own medium")?;
     let files: Vec<File> = image.files;
     let volume = Volume { id: "TASK_BENCH".into(), ..Volume::default() };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask bench`: one table for each subject. A ratio is ours beside a peer of the same run on
-//! the same machine; figures without a peer are only figures.
+//! `cargo xtask bench`: one table for each subject. A ratio compares our program with a peer in the same run on the
+//! same machine; figures without a peer cannot be compared between machines.
 
 mod api;
 mod fleet;

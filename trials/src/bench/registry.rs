@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The embedded registry beside Debian's docker-registry (or the program in `SHOAL_BENCH_PEER`, which
 //! must take the same configuration): the same requests by the same clients, one server after the
-//! other, both without TLS and without authentication. Beside them, what the disk and the hash can do,
-//! and what the clients get of a server that does nothing but send.
+//! other, both without TLS and without authentication. For comparison also the speed of the disk and of the hash,
+//! and that of the clients with a server that only sends.
 //!
-//! `SHOAL_BENCH_GIB` is the size of the large blob, 2 unless said otherwise.
+//! `SHOAL_BENCH_GIB` is the size of the large blob, by default 2.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,16 +34,16 @@ const HEADS: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What one server did.
+/// The results of one server.
 struct Figures {
     push: f64,
     push_cpu: f64,
-    /// Of what was just pushed, wherever the server left it.
+    /// Pull of the blob that was just pushed, whether it is on disk or in the page cache.
     first_pull: f64,
     first_pull_cpu: f64,
     pull: f64,
     pull_cpu: f64,
-    /// By a client that does nothing but read.
+    /// Pull by a client that only reads.
     plain_pull: f64,
     pulls_at_once: f64,
     small_per_sec: f64,
@@ -52,13 +52,13 @@ struct Figures {
     peak_mib: f64,
 }
 
-/// What a server bore of one request, many times.
+/// A server's results for one request that was repeated many times.
 struct Load {
     per_sec: f64,
     p99_ms: f64,
 }
 
-/// A blob that nothing compresses.
+/// Makes a blob that cannot be compressed.
 struct Blob {
     path: PathBuf,
     bytes: u64,
@@ -127,7 +127,7 @@ fn show(gib: u64, ours: &Figures, theirs: &Figures) {
     ]);
 }
 
-/// The blob, and how fast the disk and the hash were with it.
+/// The blob, and the speed of the disk and of the hash with it.
 fn make_blob(path: PathBuf, bytes: u64) -> anyhow::Result<(Blob, f64, f64)> {
     let mut random = File::open("/dev/urandom")?.take(bytes);
     std::io::copy(&mut random, &mut File::create(&path)?)?;
@@ -149,8 +149,8 @@ fn make_blob(path: PathBuf, bytes: u64) -> anyhow::Result<(Blob, f64, f64)> {
     Ok((Blob { path, bytes, digest }, disk, hash))
 }
 
-/// How fast curl and the plain reader take the blob from a server that hands the page cache to the
-/// socket and does nothing else.
+/// Measures how fast curl and the plain reader receive the blob from a server that only sends the page cache to the
+/// socket.
 fn pulls_by_sendfile(blob: &Blob) -> anyhow::Result<(f64, f64)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}/blob", listener.local_addr()?);
@@ -207,7 +207,7 @@ fn measure(
     let location = begin(&format!("{base}/bench/blobs/uploads/"))?;
     let joint = if location.contains('?') { '&' } else { '?' };
     let (cpu, began) = (server.cpu_secs()?, Instant::now());
-    // curl would wait a second for a `100 Continue` that it need not have.
+    // Otherwise curl would wait a second for a `100 Continue`, which is optional.
     let args = ["-sSf", "-H", "Expect:", "-H", "Content-Type: application/octet-stream", "-T"];
     let put = Command::new("curl")
         .args(args)
@@ -294,7 +294,7 @@ fn pull(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the answer and throws it away, with a large buffer and no more system calls than that takes.
+/// Reads the response and discards it, with a large buffer and as few system calls as possible.
 fn plain_pull(url: &str) -> anyhow::Result<()> {
     let rest = url.strip_prefix("http://").context("not a plain URL")?;
     let (authority, path) = rest.split_once('/').context("a URL without a path")?;
@@ -321,7 +321,7 @@ fn plain_pull(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Begins an upload; answers where it goes on, as a whole URL.
+/// Begins an upload; returns the URL at which it continues.
 fn begin(url: &str) -> anyhow::Result<String> {
     let answer = agent().post(url).send_empty()?;
     ensure!(answer.status() == 202, "begin an upload: {}", answer.status());
@@ -392,7 +392,7 @@ fn push_manifest(base: &str) -> anyhow::Result<String> {
     Ok(url)
 }
 
-/// GETs by wrk.
+/// Measures GET requests by wrk.
 fn load(url: &str) -> anyhow::Result<Load> {
     let mut command = Command::new("wrk");
     command.args(LOAD).args(["-H", "Accept: application/vnd.oci.image.manifest.v1+json"]);
@@ -406,7 +406,7 @@ fn load(url: &str) -> anyhow::Result<Load> {
     Ok(Load { per_sec: after("Requests/sec:")?.parse()?, p99_ms: milliseconds(after("99%")?)? })
 }
 
-/// As wrk writes it: `812.00us`, `1.20ms`, `2.31s`.
+/// Parses a time in wrk's format: `812.00us`, `1.20ms`, `2.31s`.
 fn milliseconds(text: &str) -> anyhow::Result<f64> {
     let (number, factor) = match (text.strip_suffix("us"), text.strip_suffix("ms")) {
         (Some(number), _) => (number, 0.001),
@@ -416,7 +416,7 @@ fn milliseconds(text: &str) -> anyhow::Result<f64> {
     Ok(number.parse::<f64>()? * factor)
 }
 
-/// HEADs, of which wrk would wait for the body.
+/// Measures HEAD requests, which wrk cannot send: it would wait for the body.
 fn load_heads(url: &str) -> anyhow::Result<Load> {
     let work = || -> anyhow::Result<Vec<Duration>> {
         let (agent, mut times) = (agent(), Vec::new());

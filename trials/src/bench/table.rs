@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The table that every benchmark prints, and what is made of samples.
+//! The table that every benchmark prints, and statistics over samples.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn print(rows: &[Row]) {
     }
 }
 
-/// The value below which this part of the samples lies.
+/// Returns the value below which this share of the samples lies.
 pub fn percentile(samples: &mut [Duration], part: f64) -> Duration {
     samples.sort();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]

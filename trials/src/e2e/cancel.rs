@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A job is cancelled while its machine writes, and its BMC cannot be reached to switch it off: the
-//! machine hears that its attempt is over and stops by itself.
+//! A job is cancelled while its machine writes and its BMC cannot be reached to switch it off: the
+//! machine learns that its attempt is over, and stops by itself.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -11,12 +11,12 @@ use serde_json::json;
 use super::judge::{at_rest, is_complete};
 use super::lab::{INSTALL, Lab, SERIAL, recipe};
 
-/// So much of the image, of some 120 MiB, is unpacked when the job is cancelled.
+/// How much of the image, about 120 MiB, is unpacked when the job is cancelled.
 const AFTER_BYTES: u64 = 10 << 20;
-/// A kernel writes what is dirty for 30 s, and looks every 5 s (`vm.dirty_expire_centisecs`): a disk that is
-/// as it was for longer is not written.
+/// A kernel writes pages that have been dirty for 30 s, and checks every 5 s (`vm.dirty_expire_centisecs`): a disk
+/// that has not changed for longer is no longer written.
 const STILL: Duration = Duration::from_secs(45);
-/// From the cancel until the last write; well below what the rest of the image takes.
+/// Limit for the time from the cancel to the last write; well below what the rest of the image takes.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
 pub fn cancel(lab: &Lab) -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ pub fn cancel(lab: &Lab) -> anyhow::Result<()> {
     })?;
     world.signal_bmc("STOP")?;
     let stopped = stops(lab, &id);
-    // Also where it did not stop: the simulator has to end with this program.
+    // Also if the machine did not stop, because the simulator has to end with this program.
     world.signal_bmc("CONT")?;
     stopped?;
     let job = world.follow(&id, INSTALL, is_complete)?;
@@ -49,7 +49,7 @@ fn stops(lab: &Lab, id: &str) -> anyhow::Result<()> {
         Ok(still.unwrap_or_default() > STILL)
     })?;
     let after = written_at()?.duration_since(cancelled).unwrap_or_default();
-    // Where it went on to its end, it would say that nobody wants to know of a success.
+    // If it had continued to its end, it would log that its success was rejected.
     ensure!(!world.console(machine)?.contains("Success"), "the machine went on to its end");
     world.tell(&format!("the machine wrote for {} s more, and then no more", after.as_secs()));
     Ok(())

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Disk images and blobs as the cases want them, what tells whether they changed, keys to log in with, and the first example.
+//! Files of the cases: disk images and blobs, hashes that show whether they changed, keys to log in with, and the
+//! first example recipe.
 
 use std::fs;
 use std::io::Read;
@@ -12,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 use crate::process::succeed;
 
-/// A disk that an ordinary system would check, mount and swap on.
+/// Makes a disk that an ordinary system would check, mount and swap on.
 pub fn tempting(disk: &Path) -> anyhow::Result<()> {
     let sgdisk = ["--new=1:2048:+512M", "--new=2:0:+64M", "--typecode=2:8200"];
     succeed(Command::new("sgdisk").args(sgdisk).arg(disk))?;
     // Partition 1 begins at sector 2048.
     let ext4 = ["-q", "-L", "root", "-E", "offset=1048576"];
     succeed(Command::new("mkfs.ext4").args(ext4).arg(disk).arg("512M"))?;
-    // mkswap knows no offset: its header is made elsewhere.
+    // mkswap has no option for an offset, so its header is made in another file.
     let swap = disk.with_extension("swap");
     fs::File::create(&swap)?.set_len(64 << 20)?;
     succeed(Command::new("mkswap").arg(&swap))?;
@@ -46,7 +47,7 @@ pub fn largest_file(dir: &Path) -> anyhow::Result<PathBuf> {
     largest.map(|(_, path)| path).context("there is no file")
 }
 
-/// In the middle of the file.
+/// Flips a bit in the middle of the file.
 pub fn flip_a_bit(path: &Path) -> anyhow::Result<()> {
     let file = fs::File::options().read(true).write(true).open(path)?;
     let middle = file.metadata()?.len() / 2;
@@ -56,7 +57,7 @@ pub fn flip_a_bit(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SHA-256 of a disk image: of each MiB that is not all zeros, with its place.
+/// Returns the SHA-256 over each MiB of a disk image that is not all zeros, with its offset.
 pub fn hash(path: &Path) -> anyhow::Result<Vec<u8>> {
     const BLOCK: usize = 1 << 20;
     let mut file = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
@@ -75,7 +76,7 @@ pub fn hash(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(hasher.finalize().to_vec())
 }
 
-/// A key pair for this run: the private key's file, the public key's line.
+/// Makes a key pair for this run; returns the private key's file and the public key's line.
 pub fn ssh_key(dir: &Path) -> anyhow::Result<(PathBuf, String)> {
     let key = dir.join("id_ed25519");
     let made = Command::new("ssh-keygen")
@@ -88,7 +89,7 @@ pub fn ssh_key(dir: &Path) -> anyhow::Result<(PathBuf, String)> {
     Ok((key, public.trim().to_owned()))
 }
 
-/// The first example in `dir`, with a key and the host name of these tests in the places of its own.
+/// Writes the first example to `dir`, with the given key and the host name of these tests.
 pub fn example(root: &Path, public_key: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     let file = root.join("examples/linux/minimal.yaml");
     let mut text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;

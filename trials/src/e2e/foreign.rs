@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A task medium that somebody made of the controller's: all is as in the true one, but the machine is to
-//! report to another address.
+//! A forged task medium, made from the controller's: a copy that tells the machine to report to another
+//! address.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::lab::Lab;
 use super::machine;
 
-/// Where nobody listens.
+/// An address at which nothing listens.
 const OTHER_CONTROLLER: &str = "https://10.0.2.2:1";
 
-/// A stick with such a medium is in the machine, beside the true one.
+/// Inserts a USB stick with such a medium, in addition to the true one.
 pub fn plug(lab: &Lab) -> anyhow::Result<()> {
     let node = json!({
         "driver": "raw", "node-name": "foreign", "read-only": true,
@@ -31,7 +31,7 @@ pub fn plug(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The machine saw that stick, and why it is not its task.
+/// Checks that the machine saw that stick, and reported why it is not its task.
 pub fn was_left_out(lab: &Lab) -> anyhow::Result<()> {
     let console = lab.world.console(&lab.machine)?;
     let words = "is left out: the task medium is not of the controller";
@@ -40,7 +40,7 @@ pub fn was_left_out(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Such a medium takes the true one's place in its drive.
+/// Replaces the true medium in its drive by such a medium.
 pub fn exchange(lab: &Lab) -> anyhow::Result<()> {
     let medium = json!({"id": "cd2", "filename": forge(lab)?, "format": "raw"});
     machine::monitor(lab, "blockdev-change-medium", &medium)?;
@@ -48,7 +48,7 @@ pub fn exchange(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Made of what the BMC was given, by whoever reads along.
+/// Makes the medium from what the BMC was given, as an eavesdropper could.
 fn forge(lab: &Lab) -> anyhow::Result<PathBuf> {
     let slot = machine::task_slot(lab)?;
     let url = slot["Image"].as_str().context("the slot shows no medium")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Machines that must be left alone: a disk that cannot be read everywhere, partitions that the kernel does
-//! not show, a firmware that could not boot what is installed, another board. Each is refused with its cause, and its disk
+//! Machines that must not be written: a disk with an unreadable sector, partitions that the kernel does not show,
+//! firmware that could not boot the installed system, another board. Each is refused with its cause, and its disk
 //! keeps every byte.
 
 use std::fs;
@@ -19,7 +19,7 @@ use crate::process::succeed;
 use crate::tree::Tree;
 
 const DISK_BYTES: u64 = 4 << 30;
-/// Of the disk's only partition, in sectors of 512 bytes.
+/// Place of the disk's only partition, in sectors of 512 bytes.
 const PARTITION_SECTOR: u64 = 2048;
 
 /// Runs one machine after the other; returns how many cases passed.
@@ -30,8 +30,8 @@ pub fn guards(tree: &Tree) -> anyhow::Result<u32> {
     Ok(3)
 }
 
-/// One sector of a disk that is full of data cannot be read, and with it the table and the signature of
-/// the file system: without `wipe` nothing is written.
+/// One unreadable sector hides the partition table and the file system's signature of a disk that is full of data:
+/// without `wipe` nothing is written.
 fn bad_sector(tree: &Tree) -> anyhow::Result<()> {
     let options = ["--disk-bad-sector", "2"];
     let lab = Lab::of(World::new(tree, "bad-sector")?, true, |world| {
@@ -40,8 +40,8 @@ fn bad_sector(tree: &Tree) -> anyhow::Result<()> {
     refused(&lab, None, "partition.service", "sector 2")
 }
 
-/// The disk has lost the start of its table; its second copy names a volume of LVM. The kernel shows no
-/// partition. A recipe that allows to wipe anything does not name that member.
+/// The start of the disk's table is lost; its second copy names an LVM volume. The kernel shows no partition. The
+/// recipe has `wipe: "any"`, which does not cover such a member.
 fn hidden_partition(tree: &Tree) -> anyhow::Result<()> {
     let world = World::new(tree, "hidden-partition")?;
     without_primary_table(&world.disk())?;
@@ -49,7 +49,7 @@ fn hidden_partition(tree: &Tree) -> anyhow::Result<()> {
     refused(&lab, Some(json!("any")), "partition.service", "LVM2_member")
 }
 
-/// What is installed boots by UEFI alone.
+/// The installed system boots only by UEFI.
 fn bios(tree: &Tree) -> anyhow::Result<()> {
     let options = ["--firmware", "bios"];
     let lab =
@@ -57,8 +57,8 @@ fn bios(tree: &Tree) -> anyhow::Result<()> {
     refused(&lab, Some(json!("any")), "shoal-dispatcher.service", "UEFI")
 }
 
-/// The BMC says that it is the job's server, the board in it is another one: nothing is written. Nor
-/// does the maintenance OS by itself: its boot meets partitions, a journal and swap, and uses none.
+/// The BMC has the name of the job's server, but the board is a different one: nothing is written. The boot of the
+/// maintenance OS writes nothing either: it finds partitions, a journal and swap, and uses none.
 pub fn wrong_machine(tree: &Tree) -> anyhow::Result<()> {
     let mut world = World::new(tree, "wrong-machine")?;
     let disk = world.disk();
@@ -98,7 +98,7 @@ fn refused(lab: &Lab, wipe: Option<Value>, step: &str, reason: &str) -> anyhow::
     Ok(())
 }
 
-/// A table with one partition that is a physical volume of LVM, without its first 34 sectors.
+/// Makes a table with one partition that is a physical volume of LVM, without its first 34 sectors.
 fn without_primary_table(disk: &Path) -> anyhow::Result<()> {
     fs::File::create(disk)?.set_len(DISK_BYTES)?;
     let sgdisk = [format!("--new=1:{PARTITION_SECTOR}:+1G"), "--typecode=1:8300".into()];

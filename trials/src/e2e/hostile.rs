@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An OS image whose own program attacks the system that installs it. It has no initramfs, so that the boot
-//! loader step runs `mkinitramfs`: that tries what `crates/tools/tests/hostile_image/generator.pl` lists,
-//! prints a line for each, and then makes the initramfs as the true one does.
+//! An OS image whose own program attacks the system that installs it. The image has no initramfs, so the boot
+//! loader step runs its `mkinitramfs`. That program makes the attempts of
+//! `crates/tools/tests/hostile_image/generator.pl`, prints a line for each, and then makes the initramfs as the
+//! real one does.
 //!
-//! The step says the lines one by one: they are in the job's events and on the console.
+//! The step reports each line: they are in the job's events and on the console.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,11 +22,11 @@ use crate::tree::Tree;
 const GENERATOR: &str = include_str!("../../../crates/tools/tests/hostile_image/generator.pl");
 /// As it is in the archive.
 const MKINITRAMFS: &str = "usr/sbin/mkinitramfs";
-/// The last line of an attack in which nothing was reached.
+/// The last line of an attack in which no attempt succeeded.
 const NOTHING_REACHED: &str = "hostile: done: 0 reached";
 const ARTIFACT: &str = "os-images/hostile:1";
-/// The machine is known by its service tag, which its BMC shows as SKU; `SerialNumber` of Redfish and SMBIOS
-/// type 2 have the board's.
+/// The machine is identified by its service tag, which its BMC shows as SKU; `SerialNumber` of Redfish and SMBIOS
+/// type 2 contain the board's serial.
 const DELL: &[&str] =
     &["--maker", "dell", "--board-serial", "CNSHOAL00000001", "--chassis-serial", SERIAL];
 
@@ -52,7 +53,7 @@ pub fn hostile(tree: &Tree) -> anyhow::Result<u32> {
     Ok(1)
 }
 
-/// Makes `target/images/hostile-rootfs.tar.zst` from `rootfs.tar.zst`, where that is newer.
+/// Makes `target/images/hostile-rootfs.tar.zst` from `rootfs.tar.zst`, if the latter is newer.
 fn rootfs(root: &Path) -> anyhow::Result<PathBuf> {
     let images = root.join("target/images");
     let (from, to) = (images.join("rootfs.tar.zst"), images.join("hostile-rootfs.tar.zst"));

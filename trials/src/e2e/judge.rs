@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a case wants of a job, and of a machine after it.
+//! Checks of a job's result, and of the machine after it.
 
 use anyhow::ensure;
 use serde_json::Value;
@@ -18,19 +18,19 @@ pub fn failed_at(job: &Value, step: &str, reason: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The media plan that a job tells.
+/// Returns the media plan that a job's events name.
 pub fn by_plan(job: &Value, plan: &str) -> anyhow::Result<()> {
     ensure!(job["media_plan"] == plan, "not by the media plan {plan}: {job:#}");
     Ok(())
 }
 
-/// The machine's media and override after a job.
+/// Checks the machine's media and override after a job.
 pub fn at_rest(world: &World, machine: &Machine) -> anyhow::Result<()> {
     let system = world.system(machine)?;
     let boot = &system["Boot"];
     let is_at_rest = match machine.service {
         Service::Simulator => boot["BootSourceOverrideEnabled"] == "Disabled",
-        // It has no override, only an order that stays, and shows it as `Continuous`.
+        // sushy-tools has no override, only a permanent boot order, which it shows as `Continuous`.
         Service::SushyTools => boot["BootSourceOverrideTarget"] == "Hdd",
     };
     ensure!(is_at_rest, "the boot override is left: {boot}");

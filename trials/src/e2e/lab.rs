@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where most cases take place: a controller with an artifact, one machine, and the job that both are for.
+//! The set-up of most cases: a controller with an artifact, one machine, and the job to install it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::tree::Tree;
 pub const BOOT: Duration = Duration::from_secs(15 * 60);
 pub const INSTALL: Duration = Duration::from_secs(40 * 60);
 pub const ARTIFACT: &str = "os-images/debian:13";
-/// The server that every job is for.
+/// Serial number of the server in every job.
 pub const SERIAL: &str = "E2E0001";
 
-/// A controller with an artifact, a machine that it knows, and a key to log in with.
+/// A controller with an artifact, a machine that is registered there, and a key to log in with.
 pub struct Lab {
     pub world: World,
     pub machine: Machine,
@@ -30,7 +30,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With `has_data` there is a filesystem on the machine's disk.
+    /// With `has_data`, the machine's disk has a filesystem.
     pub fn start(
         tree: &Tree,
         name: &str,
@@ -56,7 +56,7 @@ impl Lab {
         let machine = machine(&mut world)?;
         let probe = world.shoal(&["server", "probe", SERIAL])?;
         if probe["media_plan"] == "http" {
-            // Its firmware reads, and only when it boots.
+            // The firmware reads the medium itself, and only when it boots.
             ensure!(probe["fetch"]["result"] == "skipped", "something was inserted: {probe:#}");
             world.tell("a machine with a Redfish BMC without virtual media is registered");
         } else {
@@ -74,7 +74,7 @@ pub fn two_cds(world: &mut World) -> anyhow::Result<Machine> {
     one_machine(world, "cd,cd")
 }
 
-/// The machine that every job is for, with other slots at its BMC.
+/// The machine of every job, with the given slots at its BMC.
 pub fn one_machine(world: &mut World, slots: &str) -> anyhow::Result<Machine> {
     machine_with(world, slots, &[])
 }
@@ -94,7 +94,7 @@ pub fn push(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What installs the artifact on the machine, for a login with this key.
+/// Returns the recipe that installs the artifact on the machine, with this key for the login.
 pub fn recipe(key: &str, wipe: Option<Value>) -> Recipe {
     Recipe {
         disk: "SHOALDISK1",

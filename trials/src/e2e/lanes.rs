@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Cases side by side: most of a boot under TCG is one processor's, and most of the rest is waiting.
+//! Parallel runs of cases: most of a boot under TCG uses one processor, and most of the rest is waiting.
 
 use std::sync::mpsc;
 
 use anyhow::Context;
 
-/// Cases one after the other, in worlds of their own; answers how many passed.
+/// Cases that run one after the other, each in a world of its own; returns how many passed.
 pub struct Lane<'a> {
     pub name: String,
     pub run: Box<dyn Fn() -> anyhow::Result<u32> + Send + Sync + 'a>,
@@ -15,10 +15,10 @@ pub fn lane<'a>(name: &str, run: impl Fn() -> anyhow::Result<u32> + Send + Sync 
     Lane { name: name.to_owned(), run: Box::new(run) }
 }
 
-/// With six machines on two cores, services of one did not start within their limits.
+/// How many run at once. With six machines on two cores, services of one did not start within their time limits.
 pub const LANES_AT_ONCE: usize = 4;
 
-/// Runs them side by side, each to its end, in their order.
+/// Runs them in parallel, each to its end; they start in the given order.
 pub fn side_by_side(lanes: &[Lane]) -> anyhow::Result<u32> {
     let (give, places) = mpsc::channel();
     for _ in 0..LANES_AT_ONCE {
@@ -36,7 +36,7 @@ pub fn side_by_side(lanes: &[Lane]) -> anyhow::Result<u32> {
             let builder = std::thread::Builder::new().name(name.clone());
             builder.spawn_scoped(scope, run).context("start a thread")
         });
-        // All of them, before the first is waited for.
+        // Collected, so that all threads are started before the first one is joined.
         let begun: Vec<_> = begun.collect();
         let ended = begun.into_iter().map(|thread| {
             let ended = thread?.join();

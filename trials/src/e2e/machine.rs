@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What happens to a machine beside its job: somebody is at its BMC, or stands before it.
+//! Interference with a machine during its job: by another client of its BMC, or by a person at the machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -31,7 +31,7 @@ pub fn monitor(lab: &Lab, command: &str, arguments: &Value) -> anyhow::Result<()
     let command = json!({"execute": command, "arguments": arguments});
     for command in [&json!({"execute": "qmp_capabilities"}), &command] {
         writeln!(stream, "{command}")?;
-        // Events come in between.
+        // QMP events arrive between the replies.
         let answer = loop {
             let line: Value = serde_json::from_str(&next()?)?;
             if line.get("event").is_none() {

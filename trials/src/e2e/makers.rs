@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Machines whose BMCs are like those of a maker, and what is seen of their slots during a job.
+//! Machines whose BMCs behave like those of a vendor, and checks of their slots during a job.
 
 use anyhow::ensure;
 
@@ -7,8 +7,8 @@ use super::judge::at_rest;
 use super::lab::{SERIAL, machine_with};
 use super::world::{Machine, World};
 
-/// A slot of this BMC offers to eject only while it is occupied, and some seconds after the insert. The
-/// probe ejects as soon as it has seen the medium read, which is before that.
+/// A slot of this BMC offers the eject action only while it is occupied, and only some seconds after the insert. The
+/// probe ejects as soon as the medium has been read, which is before that.
 pub fn supermicro(world: &mut World) -> anyhow::Result<Machine> {
     let machine = machine_with(world, "cd,cd", &["--maker", "supermicro"])?;
     let probe = world.shoal(&["server", "probe", SERIAL])?;

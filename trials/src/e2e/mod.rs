@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask e2e linux`: the main job on real parts. Firmware boots the real maintenance ISO
-//! through a real Redfish endpoint, the job installs Debian, and we look inside what was installed.
+//! `cargo xtask e2e linux`: the main job end to end. Real firmware boots the real maintenance ISO through a
+//! Redfish endpoint, the job installs Debian, and the installed system is checked.
 //!
 //! ```text
 //! provision   a disk with data, no consent          refused, disk untouched; evidence is kept
@@ -24,13 +24,14 @@
 //! power-off   power cuts in three phases            the jobs say so
 //! ```
 //!
-//! Four of these go on side by side (`lanes`).
+//! Four of these run in parallel (`lanes`).
 //!
-//! `cargo xtask e2e http`: a machine whose BMC has no virtual media; its firmware downloads the medium, and
-//! boots it from memory.
+//! `cargo xtask e2e http`: a machine whose BMC has no virtual media. Its firmware downloads the medium and boots
+//! it from memory.
 //!
-//! `e2e cancel`: a job that is cancelled while its BMC is away; `e2e silent`: machines that cannot speak;
-//! `e2e sushy` and `e2e power-offs`: those alone. `e2e old-kernel`: an image with a kernel of EL 8's name, on XFS.
+//! `e2e cancel`: a job that is cancelled while its BMC is unreachable; `e2e silent`: machines that cannot send
+//! messages; `e2e sushy` and `e2e power-offs`: those cases alone; `e2e old-kernel`: an image whose kernel is named
+//! like that of EL 8, on XFS.
 
 mod cancel;
 mod files;
@@ -84,7 +85,7 @@ pub enum Workflow {
     Http,
 }
 
-/// Runs every case of a workflow; answers how many passed.
+/// Runs every case of a workflow; returns how many passed.
 pub fn run(tree: &Tree, workflow: Workflow, offs: PowerOffs) -> anyhow::Result<u32> {
     match workflow {
         Workflow::Linux => {
@@ -145,7 +146,7 @@ fn sushy(tree: &Tree) -> anyhow::Result<u32> {
     Ok(1)
 }
 
-/// `./x demo`: the provisioning run alone, with the story on the screen. It installs the first example.
+/// `./x demo`: the provisioning run alone, with the job's events on the screen. It installs the first example.
 pub fn demo(tree: &Tree) -> anyhow::Result<()> {
     let mut lab = Lab::start(tree, "demo", false, two_cds)?;
     let file = example(&tree.root, &lab.public_key, &lab.world.dir)?;

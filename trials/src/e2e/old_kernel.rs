@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! An image whose kernel says to be that of EL 8, on XFS: its file systems are made so that such a kernel
-//! mounts them, and the boot loader step finds nothing to refuse. The machine is like Lenovo's.
+//! An image whose kernel has the version of EL 8, on XFS: its file systems are made so that such a kernel can
+//! mount them, and the boot loader step accepts them. The machine is like Lenovo's.
 //!
-//! Only the names change: the kernel is Debian's, and the system boots. That a feature is refused is shown in
-//! the crate `tools`, with real file systems.
+//! Only the version in file names changes: the kernel is Debian's, and the system boots. Tests of the crate
+//! `tools` show with real file systems that unsupported features are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::tree::Tree;
 
 const VERSION: &str = "4.18.0-553.el8_10.x86_64";
 const ARTIFACT: &str = "os-images/old-kernel:1";
-/// Where the kernels of a Debian root file system are.
+/// Directory of the kernels in a Debian root file system.
 const BOOT_DIR: &str = "./boot/";
 const MODULES_DIR: &str = "./usr/lib/modules/";
 
@@ -48,8 +48,8 @@ pub fn old_kernel(tree: &Tree) -> anyhow::Result<u32> {
     Ok(1)
 }
 
-/// A root file system of Debian with its only kernel renamed to [`VERSION`], in a directory that is made.
-/// Modules stay under their old name too, by which the running kernel looks for them.
+/// Makes a directory with a root file system of Debian whose only kernel is renamed to [`VERSION`]. Modules are also
+/// kept under their old name, because the running kernel looks for that name.
 pub fn renamed(rootfs: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let (archive, tree) = (dir.join("rootfs.tar"), dir.join("tree"));
     fs::create_dir_all(&tree).with_context(|| format!("create {}", tree.display()))?;
@@ -72,7 +72,7 @@ pub fn renamed(rootfs: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     let list = dir.join("members");
     fs::write(&list, members.join("\n") + "\n").context("write the list of members")?;
     let tar = |words: &[&str]| {
-        // Names are looked for in the directory that comes before them.
+        // Each name is taken relative to the directory given before it.
         succeed(Command::new("tar").arg("-C").arg(&tree).arg("-f").arg(&archive).args(words))
     };
     let files = format!("--files-from={}", list.display());

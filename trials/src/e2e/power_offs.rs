@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The controller is killed, and then the machine loses its power, at moments that nobody chose: the job ends
-//! soon and truly, and what was not permitted is not written.
+//! The controller is killed and then the machine loses power, at random moments: the job soon ends with its true
+//! outcome, and nothing is written without a permit.
 
 use std::time::Duration;
 
@@ -31,13 +31,13 @@ pub const POWER_OFFS: PowerOffs = PowerOffs { count: 3, seed: 1 };
 /// Those of `x test --all`: every phase, and some of them twice.
 pub const POWER_OFFS_ALL: PowerOffs = PowerOffs { count: 10, seed: 1 };
 
-/// Machines at once: most of a case is waiting until the controller has noticed.
+/// Concurrent machines: most of a case is waiting until the controller notices.
 const LANES: u32 = 2;
-/// What a controller may take to notice and to put the machine to rest.
+/// How long a controller may take to notice and to restore the machine.
 const NOTICED_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// What is going on when something fails, in the order of an installation, and how long that may take under
-/// TCG on two cores.
+/// The phase in which a failure happens, in the order of an installation, and how long it may take under TCG on two
+/// cores.
 const PHASES: [(Phase, Duration); 6] = [
     (Phase::Boot, Duration::from_secs(35)),
     (Phase::Heard("hello"), Duration::from_secs(6)),
@@ -46,16 +46,16 @@ const PHASES: [(Phase, Duration); 6] = [
     (Phase::Step("bootloader-linux.service"), Duration::from_secs(3)),
     (Phase::Step("config-drive.service"), Duration::from_secs(2)),
 ];
-/// In which of them the power is cut, in turn: where most goes on first.
+/// The phases in which the power is cut, in turn: those with the most activity first.
 const TURNS: [usize; PHASES.len()] = [3, 2, 0, 4, 1, 5];
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The maintenance OS boots.
     Boot,
-    /// The story has an event of this kind.
+    /// The job has an event of this kind.
     Heard(&'static str),
-    /// This unit is at work.
+    /// This unit is running.
     Step(&'static str),
 }
 
@@ -81,7 +81,7 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// So long after a phase began.
+/// A moment: this long after a phase began.
 struct Moment {
     phase: Phase,
     after: Duration,
@@ -105,14 +105,14 @@ impl std::fmt::Display for Moment {
     }
 }
 
-/// What befalls one job.
+/// The failures of one job.
 struct Fate {
     controller_killed: Moment,
     power_cut: Moment,
 }
 
 impl Fate {
-    /// Another one for each number of a seed, the same one each time. The controller is killed before.
+    /// Derives them from the seed and the number: the same each time. The controller is killed first.
     fn of(seed: u64, number: u32) -> Fate {
         let hash = Sha256::digest([&seed.to_le_bytes()[..], &number.to_le_bytes()].concat());
         let cut = TURNS[number as usize % TURNS.len()];
@@ -124,8 +124,8 @@ impl Fate {
     }
 }
 
-/// Cuts the power of as many jobs on several machines; answers how many. On each the next job finds what
-/// the last one left.
+/// Cuts the power of this many jobs on several machines; returns how many. On each machine the next job finds what
+/// the previous one left.
 pub fn lanes<'a>(tree: &'a Tree, PowerOffs { seed, count }: PowerOffs) -> Vec<Lane<'a>> {
     let lane = |first: u32| Lane {
         name: format!("power-off{first}"),
@@ -169,7 +169,7 @@ fn power_off(lab: &mut Lab, fate: &Fate) -> anyhow::Result<()> {
         ensure!(hash(&machine.disk)? == before, "the disk changed without a permit");
     }
     at_rest(world, machine)?;
-    // Its system on the disk is none, and would not heed the next job's request to shut down.
+    // The system on its disk is incomplete, and would ignore the next job's request to shut down.
     force_off(lab)
 }
 
@@ -180,7 +180,7 @@ fn force_off(Lab { world, machine, .. }: &Lab) -> anyhow::Result<()> {
     world.redfish_post(machine, reset, &json!({"ResetType": "ForceOff"}))
 }
 
-/// A success that was told before the cut stays one.
+/// Checks the end: a success that was reported before the cut stays a success.
 fn judge(job: &Value) -> anyhow::Result<()> {
     let is_true = job["failed_step"] == "node.powered-off" || job["outcome"] == "succeeded";
     ensure!(is_true, "the power was cut, and the job tells of something else: {job:#}");

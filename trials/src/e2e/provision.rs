@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The main job: refused without consent, failed on a damaged artifact, and done.
+//! The main job: refused without consent, failed on a damaged artifact, and completed.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,15 +12,15 @@ use super::judge::{at_rest, by_plan, failed_at, is_complete};
 use super::lab::{BOOT, INSTALL, Lab, SERIAL, push, recipe};
 use super::world::{Machine, World};
 
-/// So much of the image is written when the controller is killed.
+/// How much of the image is written when the controller is killed.
 const KILL_AFTER_BYTES: u64 = 20 << 20;
 
-/// Stages that must be told of a boot from a virtual CD, and of one that firmware downloads.
+/// Stages that the events must report for a boot from a virtual CD, and for one that firmware downloads.
 pub const READ_BY_BMC: &[&str] =
     &["firmware reads the boot image", "kernel ", "initrd ", "read its task medium"];
 pub const DOWNLOADED: &[&str] = &["firmware downloads the medium", "downloaded the whole medium"];
 
-/// Refused by `partition`, before a byte of the disk changes. Something happens to the machine meanwhile.
+/// `partition` refuses the disk before a byte of it changes. `meanwhile` interferes with the machine.
 pub fn without_consent(
     lab: &Lab,
     plan: &str,
@@ -42,7 +42,7 @@ pub fn without_consent(
     Ok(())
 }
 
-/// A bit of the artifact flips in the controller's storage: the step that finds it is named.
+/// A bit of the artifact flips in the controller's storage: the job names the step that finds it.
 pub fn damaged_artifact(lab: &Lab) -> anyhow::Result<()> {
     let Lab { world, machine, public_key, .. } = lab;
     let blob = largest_file(&world.data_dir())?;
@@ -51,8 +51,8 @@ pub fn damaged_artifact(lab: &Lab) -> anyhow::Result<()> {
     let wipe = json!({"expect": ["ext4"]});
     let id = world.create_job(SERIAL, &recipe(public_key, Some(wipe)))?;
     let job = world.follow(&id, INSTALL, is_complete)?;
-    // The registry looks through its content ten minutes after its start, and puts aside what has rotted:
-    // then there is no layer when it is looked for.
+    // The registry scrubs its content ten minutes after its start and moves corrupt blobs to quarantine. After that
+    // the layer would be missing instead of damaged.
     let was_put_aside = job["failed_step"] == "image-check.service" && !blob.exists();
     let step = if was_put_aside { "image-check.service" } else { "image-linux.service" };
     failed_at(&job, step, "sha256:")?;
@@ -66,7 +66,7 @@ pub fn damaged_artifact(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How far the boot came is told, and a failed job leaves an archive.
+/// Checks that the events show the progress of the boot, and that a failed job has an archive.
 fn evidence(world: &World, id: &str, stages: &[&str]) -> anyhow::Result<()> {
     let events = world.events(id, 0)?;
     for stage in stages {
@@ -86,7 +86,7 @@ fn evidence(world: &World, id: &str, stages: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers the job, which succeeded.
+/// Returns the job, which succeeded.
 pub fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<Value> {
     let Lab { world, public_key, .. } = lab;
     let id = world.create_job(SERIAL, &recipe(public_key, Some(json!("any"))))?;
@@ -108,7 +108,7 @@ pub fn provision(lab: &mut Lab, kill_controller: bool) -> anyhow::Result<Value> 
     installed(lab, &id)
 }
 
-/// Follows a job to its success, and looks at what it installed.
+/// Follows a job to its success, and checks the installed system.
 pub fn installed(lab: &mut Lab, id: &str) -> anyhow::Result<Value> {
     let Lab { world, machine, key, .. } = lab;
     let job = world.follow(id, INSTALL, is_complete)?;
@@ -128,7 +128,7 @@ pub fn installed(lab: &mut Lab, id: &str) -> anyhow::Result<Value> {
     Ok(job)
 }
 
-/// Looks inside the installed machine.
+/// Checks the installed system over SSH.
 fn inside(world: &World, machine: &Machine, key: &Path) -> anyhow::Result<()> {
     let ssh = |command: &str| {
         world.ssh(machine, key, command).with_context(|| format!("on the machine: {command}"))

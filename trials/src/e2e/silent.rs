@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Machines that run the maintenance OS and do not speak: one whose cable is out, one whose task medium is
-//! gone, one whose task medium somebody exchanged. Their jobs say which, for the machine tells it by what it
-//! reads of its boot medium.
+//! Machines that run the maintenance OS and cannot send messages: one without a network link, one whose task medium
+//! was removed, one whose task medium was replaced. Their jobs report which, because the machine signals the cause by
+//! which parts of its boot medium it reads.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use super::judge::{at_rest, failed_at, is_complete};
 use super::lab::{BOOT, Lab, SERIAL, recipe};
 use super::{foreign, machine};
 
-/// From the reset: the boot, what a machine waits before it tells, and how long it is listened for then.
-/// The deadline of a job that nothing is known of is far beyond.
+/// Time from the reset: the boot, the machine's wait before it signals, and how long the controller listens after
+/// that. The deadline of a job whose machine signals nothing is far beyond.
 const TOLD_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Answers how many machines there were.
+/// Returns how many machines there were.
 pub fn silent(lab: &Lab) -> anyhow::Result<u32> {
     no_link(lab).context("a machine without a link")?;
     no_task_medium(lab).context("a machine without its task medium")?;
@@ -53,7 +53,7 @@ fn foreign_task(lab: &Lab) -> anyhow::Result<()> {
     })
 }
 
-/// A job whose machine is silenced once it was reset.
+/// Runs a job whose machine is silenced once it was reset.
 fn silenced(
     lab: &Lab,
     step: &str,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The machine behind a Redfish service that others wrote: sushy-tools with its libvirt driver.
+//! The machine behind a Redfish service by other authors: sushy-tools with its libvirt driver.
 //!
 //! ```text
 //! shoal-controller ──Redfish──▶ sushy-emulator ──▶ libvirtd ──▶ QEMU (a domain of TCG)
@@ -7,8 +7,8 @@
 //!         └───────── https ─────────┘
 //! ```
 //!
-//! libvirtd runs in a user namespace where it is not root, so that it is a session of this run with all
-//! its files below the run's directory, and in a PID namespace, so that no QEMU outlives it.
+//! libvirtd runs in a user namespace in which it is not root, so that it is a session daemon with all its files
+//! below the run's directory. It runs in a PID namespace, so that no QEMU outlives it.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,11 +25,11 @@ use super::world::{BMC_PASSWORD, BMC_USER, MAC, Machine, Service, UUID, World};
 use crate::ports::free_port;
 use crate::process::{End, Process};
 
-/// Debian's, as sushy-tools must know it: it writes the firmware into the domain whenever a boot mode is
-/// set, by default that of another distribution.
+/// Debian's firmware, for the configuration of sushy-tools: it writes the firmware into the domain whenever a boot
+/// mode is set, and its default is the path of another distribution.
 const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const FIRMWARE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-/// The daemons' time to come up beside other work.
+/// How long the daemons may take to start beside other load.
 const START: Duration = Duration::from_secs(60);
 
 /// Starts the daemons, defines the machine, and registers it at the controller.
@@ -53,10 +53,10 @@ pub fn machine(world: &mut World) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-/// Places and ports of the machine.
+/// Directories and ports of the machine.
 struct Lab {
     dir: PathBuf,
-    /// What `./x` makes of crates/redfish/tests/sushy-tools.txt.
+    /// The virtual environment that `./x` makes from crates/redfish/tests/sushy-tools.txt.
     programs: PathBuf,
     port: u16,
     ssh_port: u16,
@@ -83,9 +83,9 @@ impl Lab {
         let (qemu, daemon) =
             (self.home().join("libvirt/qemu.conf"), self.dir.join("libvirtd.conf"));
         fs::create_dir_all(self.home().join("libvirt"))?;
-        // There is no virtlogd that would keep the machine's serial line.
+        // No virtlogd runs that could log the machine's serial line.
         fs::write(qemu, "stdio_handler = \"file\"\nsecurity_driver = \"none\"\n")?;
-        // Asked of polkit otherwise, which need not run. The socket is for its owner alone.
+        // Otherwise libvirtd would use polkit, which may not run. Only the owner can access the socket.
         fs::write(&daemon, "auth_unix_rw = \"none\"\n")?;
         let mut command = Command::new("unshare");
         command
@@ -98,12 +98,12 @@ impl Lab {
         {
             command.env(name, self.home());
         }
-        // `unshare` waits with SIGTERM blocked; its own end is libvirtd's, and with that QEMU's.
+        // `unshare` waits with SIGTERM blocked. When it is killed, libvirtd ends too, and with it QEMU.
         world.belongs_to_machine(self.start(&mut command, "libvirtd.log", End::Killed)?);
         world.wait_until("libvirtd listens", START, |_| Ok(self.socket().exists()))
     }
 
-    /// The pool for the media, and the machine itself, whose disk is there already.
+    /// Defines the pool for the media, and the machine itself, whose disk exists already.
     fn define(&self, world: &World) -> anyhow::Result<()> {
         let domain = domain(&self.dir, &world.disk(), self.ssh_port);
         let pool = pool(&self.dir.join("pool"));
@@ -112,7 +112,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Answers the SHA-256 of its certificate.
+    /// Makes a certificate; returns its SHA-256.
     fn emulator(&self, world: &mut World) -> anyhow::Result<String> {
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()])?;
         fs::write(self.dir.join("cert.pem"), key.cert.pem())?;
@@ -122,13 +122,13 @@ impl Lab {
         let config = self.dir.join("emulator.conf");
         fs::write(&config, self.settings())?;
         let mut command = Command::new(self.programs.join("sushy-emulator"));
-        // It leaves parts of what it fetches behind.
+        // sushy-tools leaves temporary files of its downloads behind.
         command.arg("--config").arg(config).env("TMPDIR", self.dir.join("tmp"));
         world.belongs_to_machine(self.start(&mut command, "sushy-emulator.log", End::Asked)?);
         Ok(hex::encode(Sha256::digest(key.cert.der())))
     }
 
-    /// In Python; what JSON writes of a string or an object of strings is that.
+    /// Writes the configuration in Python. JSON strings and objects of strings are valid Python.
     fn settings(&self) -> String {
         let file = |name: &str| json!(self.dir.join(name));
         let settings = [
@@ -145,7 +145,7 @@ impl Lab {
         settings.map(|(name, value)| format!("SUSHY_EMULATOR_{name} = {value}\n")).concat()
     }
 
-    /// Runs a script; answers what it wrote.
+    /// Runs a script; returns its output.
     fn python(&self, script_and_arguments: &[&str]) -> anyhow::Result<String> {
         let python = self.programs.join("python");
         said(Command::new(&python).arg("-c").args(script_and_arguments).output(), &python)
@@ -156,7 +156,7 @@ impl Lab {
         Process::start(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log), end)
     }
 
-    /// Where libvirtd keeps everything. A short name: paths of its sockets have little room.
+    /// The directory for all files of libvirtd. Its name is short because paths of sockets are limited in length.
     fn home(&self) -> PathBuf {
         self.dir.join("v")
     }
@@ -170,7 +170,7 @@ impl Lab {
     }
 }
 
-/// What a program that must succeed wrote.
+/// Returns the output of a program, which must succeed.
 fn said(output: io::Result<Output>, program: &Path) -> anyhow::Result<String> {
     let output = output.with_context(|| format!("run {}", program.display()))?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -178,8 +178,8 @@ fn said(output: io::Result<Output>, program: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The first process of a PID namespace is parent of all that lose theirs. libvirtd would not wait for
-/// them, and so see each QEMU that it ended live on for 40 s.
+/// The first process of a PID namespace becomes the parent of all orphans. libvirtd would not wait for them, and
+/// would therefore see each QEMU that it ended as alive for 40 s.
 const INIT: &str = "\"$@\" & wait";
 
 /// Arguments: the URI, the pool, the domain.
@@ -189,21 +189,21 @@ libvirtd = libvirt.open(sys.argv[1])
 libvirtd.storagePoolCreateXML(sys.argv[2])
 libvirtd.defineXML(sys.argv[3])";
 
-/// Argument: the password. The least rounds that bcrypt takes: it is asked at each request.
+/// Argument: the password. bcrypt's minimum of rounds, because it is computed for each request.
 const HASH: &str =
     "import bcrypt, sys; print(bcrypt.hashpw(sys.argv[1].encode(), bcrypt.gensalt(4)).decode())";
 
-/// sushy-tools looks for the pool of this name.
+/// Name of the pool; sushy-tools uses the pool of this name.
 fn pool(dir: &Path) -> String {
     let dir = escaped(dir);
     format!("<pool type='dir'><name>default</name><target><path>{dir}</path></target></pool>")
 }
 
-/// The machine that the simulator starts otherwise (`bmc-sim/src/arguments.rs`). libvirt's user network
-/// forwards no port, so the network card is told to QEMU past libvirt, in a place that libvirt does not use.
+/// The same machine as the simulator starts (`bmc-sim/src/arguments.rs`). libvirt's user network forwards no port, so
+/// the network card is added by QEMU arguments that bypass libvirt, at a PCI address that libvirt does not use.
 fn domain(dir: &Path, disk: &Path, ssh_port: u16) -> String {
     let console = escaped(&dir.join("console.log"));
-    // sushy-tools gives it this ending when it writes the boot mode.
+    // sushy-tools uses this suffix when it writes the boot mode.
     let nvram = escaped(&dir.join("nvram.nosecboot.fd"));
     let disk = escaped(disk);
     format!(
@@ -251,7 +251,7 @@ fn domain(dir: &Path, disk: &Path, ssh_port: u16) -> String {
     )
 }
 
-/// A path in an attribute or a text of XML.
+/// Escapes a path for an attribute or a text of XML.
 fn escaped(path: &Path) -> String {
     let path = path.display().to_string();
     path.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")

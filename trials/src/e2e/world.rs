@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The parts of an end-to-end run: a controller, a BMC with its QEMU machine, the CLI, SSH. All are
-//! the programs that users have; nothing in here knows how they work inside.
+//! The parts of an end-to-end run: a controller, a BMC with its QEMU machine, the CLI, SSH. All are the
+//! programs that users have; this file uses only their public interfaces.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,11 +19,11 @@ use crate::process::{End, Process};
 use crate::recipe::Recipe;
 use crate::tree::Tree;
 
-/// How often a state is looked at while it is waited for.
+/// Interval between two checks of a state that is waited for.
 const POLL: Duration = Duration::from_millis(500);
-/// Of the machine's network card.
+/// MAC address of the machine's network card.
 pub const MAC: &str = "52:54:00:5a:0a:01";
-/// Of the machine, by SMBIOS.
+/// UUID of the machine in SMBIOS.
 pub const UUID: &str = "5b0a1d4e-0000-4000-8000-000000000001";
 
 /// One controller and one machine in a directory of their own.
@@ -33,35 +33,35 @@ pub struct World {
     images: PathBuf,
     target: PathBuf,
     port: u16,
-    /// Where media are served without TLS, if they are.
+    /// Address at which media are served without TLS, if they are.
     plain_media_port: Option<u16>,
     controller: Option<Process>,
-    /// What the machine and its Redfish service are made of.
+    /// How the machine and its Redfish service are set up.
     machine: Vec<Process>,
     began: Instant,
-    /// The last event that was told of a job.
+    /// The last event of a job that was printed.
     told: RefCell<HashMap<String, u64>>,
 }
 
-/// A machine, and where its Redfish service is.
+/// A running machine, and the address of its Redfish service.
 pub struct Machine {
     pub service: Service,
     pub redfish_url: String,
     pub pin: String,
     pub ssh_port: u16,
     pub disk: PathBuf,
-    /// What it writes on its serial line.
+    /// The file with the output of its serial line.
     pub console: PathBuf,
 }
 
-/// Whose Redfish service a machine is behind.
+/// Which Redfish service controls a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     Simulator,
     SushyTools,
 }
 
-/// What a machine is made of.
+/// How a machine is configured.
 pub struct Shape<'a> {
     /// SMBIOS serial number.
     pub serial: &'a str,
@@ -72,7 +72,7 @@ pub struct Shape<'a> {
     pub options: &'a [&'a str],
 }
 
-/// Whose thread this is, where worlds go on side by side.
+/// The name of this thread's lane, if worlds run in parallel.
 fn lane() -> Option<String> {
     let thread = std::thread::current();
     thread.name().filter(|name| *name != "main").map(str::to_owned)
@@ -106,7 +106,7 @@ impl World {
         Ok(self)
     }
 
-    /// A line of the story, with the time since the beginning, and whose it is where there are several.
+    /// Prints a line, with the time since the beginning, and the name of the lane if there are several.
     pub fn tell(&self, line: &str) {
         let lane = lane().map(|name| format!("{name:<10} ")).unwrap_or_default();
         println!("[{:6.1} s] {lane}{line}", self.began.elapsed().as_secs_f32());
@@ -138,12 +138,12 @@ impl World {
         options.chain(plain).collect()
     }
 
-    /// As `kill -9` does it.
+    /// Kills it by SIGKILL.
     pub fn kill_controller(&mut self) -> anyhow::Result<()> {
         self.controller.take().context("no controller runs")?.kill()
     }
 
-    /// A machine that runs already is stopped first; the disk stays.
+    /// Starts a machine. One that runs already is stopped first; the disk stays.
     pub fn start_machine(&mut self, shape: &Shape) -> anyhow::Result<Machine> {
         self.stop_machine();
         let dir = self.dir.join("bmc");
@@ -157,7 +157,7 @@ impl World {
             .args(["--serial", shape.serial])
             .args(["--disk-bus", shape.disk_bus, "--slots", shape.slots])
             .args(shape.options)
-            // Two of one machine that wait for each other would keep others from a processor.
+            // Two processors of one machine that wait for each other would take host CPU from other machines.
             .args(["--cpus", if lane().is_some() { "1" } else { "2" }])
             .args(["--mac", MAC, "--uuid", UUID])
             .args(["--ssh-port", &ssh_port.to_string()])
@@ -188,24 +188,24 @@ impl World {
         })
     }
 
-    /// It ends with the machine, and before what was started before it.
+    /// Starts a program that ends with the machine, and before those that were started earlier.
     pub fn belongs_to_machine(&mut self, program: Process) {
         self.machine.push(program);
     }
 
     fn stop_machine(&mut self) {
-        // The last one first.
+        // In reverse order of their start.
         while let Some(program) = self.machine.pop() {
             drop(program);
         }
     }
 
-    /// The system of a machine: its service has one.
+    /// Path of the machine's system; its service has only one.
     pub fn system(&self, machine: &Machine) -> anyhow::Result<Value> {
         self.only_member(machine, "/redfish/v1/Systems")
     }
 
-    /// Likewise the manager.
+    /// Path of the manager; the service has only one.
     pub fn manager(&self, machine: &Machine) -> anyhow::Result<Value> {
         self.only_member(machine, "/redfish/v1/Managers")
     }
@@ -232,7 +232,7 @@ impl World {
         slots.collect()
     }
 
-    /// A resource as a Redfish client sees it.
+    /// Reads a resource as a Redfish client.
     pub fn redfish(&self, machine: &Machine, path: &str) -> anyhow::Result<Value> {
         Ok(serde_json::from_slice(&self.curl(machine, path, &[])?)?)
     }
@@ -255,7 +255,7 @@ impl World {
         Ok(output.stdout)
     }
 
-    /// Stops the BMC's program, or lets it go on; the machine itself runs on.
+    /// Stops the BMC's program, or lets it continue; the machine itself keeps running.
     pub fn signal_bmc(&self, signal: &str) -> anyhow::Result<()> {
         self.machine.last().context("no machine runs")?.signal(signal)
     }
@@ -280,21 +280,21 @@ impl World {
         Ok(())
     }
 
-    /// Creates a job and answers its id.
+    /// Creates a job and returns its id.
     pub fn create_job(&self, serial: &str, recipe: &Recipe) -> anyhow::Result<String> {
         let file = self.dir.join("recipe.json");
         fs::write(&file, serde_json::to_vec_pretty(&recipe.json())?)?;
         self.create_job_of(serial, &file)
     }
 
-    /// The same of a recipe in a file.
+    /// The same for a recipe in a file.
     pub fn create_job_of(&self, serial: &str, file: &Path) -> anyhow::Result<String> {
         let file = file.display().to_string();
         let job = self.shoal(&["job", "create", "--server", serial, "--recipe", &file])?;
         Ok(job["id"].as_str().with_context(|| format!("no id in {job}"))?.to_owned())
     }
 
-    /// Tells the job's story as it goes on, until `wanted` holds.
+    /// Prints the job's events as they come, until `wanted` holds.
     pub fn follow(
         &self,
         id: &str,
@@ -340,7 +340,7 @@ impl World {
         Ok(answer["events"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Runs the CLI and answers its JSON.
+    /// Runs the CLI and returns its JSON.
     pub fn shoal(&self, args: &[&str]) -> anyhow::Result<Value> {
         let output = Command::new(self.bin.join("shoal"))
             .args(["--controller", &format!("https://127.0.0.1:{}", self.port)])
@@ -396,7 +396,7 @@ impl World {
         Ok(())
     }
 
-    /// Where programs are that `./x` fetched, each in its own directory.
+    /// The directory with the programs that `./x` fetched, each in a directory of its own.
     pub fn fetched(&self) -> &Path {
         &self.target
     }
@@ -405,12 +405,12 @@ impl World {
         &self.images
     }
 
-    /// The machine's disk; one that is there before the machine starts is taken as it is.
+    /// The machine's disk; a file that exists before the machine starts is used unchanged.
     pub fn disk(&self) -> PathBuf {
         self.dir.join("disk.img")
     }
 
-    /// What the machine wrote on its serial line.
+    /// Returns the output of the machine's serial line.
     pub fn console(&self, machine: &Machine) -> anyhow::Result<String> {
         let path = &machine.console;
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -422,13 +422,13 @@ impl World {
     }
 }
 
-/// Of the lab's BMC; it listens on loopback only.
+/// Password of the lab's BMC, which listens on loopback only.
 pub const BMC_USER: &str = "admin";
 pub const BMC_PASSWORD: &str = "lab-password";
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Before the controller, which ends with its field.
+        // Before the controller, which ends when its field is dropped.
         self.stop_machine();
     }
 }

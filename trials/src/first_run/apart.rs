@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a stranger must find at each of three listeners.
+//! Probes of a controller with three listeners.
 
 use anyhow::ensure;
 
@@ -53,7 +53,7 @@ pub fn round(routes: &[ApiRoute]) -> Round {
     }
 }
 
-/// By their address: it is a name of the certificate, as it was among the options.
+/// Connects by address: the address is a name of the certificate, because it was given as an option.
 fn url(port: u16, path: &str) -> String {
     format!("https://10.99.0.1:{port}{path}")
 }
@@ -62,11 +62,11 @@ fn is_as_meant(site: &Site, listener: (&str, u16), route: &ApiRoute) -> anyhow::
     let own: &[_] = match route.path.as_str() {
         path if path.starts_with("/api/v1/node/") => &[NODE],
         path if path.starts_with("/m/") => &[MEDIA],
-        // Installers call back from the machines' network.
+        // Installers send the webhook from the machines' network.
         path if path.starts_with("/api/v1/status-webhook/") => &[ADMIN, NODE],
         _ => &[ADMIN],
     };
-    // A HEAD has no body that would say which 404 it is; its GET is asked.
+    // A HEAD has no body that would show which 404 it is, so GET is used instead.
     if route.method == "HEAD" {
         return Ok(());
     }

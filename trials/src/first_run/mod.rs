@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask first-run`: a controller that nobody configured, as strangers on its network find it.
+//! `cargo xtask first-run`: probes of a controller without configuration, from another host of its network.
 //!
 //! ```text
-//! network namespace of the probes ── veth ── network namespace of the controller: it, and nothing else
+//! network namespace of the probes ── veth ── network namespace of the controller alone
 //! ```
 //!
-//! Then the same probes at controllers that are wrong on purpose: a probe that none of them fails could not
-//! fail at all, and counts as failed. Both namespaces belong to processes and end with them.
+//! The same probes then run on controllers with deliberate mistakes. If none of these fails a probe, the probe
+//! cannot fail at all, and counts as failed. Both namespaces belong to processes and end with them.
 //!
 //! - `world`: the namespaces, a controller in one, clients in the other;
-//! - `round`: what is claimed of a controller, and what shows that a claim can fail;
-//! - `probes`: what is asked of a controller without configuration;
-//! - `apart`: what is asked of one with three listeners.
+//! - `round`: claims about a controller, and the controllers that show that a claim can fail;
+//! - `probes`: probes of a controller without configuration;
+//! - `apart`: probes of a controller with three listeners.
 
 mod apart;
 mod probes;
@@ -39,7 +39,7 @@ pub fn first_run(Tree { root, programs }: &Tree) -> anyhow::Result<()> {
         let found = Command::new(program).arg("--help").output();
         ensure!(found.is_ok(), "{program} is missing; install the package {package}");
     }
-    // Its end is the end of the namespace, and of the network in it.
+    // When this process ends, the namespace and the network in it end too.
     let status = Command::new("unshare")
         .args(["--net", "--"])
         .arg(xtask::programs::trials(root))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a stranger must find of a controller that was given a directory and nothing else.
+//! Probes of a controller that was given a data directory and no other configuration.
 
 use std::fs;
 use std::io;
@@ -13,11 +13,11 @@ use anyhow::{Context, ensure};
 use super::round::{Round, probe};
 use super::world::{ApiRoute, CONTROLLER, GUESSER, Site, Wrong, files};
 
-/// As the throttle has it.
+/// The limit of the throttle.
 const WRONG_TOKENS_MAX: usize = 60;
-/// nobody, on every Debian.
+/// The user nobody, on every Debian.
 const OTHER_USER: &str = "65534";
-/// What a scanner tries first.
+/// Paths that a scanner tries first.
 const DEFAULT_PASSWORDS: [&str; 8] = [
     "admin:admin",
     "admin:password",
@@ -54,7 +54,7 @@ pub fn round(routes: &[ApiRoute]) -> Round {
     probes.push(probe("what answers without a token is what says that it does", {
         let told: Vec<ApiRoute> = routes.iter().filter(|route| route.is_open).cloned().collect();
         move |site| {
-            // A medium is its own secret, and there is none yet.
+            // The URL of a medium is its secret, and there is no medium yet.
             let told = told.iter().map(|route| route.path.as_str());
             let told: Vec<&str> = told.filter(|path| !path.starts_with("/m/")).collect();
             ensure!(told.iter().all(|path| open.contains(path)), "open by the document: {told:?}");
@@ -92,7 +92,7 @@ fn refuses(site: &Site, method: &str, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// By connecting to each: a port that is closed says so at once.
+/// Finds open ports by connecting to each: a closed port refuses at once.
 pub fn scan() -> anyhow::Result<Vec<u16>> {
     let mut open = Vec::new();
     let address = CONTROLLER.parse()?;
@@ -118,7 +118,7 @@ fn has_own_ca(site: &Site) -> anyhow::Result<()> {
     let health = "https://localhost:8443/healthz";
     let heard = site.curl(&[health])?;
     ensure!((heard.exit, heard.status) == (0, 200), "with its CA: {heard:?}");
-    // Of the same name, by another hand.
+    // A CA with the same name, but another key.
     let other = site.dir.path().join("other.pem");
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
@@ -129,17 +129,17 @@ fn has_own_ca(site: &Site) -> anyhow::Result<()> {
     ensure!(made.status.success(), "openssl made no CA: {:?}", made.stderr);
     let heard = site.curl_trusting(&other, &[health])?;
     ensure!(heard.exit != 0 && heard.status == 0, "with another CA: {heard:?}");
-    // By an address that is not among its names; 60 is CURLE_PEER_FAILED_VERIFICATION.
+    // By an address that is not among the certificate's names; 60 is CURLE_PEER_FAILED_VERIFICATION.
     let heard = site.curl(&[&format!("https://{CONTROLLER}:8443/healthz")])?;
     ensure!(heard.exit == 60, "by another name: {heard:?}");
     Ok(())
 }
 
-/// What `openssl s_client` says of a handshake in one version.
+/// Returns the output of `openssl s_client` for a handshake in one TLS version.
 fn handshake(version: &str) -> anyhow::Result<String> {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &format!("{CONTROLLER}:8443"), version])
-        // Without this level a client of our time does not even offer the old ones.
+        // Without this security level a current client does not even offer the old versions.
         .args(["-cipher", "ALL:@SECLEVEL=0"])
         .stdin(Stdio::null())
         .output()
@@ -151,8 +151,8 @@ fn handshake(version: &str) -> anyhow::Result<String> {
 fn speaks_tls(_site: &Site) -> anyhow::Result<()> {
     for version in ["-tls1", "-tls1_1"] {
         let said = handshake(version)?;
-        // The server's own word, handshake_failure or protocol_version (RFC 8446, section 6), not a
-        // client that could not ask.
+        // An alert of the server, handshake_failure or protocol_version (RFC 8446, section 6), not a
+        // client that could not offer the version.
         let is_refused = ["SSL alert number 40", "SSL alert number 70"];
         ensure!(is_refused.iter().any(|alert| said.contains(alert)), "{version}: {said}");
     }
@@ -188,7 +188,7 @@ fn keeps_others_out(site: &Site) -> anyhow::Result<()> {
             .context("start setpriv")?;
         Ok(output.status.success())
     };
-    // What is beside the directory it can.
+    // The same user can read files outside the directory.
     ensure!(can_read(&site.log)?, "nobody reads nothing here at all");
     let files = files(&site.data)?;
     ensure!(files.len() > 5, "only {} files", files.len());
@@ -221,7 +221,7 @@ fn has_no_default(site: &Site) -> anyhow::Result<()> {
             ensure!(heard.status == 401, "{pair} at {path}: {heard:?}");
         }
     }
-    // The same way in with what opens it.
+    // The same request with the valid token.
     let pair = format!("admin:{}", site.admin_token()?);
     let heard = site.curl(&["--user", &pair, "https://localhost:8443/api/v1/jobs"])?;
     ensure!(heard.status == 200, "with the admin's token: {heard:?}");
@@ -232,7 +232,7 @@ fn throttles(site: &Site) -> anyhow::Result<()> {
     let url = format!("https://localhost:8443/api/v1/jobs?limit=[1-{WRONG_TOKENS_MAX}]");
     let wrong = ["--interface", GUESSER, "--header", "Authorization: Bearer shp_admin_wrong"];
     let heard = site.curl(&[wrong.as_slice(), &["--output", "/dev/null", &url]].concat())?;
-    // curl tells a status for each, in lines of its own.
+    // curl prints a status for each, one per line.
     let statuses: Vec<&str> = heard.body.lines().filter(|line| !line.is_empty()).collect();
     let all_refused = statuses.iter().all(|status| *status == "401") && heard.status == 401;
     ensure!(statuses.len() + 1 == WRONG_TOKENS_MAX && all_refused, "wrong tokens: {heard:?}");

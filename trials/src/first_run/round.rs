@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is claimed of a controller, and the controllers that it is asked of.
+//! A round: claims about a controller, and the controllers on which they are tested.
 
 use super::world::{Site, Wrong};
 
-/// A claim about a controller, and what tells whether it holds.
+/// A claim about a controller, and the function that tests it.
 pub struct Probe {
     pub name: String,
     pub ask: Box<Ask>,
@@ -18,7 +18,7 @@ pub fn probe(
     Probe { name: name.into(), ask: Box::new(ask) }
 }
 
-/// Probes, the arguments of the controller that passes them all, and of those that do not.
+/// Probes, the arguments of the controller that must pass them all, and of those that must fail.
 pub struct Round {
     pub probes: Vec<Probe>,
     pub right: &'static [&'static str],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Two network namespaces with a cable between them, a controller in one, and real clients in the other,
-//! which is the one that this process is in.
+//! Two network namespaces with a veth pair between them: a controller in one, and real clients in the other,
+//! in which this process runs.
 
 use std::fs::{self, Permissions};
 use std::net::{SocketAddr, TcpStream};
@@ -17,29 +17,29 @@ use crate::process::{End, Process, succeed};
 
 /// The controller's address.
 pub const CONTROLLER: &str = "10.99.0.1";
-/// From where is probed, and from where wrong tokens come.
+/// The addresses that probe, and that send wrong tokens.
 const PROBER: &str = "10.99.0.2";
 pub const GUESSER: &str = "10.99.0.3";
 const START: Duration = Duration::from_secs(30);
-/// Of the prober's end of the cable and the controller's.
+/// Names of the prober's end of the veth pair and the controller's.
 const ENDS: [&str; 2] = ["probe0", "shoal0"];
 
-/// What is wrong with a controller.
+/// What is deliberately wrong with a controller.
 #[derive(Debug, Clone, Copy)]
 pub enum Wrong {
     Nothing,
-    /// Its files are everyone's, and its log tells the token.
+    /// Everyone can read its files, and its log contains the token.
     Files,
 }
 
 pub struct World {
     programs: PathBuf,
-    /// Keeps the controller's network namespace between two controllers.
+    /// Keeps the network namespace alive between two controllers.
     holder: Process,
 }
 
 impl World {
-    /// In a network namespace in which there is nothing yet.
+    /// Sets up the world in a network namespace that is empty.
     pub fn build(programs: &Path) -> anyhow::Result<World> {
         let mut command = Command::new("unshare");
         command.args(["--net", "--", "sleep", "infinity"]).stdin(Stdio::null());
@@ -70,7 +70,7 @@ impl World {
         Ok(world)
     }
 
-    /// `unshare` is a process of our namespace until it made its own.
+    /// Waits until `unshare` has made its own namespace; until then it is in ours.
     fn wait_for_namespace(&self) -> anyhow::Result<()> {
         let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net"));
         let deadline = Instant::now() + START;
@@ -81,15 +81,15 @@ impl World {
         Ok(())
     }
 
-    /// nsenter's word for the controller's namespace.
+    /// nsenter's option for the controller's namespace.
     fn network(&self) -> String {
         format!("--net=/proc/{}/ns/net", self.holder.id())
     }
 
-    /// A fresh controller, which listens when this returns.
+    /// Starts a fresh controller, which listens when this returns.
     pub fn start(&self, arguments: &[&str], wrong: Wrong) -> anyhow::Result<Site> {
         let dir = tempfile::tempdir()?;
-        // Everyone's, so that what keeps others out is what the controller does.
+        // Readable by everyone, so that only the controller itself keeps others out.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         let (data, log) = (dir.path().join("data"), dir.path().join("log"));
         let address: SocketAddr = format!("{CONTROLLER}:8443").parse()?;
@@ -115,19 +115,19 @@ pub struct Site {
     process: Process,
 }
 
-/// What curl said.
+/// The result of curl.
 #[derive(Debug)]
 pub struct Heard {
-    /// Its exit status: 0, or what went wrong before there was an answer.
+    /// Its exit status: 0, or the error before there was a response.
     pub exit: i32,
-    /// 0 without an answer.
+    /// 0 if there was no response.
     pub status: u16,
     pub body: String,
 }
 
 impl Site {
-    /// `curl ARGUMENTS`, which trusts the controller's CA and finds `localhost` at the controller: by that
-    /// name its certificate is good wherever it runs.
+    /// Runs `curl ARGUMENTS`, which trusts the controller's CA and resolves `localhost` to the controller: its
+    /// certificate is valid for that name wherever it runs.
     pub fn curl(&self, arguments: &[&str]) -> anyhow::Result<Heard> {
         let ca = self.data.join("tls/ca.pem");
         self.curl_trusting(&ca, arguments)
@@ -148,7 +148,7 @@ impl Site {
         Ok(Heard { exit, status, body: body.to_owned() })
     }
 
-    /// A request with or without a token, at the admin's listener; answers the status.
+    /// Sends a request with or without a token to the listener for people; returns the status.
     pub fn ask(&self, method: &str, path: &str, token: Option<&str>) -> anyhow::Result<u16> {
         let url = format!("https://localhost:8443{path}");
         let header = format!("Authorization: Bearer {}", token.unwrap_or_default());
@@ -166,7 +166,7 @@ impl Site {
         Ok(token.trim().to_owned())
     }
 
-    /// What is bound in the controller's network namespace, such as `tcp 8443`; proc(5), `/proc/net/tcp`.
+    /// Returns the bound ports in the controller's network namespace, such as `tcp 8443`; proc(5), `/proc/net/tcp`.
     pub fn bound(&self) -> anyhow::Result<Vec<String>> {
         let mut bound = Vec::new();
         for (table, protocol) in [("tcp", "tcp"), ("tcp6", "tcp"), ("udp", "udp"), ("udp6", "udp")]
@@ -186,7 +186,7 @@ impl Site {
         Ok(bound)
     }
 
-    /// What a careless hand does to files.
+    /// Makes files readable for everyone, as a careless administrator might.
     fn spoil(&self) -> anyhow::Result<()> {
         for path in files(&self.data)? {
             fs::set_permissions(&path, Permissions::from_mode(0o644))?;
@@ -199,7 +199,7 @@ impl Site {
     }
 }
 
-/// Every file below, at any depth.
+/// Returns every file below, at any depth.
 pub fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
@@ -213,12 +213,12 @@ pub fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A route of the API, as its document tells.
+/// A route of the API, from its document.
 #[derive(Debug, Clone)]
 pub struct ApiRoute {
     pub method: String,
     pub path: String,
-    /// Whether it answers without a token.
+    /// Whether it can be used without a token.
     pub is_open: bool,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask faults`: each fault on each BMC where it makes sense, and whether the job's outcome
-//! and its cause are the true ones.
+//! `cargo xtask faults`: each fault on each BMC for which it makes sense, and whether the job's outcome
+//! and its cause are true.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use super::world::{Ended, Fleet, Member, image};
 use crate::controller::Controller;
 use crate::tree::Tree;
 
-/// What part of the usual time everything takes: minutes become seconds, and a request still has
-/// 0.6 s, which a busy machine with two cores needs.
+/// The factor by which all times are scaled: minutes become seconds, and a request still has 0.6 s, which a
+/// busy machine with two cores needs.
 const TIME_SCALE: &str = "0.01";
-/// Jobs at once: more would make a small machine miss the shortened time of a request.
+/// Concurrent jobs: with more, a small machine would exceed the shortened time limit of a request.
 const AT_ONCE: usize = 48;
-/// Pairs of the matrix that continuous integration runs, each fault and each profile once at least.
+/// Pairs of the matrix that continuous integration runs, with each fault and each profile at least once.
 const BOUNDED: usize = 140;
 const BOUNDED_MAX: Duration = Duration::from_secs(180);
 const WHOLE_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// Between two looks at what is left at the BMCs.
+/// Interval between two checks of what is left at the BMCs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Faults that the controller does not get right yet, and why: a run does not fail for these, nor for
-/// BMCs with a gap, but tells them.
+/// Faults that the controller does not handle correctly yet, and why. A run reports these, and BMCs with a gap,
+/// but does not fail for them.
 const KNOWN: &[(&str, &str)] = &[];
 
 /// How much of the matrix.
@@ -45,19 +45,19 @@ pub struct Arguments {
     profiles: Vec<String>,
 }
 
-/// Sessions are ended after a job is complete, and so long at most.
+/// How long after a job's end its sessions may still exist: they are ended once the job is complete.
 const SESSIONS_END_MAX: Duration = Duration::from_secs(20);
 
-/// Of the causes that are not known to be untrue, in percent; of the outcomes, all.
+/// The least share of true causes in percent, without those in [`KNOWN`]. All outcomes must be true.
 const CAUSES_MIN: f64 = 98.0;
 
-/// What a job was, beside what it should have been.
+/// How a job ended, compared with the expectation.
 struct Verdict<'a> {
     member: &'a Member,
     ended: Option<&'a Ended>,
     is_outcome_true: bool,
     is_cause_true: bool,
-    /// What could have been put back and was not.
+    /// What could have been restored and was not.
     left: &'a [String],
 }
 
@@ -130,7 +130,7 @@ fn fleet_arguments(arguments: &Arguments) -> Vec<String> {
     list
 }
 
-/// A run is as long as its last job: those that end by the end of a long budget begin first.
+/// A run takes as long as its last job, so the jobs that end only when a long budget is used up begin first.
 fn slowest_first(members: &[Member]) -> Vec<&Member> {
     let mut sorted: Vec<&Member> = members.iter().collect();
     sorted.sort_by_key(|member| member.fault != "hang-insert");

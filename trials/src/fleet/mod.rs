@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The real controller against a fleet of simulated BMCs.
+//! Runs of the real controller against a fleet of simulated BMCs.
 //!
 //! - `world`: both programs, started, used and ended;
-//! - `faults`: every fault on every BMC, and whether the controller tells the truth about it.
+//! - `faults`: every fault on every BMC, and whether the controller reports it truthfully.
 
 mod faults;
 mod world;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A controller and a fleet as programs, and jobs from POST to `complete`.
+//! A controller and a fleet of simulated BMCs, both as programs, and jobs from POST to `complete`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -17,16 +17,16 @@ use crate::controller::Controller;
 use crate::process::{End, Process};
 use crate::recipe::Recipe;
 
-/// How often it is looked for jobs that are complete.
+/// Interval between two checks for jobs that are complete.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Who post jobs at once.
+/// Concurrent clients that post jobs.
 const CLIENTS: usize = 8;
-/// Jobs in one page of the list; the API gives no more.
+/// Jobs in one page of the list, the API's maximum.
 const PAGE: usize = 200;
-/// Of each file in the image: several requests, and a quarter of it is news.
+/// Size of each file in the image: several read requests, and each quarter of it is reported as progress.
 const FILE_BYTES: usize = 512 << 10;
 
-/// In what is installed, as a password would be.
+/// A secret in the user data of the installed system, as a password would be.
 pub const USER_DATA_SECRET: &str = "canary-user-data-1c9d41f0";
 
 /// One BMC of the fleet, as the fleet describes it.
@@ -40,22 +40,22 @@ pub struct Member {
     pub expected_outcome: String,
     pub expected_step: Option<String>,
     pub expected_problem: Option<String>,
-    /// What the reason must say.
+    /// Text that the reason must contain.
     pub expected_words: Option<String>,
-    /// The job permits to eject media of others.
+    /// Whether the job permits the controller to eject foreign media.
     pub eject_foreign: bool,
-    /// What the controller does not do yet that this BMC needs.
+    /// What this BMC needs and the controller does not support yet.
     pub gap: Option<String>,
 }
 
-/// What is left at one BMC, in words.
+/// What a job left wrong at one BMC, as text.
 #[derive(Debug, Deserialize)]
 pub struct LeftAt {
     pub serial: String,
     pub wrong: Vec<String>,
 }
 
-/// What the fleet saw until now.
+/// What the fleet has recorded until now.
 #[derive(Debug, Deserialize)]
 pub struct Report {
     pub writes: u64,
@@ -63,9 +63,9 @@ pub struct Report {
     pub sessions_left: usize,
     pub logins_refused_max: u32,
     pub media_left: usize,
-    /// What could have been put back and was not, by BMC.
+    /// What could have been restored and was not, by BMC.
     pub left: Vec<LeftAt>,
-    /// What it was told in confidence.
+    /// The secrets that the fleet received.
     pub secrets: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ impl Fleet {
         })
     }
 
-    /// What it saw until now.
+    /// Returns what it has recorded until now.
     pub fn look(&mut self) -> anyhow::Result<Report> {
         let stdin = self.stdin.as_mut().context("the fleet is at its end")?;
         writeln!(stdin).context("ask the fleet what it saw")?;
@@ -152,7 +152,7 @@ impl Fleet {
         serde_json::from_str(&text).context("the fleet's report cannot be read")
     }
 
-    /// What `PUT /servers/{serial}` is told.
+    /// Returns the body of `PUT /servers/{serial}`.
     pub fn server(&self, member: &Member) -> Value {
         json!({"bmc": {
             "url": member.url, "username": self.opening.username,
@@ -162,15 +162,15 @@ impl Fleet {
     }
 }
 
-/// What is done with the fleet's BMCs.
+/// Operations on the fleet's BMCs.
 impl Controller {
-    /// Makes a BMC known.
+    /// Registers a BMC at the controller.
     pub fn register(&self, fleet: &Fleet, member: &Member) -> anyhow::Result<()> {
         let path = format!("{}/servers/{}", self.base, member.serial);
         answer(self.agent.put(path).send_json(fleet.server(member)), 201).map(drop)
     }
 
-    /// Starts a job on a BMC that is known; answers the job's id.
+    /// Starts a job on a registered BMC; returns the job's id.
     pub fn post(&self, member: &Member) -> anyhow::Result<String> {
         let user_data = format!("#cloud-config\nhostname: web-1\n# {USER_DATA_SECRET}\n");
         let recipe = Recipe { user_data, ..Recipe::default() }.json();
@@ -181,7 +181,7 @@ impl Controller {
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }
 
-    /// Likewise on each of these, by several clients: each waits for a commit that they can share.
+    /// The same on each of these, by several clients, so that their requests can share a commit.
     fn post_all(&self, members: &[&Member]) -> anyhow::Result<Open> {
         let share = members.len().div_ceil(CLIENTS).max(1);
         std::thread::scope(|scope| {
@@ -201,8 +201,8 @@ impl Controller {
         })
     }
 
-    /// Runs one job on each of these BMCs, `at_once` at a time; by serial. What is not complete
-    /// after `most` is not in the answer.
+    /// Runs one job on each of these BMCs, `at_once` at a time; returns them by serial. Jobs that are not complete
+    /// after `most` are missing in the result.
     pub fn run_all(
         &self,
         members: &[&Member],
@@ -231,8 +231,8 @@ impl Controller {
         Ok(ended)
     }
 
-    /// The open ones that are complete, up to the first that is not: of many jobs each is asked for about
-    /// once, for looking must not be what is measured.
+    /// Returns the open jobs that are complete, up to the first that is not. So each of many jobs is requested about
+    /// once, because the polling must not dominate the measurement.
     fn complete_in_order(&self, open: &Open) -> anyhow::Result<Vec<(String, Value)>> {
         let mut found = Vec::new();
         for id in open.keys() {
@@ -245,7 +245,8 @@ impl Controller {
         Ok(found)
     }
 
-    /// The open ones that are complete. Newest first: pages are turned until all open ones were seen.
+    /// Returns the open jobs that are complete. The list has the newest first: pages are read until all open jobs
+    /// were seen.
     fn complete(&self, open: &Open) -> anyhow::Result<Vec<(String, Value)>> {
         let mut found = Vec::new();
         let mut seen = 0;
@@ -296,7 +297,7 @@ fn answer(
     Ok(serde_json::from_str(&text)?)
 }
 
-/// A small image that is laid out like the maintenance OS, so that a boot's stages can be told.
+/// Makes a small image with the layout of the maintenance OS, so that the stages of a boot can be recognised.
 pub fn image(dir: &Path) -> anyhow::Result<PathBuf> {
     let tree = dir.join("tree");
     for (name, bytes) in [

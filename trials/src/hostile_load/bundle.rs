@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A bundle of indexes in each other, each of which names the next twice: a walk without memory never ends.
+//! A bundle of nested indexes, each of which names the next one twice. A walk that does not remember which
+//! indexes it has seen takes exponential time.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Indexes in each other, each of which names the next twice.
+/// Makes nested indexes, each of which names the next one twice.
 pub fn nested(levels: usize) -> Vec<u8> {
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     let mut blobs = Vec::new();

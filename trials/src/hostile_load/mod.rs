@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask hostile-load`: a controller under attack by those who may speak to it, and what that costs
-//! everyone else. While each attack goes on, the peak of its resident memory and the slowest answer of
-//! `/healthz` are watched; beyond either limit the run fails.
+//! `cargo xtask hostile-load`: a controller under attack by clients that may send to it, and the cost for
+//! everyone else. During each attack the peak of its resident memory and the slowest response of
+//! `/healthz` are measured; beyond either limit the run fails.
 //!
 //! - a machine that logs control characters, and readers of its job that do not read;
-//! - clients without a token that ask on many connections and do not read;
+//! - clients without a token that send requests on many connections and do not read;
 //! - a token whose attempt is over, and hellos of ever new boots;
-//! - a bundle of indexes that name each other twice.
+//! - a bundle of nested indexes, each of which names the next one twice.
 
 mod bundle;
 
@@ -25,10 +25,10 @@ use crate::controller::Controller;
 use crate::recipe::Recipe;
 use crate::tree::Tree;
 
-/// What the controller may have.
+/// The memory that the controller may use.
 const PEAK_MIB_MAX: f64 = 256.0;
-/// How long the health check of a load balancer waits (AWS's by default). Not a
-/// figure of speed: a free machine needs a fiftieth of it.
+/// How long the health check of a load balancer waits (AWS's default). It is no target
+/// for speed: an idle machine needs a fiftieth of it.
 const HEALTH_MAX: Duration = Duration::from_secs(5);
 const HEALTH_PAUSE: Duration = Duration::from_millis(50);
 /// Lines of 2000 control characters: 24 messages are 58 MB as JSON.
@@ -39,11 +39,11 @@ const LOG_CHARS: usize = 2000;
 const READERS: usize = 60;
 const STALLED: usize = 1000;
 const PIPELINED: usize = 200;
-/// Connections that send what is refused.
+/// Connections that send requests which are refused.
 const REFUSED: usize = 4;
 /// Levels of the bundle's indexes.
 const LEVELS: usize = 64;
-/// The audit log may have grown by so much, whatever the rate of refused requests.
+/// The audit log may grow by at most this much, whatever the rate of refused requests.
 const AUDIT_ENTRIES_MAX: usize = 60;
 
 pub fn hostile_load(Tree { root, programs }: &Tree, seconds: u64) -> anyhow::Result<()> {
@@ -70,7 +70,7 @@ pub fn hostile_load(Tree { root, programs }: &Tree, seconds: u64) -> anyhow::Res
 
 type Attack = fn(&Target) -> anyhow::Result<String>;
 
-/// Goes through an attack; what is beyond a limit is the answer.
+/// Runs an attack; returns which limits were exceeded.
 fn watched(target: &Target, name: &str, attack: Attack) -> anyhow::Result<Vec<String>> {
     target.controller.process.forget_peak()?;
     let is_over = AtomicBool::new(false);
@@ -105,16 +105,16 @@ fn watched(target: &Target, name: &str, attack: Attack) -> anyhow::Result<Vec<St
     Ok(failures)
 }
 
-/// The controller, with a job that waits for a BMC that says nothing.
+/// The controller, with a job that waits for a BMC that never responds.
 struct Target<'a> {
     controller: &'a Controller,
     address: SocketAddr,
     lasts: Duration,
     job: String,
     attempt: String,
-    /// What the task medium opens a hello with.
+    /// The token on the task medium, which opens a hello.
     token: String,
-    /// A BMC that takes connections and says nothing.
+    /// A BMC that accepts connections and never responds.
     _bmc: TcpListener,
 }
 
@@ -156,7 +156,7 @@ impl Target<'_> {
         TcpStream::connect_timeout(&self.address, Duration::from_secs(10)).context("connect")
     }
 
-    /// Sends a message as the machine; answers the status.
+    /// Sends a message as the machine; returns the status.
     fn say(&self, what: &str, token: &str, body: &Value) -> anyhow::Result<u16> {
         let url = format!("{}/node/attempts/{}/{what}", self.controller.base, self.attempt);
         let request =
@@ -171,13 +171,13 @@ impl Target<'_> {
         self.say("hello", &self.token, &hello)
     }
 
-    /// Connections that ask for this so many times each and read nothing.
+    /// Opens connections that send this request many times each and read nothing.
     fn ask(&self, count: usize, path: &str, more: &str, times: usize) -> Vec<TcpStream> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{more}\r\n").repeat(times);
         let ask = |_| {
             let mut stream = self.connect().ok()?;
             stream.set_write_timeout(Some(Duration::from_secs(1))).ok()?;
-            // The controller stops to read at some point.
+            // At some point the controller stops reading.
             let _partly = stream.write_all(request.as_bytes());
             Some(stream)
         };
@@ -280,7 +280,7 @@ impl Target<'_> {
     }
 }
 
-/// The attempt of the one task medium, and its token, as whoever reads the BMCs' network finds them.
+/// Returns the attempt of the one task medium, and its token, as an eavesdropper on the BMCs' network finds them.
 fn task_medium(dir: &Path) -> anyhow::Result<(String, String)> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

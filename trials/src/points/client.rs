@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How the controllers of all points are asked.
+//! Requests to the controller, for all kinds of points.
 
 use serde_json::Value;
 use ureq::http::{Request, Response};
 
-/// One request of the API, with an `Idempotency-Key` or without.
+/// One request to the API, with or without an `Idempotency-Key`.
 pub fn send(
     agent: &ureq::Agent,
     method: &str,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! A controller's life: first start, a server, a publisher's token, a job to its end, a job that is
-//! cancelled. Its client asks again until it has an answer, starts the controller again when that is
-//! gone, and at the end wants everything that was acknowledged.
+//! cancelled. The client repeats a request until it has a response, and starts the controller again if it has
+//! ended. At the end it checks that everything acknowledged is there.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,20 @@ use crate::fleet::{Fleet, Member};
 use crate::ports::free_port;
 use crate::recipe::Recipe;
 
-/// Of one life. Without a fault it takes some seconds; a claim that cannot be stored waits for five, and
-/// a BMC that looked silent on a busy machine for two minutes or more.
+/// Time limit of one life. Without a fault it takes some seconds. A claim that cannot be stored waits for five, and
+/// a BMC that seemed silent on a busy machine for two minutes or more.
 const LIFE: Duration = Duration::from_secs(480);
 const PAUSE: Duration = Duration::from_millis(20);
-/// Of one request; the controller itself answers later only if it hangs.
+/// Time limit of one request; the controller responds later only if it hangs.
 const REQUEST: Duration = Duration::from_secs(10);
-/// A disk that fails for good does not get better by asking: after so long a person has made room, and
-/// the controller is started again without the fault.
+/// A disk that fails permanently does not recover by itself. After this time an administrator is assumed to have
+/// repaired it, and the controller is started again without the fault.
 const REPAIR: Duration = Duration::from_secs(3);
 
-/// What a stop may take (SIGTERM to the end of the process).
+/// How long a stop may take (from SIGTERM to the end of the process).
 pub const STOP_MAX: Duration = Duration::from_secs(20);
 
-/// Where lives take place.
+/// What all lives share.
 pub struct World<'a> {
     pub programs: &'a Path,
     pub fleet: &'a Fleet,
@@ -50,11 +50,11 @@ pub struct Life<'a> {
     is_met: bool,
     started: Instant,
     deadline: Instant,
-    /// Times that it had to be started again.
+    /// How many times it had to be started again.
     starts: usize,
 }
 
-/// Lives once in `dir`, which is new; answers whether the point was met.
+/// Runs one life in `dir`, which is new; returns whether the point was reached.
 pub fn live(
     world: &World,
     member: &Member,
@@ -102,20 +102,20 @@ impl<'a> Life<'a> {
         let serial = &self.member.serial;
         self.ask("PUT", &format!("/servers/{serial}"), Some(&server), None, &[200, 201])?;
         let token = json!({"role": "publisher", "name": "publisher", "pull": ["*"], "days": 1});
-        // Where an answer was lost there are two.
+        // If a response was lost, there are two.
         self.ask("POST", "/tokens", Some(&token), None, &[201])?;
         let first = self.job("first")?;
         let ended = self.complete(&first)?;
         let is_true = match self.point.map(|point| point.what) {
             None | Some(What::Kill | What::Stop) => ended["outcome"] == "succeeded",
-            // A disk that fails may fail the job, but then by a name and with a reason.
+            // A failing disk may fail the job, but only with a failed step and a reason.
             Some(What::Error(_) | What::ErrorsFrom(_)) => {
                 ended["outcome"] == "succeeded" || ended["reason"].is_string()
             }
         };
         ensure!(is_true, "the job ended as {ended:#}");
         let second = self.job("second")?;
-        // 409: it was over before.
+        // 409: the job had already ended.
         self.ask("POST", &format!("/jobs/{second}/cancel"), None, None, &[202, 409])?;
         let cancelled = self.complete(&second)?;
         ensure!(ended["cleanup_problem"].is_null(), "{ended:#}");
@@ -124,7 +124,8 @@ impl<'a> Life<'a> {
         self.judge(&first, &second, &ended)
     }
 
-    /// What was acknowledged is there after one more start, and the same request is the same job.
+    /// Checks that everything acknowledged is there after one more start, and that the same request returns the same
+    /// job.
     fn judge(&mut self, first: &str, second: &str, ended: &Value) -> anyhow::Result<()> {
         let serial = &self.member.serial;
         self.ask("GET", &format!("/servers/{serial}"), None, None, &[200])?;
@@ -157,7 +158,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Asks until there is an answer that is no failure of the disk's.
+    /// Repeats the request until there is a response that is not caused by a failure of the disk.
     fn ask(
         &mut self,
         method: &str,
@@ -174,7 +175,7 @@ impl<'a> Life<'a> {
                     let status = answer.status().as_u16();
                     let text = answer.body_mut().read_to_string().unwrap_or_default();
                     if wanted.contains(&status) {
-                        // A body that broke off with the controller is asked for again.
+                        // If the controller ended in the middle of a body, the request is repeated.
                         if let Ok(value) = serde_json::from_str(&text) {
                             return Ok(value);
                         }
@@ -193,7 +194,7 @@ impl<'a> Life<'a> {
         bail!("{method} {path} has no answer in time; the last was {last}")
     }
 
-    /// Starts the controller again if it is gone, or if its disk was mended.
+    /// Starts the controller again if it has ended, or if its disk was repaired.
     fn revive(&mut self) -> anyhow::Result<()> {
         let is_lasting = matches!(self.point, Some(Point { what: What::ErrorsFrom(_), .. }));
         match self.running.ended()? {
@@ -206,7 +207,7 @@ impl<'a> Life<'a> {
                 let is_ours = self.point.is_some() && self.starts == 0 && self.running.is_met()?;
                 ensure!(is_ours, "the controller ended by itself: {status}");
                 let is_stop = self.point.is_some_and(|point| point.what == What::Stop);
-                // Before it serves nobody heeds the signal, and there is nothing to end well.
+                // Before it serves, the controller does not handle the signal, and has nothing to end cleanly.
                 let is_early = status.signal() == Some(15);
                 ensure!(!is_stop || is_early || status.success(), "a stop ended in {status}");
                 let is_kill = self.point.is_some_and(|point| point.what == What::Kill);
@@ -220,7 +221,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// The process that met its point, if there still is one, is killed where it stands.
+    /// Kills the process that reached its point, if it still runs.
     fn start_again_at_last(&mut self) -> anyhow::Result<()> {
         if self.starts == 0 && self.point.is_some() {
             self.is_met |= self.running.is_met()?;
@@ -229,7 +230,7 @@ impl<'a> Life<'a> {
     }
 
     fn start(&mut self, point: Option<Point>) -> anyhow::Result<()> {
-        // Its lock goes with the former one, which must be gone before.
+        // The earlier process holds the lock until it has ended.
         self.running.stop()?;
         self.running = Traced::start(&self.dir, &self.program, point)?;
         self.starts += 1;

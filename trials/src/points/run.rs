@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! All points of a life and of the short programs, several at once.
+//! Runs all points of a life and of the short programs, several at once.
 
 use std::fs;
 use std::path::Path;
@@ -13,18 +13,18 @@ use super::traced::{CALLS, Point, What};
 use super::{short, stop};
 use crate::fleet::{Fleet, Member, image};
 
-/// Errors that a disk or a full table of files gives, and the calls that they come from.
+/// Errors of a disk or of a full file table, and the calls that return them.
 const ERRORS: [(&str, &[&str]); 3] = [
     ("ENOSPC", &["pwrite64", "write", "fdatasync", "fsync", "mkdir", "openat", "rename"]),
     ("EIO", &["pwrite64", "write", "fdatasync", "fsync", "pread64", "unlink", "rename"]),
     ("EMFILE", &["openat", "socket", "accept4"]),
 ];
-/// Lives at once: most of a life is waiting.
+/// Concurrent lives: most of a life is waiting.
 const AT_ONCE: usize = 6;
-/// A life has some hundred of each; one that has more than this does not end.
+/// A life makes a few hundred of each call; more than this means that it does not end.
 const POINTS_MAX: usize = 10_000;
 const TIME_SCALE: &str = "0.01";
-/// In memory: a killed process loses nothing that the kernel has, so the disk itself is not under test.
+/// In memory: what a killed process gave to the kernel is not lost, so the disk itself is not under test.
 const MEMORY: &str = "/dev/shm";
 
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -77,7 +77,7 @@ pub fn error_points(programs: &Path, arguments: Arguments) -> anyhow::Result<()>
     Ok(())
 }
 
-/// With a fleet of as many healthy BMCs as there are lives at once.
+/// Starts a fleet with as many healthy BMCs as there are concurrent lives.
 fn in_world(
     programs: &Path,
     look: impl FnOnce(&World, &[Member], &Path) -> anyhow::Result<usize>,
@@ -106,7 +106,7 @@ fn in_world(
     Ok(points)
 }
 
-/// The first, second … such call until no life has one; answers how many there were.
+/// Runs a life for the first, second … such call until a life has no more; returns how many there were.
 fn each(
     world: &World,
     members: &[Member],

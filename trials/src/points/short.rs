@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Kills of a backup, of a restore, of a change of the root key, and of the first start in a directory.
+//! Kill points of a backup, a restore, a change of the root key, and the first start in a directory.
 
 use std::cell::Cell;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::fleet::Member;
 
 const START: Duration = Duration::from_secs(30);
 
-/// One program that is killed, and the judge of what it leaves.
+/// One program that is killed, and the check of what it leaves.
 struct Short<'a> {
     name: &'static str,
     program: &'a Program,
@@ -59,7 +59,7 @@ pub fn kill_points(
             program: &backup,
             prepare: &|| Ok(remove(&file)?),
             judge: &|| {
-                // A file of this name is whole; without one a second backup makes it.
+                // A file with this name is complete; if there is none, a second backup makes it.
                 if !file.exists() {
                     finish(&backup)?;
                 }
@@ -90,7 +90,7 @@ pub fn kill_points(
             program: &rotate,
             prepare: &|| Ok(()),
             judge: &|| {
-                // What was begun is ended or undone by a start, or by another change before it.
+                // A start, or another change of the key before it, completes or undoes an interrupted change.
                 if is_second.replace(!is_second.get()) {
                     finish(&rotate)?;
                 }
@@ -133,7 +133,7 @@ fn kill_at_each(
     Ok(points)
 }
 
-/// A first start that is killed leaves nothing in the way of the second one.
+/// Checks that a killed first start leaves nothing that prevents the second one.
 fn first_starts(world: &World, home: &Path, every: usize) -> anyhow::Result<usize> {
     let dir = home.join("first");
     let program = Program::serve(world.programs, &dir, &home.join("log"))
@@ -161,7 +161,7 @@ fn first_starts(world: &World, home: &Path, every: usize) -> anyhow::Result<usiz
     Ok(survived)
 }
 
-/// Until it is killed or has made its last file before it serves; answers whether it was killed.
+/// Waits until it is killed, or has made the last file before it serves; returns whether it was killed.
 fn start(program: &Program, home: &Path, dir: &Path, point: Option<Point>) -> anyhow::Result<bool> {
     let ready = dir.join("tls/server.names");
     if ready.exists() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A controller's life in steps, for `power-cuts controller`, and the judge of what a disk has of it:
-//! what was acknowledged is there, keys fit to what they sealed, and the remaining steps come to the
-//! same end. No BMC is there: what is under test is the disk.
+//! A controller's life in steps, for `power-cuts controller`, and the check of a disk after it: everything
+//! acknowledged is there, the keys decrypt what they encrypted, and the remaining steps come to the same end.
+//! There is no BMC: only the disk is under test.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -15,14 +15,14 @@ use super::traced::judge_log;
 use crate::controller::{Controller, Program, agent_with};
 use crate::recipe::Recipe;
 
-/// Of one request.
+/// Time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Part {
-    /// Each step, one line for each that is acknowledged; waits for a line after it.
+    /// Runs the steps. Prints one line for each acknowledged step, and waits for a line of input after it.
     RunInStep,
-    /// Reads those lines, and judges.
+    /// Reads those lines, and checks the disk.
     Check,
 }
 
@@ -91,7 +91,7 @@ fn check(programs: &Path, dir: &Path, done: usize) -> anyhow::Result<()> {
     judge_log(controller.home.path())
 }
 
-/// Whether a controller on this directory can still open the password of a server's BMC.
+/// Returns whether a controller on this directory can still decrypt the password of a server's BMC.
 pub fn password_opens(programs: &Path, data: &Path, serial: &str) -> anyhow::Result<()> {
     let controller = Serving::start(programs, data)?;
     controller.password_opens(serial)?;
@@ -105,11 +105,11 @@ struct Serving {
 
 impl Serving {
     fn start(programs: &Path, data: &Path) -> anyhow::Result<Serving> {
-        // Its log is not on the disk that loses its power.
+        // Its log is not on the disk that loses power.
         let home = tempfile::tempdir()?;
         let image = home.path().join("maintenance.iso");
         std::fs::write(&image, [7; 4096])?;
-        // A probe of a BMC that is not there ends soon.
+        // A probe of a BMC that does not exist ends soon.
         let program = Program::serve(programs, data, &home.path().join("log"))
             .image(&image)
             .without_tokens()
@@ -145,7 +145,7 @@ impl Serving {
     fn password_opens(&self, serial: &str) -> anyhow::Result<()> {
         let path = format!("/servers/{serial}");
         self.ask("GET", &path, None, None, &[200])?;
-        // Without its password no BMC is asked: that would be a 500.
+        // Without the password the BMC would not be contacted, and the response would be 500.
         let firmware = format!("{path}/firmware");
         let asked = self.ask("GET", &firmware, None, None, &[502, 503, 504, 200]);
         asked.map(drop).with_context(|| format!("does the password of {serial}'s BMC open?"))
@@ -161,7 +161,7 @@ impl Serving {
                 ensure!(tokens.iter().any(|token| token["name"] == *name), "no token {name}");
                 Ok(())
             }
-            // A key that is known answers with its job; a new job would be refused or another one.
+            // A known key returns its job; a new job would be refused, or be a different one.
             Step::Job { key, .. } => self.find(key).map(drop),
             Step::Cancel { key, .. } => {
                 let job = self.find(key)?;
@@ -179,7 +179,7 @@ impl Serving {
         job["id"].as_str().map(str::to_owned).context("a job without an id")
     }
 
-    /// The one job of the server that this key's job is for.
+    /// Returns the only job of the server that this key's job is for.
     fn find(&self, key: &str) -> anyhow::Result<Value> {
         let serial = match key {
             "one" => "SN1",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! SIGTERM while jobs wait for BMCs that never answer: the process ends in time, and the next one goes
-//! on with every job where it was.
+//! SIGTERM while jobs wait for BMCs that never respond: the process ends in time, and the next one
+//! continues every job where it was.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use crate::fleet::{Fleet, image};
 use crate::ports::free_port;
 use crate::recipe::Recipe;
 
-/// BMCs of each fault, and a healthy one is stopped at whatever stage it has reached.
+/// How many BMCs of each fault there are. A healthy one is stopped at whatever stage it has reached.
 const FAULTS: [&str; 3] = ["hang-insert", "hang", "none"];
-/// A stop in the middle of a reset is followed by three minutes in which the next controller looks for
-/// signs of that boot, and then by another boot.
+/// After a stop in the middle of a reset, the next controller looks for signs of that boot for three minutes, and
+/// then boots the machine again.
 const DEADLINE: Duration = Duration::from_secs(480);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers how long the stop took.
+/// Returns how long the stop took.
 pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
     let dir = tempfile::tempdir()?;
     let image = image(dir.path())?;
@@ -42,7 +42,7 @@ pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
         let job = api.post("/jobs", &body)?;
         jobs.push(job["id"].as_str().context("a job without an id")?.to_owned());
     }
-    // Two hang for minutes; all are under way.
+    // Two hang for minutes; all jobs are running.
     for id in &jobs {
         api.until(id, |job| job["status"] != "queued")?;
     }
@@ -68,7 +68,7 @@ pub fn with_bmcs_that_hang(programs: &Path) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// Asks again until there is an answer.
+/// Repeats the request until there is a response.
 struct Api {
     base: String,
     deadline: Instant,
@@ -83,7 +83,7 @@ impl Api {
         self.repeat(|| ureq::post(format!("{}{path}", self.base)).send_json(body))
     }
 
-    /// The job, once `wanted` holds of it.
+    /// Waits until `wanted` holds for the job, and returns it.
     fn until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         loop {
             let job = self.repeat(|| ureq::get(format!("{}/jobs/{id}", self.base)).call())?;

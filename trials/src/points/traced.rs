@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One program under strace, with one thing done to one of its calls.
+//! One program under strace, which kills it or makes a call fail at one chosen system call.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,7 +26,7 @@ pub const CALLS: [&str; 10] = [
     "link",
 ];
 
-/// Files that are written with `write`, and not by SQLite.
+/// Files that the controller itself writes with `write`, not SQLite.
 const KEY_FILES: [&str; 5] = [
     "root.partial",
     "attempt.partial",
@@ -39,15 +39,15 @@ const KEY_FILES: [&str; 5] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Kill,
-    /// SIGTERM, as a service manager stops a program.
+    /// SIGTERM, with which a service manager stops a program.
     Stop,
     /// The call fails once with this error.
     Error(&'static str),
-    /// From this call on every one fails, as on a disk that is full.
+    /// This call and every later one fails, as on a full disk.
     ErrorsFrom(&'static str),
 }
 
-/// The `number`-th such call of a thread: strace counts for each thread by itself.
+/// The `number`-th such call of a thread: strace counts for each thread separately.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
     pub what: What,
@@ -68,25 +68,25 @@ impl std::fmt::Display for Point {
     }
 }
 
-/// A program that runs; it and its strace are killed with this.
+/// A running program; dropping this kills it and its strace.
 pub struct Traced {
     process: Process,
     trace: PathBuf,
 }
 
 impl Traced {
-    /// Starts `program`; `dir` gets strace's log, and has the program's data if it has any.
+    /// Starts `program`. `dir` receives strace's log, and contains the program's data if there is any.
     pub fn start(dir: &Path, program: &Program, point: Option<Point>) -> anyhow::Result<Traced> {
         let trace = dir.join("trace");
         let mut program = program.clone().logging("warn").ended_by(End::GroupKilled);
         if let Some(point) = point {
-            // Not with --seccomp-bpf: strace 6.1 then forgets what it injects.
+            // Without --seccomp-bpf: with it, strace 6.1 loses the injection.
             fs::write(&trace, "")?;
             let mut strace: Vec<OsString> =
                 ["strace", "-f", "-qq", "-o"].map(OsString::from).to_vec();
             strace.push(trace.clone().into());
             strace.extend(inject(point).map(OsString::from));
-            // An event of the runtime is a write too, and never fails outside of a test.
+            // The async runtime also uses `write` for its own events; those never fail in reality.
             if matches!(point.what, What::Error(_) | What::ErrorsFrom(_)) && point.call == "write" {
                 let files = KEY_FILES.iter().map(|name| dir.join("data").join(name));
                 strace.extend(files.flat_map(|file| ["-P".into(), file.into_os_string()]));
@@ -96,7 +96,7 @@ impl Traced {
         Ok(Traced { process: program.start()?, trace })
     }
 
-    /// SIGTERM to the program, which nothing traces.
+    /// Sends SIGTERM to the program, which must not be traced.
     pub fn terminate(&self) -> anyhow::Result<()> {
         self.process.signal("TERM")
     }
@@ -109,12 +109,12 @@ impl Traced {
         self.process.wait()
     }
 
-    /// Kills it, and waits until it is gone.
+    /// Kills it and waits for its end.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.process.stop()
     }
 
-    /// Whether the point was met.
+    /// Returns whether the point was reached.
     pub fn is_met(&self) -> anyhow::Result<bool> {
         let text = fs::read_to_string(&self.trace)?;
         let is_met = |sign: &&str| text.contains(*sign);
@@ -133,12 +133,12 @@ fn inject(point: Point) -> [String; 4] {
     ["-e".into(), format!("trace=?{call}"), "-e".into(), format!("inject=?{call}:{what}")]
 }
 
-/// strace dies of what its program died of.
+/// Returns whether it was killed: strace ends by the same signal as its program.
 pub fn is_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
 }
 
-/// A program never panics, whatever its disk does.
+/// Fails if the log shows a panic: a program must not panic, whatever its disk does.
 pub fn judge_log(dir: &Path) -> anyhow::Result<()> {
     let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
     ensure!(!log.contains("panicked"), "it panicked:\n{log}");

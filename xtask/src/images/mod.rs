@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `cargo xtask images`: runs the scripts of `maintenance-os/`, unless what they would make is there
-//! already. How an image is made stands in the scripts; only the caching is here.
+//! `cargo xtask images`: runs the scripts of `maintenance-os/`, unless their output exists already. The scripts
+//! make the images; only the caching is here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,8 +60,8 @@ fn static_programs() -> anyhow::Result<()> {
     run("cargo", &[["build", "--release", "--locked"].as_slice(), &target].concat())
 }
 
-/// Builds the images that a run on a virtual machine takes, and the programs. An image is one process after
-/// the other, so both are built beside the compiler.
+/// Builds the programs, and the images that a run on a virtual machine needs. Building an image mostly uses one
+/// process at a time, so both images are built while the compiler runs.
 pub fn with_programs(root: &Path, programs: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         let maintenance = scope.spawn(|| images(root, What::Maintenance));
@@ -74,10 +74,10 @@ pub fn with_programs(root: &Path, programs: fn() -> anyhow::Result<()>) -> anyho
     })
 }
 
-/// Makes an image, or finds that it was made of the same inputs before.
+/// Makes an image, unless it was made from the same inputs before.
 pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     if what == What::Os {
-        // Made of the root that the medium was made of.
+        // Made from the same root as the medium.
         images(root, What::Maintenance)?;
     }
     let mut inputs = files(&root.join("maintenance-os"))?;
@@ -100,7 +100,7 @@ pub fn images(root: &Path, what: What) -> anyhow::Result<()> {
     fs::write(&record, digest).with_context(|| format!("write {}", record.display()))
 }
 
-/// maintenance.iso built beside other work, from the packages on and in a place of its own.
+/// A second maintenance.iso, built in the background, from the packages on and in a directory of its own.
 pub struct Again {
     build: Child,
     dir: PathBuf,
@@ -125,7 +125,7 @@ impl Again {
         Ok(Again { build, dir, log })
     }
 
-    /// The same inputs give the same medium.
+    /// Checks that the same inputs give the same medium.
     pub fn compare(mut self, root: &Path) -> anyhow::Result<()> {
         let status = self.build.wait().context("wait for the build in the background")?;
         ensure!(status.success(), "it ended with {status}; see {}", self.log.display());
@@ -148,14 +148,14 @@ impl Again {
 
 impl Drop for Again {
     fn drop(&mut self) {
-        // Where something else failed first; an ended one takes no signal.
+        // Reached if something else failed first. A process that has ended ignores the signal.
         if let Err(error) = self.build.kill().and_then(|()| self.build.wait()) {
             eprintln!("end the build in the background: {error}");
         }
     }
 }
 
-/// Every file below a directory, in a fixed order.
+/// Returns every file below a directory, in a fixed order.
 fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -173,7 +173,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Names and contents of the inputs; the packages are those of the mirror, which is not asked.
+/// Hashes the names and contents of the inputs. New packages of the mirror are not noticed.
 fn digest(root: &Path, inputs: &[PathBuf]) -> anyhow::Result<String> {
     let mut hasher = Sha256::new();
     for path in inputs {

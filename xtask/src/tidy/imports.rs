@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which file of a crate imports which, from the source itself, and the rings among them.
+//! The imports between the files of a crate, read from the source, and the rings among them.
 //!
 //! ```text
 //! crate root ──mod──▶ files ──use, paths──▶ names ──re-exports──▶ the file that defines the name
 //! ```
 //!
-//! An arrow is an import of a name that another file defines: a `use`, or a path in code. A declaration `mod x;` is
-//! none, and a re-export leads to the file behind it. Code that is compiled for tests only is not read.
+//! An import is the use of a name that another file defines, by a `use` or by a path in code. A declaration `mod x;`
+//! is no import, and a re-export leads to the file that defines the name. Code that is compiled for tests only is not
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,17 +19,17 @@ use syn::visit::{self, Visit};
 /// A module by the names from its crate's root.
 type Module = Vec<String>;
 
-/// A chain of re-exports that is longer leads into itself.
+/// A longer chain of re-exports must be a cycle.
 const REEXPORTS_MAX: usize = 16;
 
-/// What is known of one module.
+/// One module, as read.
 #[derive(Default)]
 struct Known {
-    /// Place in [`Crate::files`].
+    /// Index in [`Crate::files`].
     file: usize,
-    /// Names that a `use` brings into it, each with the path that it stands for.
+    /// Names that a `use` imports, each with its path.
     uses: BTreeMap<String, Vec<String>>,
-    /// Modules of which a `use` brings all names into it.
+    /// Modules from which a `use` imports all names.
     globs: Vec<Vec<String>>,
     /// Names that it defines.
     defines: BTreeSet<String>,
@@ -43,7 +44,7 @@ struct Crate {
     modules: BTreeMap<Module, Known>,
 }
 
-/// The files of a crate, and who imports whom.
+/// The files of a crate, and their imports.
 pub struct Imports {
     files: Vec<PathBuf>,
     /// For each file those that it imports.
@@ -51,7 +52,7 @@ pub struct Imports {
 }
 
 impl Imports {
-    /// Of the crate that begins with this file.
+    /// Reads the crate whose root is this file.
     ///
     /// # Errors
     ///
@@ -64,13 +65,13 @@ impl Imports {
         Ok(Imports { files: tree.files, of })
     }
 
-    /// Lists of files that import each other.
+    /// Returns lists of files that import each other.
     pub fn rings(&self) -> Vec<Vec<&Path>> {
         let rings = strong_components(&self.of).into_iter().filter(|files| files.len() > 1);
         rings.map(|ring| ring.iter().map(|file| self.files[*file].as_path()).collect()).collect()
     }
 
-    /// Each import: the file that imports, and the file that defines the name.
+    /// Returns each import: the file that imports, and the file that defines the name.
     pub fn arrows(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.of.iter().zip(&self.files).flat_map(|(imported, from)| {
             imported.iter().map(|file| (from.as_path(), self.files[*file].as_path()))
@@ -79,7 +80,7 @@ impl Imports {
 }
 
 impl Crate {
-    /// Reads a file and those of the modules that it declares; `dir` is where these lie.
+    /// Reads a file, and the files of the modules that it declares, which are in `dir`.
     fn read(&mut self, path: &Path, dir: &Path, module: Module) -> anyhow::Result<()> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         let parsed =
@@ -140,7 +141,7 @@ impl Crate {
         arrows
     }
 
-    /// The file that defines what a path names, seen from a module; `None` where that is no file of this crate.
+    /// Returns the file that defines the target of a path, seen from a module; `None` if it is not in this crate.
     fn file_of(&self, module: &[String], path: &[String], depth: usize) -> Option<usize> {
         if depth > REEXPORTS_MAX {
             return None;
@@ -165,7 +166,7 @@ impl Crate {
             return self.file_of(&child, &inner, depth + 1);
         }
         if let Some(stands_for) = known.uses.get(name) {
-            // Names that come from outside shadow nothing here.
+            // Names from other crates shadow nothing here.
             let whole = [stands_for.as_slice(), behind].concat();
             return if whole == path { None } else { self.file_of(&here, &whole, depth + 1) };
         }
@@ -176,7 +177,7 @@ impl Crate {
             let whole = [glob.as_slice(), rest].concat();
             self.file_of(&here, &whole, depth + 1)
         });
-        // A macro or a trait's name that is made elsewhere still belongs to the module that was named.
+        // A name that a macro or a trait defines elsewhere is attributed to the module in the path.
         by_glob.or_else(|| is_certain.then_some(known.file))
     }
 }
@@ -218,10 +219,10 @@ impl<'ast> Visit<'ast> for Known {
         visit::visit_path(self, path);
     }
 
-    /// `pub(super)` limits who may import an item. It is not an import itself.
+    /// `pub(super)` limits the visibility of an item. It is not an import itself.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
-    /// Within a function or a block.
+    /// A `use` within a function or a block.
     fn visit_item_use(&mut self, used: &'ast syn::ItemUse) {
         self.take_use(&mut Vec::new(), &used.tree);
     }
@@ -278,7 +279,7 @@ fn name_of(item: &syn::Item) -> Option<String> {
     Some(name.to_string())
 }
 
-/// Sets of points that reach each other. Small graphs: each point's reach is computed by itself.
+/// Returns sets of nodes that reach each other. Graphs are small, so each node's reachable set is computed separately.
 fn strong_components(arrows: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let reach: Vec<BTreeSet<usize>> = (0..arrows.len()).map(|from| reach(arrows, from)).collect();
     let mut found: Vec<Vec<usize>> = Vec::new();
@@ -306,7 +307,7 @@ fn reach(arrows: &[BTreeSet<usize>], from: usize) -> BTreeSet<usize> {
 mod tests {
     use super::*;
 
-    /// The rings of a crate with these files.
+    /// Returns the rings of a crate with these files.
     fn rings_of(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {

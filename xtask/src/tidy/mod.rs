@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! House rules that neither rustfmt nor clippy knows: headers, file docs, lengths, who may use whom,
-//! which files import each other, whether units name steps, documents name files that exist, and the list of third-party crates is new.
+//! House rules that neither rustfmt nor clippy checks: headers, file docs, lengths, allowed dependencies between
+//! crates, rings of imports, units that match steps, links to files that exist, and an up-to-date list of
+//! third-party crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use imports::Imports;
 
 mod imports;
 
-/// Which crates of ours each crate may use; the picture in ARCHITECTURE.md in one table.
+/// Which of our crates each crate may use: the picture in ARCHITECTURE.md as a table.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("recipe", &[]),
     ("job", &[]),
@@ -34,12 +35,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates that are not in `crates/`.
 const AT_THE_TOP: [&str; 2] = ["trials", "xtask"];
 
-/// A file longer than this holds two things, or has its reason in [`LONG_FILES`].
+/// A longer file probably holds two things; exceptions are in [`LONG_FILES`], with their reason.
 const LINES_MAX: usize = 500;
 const LONG_FILES: &[(&str, &str)] =
     &[("crates/controller/src/store/jobs.rs", "the one table of jobs and every query on it")];
 
-/// Rooms of a crate, the floors from the top down: a file imports from its own room and from lower floors.
+/// The floors of a crate, from the top down, each a list of modules ("rooms"): a file may import from its own room
+/// and from lower floors.
 const FLOORS: &[(&str, &[&[&str]])] = &[(
     "controller",
     &[
@@ -56,7 +58,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[(
     ],
 )];
 
-/// Every broken rule at once.
+/// Reports all violations at once.
 pub fn check(root: &Path) -> anyhow::Result<()> {
     let mut problems = Vec::new();
     for file in files(root, "rs")? {
@@ -104,7 +106,7 @@ fn check_source(name: &str, text: &str, problems: &mut Vec<String>) {
     }
 }
 
-/// A container runs the step of its own name, which the tools know, in the image of that name.
+/// A container unit must run the step of its own name, in the image of that name, and the tools must know the step.
 fn check_steps(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let steps = fs::read_to_string(root.join("crates/tools/src/step.rs"))?;
     let dir = root.join("maintenance-os/quadlets");
@@ -124,7 +126,7 @@ fn check_steps(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Links to files in the documents at the top and in `docs/` lead somewhere.
+/// Links in the top-level documents and in `docs/` must lead to files that exist.
 fn check_documents(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     for dir in [root.to_owned(), root.join("docs"), root.join("docs/decisions")] {
         for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
@@ -142,7 +144,7 @@ fn check_documents(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()
     Ok(())
 }
 
-/// The targets of Markdown links.
+/// Returns the targets of Markdown links.
 fn links(text: &str) -> Vec<String> {
     let rest = text.split("](").skip(1);
     rest.filter_map(|rest| rest.split_once(')')).map(|(link, _)| link.to_owned()).collect()
@@ -162,8 +164,8 @@ fn check_directions(name: &str, allowed: &[&str], manifest: &str, problems: &mut
     }
 }
 
-/// Files that import each other can be understood only together, and an import that runs upward makes a floor depend on
-/// what is built on it.
+/// Reports rings and upward imports. Files that import each other can only be understood together, and an import
+/// that runs upward makes a floor depend on a floor above it.
 fn check_imports(name: &str, dir: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let shown = |file: &Path| {
         let file = file.strip_prefix(dir.join("src")).unwrap_or(file);

@@ -3,7 +3,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on a terminal; nothing where stderr is a file.
+/// Makes a bar on a terminal; it is hidden if standard error is not a terminal.
 pub fn bar(label: &'static str, size: u64) -> ProgressBar {
     let template = "{prefix:>8} [{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
     let style =

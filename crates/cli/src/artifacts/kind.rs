@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a file is by its bytes, whatever its name says; and what a machine must know before it writes
-//! it: how it is compressed, and how much comes out (docs/artifacts.md).
+//! Detecting the kind of a file from its bytes, whatever its name is, and measuring what a machine must know before
+//! it writes the content: the compression, and the uncompressed size (docs/artifacts.md).
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use oci::{Digest, Hasher, media_type};
 
-/// What a machine does with an artifact.
+/// The kind of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// A root filesystem: a tar file.
@@ -38,7 +38,7 @@ pub struct Measured {
     pub uncompressed_size: u64,
 }
 
-/// Where ISO 9660 has its first volume descriptor.
+/// Offset of the first volume descriptor of ISO 9660.
 const ISO_MAGIC_AT: usize = 32769;
 const HEAD_BYTES: usize = ISO_MAGIC_AT + 5;
 const BUFFER: usize = 1 << 20;
@@ -75,7 +75,7 @@ impl Compression {
     }
 }
 
-/// What a file is. `told` decides where bytes do not tell, and must not contradict them.
+/// Returns the kind of a file. `told` decides if the bytes are ambiguous; it must not contradict them.
 pub fn recognize(file: &mut File, told: Option<Kind>) -> anyhow::Result<(Kind, Compression)> {
     let compression = match head(&mut *file, 4)?.as_slice() {
         [0x1f, 0x8b, ..] => Compression::Gzip,
@@ -97,7 +97,7 @@ pub fn recognize(file: &mut File, told: Option<Kind>) -> anyhow::Result<(Kind, C
     };
     match (told, found) {
         (Some(told), None) if told == Kind::Disk => Ok((told, compression)),
-        // A disk may begin with anything, also with an ISO's or a tar file's bytes.
+        // A disk may begin with anything, even with the bytes of an ISO or a tar file.
         (Some(Kind::Disk), Some(_)) => Ok((Kind::Disk, compression)),
         (Some(told), found) if Some(told) == found => Ok((told, compression)),
         (Some(told), _) => bail!("this is not a {told:?}; leave out --kind to see what it is"),
@@ -109,7 +109,7 @@ pub fn recognize(file: &mut File, told: Option<Kind>) -> anyhow::Result<(Kind, C
     }
 }
 
-/// Hashes a file as it is and as it comes out of its decompression.
+/// Hashes a file as it is, and its decompressed content.
 pub fn measure(
     file: &mut File,
     compression: Compression,
@@ -121,7 +121,7 @@ pub fn measure(
         Compression::None => None,
         Compression::Gzip | Compression::Zstd => Some(measure_inside(&mut hashing, compression)?),
     };
-    // What is behind the compressed data belongs to the blob all the same.
+    // Bytes after the compressed data also belong to the blob.
     io::copy(&mut hashing, &mut io::sink())?;
     let Hashing { hasher, size, .. } = hashing;
     file.rewind()?;
@@ -149,14 +149,14 @@ fn decoder<'a>(reader: impl Read + 'a, compression: Compression) -> io::Result<B
     })
 }
 
-/// The first bytes, as many as there are.
+/// Reads the first bytes, as many as there are.
 fn head(reader: impl Read, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(count as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Hashes and counts what passes.
+/// A reader that hashes and counts the bytes that pass.
 struct Hashing<R> {
     inner: R,
     hasher: Hasher,

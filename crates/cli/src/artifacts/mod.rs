@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! `shoal artifact`: OS images in the controller's registry.
 //!
-//! - `kind`: what a file is, and what must be told of it; `push`: a file as an artifact;
-//! - `upload`: a blob in chunks, again after a broken connection or on another day;
-//! - `uploads`: what others have begun and not finished;
-//! - `upkeep`: collection, scrub, bundles, tokens;
-//! - `bar`: how far a transfer is.
+//! - `kind`: detecting what a file is, and its annotations; `push`: a file as an artifact;
+//! - `upload`: a blob in chunks, resumed after a broken connection or on another day;
+//! - `uploads`: unfinished uploads;
+//! - `upkeep`: collection, scrub, bundles;
+//! - `bar`: the progress bar of a transfer.
 
 mod bar;
 mod kind;
@@ -26,7 +26,7 @@ use crate::output::{show, text};
 pub use kind::Kind;
 
 const HEAD: [&str; 3] = ["REPOSITORY", "TAG", "DIGEST"];
-/// Whether install-linux.target can install it, and why not.
+/// Returns whether install-linux.target can install it, and if not, why.
 const LIST_HEAD: [&str; 5] = ["REPOSITORY", "TAG", "DIGEST", "VERDICT", "REASON"];
 
 pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Failure> {
@@ -54,7 +54,7 @@ pub fn run(client: &Client, format: Output, command: Artifact) -> Result<(), Fai
     Ok(())
 }
 
-/// Puts a file into the registry under `name`; what it is, its bytes tell.
+/// Pushes a file to the registry under `name`; its kind is detected from its bytes.
 pub fn push(client: &Client, name: &str, file: &Path) -> Result<(), Failure> {
     push::push(client, name, file, None).map(drop)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A file as an OCI artifact (image-spec 1.1, "Guidelines for Artifact Usage"): an empty config, one
-//! layer, `artifactType` tells what it is.
+//! Pushing a file as an OCI artifact (image-spec 1.1, "Guidelines for Artifact Usage"): an empty config, one layer,
+//! and its kind in `artifactType`.
 
 use std::path::Path;
 

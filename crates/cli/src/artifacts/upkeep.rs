@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry's upkeep: what goes, what has rotted, what travels.
+//! The registry's upkeep: garbage collection, scrub, export and import.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,7 @@ pub fn delete(client: &Client, name: &str) -> Result<(), Failure> {
     client.delete(&format!("/v2/{repository}/manifests/{tag}")).map(drop)
 }
 
-/// `uploads`: with all that are open.
+/// `uploads`: also removes all open uploads.
 pub fn collect(client: &Client, format: Output, uploads: bool) -> Result<(), Failure> {
     let place = format!("/api/v1/artifacts/gc?uploads={uploads}");
     let done = client.post(&place, &[], &json!({}))?;
@@ -29,7 +29,7 @@ pub fn collect(client: &Client, format: Output, uploads: bool) -> Result<(), Fai
     Ok(())
 }
 
-/// Exit status 1 where something has rotted: a timer should tell somebody.
+/// Returns exit status 1 if content is corrupt, so that a timer can raise an alarm.
 pub fn scrub(client: &Client, format: Output) -> Result<(), Failure> {
     let done = client.post("/api/v1/artifacts/scrub", &[], &json!({}))?;
     show(format, &done, &["WHAT", "COUNT"], counts);
@@ -59,7 +59,7 @@ pub fn export(
         query.push("maintenance-iso".into());
     }
     let mut bundle = client.stream(&format!("/api/v1/artifacts/export?{}", query.join("&")))?;
-    // Under its name only when it is whole.
+    // The file gets its name only when it is complete.
     let partial = output.with_extension("partial");
     let mut file =
         File::create(&partial).with_context(|| format!("create {}", partial.display()))?;
@@ -91,7 +91,7 @@ pub fn import(client: &Client, format: Output, bundle: &Path) -> Result<(), Fail
     Ok(())
 }
 
-/// An answer's numbers and lists, one in each row.
+/// Makes a row of each number or list in a response.
 fn counts(done: &Value) -> Vec<Vec<String>> {
     let shown = |value: &Value| match value {
         Value::Array(items) => items.len().to_string(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A blob onto the registry in chunks. After a broken connection it goes on where the registry is; after
-//! a broken program too: the upload's place is kept in the cache directory until it is done.
+//! Uploading a blob to the registry in chunks. After a broken connection the upload continues where the registry
+//! is. It also continues after this program was interrupted: the upload's URL is kept in the cache directory until
+//! the upload is complete.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,9 +16,9 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::note;
 
-/// What is lost at most when a connection breaks.
+/// Size of a chunk: at most this much is lost when a connection breaks.
 const CHUNK_BYTES: u64 = 32 << 20;
-/// Breaks in a row without a byte of progress.
+/// How many broken connections in a row are accepted without a byte of progress.
 const TRIES_MAX: u32 = 6;
 
 /// Uploads a file's bytes unless the repository has them.
@@ -36,7 +37,7 @@ pub fn upload(
     let known = kept.as_ref().and_then(|path| fs::read_to_string(path).ok());
     let (mut location, mut offset) = match known {
         Some(location) => match client.upload_offset(&location)? {
-            // More than there is would be another file's upload.
+            // If the registry has more than the file, the upload is of another file.
             Some(offset) if offset <= size => (location, offset),
             _ => begin(client, repository, kept.as_ref())?,
         },
@@ -64,7 +65,7 @@ pub fn upload(
                         offset = now;
                     }
                     Ok(_) => (location, offset) = begin(client, repository, kept.as_ref())?,
-                    // Still away: the next try tells.
+                    // The registry is still unreachable; the next try reports it.
                     Err(_) => {}
                 }
             }
@@ -89,7 +90,7 @@ fn begin(
 ) -> Result<(String, u64), Failure> {
     let location = client.start_upload(&format!("/v2/{repository}/blobs/uploads/"))?;
     if let Some(kept) = kept {
-        // Only a later run misses it.
+        // A failure affects only a later run, which starts anew.
         let parent = kept.parent().unwrap_or(kept);
         let written = fs::create_dir_all(parent).and_then(|()| fs::write(kept, &location));
         if let Err(error) = written {
@@ -99,7 +100,7 @@ fn begin(
     Ok((location, 0))
 }
 
-/// Sends the chunk at `offset`; answers where the next one begins.
+/// Sends the chunk at `offset`; returns the offset of the next one.
 fn send_chunk(
     client: &Client,
     location: &str,
@@ -115,11 +116,11 @@ fn send_chunk(
     Ok(end)
 }
 
-/// Whether it may work a moment later.
+/// Returns whether another try may succeed.
 fn is_passing(failure: &Failure) -> bool {
     match failure {
         Failure::Unreachable(_) => true,
-        // 409: the former request is still ending. 416: we are wrong about how far it is. 404: begin anew.
+        // 409: the previous request is still ending. 416: our offset is wrong. 404: begin again.
         Failure::Refused(problem) => {
             matches!(problem.status, 404 | 408 | 409 | 416 | 429)
                 || problem.status >= 500 && problem.status != 507
@@ -133,7 +134,7 @@ fn is_passing(failure: &Failure) -> bool {
     }
 }
 
-/// Where the place of this upload is kept; nowhere without a home.
+/// Returns the file in which the URL of this upload is kept; `None` without a home directory.
 fn kept_place(client: &Client, repository: &Repository, digest: &Digest) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Uploads that are not finished: whose they are, and their end.
+//! `shoal artifact uploads`: listing and cancelling unfinished uploads.
 
 use anyhow::{Context, anyhow};
 use api::artifacts::{OpenUpload, UploadList};
@@ -28,7 +28,7 @@ pub fn cancel(client: &Client, id: &str) -> Result<(), Failure> {
     client.delete(&format!("{PLACE}/{id}")).map(drop)
 }
 
-/// The one id that begins so.
+/// Returns the only id that begins so.
 fn whole_id<'a>(uploads: &'a [OpenUpload], start: &str) -> anyhow::Result<&'a str> {
     let mut meant =
         uploads.iter().map(|upload| upload.id.as_str()).filter(|id| id.starts_with(start));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Where the controller is, by which way, and what to do when it cannot be reached.
+//! The controller's URL, the proxy on the way to it, and explanations when it cannot be reached.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use rustls::{AlertDescription, CertificateError};
 use ureq::Proxy;
 use ureq::http::Uri;
 
-/// Where a proxy comes from, in the order in which `ureq` looks.
+/// The environment variables that set a proxy, in the order in which `ureq` reads them.
 const PROXY_VARIABLES: [&str; 6] =
     ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
@@ -47,7 +47,7 @@ pub fn base(text: &str) -> anyhow::Result<Uri> {
     Ok(uri)
 }
 
-/// What must be known to explain a failure.
+/// The settings that explain a failure.
 #[derive(Debug, Clone)]
 pub struct Way {
     pub base: Uri,
@@ -58,7 +58,7 @@ pub struct Way {
 
 impl Way {
     pub fn new(base: Uri, ca: Option<PathBuf>) -> Way {
-        // A proxy's loopback is not ours, and `lab up` must work behind one.
+        // The loopback of a proxy is not ours, and `lab up` must work with a proxy configured.
         let proxy = match is_loopback(&base) {
             true => None,
             false => Proxy::try_from_env().filter(|proxy| !proxy.is_no_proxy(&base)),
@@ -66,7 +66,7 @@ impl Way {
         Way { base, ca, proxy }
     }
 
-    /// Why a request came to nothing, and what to do.
+    /// Explains why a request got no response, and what to do.
     pub fn explain(&self, error: &ureq::Error) -> String {
         let base = self.base.to_string();
         let mut why = format!("{}: {error}", base.trim_end_matches('/'));
@@ -94,7 +94,7 @@ impl Way {
             ureq::Error::HostNotFound => {
                 format!("no address is known for {}; check --controller", authority.host())
             }
-            // A TLS server tells that it was not greeted by bytes that are no HTTP.
+            // A TLS server responds to plain HTTP with an alert, whose bytes are not HTTP.
             ureq::Error::Protocol(_) if !is_tls => {
                 format!("what listens there speaks no plain HTTP; write https://{authority}")
             }
@@ -172,7 +172,7 @@ impl Way {
     }
 }
 
-/// Whether this computer is meant (RFC 6761, section 6.3; RFC 5735; RFC 4291, section 2.5.3).
+/// Returns whether the host is this computer (RFC 6761, section 6.3; RFC 5735; RFC 4291, section 2.5.3).
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
     let name = host.trim_end_matches('.');

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a person sees while a request is on its way: a BMC that does not answer is asked again for minutes.
+//! The message on a terminal while a request takes long: the controller retries for minutes if a BMC does not respond.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// Shorter waits need no word.
+/// Shorter waits need no message.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(500);
-/// A BMC that answers at all does so within this.
+/// A working BMC responds within this time.
 const LONG: Duration = Duration::from_secs(15);
 
-/// Does the work of a request, and shows on a terminal that and for how long it is waited for.
+/// Runs a request, and shows on a terminal what is waited for and for how long.
 pub fn shown<T>(path: &str, work: impl FnOnce() -> T) -> T {
-    // Nothing where standard error is a file.
+    // Nothing is shown if standard error is not a terminal.
     let line = line(path, ProgressDrawTarget::stderr());
     line.enable_steady_tick(TICK);
     let done = work();
@@ -30,7 +30,7 @@ fn line(path: &str, target: ProgressDrawTarget) -> ProgressBar {
             return;
         }
         let words = if elapsed < LONG { soon } else { late };
-        // A line that cannot be written is a line less.
+        // A failure to write this line is harmless.
         let _ = write!(out, "shoal: {words} ({} s)", elapsed.as_secs());
     };
     let style = ProgressStyle::with_template("{wait}")
@@ -39,10 +39,10 @@ fn line(path: &str, target: ProgressDrawTarget) -> ProgressBar {
     ProgressBar::with_draw_target(None, target).with_style(style)
 }
 
-/// What is waited for, at first and after a while.
+/// The texts for what is waited for, at first and after a while.
 fn words(path: &str) -> (&'static str, &'static str) {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    // What is below a server is its BMC's, but for what is known of its last update.
+    // Paths below a server involve its BMC, except the state of its last update.
     let is_below = path.strip_prefix("/api/v1/servers/").is_some_and(|rest| rest.contains('/'));
     let is_visit = is_below && !path.ends_with("/firmware/update") || query.contains("mode=plan");
     if is_visit {

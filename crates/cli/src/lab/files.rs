@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The files that a lab needs besides our programs: the maintenance OS, an OS image, a recipe and an SSH key. Where
-//! they are looked for does not hang on the current directory alone.
+//! The files that a lab needs besides our programs: the maintenance OS, an OS image, a recipe and an SSH key. They are
+//! searched for in several places, not only in the current directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,26 @@ use anyhow::{Context, ensure};
 
 pub const MAINTENANCE_ISO: &str = "maintenance.iso";
 pub const ROOTFS: &str = "rootfs.tar.zst";
-/// The recipe of a lab that was given none.
+/// The recipe of a lab for which none was given.
 const EXAMPLE: &str = include_str!("../../../../examples/linux/minimal.yaml");
 const RECIPE: &str = "recipe.yaml";
 const SSH_KEY: &str = "ssh-key";
 
-/// Where an image may lie for a program in `program_dir`, started in `current_dir`.
+/// The directories to search for images, for a program in `program_dir`, started in `current_dir`.
 fn places(program_dir: &Path, current_dir: &Path, name: &str) -> Vec<PathBuf> {
     [
-        // As installed by a person, in one directory.
+        // Installed by hand, in one directory.
         program_dir.join(name),
         // In Cargo's target directory: target/release/shoal and target/images.
         program_dir.join("../images").join(name),
-        // As packages install: bin/shoal and share/shoal.
+        // Installed by a package: bin/shoal and share/shoal.
         program_dir.join("../share/shoal").join(name),
         current_dir.join("target/images").join(name),
     ]
     .into()
 }
 
-/// The image of this name, whole path; where it was looked for, if it is in none of these places.
+/// Returns the absolute path of the image of this name; if it is not found, the error lists the searched places.
 pub fn image(name: &str) -> anyhow::Result<Result<PathBuf, Vec<PathBuf>>> {
     let program = std::env::current_exe().context("find the own program")?;
     let program_dir = program.parent().unwrap_or(Path::new("/"));
@@ -41,20 +41,20 @@ pub fn image(name: &str) -> anyhow::Result<Result<PathBuf, Vec<PathBuf>>> {
     })
 }
 
-/// Places in a sentence.
+/// Joins places for a sentence.
 pub fn listed(places: &[PathBuf]) -> String {
     let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
     places.join(", ")
 }
 
-/// The path of a file that must exist, independent of the current directory.
+/// Returns the absolute path of a file, which must exist.
 pub fn whole(file: &Path) -> anyhow::Result<PathBuf> {
     let path = fs::canonicalize(file).with_context(|| format!("find {}", file.display()))?;
     ensure!(path.is_file(), "{} is not a file", path.display());
     Ok(path)
 }
 
-/// A key to log in to the installed machine with, made once; `None` where there is no `ssh-keygen`.
+/// Returns a key to log in to the installed machine with, made once; `None` if there is no `ssh-keygen`.
 pub fn ssh_key(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     let key = dir.join(SSH_KEY);
     if key.exists() {
@@ -70,7 +70,7 @@ pub fn ssh_key(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(key))
 }
 
-/// The lab's recipe: the example, with the lab's key. Written once: it may be changed.
+/// Returns the lab's recipe: the example, with the lab's key. It is written only once, so that the user can edit it.
 pub fn recipe(dir: &Path, ssh_key: Option<&Path>) -> anyhow::Result<PathBuf> {
     let file = dir.join(RECIPE);
     if file.exists() {
@@ -87,7 +87,7 @@ pub fn recipe(dir: &Path, ssh_key: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// The recipe with another SSH key in the place of the example's.
+/// Replaces the example's SSH key in the recipe.
 fn with_key(recipe: &str, public_key: &str) -> String {
     let line = |line: &str| match line.split_once("- ssh-") {
         Some((indent, _)) if indent.trim().is_empty() => format!("{indent}- {public_key}\n"),
@@ -96,7 +96,7 @@ fn with_key(recipe: &str, public_key: &str) -> String {
     recipe.lines().map(line).collect()
 }
 
-/// A word as a shell takes it (POSIX.1-2017, XCU 2.2).
+/// Quotes a word for a shell (POSIX.1-2017, XCU 2.2).
 pub fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@%+=,-".contains(&byte);
     if !word.is_empty() && word.bytes().all(is_plain) {

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What `shoal lab up` prints: one command that installs the machine, and how to log in.
+//! The text that `shoal lab up` prints: one command that installs the machine, and how to log in.
 
 use std::path::{Path, PathBuf};
 
 use super::files::{self, listed, quoted};
 use crate::output::say;
 
-/// What a person is told when the lab is up.
+/// The values of the text that is printed when the lab is up.
 pub struct Told<'a> {
     pub dir: &'a Path,
     pub serial: &'a str,
     pub recipe: &'a Path,
     pub ssh_key: Option<&'a Path>,
     pub ssh_port: u16,
-    /// Where the BMC is, and its account.
+    /// The BMC's address and account.
     pub redfish: String,
 }
 
 impl Told<'_> {
-    /// With an artifact that the registry lacks, its image has to be pushed first.
+    /// Prints the text. If the registry lacks the recipe's artifact, it says to push the image first.
     pub fn tell(&self, lacking: Option<&str>, looked: Vec<PathBuf>, shoal: &[String]) {
         let Told { dir, serial, redfish, .. } = self;
         say(&format!("A controller and a machine with serial {serial} are up."));
@@ -58,7 +58,7 @@ impl Told<'_> {
         ));
     }
 
-    /// How to log in, and what makes further commands short.
+    /// How to log in, and the variables that shorten further commands.
     fn others(&self, shoal: &[String]) -> Vec<String> {
         let Told { ssh_key, ssh_port, .. } = self;
         let port = ssh_port.to_string();
@@ -97,7 +97,7 @@ impl Told<'_> {
     }
 }
 
-/// Words as one line for a shell.
+/// Quotes arguments as one line for a shell.
 fn command(first: &[String], rest: &[&str]) -> String {
     let words = first.iter().map(String::as_str).chain(rest.iter().copied());
     words.map(quoted).collect::<Vec<_>>().join(" ")

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Recipe files, and `shoal recipe validate`.
 //!
-//! - this file: a file as JSON, whatever it was written as, and what is wrong with it;
-//! - `yaml`: YAML as JSON, with the recipe's schema as the guide.
+//! - this file: reading a recipe file, JSON or YAML, as JSON, and listing its errors;
+//! - `yaml`: YAML to JSON, guided by the recipe's schema.
 
 mod yaml;
 
@@ -36,7 +36,7 @@ pub fn run(format: Output, command: RecipeCommand) -> Result<(), Failure> {
     }
 }
 
-/// Everything that is wrong with a recipe, as the API shows it; an error where the file cannot be read.
+/// Returns all errors of a recipe, in the API's form; fails if the file cannot be read.
 fn problems_of(file: &Path) -> anyhow::Result<Vec<Value>> {
     let place = file.display().to_string();
     let problem = |Problem { path, code, message }| json!({"file": place, "path": path, "code": code, "message": message});
@@ -71,13 +71,13 @@ fn rows(told: &Value, files: &[std::path::PathBuf]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The recipe in a file, JSON or YAML, as JSON. Only its syntax was looked at.
+/// Reads the recipe in a file, JSON or YAML, as JSON. Only its syntax is checked.
 pub fn read(file: &Path) -> anyhow::Result<Value> {
     let text = text_file::read(file, BODY_BYTES_MAX).context("read the recipe")?;
     parse(file, &text).with_context(|| format!("read {}", file.display()))
 }
 
-/// The recipe in a file, checked.
+/// Reads and checks the recipe in a file.
 pub fn read_checked(file: &Path) -> anyhow::Result<Recipe> {
     parsed(&read(file)?).map_err(|problems| {
         let list: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
@@ -89,7 +89,7 @@ fn parsed(value: &Value) -> Result<Recipe, Vec<Problem>> {
     Recipe::parse(value.to_string().as_bytes())
 }
 
-/// JSON where it begins like JSON, else YAML; a file that is called .yaml is YAML.
+/// Parses JSON if the text begins like JSON, else YAML; a file that is called .yaml is YAML.
 fn parse(file: &Path, text: &str) -> anyhow::Result<Value> {
     ensure!(
         !text.trim().is_empty(),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! YAML as JSON, with the recipe's schema as the guide.
+//! YAML to JSON, guided by the recipe's schema.
 //!
-//! YAML guesses what an unquoted word is: `8300`, `0700`, `8e00`, `no` and `12:34` are numbers or booleans to one
-//! reader or another. Here the field decides: where the schema has text, the word is taken as it is written. Only
-//! where the schema has a number or a boolean, or says nothing (`metadata`), is it one, by YAML 1.2's core schema
-//! in JSON's notation.
+//! YAML guesses the type of an unquoted word: `8300`, `0700`, `8e00`, `no` and `12:34` are numbers or booleans to one
+//! parser or another. Here the field decides. Where the schema has text, the word is taken as written. Where the
+//! schema has a number or a boolean, or no type (`metadata`), the word can be one, by YAML 1.2's core schema in JSON's
+//! notation.
 //!
-//! Not taken, each with an error that says so: keys that are written twice, merge keys, tags of other types,
-//! several documents. Aliases are expanded within a limit.
+//! Refused, each with an error of its own: duplicate keys, merge keys, tags of other types, several documents.
+//! Aliases are expanded within a limit.
 
 use std::collections::HashMap;
 
@@ -15,17 +15,17 @@ use recipe::yaml::Error;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Value};
 
-/// A recipe with the most partitions, interfaces and variables has about a thousand; aliases count as often as
-/// they are used.
+/// Limit of nodes. A recipe with the most partitions, interfaces and variables has about a thousand; aliases count as
+/// often as they are used.
 const NODES_MAX: usize = 20_000;
-/// As deep as a recipe may be (`recipe::validate`).
+/// The greatest depth of a recipe (`recipe::validate`).
 const DEPTH_MAX: usize = 64;
 
 fn error(at: &Marker, why: impl Into<String>) -> Error {
     Error::at(at, why)
 }
 
-/// The one document of a text, as the JSON of a recipe.
+/// Parses the single document of a text as the JSON of a recipe.
 pub fn parse(text: &str) -> Result<Value, Error> {
     let schema: Value = serde_json::from_str(recipe::SCHEMA).expect("the embedded schema is JSON");
     let guide = Guide { schema: &schema };
@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<Value, Error> {
     Ok(guide.value(&node, Some(&schema)))
 }
 
-/// A node as it is written.
+/// A node as written.
 #[derive(Debug, Clone)]
 enum Node {
     Scalar { text: String, is_plain: bool },
@@ -56,7 +56,7 @@ impl Node {
 struct Reader<'a> {
     text: &'a str,
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
-    /// What an alias stands for, by the parser's number of its anchor.
+    /// The nodes that aliases stand for, by the parser's number of the anchor.
     anchors: HashMap<usize, Node>,
     nodes: usize,
 }
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Types are the schema's to say: a tag may only repeat that something is a text, a list or a map.
+/// The schema decides the types: a tag may only confirm that a node is a text, a list or a map.
 fn check_tag(tag: Option<&Tag>, taken: &str, at: &Marker) -> Result<(), Error> {
     let Some(tag) = tag else { return Ok(()) };
     let is_taken = (tag.is_yaml_core_schema() && tag.suffix == taken)
@@ -191,7 +191,7 @@ fn check_tag(tag: Option<&Tag>, taken: &str, at: &Marker) -> Result<(), Error> {
     Err(error(at, format!("the tag {shown} is not taken; leave it out")))
 }
 
-/// What the schema says of a place.
+/// The schema of a place.
 struct Guide<'a> {
     schema: &'a Value,
 }
@@ -217,7 +217,7 @@ impl<'a> Guide<'a> {
     fn field(&self, place: Option<&'a Value>, name: &str) -> Option<&'a Value> {
         let place = place?;
         let named = place.get("properties").and_then(|fields| fields.get(name));
-        // `false` is no schema: unknown fields are told by `recipe`.
+        // `false` is not a schema; `recipe` reports unknown fields.
         let other = || place.get("additionalProperties").filter(|schema| schema.is_object());
         self.resolved(named.or_else(other))
     }
@@ -231,7 +231,7 @@ impl<'a> Guide<'a> {
     }
 }
 
-/// An unquoted word as what its field is.
+/// Converts an unquoted word to the type of its field.
 fn plain(word: &str, place: Option<&Value>) -> Value {
     if matches!(word, "" | "~" | "null" | "Null" | "NULL") {
         return Value::Null;
@@ -250,7 +250,7 @@ fn plain(word: &str, place: Option<&Value>) -> Value {
     }
 }
 
-/// Whether a place takes text, and no number and no boolean.
+/// Returns whether a place accepts text, but neither a number nor a boolean.
 fn is_text(place: &Value) -> bool {
     let has = |wanted: &str| match place.get("type") {
         Some(Value::String(kind)) => kind == wanted,
@@ -293,7 +293,7 @@ mod tests {
                 "network: {interfaces: [{macs: [52:54:00:12:34:56], vlan: 12, dhcp: true, bond: 802.3ad}]}",
                 json!({"network": {"interfaces": [{"macs": ["52:54:00:12:34:56"], "vlan": 12, "dhcp": true, "bond": "802.3ad"}]}}),
             ),
-            // Left for the schema to refuse: neither is guessed to be false, 8 or 10.
+            // Kept as text, so that the schema refuses them: they are not guessed to be false, 8 or 10.
             (
                 "network: {interfaces: [{dhcp: no, vlan: 0o10}]}",
                 json!({"network": {"interfaces": [{"dhcp": "no", "vlan": "0o10"}]}}),

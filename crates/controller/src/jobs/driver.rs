@@ -11,11 +11,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::failure::chain;
 use crate::jobs::claim::work_on;
 use crate::jobs::parts::Jobs;
 use crate::jobs::watch::{clock, overdue};
+use crate::store::{Claim, JobRow};
 use crate::time::now_ms;
 
 /// Actions under way at once, over all BMCs that answer in good time.
@@ -69,7 +71,10 @@ pub async fn run(jobs: Jobs, workers: &mut JoinSet<()>) {
             Ok(claims) => {
                 for (claim, place) in claims.into_iter().zip(places) {
                     let busy = jobs.workers.begin(&claim.job.id, claim.job.epoch);
-                    workers.spawn(work_on(jobs.clone(), claim, busy, place, slow.clone()));
+                    let Claim { job: JobRow { id, server_serial, .. }, .. } = &claim;
+                    let span = tracing::info_span!("job", job_id = id, server_serial);
+                    let work = work_on(jobs.clone(), claim, busy, place, slow.clone());
+                    workers.spawn(work.instrument(span));
                 }
             }
             Err(error) => {

@@ -308,7 +308,7 @@ impl World {
         }
     }
 
-    /// As `performer::record_found`.
+    /// As `jobs::actions::insert::record_found`.
     fn record_found(&mut self, job: &JobRow, machine: usize) {
         let Machine { power, boot_override, .. } = self.machines[machine];
         self.keep_before(&job.id, power, boot_override);
