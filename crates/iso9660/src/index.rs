@@ -241,6 +241,7 @@ fn boot_images(catalog: &[u8]) -> Vec<BootImage> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads what other programs make")]
 mod tests {
     use std::io::Cursor;
     use std::process::Command;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The image is reproducible, and every reader sees the same files.
 
+#![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 #![expect(clippy::unwrap_used, reason = "what fails in a test has failed the test")]
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 //! `SHOAL_GOLDEN=write cargo test -p recipe` writes the files again: review the diff. Released recipes stay here for
 //! ever.
 
+#![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -40,6 +40,9 @@ const LINES_MAX: usize = 500;
 const LONG_FILES: &[(&str, &str)] =
     &[("crates/controller/src/store/jobs.rs", "the one table of jobs and every query on it")];
 
+/// Crates without I/O, clock and threads: clippy refuses these by the same file in each of them.
+const PURE: &[&str] = &["api", "iso9660", "job", "oci", "recipe"];
+
 /// The floors of a crate, from the top down, each a list of modules ("rooms"): a file may import from its own room
 /// and from lower floors.
 const FLOORS: &[(&str, &[&[&str]])] = &[(
@@ -78,6 +81,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
         check_directions(name, allowed, &text, &mut problems);
         check_imports(name, &dir, &mut problems)?;
     }
+    check_pure(root, &mut problems)?;
     check_steps(root, &mut problems)?;
     check_documents(root, &mut problems)?;
     third_party::check(root, &mut problems)?;
@@ -104,6 +108,22 @@ fn check_source(name: &str, text: &str, problems: &mut Vec<String>) {
     if count > LINES_MAX && !is_test && !has_reason {
         problems.push(format!("{name}: {count} lines; which two things live here?"));
     }
+}
+
+/// What clippy refuses in one pure crate it refuses in all.
+fn check_pure(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let rules = |name: &str| {
+        let file = root.join("crates").join(name).join("clippy.toml");
+        fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
+    };
+    let first = rules(PURE[0])?;
+    for name in PURE {
+        if rules(name)? != first {
+            problems
+                .push(format!("crates/{name}/clippy.toml: it differs from that of {}", PURE[0]));
+        }
+    }
+    Ok(())
 }
 
 /// A container unit must run the step of its own name, in the image of that name, and the tools must know the step.

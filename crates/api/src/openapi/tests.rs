@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{DOCUMENT, document};
 
+#[expect(clippy::disallowed_methods, reason = "it writes the document when asked to")]
 #[test]
 fn the_published_document_is_fresh() {
     let built = serde_json::to_string_pretty(&document()).unwrap() + "\n";
