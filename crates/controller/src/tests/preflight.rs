@@ -276,3 +276,27 @@ async fn a_login_that_is_refused_for_want_of_a_session_is_sent_again_later() {
     bmc.seen.lock().unwrap().has_no_session = false;
     assert_eq!(probe().await.0, 200);
 }
+
+#[tokio::test]
+async fn a_plan_says_what_post_would_refuse_and_does_not_wait_for_an_update() {
+    let dir = temp_dir();
+    let controller = Controller::start(dir.path()).await;
+    let bmc = Bmc::start("SN1", Play::Succeed).await;
+    put_server(&controller, &bmc).await;
+    let seen = plan(&controller).await;
+    for name in ["target", "server", "firmware-update", "maintenance-iso", "disk-room"] {
+        assert_eq!(result(&seen, name), "pass", "{name}: {seen:#}");
+    }
+    let update = controller.app.updates.claim("SN1").unwrap();
+    // The update has the BMC for itself.
+    let lock = controller.app.bmcs.locks.enter(&bmc.url).await;
+    let seen = plan(&controller).await;
+    assert_eq!(result(&seen, "firmware-update"), "fail", "{seen:#}");
+    assert_eq!(result(&seen, "bmc"), "fail", "{seen:#}");
+    assert_eq!(seen["is_ready"], false);
+    let body = json!({"server_serial": "SN1", "recipe": linux_recipe()});
+    let refused = controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
+    drop((update, lock));
+    assert_eq!(plan(&controller).await["is_ready"], true);
+}
