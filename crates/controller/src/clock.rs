@@ -19,8 +19,7 @@ use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-use crate::time::now_ms;
-use crate::time::timestamp;
+use crate::time::{now_ms, timestamp};
 
 /// The clock is checked every second. A gap of this length means that the process or its host was stopped.
 pub const GAP_MAX: Duration = Duration::from_secs(15);

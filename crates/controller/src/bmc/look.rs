@@ -7,9 +7,8 @@ use std::time::Duration;
 use api::servers::{Fetch, FetchResult};
 use redfish::{Bmc, Machine, Slot};
 
-use crate::bmc::Bmcs;
-use crate::bmc::in_places;
 use crate::bmc::put_back::{CANNOT_ENABLE, is_media_off};
+use crate::bmc::{Bmcs, in_places};
 use crate::bmc::{Purpose, Session, Unavailable};
 use crate::failure::chain;
 use crate::keys::sha256;

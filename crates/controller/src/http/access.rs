@@ -22,8 +22,7 @@ use crate::access::tokens;
 use crate::clock::Readings;
 use crate::keys::sha256;
 use crate::store::TokenRow;
-use crate::time::now_ms;
-use crate::time::timestamp;
+use crate::time::{now_ms, timestamp};
 
 const NAME_BYTES_MAX: usize = 64;
 const DAY_MS: i64 = 24 * 3600 * 1000;

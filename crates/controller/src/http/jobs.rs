@@ -27,8 +27,7 @@ use super::problem::{Answer, Refusal, bad_query, json, refuse, storable_in_query
 use crate::jobs::evidence;
 use crate::keys;
 use crate::store::{self, Created, JobRow, NewJobRow, api_status};
-use crate::time::now_ms;
-use crate::time::timestamp;
+use crate::time::{now_ms, timestamp};
 
 /// Rows in one page of jobs, at most and by default.
 const PAGE_MAX: usize = 500;

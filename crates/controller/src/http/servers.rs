@@ -15,15 +15,13 @@ use url::Url;
 use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, Refusal, bad_query, json, refuse};
-use crate::bmc::Unavailable;
-use crate::bmc::identity;
 use crate::bmc::look::{self, Seen};
+use crate::bmc::{Unavailable, identity};
 use crate::failure::chain;
 use crate::http::addresses;
 use crate::media::occupants::shown_image;
 use crate::store::{self, ServerRow};
-use crate::time::now_ms;
-use crate::time::timestamp;
+use crate::time::{now_ms, timestamp};
 
 pub async fn put(
     State(app): State<App>,

@@ -11,8 +11,7 @@ use job::{Failure, Outcome};
 use super::app::App;
 use super::path::Path;
 use super::problem::{Answer, json, refuse};
-use crate::store::Delivered;
-use crate::store::bounded;
+use crate::store::{Delivered, bounded};
 use crate::time::now_ms;
 
 /// Longest stored name of a failed step.

@@ -9,8 +9,7 @@ use api::node::{
 };
 use job::{Event, Failure, Outcome};
 
-use crate::store::bounded;
-use crate::store::{Boot, BootSession, Error, JobRow, Rejected, Store};
+use crate::store::{Boot, BootSession, Error, JobRow, Rejected, Store, bounded};
 
 /// Longest name of a machine, a disk or what is on it; SMBIOS and SCSI have 64 and 224 bytes.
 const NAME_BYTES_MAX: usize = 256;

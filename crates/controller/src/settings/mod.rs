@@ -20,9 +20,8 @@ use audit::AuditArgs;
 pub use listen::Listen;
 use tls::TlsArgs;
 
-use crate::access::clients;
-use crate::access::oidc;
 use crate::access::role_bindings::RoleBinding;
+use crate::access::{clients, oidc};
 use crate::files::restrict_to_owner;
 use crate::settings::listeners::{Addresses, Socket, Urls};
 

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Controller, bmc, rows, session_token, temp_dir};
 use crate::access::tokens;
-use crate::http::App;
-use crate::http::{self, Needs};
+use crate::http::{self, App, Needs};
 use crate::keys::sha256;
 use crate::settings::listeners::Listener;
 use crate::store::{MediumKind, NewJobRow, NewMedium, ServerRow, TokenRow};

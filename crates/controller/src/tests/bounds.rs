@@ -14,8 +14,7 @@ use super::rows;
 use crate::http;
 use crate::http::App;
 use crate::keys::sha256;
-use crate::serve::build;
-use crate::serve::install_crypto;
+use crate::serve::{build, install_crypto};
 use crate::store::{NewJobRow, Retention};
 
 /// A controller without a driver, with the job `j1` whose machine is awaited.

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, settings, temp_dir};
 use crate::http;
-use crate::serve::build;
-use crate::serve::install_crypto;
+use crate::serve::{build, install_crypto};
 use crate::settings::listeners::{Listener, Socket};
 
 const MB: usize = 1_000_000;

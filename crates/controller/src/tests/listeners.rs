@@ -10,8 +10,7 @@ use tower::ServiceExt;
 use super::bmc::{Bmc, Play};
 use super::jobs::{create, is_complete};
 use super::{Controller, temp_dir};
-use crate::http::App;
-use crate::http::{self, Needs, Route};
+use crate::http::{self, App, Needs, Route};
 use crate::settings::listeners::Listener;
 
 /// Which listeners a socket may have.

@@ -38,8 +38,7 @@ use serde_json::{Value, json};
 use crate::http;
 use crate::http::App;
 use crate::jobs::{Driver, start};
-use crate::serve::build;
-use crate::serve::install_crypto;
+use crate::serve::{build, install_crypto};
 use crate::settings::{Listen, ServeArgs, Settings};
 use crate::store::{JobRow, ServerRow};
 

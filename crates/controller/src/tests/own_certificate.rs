@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DEADLINE, settings, temp_dir};
 use crate::http;
 use crate::keys::Keys;
-use crate::serve::build;
-use crate::serve::install_crypto;
+use crate::serve::{build, install_crypto};
 use crate::settings::Settings;
 use crate::settings::listeners::{Listener, Socket};
 

@@ -7,8 +7,7 @@ use std::path::Path;
 use super::bmc::{Bmc, Play};
 use super::jobs::{create, is_complete, put_server};
 use super::{Controller, temp_dir};
-use crate::backup::backup;
-use crate::backup::{NEW_KEY, rotate_key};
+use crate::backup::{NEW_KEY, backup, rotate_key};
 use crate::settings::{BackupArgs, RotateKeyArgs};
 
 /// Of the controllers of these tests.

@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DEADLINE, settings, temp_dir};
 use crate::access::clients;
 use crate::http;
-use crate::serve::build;
-use crate::serve::install_crypto;
+use crate::serve::{build, install_crypto};
 use crate::settings::listeners::{Listener, Socket};
 
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

@@ -10,8 +10,7 @@ use redfish::{Accepted, Bmc, Error, Image};
 
 use super::image::{ImageFile, Offered};
 use super::records::{Claim, Updates};
-use crate::bmc::Bmcs;
-use crate::bmc::{Purpose, Unavailable, Visit};
+use crate::bmc::{Bmcs, Purpose, Unavailable, Visit};
 use crate::failure::chain;
 
 /// Why an update did not succeed, in words.

@@ -13,9 +13,7 @@ use std::fmt;
 use redfish::{Bmc, Machine, Slot};
 use url::Url;
 
-use crate::bmc::Visit;
-use crate::bmc::identity;
-use crate::bmc::{in_places, issued_to, put_back};
+use crate::bmc::{Visit, identity, in_places, issued_to, put_back};
 use crate::failure::{Done, Failed, chain};
 use crate::jobs::actions::build::build_task_medium;
 use crate::jobs::parts::Jobs;

@@ -16,8 +16,7 @@ use crate::failure::chain;
 use crate::jobs::parts::Jobs;
 use crate::media::boot::Stage;
 use crate::store::{Error, JobRow};
-use crate::time::now_ms;
-use crate::time::timestamp;
+use crate::time::{now_ms, timestamp};
 
 /// A server takes minutes to start; a session each quarter of a minute is no burden.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
