@@ -2,8 +2,8 @@
 //! `Range` and `Content-Range`: a part is never empty and never outside.
 #![no_main]
 
-// By its file, because it is nobody else's.
-#[path = "../../crates/registry/src/http/range.rs"]
+// By its file: the chunks of uploads are private to the registry.
+#[path = "../../crates/registry/src/range.rs"]
 mod range;
 
 use range::{Wanted, chunk, wanted};

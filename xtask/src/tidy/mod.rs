@@ -82,6 +82,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
         check_imports(name, &dir, &mut problems)?;
     }
     check_pure(root, &mut problems)?;
+    check_fuzz_targets(root, &mut problems)?;
     check_steps(root, &mut problems)?;
     check_documents(root, &mut problems)?;
     third_party::check(root, &mut problems)?;
@@ -121,6 +122,21 @@ fn check_pure(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
         if rules(name)? != first {
             problems
                 .push(format!("crates/{name}/clippy.toml: it differs from that of {}", PURE[0]));
+        }
+    }
+    Ok(())
+}
+
+/// Fuzz targets take private files by their path, and are compiled on demand only.
+fn check_fuzz_targets(root: &Path, problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let dir = root.join("fuzz/targets");
+    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        let paths =
+            text.lines().filter_map(|line| line.strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+        for missing in paths.filter(|named| !dir.join(named).exists()) {
+            problems.push(format!("{}: {missing} does not exist", path.display()));
         }
     }
     Ok(())
