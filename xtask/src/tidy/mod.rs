@@ -133,6 +133,7 @@ fn check_fuzz_targets(root: &Path, problems: &mut Vec<String>) -> anyhow::Result
     for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry?.path();
         let text = fs::read_to_string(&path)?;
+        check_source(&path.display().to_string(), &text, problems);
         let paths =
             text.lines().filter_map(|line| line.strip_prefix("#[path = \"")?.strip_suffix("\"]"));
         for missing in paths.filter(|named| !dir.join(named).exists()) {
