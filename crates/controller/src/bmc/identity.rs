@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Decides which machine of a BMC a server is: turns what the BMC reports into names, which are compared with those of a
-//! board (`recipe::machine`).
+//! Decides which machine of a BMC a server is: turns what the BMC reports into names, which are compared with those of
+//! a board (`recipe::machine`).
 
 use recipe::machine::{BmcFacts, Kind, Names};
 use redfish::{Told, Wanted};

@@ -31,8 +31,8 @@ pub struct Seen {
     pub fetch: Option<Fetch>,
 }
 
-/// The media plan that a job would use, with the places that it would empty of foreign media; or the reason why there is
-/// none. `None`: remote media are disabled, and the slots are known only after a job has enabled them.
+/// The media plan that a job would use, with the places that it would empty of foreign media; or the reason why there
+/// is none. `None`: remote media are disabled, and the slots are known only after a job has enabled them.
 pub fn media_plan<'a>(
     bmcs: &Bmcs,
     server: &str,
