@@ -140,8 +140,8 @@ impl Media {
         })
     }
 
-    /// A medium as it is served now. `None` if no maintenance ISO was configured, or if a hash is not known and must not
-    /// be computed.
+    /// A medium as it is served now. `None` if no maintenance ISO was configured, or if a hash is not known and must
+    /// not be computed.
     pub fn view(
         &self,
         attempt: &str,

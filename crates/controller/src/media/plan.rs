@@ -59,7 +59,8 @@ impl MediaPlan {
 /// What a BMC must offer: one of these.
 const NEEDED: &str = "a virtual CD slot that takes a URL, nor UEFI HTTP boot with an HttpBootUri that can be written";
 
-/// Chooses the plan for the slots of a BMC. The order of its CD slots matters: Dell's iDRAC10 boots only from the first.
+/// Chooses the plan for the slots of a BMC. The order of its CD slots matters: Dell's iDRAC10 boots only from the first
+/// one.
 ///
 /// `unusable`: places that must not be used, as paths of slots or [`HTTP_BOOT_URI`].
 pub fn choose<'a>(machine: &'a Machine, unusable: &[String]) -> Result<Chosen<'a>, redfish::Error> {

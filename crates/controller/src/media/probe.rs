@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The probe: a small medium that only shows whether a BMC can read from this controller, and how fast. It is in memory,
-//! has no secret, and is dropped with its handle.
+//! The probe: a small medium that only shows whether a BMC can read from this controller, and how fast. It is in
+//! memory, has no secret, and is dropped with its handle.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,8 +16,8 @@ use crate::keys::sha256;
 const FILLER_BYTES: usize = 1 << 20;
 /// Fewer bytes say nothing about the rate.
 const RATE_BYTES_MIN: u64 = 256 << 10;
-/// Less time says nothing about the rate either: sent bytes are counted when they enter the kernel's buffers, which take
-/// a whole megabyte at once. So rates above 10 MiB/s cannot be measured with this medium.
+/// Less time says nothing about the rate either: sent bytes are counted when they enter the kernel's buffers, which
+/// take a whole megabyte at once. So rates above 10 MiB/s cannot be measured with this medium.
 const RATE_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// The probes under way, by the SHA-256 of their media's tokens.

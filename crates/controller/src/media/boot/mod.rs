@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Boot progress: how far a machine has come from the reset to the maintenance OS, derived from the bytes of the medium
-//! that were requested. This needs neither the BMC nor an agent: firmware, boot loader, kernel and initrd read different
-//! places of maintenance.iso.
+//! that were requested. This needs neither the BMC nor an agent: firmware, boot loader, kernel and initrd lie in
+//! different places of maintenance.iso.
 //!
 //! - `layout`: which bytes of the medium belong to which part;
 //! - `trace`: which of them were read, for one boot;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The reads of a job's media: the bytes of the maintenance ISO that were read since the reset, and the list of requests
-//! since the media were inserted.
+//! The reads of a job's media: the bytes of the maintenance ISO that were read since the reset, and the list of
+//! requests since the media were inserted.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -227,8 +227,8 @@ impl Trace {
     }
 }
 
-/// Whether this is a request of a BMC that reads in large blocks. Such a block begins anywhere before the bytes that the
-/// machine wanted, so its first byte shows nothing.
+/// Whether this is a request of a BMC that reads in large blocks. Such a block begins anywhere before the bytes that
+/// the machine wanted, so its first byte shows nothing.
 fn is_large_block(bytes: &Range<u64>) -> bool {
     let length = bytes.end.saturating_sub(bytes.start);
     length > BLOCK_BYTES_MAX && length.is_power_of_two() && bytes.start.is_multiple_of(length)
