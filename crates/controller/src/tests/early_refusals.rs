@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Requests that are answered before their body has come, by a client that sends all of it and reads only then, or
-//! once it cannot send: no answer is lost to a connection that was reset meanwhile.
+//! Tests of requests that are refused before their body has arrived. The client sends the whole body and reads only
+//! afterwards, or once it cannot send any more. No response may be lost because the connection was reset.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Firmware updates on simulated BMCs: each fault comes to its named end, and none lasts.
+//! Tests of firmware updates on simulated BMCs: each fault leads to its named end, and no update stays open.
 
 use api::servers::{Firmware, FirmwareUpdate, UpdateState, UpdateStep, UpdateWay};
 use bmc_sim::fleet::fault::Step;
@@ -10,7 +10,7 @@ use super::fleet::World;
 use super::{DEADLINE, temp_dir};
 
 impl World {
-    /// Sends an image as the body; answers the status and the answer.
+    /// Sends an image as the body and returns the status and the response.
     async fn upload(&self, serial: &str, query: &str, image: &str) -> (u16, Value) {
         let path = format!("/api/v1/servers/{serial}/firmware{query}");
         let request = self.controller.request("POST", &path).body(image.to_owned());
@@ -41,7 +41,7 @@ fn image(version: &str) -> String {
     format!("{FIRMWARE_MAGIC}{version}\n{}", "x".repeat(300_000))
 }
 
-/// Of the BMC, before and after.
+/// The version of the BMC's firmware, before and after.
 fn version(update: &FirmwareUpdate) -> (&str, &str) {
     (of_bmc(&update.before), of_bmc(&update.after))
 }
