@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Evidence: what a failed job leaves behind for whoever looks for the cause. One directory per job, bounded, without
+//! Evidence: what a failed job leaves behind for the search for its cause. One directory per job, bounded, without
 //! secrets. Keeping it never fails a job: a write error is only logged.
 //!
 //! Most jobs succeed, and their evidence is dropped at their end. So evidence stays in memory until it is old, or

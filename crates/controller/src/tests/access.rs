@@ -222,8 +222,8 @@ async fn everybody_may_do_what_is_listed_and_nothing_else() {
     assert!(cells >= 36 * 15, "{cells}");
 }
 
-/// Requests to the registry, and the callers that may send them. A machine may pull only its job's artifact, which is in
-/// another registry here.
+/// Requests to the registry, and the callers that may send them. A machine may pull only its job's artifact, which is
+/// in another registry here.
 fn registry_cells() -> Vec<(&'static str, Vec<Who>)> {
     let [publisher, reader, operator, admin] = Role::ALL.map(Who::Role);
     let known = vec![publisher, reader, operator, admin, Who::AdminsFile, Who::PullToken];

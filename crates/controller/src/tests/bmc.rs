@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A simulated BMC and its machine for tests: Redfish over HTTPS, and a machine that reads the inserted media when it is
-//! started from CD, and then sends messages to the controller like a maintenance OS.
+//! A simulated BMC and its machine for tests: Redfish over HTTPS, and a machine that reads the inserted media when it
+//! is started from CD, and then sends messages to the controller like a maintenance OS.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -123,7 +123,7 @@ impl Controller {
         let job = self.app.store.job(job_id).await.unwrap();
         let mut body = body.clone();
         let token = if what == "hello" {
-                // A longer one is cut, also where the session is looked up from.
+            // A longer boot id is cut, so the session is derived from the cut one.
             let boot = crate::store::bounded(body["boot_id"].as_str().unwrap().to_owned(), 256);
             body["session_sha256"] = session_sha256(&boot).into();
             self.app.keys.attempt_token(&job.attempt)

@@ -31,7 +31,7 @@ async fn a_job_is_found_by_the_beginning_of_its_id_where_that_is_one_jobs_only()
         ("0198b9c0-aa", Ok("0198b9c0-aa")),
         ("0198b9c0", Err((404, "job-unknown"))),
         ("0198", Err((404, "job-unknown"))),
-        // As good as all of them.
+        // A prefix too short to select a job.
         ("019", Err((404, "job-unknown"))),
         ("0198b9c0-aaaaa", Err((404, "job-unknown"))),
         ("0198b9c1", Err((404, "job-unknown"))),

@@ -14,7 +14,7 @@ const SIGNALLED_MAX: Duration = Duration::from_secs(170);
 /// The stage of a boot between the reset and the machine's hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody has read anything since the media were inserted.
+    /// Nothing has been read since the media were inserted.
     Silent,
     /// Only descriptors were read, as by a BMC that inspects the medium.
     Probed,
@@ -46,7 +46,7 @@ pub enum Stage {
     Unknown,
 }
 
-/// Who reads the maintenance medium, and from where.
+/// The reader of the maintenance medium, with the URL that it reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader<'a> {
     Bmc(&'a str),
