@@ -5,7 +5,7 @@
 //! first insert: read ─▶ recorded (store) ─▶ ... ─▶ media ejected ─▶ put back ─▶ machine started ─▶ put back: once
 //! ```
 //!
-//! | at the end | power | boot override | mode of the override |
+//! | at the job's end | power | boot override | mode of the override |
 //! |---|---|---|---|
 //! | the job succeeded | started | put back if it holds for every boot, is of UEFI mode and leads to no medium | UEFI |
 //! | it failed, and may have written | started | put back | put back |
@@ -19,10 +19,10 @@ use job::Outcome;
 use redfish::{BootOverride, BootSettings};
 use serde::{Deserialize, Serialize};
 
-/// What a job found. Stored as JSON.
+/// The settings that a job found at its machine. Stored as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// The machine had no power.
+    /// The machine was off.
     pub is_off: bool,
     pub boot: BootSettings,
     /// The BMC had its virtual media switched off.
@@ -43,7 +43,7 @@ impl Found {
         }
     }
 
-    /// For the job's events.
+    /// A description for the job's events.
     pub fn words(&self) -> String {
         let power = if self.is_off { "off" } else { "on" };
         let media = if self.is_media_off { "; remote media are disabled in its BMC" } else { "" };

@@ -54,7 +54,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Selects ring for all TLS in this process.
 pub fn install_crypto() {
-    // A second call, as in tests, finds the same provider installed.
+    // A second call, as in tests, fails because the same provider is already installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
     oidc::install();
 }

@@ -23,7 +23,7 @@ pub struct SessionCache(Mutex<HashMap<String, Open>>);
 pub struct Open {
     pub bmc: Arc<Bmc>,
     pub machine: Machine,
-    /// What the session was opened with.
+    /// The server's settings with which the session was opened.
     server: ServerRow,
     since: Instant,
 }

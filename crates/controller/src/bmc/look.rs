@@ -25,7 +25,7 @@ const READ_MAX: Duration = Duration::from_secs(10);
 /// The result of a look.
 pub struct Seen {
     pub machine: Machine,
-    /// What is in its media slots.
+    /// The content of its media slots.
     pub occupants: Occupants,
     /// `None` if the caller asked for no insert.
     pub fetch: Option<Fetch>,
@@ -120,7 +120,7 @@ fn free_slot<'a>(
     occupants: &Occupants,
     refused: &[String],
 ) -> Option<&'a Slot> {
-    // Where slots share one connection, the probe would push out what is in another.
+    // Where slots share one connection, the probe would eject the medium in another slot.
     if machine.slots_share_one_medium() && machine.slots.iter().any(Slot::is_occupied) {
         return None;
     }

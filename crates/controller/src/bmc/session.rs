@@ -20,7 +20,7 @@ use crate::time::{now_ms, timestamp};
 /// goes into the job's evidence. A refusal of the credentials is stored.
 pub struct Session {
     bmc: Arc<Bmc>,
-    /// As it was when the session began.
+    /// The server as it was when the session began.
     server: ServerRow,
     store: Store,
     logouts: TaskTracker,
@@ -104,7 +104,7 @@ impl Session {
         end(&self.bmc, &self.server, &self.store).await;
     }
 
-    /// The machine, which must have the server's name.
+    /// Finds the machine of the server. It must have the server's name.
     pub async fn machine(&self, bmcs: &Bmcs, server: &ServerRow) -> Result<Machine, Unavailable> {
         match self.bmc.machine(Some(identity::wanted(&server.serial))).await {
             Ok(mut machine) => {

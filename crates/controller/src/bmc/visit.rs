@@ -154,7 +154,7 @@ mod tests {
             visit.pause(&app.bmcs, Ok(())).await.unwrap();
             assert_eq!(logins(), 1);
         }
-        // The store itself refuses this while a job is open.
+        // Raw SQL, because the store refuses this change while a job is open.
         let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
         raw.execute_batch("UPDATE servers SET bmc_username = 'other'").unwrap();
         let visit = begin(&app, &job).await.unwrap();

@@ -204,7 +204,7 @@ pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, stor
     let mut needed = Vec::new();
     for status in ["queued", "provisioning", "succeeded", "failed"] {
         for job in app.store.jobs(Some(status.to_owned()), None, None, usize::MAX >> 1).await? {
-            // One recipe at a time in memory: the list has none.
+            // The list has no recipes, so that only one recipe at a time is in memory.
             let job = app.store.job(&job.id).await?;
             if let Some(Grant::Artifact { repository, digest }) = artifact(app, &job) {
                 needed.push((repository, digest));
@@ -222,7 +222,7 @@ struct StoredRecipe {
 
 /// The artifact of a job, if it is in our registry, with the digest that was resolved when the job was created.
 fn artifact(app: &App, job: &JobRow) -> Option<Grant> {
-    // Its recipe was validated when it was stored; each request of a machine comes here.
+    // Only this field is parsed: the recipe was validated when it was stored, and each request of a machine comes here.
     let StoredRecipe { oci_url } = serde_json::from_str(&job.recipe).ok()?;
     let reference: Reference = oci_url?.parse().ok()?;
     let is_ours = app.settings.is_own_registry(&reference.authority);

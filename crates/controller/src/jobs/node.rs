@@ -10,7 +10,7 @@ use job::{Event, Failure, Outcome};
 
 use crate::store::{Boot, BootSession, Error, JobRow, Rejected, Store, bounded};
 
-/// Longest name of a machine, a disk or what is on it; SMBIOS and SCSI have 64 and 224 bytes.
+/// Longest name of a machine, of a disk or of a signature on it; SMBIOS and SCSI have 64 and 224 bytes.
 const NAME_BYTES_MAX: usize = 256;
 /// Most signatures of one disk that are stored; blkid knows some 80 kinds, a disk has a few.
 const FOUND_MAX: usize = 64;

@@ -100,7 +100,7 @@ async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothin
     assert_eq!(app.store.next_due().await.unwrap(), None);
     app.store.give_back("j1", epoch, 7).await.unwrap();
     assert_eq!(app.store.next_due().await.unwrap(), Some(7));
-    // A time that is set already stays.
+    // A time that is already set is not changed.
     app.store.give_back("j1", epoch, 9).await.unwrap();
     assert_eq!(app.store.next_due().await.unwrap(), Some(7));
 }

@@ -24,7 +24,7 @@ struct Worker {
     is_unsettled: bool,
 }
 
-/// As long as this lives, its job is busy.
+/// Marks a job as busy until it is dropped.
 pub struct Busy {
     workers: Workers,
     job_id: String,

@@ -44,7 +44,7 @@ pub struct Media {
 #[derive(Debug, Clone)]
 pub struct View {
     pub path: PathBuf,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// In ascending order, without overlap.
     pub overlays: Vec<Overlay>,
@@ -82,7 +82,7 @@ type Version = (u64, i64, i64);
 /// What a BMC has read of one job's media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    /// `None` before the first read. Not a time of day, because the clock may be set while a machine boots.
     pub last_at: Option<Instant>,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,

@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! empty ──────────────────────────────────────────────▶ Nothing
-//! of a person's remote console ───────────────────────▶ Foreign
-//! token that the store knows ── job of it is over, or is this one ──▶ Ours
-//!      │                     └─ another open job ─────▶ Foreign
-//!      └ none that it knows ── the store put a medium here, and what is shown may be that ──▶ Ours
-//!                           └─ else ──────────────────▶ Foreign
+//! token that the store issued ── to a job that is over, or to this job ──▶ Ours
+//!      │                      └─ to another open job ──▶ Foreign
+//!      └ no such token ── a remote console's medium ───▶ Foreign
+//!                      ├─ the store put a medium here, and the slot may show that one ──▶ Ours
+//!                      └─ else ───────────────────────▶ Foreign
 //! ```
 //!
 //! A foreign medium is ejected only by a job that permits it, and never in a clean-up.

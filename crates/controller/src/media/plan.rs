@@ -236,7 +236,7 @@ mod tests {
         let cd: &[&str] = &["CD", "DVD"];
         let stick: &[&str] = &["Floppy", "USBStick"];
         let any: &[&str] = &["CD", "DVD", "USBStick"];
-        // The layouts of the vendors that have them.
+        // Slot layouts, with the vendors that have them.
         for (what, slots, plan, places) in [
             ("OpenBMC", &[("a", cd), ("b", cd)][..], "cd+cd", &["a", "b"][..]),
             ("iDRAC9: each slot takes all", &[("1", any), ("2", any)], "cd+cd", &["1", "2"]),
@@ -280,7 +280,7 @@ mod tests {
         assert!(matches!(media[..], [(MediumKind::HttpBoot, Place::HttpBootUri)]), "{media:?}");
     }
 
-    /// What is chosen where these places hold foreign media, and which of them have to be emptied.
+    /// The choice if these places hold foreign media, and which of them have to be emptied.
     fn around(machine: &Machine, foreign: &[&str], may_eject: bool, has_room: bool) -> String {
         let mut occupants = Occupants::default();
         for place in foreign {

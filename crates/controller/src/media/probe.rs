@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::keys::sha256;
 
-/// Enough to measure a rate, little enough for the slowest BMC.
+/// Large enough to measure a rate, small enough for the slowest BMC.
 const FILLER_BYTES: usize = 1 << 20;
 /// Fewer bytes say nothing about the rate.
 const RATE_BYTES_MIN: u64 = 256 << 10;
@@ -39,7 +39,7 @@ struct Seen {
     /// There was a request, if only a HEAD for the size.
     is_asked_for: bool,
     bytes: u64,
-    /// When the first and the last of these bytes went out.
+    /// When the first and the last of these bytes were sent.
     times: Option<(Instant, Instant)>,
 }
 
@@ -147,7 +147,7 @@ mod tests {
         for (chunks, expected) in [
             (&[][..], None),
             (&[(1 << 20, 0)][..], None),
-            // 1 MiB into the buffers of the kernel: 421,052,631 KiB/s would be no rate.
+            // 1 MiB went into the kernel's buffers at once: 421,052,631 KiB/s is not a rate.
             (&[(128 << 10, 0), (896 << 10, 0)], None),
             (&[(512 << 10, 0), (512 << 10, 99)], None),
             (&[(512 << 10, 0), (512 << 10, 100)], Some(10240)),

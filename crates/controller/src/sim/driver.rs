@@ -77,7 +77,7 @@ impl World {
         self.later(after, Happening::Step { worker: id });
     }
 
-    /// The next thing that a worker does.
+    /// Carries out the next request of a worker.
     pub fn step(&mut self, id: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let claim = worker.claim.clone();
@@ -308,7 +308,7 @@ impl World {
         }
     }
 
-    /// As `jobs::actions::insert::record_found`.
+    /// Does the same as `jobs::actions::insert::record_found`.
     fn record_found(&mut self, job: &JobRow, machine: usize) {
         let Machine { power, boot_override, .. } = self.machines[machine];
         self.keep_before(&job.id, power, boot_override);

@@ -31,7 +31,7 @@ pub struct Machine {
     /// The hashes of the tokens of the inserted media.
     pub maintenance: Option<Vec<u8>>,
     pub task: Option<Vec<u8>>,
-    /// Counts power-ons.
+    /// The number of power-ons so far.
     pub boot: u64,
     /// The maintenance OS, if it runs.
     pub node: Option<Node>,
@@ -56,7 +56,7 @@ impl Override {
         matches!(self, Override::Cd { .. })
     }
 
-    /// As a BMC shows it.
+    /// The settings as a BMC shows them.
     pub fn shown(self) -> BootSettings {
         let target = match self {
             Override::None => None,

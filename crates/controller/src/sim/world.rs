@@ -166,7 +166,7 @@ impl World {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Webhook { machine: index });
             }
-            // One or two more controllers have been given this server.
+            // The server is also enrolled at one or two more controllers.
             let others = self.random.u32(0..20).saturating_sub(17);
             // Media of other controllers meet ours in only a few worlds, so the mutant gets more controllers.
             let is_sought = self.mutant == Some(Mutant::SignatureIgnored);

@@ -16,7 +16,7 @@ use crate::http;
 
 /// A port on which nothing listens, in place of the examples' BMC.
 const NOBODY: &str = "127.0.0.1:1";
-/// More than the problem of a recipe that is wrong everywhere.
+/// More than the problem document of a recipe in which every field is wrong.
 const PROBLEM_BYTES_MAX: usize = 1 << 20;
 
 #[tokio::test]

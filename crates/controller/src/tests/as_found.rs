@@ -10,7 +10,7 @@ use super::{Controller, temp_dir};
 use crate::as_found::Found;
 use crate::store::{JobRow, MediumKind, NewMedium, Store};
 
-/// Enabled, target, mode.
+/// An override: enabled, target, mode.
 type Override = [&'static str; 3];
 
 const NO_OVERRIDE: Override = ["Disabled", "None", "UEFI"];
@@ -123,7 +123,7 @@ async fn a_machine_that_was_off_stays_off_unless_it_may_have_been_written() {
         check(TWO_CDS, play, (NO_OVERRIDE, false), (NO_OVERRIDE, is_on), &["the machine is off"])
             .await;
     }
-    // Cancelled while it boots.
+    // The job is cancelled while the machine boots.
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
     let bmc = Bmc::start("SN1", Play::Dead).await;

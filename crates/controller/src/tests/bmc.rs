@@ -414,7 +414,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
             // Media that a person inserted are not read.
             urls.retain(|url| seen.urls.contains(url));
             urls.extend(Some(seen.http_uri.clone()).filter(|_| by_http));
-            // The maintenance medium first, wherever it is.
+            // The maintenance medium comes first, whichever slot it is in.
             urls.sort_by_key(|url| !url.ends_with("/maintenance.iso"));
             tokio::spawn(live(bmc.clone(), urls));
         }
@@ -467,7 +467,7 @@ async fn is_signed(client: &reqwest::Client, url: &str, files: &[iso9660::File])
     key.verify(&files.collect::<Vec<_>>()) == Ok(())
 }
 
-/// The machine, from firmware to its last report.
+/// Runs the machine, from firmware to its last message.
 async fn live(bmc: Bmc, urls: Vec<String>) {
     let maintenance = &urls[0];
     if bmc.play == Play::Dead {

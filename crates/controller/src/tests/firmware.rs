@@ -129,13 +129,13 @@ async fn what_cannot_be_updated_is_refused_in_words() {
     let path = format!("{path}/update");
     assert_eq!(world.controller.get(&path).await["status"], 404);
 
-    // An image of another kind: the BMC's own words.
+    // An image of another kind: the failure has the BMC's own text.
     assert_eq!(world.upload(&serial, "", "something else").await.0, 202);
     let update = world.ended(&serial).await;
     assert_eq!((update.state, update.step), (UpdateState::Failed, UpdateStep::Task));
     assert!(update.reason.unwrap().contains("the image's signature is wrong"));
 
-    // Neither a job nor an action meanwhile, and no update beside a job.
+    // During an update there is no job and no action, and during a job no update.
     let claim = world.controller.app.updates.claim(&serial).unwrap();
     assert_eq!(kind(world.upload(&serial, "", "x").await), refused(409, "conflict"));
     let job = json!({"server_serial": serial, "recipe": super::linux_recipe()});

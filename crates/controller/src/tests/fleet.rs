@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Controller, linux_recipe, temp_dir};
 
-/// Minutes of a real BMC become seconds.
+/// With this scale, minutes of a real BMC become seconds.
 const TIME_SCALE: f64 = 0.01;
 
 pub struct World {

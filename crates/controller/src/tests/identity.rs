@@ -104,7 +104,7 @@ async fn a_dell_is_installed_by_each_of_its_names_and_told_by_which() {
 async fn a_product_number_leads_to_no_machine() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    // It shows its serial as SKU too: here as a product's number, which others have.
+    // The BMC also shows a SKU; here it is a product number, which other machines share.
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let id = create_as(&controller, &bmc, "P12345-B21").await;
     let job = controller.job_when(&id, is_complete).await;

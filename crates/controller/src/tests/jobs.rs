@@ -391,7 +391,7 @@ async fn a_worker_that_is_stopped_leaves_no_session_and_no_late_medium_behind() 
 async fn an_insert_that_is_called_a_bad_request_is_tried_again() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    // Every variant of the body, once.
+    // The BMC refuses every variant of the body once.
     let bmc = Bmc::start("SN1", Play::RefuseInserts(4)).await;
     let id = create(&controller, &bmc).await;
     let job = controller.job_when(&id, is_complete).await;

@@ -45,7 +45,7 @@ use crate::store::{JobRow, ServerRow};
 /// Longest wait for something that a test expects.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A controller on a port of its own, in a directory that outlives it if asked.
+/// A controller on a port of its own, in a directory that can outlive it.
 pub struct Controller {
     pub app: App,
     pub url: String,
@@ -161,7 +161,7 @@ impl Controller {
     }
 }
 
-/// The token of the session of a boot, and what its hello says of that.
+/// The token of a boot's session.
 pub fn session_token(boot_id: &str) -> String {
     format!("shp_session_{boot_id}")
 }

@@ -118,7 +118,7 @@ enum How {
     Reordered,
     /// From a sender without a token, or with a token for something else.
     Forged,
-    /// Again after the job was ended.
+    /// Sent again after the job has ended.
     Replayed,
     /// From the boot before the current one.
     Stale,
@@ -634,7 +634,7 @@ async fn another_boot_ends_a_write_and_a_boot_that_did_not_restart_is_told() {
     assert_eq!(told(&world, &machine, "session_refused").await, 1);
 }
 
-/// What a person is asked to look at, and the events' texts.
+/// The problem that a person sees in the job, and the texts of the events.
 async fn told_to_a_person(world: &World, machine: &Machine) -> (String, String) {
     let path = format!("/api/v1/jobs/{}", machine.job);
     let request = Request::get(path)

@@ -28,7 +28,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// The files of a certificate for these names, by this CA, valid over these days from now.
+/// Writes the files of a certificate for these names, issued by this CA, valid for these days from now.
 fn write(
     dir: &Path,
     ca: &CertifiedIssuer<'static, KeyPair>,

@@ -37,7 +37,7 @@ async fn put(controller: &Controller, serial: &str, bmc: &Replay) {
     }});
     let path = format!("/api/v1/servers/{serial}");
     let put = controller.request("PUT", &path).json(&server).send().await.unwrap();
-    // Two that were recorded may have the same replacement for their names.
+    // Two recorded machines may have the same replacement for their names.
     assert!(put.status().is_success(), "{serial}: {}", put.status());
 }
 
@@ -201,7 +201,7 @@ async fn simulated_bmcs_are_captured_without_their_names_and_secrets() {
         let sessions: Vec<_> = captured.as_object().unwrap().keys().collect();
         assert!(!sessions.iter().any(|path| path.contains("/Sessions")), "{sessions:?}");
     }
-    // It only read, and logged out.
+    // The recording only reads, and logs out.
     let report = world.fleet.report();
     assert_eq!((report.writes, report.media_left, report.sessions_left), (0, 0, 0));
 }

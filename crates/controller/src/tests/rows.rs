@@ -83,7 +83,7 @@ pub fn permit(serial: &str) -> PermitRequest {
     }
 }
 
-/// What a job finds at a machine that is on and boots by its own order.
+/// What a job finds at a machine that is on and has no boot override.
 pub fn found() -> Found {
     let boot = BootSettings { now: BootOverride::none(Some("UEFI")), pending: None };
     Found { is_off: false, boot, is_media_off: false }

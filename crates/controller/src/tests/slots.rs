@@ -227,7 +227,7 @@ async fn a_probe_touches_no_medium_of_others_and_what_it_left_is_ours() {
     assert!(probe["problems"][0].as_str().unwrap().contains(RESCUE), "{probe:#}");
     assert_eq!(bmc.story(), Vec::<String>::new());
 
-    // A process that ended in the middle of its probe, at another address.
+    // An earlier process ended in the middle of its probe; it was reached at another address.
     let token = sha256(NO_TOKEN.as_bytes());
     controller.app.store.issue_probe("SN1", token, SLOTS[0], 0).await.unwrap();
     {

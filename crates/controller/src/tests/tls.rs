@@ -218,7 +218,7 @@ impl Ca {
 }
 
 impl Ca {
-    /// The revocation list of certificates with these serial numbers, good to the begin of this year, PEM.
+    /// The revocation list (PEM) of certificates with these serial numbers, valid until the begin of the year `until`.
     fn revoking(&self, serials: &[u64], until: i32) -> String {
         let revoked = |serial: &u64| rcgen::RevokedCertParams {
             serial_number: (*serial).into(),
@@ -276,7 +276,7 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
     assert_eq!(ask(&ca.client("x.example.org", &pem), "GET", jobs).await.unwrap(), 403);
     assert!(ask(&other.client("root.example.org", &pem), "GET", jobs).await.is_err());
 
-    // Where a token came along, it counts; and a browser shows a certificate for any page.
+    // If the request has a token, the token decides. A browser presents its certificate for the requests of any page.
     let url = format!("https://{}{jobs}", addresses[0]);
     let wrong = root.get(&url).bearer_auth("wrong").send().await.unwrap();
     assert_eq!(wrong.status(), 401);

@@ -18,14 +18,14 @@ use crate::media::boot::Stage;
 use crate::store::{Error, JobRow};
 use crate::time::{now_ms, timestamp};
 
-/// A server takes minutes to start; a session each quarter of a minute is no burden.
+/// A server takes minutes to start, and a session every 15 s is no burden for its BMC.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Looks under way at once, so that BMCs that do not respond do not delay others for long.
 const LOOKS_MAX: usize = 16;
 /// The file in a failed job's evidence.
 const BOOT_PROGRESS: &str = "boot-progress.jsonl";
 
-/// What is known of the boot of one job.
+/// What the BMC has reported of the boot of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Known {
     /// The BMC does not report boot progress.

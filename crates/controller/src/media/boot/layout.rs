@@ -31,14 +31,14 @@ impl Part {
     pub const COUNT: usize = 9;
 }
 
-/// A piece of the image.
+/// A range of the image that belongs to one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
     pub bytes: Range<u64>,
     pub part: Part,
 }
 
-/// The whole image, without gaps.
+/// The regions of the whole image, without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     regions: Vec<Region>,

@@ -94,13 +94,13 @@ impl Stage {
         match self {
             // Large servers test their memory for ten minutes and start option ROMs after that.
             Stage::Silent | Stage::Probed => minutes(25),
-            // Within one stage each next read follows at once; a BMC that restarts takes ten minutes.
+            // Within one stage the reads follow each other at once; a BMC that restarts takes ten minutes.
             Stage::Firmware
             | Stage::BootLoader
             | Stage::Kernel { .. }
             | Stage::Initrd { .. }
             | Stage::Downloading { .. } => minutes(12),
-            // Drivers and network links come up without a read.
+            // The start of drivers and network links needs no read.
             Stage::Userspace | Stage::TaskMedium => minutes(20),
             // The machine has already waited for its drives.
             Stage::Told(signal) if signal.is_last() => minutes(1),

@@ -39,7 +39,7 @@ pub struct Request {
     /// The first byte that was requested, and the one after the last.
     pub start: u64,
     pub end: u64,
-    /// How many requests this line stands for.
+    /// How many requests are merged into this one.
     pub count: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct Asked {
 /// The reads of one job's media since they were inserted.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
-    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    /// `None` before the first read. Not a time of day, because the clock may be set while a machine boots.
     pub last_at: Option<Instant>,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,
@@ -183,7 +183,7 @@ impl Trace {
     /// Begins a new boot: the machine is reset now.
     pub fn begin_boot(&mut self, layout: &Layout, now: Instant) {
         let all = layout.size();
-        // Many small reads can be a copy as well.
+        // Many small reads can be a copy too.
         let was_read = self.maintenance_bytes.saturating_mul(100) >= all * COPY_PERCENT && all > 0;
         let sectors = usize::try_from(all.div_ceil(SECTOR * 64)).unwrap_or(0);
         self.boot = Some(Boot {
