@@ -346,7 +346,7 @@ async fn a_number_that_the_store_cannot_hold_is_told_with_its_place() {
         let told = (problem.errors[0].path.as_str(), problem.errors[0].code.as_str());
         assert_eq!(told, (place, "number"), "{what}");
     }
-    // Input that is not checked before it reaches the database; the error is not one of a broken database either.
+    // A number that no earlier check refuses does not count as a broken database either.
     let memory = rusqlite::Connection::open_in_memory().unwrap();
     let error = memory.query_row("SELECT ?1", [u64::MAX], |_| Ok(())).unwrap_err();
     assert!(matches!(error.into(), crate::store::Error::TooLarge));

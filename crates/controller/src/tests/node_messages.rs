@@ -634,7 +634,7 @@ async fn another_boot_ends_a_write_and_a_boot_that_did_not_restart_is_told() {
     assert_eq!(told(&world, &machine, "session_refused").await, 1);
 }
 
-/// The problem that a person sees in the job, and the texts of the events.
+/// The job's `needs_attention`, and the texts of its events.
 async fn told_to_a_person(world: &World, machine: &Machine) -> (String, String) {
     let path = format!("/api/v1/jobs/{}", machine.job);
     let request = Request::get(path)
