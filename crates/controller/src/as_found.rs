@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a job found at its machine before it changed anything, and what of it is put back at the job's end.
+//! The settings that a job finds at its machine before it changes any, and the rules for what is put back at its end.
 //!
 //! ```text
 //! first insert: read ─▶ recorded (store) ─▶ ... ─▶ media ejected ─▶ put back ─▶ machine started ─▶ put back: once
 //! ```
 //!
-//! | at the end | power | boot override | mode of the override |
+//! | at the job's end | power | boot override | mode of the override |
 //! |---|---|---|---|
 //! | the job succeeded | started | put back if it holds for every boot, is of UEFI mode and leads to no medium | UEFI |
 //! | it failed, and may have written | started | put back | put back |
 //! | it failed before its permit | as found | put back | put back |
 //!
-//! An override for one boot is put back after the start, and after a success also one that does not lead to the disk:
-//! the start itself is from the machine's disk. Remote media that were disabled are disabled again once ours are ejected, however the job ended.
+//! An override for one boot is put back after the start. After a success this also holds for an override that does not
+//! lead to the disk, because the start itself is from the machine's disk. Remote media that were disabled are disabled
+//! again once ours are ejected, however the job ended.
 
 use job::Outcome;
 use redfish::{BootOverride, BootSettings};
 use serde::{Deserialize, Serialize};
 
-/// What a job found. Stored as JSON.
+/// The settings that a job found at its machine. Stored as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// The machine had no power.
+    /// The machine was off.
     pub is_off: bool,
     pub boot: BootSettings,
     /// The BMC had its virtual media switched off.
@@ -30,7 +31,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// An override that a former job may have left is not what was there: that is in the former job's record.
+    /// An override that an earlier job may have left is not what was there before. In that case the overrides come from
+    /// the record of the earlier job.
     pub fn unless_left_by(self, former: Option<&Found>) -> Found {
         let is_like_ours = |one: &BootOverride| one.leads_to_medium() || one.has_url();
         match former {
@@ -41,7 +43,7 @@ impl Found {
         }
     }
 
-    /// For the job's events.
+    /// A description for the job's events.
     pub fn words(&self) -> String {
         let power = if self.is_off { "off" } else { "on" };
         let media = if self.is_media_off { "; remote media are disabled in its BMC" } else { "" };
@@ -49,7 +51,7 @@ impl Found {
     }
 }
 
-/// A job at its end, as far as what is put back depends on it.
+/// The facts about a job at its end that decide what is put back.
 #[derive(Debug, Clone, Copy)]
 pub struct Ending<'a> {
     /// `None`: the job is of an older version, which recorded nothing.
@@ -62,7 +64,7 @@ pub struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// The machine was off and nothing was written: there is nothing to start it for.
+    /// The machine was off and nothing was written: there is no reason to start it.
     pub fn stays_off(&self) -> bool {
         !self.is_success() && !self.is_permitted && self.found.is_some_and(|found| found.is_off)
     }
@@ -71,7 +73,7 @@ impl Ending<'_> {
         matches!(self.outcome, Some(Outcome::Succeeded))
     }
 
-    /// The overrides at the very end.
+    /// The overrides that are to be set when the job is over.
     pub fn boot(&self) -> Option<BootSettings> {
         let found = self.found?;
         let at_the_end = |one: &BootOverride| match self.is_success() {
@@ -84,7 +86,7 @@ impl Ending<'_> {
         Some(found.boot.map(at_the_end))
     }
 
-    /// The overrides when the machine is started, or when it stays off.
+    /// The overrides that are set before the machine is started, or while it stays off.
     pub fn boot_at_start(&self) -> Option<BootSettings> {
         let boot = self.boot()?;
         Some(match self.stays_off() {
@@ -93,18 +95,18 @@ impl Ending<'_> {
         })
     }
 
-    /// The overrides after the start, where one had to wait for it.
+    /// The overrides that are set after the start, if one had to wait for it.
     pub fn boot_after_start(&self) -> Option<BootSettings> {
         self.boot().filter(|boot| !self.stays_off() && boot.any(|one| self.waits(one)))
     }
 
-    /// The start would consume this override, or would not be the first one of a new system.
+    /// Whether this override has to wait: the start would consume it, or would not boot the new system.
     fn waits(&self, one: &BootOverride) -> bool {
         let leads_elsewhere = one.is_set() && !one.target.eq_ignore_ascii_case("Hdd");
         one.is_once() || (self.is_success() && leads_elsewhere)
     }
 
-    /// What is not put back after a success, for the job's events.
+    /// Says what is not put back after a success, for the job's events.
     pub fn not_put_back(&self) -> Option<String> {
         let found = self.found.filter(|_| self.is_success())?;
         let lost = |one: &BootOverride| (one.is_set() || one.is_legacy()) && !is_kept(one);
@@ -119,8 +121,8 @@ impl Ending<'_> {
     }
 }
 
-/// Whether an override that was found lets an installed machine start its new system. One for a single boot
-/// was for the boot that the job took.
+/// Whether an override that was found lets an installed machine start its new system. An override for one boot was
+/// meant for the boot that the job used.
 fn is_kept(one: &BootOverride) -> bool {
     one.is_set() && !one.is_once() && !one.is_legacy() && !one.leads_to_medium()
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Why something did not work: of an action of a job, with its step, and of any error, in words.
+//! Failures of actions: the failed step, the reason, and whether another try may help. Also renders any error with its
+//! causes as text.
 
 use std::time::Duration;
 
@@ -7,17 +8,17 @@ use job::Failure;
 
 use crate::store;
 
-/// An action did not work.
+/// The failure of an action.
 #[derive(Debug)]
 pub struct Failed {
     pub failure: Failure,
     /// Another try may help.
     pub is_transient: bool,
-    /// The BMC wants to be left alone that long.
+    /// How long the BMC asked to be left alone (`Retry-After`), or is left alone anyway.
     pub retry_after: Option<Duration>,
 }
 
-/// What was done, for the story.
+/// What was done, in words, for the job's events.
 pub type Done = Result<String, Failed>;
 
 impl Failed {
@@ -26,25 +27,25 @@ impl Failed {
         Failed { failure, is_transient, retry_after: None }
     }
 
-    /// What a BMC did not do in `step`.
+    /// A failed request to a BMC in `step`.
     pub fn by_bmc(step: &str, error: &redfish::Error) -> Failed {
         let failure = Failed::new(step, chain(error), error.is_transient());
         Failed { retry_after: error.retry_after(), ..failure }
     }
 
-    /// What the database did not do in `step`. A disk that fails once may work the next time; what is
-    /// not there will not come.
+    /// A failed request to the database in `step`. A disk that fails once may work the next time; a row that does not
+    /// exist will not appear.
     pub fn by_store(step: &str, error: &store::Error) -> Failed {
         Failed::new(step, chain(error), !matches!(error, store::Error::NotFound { .. }))
     }
 
-    /// The action ended by a bug of ours; its place is in the log.
+    /// The action panicked, which is a bug of ours; the log says where.
     pub fn by_panic() -> Failed {
         Failed::new("internal", "the controller failed; see its log".into(), true)
     }
 }
 
-/// An error with its causes, once.
+/// The text of an error and of all its causes.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

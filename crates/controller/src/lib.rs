@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The controller: takes recipes, drives BMCs, records what really happened.
+//! The controller: accepts recipes as jobs, drives BMCs, and records what happened.
 //!
 //! ```text
 //! serve ─▶ http ─▶ jobs, updates ─▶ bmc ─▶ media ─▶ store
@@ -7,7 +7,7 @@
 //!          media, registry)
 //! ```
 //!
-//! HTTP handlers and the driver of jobs meet only in the store: both apply events to jobs.
+//! HTTP handlers and the driver of jobs share state only through the store: both apply events to jobs.
 
 mod access;
 mod as_found;
@@ -35,11 +35,11 @@ mod updates;
 use clap::Parser;
 use settings::{Args, Command};
 
-/// Runs the command of this process's arguments to its end.
+/// Runs the command that the process's arguments name, to its end.
 ///
 /// # Errors
 ///
-/// As the command says.
+/// The error of the command.
 pub fn run() -> anyhow::Result<()> {
     memory::keep_to_this_process()?;
     files::create_for_owner_only();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! `shoal-controller serve`: puts the parts together, takes up what an earlier process left, and serves until a signal.
+//! `shoal-controller serve`: builds the parts, resumes the work of an earlier process, and serves until a signal.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::store::Store;
 use crate::time::now_ms;
 use crate::updates::Updates;
 
-/// Threads that serve, also on fewer cores: more than there may be large bodies at once (`http::bodies`), each of
-/// which takes one of them while it is parsed. The kernel shares the cores out among them.
+/// Fewest worker threads, even on fewer cores. There are more than large bodies at once (`http::bodies`), because the
+/// parsing of a body occupies one thread. The kernel schedules them on the cores.
 const WORKERS_MIN: usize = 8;
-/// How long the end of this process waits for files that are being written; what is cut off is written again at the
-/// next start.
+/// How long the end of this process waits for files that are being written. A file that is cut off is written again at
+/// the next start.
 const BLOCKING_MAX: Duration = Duration::from_secs(3);
 
 /// Serves until SIGTERM or SIGINT.
@@ -52,21 +52,22 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
     served
 }
 
-/// Every TLS end of this process uses ring.
+/// Selects ring for all TLS in this process.
 pub fn install_crypto() {
-    // A second call, as in tests, finds the same provider installed.
+    // A second call, as in tests, fails because the same provider is already installed.
     let _already = rustls::crypto::ring::default_provider().install_default();
     oidc::install();
 }
 
-/// The parts of a controller with these settings.
+/// Builds the parts of a controller with these settings.
 ///
 /// # Errors
 ///
-/// The data directory is another controller's or cannot be used, or what a setting names cannot be.
+/// The data directory is in use by another controller or cannot be used, or something that a setting names cannot be
+/// used.
 pub fn build(settings: Settings) -> anyhow::Result<App> {
     let dir = settings.data_dir.clone();
-    // First, because it takes the lock: a second controller must not write one file.
+    // First, because it takes the lock: a second controller must not write any file.
     let store = Store::open(&dir)?;
     backup::settle_rotation(&dir)?;
     let keys = Arc::new(Keys::open(&dir, &settings.keys())?);
@@ -106,13 +107,13 @@ pub fn build(settings: Settings) -> anyhow::Result<App> {
     })
 }
 
-/// Takes up what an earlier process left, and makes ready what BMCs will ask for.
+/// Resumes the work of an earlier process, and prepares the media that BMCs will request.
 pub async fn resume(app: &App) -> anyhow::Result<()> {
     let (now, seen_at) = (now_ms(), app.store.seen_at().await?);
     if let Some(doubt) = clock::doubt(seen_at, now) {
         tracing::warn!("{doubt}");
     }
-    // Before anything is due or overdue by times of an earlier run.
+    // First, so that nothing becomes due or overdue by stored times of an earlier run.
     follow(&app.store, &app.registry, Jump::at_start(seen_at, now)).await?;
     let resumed = app.store.resume_all(now_ms(), unsettled_until(&app.settings)).await?;
     if resumed > 0 {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The wall clock, as it is stored and shown.
+//! The wall clock: times as they are stored and shown.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How long a BMC may take to carry out a request whose sender went away. It still downloads a medium
-/// then, or waits for a machine to power off.
+/// How long a BMC may take to carry out a request whose sender has disconnected. It may still download a medium, or
+/// wait for a machine to power off.
 pub const LATE_MAX: Duration = Duration::from_secs(180);
 
 /// Milliseconds since 1970 (UTC).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The program itself: whatever it creates below its data directory is for its owner only, whatever the umask of
-//! who starts it.
+//! Tests of the program itself: everything that it creates in its data directory is accessible only to the owner,
+//! whatever the umask of the process that starts it.
 #![expect(clippy::unwrap_used, reason = "clippy takes the helpers of a test for a program")]
 
 use std::fs::{self, Permissions};
@@ -41,7 +41,7 @@ impl Serving {
                 None => before.push(line),
             }
         };
-        // Whoever does not read a pipe stops its writer.
+        // An unread pipe would block its writer.
         std::thread::spawn(move || lines.for_each(drop));
         let token = fs::read_to_string(data_dir.join("admin-token")).unwrap();
         Serving { child, url: format!("http://{address}"), token }
@@ -77,14 +77,14 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names everything below `dir` that others than its owner can do something with.
+/// Lists everything below `dir` that users other than the owner can access.
 fn open_to_others(dir: &Path) -> Vec<String> {
     let mode = |path: &PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let told = |path: PathBuf| format!("{} {:o}", path.display(), mode(&path));
     files(dir).into_iter().filter(|path| mode(path) & 0o077 != 0).map(told).collect()
 }
 
-/// A program that ends well, with these arguments.
+/// Runs the program with these arguments, and expects success.
 fn run(words: &[&str], paths: &[(&str, &Path)]) {
     let mut command = Command::new(PROGRAM);
     command.args(words);
@@ -100,7 +100,7 @@ async fn all_files_of_a_controller_are_for_its_owner_only() {
     let dir = tempfile::tempdir().unwrap();
     let (data, restored) = (dir.path().join("data"), dir.path().join("restored"));
     let backup = dir.path().join("backup.tar");
-    // As a shell has it, and a careless service.
+    // The umask of a usual shell, and of a careless service.
     for umask in [0o022, 0o000] {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
         fs::remove_dir_all(&data).or_else(ignore_absent).unwrap();
@@ -134,7 +134,7 @@ async fn all_files_of_a_controller_are_for_its_owner_only() {
             &["backup", "--with-keys", "--with-artifacts"],
             &[("--data-dir", &data), ("--output", &backup)],
         );
-        // With SQLite's files beside its databases.
+        // Including the files that SQLite creates beside its databases.
         let is_log = |path: &PathBuf| path.to_str().unwrap().ends_with("-wal");
         assert!(files(&data).iter().filter(|path| is_log(path)).count() >= 2);
         assert_eq!(open_to_others(dir.path()), Vec::<String>::new(), "umask {umask:o}");
@@ -146,7 +146,7 @@ async fn all_files_of_a_controller_are_for_its_owner_only() {
         assert_eq!(open_to_others(dir.path()), Vec::<String>::new(), "umask {umask:o}");
     }
 
-    // A directory of a version that created its files for all.
+    // A data directory of a version that created its files readable for all.
     for path in files(&data) {
         let mode = if path.is_dir() { 0o755 } else { 0o644 };
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which resource of a BMC took a boot override with effect: the next change begins there. In memory only: a restarted
-//! controller learns it again by one change without effect.
+//! The resource of each BMC on which a boot override took effect: the next change begins there. In memory only: after a
+//! restart the controller learns it again by one change that has no effect.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

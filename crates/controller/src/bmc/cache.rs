@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Sessions that outlive a job's visit for a while: its next action comes within seconds, and each
-//! login and discovery costs a dozen requests, of which a BMC answers one or two a second.
+//! The session cache: keeps a job's session open for a while after a visit. The job's next action comes within seconds,
+//! and each login and discovery costs a dozen requests, of which a BMC handles one or two a second.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,24 @@ use tokio_util::task::TaskTracker;
 
 use crate::store::ServerRow;
 
-/// A BMC has few sessions and other users: one that nobody needs for so long is ended.
+/// A session that was idle for so long is ended: a BMC has few sessions, and other users.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// By the BMC's URL; taken and kept with the BMC's turn in hand.
+/// Open sessions by the BMC's URL. The caller holds the BMC's lock when it takes or keeps one.
 #[derive(Default)]
 pub struct SessionCache(Mutex<HashMap<String, Open>>);
 
 pub struct Open {
     pub bmc: Arc<Bmc>,
     pub machine: Machine,
-    /// What the session was opened with.
+    /// The server's settings with which the session was opened.
     server: ServerRow,
     since: Instant,
 }
 
 impl Open {
-    /// Whether the session is this server's: not one with other credentials, or in other trust.
+    /// Whether the session was opened for this server with the same credentials and the same trust in its certificate.
     pub fn is_of(&self, server: &ServerRow) -> bool {
         access(&self.server) == access(server)
     }
@@ -41,12 +41,12 @@ impl SessionCache {
         self.open().insert(open.server.bmc_url.clone(), open);
     }
 
-    /// The session with this BMC, for its taker alone, who has to keep or to end it.
+    /// Removes and returns the session with this BMC. The caller has to keep it again or end it.
     pub fn take(&self, bmc_url: &str) -> Option<Open> {
         self.open().remove(bmc_url)
     }
 
-    /// Ends what is idle, until it is dropped.
+    /// Ends idle sessions; runs until it is dropped.
     pub async fn run(&self, logouts: &TaskTracker) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -54,12 +54,12 @@ impl SessionCache {
         }
     }
 
-    /// Ends them all.
+    /// Ends all sessions.
     pub fn end(&self, logouts: &TaskTracker) {
         self.end_idle(Duration::ZERO, logouts);
     }
 
-    /// Ends those that nobody used for so long.
+    /// Ends the sessions that were idle for at least `idle_max`.
     fn end_idle(&self, idle_max: Duration, logouts: &TaskTracker) {
         let is_idle = |_: &String, open: &mut Open| open.since.elapsed() >= idle_max;
         for (_, Open { bmc, .. }) in self.open().extract_if(is_idle) {
@@ -72,7 +72,7 @@ impl SessionCache {
     }
 }
 
-/// All that a session depends on.
+/// All settings of a server that a session depends on.
 fn access(server: &ServerRow) -> impl Eq {
     let ServerRow { serial, bmc_username, bmc_password, bmc_pin, bmc_ca_pem, bmc_profile, .. } =
         server;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which machine of a BMC a server is: what a BMC tells, as names that are compared with those of a board
-//! (`recipe::machine`).
+//! Decides which machine of a BMC a server is: turns what the BMC reports into names, which are compared with those of
+//! a board (`recipe::machine`).
 
 use recipe::machine::{BmcFacts, Kind, Names};
 use redfish::{Told, Wanted};
 
-/// The names by which a BMC says that its machine is known.
+/// The names of a machine as its BMC reports them.
 pub fn names(told: &Told) -> Names {
     Names::of_bmc(&BmcFacts {
         serial: &told.serial,
@@ -16,7 +16,7 @@ pub fn names(told: &Told) -> Names {
     })
 }
 
-/// The machine of the server that is registered by this name.
+/// How to find the machine of the server that is registered under this name.
 pub fn wanted(server_serial: &str) -> Wanted<'_> {
     Wanted {
         name: server_serial,
@@ -35,7 +35,7 @@ pub fn wanted(server_serial: &str) -> Wanted<'_> {
     }
 }
 
-/// By which of the BMC's names the machine is the server's, for a job's events.
+/// Says by which of the BMC's names the machine was recognised, for a job's events.
 pub fn words(names: &Names, server_serial: &str) -> String {
     match names.find(server_serial) {
         Some(name) => format!("the machine has the server's name as its {name}"),

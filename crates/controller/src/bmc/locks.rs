@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One conversation at a time with each BMC, whoever begins it: a probe's eject must not meet a job's
-//! insert, and a BMC is slow enough with one client.
+//! Locks for BMCs: one conversation at a time with each, for all callers. A probe's eject must not interfere with a
+//! job's insert, and a BMC is slow enough with one client.
 //!
-//! A BMC that does not answer is left alone for a while, so that it holds no worker; then one visit,
-//! a short one, sees whether it is back. That it is one follows from the lane.
+//! A BMC that does not respond is left alone for a while, so that it occupies no worker. Then one short visit checks
+//! whether it is back. It is only one because of the lock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,14 +12,14 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-/// Visits without any answer after which a BMC is left alone. The first may meet a BMC that restarts.
+/// Visits without any response after which a BMC is left alone. The first may meet a BMC that restarts.
 const SILENT_MAX: u32 = 2;
-/// How long, at first; twice as long after each look that finds it silent still.
+/// How long a silent BMC is left alone at first; twice as long after each visit that finds it still silent.
 const REST: Duration = Duration::from_secs(120);
-/// And at most: a BMC that is back is found within five minutes.
+/// The longest such time: a BMC that is back is noticed within five minutes.
 const REST_MAX: Duration = Duration::from_secs(300);
 
-/// The locks that are in use, and the BMCs that do not answer; each by the BMC's URL.
+/// The locks that are in use, and the BMCs that do not respond; each by the BMC's URL.
 #[derive(Debug, Default)]
 pub struct Locks {
     locks: Mutex<HashMap<String, Weak<Lane>>>,
@@ -29,32 +29,32 @@ pub struct Locks {
 #[derive(Debug)]
 struct Silence {
     visits: u32,
-    /// When it may be asked again, once it is left alone.
+    /// When it may be contacted again, if it is left alone.
     until: Option<Instant>,
 }
 
-/// How a BMC may be visited now.
+/// Whether a BMC may be visited now, and how.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Visiting {
     Fully,
-    /// To see whether it is back: no patience.
+    /// Without retries: only to check whether it is back.
     Briefly,
-    /// Not for so long.
+    /// Not before this time has passed.
     Not(Duration),
 }
 
 type Lane = tokio::sync::Mutex<()>;
 
-/// As long as this lives, nobody else talks to its BMC.
+/// The lock of a BMC. As long as it is held, no other task of this process contacts the BMC.
 pub type Turn = OwnedMutexGuard<()>;
 
 impl Locks {
-    /// Waits for the end of the conversation before, in the order of asking.
+    /// Waits for earlier conversations with this BMC to end, in the order of the calls.
     pub async fn enter(&self, bmc_url: &str) -> Turn {
         self.lane(bmc_url).lock_owned().await
     }
 
-    /// How the BMC may be visited, asked with its turn in hand.
+    /// How the BMC may be visited. The caller holds its lock.
     pub fn visiting(&self, bmc_url: &str, now: Instant) -> Visiting {
         match self.silent().get(bmc_url).and_then(|silence| silence.until) {
             None => Visiting::Fully,
@@ -63,12 +63,12 @@ impl Locks {
         }
     }
 
-    /// The BMC answered, whatever it said.
+    /// The BMC responded, with success or an error.
     pub fn answered(&self, bmc_url: &str) {
         self.silent().remove(bmc_url);
     }
 
-    /// The BMC did not answer at all.
+    /// The BMC did not respond at all.
     pub fn was_silent(&self, bmc_url: &str, now: Instant) {
         let mut silent = self.silent();
         let silence =

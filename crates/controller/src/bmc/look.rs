@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A look at a server before a job: can its BMC be reached, which media plan fits, and can the BMC
-//! read a medium from this controller. Nothing boots, and what was inserted is ejected again.
+//! A look at a server before a job: whether its BMC can be reached, which media plan fits, and whether the BMC can read
+//! a medium from this controller. Nothing boots, and the inserted medium is ejected again.
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ use crate::media::plan::{self, Chosen, Circumstances, MediaPlan, NotChosen, OCCU
 use crate::store::{PROBE_NAME, ServerRow};
 use crate::time::now_ms;
 
-/// Longest wait for an answer to the insert of a medium of 1 MiB.
+/// Longest wait for the response to the insert of a medium of 1 MiB.
 const INSERT_MAX: Duration = Duration::from_secs(90);
-/// Longest wait for the first read after it. Most BMCs look at once.
+/// Longest wait for the first read after the insert. Most BMCs read at once.
 const READ_MAX: Duration = Duration::from_secs(10);
 
-/// What was seen.
+/// The result of a look.
 pub struct Seen {
     pub machine: Machine,
-    /// What is in its media slots.
+    /// The content of its media slots.
     pub occupants: Occupants,
-    /// `None` where nobody asked for it.
+    /// `None` if the caller asked for no insert.
     pub fetch: Option<Fetch>,
 }
 
-/// The media plan that a job would use, with the places that it would empty of foreign media; or why it could not.
-/// `None`: which slots there are shows once a job has enabled remote media.
+/// The media plan that a job would use, with the places that it would empty of foreign media; or the reason why there
+/// is none. `None`: remote media are disabled, and the slots are known only after a job has enabled them.
 pub fn media_plan<'a>(
     bmcs: &Bmcs,
     server: &str,
@@ -67,7 +67,7 @@ pub fn media_plan<'a>(
     Ok(Some((chosen, in_the_way)))
 }
 
-/// Looks; goes on to its end also when nobody waits for it any more.
+/// Looks at a server. Runs to its end even if the caller is dropped.
 pub async fn look(bmcs: &Bmcs, server: ServerRow, is_inserting: bool) -> Result<Seen, Unavailable> {
     let bmcs = bmcs.clone();
     let task = tokio::spawn(async move { look_now(&bmcs, &server, is_inserting).await });
@@ -93,7 +93,7 @@ async fn look_now(
         if !is_inserting {
             return Ok(Seen { machine, occupants, fetch: None });
         }
-        // Asked with the lane in hand: a job that comes now waits for it.
+        // Checked while the lock is held: a job that starts now waits for the lock.
         let fetch = match bmcs.store.server(&server.serial).await?.active_job {
             Some(job) => skipped(format!("job {job} uses the virtual media")),
             None if is_media_off(&machine) => skipped(
@@ -114,13 +114,13 @@ async fn look_now(
     seen
 }
 
-/// An empty slot; one that refused a medium before only where there is no other.
+/// An empty slot. A slot that refused a medium earlier is returned only if there is no other.
 fn free_slot<'a>(
     machine: &'a Machine,
     occupants: &Occupants,
     refused: &[String],
 ) -> Option<&'a Slot> {
-    // Where slots share one connection, the probe would push out what is in another.
+    // Where slots share one connection, the probe would eject the medium in another slot.
     if machine.slots_share_one_medium() && machine.slots.iter().any(Slot::is_occupied) {
         return None;
     }
@@ -129,7 +129,7 @@ fn free_slot<'a>(
     free.min_by_key(|slot| refused.contains(&slot.path))
 }
 
-/// Why there is nothing to insert into.
+/// Why there is no slot for the insert.
 fn no_slot(machine: &Machine) -> &'static str {
     match plan::choose(machine, &[]) {
         Ok(Chosen { plan: MediaPlan::Http, .. }) => {
@@ -148,7 +148,7 @@ fn skipped(why: String) -> Fetch {
 async fn fetch(bmcs: &Bmcs, serial: &str, bmc: &Bmc, slot: &Slot) -> Result<Fetch, Unavailable> {
     let token = bmcs.keys.media_token()?;
     let token_hash = sha256(token.as_bytes());
-    // So that a medium which stays, however this process ends, is known as ours.
+    // Stored first, so that a medium that stays in the slot is known as ours, however this process ends.
     bmcs.store.issue_probe(serial, token_hash.clone(), &slot.path, now_ms()).await?;
     let probe = bmcs.probes.open(&token)?;
     let mut url = bmcs.settings.media_url.clone();
@@ -159,7 +159,7 @@ async fn fetch(bmcs: &Bmcs, serial: &str, bmc: &Bmc, slot: &Slot) -> Result<Fetc
         _ => probe.wait_for_read(Duration::ZERO).await,
     };
     let ejected = bmc.eject_own(slot, &url).await;
-    // An insert without an answer may be carried out after the eject.
+    // An insert without a response may be carried out after the eject.
     if ejected.is_ok() && inserted.is_ok() {
         bmcs.store.end_probe(token_hash).await?;
     }
@@ -195,7 +195,7 @@ async fn fetch(bmcs: &Bmcs, serial: &str, bmc: &Bmc, slot: &Slot) -> Result<Fetc
             (FetchResult::Refused, format!("the BMC did not answer the insert within {secs} s"))
         }
     };
-    // What stays is a refusal: a job's clean-up would meet the same.
+    // A medium that cannot be ejected counts as a refusal: a job's clean-up would fail in the same way.
     let (result, detail) = match ejected {
         Ok(()) => (result, detail),
         Err(error) => (

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! BMCs: who may talk to one, in which session, and what is found there. One conversation at a time with each.
+//! Conversations with BMCs: locks, sessions, visits, and what is read from a BMC. One conversation at a time with each
+//! BMC.
 //!
 //! ```text
-//! visit: lock ─▶ session (new, or the one that was kept) ─▶ machine ─▶ work ─▶ session ended, or kept
-//! look:  the same before a job, with a medium to read
+//! visit: lock ─▶ session (new, or from the session cache) ─▶ machine ─▶ work ─▶ session ended, or cached
+//! look:  the same before a job, with a small medium that the BMC is to read
 //! ```
 
 mod boot_places;
@@ -37,11 +38,11 @@ use crate::media::{Media, Probes};
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// How long the end of this process waits for BMCs to end their sessions. With what requests may take
-/// to end (`http::sockets`) a stop takes less than 20 s, after which service managers begin to kill.
+/// How long the end of this process waits for BMCs to end their sessions. Together with the time that requests may take
+/// to end (`http::sockets`), a stop takes less than 20 s, after which service managers begin to kill.
 const LOGOUTS_MAX: Duration = Duration::from_secs(5);
 
-/// What follows the end of a session.
+/// Called at the end of a session.
 pub type OnEnd = Arc<dyn Fn(&redfish::Bmc) + Send + Sync>;
 
 /// Everything that a conversation with a BMC needs; cheap to clone.
@@ -53,7 +54,7 @@ pub struct Bmcs {
     pub media: Arc<Media>,
     pub probes: Arc<Probes>,
     pub locks: Arc<Locks>,
-    /// Sessions that a job needs again soon.
+    /// Open sessions that a job needs again soon.
     pub sessions: Arc<SessionCache>,
     pub boot_places: Arc<BootPlaces>,
     pub refused_slots: Arc<RefusedSlots>,
@@ -77,12 +78,12 @@ impl Bmcs {
         }
     }
 
-    /// Ends sessions that nobody used for a while, until it is dropped.
+    /// Ends sessions that were idle for a while; runs until it is dropped.
     pub async fn end_idle_sessions(self) {
         self.sessions.run(&self.logouts).await;
     }
 
-    /// Ends all sessions, and waits for BMCs that take their time.
+    /// Ends all sessions, and waits at most [`LOGOUTS_MAX`] for slow BMCs.
     pub async fn end(self) {
         self.sessions.end(&self.logouts);
         self.logouts.close();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Finds out what is in the media slots of a BMC. Whose it is decides `media::occupants`.
+//! Finds out what is in the media slots of a BMC. `media::occupants` decides whose it is.
 
 use redfish::Slot;
 
@@ -8,7 +8,8 @@ use crate::keys::sha256;
 use crate::media::occupants::{self, HTTP_BOOT_URI, Known, Occupant, Occupants, token_of};
 use crate::store::{self, Issued};
 
-/// Whose the media in these slots are, and what the firmware is to download. `job`: the job that looks, if any.
+/// Whose the media are in these slots and in the URL that the firmware is to download. `job`: the job that looks, if
+/// any.
 pub async fn in_places(
     bmcs: &Bmcs,
     server: &str,
@@ -37,7 +38,7 @@ pub async fn in_places(
     Ok(occupants)
 }
 
-/// For whom the medium was issued whose token an image's URL has.
+/// The job or probe for which the medium of an image's URL was issued, by the token in that URL.
 pub async fn issued_to(bmcs: &Bmcs, image: Option<&str>) -> Result<Option<Issued>, store::Error> {
     match image.and_then(token_of) {
         Some(token) => bmcs.store.issued_to(sha256(token.as_bytes())).await,

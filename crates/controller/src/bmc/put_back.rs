@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Reads what a job finds at its machine, and puts it back at the job's end. What is put back, and when, is decided in
-//! `crate::as_found`.
+//! Reads a machine's settings before a job changes them, and puts them back at the job's end. `crate::as_found` decides
+//! what is put back, and when.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use redfish::{Bmc, BootSettings, Machine, Power, Wanted};
 
 use crate::as_found::{Ending, Found};
 
-/// What a BMC does not offer that has remote media disabled and no action for it.
+/// What is missing at a BMC that has remote media disabled and offers no action to enable them.
 pub const CANNOT_ENABLE: &str = "virtual media, which are disabled in it, nor an action that enables them: enable \
     remote media in the BMC's own settings (AMI: Settings, Media Redirection, Remote Media Support)";
 
-/// Looks at a machine whose power changes: a forced power-off takes some seconds.
+/// Looks at a machine whose power state is changing: a forced power-off takes some seconds.
 const POWER_LOOKS: u32 = 10;
 const POWER_LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ impl Left {
     }
 }
 
-/// As the machine is now. `former`: what the last job of this machine found and could not put back.
+/// The machine's settings as they are now. `former`: what the last job of this machine found and could not put back.
 pub async fn read_found(
     bmc: &Bmc,
     machine: &Machine,
@@ -49,7 +49,7 @@ pub async fn read_found(
     Ok(found.unless_left_by(former))
 }
 
-/// The power of a machine, once it is not between on and off any more. One that tells neither counts as on.
+/// The power state of a machine once it is no longer changing. A state that is neither on nor off counts as on.
 async fn settled_power(bmc: &Bmc, machine: &Machine) -> Result<Power, redfish::Error> {
     let mut power = machine.power;
     for _ in 0..POWER_LOOKS {
@@ -62,12 +62,12 @@ async fn settled_power(bmc: &Bmc, machine: &Machine) -> Result<Power, redfish::E
     Ok(power)
 }
 
-/// Whether the machine's BMC says that its virtual media are switched off.
+/// Whether the machine's BMC reports its virtual media as disabled.
 pub fn is_media_off(machine: &Machine) -> bool {
     machine.remote_media.as_ref().is_some_and(|media| !media.is_enabled)
 }
 
-/// Enables remote media that are disabled, and answers the machine as it is then.
+/// Enables remote media that are disabled, and returns the machine as it is afterwards.
 pub async fn enable_media(
     bmc: &Bmc,
     machine: &Machine,
@@ -77,7 +77,7 @@ pub async fn enable_media(
         Some(media) if !media.is_enabled && media.can_be_switched() => {
             bmc.enable_remote_media(machine, wanted).await.map(Some)
         }
-        // Its firmware needs none.
+        // With UEFI HTTP boot the firmware needs no virtual media.
         Some(media) if !media.is_enabled && !machine.has_http_boot => {
             Err(redfish::Error::Unsupported(CANNOT_ENABLE))
         }
@@ -85,7 +85,7 @@ pub async fn enable_media(
     }
 }
 
-/// Disables remote media again, where they were when the job began.
+/// Disables remote media again if they were disabled when the job began.
 pub async fn disable_media(
     bmc: &Bmc,
     machine: &Machine,
@@ -101,7 +101,7 @@ pub async fn disable_media(
     }
 }
 
-/// Takes the job's own override back and puts back what was there, as far as the start leaves it.
+/// Removes the job's own override and puts back what was there before, except overrides that the start would consume.
 pub async fn put_back(bmc: &Bmc, machine: &Machine, ending: &Ending<'_>) -> Result<String, Left> {
     let Some(boot) = ending.boot_at_start() else {
         let cleared = bmc.clear_boot_override(machine).await;
@@ -119,7 +119,7 @@ pub async fn put_back(bmc: &Bmc, machine: &Machine, ending: &Ending<'_>) -> Resu
     Ok(format!("{done}{}", not.unwrap_or_default()))
 }
 
-/// Puts back what the machine's start would have consumed, once it is started.
+/// Puts back the overrides that the start would have consumed. Called after the machine was started.
 pub async fn put_back_after_start(
     bmc: &Bmc,
     machine: &Machine,
@@ -127,7 +127,7 @@ pub async fn put_back_after_start(
 ) -> Result<String, Left> {
     match bmc.put_boot_back(machine, boot).await {
         Ok(()) => Ok(format!("put back: {boot}")),
-        // Some BMCs refuse a change while the firmware tests the machine, which passes.
+        // Some BMCs refuse a change during the firmware's self-test (POST), so another try may help.
         Err(error) => {
             let what = format!("not put back: {boot}");
             Err(Left { may_pass: true, ..Left::new(what, error) })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Slots that refused a medium while others of the same BMC took it: the next insert begins with those. In memory
-//! only: a restarted controller learns it again by one more refusal.
+//! Slots that refused a medium while other slots of the same BMC took it: the next insert begins with the others. In
+//! memory only: after a restart the controller learns it again by one more refusal.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ impl RefusedSlots {
         self.servers().get(server).cloned().unwrap_or_default()
     }
 
-    /// None: whatever refused before is tried again.
+    /// With no paths, all slots are tried again.
     pub fn set(&self, server: &str, paths: Vec<String>) {
         match paths.is_empty() {
             true => self.servers().remove(server),

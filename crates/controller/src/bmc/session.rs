@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One session with a BMC: a login, and its end. What is done there is not here.
+//! One session with a BMC: the login and the logout. What is done in between is not here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ use crate::failure::chain;
 use crate::store::{self, ServerRow, Store};
 use crate::time::{now_ms, timestamp};
 
-/// A login that is ended however its holder ends: a BMC has few sessions. What was said goes into the
-/// evidence of the job, if it is for one. That the credentials were refused is kept in mind.
+/// A session that is ended even if its holder is dropped: a BMC has few sessions. If it is for a job, its transcript
+/// goes into the job's evidence. A refusal of the credentials is stored.
 pub struct Session {
     bmc: Arc<Bmc>,
-    /// As it was when the session began.
+    /// The server as it was when the session began.
     server: ServerRow,
     store: Store,
     logouts: TaskTracker,
     on_end: Option<OnEnd>,
-    /// Somebody else ends it.
+    /// The session cache has it, and ends it.
     pub(super) is_kept: bool,
 }
 
 /// What a visit is for.
 #[derive(Clone)]
 pub enum Purpose {
-    /// An action of a job, which keeps what was said.
+    /// An action of a job, which keeps the transcript.
     Job(OnEnd),
-    /// Somebody asks.
+    /// A request of a user.
     Look,
-    /// To see something in passing: not worth patience, and no sign of the BMC's health.
+    /// One quick reading: without retries, and its failure does not count as silence of the BMC.
     Glance,
 }
 
@@ -47,14 +47,14 @@ impl Purpose {
 }
 
 impl Session {
-    /// Logs in to the server's BMC, with its turn in hand. Credentials that were refused once are not
-    /// sent, and a BMC that does not answer is left alone for a while.
+    /// Logs in to the server's BMC. The caller holds its lock. Credentials that were refused once are not sent again,
+    /// and a BMC that does not respond is left alone for a while.
     pub async fn open(
         bmcs: &Bmcs,
         server: &ServerRow,
         purpose: Purpose,
     ) -> Result<Session, Unavailable> {
-        // Read again: the visit before may have met a refusal.
+        // Read again: the credentials may have been refused in the visit before.
         let server = bmcs.store.server(&server.serial).await?;
         if let Some(at) = server.login_refused_at {
             return Err(Unavailable::Refused(timestamp(at)));
@@ -99,12 +99,12 @@ impl Session {
         self.bmc.clone()
     }
 
-    /// Ends it. The next visit knows of a refusal in this one.
+    /// Ends the session. If the credentials were refused in it, that is stored for the next visit.
     pub async fn close(&self) {
         end(&self.bmc, &self.server, &self.store).await;
     }
 
-    /// The machine, which must have the server's name.
+    /// Finds the machine of the server. It must have the server's name.
     pub async fn machine(&self, bmcs: &Bmcs, server: &ServerRow) -> Result<Machine, Unavailable> {
         match self.bmc.machine(Some(identity::wanted(&server.serial))).await {
             Ok(mut machine) => {
@@ -119,7 +119,7 @@ impl Session {
     }
 }
 
-/// Keeps in mind what an error says of the BMC for visits to come. Basic credentials are refused only
+/// Records for later visits what an error says about the BMC. With Basic authentication, credentials are refused only
 /// after the login.
 async fn heed(bmcs: &Bmcs, server: &ServerRow, error: &redfish::Error) -> Result<(), store::Error> {
     match error {
@@ -136,7 +136,7 @@ async fn heed(bmcs: &Bmcs, server: &ServerRow, error: &redfish::Error) -> Result
 }
 
 impl Drop for Session {
-    /// A worker that is stopped is dropped where it waits. A second close does nothing.
+    /// A worker that is stopped is dropped where it waits, so the session is ended here. A second close does nothing.
     fn drop(&mut self) {
         if let Some(on_end) = &self.on_end {
             on_end(&self.bmc);
@@ -160,7 +160,7 @@ async fn end(bmc: &Bmc, server: &ServerRow, store: &Store) {
     bmc.close().await;
 }
 
-/// The endpoint of a server, with its password opened.
+/// The endpoint of a server's BMC, with the password unsealed.
 fn endpoint(bmcs: &Bmcs, server: &ServerRow) -> anyhow::Result<Endpoint> {
     let password = bmcs.keys.root.open(&server.serial, &server.bmc_url, &server.bmc_password)?;
     let trust = match (&server.bmc_ca_pem, &server.bmc_pin) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Why there is no session with a BMC.
+//! The reasons why there is no session with a BMC.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub enum Unavailable {
     Resting(Duration),
     #[error("job {0} is active on this server; wait for its end or cancel it")]
     Busy(String),
-    /// A change by hand that the BMC put off each time.
+    /// A change requested by a user that the BMC postponed each time.
     #[error("tried {tries} times in {} s", .waited.as_secs())]
     Tried {
         tries: u32,
@@ -34,7 +34,7 @@ pub enum Unavailable {
     },
     #[error("the firmware of this server is being updated; wait for its end")]
     Updating,
-    /// With what is stored of the BMC it cannot be asked.
+    /// The stored settings of the BMC cannot be used.
     #[error("{0:#}")]
     Unusable(anyhow::Error),
     #[error(transparent)]
@@ -48,7 +48,7 @@ impl Unavailable {
         match self {
             Unavailable::Bmc(error) => {
                 let failed = Failed::by_bmc(step, error);
-                // A BMC that is left alone now is not worth a try before.
+                // No try while the BMC is left alone.
                 let rest = match locks.visiting(&server.bmc_url, Instant::now()) {
                     Visiting::Not(rest) => Some(rest),
                     Visiting::Fully | Visiting::Briefly => None,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One visit to a BMC: session, discovery, work, session closed. What is done there is not here.
+//! One visit to a BMC: lock, session, discovery, work, end of the session. The work itself is not here.
 
 use redfish::{Bmc, Machine, Slot};
 
@@ -13,7 +13,7 @@ use crate::store::{JobRow, ServerRow};
 /// A session with the machine of a job.
 pub struct Visit {
     pub session: Session,
-    /// As it was when the visit began; its slots as they were when the session began.
+    /// The machine as it was when the visit began; its slots as they were when the session began.
     pub machine: Machine,
     server: ServerRow,
     is_first: bool,
@@ -21,7 +21,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// For an action of a job.
+    /// Begins a visit for an action of a job.
     pub async fn begin(bmcs: &Bmcs, job: &JobRow, on_end: OnEnd) -> Result<Visit, Failed> {
         const STEP: &str = "redfish.discover";
         let server = bmcs.store.server(&job.server_serial).await;
@@ -36,7 +36,7 @@ impl Visit {
         Ok(Visit { session, machine, server, is_first: true, _turn: turn })
     }
 
-    /// For no job.
+    /// Begins a visit that is not for a job.
     pub async fn of_server(
         bmcs: &Bmcs,
         serial: &str,
@@ -64,22 +64,22 @@ impl Visit {
         self.bmc().slots_again(&self.machine, identity::wanted(&self.server.serial)).await
     }
 
-    /// Ends the session and hands on what came of the work.
+    /// Ends the session and returns the result of the work.
     pub async fn end<T>(self, result: Result<T, Failed>) -> Result<T, Failed> {
         self.went(&result);
         self.session.close().await;
         result
     }
 
-    /// Work that went well has read back all that it asked for.
+    /// After successful work no request is outstanding: each was read back.
     fn went<T>(&self, result: &Result<T, Failed>) {
         if result.is_ok() {
             self.bmc().settled();
         }
     }
 
-    /// Hands on what came of the work. After work that went well the session is kept for the job's
-    /// next action; what failed may have its cause in the session, or in what is known of the BMC.
+    /// Returns the result of the work. After successful work the session is cached for the job's next action. After a
+    /// failure it is ended: the cause may be the session, or what is known of the BMC.
     pub async fn pause<T>(mut self, bmcs: &Bmcs, result: Result<T, Failed>) -> Result<T, Failed> {
         if result.is_err() {
             return self.end(result).await;
@@ -92,14 +92,14 @@ impl Visit {
     }
 }
 
-/// With the session of the visit before, if there is one and its machine is still the same.
+/// Takes the session of the last visit from the cache, if there is one and its machine is still the same.
 async fn go_on(
     bmcs: &Bmcs,
     server: &ServerRow,
     job_id: &str,
     on_end: OnEnd,
 ) -> Option<(Session, Machine)> {
-    // Read again: it may have changed while the turn was awaited.
+    // Read again: the server may have changed while this visit waited for the lock.
     let server = bmcs.store.server(&server.serial).await.ok()?;
     let open = bmcs.sessions.take(&server.bmc_url)?;
     let is_good = open.is_of(&server) && server.login_refused_at.is_none();
@@ -154,7 +154,7 @@ mod tests {
             visit.pause(&app.bmcs, Ok(())).await.unwrap();
             assert_eq!(logins(), 1);
         }
-        // The store itself refuses this while a job is open.
+        // Raw SQL, because the store refuses this change while a job is open.
         let raw = rusqlite::Connection::open(app.settings.data_dir.join(store::FILE)).unwrap();
         raw.execute_batch("UPDATE servers SET bmc_username = 'other'").unwrap();
         let visit = begin(&app, &job).await.unwrap();

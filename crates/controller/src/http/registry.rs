@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! In front of `/v2/`: who asks, and what of the registry that lets them do. Rights are looked up with
-//! every request, so that one that was taken away is gone at once.
+//! The gate in front of the registry (`/v2/`): authenticates the caller and decides what the caller may do. Rights are
+//! looked up for every request, so that a revoked right ends at once.
 
 use api::access::Role;
 use axum::body::Body;
@@ -22,7 +22,7 @@ use crate::access::throttle::WINDOW;
 use crate::settings::listeners::Listener;
 use crate::store::{self, JobRow, NewAuditEntry};
 
-/// Whose tokens are accepted at a listener.
+/// The callers whose tokens a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callers {
     All,
@@ -56,7 +56,7 @@ impl Callers {
     }
 }
 
-/// In front of the registry, at one listener.
+/// The state of the gate at one listener.
 #[derive(Clone)]
 pub struct RegistryGate {
     pub app: App,
@@ -97,7 +97,7 @@ pub async fn authorize(
         },
         None => None,
     };
-    // Without an access the registry itself answers, with its challenge.
+    // Without an access the registry itself responds, with its challenge.
     if let Some((_, access)) = access {
         request.extensions_mut().insert(access);
     }
@@ -118,24 +118,24 @@ pub async fn authorize(
     }
 }
 
-/// In the audit log; the registry's specification has the routes.
+/// The route in the audit log; the routes themselves are in the registry's specification.
 const ROUTE: &str = "/v2/";
 
-/// Whether the request gives a name something, or takes something away. Uploads of blobs are none: nobody
-/// can ask for them by a name until a manifest does.
+/// Whether the request publishes something under a name, or deletes something. Uploads of blobs do not count: no name
+/// leads to a blob until a manifest refers to it.
 fn publishes(request: &Request) -> bool {
     let is_manifest = request.uri().path().contains("/manifests/");
     request.method() == Method::DELETE || request.method() == Method::PUT && is_manifest
 }
 
-/// In the form of the registry's errors (distribution-spec, Error Codes).
+/// A 429 response in the form of the registry's errors (distribution-spec, Error Codes).
 fn too_many(message: &str, wait_secs: u64) -> Response {
     let error = serde_json::json!({"errors": [{"code": "TOOMANYREQUESTS", "message": message}]});
     let wait = [(header::RETRY_AFTER, wait_secs.to_string())];
     (StatusCode::TOO_MANY_REQUESTS, wait, axum::Json(error)).into_response()
 }
 
-/// Who asks, as far as this listener's callers go, with the role as the audit log has it.
+/// The caller's access, if this listener accepts such callers, with the role as the audit log names it.
 async fn access(
     app: &App,
     callers: Callers,
@@ -151,8 +151,8 @@ async fn access(
     access_of_machine(app, &token).await.map(|access| (NODE, access))
 }
 
-/// An admin may do everything. An operator, who can install every artifact, may pull every artifact. All others may
-/// do what their prefixes say; a reader's token has none.
+/// The access of a person. An admin may do everything. An operator can install every artifact, and so may pull every
+/// artifact. All others may do what their prefixes permit; a reader's token has none.
 async fn access_of_person(
     app: &App,
     headers: &HeaderMap,
@@ -168,7 +168,7 @@ async fn access_of_person(
     }
 }
 
-/// A machine may pull its job's artifact while its attempt is under way.
+/// The access of a machine: it may pull its job's artifact while its attempt is under way.
 async fn access_of_machine(app: &App, token: &str) -> Option<Access> {
     let attempt = app.keys.attempt_of_pull_token(token)?;
     match app.store.attempt(&attempt).await {
@@ -199,12 +199,12 @@ fn grant(principal: &Principal) -> Result<Grant, registry::InvalidPrefix> {
     })
 }
 
-/// What open jobs need, whether a tag names it or not.
+/// The artifacts that open jobs need, whether a tag names them or not.
 pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, store::Error> {
     let mut needed = Vec::new();
     for status in ["queued", "provisioning", "succeeded", "failed"] {
         for job in app.store.jobs(Some(status.to_owned()), None, None, usize::MAX >> 1).await? {
-            // One recipe at a time in memory: the list has none.
+            // The list has no recipes, so that only one recipe at a time is in memory.
             let job = app.store.job(&job.id).await?;
             if let Some(Grant::Artifact { repository, digest }) = artifact(app, &job) {
                 needed.push((repository, digest));
@@ -214,15 +214,15 @@ pub async fn needed_by_jobs(app: &App) -> Result<Vec<(Repository, Digest)>, stor
     Ok(needed)
 }
 
-/// What of a stored recipe names its artifact.
+/// The field of a stored recipe that names its artifact.
 #[derive(Deserialize)]
 struct StoredRecipe {
     oci_url: Option<String>,
 }
 
-/// The artifact of a job, where it is in our registry: what it was when the job was created.
+/// The artifact of a job, if it is in our registry, with the digest that was resolved when the job was created.
 fn artifact(app: &App, job: &JobRow) -> Option<Grant> {
-    // Its recipe was validated when it was stored; each request of a machine comes here.
+    // Only this field is parsed: the recipe was validated when it was stored, and each request of a machine comes here.
     let StoredRecipe { oci_url } = serde_json::from_str(&job.recipe).ok()?;
     let reference: Reference = oci_url?.parse().ok()?;
     let is_ours = app.settings.is_own_registry(&reference.authority);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What follows a try that failed: another one, or the end.
+//! Decides what follows a failed try of an action: another try, or the end of the job.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use job::{Action, Event};
 use crate::failure::Failed;
 use crate::store::JobRow;
 
-/// What follows a try that failed.
+/// What follows a failed try.
 #[derive(Debug, PartialEq)]
 pub enum Next {
     Again { why: String, pause: Duration },
     GiveUp { event: Event, message: String },
 }
 
-/// Another try where that may help, tries are left and the BMC is left alone as long as it wants.
+/// Returns `Again` if the failure is transient and tries are left. The pause is at least what the BMC asked for
+/// (`Retry-After`).
 pub fn after_failure(job: &JobRow, action: Action, failed: Failed, random: u8) -> Next {
     let Failed { failure, is_transient, retry_after } = failed;
     let tries = job.tries + 1;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One claim of a job, from its action to what is recorded of it.
+//! One claim of a job: carries out its action and records the result.
 //!
-//! A claim never outlives its worker: however that one ends, the job has moved, or has a time to try again, or is made
-//! due anew.
+//! A claim never outlives its worker. However the worker ends, the job has a new state, has a time for its next try, or
+//! is made due again.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::jobs::workers::{Busy, in_place};
 use crate::store::{Claim, Error, JobRow};
 use crate::time::now_ms;
 
-/// An action that takes longer waits for its BMC and does nothing here: it gives its place away, so
-/// that BMCs that hang never take all places from those that work.
+/// An action that takes longer only waits for its BMC. It gives up its quick place, so that BMCs that hang never
+/// occupy all places.
 const QUICK_MAX: Duration = Duration::from_millis(200);
-/// Until a database that failed is asked again.
+/// Pause before a database that failed is used again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Works on a claim until that is done, or the job moves on without it.
+/// Works on a claim until its action is done, or until the job's state is changed by something else.
 pub async fn work_on(
     jobs: Jobs,
     claim: Claim,
@@ -42,7 +42,7 @@ pub async fn work_on(
             None
         }
     };
-    // Before the job can be claimed again.
+    // This is stored before the job can be claimed again.
     if harms_late && busy.is_unsettled() {
         let (now, until) = (now_ms(), unsettled_until(&jobs.settings));
         log_outcome(&id, jobs.store.unsettled(&id, epoch, until, now).await);
@@ -54,13 +54,13 @@ pub async fn work_on(
     drop(busy);
 }
 
-/// The last thing a worker does whose job did not move by its work: the claim is let go. Repeated
-/// until the store takes it, because nobody else would.
+/// Releases the claim of a worker that did not change its job's state. Repeated until the store accepts it, because
+/// nothing else releases the claim.
 async fn give_back(jobs: &Jobs, job_id: &str, epoch: i64) {
     loop {
         let due_at = later(job::pause(1, jobs.keys.random_byte()));
         match jobs.store.give_back(job_id, epoch, due_at).await {
-            // A worker may have stored a medium after its job had moved on.
+            // The worker may have stored a medium after its job's state had changed.
             Ok(job) => return jobs.state_changed(&job),
             Err(Error::NotFound { .. }) => return,
             Err(error) => {
@@ -71,10 +71,10 @@ async fn give_back(jobs: &Jobs, job_id: &str, epoch: i64) {
     }
 }
 
-/// The job as it moved, if it did.
+/// Carries out the action. Returns the job if its state changed.
 pub(super) async fn work(jobs: &Jobs, claim: Claim) -> Option<JobRow> {
     let Claim { job, action, .. } = &claim;
-    // A change between the claim and its announcement found no worker to stop.
+    // A change between the claim and the start of this worker found no worker to stop.
     match jobs.store.job(&job.id).await {
         Ok(now) if now.epoch == job.epoch => {}
         Ok(_) => {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The loop: claim a due job, carry out its action, apply what came of it.
+//! The driver's loop: claims due jobs, carries out their actions and applies the results.
 //!
-//! Level-triggered: nothing about a job is remembered here. After a crash the same state asks for
-//! the same action. Of one job at most one action is under way, also across a cancel: the worker of
-//! the former state is stopped before the next one is claimed.
+//! Level-triggered: the loop keeps no state of a job. After a crash the same job state leads to the same action. At
+//! most one action of a job is under way, also across a cancel: the worker of the earlier state is stopped before the
+//! job is claimed again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,20 +20,22 @@ use crate::jobs::watch::{clock, overdue};
 use crate::store::{Claim, JobRow};
 use crate::time::now_ms;
 
-/// Actions under way at once, over all BMCs that answer in good time.
+/// Quick actions under way at once, over all BMCs that respond within `claim::QUICK_MAX`.
 const WORKERS_MAX: usize = 256;
-/// Actions that take longer, at once; each holds a connection and little memory.
+/// Slow actions under way at once; each holds a connection and little memory.
 const SLOW_MAX: usize = 2048;
-/// Jobs that are claimed in one transaction: one durable commit for all of them.
+/// Most jobs that are claimed in one transaction: one durable commit for all of them.
 const CLAIMS_MAX: usize = 64;
-/// Longest sleep of the loop: bounds the harm of a missed wake-up.
+/// Longest sleep of the loop: limits the delay after a missed wake-up.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// Deadlines are of minutes; looking for them before each claim would cost more than the claim.
+/// How often overdue jobs are searched. Deadlines are minutes; a search before each claim would cost more than the
+/// claim.
 const OVERDUE_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often is stored that a controller runs: so much of a silence is not counted after a kill. Each is a commit.
+/// How often the controller stores that it runs. After a kill, up to this much of a machine's silence is not counted.
+/// Each time is a commit.
 const SEEN_EVERY: Duration = Duration::from_secs(30);
 
-/// Claims and spawns until it is dropped.
+/// Claims jobs and spawns their workers until it is dropped.
 pub async fn run(jobs: Jobs, workers: &mut JoinSet<()>) {
     let (quick, slow) = (Arc::new(Semaphore::new(WORKERS_MAX)), Arc::new(Semaphore::new(SLOW_MAX)));
     let mut looked_at: Option<Instant> = None;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a failed job leaves behind for those who have to find out why: in one directory per job,
-//! bounded, without secrets. To keep it never fails a job: what cannot be written is logged.
+//! Evidence: what a failed job leaves behind for the search for its cause. One directory per job, bounded, without
+//! secrets. Keeping it never fails a job: a write error is only logged.
 //!
-//! Most jobs go well, and what is known of them goes with them: it is in memory until it is old, much, or of
-//! a job that failed. What a crash takes with it is of the last minute.
+//! Most jobs succeed, and their evidence is dropped at their end. So evidence stays in memory until it is old, or
+//! large, or its job fails. A crash loses at most the last minute.
 
 mod archive;
 
@@ -27,22 +27,22 @@ use crate::media::Media;
 use crate::store::JobRow;
 use crate::time::timestamp;
 
-/// Of one file; after the line that goes beyond, a last one says that more was left out.
+/// Largest size of one file. After the line that exceeds it, a last line says that more was left out.
 const FILE_BYTES_MAX: u64 = 2 << 20;
-/// Jobs whose evidence is kept, the newest ones.
+/// Most jobs whose evidence is kept; the newest ones are.
 const JOBS_MAX: usize = 1000;
-/// Of all jobs together in memory; beyond it all are written.
+/// Most evidence in memory, over all jobs. Beyond it, the evidence of all jobs is written.
 const PENDING_BYTES_MAX: usize = 32 << 20;
-/// How old it may be there.
+/// How old evidence in memory may become.
 const PENDING_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const CUT: &[u8] = b"{\"cut\":\"more was not kept\"}\n";
 
-/// What was said to a job's BMC.
+/// The requests to a job's BMC and their responses.
 pub const TRANSCRIPT: &str = "redfish.jsonl";
 /// What the BMC of a failed job logged since the job began.
 const BMC_LOG: &str = "bmc-log.jsonl";
-/// Longest time that reading a log may take: it must not hold up the cleaning up.
+/// Longest time that reading a log may take: it must not delay the clean-up.
 const BMC_LOG_MAX: Duration = Duration::from_secs(60);
 /// One line for each request for the job's media.
 pub const MEDIA_READS: &str = "media-reads.jsonl";
@@ -51,19 +51,19 @@ pub const MEDIA_READS: &str = "media-reads.jsonl";
 #[derive(Debug)]
 pub struct Evidence {
     dir: PathBuf,
-    /// Whose evidence is whole, the oldest first; at the start, whose there is.
+    /// The jobs whose evidence is complete, the oldest first. At the start: all jobs that have evidence.
     kept: Mutex<VecDeque<String>>,
     pending: Mutex<Pending>,
 }
 
-/// Lines that are in no file yet.
+/// Lines that are not yet written to a file.
 #[derive(Debug, Default)]
 struct Pending {
     jobs: HashMap<String, Lines>,
     bytes: usize,
 }
 
-/// Those of one job, each with its file's name.
+/// The pending lines of one job, each with the name of its file.
 #[derive(Debug)]
 struct Lines {
     since: Instant,
@@ -119,7 +119,7 @@ impl Evidence {
         }
     }
 
-    /// Puts into the files what was in memory only, for so long at least.
+    /// Writes lines that have been only in memory for at least `age`.
     pub fn write_older(&self, age: Duration) {
         let old: Vec<String> = {
             let pending = self.pending();
@@ -156,8 +156,8 @@ impl Evidence {
         self.log(job_id, lines_of(lines).and_then(|lines| self.write(job_id, name, lines, false)));
     }
 
-    /// A failed job is complete: its evidence is the newest. The oldest beyond [`JOBS_MAX`] goes; that
-    /// of jobs under way stays, however many they are.
+    /// A failed job is complete: its evidence becomes the newest. The oldest beyond [`JOBS_MAX`] is deleted. Evidence
+    /// of jobs under way stays, however many there are.
     pub fn is_whole(&self, job_id: &str) {
         {
             let mut kept = self.kept();
@@ -167,7 +167,7 @@ impl Evidence {
         self.sweep();
     }
 
-    /// A job that went well needs none.
+    /// Deletes the evidence of a job that succeeded.
     pub fn forget(&self, job_id: &str) {
         self.pending().take(job_id);
         self.kept().retain(|id| id != job_id);
@@ -231,7 +231,7 @@ impl Evidence {
         file.write_all(&text)
     }
 
-    /// The files that a job has, by name.
+    /// The evidence files of a job, with their names.
     fn files(&self, job_id: &str) -> io::Result<Vec<(String, PathBuf)>> {
         self.write_pending(job_id);
         let entries = match fs::read_dir(self.dir.join(job_id)) {
@@ -248,7 +248,7 @@ impl Evidence {
     }
 }
 
-/// Each as JSON, with its end.
+/// Each value as one line of JSON.
 fn lines_of<T: Serialize>(lines: impl IntoIterator<Item = T>) -> io::Result<Vec<Vec<u8>>> {
     let line_of = |line: T| {
         let mut text = serde_json::to_vec(&line)?;
@@ -258,7 +258,7 @@ fn lines_of<T: Serialize>(lines: impl IntoIterator<Item = T>) -> io::Result<Vec<
     lines.into_iter().map(line_of).collect()
 }
 
-/// Writes what is old, until it is dropped.
+/// Writes old lines to their files, until it is dropped.
 pub async fn run(evidence: Arc<Evidence>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -270,7 +270,7 @@ pub async fn run(evidence: Arc<Evidence>) {
     }
 }
 
-/// The jobs that have evidence, those that were touched last at the end.
+/// The jobs that have evidence, the most recently changed last.
 fn by_age(dir: &Path) -> io::Result<VecDeque<String>> {
     let mut jobs = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -286,7 +286,7 @@ fn make_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// What only this process knows of a failed job, kept before it is forgotten.
+/// Stores as evidence what only this process knows of a failed job, before it is forgotten.
 pub fn keep(evidence: &Evidence, media: &Media, job: &JobRow) {
     match job.state.outcome() {
         Some(job::Outcome::Failed(_)) => {
@@ -306,8 +306,8 @@ pub fn keep(evidence: &Evidence, media: &Media, job: &JobRow) {
     }
 }
 
-/// Keeps what the BMC logged since a failed job began. It is evidence: not to get it is told
-/// there and changes nothing.
+/// Keeps what the BMC logged since a failed job began. If the log cannot be read, the evidence says so, and nothing
+/// else changes.
 pub async fn keep_bmc_log(evidence: &Evidence, visit: &Visit, job: &JobRow) {
     if !matches!(job.state.outcome(), Some(job::Outcome::Failed(_))) {
         return;
@@ -363,7 +363,7 @@ mod tests {
         let evidence = Evidence::open(dir.path()).unwrap();
         let count = || fs::read_dir(&evidence.dir).unwrap().count();
         assert_eq!(count(), JOBS_MAX);
-        // One under way does not count; one that ends pushes out the oldest.
+        // A job under way does not count; a job that ends displaces the oldest.
         evidence.append("under-way", MEDIA_READS, ["x"]);
         assert_eq!(count(), JOBS_MAX);
         evidence.write_older(Duration::ZERO);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Jobs: from a claim to the record of what its action did.
+//! Jobs: the driver claims due jobs and carries out their actions; the watches observe machines between actions.
 //!
 //! ```text
 //! driver ── claims ──▶ claim ──▶ actions ──▶ BMC
 //!                        └─ failed ──▶ after_failure
 //! watch: boots, power, deadlines, the clock ──▶ events of jobs
-//! node:  what machines say                  ──▶ events of jobs
+//! node:  messages of machines               ──▶ events of jobs
 //! ```
 
 pub mod actions;
@@ -37,7 +37,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Stops claiming and drops what is under way; the store resumes it at the next start.
+    /// Stops claiming jobs and drops the actions under way; the next start resumes them from the store.
     pub async fn stop(self) {
         self.stop.notify_one();
         if let Err(error) = self.task.await {
@@ -46,7 +46,7 @@ impl Driver {
     }
 }
 
-/// Starts the driver, and the watches beside it.
+/// Starts the driver and all watches.
 pub fn start(jobs: Jobs) -> Driver {
     let stop = Arc::new(Notify::new());
     let told = stop.clone();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The rules of what a machine in the maintenance OS may say, and what follows. No HTTP here: whoever
-//! carries the messages has found out whose they are. A machine's words are foreign: bounded, never
-//! interpreted.
+//! The rules for messages of machines in the maintenance OS. No HTTP here: the caller has already authenticated the
+//! machine. A machine's texts are untrusted: cut to a limit and never interpreted.
 
 use api::node::{
     DiskIdentity, Dmi, Hello, LOG_LINES_MAX, Log, PermitRequest, Progress, Result as Report,
@@ -11,13 +10,13 @@ use job::{Event, Failure, Outcome};
 
 use crate::store::{Boot, BootSession, Error, JobRow, Rejected, Store, bounded};
 
-/// Longest name of a machine, a disk or what is on it; SMBIOS and SCSI have 64 and 224 bytes.
+/// Longest name of a machine, of a disk or of a signature on it; SMBIOS and SCSI have 64 and 224 bytes.
 const NAME_BYTES_MAX: usize = 256;
-/// Most signatures on one disk that are kept; blkid knows some 80 kinds, a disk has a few.
+/// Most signatures of one disk that are stored; blkid knows some 80 kinds, a disk has a few.
 const FOUND_MAX: usize = 64;
-/// Longest description of who said hello: two of them and their names go into one event.
+/// Longest description of the machine that said hello: two of them and their names go into one event.
 const WHO_BYTES_MAX: usize = 1024;
-/// Longest description of a machine in its hello; what is told of its names comes after that.
+/// Longest text of the event of a hello; the text about the machine's names is added after it.
 const HELLO_BYTES_MAX: usize = 1024;
 const SHA256_BYTES: usize = 32;
 
@@ -25,9 +24,9 @@ const SHA256_BYTES: usize = 32;
 #[derive(Debug)]
 pub enum Refused {
     Rejected(Rejected),
-    /// The dispatcher knows no sessions: its version. The job as it is now.
+    /// The dispatcher is too old to know sessions: its version, and the job after it was failed.
     TooOld(String, Box<JobRow>),
-    /// `session_sha256` is none.
+    /// `session_sha256` is not a SHA-256 in hexadecimal digits.
     NoCommitment,
     Store(Error),
 }
@@ -44,7 +43,7 @@ impl From<Rejected> for Refused {
     }
 }
 
-/// The machine of this job runs; `from` is the address that it speaks from.
+/// The machine of this job is up. `from` is the address that its message came from.
 pub async fn hello(
     store: &Store,
     job: &JobRow,
@@ -76,8 +75,7 @@ pub async fn hello(
     Ok(())
 }
 
-/// A maintenance.iso of before sessions can do nothing for this controller: told at once, not by a
-/// deadline.
+/// A maintenance.iso from before sessions cannot work with this controller. The job fails at once, not at its deadline.
 async fn too_old(store: &Store, job: &JobRow, version: String, now: i64) -> Refused {
     let reason = format!(
         "the dispatcher of the maintenance OS (version {version:?}) is older than this controller; build \
@@ -91,12 +89,12 @@ async fn too_old(store: &Store, job: &JobRow, version: String, now: i64) -> Refu
     }
 }
 
-/// What it has to do, with what its medium does not say.
+/// Returns the recipe, with the secrets that are not on the task medium.
 pub async fn recipe(store: &Store, boot_session: BootSession, now: i64) -> Result<String, Refused> {
     Ok(store.recipe_for(boot_session, now).await??)
 }
 
-/// May it write? Answers the job with its permit.
+/// Asks for the permit to write. Returns the job with its permit.
 pub async fn permit(
     store: &Store,
     boot_session: BootSession,
@@ -106,7 +104,7 @@ pub async fn permit(
     Ok(store.permit(boot_session, kept(request), now).await??)
 }
 
-/// How far a step is.
+/// Records the progress of a step.
 pub async fn progress(
     store: &Store,
     boot_session: BootSession,
@@ -118,7 +116,7 @@ pub async fn progress(
     Ok(store.progress(boot_session, progress, now).await??)
 }
 
-/// Lines of a step's journal.
+/// Records lines of a step's journal.
 pub async fn log(
     store: &Store,
     boot_session: BootSession,
@@ -131,7 +129,8 @@ pub async fn log(
     Ok(store.log(boot_session, log, now).await??)
 }
 
-/// How it ended. Answers the job if this moved it, and nothing to a repetition.
+/// Records the result of the installation. Returns the job if its state changed, and `None` if the message is a
+/// repetition.
 pub async fn result(
     store: &Store,
     boot_session: BootSession,
@@ -149,7 +148,7 @@ pub async fn result(
     Ok(store.result(boot_session, outcome, message, now).await??)
 }
 
-/// What is kept of a request: a name longer than these is no name.
+/// The request with its names cut to [`NAME_BYTES_MAX`]: no real name is longer.
 fn kept(request: PermitRequest) -> PermitRequest {
     let name = |text: String| bounded(text, NAME_BYTES_MAX);
     let PermitRequest { boot_id, dmi, disk, found } = request;
@@ -186,7 +185,7 @@ mod tests {
     use super::*;
     use crate::tests::rows::{self, at_once};
 
-    /// Letters of two bytes, so that a cut may not be anywhere.
+    /// Letters of two bytes, so that a cut at an odd byte would split one.
     fn long() -> String {
         "é".repeat(10_000)
     }

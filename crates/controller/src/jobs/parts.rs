@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the parts of this room share.
+//! What the modules of `jobs` share: the handle `Jobs`, and small helpers for times and log lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// A job is now as `job` says: its worker is told, and what it needs no more goes.
+    /// Called after each change of a job's state. Stops a worker of the earlier state, wakes the driver, and drops the
+    /// media and the reads that the job no longer needs.
     pub fn state_changed(&self, job: &JobRow) {
         if !job.state.uses_media() {
             self.media.drop_task(&job.attempt);
@@ -44,8 +45,8 @@ impl Jobs {
         self.workers.changed(job);
     }
 
-    /// What follows the end of a session with a BMC for this job: what was said becomes evidence, and a change that
-    /// may yet come is kept in mind.
+    /// Returns the callback for the end of a session with a BMC for this job. It stores the transcript as evidence, and
+    /// marks the worker if the BMC may still carry out a request whose effect was not seen.
     pub fn on_session_end(&self, job_id: &str) -> OnEnd {
         let (evidence, workers, job_id) =
             (self.evidence.clone(), self.workers.clone(), job_id.to_owned());
@@ -58,21 +59,21 @@ impl Jobs {
     }
 }
 
-/// When nothing can come any more of what a BMC is asked for now.
+/// The time after which a BMC no longer carries out a request that is sent now.
 pub fn unsettled_until(settings: &Settings) -> i64 {
     later(settings.scaled(LATE_MAX))
 }
 
-/// Milliseconds since 1970, after a pause.
+/// The time after a pause that begins now, in milliseconds since 1970.
 pub fn later(pause: Duration) -> i64 {
     now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Logs why nothing was recorded of a job.
+/// Logs why an outcome of a job was not recorded.
 pub fn log_outcome(job_id: &str, result: Result<(), Error>) {
     match result {
         Ok(()) => {}
-        // Someone was quicker: a report or a cancel.
+        // A report or a cancel changed the job first.
         Err(Error::Refused(_) | Error::Stale) => {
             tracing::info!(job_id, "the job moved on meanwhile")
         }

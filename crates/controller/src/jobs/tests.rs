@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Claims, workers and watches of jobs.
+//! Tests of claims, workers and watches of jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn a_failed_try_is_repeated_as_long_as_that_may_help_and_then_given_up() {
     at_once(store.apply("j1", Some(job.epoch), event, message, now)).unwrap();
     let state = at_once(store.job("j1")).unwrap().state;
     assert_eq!(state.outcome(), Some(&job::Outcome::Failed(failure)));
-    // What another try cannot help is given up at the first, and a BMC's wish is kept.
+    // A failure that another try cannot help is given up at the first, and a BMC's `Retry-After` is respected.
     let first = JobRow { tries: 0, ..job };
     let hopeless = after_failure(&first, Action::Start, failed(false), 0);
     assert!(matches!(hopeless, Next::GiveUp { .. }), "{hopeless:?}");
@@ -100,7 +100,7 @@ async fn a_claim_without_an_end_is_due_again_and_an_overtaken_one_changes_nothin
     assert_eq!(app.store.next_due().await.unwrap(), None);
     app.store.give_back("j1", epoch, 7).await.unwrap();
     assert_eq!(app.store.next_due().await.unwrap(), Some(7));
-    // A time that is set already stays.
+    // A time that is already set is not changed.
     app.store.give_back("j1", epoch, 9).await.unwrap();
     assert_eq!(app.store.next_due().await.unwrap(), Some(7));
 }
@@ -168,7 +168,7 @@ async fn a_job_is_overdue_only_after_silence_that_was_listened_to() {
         .await
         .unwrap()
         .unwrap();
-    // Suspended for a day: the clock tells so before anything is looked for.
+    // Suspended for a day: the clock reports that before overdue jobs are searched.
     let day = Duration::from_secs(24 * 3600);
     let real = Readings::now();
     let after = |listened: Duration| Readings {

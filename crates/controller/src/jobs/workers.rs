@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The workers of jobs: at most one for each, which others stop when its job moves on.
+//! The workers of jobs: at most one per job. A worker is stopped when the state of its job changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,22 +9,22 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::store::JobRow;
 
-/// Wakes the driver, and stops workers.
+/// All workers that run; wakes the driver and stops workers.
 #[derive(Clone, Default)]
 pub struct Workers {
     due: Arc<Notify>,
     of_jobs: Arc<Mutex<HashMap<String, Worker>>>,
 }
 
-/// Who works on a job, and for which claim.
+/// The worker of a job, with the epoch of its claim.
 struct Worker {
     epoch: i64,
     stop: Arc<Notify>,
-    /// It asked a BMC for something whose effect it did not see.
+    /// It sent a BMC a request whose effect it has not seen.
     is_unsettled: bool,
 }
 
-/// As long as this lives, its job is busy.
+/// Marks a job as busy until it is dropped.
 pub struct Busy {
     workers: Workers,
     job_id: String,
@@ -32,8 +32,8 @@ pub struct Busy {
 }
 
 impl Workers {
-    /// A job moved to the state of `job`: a worker of an earlier claim works for a state that is
-    /// gone. The worker of a later one was quicker than this call, and goes on.
+    /// The state of a job changed to that of `job`. Stops a worker of an earlier claim: it works for a state that no
+    /// longer holds. A worker of a later claim was started before this call, and continues.
     pub fn changed(&self, job: &JobRow) {
         if let Some(worker) = self.workers().get(&job.id)
             && worker.epoch < job.epoch
@@ -50,12 +50,12 @@ impl Workers {
         Busy { workers: self.clone(), job_id: job_id.to_owned(), stop }
     }
 
-    /// Until a job may be due earlier than was known.
+    /// Waits until a job may be due earlier than the driver knows.
     pub async fn is_due(&self) {
         self.due.notified().await;
     }
 
-    /// The worker of this job leaves its BMC with a change that may yet come.
+    /// The worker of this job leaves its BMC with a request that may still be carried out.
     pub fn left_unsettled(&self, job_id: &str) {
         if let Some(worker) = self.workers().get_mut(job_id) {
             worker.is_unsettled = true;
@@ -72,7 +72,7 @@ impl Workers {
 }
 
 impl Busy {
-    /// The job moved on.
+    /// Waits until the worker has to stop, because the state of its job changed.
     pub async fn stopped(&self) {
         self.stop.notified().await;
     }
@@ -89,7 +89,7 @@ impl Drop for Busy {
     }
 }
 
-/// Does the work in a quick place, and after `quick_max` in a slow one if there is any.
+/// Does the work in a quick place. After `quick_max` it moves to a slow place, as soon as one is free.
 pub async fn in_place<T>(
     work: impl Future<Output = T>,
     place: OwnedSemaphorePermit,

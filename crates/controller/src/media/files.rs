@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The ISO files that BMCs read, and what of them was read since this process started. A task
-//! medium holds a token and whatever secrets its recipe has: mode 0600, and gone once unused.
+//! The ISO files that BMCs read, and the reads of them since this process started. A task medium has a token and the
+//! secrets of its recipe: mode 0600, and deleted when it is no longer used.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -26,36 +26,36 @@ use crate::store::MediumKind;
 pub struct Media {
     dir: PathBuf,
     maintenance: Option<PathBuf>,
-    /// What task media are checked with: served within the maintenance ISO.
+    /// The key with which machines check task media: served within the maintenance ISO.
     key_file: Bytes,
-    /// SHA-256 of that.
+    /// SHA-256 of `key_file`.
     key_hash: Vec<u8>,
-    /// SHA-256 of each file, and of which version of it.
+    /// The SHA-256 of each file, with the version of the file that was hashed.
     hashes: Mutex<HashMap<PathBuf, (Version, String)>>,
-    /// Held while a file is hashed: who wants the same hash waits for it.
+    /// Held while a file is hashed, so that callers that need the same hash wait for it.
     hashing: Mutex<()>,
-    /// Of the maintenance ISO, for the version of it that was looked at.
+    /// The layout of the maintenance ISO, with the version of the file that was read.
     layout: Mutex<(Version, Arc<Layout>)>,
-    /// By job; since this process started, or since the media were last inserted.
+    /// The reads by job, since this process started or since the media were last inserted.
     traces: Mutex<HashMap<String, Trace>>,
 }
 
-/// A medium as it is served: a file, with other bytes in places of it.
+/// A medium as it is served: a file, with some of its bytes replaced.
 #[derive(Debug, Clone)]
 pub struct View {
     pub path: PathBuf,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// In their order, none touches another.
+    /// In ascending order, without overlap.
     pub overlays: Vec<Overlay>,
-    /// Of the whole: another task or another key has another one.
+    /// The ETag of the whole: it differs for another task or another key.
     pub etag: String,
 }
 
-/// What is served in the place of some bytes of the maintenance ISO.
+/// Content that is served in place of some bytes of the maintenance ISO.
 #[derive(Debug, Clone)]
 pub struct Overlay {
-    /// The bytes that are hidden; as many as there are of the others.
+    /// The bytes that are replaced; as many as `with` has.
     pub over: Range<u64>,
     pub with: Content,
 }
@@ -67,22 +67,22 @@ pub enum Content {
     Bytes(Bytes),
 }
 
-/// What may be done for a hash.
+/// Whether a missing hash may be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hashing {
-    /// The file is read if need be, which takes seconds.
+    /// The file is read if needed, which takes seconds.
     Now,
-    /// Only what is remembered is told.
+    /// Only a hash that is already known is used.
     Never,
 }
 
-/// Size and time of a file: other content has another one.
+/// Size and modification time of a file: they change when the content does.
 type Version = (u64, i64, i64);
 
 /// What a BMC has read of one job's media.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    /// `None` before the first read. Not a time of day, because the clock may be set while a machine boots.
     pub last_at: Option<Instant>,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,
@@ -113,10 +113,10 @@ impl Media {
         })
     }
 
-    /// The file of a medium; `None` where no maintenance ISO was given at the start.
+    /// The file of a medium; `None` if no maintenance ISO was configured at the start.
     pub fn path(&self, attempt: &str, kind: MediumKind) -> Option<PathBuf> {
         match kind {
-            // With overlays.
+            // Served with overlays.
             MediumKind::Maintenance | MediumKind::Combined | MediumKind::HttpBoot => {
                 self.maintenance.clone()
             }
@@ -128,7 +128,7 @@ impl Media {
         self.dir.join(format!("{attempt}.iso"))
     }
 
-    /// Where in the maintenance ISO a task medium can lie.
+    /// The bytes of the maintenance ISO that are reserved for a task medium.
     pub fn reserved(&self) -> anyhow::Result<Range<u64>> {
         let path = self.maintenance.as_ref().context("there is no maintenance ISO")?;
         self.layout().reserved().with_context(|| {
@@ -140,8 +140,8 @@ impl Media {
         })
     }
 
-    /// A medium as it is served now. `None` where no maintenance ISO was given, or a hash is not known
-    /// that must not be made.
+    /// A medium as it is served now. `None` if no maintenance ISO was configured, or if a hash is not known and must
+    /// not be computed.
     pub fn view(
         &self,
         attempt: &str,
@@ -181,18 +181,18 @@ impl Media {
         self.maintenance.as_ref().is_some_and(|path| path.is_file())
     }
 
-    /// Stores a task medium: whole or not at all.
+    /// Stores a task medium, whole or not at all.
     pub fn keep_task(&self, attempt: &str, iso: &[u8]) -> io::Result<()> {
         write_whole(&self.task(attempt), iso)
     }
 
-    /// Removes the task media of all but these attempts, and what a crash left half written.
+    /// Removes the task media of all attempts except these, and files that a crash left half written.
     pub fn sweep(&self, used: &HashSet<String>) -> anyhow::Result<()> {
         let listed = || format!("list {}", self.dir.display());
         for entry in fs::read_dir(&self.dir).with_context(listed)? {
             let path = entry.with_context(listed)?.path();
             let attempt = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            // Whatever has another name was not put here by us.
+            // A file with another name was not written by this controller.
             let is_ours = uuid::Uuid::try_parse(attempt).is_ok();
             let is_whole = path.extension().is_some_and(|extension| extension == "iso");
             if !is_ours || (is_whole && used.contains(attempt)) {
@@ -203,7 +203,7 @@ impl Media {
         Ok(())
     }
 
-    /// A task medium goes when nothing uses it any more.
+    /// Deletes a task medium that is no longer used.
     pub fn drop_task(&self, attempt: &str) {
         let path = self.task(attempt);
         self.hashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&path);
@@ -214,7 +214,7 @@ impl Media {
         }
     }
 
-    /// Hashes the maintenance ISO before the first BMC asks for it: some wait for one second only.
+    /// Hashes the maintenance ISO before the first BMC requests it: some BMCs wait only one second.
     pub fn prepare(&self) {
         let Some(path) = &self.maintenance else { return };
         if let Err(error) = self.hash(path, Hashing::Now) {
@@ -229,7 +229,7 @@ impl Media {
         }
     }
 
-    /// SHA-256 of a file's content, hex, and its size; remembered until the file changes.
+    /// The SHA-256 of a file's content in hex, and the file's size; cached until the file changes.
     fn hash(&self, path: &Path, hashing: Hashing) -> io::Result<Option<(String, u64)>> {
         let metadata = fs::metadata(path)?;
         let version = version_of(&metadata);
@@ -264,37 +264,37 @@ impl Media {
         hashes.get(path).filter(|(of, _)| *of == version).map(|(_, hash)| hash.clone())
     }
 
-    /// A BMC or a machine asks for a part of a medium.
+    /// Records that a BMC or a machine requests a part of a medium.
     pub fn asked(&self, job_id: &str, asked: &Asked) {
         let layout = self.layout();
         self.traces().entry(job_id.to_owned()).or_default().ask(&layout, asked, Timestamp::now());
     }
 
-    /// Bytes of a medium that went out.
+    /// Records bytes of a medium that were sent.
     pub fn count_read(&self, job_id: &str, kind: MediumKind, bytes: Range<u64>, now: Instant) {
         let layout = self.layout();
         self.traces().entry(job_id.to_owned()).or_default().read(&layout, kind, bytes, now);
     }
 
-    /// The machine of a job is reset now: what is read from now on is read by its boot.
+    /// The machine of a job is reset now: all further reads belong to its boot.
     pub fn begin_boot(&self, job_id: &str, now: Instant) {
         let layout = self.layout();
         self.traces().entry(job_id.to_owned()).or_default().begin_boot(&layout, now);
     }
 
-    /// How far the boot of a job's machine came, and for how long nothing was read; `None` where
-    /// this process saw no reset.
+    /// The stage of the boot of a job's machine, and for how long it has made no progress. `None` if this process did
+    /// not reset the machine.
     pub fn boot_stage(&self, job_id: &str, now: Instant) -> Option<(Stage, Duration)> {
         let layout = self.layout();
         self.traces().get(job_id)?.stage(&layout, now)
     }
 
-    /// The stages that a job's boot came through since the last call.
+    /// The stages that a job's boot has reached since the last call.
     pub fn boot_news(&self, job_id: &str) -> Vec<Stage> {
         self.traces().get_mut(job_id).map(Trace::news).unwrap_or_default()
     }
 
-    /// Jobs whose machine was reset by this process, and whose media are in use since.
+    /// Jobs whose machine was reset by this process, and whose media are still in use.
     pub fn booting(&self) -> HashSet<String> {
         let traces = self.traces();
         traces.iter().filter(|(_, trace)| trace.is_booting()).map(|(id, _)| id.clone()).collect()
@@ -304,7 +304,7 @@ impl Media {
         self.traces().get(job_id).map(Reads::of).unwrap_or_default()
     }
 
-    /// The requests for a job's media, and how many earlier lines were forgotten.
+    /// The requests for a job's media, and how many earlier ones were dropped from the list.
     pub fn requests(&self, job_id: &str) -> (Vec<Request>, u64) {
         match self.traces().get(job_id) {
             Some(trace) => (trace.requests().cloned().collect(), trace.dropped),
@@ -320,8 +320,8 @@ impl Media {
         self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of the maintenance ISO as it is now. One that cannot be understood has no parts: its reads
-    /// are counted, and tell nothing more.
+    /// The layout of the maintenance ISO as it is now. An ISO that cannot be parsed has no parts: its reads are only
+    /// counted.
     fn layout(&self) -> Arc<Layout> {
         let Some(path) = &self.maintenance else { return Arc::default() };
         let version = match fs::metadata(path) {
@@ -353,7 +353,7 @@ impl Reads {
     }
 }
 
-/// The tag of bytes that are made of others.
+/// The ETag of content that is combined from a part with tag `etag` and another part.
 fn joined(etag: &str, with: &[u8]) -> String {
     hex::encode(sha256(&[etag.as_bytes(), with].concat()))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Virtual media: what they are made of, which slots they go into, and what is read of them.
+//! Virtual media: their content, the slots they are inserted into, and the reads of them.
 
 pub mod boot;
 mod files;

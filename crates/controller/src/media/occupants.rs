@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is in the media slots of a BMC, and whose it is. A medium is this controller's if its store issued it: by the
-//! token in the URL that the slot shows. The address in that URL says nothing, because the controller's own may have
+//! What is in the media slots of a BMC, and whose it is. A medium is this controller's if the store issued the token in
+//! the URL that the slot shows. The address in that URL proves nothing, because the controller's own address may have
 //! changed since.
 //!
 //! ```text
 //! empty ──────────────────────────────────────────────▶ Nothing
-//! of a person's remote console ───────────────────────▶ Foreign
-//! token that the store knows ── job of it is over, or is this one ──▶ Ours
-//!      │                     └─ another open job ─────▶ Foreign
-//!      └ none that it knows ── the store put a medium here, and what is shown may be that ──▶ Ours
-//!                           └─ else ──────────────────▶ Foreign
+//! token that the store issued ── to a job that is over, or to this job ──▶ Ours
+//!      │                      └─ to another open job ──▶ Foreign
+//!      └ no such token ── a remote console's medium ───▶ Foreign
+//!                      ├─ the store put a medium here, and the slot may show that one ──▶ Ours
+//!                      └─ else ───────────────────────▶ Foreign
 //! ```
 //!
-//! What is foreign is ejected only by a job that permits it, and never in a clean-up.
+//! A foreign medium is ejected only by a job that permits it, and never in a clean-up.
 
 use std::collections::HashMap;
 
@@ -22,30 +22,30 @@ use url::Url;
 use crate::keys::TOKEN_BYTES;
 use crate::store::Issued;
 
-/// The place of `HttpBootUri` among those of slots, which have paths.
+/// The name of the place `HttpBootUri`. The places of slots are named by their paths.
 pub const HTTP_BOOT_URI: &str = "HttpBootUri";
 
-/// What is in one place.
+/// The content of one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occupant {
     Nothing,
     /// A medium of this controller that no other job needs.
     Ours,
-    /// Not to be touched; what it is, in words.
+    /// A medium that is not this controller's, or that another job needs: not to be ejected. With its description.
     Foreign(String),
 }
 
-/// What is in each slot of a BMC, by its path, and in its `HttpBootUri`.
+/// The content of each slot of a BMC, by its path, and of its `HttpBootUri`.
 #[derive(Debug, Clone, Default)]
 pub struct Occupants(HashMap<String, Occupant>);
 
 impl Occupants {
-    /// Of a place that was not looked at: nothing is known to be there.
+    /// The content of a place; `Nothing` for a place that was not read.
     pub fn of(&self, place: &str) -> &Occupant {
         self.0.get(place).unwrap_or(&Occupant::Nothing)
     }
 
-    /// Each place with a foreign medium, and what that is; in the order of the slots.
+    /// Each place with a foreign medium, and the description of the medium, in the order of the slots.
     pub fn foreign<'m>(&self, machine: &'m Machine) -> Vec<(&'m str, &str)> {
         let slots = machine.slots.iter().map(|slot| slot.path.as_str());
         let places = slots.chain([HTTP_BOOT_URI]);
@@ -62,25 +62,26 @@ impl Occupants {
     }
 }
 
-/// What the store and the settings know, for the media of one BMC.
+/// What the store and the settings know about the media of one BMC.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The job that looks, if any.
     pub job: Option<&'a str>,
-    /// Slots that media were put into and that were not seen empty since, each with its medium's file name.
+    /// Slots into which this controller inserted a medium, and which were not seen empty since; each with the medium's
+    /// file name.
     pub filled: &'a [(String, String)],
     /// The addresses from which media are served now.
     pub bases: [&'a Url; 2],
 }
 
-/// What has the form of a media token in what a BMC shows of an image. BMCs may show a part of the URL only.
+/// Finds a media token, by its form, in the image that a BMC shows. BMCs may show only a part of the URL.
 pub fn token_of(image: &str) -> Option<&str> {
     let runs = image.split(|c: char| !c.is_ascii_alphanumeric());
     let is_hex = |run: &str| run.bytes().all(|byte| byte.is_ascii_hexdigit());
     runs.into_iter().find(|run| run.len() == 2 * TOKEN_BYTES && is_hex(run))
 }
 
-/// What is in a slot. `issued`: for whom the medium was issued whose token it shows.
+/// The content of a slot. `issued`: the job or probe for which the shown token was issued.
 pub fn of_slot(known: &Known, slot: &Slot, issued: Option<&Issued>) -> Occupant {
     if !slot.is_occupied() {
         return Occupant::Nothing;
@@ -98,7 +99,7 @@ pub fn of_slot(known: &Known, slot: &Slot, issued: Option<&Issued>) -> Occupant 
     }
 }
 
-/// What the firmware is to download.
+/// The content of `HttpBootUri`: the URL that the firmware is to download.
 pub fn of_url(known: &Known, url: &str, issued: Option<&Issued>) -> Occupant {
     match issued {
         Some(issued) => of_issued(known.job, issued),
@@ -115,24 +116,24 @@ fn of_issued(job: Option<&str>, issued: &Issued) -> Occupant {
     }
 }
 
-/// Whether what a slot shows, without a token that is known, may be a medium of this name that was put there.
+/// Whether a slot that shows no known token may still have the medium of this name that this controller put there.
 fn may_be(known: &Known, slot: &Slot, name: &str) -> bool {
     let Some(image) = &slot.image else {
         return slot.image_name.as_deref().is_none_or(|shown| shown == name);
     };
     let is_named = image.rsplit(['/', '\\']).next() == Some(name);
     match Url::parse(image) {
-        // The token is cut out or cut off. With another token, or from another address, it is another medium.
+        // The BMC removed or cut off the token. With another token, or from another address, it is another medium.
         Ok(url) if url.has_host() => {
             let is_from_here = known.bases.iter().any(|base| base.origin() == url.origin());
             is_named && is_from_here && token_of(image).is_none()
         }
-        // A URL that cannot be read is not a part of one of ours.
+        // A URL that cannot be parsed is not a part of one of ours.
         _ => is_named && !image.contains("://"),
     }
 }
 
-/// What a slot with a foreign medium shows, for people.
+/// Describes a foreign medium by what its slot shows.
 fn words(slot: &Slot) -> String {
     match (&slot.image, &slot.image_name) {
         (Some(image), _) if Url::parse(image).is_ok_and(|url| url.has_host()) => shown_image(image),
@@ -142,14 +143,14 @@ fn words(slot: &Slot) -> String {
     }
 }
 
-/// Longest name of an image that is repeated.
+/// Longest image name in a description.
 const NAME_CHARS_MAX: usize = 80;
 
 fn bounded(name: &str) -> String {
     name.chars().take(NAME_CHARS_MAX).collect()
 }
 
-/// An image's URL without what may be secret in it: the login, the query, and path segments that may be tokens.
+/// An image's URL without the parts that may be secret: the login, the query, and path segments that may be tokens.
 pub fn shown_image(image: &str) -> String {
     const SECRET_CHARS_MIN: usize = 32;
     let Ok(mut url) = Url::parse(image) else { return "(not a URL)".into() };
@@ -163,7 +164,7 @@ pub fn shown_image(image: &str) -> String {
     url.set_path(&shown.join("/"));
     url.set_query(None);
     url.set_fragment(None);
-    // Of a URL without a host, which has no login either.
+    // This fails for a URL without a host, which has no login either.
     let _no_login = url.set_username("").and_then(|()| url.set_password(None));
     url.to_string()
 }

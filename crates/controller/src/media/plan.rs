@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which medium goes into which slot. BMCs differ: two virtual CDs, one and a USB stick, or just one. One
-//! without any may tell its machine's firmware a URL instead.
+//! Chooses which medium goes into which slot. BMCs differ: two virtual CDs, one CD and a USB stick, or just one CD. A
+//! BMC without a slot may offer a URL for its machine's firmware instead (UEFI HTTP boot).
 //!
-//! Slots are addressed by path, never by what they take: where every slot takes every type, to eject
-//! "the CD" would eject the stick as well.
+//! Slots are addressed by path, never by media type: where every slot takes every type, ejecting "the CD" would eject
+//! the stick as well.
 
 use redfish::{Machine, Slot};
 
@@ -17,14 +17,14 @@ pub enum MediaPlan {
     /// The task medium is a stick. Its content is the same image: the maintenance OS reads it from any
     /// block device, and a BMC shows a stick's bytes as they are.
     CdAndStick,
-    /// The task medium lies in a reserved file of the maintenance medium, put there as it is served.
+    /// The task medium is in a reserved file of the maintenance medium; it is put there while the medium is served.
     OneCd,
-    /// Likewise, and the firmware downloads it into a RAM disk (UEFI HTTP boot). The last choice: it needs
-    /// an address for the firmware, and memory for the whole medium.
+    /// The same medium as `OneCd`, downloaded by the firmware into a RAM disk (UEFI HTTP boot). The last choice: the
+    /// firmware needs an address, and memory for the whole medium.
     Http,
 }
 
-/// Where a BMC takes a medium.
+/// A place for a medium at a BMC.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
     Slot(&'a Slot),
@@ -40,7 +40,7 @@ pub struct Chosen<'a> {
 }
 
 impl MediaPlan {
-    /// As the API tells it.
+    /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {
             MediaPlan::TwoCds => "cd+cd",
@@ -50,19 +50,19 @@ impl MediaPlan {
         }
     }
 
-    /// The task travels within the maintenance medium.
+    /// Whether the task is within the maintenance medium.
     pub fn is_combined(self) -> bool {
         matches!(self, MediaPlan::OneCd | MediaPlan::Http)
     }
 }
 
-/// What a BMC must have, one of them.
+/// What a BMC must offer: one of these.
 const NEEDED: &str = "a virtual CD slot that takes a URL, nor UEFI HTTP boot with an HttpBootUri that can be written";
 
-/// The plan for what a BMC shows. Among CD slots its order counts: Dell's iDRAC10 boots from
-/// its first one only.
+/// Chooses the plan for the slots of a BMC. The order of its CD slots matters: Dell's iDRAC10 boots only from the first
+/// one.
 ///
-/// `unusable`: places that are not used: paths of slots, and [`HTTP_BOOT_URI`].
+/// `unusable`: places that must not be used, as paths of slots or [`HTTP_BOOT_URI`].
 pub fn choose<'a>(machine: &'a Machine, unusable: &[String]) -> Result<Chosen<'a>, redfish::Error> {
     let is_usable = |place: &str| unusable.iter().all(|unusable| unusable != place);
     let usable = || machine.slots.iter().filter(|slot| is_usable(&slot.path));
@@ -102,13 +102,13 @@ pub fn choose<'a>(machine: &'a Machine, unusable: &[String]) -> Result<Chosen<'a
 /// Why there is no plan.
 #[derive(Debug)]
 pub enum NotChosen {
-    /// The BMC has no place that could be used.
+    /// The BMC has no usable place.
     NoPlace(redfish::Error),
-    /// All that could be used holds media that are not ours: in words.
+    /// All usable places hold foreign media; with their description.
     Occupied(String),
 }
 
-/// What is known of a BMC's places besides what they take.
+/// What is known of a BMC's places besides the media types that they take.
 #[derive(Debug, Clone, Copy)]
 pub struct Circumstances<'a> {
     /// Slots that refused a medium.
@@ -120,8 +120,8 @@ pub struct Circumstances<'a> {
     pub has_room: bool,
 }
 
-/// A plan around the places that hold foreign media; if there is none, and only if these may be ejected, one that
-/// uses such places, as few as it can. Returns it with the places that have to be emptied for it.
+/// Chooses a plan that avoids places with foreign media. If there is none, and only if foreign media may be ejected,
+/// chooses a plan that uses as few such places as possible. Returns the plan with the places that have to be emptied.
 pub fn choose_around<'a>(
     machine: &'a Machine,
     circumstances: Circumstances<'_>,
@@ -131,7 +131,7 @@ pub fn choose_around<'a>(
     let is_good = |chosen: &Result<Chosen, redfish::Error>| {
         chosen.as_ref().is_ok_and(|chosen| has_room || !chosen.plan.is_combined())
     };
-    // Where slots share one connection, a medium in one of them pushes out what is in another.
+    // Where slots share one connection, an insert into one of them ejects the medium in another.
     let is_of_slot = |(place, _): &(&str, &str)| *place != HTTP_BOOT_URI;
     let shared = machine.slots_share_one_medium() && foreign.iter().any(is_of_slot);
     let occupied = foreign.iter().map(|(place, _)| (*place).to_owned());
@@ -141,7 +141,7 @@ pub fn choose_around<'a>(
     if foreign.is_empty() || is_good(&around) {
         return around.map(|chosen| (chosen, Vec::new())).map_err(NotChosen::NoPlace);
     }
-    // With as few of them ejected as can be: one, or as many as a plan by the order of the slots takes.
+    // Eject as few as possible: one, or as many as the plan by the order of the slots needs.
     let without = |spared: &str| {
         let places = foreign.iter().map(|(place, _)| *place).filter(|place| *place != spared);
         let unusable: Vec<String> =
@@ -151,7 +151,7 @@ pub fn choose_around<'a>(
     let by_one = foreign.iter().map(|(place, _)| without(place)).find(is_good);
     let through = by_one.unwrap_or_else(|| choose(machine, refused));
     let through = match (around, through) {
-        // Foreign media are not all that is in the way.
+        // Ejecting foreign media would not help: something else is missing too.
         (Ok(around), through) if !is_good(&through) => return Ok((around, Vec::new())),
         (Err(error), Err(_)) => return Err(NotChosen::NoPlace(error)),
         (Ok(around), Err(_)) => return Ok((around, Vec::new())),
@@ -171,8 +171,8 @@ pub fn choose_around<'a>(
     Err(NotChosen::Occupied(words.join(", ")))
 }
 
-/// [`choose_around`]; but where the refusals leave no plan, or none without ejecting a medium, the slots that refused are
-/// taken again: they may take a medium now. Returns also whether they are.
+/// Like [`choose_around`]. But if the refused slots leave no plan, or none without ejecting a medium, they are used
+/// again, because they may take a medium now. Also returns whether they are used again.
 pub fn choose_again<'a>(
     machine: &'a Machine,
     circumstances: Circumstances<'_>,
@@ -185,7 +185,7 @@ pub fn choose_again<'a>(
     (choose_around(machine, Circumstances { refused: &[], ..circumstances }), true)
 }
 
-/// What a person can do about foreign media in all places that could be used.
+/// What a person can do about foreign media in all usable places.
 pub const OCCUPIED_CURE: &str = "not of this controller, and no other place is free; eject it by hand, or permit the job to do so \
      with --eject-foreign (eject_foreign in the API)";
 
@@ -200,7 +200,7 @@ impl Place<'_> {
 }
 
 impl Chosen<'_> {
-    /// For people.
+    /// A description for the job's events.
     pub fn words(&self) -> String {
         let place = |(kind, place): &(MediumKind, Place)| match place {
             Place::Slot(slot) if kind.is_combined() => {
@@ -236,7 +236,7 @@ mod tests {
         let cd: &[&str] = &["CD", "DVD"];
         let stick: &[&str] = &["Floppy", "USBStick"];
         let any: &[&str] = &["CD", "DVD", "USBStick"];
-        // The layouts of the vendors that have them.
+        // Slot layouts, with the vendors that have them.
         for (what, slots, plan, places) in [
             ("OpenBMC", &[("a", cd), ("b", cd)][..], "cd+cd", &["a", "b"][..]),
             ("iDRAC9: each slot takes all", &[("1", any), ("2", any)], "cd+cd", &["1", "2"]),
@@ -280,7 +280,7 @@ mod tests {
         assert!(matches!(media[..], [(MediumKind::HttpBoot, Place::HttpBootUri)]), "{media:?}");
     }
 
-    /// What is chosen where these places hold foreign media, and which of them have to be emptied.
+    /// The choice if these places hold foreign media, and which of them have to be emptied.
     fn around(machine: &Machine, foreign: &[&str], may_eject: bool, has_room: bool) -> String {
         let mut occupants = Occupants::default();
         for place in foreign {
@@ -319,7 +319,7 @@ mod tests {
             (&cds, &["3"], true, "cd+cd 1,2 -", "cd+cd 1,2 -"),
             (&cds, &["1"], true, "cd+cd 2,3 -", "cd+cd 2,3 -"),
             (&cds, &["1", "3"], true, "cd 2 -", "cd 2 -"),
-            // Without room for the task the one free slot does not do.
+            // Without room for the task within the maintenance medium, one free slot is not enough.
             (&cds, &["1", "3"], false, "1 holds another's", "cd+cd 1,2 -1"),
             (&cds, &["1", "2", "3"], true, "1 holds another's", "cd 1 -1"),
             (
@@ -342,7 +342,7 @@ mod tests {
             ),
             (&by_http, &["1"], true, "http HttpBootUri -", "http HttpBootUri -"),
             (&by_http, &["1", "HttpBootUri"], true, "1 holds another's", "cd 1 -1"),
-            // A medium in one slot pushes out what is in the other.
+            // An insert into one slot ejects the medium in the other.
             (&old_idrac, &["2"], true, "2 holds another's", "cd 1 -2"),
             (&idrac10, &["2"], true, "cd 1 -", "cd 1 -"),
             (&idrac10, &["1"], true, "1 holds another's", "cd+cd 1,2 -1"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A small medium that only shows whether a BMC can read from this controller, and how fast. In
-//! memory, without a secret, and gone with its probe.
+//! The probe: a small medium that only shows whether a BMC can read from this controller, and how fast. It is in
+//! memory, has no secret, and is dropped with its handle.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,19 +12,19 @@ use tokio::time::Instant;
 
 use crate::keys::sha256;
 
-/// Enough to measure a rate, little enough for the slowest BMC.
+/// Large enough to measure a rate, small enough for the slowest BMC.
 const FILLER_BYTES: usize = 1 << 20;
 /// Fewer bytes say nothing about the rate.
 const RATE_BYTES_MIN: u64 = 256 << 10;
-/// Nor does less time: what goes out is measured where it enters the kernel's buffers, which take a whole megabyte
-/// at once. More than 10 MiB/s cannot be told apart by this medium.
+/// Less time says nothing about the rate either: sent bytes are counted when they enter the kernel's buffers, which
+/// take a whole megabyte at once. So rates above 10 MiB/s cannot be measured with this medium.
 const RATE_TIME_MIN: Duration = Duration::from_millis(100);
 
 /// The probes under way, by the SHA-256 of their media's tokens.
 #[derive(Debug, Default)]
 pub struct Probes(Mutex<HashMap<Vec<u8>, Weak<Probe>>>);
 
-/// One probe's medium, and what was read of it.
+/// One probe's medium, and the reads of it.
 #[derive(Debug)]
 pub struct Probe {
     iso: Bytes,
@@ -33,18 +33,18 @@ pub struct Probe {
     touched: Notify,
 }
 
-/// What was asked of the medium.
+/// The requests for the medium so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    /// Somebody asked how long it is: a HEAD, which reads nothing.
+    /// There was a request, if only a HEAD for the size.
     is_asked_for: bool,
     bytes: u64,
-    /// When the first and the last of these bytes went out.
+    /// When the first and the last of these bytes were sent.
     times: Option<(Instant, Instant)>,
 }
 
 impl Probes {
-    /// A medium that is served under this token until its handle goes.
+    /// Creates a medium that is served under this token until the handle is dropped.
     pub fn open(&self, token: &str) -> anyhow::Result<Arc<Probe>> {
         let probe = Arc::new(Probe::new()?);
         let mut probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,13 +84,13 @@ impl Probe {
         &self.etag
     }
 
-    /// So many bytes more went out; none for a mere question.
+    /// Counts bytes that were sent; 0 for a HEAD.
     pub fn count(&self, bytes: u64) {
         self.seen().count(bytes, Instant::now());
         self.touched.notify_one();
     }
 
-    /// Waits for somebody who reads, but not longer than this.
+    /// Waits for the first read, at most this long. Returns whether there was one.
     pub async fn wait_for_read(&self, most: Duration) -> bool {
         let read = async {
             while self.bytes() == 0 {
@@ -100,7 +100,7 @@ impl Probe {
         tokio::time::timeout(most, read).await.is_ok()
     }
 
-    /// Whether somebody reached it, if only to ask how long it is.
+    /// Whether there was any request, if only for the size.
     pub fn is_asked_for(&self) -> bool {
         self.seen().is_asked_for
     }
@@ -109,7 +109,7 @@ impl Probe {
         self.seen().bytes
     }
 
-    /// KiB per second, where that can be told.
+    /// KiB per second, if enough was read to measure it.
     pub fn rate(&self) -> Option<u64> {
         self.seen().rate()
     }
@@ -147,13 +147,13 @@ mod tests {
         for (chunks, expected) in [
             (&[][..], None),
             (&[(1 << 20, 0)][..], None),
-            // 1 MiB into the buffers of the kernel: 421,052,631 KiB/s would be no rate.
+            // 1 MiB went into the kernel's buffers at once: 421,052,631 KiB/s is not a rate.
             (&[(128 << 10, 0), (896 << 10, 0)], None),
             (&[(512 << 10, 0), (512 << 10, 99)], None),
             (&[(512 << 10, 0), (512 << 10, 100)], Some(10240)),
             (&[(1 << 10, 0), (254 << 10, 1000)], None),
             (&[(1 << 10, 0), (255 << 10, 1000)], Some(256)),
-            // A HEAD is no begin.
+            // A HEAD does not start the measurement.
             (&[(0, 0), (512 << 10, 5000), (512 << 10, 6000)], Some(1024)),
             (&[(0, 0), (0, 7000)], None),
         ] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a controller asks of a BMC, and what becomes of it: done, done and not told, not done, done late.
+//! Simulated BMCs: the requests of a controller, and their outcomes: done, done but not reported, not done, done late.
 
 use redfish::Power;
 
@@ -11,21 +11,21 @@ use crate::failure::Failed;
 use crate::media::occupants::{self, Known, Occupant};
 use crate::store::JobRow;
 
-/// One request that changes something, with the reading back that proves it.
+/// One request that changes something, together with the read that verifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     PowerOff,
-    /// What is there is recorded, to be put back.
+    /// Records what is there, to be put back.
     Record,
     /// Boot once from CD.
     Override,
-    /// Takes media of others out, as the job permits.
+    /// Ejects foreign media, as the job permits.
     EjectForeign,
-    /// Looks whose media are in, and has new tokens in the store, for the inserts that follow.
+    /// Checks whose media are inserted, and stores new tokens for the inserts that follow.
     Issue,
     InsertMaintenance,
     InsertTask,
-    /// Looks whether the job's media are still in; inserts follow if not.
+    /// Checks whether the job's media are still inserted; if not, inserts follow.
     ReplaceLost,
     Eject,
     PutBack(Override),
@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// What a request does to a machine.
+/// The effect of a request on a machine.
 #[derive(Debug, Clone)]
 pub enum Effect {
     Power(Power),
@@ -58,15 +58,15 @@ pub enum Effect {
     /// The media token's hash.
     Maintenance(Vec<u8>),
     Task(Vec<u8>),
-    /// Takes the media of these hashes out of both slots.
+    /// Ejects the media with these hashes from both slots.
     Eject(Vec<Vec<u8>>),
 }
 
-/// What the controller learns.
+/// What the controller learns about a request.
 pub enum Told {
     Done,
     Failed(Failed),
-    /// It learns nothing for so long, and then that the BMC is silent.
+    /// Nothing for this long, and then that the BMC is silent.
     Hangs(i64),
 }
 
@@ -86,7 +86,7 @@ impl World {
         }
         match self.random.u32(0..1000) {
             0..900 => self.land(machine, effects),
-            // The answer is lost, or the reading back.
+            // The response is lost, or the read that verifies the change fails.
             900..930 => {
                 self.fault("done and not told");
                 self.land(machine, effects);
@@ -125,7 +125,7 @@ impl World {
                 Effect::Power(Power::On) => self.power_on(machine),
                 Effect::Power(_) => self.machines[machine].power_off(),
                 Effect::Override(what) => self.machines[machine].boot_override = what,
-                // A BMC inserts nothing into a slot that is occupied; the client takes ours out before.
+                // A BMC inserts nothing into an occupied slot; the client ejects our own medium first.
                 Effect::Maintenance(token) => {
                     let slot = &mut self.machines[machine].maintenance;
                     *slot = slot.take().filter(|held| is_foreign(held)).or(Some(token));
@@ -142,7 +142,7 @@ impl World {
         self.judge_foreign(machine, &held);
     }
 
-    /// What is in the slots of a machine, each with its token's hash, as a job's worker judges it.
+    /// The content of a machine's slots, each with the hash of its token, as a job's worker classifies it.
     pub fn occupants(&self, machine: usize, job: &JobRow) -> Vec<(Vec<u8>, Occupant)> {
         let Some(mut slot) = redfish::Machine::for_tests(&[("slot", &["CD"])]).slots.pop() else {
             return Vec::new();
@@ -163,9 +163,10 @@ impl World {
         .collect()
     }
 
-    /// A request that nobody waits for any more is carried out.
+    /// Carries out a request after its sender stopped waiting.
     pub fn land_late(&mut self, machine: usize, effects: Vec<Effect>) {
-        // What a clean-up did is done once more, maybe after something else was: that is taken as harmless.
+        // A late request of a clean-up repeats what is already done, perhaps after another change. That counts as
+        // harmless.
         let is_put_back = |effect: &Effect| match effect {
             Effect::Override(what) => *what != Override::Cd { is_ours: true },
             Effect::Power(power) => *power == Power::On,
@@ -196,7 +197,7 @@ impl World {
         }
     }
 
-    /// Something happens to a BMC by itself.
+    /// A BMC changes something by itself.
     pub fn glitch(&mut self, machine: usize) {
         self.machines[machine].disturbed_at = self.now;
         match self.random.u32(0..3) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The driver's turns and workers: the product's plans of actions
-//! (`jobs::actions::verbs`), in steps between which anything may happen.
+//! The simulated driver and its workers. They run the product's plans of actions (`jobs::actions::verbs`) in steps,
+//! between which anything may happen.
 
 use std::collections::VecDeque;
 
@@ -20,24 +20,24 @@ use crate::store::{Claim, Error, JobRow, MediumKind, NewMedium};
 use crate::tests::rows::at_once;
 use crate::time;
 
-/// What a controller waits for a sign of a boot.
+/// How long a controller waits for a sign of a boot, in milliseconds.
 pub const SILENCE: i64 = 180_000;
-/// What a BMC may take for a request that nobody waits for.
+/// How long a BMC may take to carry out a request whose sender stopped waiting, in milliseconds.
 const LATE_MAX: i64 = time::LATE_MAX.as_secs().cast_signed() * 1000;
-/// A request and its reading back.
+/// The time of a request and of the read that verifies it, in milliseconds.
 const VERB: std::ops::Range<i64> = 200..5_000;
 
-/// Somebody who works on a claim.
+/// A worker with its claim.
 pub struct Worker {
     pub claim: Claim,
     requests: VecDeque<Request>,
     begun: i64,
-    /// Its job has moved on; only a mutant lets it work.
+    /// The state of its job has changed; only a mutant lets it continue.
     is_ghost: bool,
 }
 
 impl World {
-    /// Jobs whose time is over, and those that are due.
+    /// One turn of the driver: fails overdue jobs and claims due ones.
     pub fn turn(&mut self) {
         self.planned_turn = None;
         if !self.is_up {
@@ -77,7 +77,7 @@ impl World {
         self.later(after, Happening::Step { worker: id });
     }
 
-    /// The next thing that a worker does.
+    /// Carries out the next request of a worker.
     pub fn step(&mut self, id: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let claim = worker.claim.clone();
@@ -93,7 +93,7 @@ impl World {
             return self.later(1, Happening::Step { worker: id });
         }
         if request == Request::Issue {
-            // Whatever the product has recorded: this is what the job is about to change.
+            // The truth, independent of what the product has recorded: this is what the job is about to change.
             let Machine { power, boot_override, .. } = self.machines[machine];
             self.keep_before(&claim.job.id, power, boot_override);
             let occupants = self.occupants(machine, &claim.job);
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// A BMC did not answer a request in time.
+    /// A BMC did not respond to a request in time.
     pub fn silent(&mut self, id: u64) {
         let Some(worker) = self.workers.get(&id) else { return };
         let claim = worker.claim.clone();
@@ -142,7 +142,7 @@ impl World {
         self.unsettled(&claim);
     }
 
-    /// As `driver::worker` does at its end.
+    /// As `jobs::claim::work_on` does at its end.
     fn unsettled(&self, claim: &Claim) {
         if claim.action.harms_late() && self.mutant != Some(Mutant::CleanupInHaste) {
             let (now, until) = (self.wall(), self.wall() + LATE_MAX);
@@ -195,7 +195,7 @@ impl World {
         self.record(&job.id, Some(job.epoch), event);
     }
 
-    /// Tells the store what happened; answers whether that moved the job.
+    /// Applies an event to a job. Returns whether the job's state changed.
     pub fn record(&mut self, id: &str, epoch: Option<i64>, event: Event) -> bool {
         self.tell(format!("{id}: {event:?}"));
         let applied = self.store.apply(id, epoch, event, "sim".into(), self.wall());
@@ -206,7 +206,7 @@ impl World {
         is_moved
     }
 
-    /// `None` where somebody was quicker.
+    /// `None` if another change came first.
     fn settle<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Option<T> {
         match at_once(answer) {
             Ok(value) => Some(value),
@@ -215,8 +215,8 @@ impl World {
         }
     }
 
-    /// A job may have moved: workers of the state before are stopped where they stand, but what they asked
-    /// a BMC for may still come.
+    /// The state of a job may have changed. Workers of the earlier state are stopped where they are, but a BMC may
+    /// still carry out their requests.
     pub fn moved(&mut self, job_id: &str) {
         let epoch = self.ask(self.store.job(job_id)).epoch;
         let old: Vec<u64> = self
@@ -255,7 +255,7 @@ impl World {
         Some(worker)
     }
 
-    /// `kill -9`, or a pause so long that another process took over.
+    /// The controller is killed with `kill -9`, or paused so long that another process takes over.
     pub fn crash(&mut self) {
         if !self.is_up {
             return;
@@ -286,7 +286,7 @@ impl World {
         self.ask(self.store.resume_all(self.wall(), until));
     }
 
-    /// A boot that was silent since the controller came back.
+    /// Ends a boot that was silent since the controller came back.
     pub fn lost_boot(&mut self, job_id: &str, epoch: i64, since: i64) {
         let job = self.ask(self.store.job(job_id));
         let is_read = self.read_at.get(job_id).is_some_and(|at| *at >= since);
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    /// What a former life still had to tell.
+    /// A late result of an earlier run of the controller arrives.
     pub fn late(&mut self, job_id: &str, epoch: i64, event: Event) {
         let is_ignored = self.mutant == Some(Mutant::EpochIgnored);
         let is_moved = self.record(job_id, (!is_ignored).then_some(epoch), event);
@@ -308,7 +308,7 @@ impl World {
         }
     }
 
-    /// As `jobs::actions::insert::record_found`.
+    /// Does the same as `jobs::actions::insert::record_found`.
     fn record_found(&mut self, job: &JobRow, machine: usize) {
         let Machine { power, boot_override, .. } = self.machines[machine];
         self.keep_before(&job.id, power, boot_override);
@@ -364,7 +364,7 @@ impl World {
         }
     }
 
-    /// What the plan of an action is in requests to a BMC. The plan is the product's.
+    /// Translates the plan of an action into requests to a BMC. The plan is the product's.
     fn requests(&self, claim: &Claim) -> VecDeque<Request> {
         let mut claim = claim.clone();
         if self.mutant == Some(Mutant::FoundAgain) {
@@ -402,7 +402,7 @@ impl World {
             Verb::EjectMedia => vec![Request::Eject],
             Verb::PutBootBack => vec![put_back(ending.boot_at_start())],
             Verb::PutBootBackAfterStart => vec![put_back(ending.boot_after_start())],
-            // Nothing that these worlds have.
+            // These worlds do not simulate them.
             Verb::EnableMedia | Verb::DisableMedia | Verb::KeepBmcLog | Verb::StayOff => Vec::new(),
         }
     }

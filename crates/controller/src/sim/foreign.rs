@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Other controllers that know the same BMCs, as when somebody enrolled a server twice. They ask nobody,
-//! and do what a controller does: their media, a boot, a write, and back. What they order is not ours to
-//! judge; what ours makes of it is.
+//! Other controllers with the same BMCs, as when a server was enrolled twice. They know nothing of ours and do what a
+//! controller does: insert media, boot, write, clean up. The simulation does not judge them, only how our controller
+//! deals with it.
 
 use redfish::Power;
 
 use super::machine::Override;
 use super::world::{Happening, World};
 
-/// What tokens of their media begin with.
+/// The first bytes of the tokens of their media.
 const MARK: &[u8] = b"foreign";
 const STEPS: [Step; 8] = [
     Step::PowerOff,
@@ -20,7 +20,7 @@ const STEPS: [Step; 8] = [
     Step::Eject,
     Step::PowerOn,
 ];
-/// The one that boots a machine: what follows waits for its installation.
+/// The step that boots a machine: the next step waits for the installation.
 const BOOT: usize = 4;
 const VERB: std::ops::Range<i64> = 200..5_000;
 const INSTALL: std::ops::Range<i64> = 60_000..1_200_000;
@@ -41,7 +41,7 @@ pub fn is_foreign(token: &[u8]) -> bool {
 }
 
 impl World {
-    /// One request of controller `who`, and then the next one.
+    /// Carries out one request of controller `who`, and schedules the next one.
     pub fn foreign(&mut self, index: usize, who: u32, step: usize) {
         let Some(doing) = STEPS.get(step) else { return };
         self.fault(&format!("controller {who} does {doing:?} to machine {index}"));
@@ -56,20 +56,20 @@ impl World {
             Step::PowerOn => self.power_on(index),
             Step::Eject => machine.eject(is_foreign),
         }
-        // Some are killed in between, and leave what they have done.
+        // Some controllers are killed in between, and leave their changes behind.
         if self.random.u32(0..100) < 90 {
             let after = self.random.i64(if step == BOOT { INSTALL } else { VERB });
             self.later(after, Happening::Foreign { machine: index, who, step: step + 1 });
         }
     }
 
-    /// Somebody puts another task medium in while the firmware starts: no controller looks any more.
+    /// A person inserts another task medium while the firmware starts, when no controller checks the slots any more.
     pub fn exchange_task(&mut self, index: usize) {
         self.fault("somebody exchanges a task medium");
         self.machines[index].task = Some([MARK, b" task of somebody"].concat());
     }
 
-    /// A machine runs another controller's maintenance OS, and what it wrote is over.
+    /// A machine runs another controller's maintenance OS. An installation of ours on its disk no longer counts.
     pub fn foreign_task(&mut self, index: usize) {
         self.tell(format!("machine {index} does what another controller wants"));
         let machine = &mut self.machines[index];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The world's own record of what happened, and what must never happen in it. It believes nothing that
-//! the code under test says of itself.
+//! The world's own record of what happened, and the checks of what must never happen. It does not rely on what the code
+//! under test reports of itself.
 
 use std::collections::HashMap;
 
@@ -11,27 +11,27 @@ use super::machine::{Override, Phase};
 use super::world::{HOUR, World};
 use crate::store::JobRow;
 
-/// What the world knows of one job.
+/// The world's record of one job.
 #[derive(Default)]
 pub struct Known {
     /// The epoch of its newest claim.
     pub claimed: i64,
-    /// As it was stored when it was looked at last.
+    /// The stored state at the last check.
     state: String,
     outcome: Option<Outcome>,
     complete: Option<State>,
     /// The boot that has its permit.
     permitted: Option<String>,
-    /// How long a controller had listened when it was created.
+    /// How long a controller had listened in all when the job was created.
     pub created: i64,
-    /// The machine before the job changed anything, and when that was.
+    /// Time, power and override of the machine before the job changed anything.
     before: Option<(i64, Power, Override)>,
 }
 
-/// A job is at its end after so much time in which a controller was there: every deadline once more after each
-/// lost boot, and every pause.
+/// A job must be complete after this much time during which a controller listened. It covers all deadlines, which begin
+/// again after each lost boot, and all pauses.
 const LISTENED_MAX: i64 = 4 * HOUR;
-/// A machine that is up is heard within this: it says hello after 20 s at most, and again where a message is lost.
+/// A machine that is up is heard within this time: it says hello after at most 20 s, and repeats a lost message.
 const HEARD_WITHIN: i64 = 120_000;
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ pub struct Ledger {
     pub known: HashMap<String, Known>,
     pub violations: Vec<String>,
     pub writes: u32,
-    /// What the longest job took in which a controller listened.
+    /// The longest time of a job during which a controller listened.
     pub longest: i64,
 }
 
@@ -49,7 +49,7 @@ impl World {
         self.ledger.violations.push(what);
     }
 
-    /// A machine took an answer for its permit and writes now.
+    /// A machine accepted a response as its permit and writes now.
     pub fn writes(&mut self, machine: usize, attempt: &str) {
         self.ledger.writes += 1;
         let Some(job) = self.jobs_now().into_iter().find(|job| job.attempt == attempt) else {
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Looks at every job that moved, after something happened.
+    /// Checks every job whose state changed, after each happening.
     pub fn judge(&mut self) {
         for (id, state) in self.store.states().expect("a database in memory") {
             let known = self.ledger.known.entry(id.clone()).or_default();
@@ -127,8 +127,9 @@ impl World {
         }
     }
 
-    /// The time of a job is over: not while its machine speaks, or would if somebody listened. One that came up
-    /// in the last seconds, while a controller listened, was silent until then.
+    /// Checks a job that became overdue: that must not happen while its machine sends messages, or would send them if a
+    /// controller listened. A machine that came up in the last seconds, while a controller listened, was silent until
+    /// then.
     pub fn judge_overdue(&mut self, job: &JobRow) {
         let (now, back_since) = (self.now, self.time.back_since);
         let is_alive = self.machines.iter().any(|machine| {
@@ -148,7 +149,7 @@ impl World {
         self.machines.iter().any(|machine| machine.installed.as_deref() == Some(&job.attempt))
     }
 
-    /// A machine at rest stays so, whatever its BMC was asked for before.
+    /// Checks that a machine at rest stays at rest, despite earlier requests to its BMC.
     pub fn judge_rest(&mut self, machine: usize) {
         let serial = self.machines[machine].serial.clone();
         let jobs = self.ask(self.store.jobs(None, Some(serial), None, 1));
@@ -159,8 +160,8 @@ impl World {
         }
     }
 
-    /// What we asked a BMC for was done: of the media of others that were in a machine none may be gone, unless its
-    /// job permits that.
+    /// Called after our request to a BMC was carried out: no foreign medium of the machine may be gone, unless its job
+    /// permits that.
     pub fn judge_foreign(&mut self, machine: usize, before: &[Vec<u8>]) {
         let held = self.machines[machine].foreign_media();
         if before.iter().all(|token| held.contains(token)) {
@@ -168,7 +169,7 @@ impl World {
         }
         let serial = self.machines[machine].serial.clone();
         let jobs = self.ask(self.store.jobs(None, Some(serial), None, 1000));
-        // What an earlier one asked for may come late.
+        // A request of an earlier job may be carried out late.
         if !jobs.iter().any(|job| job.ejects_foreign) {
             self.violation(format!(
                 "a medium of another controller is gone from machine {machine}"
@@ -176,7 +177,7 @@ impl World {
         }
     }
 
-    /// A job that ends without a problem leaves no medium and no override of its own behind.
+    /// Checks that a job that ends without a problem leaves no medium and no override of its own behind.
     fn not_at_rest(&self, job: &JobRow) -> Option<String> {
         let index = self.machine_of(job)?;
         if job.state.problem().is_some() {
@@ -199,19 +200,19 @@ impl World {
         if machine.power != power && (power == Power::On || is_untouched) {
             return Some(format!("it is complete, and the power, which was {power:?}, is not"));
         }
-        // One from CD may be what a former job left, which is nobody's to be put back.
+        // An override from CD may have been left by an earlier job; it need not be put back.
         let is_as_before = machine.boot_override == before || before.is_cd();
         let is_wrong = !is_success && !is_as_before;
         is_wrong.then(|| format!("it is complete, and the boot override {before:?} is lost"))
     }
 
-    /// What a job meets before its first change.
+    /// Records the machine as it is before the job's first change.
     pub fn keep_before(&mut self, job_id: &str, power: Power, boot_override: Override) {
         let known = self.ledger.known.entry(job_id.to_owned()).or_default();
         known.before.get_or_insert((self.now, power, boot_override));
     }
 
-    /// At the end of time.
+    /// The checks at the end of a world.
     pub fn judge_at_last(&mut self) {
         for job in self.jobs_now() {
             if !job.state.is_complete() {

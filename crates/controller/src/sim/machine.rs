@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A machine with its disk, and the maintenance OS in it that speaks by the node protocol.
+//! Simulated machines: each has a disk, and a maintenance OS that uses the node protocol.
 
 use api::node::{DiskIdentity, Dmi, Hello, PermitRequest, Progress, Result as Report};
 use redfish::{BootOverride, BootSettings, Power};
@@ -13,33 +13,33 @@ use crate::store::{BootSession, Rejected};
 use crate::tests::rows::at_once;
 
 const SECOND: i64 = 1000;
-/// A machine without an answer asks again, and for so long.
+/// A machine without a response repeats its message after this time.
 const AGAIN_AFTER: i64 = 10 * SECOND;
-/// While nobody listens, so that hours of it are few happenings.
+/// The same while no controller listens: longer, so that hours need few happenings.
 const AGAIN_UNHEARD: std::ops::Range<i64> = 60 * SECOND..240 * SECOND;
 const TRIES_MAX: u32 = 2000;
 
 pub struct Machine {
-    /// What it is enrolled as.
+    /// The serial under which it is enrolled.
     pub serial: String,
-    /// What its board says.
+    /// The serial of its board.
     pub board: String,
     pub power: Power,
     pub boot_override: Override,
-    /// When somebody else changed its power or its override last.
+    /// When its power or override was last changed by something other than our controller.
     pub disturbed_at: i64,
-    /// Hashes of the tokens of what is inserted.
+    /// The hashes of the tokens of the inserted media.
     pub maintenance: Option<Vec<u8>>,
     pub task: Option<Vec<u8>>,
-    /// Counts power-ons.
+    /// The number of power-ons so far.
     pub boot: u64,
-    /// The maintenance OS, if that runs.
+    /// The maintenance OS, if it runs.
     pub node: Option<Node>,
-    /// The attempt that wrote its disk whole.
+    /// The attempt that wrote its disk completely.
     pub installed: Option<String>,
 }
 
-/// What its next boot is from.
+/// The source of the next boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Override {
     None,
@@ -47,7 +47,7 @@ pub enum Override {
     Cd {
         is_ours: bool,
     },
-    /// The network, once: a person has set it.
+    /// The network, once; set by a person.
     Pxe,
 }
 
@@ -56,7 +56,7 @@ impl Override {
         matches!(self, Override::Cd { .. })
     }
 
-    /// As a BMC shows it.
+    /// The settings as a BMC shows them.
     pub fn shown(self) -> BootSettings {
         let target = match self {
             Override::None => None,
@@ -70,7 +70,7 @@ impl Override {
         BootSettings { now, pending: None }
     }
 
-    /// What putting this back sets, which is never ours.
+    /// The override that is set when this is put back; it is never ours.
     pub fn put_back(boot: &BootSettings) -> Override {
         match (boot.now.is_set(), boot.now.target.as_str()) {
             (true, "Cd") => Override::Cd { is_ours: false },
@@ -80,7 +80,7 @@ impl Override {
     }
 }
 
-/// Where the dispatcher is.
+/// The phase of the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Hello,
@@ -99,7 +99,7 @@ pub struct Node {
     seq: u64,
 }
 
-/// What the controller answers.
+/// The controller's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply {
     Yes,
@@ -123,7 +123,7 @@ impl Machine {
         held.filter(|token| is_foreign(token)).cloned().collect()
     }
 
-    /// Takes these media out of both slots.
+    /// Ejects these media from both slots.
     pub fn eject(&mut self, is_out: impl Fn(&[u8]) -> bool) {
         for slot in [&mut self.maintenance, &mut self.task] {
             *slot = slot.take().filter(|token| !is_out(token));
@@ -157,7 +157,7 @@ impl World {
         self.later(after, Happening::Booted { machine: index, boot, from_cd });
     }
 
-    /// Firmware is done: it reads a medium, as far as that can be read, or the disk.
+    /// Firmware has finished: it boots a medium, if that can be read, or the disk.
     pub fn booted(&mut self, index: usize, boot: u64, from_cd: bool) {
         if !self.is_boot(index, boot) || !from_cd || !self.hears() {
             return;
@@ -168,7 +168,7 @@ impl World {
         let media = [self.machines[index].maintenance.clone(), self.machines[index].task.clone()];
         let [Some(maintenance), Some(task)] = media else { return };
         if is_foreign(&maintenance) != is_foreign(&task) {
-            // Its key is in the one, and its signature is not on the other.
+            // The key in the maintenance medium does not match the signature on the task medium.
             self.fault("media of two controllers are in one machine");
             if self.mutant == Some(Mutant::SignatureIgnored) {
                 self.violation(format!("machine {index} takes its task from somebody else"));
@@ -193,7 +193,7 @@ impl World {
         self.later(after, Happening::Speak { machine: index, boot, phase: Phase::Hello });
     }
 
-    /// The dispatcher says what its phase is about, and again until it hears something.
+    /// The dispatcher sends the message of its phase, and repeats it until there is a response.
     pub fn speak(&mut self, index: usize, boot: u64, phase: Phase) {
         if !self.is_boot(index, boot) {
             return;
@@ -221,10 +221,9 @@ impl World {
         }
     }
 
-    /// A message arrives at the controller. What it says was settled when it was sent: the machine may be
-    /// off by now.
+    /// A message arrives at the controller. Its content was fixed when it was sent: the machine may be off by now.
     pub fn message(&mut self, index: usize, boot: u64, phase: Phase, seq: u64) {
-        // A message outlives its sender by the network's seconds at most.
+        // A message outlives its sender at most by the seconds that it is in the network.
         if !self.hears() || self.machines[index].boot != boot {
             return;
         }
@@ -299,7 +298,7 @@ impl World {
         }
     }
 
-    /// An answer reaches the machine.
+    /// A response reaches the machine.
     pub fn answer(&mut self, index: usize, boot: u64, phase: Phase, mut reply: Reply) {
         if !self.is_boot(index, boot) {
             return;
@@ -313,7 +312,7 @@ impl World {
         };
         let attempt = node.attempt.clone();
         match (phase, reply) {
-            // What is being written goes on until the controller takes the power away.
+            // A write continues until the controller switches the machine off.
             (Phase::Writing, _) | (_, Reply::Later) => {}
             (Phase::Hello, Reply::Yes) => {
                 (node.phase, node.tries) = (Phase::Permit, 0);
@@ -336,7 +335,7 @@ impl World {
         }
     }
 
-    /// The last step is over.
+    /// The last step of the installation is done.
     pub fn written(&mut self, index: usize, boot: u64) {
         if !self.is_boot(index, boot) {
             return;
@@ -357,7 +356,7 @@ impl World {
         machine.power == Power::On && machine.boot == boot
     }
 
-    /// How often something arrives that is sent once.
+    /// How often a message arrives that is sent once.
     fn copies(&mut self) -> u32 {
         match self.random.u32(0..100) {
             0..3 => {

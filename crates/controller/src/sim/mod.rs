@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A world in which everything goes wrong, by seed: the real store, the real transitions, the real rules
-//! for machines' messages and the real decisions after a failed try, with a clock, BMCs, machines and a
-//! network that are played here. Nothing waits and nothing runs beside anything else, so a seed goes the
-//! same way each time.
+//! The simulation: worlds in which everything goes wrong, by seed. The store, the transitions, the rules for machines'
+//! messages and the decisions after a failed try are the product's. The clock, the BMCs, the machines and the network
+//! are simulated here. Nothing waits and nothing runs in parallel, so each seed always runs in the same way.
 //!
 //! ```text
 //! heap of happenings ─▶ driver's turn · verb of a worker · effect at a BMC · message · user · crash
-//!                          └─▶ after each: what must never happen is looked for in the world's own record
+//!                          └─▶ after each: the world's own record is checked for what must never happen
 //! ```
 //!
-//! `cargo xtask sim --seeds N` runs as many; `--first-seed S --seeds 1` tells one seed's story.
+//! `cargo xtask sim --seeds N` runs N seeds; `--first-seed S --seeds 1` prints the events of one seed.
 
 mod bmc;
 mod driver;
@@ -27,46 +26,47 @@ use world::World;
 use crate::jobs::actions::verbs::Verb;
 use crate::store::Store;
 
-/// Rules broken on purpose, here and never in the product: a simulation that does not see them is none.
+/// Rules that the simulation breaks on purpose, never in the product. Each mutant must be detected: otherwise the
+/// simulation proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutant {
-    /// A machine takes every answer for a permit.
+    /// A machine takes every response for a permit.
     EveryAnswerPermits,
-    /// A machine tells the serial that is wanted instead of its own.
+    /// A machine reports the serial that is wanted instead of its own.
     SerialForged,
-    /// Workers of a state that is gone go on.
+    /// Workers of an earlier state are not stopped.
     WorkersGoOn,
-    /// What an earlier run of the controller still had to record is recorded.
+    /// Late results of an earlier run of the controller are applied.
     EpochIgnored,
     /// A cleanup that failed is recorded as done.
     CleanupForgotten,
-    /// A cleanup does not wait for what a stopped worker asked for.
+    /// A cleanup does not wait for outstanding requests of a stopped worker.
     CleanupInHaste,
-    /// Nobody looks for jobs whose time is over.
+    /// Overdue jobs are not searched.
     NoDeadlines,
-    /// A machine takes its task from whoever inserted one.
+    /// A machine accepts a task medium without a check of its signature.
     SignatureIgnored,
-    /// Silence counts while nobody listens, and a clock that is set forward is believed.
+    /// Silence counts while the controller does not listen, and a clock that is set forward is trusted.
     AbsenceIsSilence,
-    /// Times that were stored before a clock was set back are believed.
+    /// Times that were stored before a clock was set back are trusted.
     ClockBelieved,
-    /// What a job found is read anew with each insert, when it has changed that itself.
+    /// What a job found is read again at each insert, after the job itself has changed it.
     FoundAgain,
-    /// An override of others is cleared like the job's own.
+    /// An override that is not the job's is cleared like the job's own.
     OverrideForgotten,
-    /// Every machine is started at the end.
+    /// Every machine is started at the end, even if it was off before.
     PowerForgotten,
-    /// Whatever is in a slot is taken for ours.
+    /// Every medium in a slot is taken for ours.
     EjectsForeign,
     /// The product's plans of actions lack this verb.
     VerbForgotten(Verb),
 }
 
-/// How one world went.
+/// The result of one world.
 struct Ended {
     violations: Vec<String>,
     writes: u32,
-    /// What the longest job took in which a controller listened, in milliseconds.
+    /// The longest time of a job during which a controller listened, in milliseconds.
     longest: i64,
     faults: u32,
     happenings: u64,
@@ -83,7 +83,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Of `cargo test`; `cargo xtask sim` runs more, in release.
+/// The number of seeds in `cargo test`; `cargo xtask sim` runs more, in release.
 const SEEDS: u64 = 300;
 
 #[derive(Default)]
@@ -94,7 +94,7 @@ struct Sums {
     happenings: u64,
 }
 
-/// Runs these seeds; the first violation ends it.
+/// Runs these seeds; panics at the first violation.
 fn survive(seeds: impl Iterator<Item = u64>, is_told: bool) -> Sums {
     let mut sums = Sums::default();
     let store = Store::in_memory().expect("a database in memory");
@@ -142,7 +142,7 @@ fn nothing_that_must_never_happen_happens() {
     assert!(count < 100 || (writes > count / 2 && faults > count), "too little happens");
 }
 
-/// Within so many seeds each mutant must be seen.
+/// Each mutant must be detected within this many seeds.
 const SEEDS_TO_CATCH: u64 = 1000;
 
 #[test]
@@ -182,8 +182,8 @@ fn every_rule_that_is_broken_on_purpose_is_seen() {
     assert!(missed.is_empty(), "not seen within {SEEDS_TO_CATCH} seeds: {missed:?}");
 }
 
-/// Without one of these a job ends as failed, which is true: nothing is wrong but that nothing is installed. Media that
-/// were not inserted are inserted when they are found to be lost.
+/// Without one of these verbs a job fails, and reports that correctly; only nothing is installed. A missing insert is
+/// not among them: the media are inserted when they are found to be lost.
 #[test]
 fn without_its_override_or_its_start_no_machine_is_installed() {
     const SEEDS: u64 = 40;
@@ -198,7 +198,7 @@ fn without_its_override_or_its_start_no_machine_is_installed() {
 
 #[test]
 fn a_seed_goes_the_same_way_each_time() {
-    // In a fresh database as in one that had other seeds.
+    // The same in a fresh database and in one that was used for other seeds.
     let [store, other] = [(); 2].map(|()| Store::in_memory().unwrap());
     run(8, None, &other);
     assert_eq!(run(7, None, &store).trace, run(7, None, &other).trace);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Time as the controller's host has it: a clock that is set by seconds and by days, in both directions, suspends,
-//! and a process that is stopped. The looks are those of `clock::Clock`; `jobs::watch::clock::run` looks each second,
-//! which is one step here.
+//! The simulated time of the controller's host: a clock that is set by seconds and by days in both directions,
+//! suspends, and a process that is stopped. `clock::Clock` is the product's; `jobs::watch::clock::run` looks every
+//! second, which is one step here.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use super::world::{HOUR, Happening, World};
 use crate::clock::{Clock, Jump, Readings};
 use crate::jobs::watch::clock::follow_first;
 
-/// What the clock says at the beginning: it can be set back by days and still be after 1970.
+/// The clock at the beginning: late enough to be set back by days and still be after 1970.
 const EPOCH_MS: i64 = 1_900_000_000_000;
-/// How old `seen_at` may be: `jobs::driver::SEEN_EVERY`.
+/// The largest age of `seen_at`: `jobs::driver::SEEN_EVERY`.
 const SEEN_EVERY: i64 = 30_000;
 
 pub struct Time {
-    /// What the clock says, less the true time.
+    /// The clock minus the true time.
     offset: i64,
-    /// For how long the host was suspended, in all.
+    /// How long the host was suspended in all.
     suspended: i64,
-    /// Since when, until when, and whether the host is suspended; otherwise the process is stopped.
+    /// Begin and end of the current pause, and whether the host is suspended (`true`) or the process is stopped.
     asleep: Option<(i64, i64, bool)>,
     base: Instant,
     clock: Clock,
-    /// Since when the controller listens, by the clock's looks, and by the true time.
+    /// Since when the controller listens: by the clock's looks, and (`back_since`) by the true time.
     listening_since: Instant,
     pub back_since: i64,
-    /// For how long a controller was there to listen, in all.
+    /// How long a controller listened in all.
     pub listened: i64,
 }
 
@@ -56,12 +56,12 @@ impl Time {
 }
 
 impl World {
-    /// What the clock of the controller's host says.
+    /// The time of day by the clock of the controller's host.
     pub fn wall(&self) -> i64 {
         self.now + self.time.offset
     }
 
-    /// Whether a controller is there to be heard, and to serve media.
+    /// Whether a controller runs that receives messages and serves media.
     pub fn hears(&self) -> bool {
         self.is_up && self.time.asleep.is_none()
     }
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// Time goes on; a controller that runs looks at it all the while.
+    /// Advances the time; a controller that runs looks at the clock meanwhile.
     pub fn pass(&mut self, now: i64) {
         let passed = now - self.now;
         self.now = now;
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// The start of the driver's turn: answers what the clock says.
+    /// The start of the driver's turn: follows all jumps of the clock and returns the time of day.
     pub fn catch_up(&mut self) -> i64 {
         let now = self.readings();
         for jump in self.time.clock.jumps(now) {
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// `driver::find_lost_boots` begins anew when the controller comes back.
+    /// `jobs::watch::lost_boot::run` begins again when the controller comes back.
     fn watch_boots(&mut self) {
         let since = self.time.clock.listening_since(self.readings());
         if since != self.time.listening_since {
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// A process begins: what it finds stored is of another one.
+    /// A controller process begins: what is stored comes from an earlier one.
     pub fn begin_to_listen(&mut self) {
         let now = self.readings();
         let seen_at = self.ask(self.store.seen_at());
@@ -135,7 +135,7 @@ impl World {
         self.watch_boots();
     }
 
-    /// What the driver stored last, if it has followed the clock since.
+    /// Stores `seen_at` as the driver does, if it has followed the clock since.
     pub fn keep_seen(&mut self) {
         if self.time.clock.jumps(self.readings()).is_empty() {
             let seen_at = self.wall() - self.random.i64(0..SEEN_EVERY);
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// How long nobody listens: for seconds, or past every deadline.
+    /// A random time during which no controller listens: seconds, or past every deadline.
     pub fn absence(&mut self) -> i64 {
         match self.random.u32(0..100) {
             0..60 => self.random.i64(1_000..600_000),
@@ -171,7 +171,7 @@ impl World {
         self.turn_soon();
     }
 
-    /// Somebody sets the clock, whoever runs.
+    /// The clock is set, whether a controller runs or not.
     pub fn set_clock(&mut self) {
         let unit = [1_000, 60_000, HOUR, 24 * HOUR][self.random.usize(0..4)];
         let by = unit * self.random.i64(1..60) / if unit > HOUR { 20 } else { 1 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The world of one seed: time, chance, what is about to happen, and who asks for jobs.
+//! The world of one seed: time, randomness, the queue of happenings, and the users who create jobs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,9 +16,9 @@ use crate::store::{Error, JobRow, MediumRow, NewJobRow, Store};
 use crate::tests::rows::{self, at_once};
 
 pub const HOUR: i64 = 3_600_000;
-/// Users and glitches rest after this; jobs must end by themselves then.
+/// Users and glitches stop after this time; from then on jobs must end by themselves.
 const BUSY: i64 = 3 * HOUR;
-/// More would be a world that never comes to rest.
+/// A world with more happenings never comes to rest.
 const HAPPENINGS_MAX: u64 = 50_000;
 
 pub enum Happening {
@@ -48,7 +48,7 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// Waits while the controller's process does not run.
+    /// Whether it waits while the controller's process does not run.
     fn is_of_controller(&self) -> bool {
         matches!(
             self,
@@ -69,26 +69,26 @@ impl Happening {
 pub struct World {
     pub mutant: Option<Mutant>,
     pub random: fastrand::Rng,
-    /// Milliseconds, whatever a clock says.
+    /// The true time in milliseconds, independent of any clock.
     pub now: i64,
-    /// Of the controller's host, and how it looks at it.
+    /// The clock of the controller's host, and what the controller has seen of it.
     pub time: Time,
     pub store: Store,
     pub machines: Vec<Machine>,
     pub workers: BTreeMap<u64, Worker>,
     /// Whether a controller runs.
     pub is_up: bool,
-    /// When media of a job were read last.
+    /// When media of a job were last read.
     pub read_at: HashMap<String, i64>,
     /// The newest tokens of a job's media.
     pub tokens: HashMap<String, [Vec<u8>; 2]>,
     pub ledger: Ledger,
-    /// Of a mutant, by job.
+    /// What the mutant `FoundAgain` read again, by job.
     pub found_again: HashMap<String, Found>,
     pub planned_turn: Option<i64>,
-    /// Whether the store has news.
+    /// Signals commits of the store.
     commits: tokio::sync::watch::Receiver<u64>,
-    /// By time, then by chance, then by age.
+    /// Happenings ordered by time, then at random, then by age.
     queue: BTreeMap<(i64, u32, u64), Happening>,
     numbers: u64,
     happenings: u64,
@@ -97,7 +97,7 @@ pub struct World {
 }
 
 impl World {
-    /// With a store in memory, whatever is in it.
+    /// A world with a store in memory, which may have the jobs of other seeds.
     pub fn new(seed: u64, mutant: Option<Mutant>, store: Store) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
         let count = random.usize(1..3);
@@ -144,7 +144,7 @@ impl World {
         world
     }
 
-    /// What users, networks and power companies are going to do.
+    /// Schedules what users, the network and the power supply will do.
     fn populate(&mut self) {
         for index in 0..self.machines.len() {
             let server = rows::server(&self.machines[index].serial);
@@ -166,9 +166,9 @@ impl World {
                 let at = self.random.i64(0..BUSY);
                 self.later(at, Happening::Webhook { machine: index });
             }
-            // One or two more controllers have been given this server.
+            // The server is also enrolled at one or two more controllers.
             let others = self.random.u32(0..20).saturating_sub(17);
-            // Their media meet ours in few worlds.
+            // Media of other controllers meet ours in only a few worlds, so the mutant gets more controllers.
             let is_sought = self.mutant == Some(Mutant::SignatureIgnored);
             for who in 0..if is_sought { 3 } else { others } {
                 let at = self.random.i64(0..BUSY);
@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    /// A user asks for a job; while another one is active, again later.
+    /// A user creates a job; while another job is active, the user tries again later.
     fn create(&mut self, machine: usize) {
         let number = self.next_number();
         let serial = self.machines[machine].serial.clone();
@@ -263,7 +263,7 @@ impl World {
         }
         self.tell(format!("{id} is created for machine {machine}"));
         self.ledger.known.entry(id.clone()).or_default().created = self.time.listened;
-        // Most of what a controller does for a job it does in its first and last minutes.
+        // A controller does most of its work for a job in the job's first and last minutes.
         if self.random.u32(0..100) < 40 {
             let most = if self.random.bool() { HOUR / 3 } else { HOUR / 60 };
             let after = self.random.i64(0..most);
@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    /// A foreign sender says that it failed.
+    /// A webhook of another sender reports that the job failed.
     fn webhook(&mut self, machine: usize) {
         if !self.is_up {
             return;
@@ -301,11 +301,11 @@ impl World {
         }
     }
 
-    /// The driver wakes when the store says that something is due, as `driver::wait` does.
+    /// The driver wakes when the store has a due job, as in `jobs::driver::wait`.
     fn plan_turn(&mut self) {
         let due = self.ask(self.store.next_due());
         let Some(due) = due.filter(|_| self.is_up) else { return };
-        // Not while all that is due is being worked on: its end plans the next turn.
+        // No turn while all due jobs are being worked on: the end of that work plans the next turn.
         let at = self.now + (due - self.wall()).max(50);
         if self.planned_turn.is_none_or(|planned| planned > at) {
             self.planned_turn = Some(at);
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// The driver never sleeps longer than `driver::IDLE_MAX`: then it looks at the clock.
+    /// The driver never sleeps longer than `jobs::driver::IDLE_MAX`: then it looks at the clock.
     pub fn turn_soon(&mut self) {
         let after = self.random.i64(1..5_000);
         self.planned_turn = Some(self.now + after);
@@ -335,7 +335,7 @@ impl World {
         at_once(answer).expect("the database in memory does not fail")
     }
 
-    /// Every job.
+    /// All jobs.
     pub fn jobs_now(&self) -> Vec<JobRow> {
         self.ask(self.store.jobs(None, None, None, 1000))
     }
@@ -349,7 +349,7 @@ impl World {
         self.machines.iter().position(|machine| machine.serial == job.server_serial)
     }
 
-    /// A medium, as long as its token is good.
+    /// A medium, as long as its token is valid.
     pub fn readable(&self, token: Vec<u8>) -> Option<MediumRow> {
         self.ask(self.store.medium(token)).filter(|medium| !medium.revoked)
     }

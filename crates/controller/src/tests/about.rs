@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the controller says of itself, to whoever asks, and whether it is true.
+//! Tests of what the controller says about itself: its version, and whether its OpenAPI document is true.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::Controller;
 use crate::http;
 
-/// A port where nobody listens, in place of the examples' BMC.
+/// A port on which nothing listens, in place of the examples' BMC.
 const NOBODY: &str = "127.0.0.1:1";
-/// More than the problem of a recipe that is wrong everywhere.
+/// More than the problem document of a recipe in which every field is wrong.
 const PROBLEM_BYTES_MAX: usize = 1 << 20;
 
 #[tokio::test]
@@ -53,8 +53,8 @@ fn every_route_is_in_the_document_and_the_reverse() {
     assert_eq!(routes, documented);
 }
 
-/// Each operation is asked by nobody, by the admin without a body, and with the example's body;
-/// [`as_told`] judges the answers.
+/// Each operation is called without a token, by the admin without a body, and by the admin with the example's body.
+/// [`as_told`] checks the responses.
 #[tokio::test]
 async fn every_answer_is_one_that_the_document_tells() {
     let dir = tempfile::tempdir().unwrap();
@@ -82,8 +82,8 @@ async fn every_answer_is_one_that_the_document_tells() {
     }
 }
 
-/// In front of the router in every test: an answer whose status, media type or problem the document
-/// does not tell ends the connection, and with it the test.
+/// In front of the router in every test: a response whose status, media type or problem is not in the document ends the
+/// connection, and so fails the test.
 pub async fn as_told(request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().as_str().to_lowercase();
@@ -91,7 +91,7 @@ pub async fn as_told(request: Request, next: Next) -> Response {
     let status = answer.status();
     let Some(matched) = matched else { return answer };
     let path = matched.as_str();
-    // Of the whole document, not of an operation.
+    // The document describes these once, not for each operation.
     if path.starts_with("/v2/") || status == StatusCode::METHOD_NOT_ALLOWED {
         return answer;
     }
@@ -128,7 +128,7 @@ struct Operation {
 }
 
 impl Operation {
-    /// Each a way to be known; none: everyone may ask.
+    /// The ways to authenticate; empty if none is required.
     fn ways_in(&self) -> &Vec<Value> {
         self.told["security"].as_array().unwrap()
     }

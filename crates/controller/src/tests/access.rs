@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Who may do what: every route asked by everybody, and what is written of it.
+//! Tests of permissions: every route is called by every kind of caller, and the audit log is checked.
 
 use api::access::{AUDIT_BEGINNING, AuditEntry, Role, TOKEN_DAYS_MAX};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::settings::listeners::Listener;
 use crate::store::{MediumKind, NewJobRow, NewMedium, ServerRow, TokenRow};
 use crate::time::now_ms;
 
-/// A job on a server of its own, whose machine may speak.
+/// A job on a server of its own, whose machine may send messages.
 async fn job_of(app: &App, serial: &str, attempt: &str) {
     let url = "https://127.0.0.1:1/".to_owned();
     let server = ServerRow {
@@ -29,7 +29,7 @@ async fn job_of(app: &App, serial: &str, attempt: &str) {
     app.store.create_job(new).await.unwrap();
 }
 
-/// A token's text; past its life if `lives` is not above 0.
+/// A token's text. The token has expired unless `lives` is above 0.
 async fn token(app: &App, role: Role, lives: i64) -> String {
     let minted = tokens::mint(role).unwrap();
     let row = TokenRow {
@@ -48,7 +48,7 @@ async fn token(app: &App, role: Role, lives: i64) -> String {
     minted.text
 }
 
-/// What a reader may ask for; told here again, so that a slip in the routes' table is one against this.
+/// The routes of a reader. Listed here again, so that a mistake in the table of routes fails the test.
 const READS: &[&str] = &[
     "GET /api/v1/jobs",
     "GET /api/v1/jobs/{id}",
@@ -59,7 +59,7 @@ const READS: &[&str] = &[
     "GET /api/v1/servers/{serial}/firmware/update",
     "GET /api/v1/artifacts",
 ];
-/// What an operator may do beyond that.
+/// The routes that an operator has in addition.
 const OPERATES: &[&str] = &[
     "POST /api/v1/jobs",
     "POST /api/v1/jobs/{id}/cancel",
@@ -70,7 +70,7 @@ const OPERATES: &[&str] = &[
     "GET /api/v1/servers/{serial}/firmware",
     "POST /api/v1/servers/{serial}/firmware",
 ];
-/// And what everyone may.
+/// The routes for everyone, without a token.
 const OPEN: &[&str] = &[
     "GET /m/{token}/{name}",
     "HEAD /m/{token}/{name}",
@@ -78,9 +78,9 @@ const OPEN: &[&str] = &[
     "GET /openapi.json",
     "GET /about/licenses",
 ];
-/// What whoever has an attempt's task medium may.
+/// The route that the token on the task medium permits.
 const HELLO: &str = "POST /api/v1/node/attempts/{id}/hello";
-/// What only the boot may that said hello.
+/// The routes for the boot that said hello.
 const NODE: &[&str] = &[
     "GET /api/v1/node/attempts/{id}/recipe",
     "POST /api/v1/node/attempts/{id}/permit",
@@ -90,7 +90,7 @@ const NODE: &[&str] = &[
 ];
 const WEBHOOK: &str = "POST /api/v1/status-webhook/{serial}";
 
-/// Who asks.
+/// The caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
     Nobody,
@@ -109,7 +109,7 @@ enum Who {
     Webhook,
 }
 
-/// 200 stands for whatever comes once the guard has let them in.
+/// The expected status; 200 stands for any response after the guard has let the caller in.
 fn expected(who: Who, route: &str) -> u16 {
     if OPEN.contains(&route) {
         return 200;
@@ -132,7 +132,7 @@ fn expected(who: Who, route: &str) -> u16 {
     };
     match who {
         _ if is_allowed => 200,
-        // To a machine's routes a person's token is none at all.
+        // The routes of machines do not accept a person's token at all.
         Who::Role(_) if !NODE.contains(&route) && route != HELLO => 403,
         _ => 401,
     }
@@ -151,7 +151,7 @@ async fn callers(app: &App) -> Vec<(Who, Option<String>)> {
     add(Who::Medium, app.keys.attempt_token("a1"));
     add(Who::OtherMedium, app.keys.attempt_token("a2"));
     for event in rows::until_awaited() {
-        // The driver may have been quicker.
+        // The driver may have applied it first.
         let _moved = app.store.apply("job-a1", None, event, String::new(), now_ms()).await;
     }
     app.store.hello("a1", rows::boot("b1"), now_ms()).await.unwrap().unwrap();
@@ -200,7 +200,7 @@ async fn everybody_may_do_what_is_listed_and_nothing_else() {
     let mut cells = 0;
     for route in http::routes() {
         let name = format!("{} {}", route.method, route.path);
-        // Nothing that is there, but for the attempt: whoever is let in changes nothing.
+        // Except for the attempt nothing of this exists, so a caller that is let in changes nothing.
         let path = route.path.replace("/attempts/{id}/", "/attempts/a1/").replace(['{', '}'], "");
         for (who, token) in &callers {
             let status = ask(*who, token, route.method.as_str(), &path).await;
@@ -222,8 +222,8 @@ async fn everybody_may_do_what_is_listed_and_nothing_else() {
     assert!(cells >= 36 * 15, "{cells}");
 }
 
-/// Requests to the registry, and who may ask them. A machine may pull its job's artifact only, which
-/// is elsewhere here.
+/// Requests to the registry, and the callers that may send them. A machine may pull only its job's artifact, which is
+/// in another registry here.
 fn registry_cells() -> Vec<(&'static str, Vec<Who>)> {
     let [publisher, reader, operator, admin] = Role::ALL.map(Who::Role);
     let known = vec![publisher, reader, operator, admin, Who::AdminsFile, Who::PullToken];
@@ -286,7 +286,7 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     let listed = &listed["tokens"][0];
     assert_eq!((&listed["id"], &listed["name"]), (&made["id"], &json!("watcher")));
     assert!(listed["last_used_at"].is_string() && listed.get("secret").is_none(), "{listed}");
-    // A use a moment later is no news: who only looks waits for no disk.
+    // A use a moment later is not stored, so that a read waits for no disk.
     assert_eq!(status("GET", "/api/v1/jobs").await.0, 200);
     let again = controller.get("/api/v1/tokens").await;
     assert_eq!(again["tokens"][0]["last_used_at"], listed["last_used_at"]);
@@ -300,7 +300,7 @@ async fn a_token_is_shown_once_noted_when_used_and_dead_when_revoked() {
     assert!(why.contains("revoked or expired"), "{why}");
     let unknown = controller.request("DELETE", "/api/v1/tokens/none").send().await.unwrap();
     assert_eq!(unknown.status(), 404);
-    // Neither the database nor its log has the secret.
+    // The secret is neither in the database nor in its write-ahead log.
     drop(controller);
     for file in ["shoal.sqlite", "shoal.sqlite-wal"] {
         let bytes = std::fs::read(dir.path().join("data").join(file)).unwrap_or_default();
@@ -371,7 +371,7 @@ async fn the_audit_log_is_read_in_pages_none_of_which_is_long() {
     for (query, first, count, next) in [
         ("", 1, 100, json!(100)),
         ("?limit=1", 1, 1, json!(1)),
-        // None would lead nowhere.
+        // A page of zero entries would not advance.
         ("?limit=0", 1, 1, json!(1)),
         ("?limit=1000", 1, 1000, json!(1000)),
         ("?limit=1001", 1, 1000, json!(1000)),
@@ -429,14 +429,14 @@ async fn who_sends_much_reads_why_it_was_refused() {
     let controller = Controller::start(dir.path()).await;
     let reader = token(&controller.app, Role::Reader, 60_000).await;
     for (token, expected) in [(reader.as_str(), 403), ("wrong", 401)] {
-        // More than what the buffers of two sockets take.
+        // More than the buffers of two sockets hold.
         let request = reqwest::Client::new().post(format!("{}/api/v1/jobs", controller.url));
         let sent = request.bearer_auth(token).body(vec![b' '; 5 << 20]).send().await;
         assert_eq!(sent.unwrap().status(), expected);
     }
 }
 
-/// The first entry that does not follow from those before it.
+/// The first entry whose hash does not follow from the entry before it.
 fn broken(entries: &[AuditEntry]) -> Option<u64> {
     let mut before = AUDIT_BEGINNING.to_owned();
     for (entry, seq) in entries.iter().zip(1..) {
@@ -576,7 +576,7 @@ async fn what_the_end_of_the_process_interrupts_is_in_the_audit_log_after_the_ne
             .iter()
             .map(|entry| (entry.who.as_str(), entry.target.as_str(), entry.status))
             .collect();
-        // Once, and what was answered is not among it.
+        // Recorded once; the request that got a response is not among them.
         let expected = [("admin-token", path, 404), ("token 7 ci", "/api/v1/jobs", 0)];
         assert_eq!(seen, expected);
         assert_eq!(broken(&entries), None);

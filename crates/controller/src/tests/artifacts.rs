@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The registry as the controller mounts it: who may do what, and its upkeep.
+//! Tests of the registry within the controller: permissions, and upkeep.
 
 use oci::Digest;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn push_blob(controller: &Controller, token: &str, repository: &str, bytes
     sent.status().as_u16()
 }
 
-/// An artifact of one layer; answers its digest.
+/// Pushes an artifact of one layer and returns its digest.
 pub async fn push(controller: &Controller, token: &str, name: &str, layer: &[u8]) -> Digest {
     let (repository, tag) = name.split_once(':').unwrap();
     for blob in [b"{}", layer] {
@@ -59,7 +59,7 @@ async fn so_it_does_at_a_listener_of_its_own() {
     pulled(&Controller::start_apart(dir.path()).await).await;
 }
 
-/// What a machine gets where it is sent to.
+/// Checks what a machine can pull from the registry that its task medium names.
 async fn pulled(controller: &Controller) {
     let node_url = controller.app.settings.node_url.as_str().trim_end_matches('/');
     let is_apart = node_url != controller.url;
@@ -112,11 +112,11 @@ async fn pulled(controller: &Controller) {
     ] {
         assert_eq!(status(&token, &path).await, expected, "{path}");
     }
-    // People's listener does not know it where machines have their own.
+    // If machines have their own listener, the listener of people does not accept the token.
     let pushed = push_blob(controller, &token, "os-images/debian", b"x").await;
     assert_eq!(pushed, if is_apart { 401 } else { 403 });
 
-    // Without its tag a collection keeps it, for the job.
+    // After its tag is deleted, a collection still keeps the artifact for the job.
     let tag = controller.request("DELETE", "/v2/os-images/debian/manifests/13");
     assert_eq!(tag.send().await.unwrap().status(), 202);
     let needed = crate::http::needed_by_jobs(&controller.app).await.unwrap();
@@ -125,14 +125,14 @@ async fn pulled(controller: &Controller) {
     let done: Value = done.json().await.unwrap();
     assert_eq!((&done["manifests_marked"], &done["blobs_removed"]), (&json!(0), &json!(0)));
 
-    // What is over pulls no more, be its machine still on.
+    // A job that is over can no longer pull, even if its machine is still on.
     let cancel = format!("/api/v1/jobs/{}/cancel", row.id);
     let cancelled = controller.request("POST", &cancel).send().await.unwrap();
     assert_eq!(cancelled.status(), 202);
     assert_eq!(status(&token, &manifest).await, 401);
 }
 
-/// What a token for `os-images/` opens, and what it does not.
+/// Checks what a token for `os-images/` permits, and what it does not.
 async fn is_for_os_images(controller: &Controller, token: &str) {
     push(controller, token, "os-images/debian:13", b"debian").await;
     assert_eq!(push_blob(controller, token, "tools/x", b"x").await, 403);
@@ -192,7 +192,7 @@ async fn artifacts_travel_to_another_controller() {
 
     let other = Controller::start(there.path()).await;
     let import = "/api/v1/artifacts/import";
-    // In the middle of a blob, in a header, right behind an entry; and nothing that is a tar file.
+    // Cut in the middle of a blob, in a header, and right after an entry; and a file that is no tar archive.
     for (what, bad) in [
         ("half of it", bundle.slice(..bundle.len() / 2)),
         ("half a header", bundle.slice(..700)),
@@ -268,7 +268,7 @@ async fn an_admin_sees_and_ends_the_uploads_of_others() {
     assert_eq!(none.status(), 404);
     assert_eq!((status(&places[0]).await, status(&places[1]).await), (404, 204));
 
-    // A collection leaves open uploads alone unless it is told.
+    // A collection removes open uploads only if the request asks for it.
     for (query, removed, left) in
         [("", 0, 204), ("?uploads=false", 0, 204), ("?uploads=true", 2, 404)]
     {

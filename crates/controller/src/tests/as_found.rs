@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A job leaves power and boot override as it found them, as far as its outcome lets it.
+//! Tests that a job leaves power and boot override as it found them, as far as its outcome permits.
 
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ use super::{Controller, temp_dir};
 use crate::as_found::Found;
 use crate::store::{JobRow, MediumKind, NewMedium, Store};
 
-/// Enabled, target, mode.
+/// An override: enabled, target, mode.
 type Override = [&'static str; 3];
 
 const NO_OVERRIDE: Override = ["Disabled", "None", "UEFI"];
-/// Fails before the permit, and after it.
+/// Plays that fail: before the permit (`REFUSED`), and after it (`HALF_WRITTEN`).
 const REFUSED: Play = Play::WrongSerial;
 const HALF_WRITTEN: Play = Play::FailAt("image-linux.service");
 
@@ -24,7 +24,7 @@ fn set(bmc: &Bmc, [enabled, target, mode]: Override, is_on: bool) {
     seen.is_on = is_on;
 }
 
-/// What is shown, and whether the machine is on.
+/// The override that the BMC shows, and whether the machine is on.
 fn shown(bmc: &Bmc) -> ([String; 3], bool) {
     let seen = bmc.seen.lock().unwrap();
     let target = if seen.boot == "Disabled" { "None".into() } else { seen.target.clone() };
@@ -92,7 +92,7 @@ async fn an_installed_machine_keeps_an_override_that_lets_its_new_system_start()
         &["put back: boot override Continuous from Hdd"],
     )
     .await;
-    // The first start is the new system's.
+    // The first start boots the new system.
     let pxe = ["Continuous", "Pxe", "UEFI"];
     check(TWO_CDS, Play::Succeed, (pxe, true), (pxe, true), &["starts from its disk; put back"])
         .await;
@@ -123,7 +123,7 @@ async fn a_machine_that_was_off_stays_off_unless_it_may_have_been_written() {
         check(TWO_CDS, play, (NO_OVERRIDE, false), (NO_OVERRIDE, is_on), &["the machine is off"])
             .await;
     }
-    // Cancelled while it boots.
+    // The job is cancelled while the machine boots.
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
     let bmc = Bmc::start("SN1", Play::Dead).await;
@@ -144,7 +144,7 @@ async fn a_job_that_never_reset_its_machine_does_not_write_its_override() {
     set(&bmc, pxe, true);
     let id = create(&controller, &bmc).await;
     controller.events_when(&id, |events| events.to_string().contains("again in 900 s")).await;
-    // Somebody changes it meanwhile: that stays too.
+    // A person changes it meanwhile: that change stays too.
     let hdd = ["Continuous", "Hdd", "UEFI"];
     set(&bmc, hdd, true);
     let path = format!("/api/v1/jobs/{id}/cancel");
@@ -163,7 +163,7 @@ async fn a_restarted_controller_puts_back_what_the_one_before_it_found() {
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, |job| job["stage"] == "awaiting_machine").await;
     controller.kill().await;
-    // As a BMC that does not consume it: the job's own override is still there.
+    // Like a BMC that does not consume overrides: the job's own override is still set.
     set(&bmc, ["Once", "Cd", "UEFI"], true);
     let controller = Controller::start(dir.path()).await;
     let path = format!("/api/v1/jobs/{id}/cancel");
@@ -195,7 +195,7 @@ fn what_a_job_found_is_recorded_before_its_first_change_and_never_again() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].message, "the machine is on; boot override Once from Pxe, mode UEFI");
 
-    // Of an older version, whose media may be in: what is shown now may be the job's own.
+    // A job of an older version, whose media may be inserted: the shown override may be the job's own.
     at_once(store.put_server(rows::server("SN2"))).unwrap();
     at_once(store.create_job(rows::job("j2", "SN2", "a2"))).unwrap();
     let tokens = vec![NewMedium { kind: MediumKind::Task, token_hash: vec![1], slot: None }];

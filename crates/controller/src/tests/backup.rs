@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Backups of a serving controller, and what becomes of them.
+//! Tests of backups of a running controller, and of their restore.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,7 +26,7 @@ fn taken(dir: &Path, change: impl FnOnce(&mut BackupArgs)) -> PathBuf {
     args.output
 }
 
-/// Into `home/data`, where a controller of these tests finds it.
+/// Restores into `home/data`, where a controller of these tests finds it.
 fn restored(input: &Path, home: &Path) -> anyhow::Result<()> {
     restore(&RestoreArgs { input: input.into(), data_dir: home.join("data") })
 }
@@ -65,7 +65,7 @@ async fn a_restored_controller_has_everything_and_touches_no_machine() {
         assert_eq!(job["status"], "complete", "{job:#}");
         assert_eq!((&job["outcome"], &job["failed_step"]), (&json!("failed"), &json!("restore")));
         assert!(job["cleanup_problem"].to_string().contains(problem.as_str().unwrap()), "{job:#}");
-        // Its machine, and whoever has its tokens, gets nothing any more.
+        // The tokens of the attempt are no longer valid.
         assert_ne!(controller.app.keys.attempt_token(&attempt), token);
         let permit = format!("{}/api/v1/node/attempts/{attempt}/hello", controller.url);
         let hello = json!({"boot_id": "b", "serial": "SN1", "uuid": "", "nonce": "n"});
@@ -77,7 +77,7 @@ async fn a_restored_controller_has_everything_and_touches_no_machine() {
         }
         assert_eq!(controller.app.store.next_due().await.unwrap(), None);
         assert_eq!((bmc.story(), bmc.seen.lock().unwrap().logins), (story, logins), "{stage}");
-        // The server is free, and its password still opens.
+        // The server is free, and its password can still be unsealed.
         let recipe = super::linux_recipe();
         let body = json!({"server_serial": "SN1", "recipe": recipe});
         let made = controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap();
@@ -159,7 +159,7 @@ async fn a_directory_with_a_controller_or_anything_else_in_it_is_refused() {
     controller.kill().await;
 }
 
-/// But for the new key of attempt tokens.
+/// Whether both data directories are the same, except for the new key of attempt tokens.
 fn is_same_state(one: &Path, two: &Path) -> bool {
     let read = |home: &Path, name: &str| fs::read(home.join("data").join(name)).unwrap();
     ["root.key", "admin-token", "shoal.sqlite"]
@@ -186,12 +186,12 @@ async fn a_damaged_backup_is_refused_before_anything_is_written() {
             assert_eq!(fs::read_dir(new.path()).unwrap().count(), 0, "{what}: something is left");
             refused += 1;
         } else {
-            // Padding and fields of tar that nobody reads.
+            // Damage in padding, or in fields of tar that are not read.
             assert!(is_same_state(good.path(), new.path()), "{what}: damage went unnoticed");
             harmless += 1;
         }
     };
-    // Odd, so that every place within a block of 512 bytes has its turn.
+    // An odd step, so that every offset within a block of 512 bytes is damaged at some point.
     for place in (0..whole.len()).step_by((whole.len() / 600) | 1) {
         let mut damaged = whole.clone();
         damaged[place] ^= 0x10;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Bad input: each its status, its problem document, and nothing stored.
+//! Tests of bad input: each case has its status and its problem document, and stores nothing.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn with(key: &str, value: Value) -> Value {
 /// A request that is refused: name, method and path, body, status, kind of problem.
 type Case = (&'static str, &'static str, String, u16, &'static str);
 
-/// Asserts each refusal to the letter that a client may rely on, and that nothing came of it.
+/// Asserts every part of each refusal that a client may rely on, and that nothing was stored.
 async fn refuses(controller: &Controller, token: &str, cases: Vec<Case>) {
     let stored = async || {
         let mut stored = Vec::new();
@@ -116,7 +116,7 @@ async fn every_bad_job_is_refused_with_its_reason_and_nothing_is_stored() {
     let first = controller.request("POST", "/api/v1/jobs").body(good.clone()).send().await.unwrap();
     assert_eq!(first.status(), 202);
     let first: Value = first.json().await.unwrap();
-    // From here on it waits for a BMC that is not there.
+    // From here on the job waits for a BMC that does not exist.
     let id = first["id"].as_str().unwrap();
     controller.events_when(id, |events| events.to_string().contains("insert the media")).await;
     let second = ("a second open job", JOBS, good, 409, "conflict");
@@ -275,7 +275,7 @@ async fn whom_to_trust_is_checked_and_changes_only_when_somebody_says_so() {
     let controller = Controller::start(dir.path()).await;
     let ca = std::fs::read_to_string(dir.path().join("data/tls/ca.pem")).unwrap();
     let put = async |trust: Value| {
-        // Nobody listens there: a certificate that is fetched would be a 502.
+        // Nothing listens there: an attempt to fetch the certificate would return 502.
         let mut bmc = json!({"url": "https://127.0.0.1:1", "username": "u", "password": "p"});
         bmc.as_object_mut().unwrap().extend(trust.as_object().unwrap().clone());
         let request = controller.request("PUT", "/api/v1/servers/SN1");
@@ -346,7 +346,7 @@ async fn a_number_that_the_store_cannot_hold_is_told_with_its_place() {
         let told = (problem.errors[0].path.as_str(), problem.errors[0].code.as_str());
         assert_eq!(told, (place, "number"), "{what}");
     }
-    // What is not looked at before: not a broken database either.
+    // A number that no earlier check refuses does not count as a broken database either.
     let memory = rusqlite::Connection::open_in_memory().unwrap();
     let error = memory.query_row("SELECT ?1", [u64::MAX], |_| Ok(())).unwrap_err();
     assert!(matches!(error.into(), crate::store::Error::TooLarge));

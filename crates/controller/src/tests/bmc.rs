@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A BMC and its machine, played on the wire: Redfish over HTTPS, and a machine that reads what is
-//! inserted when it is started from CD, and then talks to the controller like a maintenance OS.
+//! A simulated BMC and its machine for tests: Redfish over HTTPS, and a machine that reads the inserted media when it
+//! is started from CD, and then sends messages to the controller like a maintenance OS.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,29 +18,29 @@ use serde_json::{Value, json};
 pub enum Play {
     Succeed,
     FailAt(&'static str),
-    /// Boots another server's disk shelf: its own serial is another one.
+    /// The machine reports another serial than the server's.
     WrongSerial,
-    /// As Dell's: the serial is the service tag, which Redfish shows as SKU.
+    /// Like a Dell: the serial is the service tag, which Redfish shows as SKU.
     Dell,
     /// Never reads anything.
     Dead,
-    /// Reads as long as it can, and gets no further.
+    /// Reads as long as it can, and makes no other progress.
     Reads,
-    /// Its BMC cannot insert media, and says to come back in an hour.
+    /// Its BMC cannot insert media, and asks for a retry in an hour (`Retry-After`).
     NoInsert,
-    /// Its BMC never answers an insert.
+    /// Its BMC never responds to an insert.
     HangInsert,
-    /// Its BMC carries an insert out after a while, and answers none.
+    /// Its BMC carries out an insert after a while, and never responds to one.
     LateInsert,
-    /// Its BMC calls as many inserts bad requests.
+    /// Its BMC responds to this many inserts with 400.
     RefuseInserts(usize),
 }
 
-/// Of each machine.
+/// The UUID of every machine.
 pub const UUID: &str = "00000000-0000-4000-8000-000000000001";
-/// What a Dell's BMC says is its serial number.
+/// The serial number that a Dell's BMC reports.
 pub const DELL_BOARD: &str = "CNEXAMPLE00001";
-/// After which a late insert is carried out.
+/// The delay after which a late insert is carried out.
 const LATE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
@@ -53,15 +53,15 @@ pub struct Seen {
     /// `UEFI` or `Legacy`; an override that is consumed leaves `UEFI`.
     pub mode: String,
     pub http_uri: String,
-    /// Of every medium that was inserted.
+    /// The URL of every medium that was inserted.
     pub urls: Vec<String>,
     pub boots_from_cd: u32,
     pub sessions_open: i32,
-    /// Also those that were refused.
+    /// Logins, including refused ones.
     pub logins: u32,
-    /// Somebody has changed the password, and ended all sessions.
+    /// The password was changed by a person, and all sessions were ended.
     pub has_other_password: bool,
-    /// All sessions are taken, which it says with the status of wrong credentials.
+    /// All sessions are in use; the BMC reports that with the status of wrong credentials.
     pub has_no_session: bool,
     /// The task medium had a signature by the key within the maintenance medium.
     pub is_signed: bool,
@@ -70,17 +70,17 @@ pub struct Seen {
     pub keeps_first: bool,
     /// It takes no URL in its first slot.
     pub refuses_first: bool,
-    /// Of an AMI BMC: whether its remote media are enabled; it has no slots before that.
+    /// For an AMI BMC: whether its remote media are enabled. It has no slots while they are disabled.
     pub remote_media: Option<bool>,
-    /// It offers nothing that switches them.
+    /// It offers no action that enables or disables remote media.
     pub has_no_switch: bool,
-    /// Its machine boots although one slot has nothing of the job's.
+    /// Its machine boots although one slot has no medium of the job.
     pub boots_with_one: bool,
-    /// What each slot shows besides, or in place of what it would.
+    /// Properties of each slot that are added, or that replace the usual ones.
     pub shown: [Value; 2],
-    /// Changes of power and boot that it still refuses because its machine is in POST.
+    /// How many more changes of power and boot it refuses because its machine is in POST.
     pub refuses_in_post: u32,
-    /// In order, such as `insert 0`, `on cd`, `off`, `eject 1`.
+    /// What happened, in order, such as `insert 0`, `on cd`, `off`, `eject 1`.
     pub story: Vec<String>,
 }
 
@@ -91,7 +91,7 @@ const CD: &[&str] = &["CD", "DVD"];
 pub const TWO_CDS: Slots = &[CD, CD];
 pub const CD_AND_STICK: Slots = &[&["Floppy", "USBStick"], CD];
 pub const ONE_CD: Slots = &[CD];
-/// Its firmware downloads.
+/// No slots: the firmware downloads the medium.
 pub const NONE: Slots = &[];
 
 #[derive(Clone)]
@@ -324,7 +324,7 @@ fn manager(seen: &Seen, path: &str) -> Value {
     manager
 }
 
-/// A system as a BMC shows it that has no slots.
+/// The system of a BMC that has no slots.
 fn with_http(bmc: &Bmc, seen: &Seen, mut system: Value) -> Value {
     if bmc.slots.is_empty() {
         let boot = &mut system["Boot"];
@@ -371,7 +371,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         seen.slots[slot] = body["Image"].as_str().map(str::to_owned);
         let url = seen.slots[slot].clone();
         seen.urls.extend(url.clone());
-        // As most BMCs do, it looks at once.
+        // Like most BMCs, it reads at once.
         if let Some(url) = url.filter(|url| url.ends_with("/probe.iso")) {
             tokio::spawn(async move { reqwest::get(url).await?.bytes().await });
         }
@@ -382,7 +382,7 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         let is_enabled = body["RMediaState"] == "Enable";
         seen.remote_media = Some(is_enabled);
         seen.story.push(if is_enabled { "media on" } else { "media off" }.into());
-        // By its form it is an error.
+        // A success in the form of an error.
         let message = json!({"MessageId": "Base.1.5.Success", "Severity": "OK"});
         return Json(json!({"error": {"@Message.ExtendedInfo": [message]}})).into_response();
     } else if path.ends_with("EjectMedia") {
@@ -411,10 +411,10 @@ fn post(bmc: &Bmc, path: &str, body: &Value) -> Response {
         if from_medium {
             seen.boots_from_cd += 1;
             let mut urls: Vec<String> = seen.slots.iter().flatten().cloned().collect();
-            // What a person has inserted is not read.
+            // Media that a person inserted are not read.
             urls.retain(|url| seen.urls.contains(url));
             urls.extend(Some(seen.http_uri.clone()).filter(|_| by_http));
-            // The maintenance medium first, wherever it is.
+            // The maintenance medium comes first, whichever slot it is in.
             urls.sort_by_key(|url| !url.ends_with("/maintenance.iso"));
             tokio::spawn(live(bmc.clone(), urls));
         }
@@ -430,7 +430,7 @@ fn refuses_insert(play: Play, seen: &Seen) -> bool {
     matches!(play, Play::RefuseInserts(count) if refused < count)
 }
 
-/// Reads the beginning of a medium until there is no more of it.
+/// Reads the beginning of a medium until its URL no longer works.
 async fn read_on(client: &reqwest::Client, url: &str) {
     loop {
         let part = client.get(url).header("range", "bytes=0-65535").send().await;
@@ -451,7 +451,7 @@ async fn task_within(client: &reqwest::Client, url: &str) -> bytes::Bytes {
     part
 }
 
-/// Whether these are what the controller signed whose key is in the maintenance medium.
+/// Whether these files are signed by the controller whose key is in the maintenance medium.
 async fn is_signed(client: &reqwest::Client, url: &str, files: &[iso9660::File]) -> bool {
     let whole = client.get(url).send().await.unwrap().bytes().await.unwrap();
     let Ok(index) = iso9660::index(&mut std::io::Cursor::new(&whole)) else { return false };
@@ -467,7 +467,7 @@ async fn is_signed(client: &reqwest::Client, url: &str, files: &[iso9660::File])
     key.verify(&files.collect::<Vec<_>>()) == Ok(())
 }
 
-/// The machine, from firmware to its last report.
+/// Runs the machine, from firmware to its last message.
 async fn live(bmc: Bmc, urls: Vec<String>) {
     let maintenance = &urls[0];
     if bmc.play == Play::Dead {
@@ -532,7 +532,7 @@ async fn live(bmc: Bmc, urls: Vec<String>) {
         say("result", body).await;
         return;
     }
-    // The same request again is answered alike; another boot gets nothing.
+    // The same request again gets the same response; another boot gets nothing.
     assert_eq!(say("permit", permit.clone()).await, 200);
     let mut other = permit;
     other["boot_id"] = "b2".into();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What a machine, its readers and a dead token can make a controller keep or build: bounded, and told.
+//! Tests of the limits on what a machine, its readers and an invalid token can make a controller store or build.
 
 use std::io::Read;
 
@@ -54,7 +54,7 @@ impl World {
         serde_json::from_slice(&to_bytes(answer.into_body(), usize::MAX).await.unwrap()).unwrap()
     }
 
-    /// A message of the machine; answers the status.
+    /// Sends a message of the machine and returns the status.
     async fn say(&self, what: &str, token: &str, body: &Value) -> StatusCode {
         let body = body.to_string();
         let request = Request::post(format!("/api/v1/node/attempts/a1/{what}"))
@@ -239,6 +239,6 @@ async fn an_audit_log_whose_oldest_entries_went_says_where_it_begins() {
     let last = page["entries"].as_array().unwrap().last().unwrap();
     let entry: api::access::AuditEntry = serde_json::from_value(last.clone()).unwrap();
     assert_eq!(entry.removed().map(|anchor| anchor.seq), Some(6));
-    // Pages that begin later do not tell it.
+    // Pages that begin later do not have it.
     assert_eq!(world.json("/api/v1/audit?after=10").await["anchor"], Value::Null);
 }

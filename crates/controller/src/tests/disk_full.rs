@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A disk that is full while jobs run. Needs root, for a small file system of its own.
+//! Tests of a disk that is full while jobs run. They need root, for a small file system of their own.
 
 use std::fs;
 use std::io::Write;
@@ -28,7 +28,7 @@ impl Small {
         Some(Small(place.to_owned()))
     }
 
-    /// Leaves not one byte.
+    /// Fills the file system to the last byte.
     fn fill(&self) {
         let mut file = fs::File::create(self.0.join("filler")).unwrap();
         for size in [1 << 20, 4096, 1] {
@@ -65,7 +65,7 @@ async fn on_a_full_disk_a_job_ends_truly_and_new_ones_wait_for_room() {
         let body = json!({"server_serial": serial, "recipe": linux_recipe()});
         controller.request("POST", "/api/v1/jobs").json(&body).send().await.unwrap()
     };
-    // The first write that the disk refuses gives the reserve away; the next ones have room.
+    // The first write that fails releases the reserve; later writes have room.
     let cancel = format!("/api/v1/jobs/{id}/cancel");
     let deadline = tokio::time::Instant::now() + super::DEADLINE;
     let mut statuses = Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Requests that are answered before their body has come, by a client that sends all of it and reads only then, or
-//! once it cannot send: no answer is lost to a connection that was reset meanwhile.
+//! Tests of requests that are refused before their body has arrived. The client sends the whole body and reads only
+//! afterwards, or once it cannot send any more. No response may be lost because the connection was reset.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::settings::listeners::{Listener, Socket};
 
 const MB: usize = 1_000_000;
 
-/// Sends a request with so many bytes of a body, and reads when that is done or fails. The status, if one was read.
+/// Sends a request with `length` bytes of a body, and reads once that is done or fails. Returns the status, if any.
 fn send_then_read(mut stream: impl Read + Write, head: &str, length: usize) -> Option<u16> {
     let piece = vec![7; 64 << 10];
     let mut left = length;
@@ -80,7 +80,7 @@ async fn no_early_answer_is_lost_to_a_client_that_sends_without_reading() {
         ("PUT", "/api/v1/jobs".into(), &admin, 405),
         ("POST", "/nowhere".into(), &admin, 404),
     ];
-    // All more than fits between the two ends, and more than an API request may have.
+    // Each is more than the buffers between both ends hold, and more than an API request may have.
     let lengths = [(7 * MB, 4), (50 * MB, 1)];
     let sending = cases.into_iter().map(|(method, path, token, expected)| {
         let ca_pem = ca_pem.clone();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Firmware updates on simulated BMCs: each fault comes to its named end, and none lasts.
+//! Tests of firmware updates on simulated BMCs: each fault leads to its named end, and no update stays open.
 
 use api::servers::{Firmware, FirmwareUpdate, UpdateState, UpdateStep, UpdateWay};
 use bmc_sim::fleet::fault::Step;
@@ -10,7 +10,7 @@ use super::fleet::World;
 use super::{DEADLINE, temp_dir};
 
 impl World {
-    /// Sends an image as the body; answers the status and the answer.
+    /// Sends an image as the body and returns the status and the response.
     async fn upload(&self, serial: &str, query: &str, image: &str) -> (u16, Value) {
         let path = format!("/api/v1/servers/{serial}/firmware{query}");
         let request = self.controller.request("POST", &path).body(image.to_owned());
@@ -41,7 +41,7 @@ fn image(version: &str) -> String {
     format!("{FIRMWARE_MAGIC}{version}\n{}", "x".repeat(300_000))
 }
 
-/// Of the BMC, before and after.
+/// The version of the BMC's firmware, before and after.
 fn version(update: &FirmwareUpdate) -> (&str, &str) {
     (of_bmc(&update.before), of_bmc(&update.after))
 }
@@ -129,13 +129,13 @@ async fn what_cannot_be_updated_is_refused_in_words() {
     let path = format!("{path}/update");
     assert_eq!(world.controller.get(&path).await["status"], 404);
 
-    // An image of another kind: the BMC's own words.
+    // An image of another kind: the failure has the BMC's own text.
     assert_eq!(world.upload(&serial, "", "something else").await.0, 202);
     let update = world.ended(&serial).await;
     assert_eq!((update.state, update.step), (UpdateState::Failed, UpdateStep::Task));
     assert!(update.reason.unwrap().contains("the image's signature is wrong"));
 
-    // Neither a job nor an action meanwhile, and no update beside a job.
+    // During an update there is no job and no action, and during a job no update.
     let claim = world.controller.app.updates.claim(&serial).unwrap();
     assert_eq!(kind(world.upload(&serial, "", "x").await), refused(409, "conflict"));
     let job = json!({"server_serial": serial, "recipe": super::linux_recipe()});

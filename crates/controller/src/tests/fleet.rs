@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The controller with simulated BMCs of many kinds, and what of them needs no program of its own.
+//! Tests of the controller with simulated BMCs of many kinds, within one process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Controller, linux_recipe, temp_dir};
 
-/// Minutes of a real BMC become seconds.
+/// With this scale, minutes of a real BMC become seconds.
 const TIME_SCALE: f64 = 0.01;
 
 pub struct World {
@@ -97,7 +97,7 @@ async fn whatever_is_broken_power_override_and_remote_media_are_left_as_they_wer
     ];
     let dir = temp_dir();
     let world = World::start(dir.path(), &bmcs).await;
-    // One after the other: a request has little of the shortened time.
+    // One after the other: with the time scale, the time limit of a request is short.
     for member in world.fleet.members() {
         let job = json!({"server_serial": member.serial, "recipe": linux_recipe()});
         let request = world.controller.request("POST", "/api/v1/jobs").json(&job);

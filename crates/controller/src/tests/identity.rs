@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which machine may write: one that its BMC knows by the names that it bears itself.
+//! Tests of which machine may write: one whose own names match those that its BMC reports.
 
 use api::node::Dmi;
 use recipe::machine::{BmcFacts, Names};
@@ -14,7 +14,7 @@ use crate::store::{NewJobRow, Rejected, ServerRow, Store};
 const MINE: &str = "4c4c4544-004b-4d10-8032-b7c04f463533";
 const OTHER: &str = "30303031-3932-5355-4531-313156484e31";
 
-/// What the BMC tells, and what the machine that asks for its permit has.
+/// Asks for a permit: `told` is what the BMC reports, `own` what the machine reports about itself.
 fn permit(told: &BmcFacts, own: Dmi, ignores_uuid: bool) -> Result<(), Rejected> {
     let store = Store::in_memory().unwrap();
     at_once(store.put_server(ServerRow { ignores_uuid, ..rows::server("SN1") })).unwrap();
@@ -49,7 +49,7 @@ fn a_machine_with_another_uuid_than_its_bmc_tells_may_not_write() {
     }
     permit(&told("SN1", MINE), own("SN1", OTHER), true).unwrap();
     permit(&told("SN1", MINE), own("SN1", MINE), false).unwrap();
-    // A BMC that tells none, or all zeros, contradicts nobody.
+    // A BMC that reports no UUID, or all zeros, contradicts no machine.
     permit(&told("SN1", ""), own("SN1", OTHER), false).unwrap();
     let zeros = "00000000-0000-0000-0000-000000000000";
     permit(&told("SN1", zeros), own("SN1", OTHER), false).unwrap();
@@ -104,7 +104,7 @@ async fn a_dell_is_installed_by_each_of_its_names_and_told_by_which() {
 async fn a_product_number_leads_to_no_machine() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    // It shows its serial as SKU too: here as a product's number, which others have.
+    // The BMC also shows a SKU; here it is a product number, which other machines share.
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let id = create_as(&controller, &bmc, "P12345-B21").await;
     let job = controller.job_when(&id, is_complete).await;

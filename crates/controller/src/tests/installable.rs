@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Artifacts that cannot be installed: pushed all the same, shown as such, told in a plan, and refused to a job and a
-//! machine.
+//! Tests of artifacts that cannot be installed: they can be pushed, are shown as not installable, are reported in a
+//! plan, and are refused to a job and a machine.
 
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ async fn a_machine_gets_no_permit_for_an_artifact_that_was_judged_since() {
     let dmi = json!({"serial": "SN1", "uuid": "", "manufacturer": "", "product": ""});
     let hello = json!({"boot_id": "b1", "dmi": dmi, "version": "1"});
     assert_eq!(controller.say(id, "hello", &hello).await, 204);
-    // As if its layers had been read to their end only now.
+    // As if the registry had read the layers to their end only now.
     let index = controller.app.settings.data_dir.join("registry/registry.sqlite");
     let index = rusqlite::Connection::open(index).unwrap();
     index.execute("UPDATE verdicts SET refused = 'it goes up'", []).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What the database refuses, whoever asks: the triggers of `migrations/`.
+//! Tests of the triggers of `migrations/`: changes that the database refuses from any caller.
 
 use job::{Action, Event, Outcome};
 
@@ -86,7 +86,7 @@ fn what_no_bug_may_write_is_refused() {
         assert!(error.contains(refused), "{sql}: {error}");
     }
     assert_eq!(store.dump().unwrap(), before);
-    // And what they do not refuse is what goes on each day.
+    // Ordinary changes are not refused.
     assert_eq!(store.execute("UPDATE jobs SET permit = permit, epoch = epoch + 1").unwrap(), 5);
     let outcome = Outcome::Succeeded;
     apply(&store, "writes", Event::Reported(outcome));

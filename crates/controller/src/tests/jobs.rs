@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Jobs from POST to `complete`, over a played BMC.
+//! Tests of jobs from POST to `complete`, with a simulated BMC.
 
 use std::io::Read;
 
@@ -30,7 +30,7 @@ pub async fn create(controller: &Controller, bmc: &Bmc) -> String {
     create_as(controller, bmc, "SN1").await
 }
 
-/// For a server that is registered by this name.
+/// Creates a job for a server that is registered under this name.
 pub async fn create_as(controller: &Controller, bmc: &Bmc, name: &str) -> String {
     put_server_as(controller, bmc, name).await;
     let answer = controller
@@ -199,7 +199,7 @@ async fn a_job_that_went_well_leaves_no_evidence() {
     let bmc = Bmc::start("SN1", Play::Succeed).await;
     let id = create(&controller, &bmc).await;
     controller.job_when(&id, is_complete).await;
-    // It goes right after the job is seen to be complete.
+    // The evidence is deleted right after the job is complete.
     let dir = controller.app.settings.data_dir.join("evidence");
     let is_gone = async {
         while std::fs::read_dir(&dir).unwrap().count() > 0 {
@@ -360,7 +360,7 @@ async fn a_job_cancelled_before_the_reset_leaves_the_power_alone() {
     let bmc = Bmc::start("SN1", Play::NoInsert).await;
     bmc.seen.lock().unwrap().is_on = true;
     let id = create(&controller, &bmc).await;
-    // What the BMC asks for, but no more than a quarter of an hour.
+    // The pause that the BMC asks for, but at most a quarter of an hour.
     controller.events_when(&id, |events| events.to_string().contains("again in 900 s")).await;
     let path = format!("/api/v1/jobs/{id}/cancel");
     assert_eq!(controller.request("POST", &path).send().await.unwrap().status(), 202);
@@ -391,14 +391,14 @@ async fn a_worker_that_is_stopped_leaves_no_session_and_no_late_medium_behind() 
 async fn an_insert_that_is_called_a_bad_request_is_tried_again() {
     let dir = temp_dir();
     let controller = Controller::start(dir.path()).await;
-    // Every variant of the body, once.
+    // The BMC refuses every variant of the body once.
     let bmc = Bmc::start("SN1", Play::RefuseInserts(4)).await;
     let id = create(&controller, &bmc).await;
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
 }
 
-/// From now on nobody can write down an event whose kind or message is like this.
+/// From now on the database refuses events whose kind or message matches this pattern.
 fn refuse_events(controller: &Controller, column: &str, like: &str) -> rusqlite::Connection {
     let file = controller.app.settings.data_dir.join("shoal.sqlite");
     let disk = rusqlite::Connection::open(file).unwrap();
@@ -482,7 +482,7 @@ async fn a_webhook_ends_a_job_once_however_often_it_is_delivered() {
     assert_eq!(deliver("0123456789abcdeg", failed("d1")).await, 401);
     assert_eq!(deliver("", failed("d1")).await, 401);
     assert_eq!(deliver(right, failed("")).await, 400);
-    // A refused delivery is not a known one.
+    // A delivery that was refused is not stored as known.
     let success = json!({"status": "success", "delivery_id": "d1"});
     assert_eq!(deliver(right, success).await, 409, "there was no permit");
     assert_eq!(deliver(right, failed("d1")).await, 200);
@@ -508,7 +508,7 @@ async fn the_id_of_a_delivery_is_neither_empty_nor_long() {
     for (bytes, expected) in [(0, 400), (1, 404), (255, 404), (256, 400), (1000, 400)] {
         let report = json!({"status": "success", "delivery_id": "x".repeat(bytes)});
         let told = controller.request("POST", "/api/v1/status-webhook/SN1").json(&report);
-        // There is no job; but for its id it would be good.
+        // There is no such job; apart from the id the request is valid.
         assert_eq!(told.send().await.unwrap().status(), expected, "{bytes} bytes");
     }
 }
@@ -603,7 +603,7 @@ async fn a_second_controller_changes_nothing_in_the_directory_of_the_first() {
     let certificate = || std::fs::read(dir.path().join("data/tls/server.pem")).unwrap();
     let before = certificate();
     let mut settings = (*controller.app.settings).clone();
-    // It would make a certificate for this.
+    // A name for which the controller would create a certificate.
     settings.tls.tls_names.push("second.example".into());
     let error = crate::serve::build(settings).err().unwrap();
     assert!(error.to_string().contains("another controller"), "{error:#}");

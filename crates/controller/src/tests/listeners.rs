@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What is served where: every route asked at every listener, and a job whose machine, BMC and people each
-//! have their own. And what every answer has in common.
+//! Tests of the listeners: every route is called at every listener, a job runs with separate listeners for its machine,
+//! its BMC and people, and the headers that all responses have in common are checked.
 
 use axum::Router;
 use axum::body::Body;
@@ -13,7 +13,7 @@ use super::{Controller, temp_dir};
 use crate::http::{self, App, Needs, Route};
 use crate::settings::listeners::Listener;
 
-/// Which listeners a socket may have.
+/// The combinations of listeners that a socket may have.
 const SOCKETS: [&[Listener]; 7] = [
     &[Listener::Admin],
     &[Listener::Node],
@@ -31,7 +31,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// As whatever else there is not at this listener. A HEAD's answer has no body.
+    /// Whether the response is that of an unknown path at this listener. The response to a HEAD has no body.
     fn is_no_such_path(&self, method: &Method) -> bool {
         self.status == 404 && (*method == Method::HEAD || self.body.contains(":no-such-path\""))
     }
@@ -40,7 +40,7 @@ impl Heard {
 async fn ask(router: &Router, request: Request<Body>) -> Heard {
     let answer = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
-    // Enough for the longest, the licences.
+    // Enough for the longest response, the licences.
     let body = axum::body::to_bytes(body, 8 << 20).await.unwrap();
     let body = String::from_utf8_lossy(&body).into_owned();
     Heard { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -54,12 +54,12 @@ fn request(method: &Method, path: &str, token: Option<&str>) -> Request<Body> {
     request.body(Body::empty()).unwrap()
 }
 
-/// A path of the route; one of media leads to a medium that is there.
+/// A path of the route. The path of a media route leads to an existing medium.
 fn path_of(route: &Route, app: &App) -> String {
     match route.listeners {
         [Listener::Media] => {
             let token = app.keys.media_token().unwrap();
-            // It is there as long as somebody holds it.
+            // The probe exists as long as its handle does.
             std::mem::forget(app.bmcs.probes.open(&token).unwrap());
             format!("/m/{token}/probe.iso")
         }
@@ -77,7 +77,7 @@ async fn every_route_is_at_its_listener_and_nowhere_else() {
         let router = http::router(controller.app.clone(), serves);
         for route in http::routes() {
             let name = format!("{} {} at {serves:?}", route.method, route.path);
-            // Told here again, so that a slip in the routes' table is one against this.
+            // Listed here again, so that a mistake in the table of routes fails the test.
             let own = match route.path {
                 path if path.starts_with("/api/v1/node/") => &[Listener::Node][..],
                 path if path.starts_with("/m/") => &[Listener::Media],
@@ -154,7 +154,7 @@ async fn a_job_goes_to_its_end_over_three_listeners() {
     let urls = bmc.seen.lock().unwrap().urls.clone();
     assert!(!urls.is_empty());
     for url in urls {
-        // Dead by now where it was, and at no time anywhere else.
+        // The URL no longer works at its listener, and never worked at another.
         assert_eq!(reqwest::get(&url).await.unwrap().status(), 410, "{url}");
         for other in [&node, &admin] {
             let elsewhere = url.replacen(&media, other, 1);
@@ -188,15 +188,15 @@ async fn every_answer_tells_browsers_to_keep_off() {
             assert_eq!(has("content-security-policy"), Some(policy), "{name}");
             assert_eq!(has("referrer-policy"), Some("no-referrer"), "{name}");
             assert_eq!(has("set-cookie"), None, "{name}");
-            // The registry's clients may keep what has its digest for a name; media say it themselves.
+            // Clients of the registry may cache content that is named by its digest; media set the header themselves.
             let kept = if path.starts_with("/v2/") { None } else { Some("no-store") };
             assert_eq!(has("cache-control"), kept, "{name}");
         }
     }
 }
 
-/// What a browser sends by itself, or lets another site's page send, opens nothing: so nobody can act by
-/// the hand of who is looking at that page.
+/// Nothing that a browser sends by itself, or lets another site's page send, counts as a credential. So such a page
+/// cannot act in the name of its visitor.
 #[tokio::test]
 async fn no_cookie_form_or_query_is_a_credential() {
     let dir = temp_dir();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What BMCs and firmware read, as they read it.
+//! Tests of the media routes, with reads like those of BMCs and firmware.
 
 use super::bmc::{Bmc, Play};
 use super::jobs::{create, is_complete};
 use super::{Controller, temp_dir};
 
-/// Readers at once: a rack, each asking for one sector after the other.
+/// Readers at once, as of a rack; each requests one sector after the other.
 const READERS: usize = 64;
 const READS: usize = 16;
 
@@ -64,7 +64,7 @@ async fn many_small_ranges_at_once_are_each_answered_exactly() {
     assert_eq!(read, (READERS * READS * 2048) as u64);
 }
 
-/// The task medium of a job whose machine was reset, as whoever has its URL reads it.
+/// The files of the task medium of a job whose machine was reset, read from its URL.
 async fn task_medium(bmc: &Bmc) -> Vec<recipe::File> {
     let url = bmc.seen.lock().unwrap().slots[1].clone().unwrap();
     let bytes = reqwest::get(&url).await.unwrap().bytes().await.unwrap();
@@ -95,7 +95,7 @@ async fn secrets_are_not_on_the_medium_and_the_boot_with_the_permit_gets_them() 
             let answer = request.bearer_auth(token).send().await.unwrap();
             (answer.status().as_u16(), answer.bytes().await.unwrap())
         };
-        // Who has the medium has no more than that.
+        // The token on the medium permits nothing else.
         assert_eq!(ask(attempt.token.as_str()).await.0, 401);
         let dmi = serde_json::json!({"serial": "SN1", "uuid": ""});
         let hello = serde_json::json!({"boot_id": "b1", "dmi": dmi, "version": "test"});

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The whole controller over HTTP: real router, real store, a BMC played on the wire.
+//! Tests of the whole controller over HTTP: the real router, the real store, and a simulated BMC.
 
 mod about;
 mod access;
@@ -45,7 +45,7 @@ use crate::store::{JobRow, ServerRow};
 /// Longest wait for something that a test expects.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A controller on a port of its own, in a directory that outlives it if asked.
+/// A controller on a port of its own, in a directory that can outlive it.
 pub struct Controller {
     pub app: App,
     pub url: String,
@@ -58,7 +58,7 @@ impl Controller {
         Controller::start_with(dir, |_settings| {}).await
     }
 
-    /// With other settings than a user's.
+    /// Starts a controller with changed settings.
     pub async fn start_with(
         dir: &std::path::Path,
         change: impl FnOnce(&mut Settings),
@@ -66,7 +66,7 @@ impl Controller {
         Controller::start_on(dir, &[listen().await], change).await
     }
 
-    /// With a listener for people, one for machines and one for BMCs.
+    /// Starts a controller with one listener each for people, machines and BMCs.
     pub async fn start_apart(dir: &std::path::Path) -> Controller {
         let listeners = [listen().await, listen().await, listen().await];
         Controller::start_on(dir, &listeners, |_settings| {}).await
@@ -95,7 +95,7 @@ impl Controller {
         Controller { url: format!("http://{}", addresses[0]), app, driver, servers }
     }
 
-    /// As if by `kill -9`: nothing is told, nothing is finished.
+    /// Stops the controller as if by `kill -9`: nothing is finished or recorded.
     pub async fn kill(mut self) {
         self.servers.shutdown().await;
         self.driver.stop().await;
@@ -117,13 +117,13 @@ impl Controller {
         self.request("GET", path).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Says something as the machine of a job would; answers the status. A hello is of the boot that it
-    /// names, the rest of the boot that said hello last.
+    /// Sends a message as the machine of a job would, and returns the status. A hello is from the boot that it names;
+    /// other messages are from the boot that said hello last.
     pub async fn say(&self, job_id: &str, what: &str, body: &Value) -> u16 {
         let job = self.app.store.job(job_id).await.unwrap();
         let mut body = body.clone();
         let token = if what == "hello" {
-            // A longer one is cut, also where the session is looked up from.
+            // A longer boot id is cut, so the session is derived from the cut one.
             let boot = crate::store::bounded(body["boot_id"].as_str().unwrap().to_owned(), 256);
             body["session_sha256"] = session_sha256(&boot).into();
             self.app.keys.attempt_token(&job.attempt)
@@ -141,7 +141,7 @@ impl Controller {
         self.when(&format!("/api/v1/jobs/{id}"), wanted).await
     }
 
-    /// The job's story, once `wanted` holds of it.
+    /// The job's events, once `wanted` holds of them.
     pub async fn events_when(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.when(&format!("/api/v1/jobs/{id}/events"), wanted).await
     }
@@ -161,7 +161,7 @@ impl Controller {
     }
 }
 
-/// The token of the session of a boot, and what its hello says of that.
+/// The token of a boot's session.
 pub fn session_token(boot_id: &str) -> String {
     format!("shp_session_{boot_id}")
 }
@@ -170,7 +170,7 @@ pub fn session_sha256(boot_id: &str) -> String {
     hex::encode(crate::keys::sha256(session_token(boot_id).as_bytes()))
 }
 
-/// A port of one's own.
+/// A free port.
 async fn listen() -> std::net::TcpListener {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().into_std().unwrap()
 }
@@ -180,7 +180,7 @@ pub fn settings(dir: &std::path::Path, listen: std::net::SocketAddr) -> Settings
     settings_at(dir, &[listen])
 }
 
-/// Of people, machines and BMCs, or of all of them.
+/// Settings with one address each for people, machines and BMCs, or one for all of them.
 fn settings_at(dir: &std::path::Path, addresses: &[std::net::SocketAddr]) -> Settings {
     let iso = dir.join("maintenance.iso");
     if !iso.exists() {

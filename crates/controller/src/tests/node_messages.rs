@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The message matrix: every node message, in every state of a job, in every way in which it may come.
-//! Each cell has what it must be answered and all that it may change, by a table of its own; whatever
-//! else changes is a wrong effect. `cargo test -p controller node_messages -- --nocapture` prints them.
+//! The message matrix: every node message, in every state of a job, in every way in which it may arrive. A table gives
+//! the expected status and all permitted changes of each cell; any other change is a wrong effect.
+//! `cargo test -p controller node_messages -- --nocapture` prints the cells.
 
 use axum::Router;
 use axum::body::Body;
@@ -106,23 +106,23 @@ impl Phase {
     }
 }
 
-/// How a message comes.
+/// How a message arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Once,
-    /// Its answer is lost, so it comes again.
+    /// Its response is lost, so it is sent again.
     Lost,
-    /// Two come at the same time.
+    /// Two copies arrive at the same time.
     Duplicated,
-    /// After one that was said later.
+    /// A message that arrives out of order: after one that was sent later.
     Reordered,
-    /// From somebody who has no token, or one for something else.
+    /// From a sender without a token, or with a token for something else.
     Forged,
-    /// Again after the job was ended.
+    /// Sent again after the job has ended.
     Replayed,
-    /// From the boot before the present one.
+    /// From the boot before the current one.
     Stale,
-    /// With a token that is good for another job.
+    /// With a token that is valid for another job.
     OfAnotherAttempt,
 }
 
@@ -158,7 +158,7 @@ enum Effect {
     Fails(&'static str),
 }
 
-/// The table: what a message of the machine is answered in a phase, and what it does.
+/// The table: the expected status of a machine's message in a phase, and its effect.
 fn rule(message: Message, phase: Phase) -> (u16, Effect) {
     if message == Message::Hello {
         return match phase {
@@ -181,7 +181,7 @@ fn rule(message: Message, phase: Phase) -> (u16, Effect) {
         // The jobs that are over here have succeeded.
         (Message::Success, _) if phase.is_over() => (204, Effect::Nothing),
         _ if phase.is_over() => (410, Effect::Nothing),
-        // The secrets are for the boot with the permit.
+        // Only the boot with the permit gets the secrets.
         (Message::Recipe, Phase::Writing) => (200, Effect::Nothing),
         (Message::Recipe, _) => (409, Effect::Nothing),
         (Message::Permit, Phase::BootingHeard) => (503, Effect::Nothing),
@@ -196,7 +196,7 @@ fn rule(message: Message, phase: Phase) -> (u16, Effect) {
     }
 }
 
-/// The parts of the state that `effect` may change, changed.
+/// The state `before`, changed as `effect` permits.
 fn after(before: &Seen, effect: Effect) -> Seen {
     let mut after = before.clone();
     match effect {
@@ -221,7 +221,7 @@ fn closing(outcome: Outcome) -> State {
     State::Closing { outcome, cleanup: job::Cleanup::PoweringOff, problem: None }
 }
 
-/// Reasons are for people; what counts is which step failed.
+/// The state without the reason of a failure: only the failed step is compared.
 fn without_words(mut seen: Seen) -> Seen {
     if let State::Closing { outcome: Outcome::Failed(why), .. }
     | State::Complete { outcome: Outcome::Failed(why), .. } = &mut seen.state
@@ -268,7 +268,7 @@ impl World {
         self.app.store.apply(&machine.job, None, event, "test".into(), now_ms()).await.unwrap();
     }
 
-    /// A job in `phase`; where its machine was heard, by boot `b1`, and if asked by `b0` before.
+    /// A job in `phase`. If its machine has said hello, that was boot `b1`, and with `former` boot `b0` before it.
     async fn job_in(&mut self, phase: Phase, former: bool) -> Machine {
         let machine = self.job().await;
         let done = |action| Event::Done(action);
@@ -325,7 +325,7 @@ impl World {
         machine
     }
 
-    /// As the machine's boot would; answers the status.
+    /// Sends a message as a boot of the machine would, and returns the status.
     async fn say(&self, machine: &Machine, message: Message, boot: &str, seq: u64) -> u16 {
         let token = match message {
             Message::Hello => self.app.keys.attempt_token(&machine.attempt),
@@ -370,7 +370,7 @@ impl World {
         }
     }
 
-    /// Plays one cell; answers what it was answered last, and the state before and after.
+    /// Runs one cell. Returns the last statuses, and the state before and after.
     async fn play(&mut self, message: Message, phase: Phase, how: How) -> (Vec<u16>, Seen, Seen) {
         let machine = self.job_in(phase, how == How::Stale).await;
         let before = self.seen(&machine).await;
@@ -467,14 +467,14 @@ fn body(machine: &Machine, message: Message, boot: &str, seq: u64) -> (&'static 
     }
 }
 
-/// What a cell must be answered, and what may be after it.
+/// The expected statuses of a cell, and the expected state after it.
 fn expected(message: Message, phase: Phase, how: How, before: &Seen) -> (Vec<u16>, Seen) {
     let (status, effect) = rule(message, phase);
     match how {
         How::Once => (vec![status], after(before, effect)),
         How::Lost | How::Duplicated => {
-            // The second is answered like the first and does nothing more; but a failure is an end,
-            // which answers the same failure and nothing else.
+            // The second gets the same status as the first and has no further effect. A failure ends the job; after
+            // that only the same failure is accepted.
             (vec![status, status], after(before, effect))
         }
         How::Reordered => {
@@ -500,7 +500,7 @@ fn expected(message: Message, phase: Phase, how: How, before: &Seen) -> (Vec<u16
         }
         How::Forged => (vec![401; 4], before.clone()),
         How::Replayed => {
-            // `before` is the ended job here: nothing changes any more.
+            // `before` is the ended job here: nothing may change.
             let again = match (message, before.state.outcome()) {
                 (Message::Success, Some(Outcome::Succeeded)) if phase.is_heard() => 204,
                 (Message::Failure, Some(Outcome::Failed(why)))
@@ -515,7 +515,7 @@ fn expected(message: Message, phase: Phase, how: How, before: &Seen) -> (Vec<u16
             (vec![status, again], before.clone())
         }
         How::Stale if !phase.is_heard() => {
-            // Nobody was there before: a hello is a first one, of boot b0.
+            // There was no boot before: the hello is the first one, from boot b0.
             let mut wanted = after(before, effect);
             if effect == Effect::Session {
                 wanted.boot_id = Some("b0".into());
@@ -563,7 +563,7 @@ async fn world(dir: &std::path::Path) -> World {
     World { app, router, jobs: 0 }
 }
 
-/// How often the story of this job has a line of this kind.
+/// How many events of this kind the job has.
 async fn told(world: &World, machine: &Machine, kind: &str) -> usize {
     let events = world.app.store.events(&machine.job, 0, 1000).await.unwrap();
     events.iter().filter(|event| event.kind == kind).count()
@@ -576,7 +576,7 @@ async fn failed_step(world: &World, machine: &Machine) -> Option<String> {
     }
 }
 
-/// A hello with the token of the task medium, as whoever reads that can say it.
+/// A hello with the token of the task medium, as anyone who has read the medium can send it.
 async fn hello(world: &World, machine: &Machine, boot: &str, session: &Value) -> (u16, Value) {
     let (_, mut body) = body(machine, Message::Hello, boot, 0);
     body["session_sha256"] = session.clone();
@@ -613,7 +613,7 @@ async fn two_that_speak_at_once_end_the_attempt_whoever_of_them_was_first() {
     let machine = world.job_in(Phase::AwaitingHeard, false).await;
     assert_eq!(world.say(&machine, Message::Hello, "thief", 0).await, 204);
     assert_eq!(told(&world, &machine, "session_replaced").await, 1);
-    // The machine itself goes on, and finds out.
+    // The real machine continues, and its next message is rejected.
     assert_eq!(world.say(&machine, Message::Permit, "b1", 1).await, 410);
     assert_eq!(failed_step(&world, &machine).await.as_deref(), Some("node.two-sessions"));
     assert_eq!(world.say(&machine, Message::Permit, "thief", 1).await, 410);
@@ -634,7 +634,7 @@ async fn another_boot_ends_a_write_and_a_boot_that_did_not_restart_is_told() {
     assert_eq!(told(&world, &machine, "session_refused").await, 1);
 }
 
-/// What a person is asked to look at, and the events' texts.
+/// The job's `needs_attention`, and the texts of its events.
 async fn told_to_a_person(world: &World, machine: &Machine) -> (String, String) {
     let path = format!("/api/v1/jobs/{}", machine.job);
     let request = Request::get(path)
@@ -657,7 +657,7 @@ async fn a_hello_gives_no_secret_and_a_second_one_is_put_before_a_person() {
     let dir = temp_dir();
     let mut world = world(dir.path()).await;
     let machine = world.job_in(Phase::Awaiting, false).await;
-    // Somebody who read the task medium is quicker than the machine.
+    // A thief who read the task medium sends hello before the machine.
     assert_eq!(world.say(&machine, Message::Hello, "thief", 0).await, 204);
     assert_eq!(world.say(&machine, Message::Recipe, "thief", 0).await, 409);
     assert_eq!(world.say(&machine, Message::Hello, "b1", 0).await, 204);
@@ -680,7 +680,7 @@ async fn the_machines_hello_after_another_ones_permit_says_to_change_the_secrets
     let mut world = world(dir.path()).await;
     for is_over in [false, true] {
         let machine = world.job_in(Phase::Awaiting, false).await;
-        // It says of itself what the machine would say.
+        // The thief reports the same identity as the machine.
         for (message, status) in
             [(Message::Hello, 204), (Message::Permit, 200), (Message::Recipe, 200)]
         {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Certificates of the listeners: the one that the controller was given, and the one that it makes.
+//! Tests of the listeners' certificates: one that is configured, and one that the controller creates.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,7 +28,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// The files of a certificate for these names, by this CA, valid over these days from now.
+/// Writes the files of a certificate for these names, issued by this CA, valid for these days from now.
 fn write(
     dir: &Path,
     ca: &CertifiedIssuer<'static, KeyPair>,
@@ -59,7 +59,7 @@ fn with_own(dir: &Path, (certificate, key): (PathBuf, PathBuf)) -> Settings {
     settings
 }
 
-/// The certificate that a client is shown who connects to `name` and trusts these CAs.
+/// The certificate that is presented to a client that connects to `name` and trusts these CAs.
 fn shown(address: SocketAddr, name: &str, trusted: &[String]) -> CertificateDer<'static> {
     let mut roots = RootCertStore::empty();
     for pem in trusted {
@@ -128,7 +128,7 @@ async fn a_client_gets_the_given_certificate_for_its_names_and_else_the_controll
         let ca_pem = CertificateDer::from_pem_slice(keys.ca_pem.as_bytes()).unwrap();
         assert_eq!(trusted, [ca_pem, first(&files.0)]);
 
-        // Renewed: shown from then on. What is broken changes nothing.
+        // A renewed certificate is presented from then on. A broken one changes nothing.
         let own = keys.own_certificate.as_ref().unwrap();
         let former = first(&files.0);
         write(dir.path(), &ca, names, -1..60);
@@ -240,7 +240,7 @@ fn the_made_certificate_stays_until_its_names_or_its_ca_change() {
         let name = ServerName::try_from(name).unwrap();
         parsed.verify_is_valid_for_subject_name(&name).unwrap();
     }
-    // A certificate whose key was lost, or written when the process ended, is made anew.
+    // A certificate whose key was lost, or was being written when the process ended, is created again.
     std::fs::write(dir.path().join("tls/server.key"), KeyPair::generate().unwrap().serialize_pem())
         .unwrap();
     let remade = open(&own);

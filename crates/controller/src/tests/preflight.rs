@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Looks at a machine before a job: what is told, and that nothing stays behind.
+//! Tests of looks at a machine before a job (`bmc::look`): what is reported, and that nothing is left behind.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ async fn a_plan_tells_what_a_job_would_meet_and_leaves_nothing_behind() {
     assert_eq!(seen["is_ready"], true, "{seen:#}");
     assert_eq!(seen["media_plan"], "cd+cd");
     assert_eq!(result(&seen, "fetch"), "pass", "{seen:#}");
-    // Another registry's artifact is the machine's to find.
+    // An artifact in another registry is looked up only by the machine.
     assert_eq!(result(&seen, "artifact"), "warn");
     assert_eq!(seen["expected_seconds"], Value::Null);
     assert_eq!(bmc.story(), ["insert 0", "eject 0"]);
@@ -183,7 +183,7 @@ async fn a_person_switches_a_machine_unless_a_job_does() {
     assert_eq!(act("boot", json!({"boot": "none"})).await, state("Off", "Disabled"));
     assert_eq!(act("power", json!({"power": "maybe"})).await.0, 400);
     assert_eq!(bmc.story(), ["on disk", "off"]);
-    // One that is off is switched on; this BMC has no way to restart but off and on.
+    // A machine that is off is switched on. This BMC can restart only by off and on.
     for (word, restarts) in [("reset", 1), ("reset", 2), ("restart", 3), ("cycle", 4)] {
         assert_eq!(act("power", json!({"power": word})).await, state("On", "Disabled"), "{word}");
         let expected = ["on disk", "off"].repeat(restarts);
@@ -288,7 +288,7 @@ async fn a_plan_says_what_post_would_refuse_and_does_not_wait_for_an_update() {
         assert_eq!(result(&seen, name), "pass", "{name}: {seen:#}");
     }
     let update = controller.app.updates.claim("SN1").unwrap();
-    // The update has the BMC for itself.
+    // The update holds the BMC's lock.
     let lock = controller.app.bmcs.locks.enter(&bmc.url).await;
     let seen = plan(&controller).await;
     assert_eq!(result(&seen, "firmware-update"), "fail", "{seen:#}");

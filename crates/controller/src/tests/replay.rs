@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The controller with BMCs that were recorded, and what it records of a BMC.
+//! Tests of the controller with recorded BMCs, and of its own recordings of a BMC.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ async fn put(controller: &Controller, serial: &str, bmc: &Replay) {
     }});
     let path = format!("/api/v1/servers/{serial}");
     let put = controller.request("PUT", &path).json(&server).send().await.unwrap();
-    // Two that were recorded may have the same replacement for their names.
+    // Two recorded machines may have the same replacement for their names.
     assert!(put.status().is_success(), "{serial}: {}", put.status());
 }
 
@@ -48,7 +48,7 @@ async fn post(controller: &Controller, path: &str, body: &Value) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// By which name each machine is known, and how its media go in.
+/// The recorded trees, each with the name of its machine and its media plan.
 const TREES: &[(&str, &str, &str)] = &[
     ("dell", "ABC1234", "cd+cd"),
     ("hpe.json", "CZEXAMPLE1", "cd+usb"),
@@ -92,7 +92,7 @@ async fn installs(controller: &Controller, serial: &str, plan: &str) {
     assert_eq!(job["media_plan"], plan, "{serial}");
 }
 
-/// What machines are given, as the fleet's tests have it.
+/// The image for the machines, as in the fleet's tests.
 fn fleet_image(dir: &Path) -> PathBuf {
     let path = dir.join("image.iso");
     let files = [iso9660::File { name: "A".into(), bytes: vec![0; 10] }];
@@ -101,7 +101,7 @@ fn fleet_image(dir: &Path) -> PathBuf {
     path
 }
 
-/// What the controller makes of a BMC, but for the names of its machine.
+/// The controller's view of a BMC, without the names of its machine.
 fn judgement(probe: &Value) -> Value {
     let slots = probe["slots"].as_array().into_iter().flatten();
     let slots: Vec<_> = slots
@@ -124,17 +124,17 @@ async fn capture(controller: &Controller, serial: &str) -> Value {
     captured
 }
 
-/// What of a BMC was recorded, played from a file; it is played until this is stopped.
+/// A recording of a BMC that is replayed from a file until this is stopped.
 struct Played {
     bmc: Replay,
     captured: Value,
-    /// By which the machine is known now.
+    /// The machine's name in the recording.
     name: String,
     before: Value,
     after: Value,
 }
 
-/// Records a server's BMC and plays the file: what the controller makes of both, and of a capture of the second.
+/// Records a server's BMC and replays the file: compares the controller's view of both, and of a capture of the second.
 async fn played(
     controller: &Controller,
     dir: &Path,
@@ -201,7 +201,7 @@ async fn simulated_bmcs_are_captured_without_their_names_and_secrets() {
         let sessions: Vec<_> = captured.as_object().unwrap().keys().collect();
         assert!(!sessions.iter().any(|path| path.contains("/Sessions")), "{sessions:?}");
     }
-    // It only read, and logged out.
+    // The recording only reads, and logs out.
     let report = world.fleet.report();
     assert_eq!((report.writes, report.media_left, report.sessions_left), (0, 0, 0));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! A new root key, and a change of it that was cut off.
+//! Tests of the rotation of the root key, including one that was interrupted.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::{Controller, temp_dir};
 use crate::backup::{NEW_KEY, backup, rotate_key};
 use crate::settings::{BackupArgs, RotateKeyArgs};
 
-/// Of the controllers of these tests.
+/// Rotates the key of a controller of these tests.
 fn rotate(home: &Path) -> anyhow::Result<()> {
     rotate_key(&RotateKeyArgs { data_dir: home.join("data") })
 }
@@ -69,7 +69,7 @@ async fn a_change_that_was_cut_off_is_ended_or_undone_by_the_next_start() {
         put_server(&controller, &bmc).await;
         controller.kill().await;
         if is_stored {
-            // Cut off before the new key took its place.
+            // Interrupted before the new key was put in place.
             let old = fs::read(data.join("root.key")).unwrap();
             rotate(dir.path()).unwrap();
             fs::rename(data.join("root.key"), data.join(NEW_KEY)).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What tests put into a store: a server, a job and its way to a machine that boots.
+//! Rows for tests: a server, a job, and the events of a job until its machine boots.
 
 use api::node::{DiskIdentity, Dmi, PermitRequest};
 use futures_util::FutureExt;
@@ -11,7 +11,7 @@ use crate::as_found::Found;
 use crate::store::{Boot, BootSession, NewAuditEntry, NewJobRow, ServerRow};
 use crate::time::now_ms;
 
-/// A server with a BMC at which nobody answers.
+/// A server whose BMC does not respond.
 pub fn server(serial: &str) -> ServerRow {
     ServerRow {
         serial: serial.into(),
@@ -45,7 +45,7 @@ pub fn job(id: &str, server_serial: &str, attempt: &str) -> NewJobRow {
     }
 }
 
-/// What happens to a job until its machine is awaited.
+/// The events of a job until its machine is awaited.
 pub fn until_awaited() -> [Event; 4] {
     [Action::Start, Action::BuildTaskMedium, Action::InsertMedia, Action::BootMaintenance]
         .map(Event::Done)
@@ -67,7 +67,7 @@ pub fn boot_session(attempt: &str, boot_id: &str) -> BootSession {
     BootSession { attempt: attempt.into(), session_hash: boot(boot_id).session_hash }
 }
 
-/// What boot `b1` of a machine asks for, to write its one disk.
+/// The request of boot `b1` of a machine for a permit to write its only disk.
 pub fn permit(serial: &str) -> PermitRequest {
     PermitRequest {
         boot_id: "b1".into(),
@@ -83,7 +83,7 @@ pub fn permit(serial: &str) -> PermitRequest {
     }
 }
 
-/// What a job finds at a machine that is on and boots by its own order.
+/// What a job finds at a machine that is on and has no boot override.
 pub fn found() -> Found {
     let boot = BootSettings { now: BootOverride::none(Some("UEFI")), pending: None };
     Found { is_off: false, boot, is_media_off: false }
@@ -94,7 +94,7 @@ pub fn at_once<T>(answer: impl Future<Output = T>) -> T {
     answer.now_or_never().expect("the store in memory never waits")
 }
 
-/// A request for a new job, as the audit log has it.
+/// The audit entry of a request for a new job.
 pub fn entry(status: u16) -> NewAuditEntry {
     NewAuditEntry {
         who: "ann".into(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Slots of a BMC that refuse a medium, and media that are not ours.
+//! Tests of slots that refuse a medium, and of foreign media in slots.
 
 use job::Action;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ async fn a_slot_that_refuses_gives_way_to_the_next() {
     let job = controller.job_when(&id, is_complete).await;
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
     assert_eq!(job["media_plan"], "cd");
-    // Once each form of the request was refused it is not asked for again, and the boot finds its medium in the
+    // After each form of the request was refused, the slot is not used again, and the boot finds its medium in the
     // other slot.
     let mut story = bmc.story();
     story.dedup();
@@ -35,7 +35,7 @@ async fn a_slot_that_refuses_gives_way_to_the_next() {
 const RESCUE: &str = "http://198.51.100.9/live/rescue.iso";
 const SLOTS: [&str; 2] =
     ["/redfish/v1/Systems/1/VirtualMedia/0", "/redfish/v1/Systems/1/VirtualMedia/1"];
-/// As long as a media token.
+/// A text with the form of a media token that was never issued.
 const NO_TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// A controller whose maintenance medium has room for the task.
@@ -59,7 +59,7 @@ async fn done(controller: &Controller, eject_foreign: bool) -> (Value, String) {
     (job, controller.get(&format!("/api/v1/jobs/{id}/events")).await.to_string())
 }
 
-/// What of a plan has this name.
+/// The check of a plan with this name.
 fn check<'a>(plan: &'a Value, name: &str) -> Option<&'a Value> {
     plan["checks"].as_array().unwrap().iter().find(|check| check["name"] == name)
 }
@@ -177,7 +177,7 @@ async fn a_job_without_a_free_slot_ends_before_any_change_unless_it_may_eject() 
     let (job, events) = done(&controller, true).await;
     assert_eq!(job["outcome"], "succeeded", "{job:#}");
     assert_eq!(job["eject_foreign"], true);
-    // One is enough.
+    // Ejecting one medium is enough.
     assert_eq!(bmc.story()[..2], ["eject 0", "insert 0"]);
     let kept = bmc.seen.lock().unwrap().slots[1].clone();
     assert_eq!(kept.as_deref(), Some("http://user:pw@198.51.100.8/a.iso"));
@@ -196,14 +196,14 @@ async fn media_that_are_put_in_by_us_are_ours_where_the_bmc_tells_no_image() {
     put_server(&controller, &bmc).await;
     let (job, _) = done(&controller, false).await;
     assert!(job["cleanup_problem"].as_str().unwrap().contains(SLOTS[0]), "{job:#}");
-    // What a former job left is still known as ours, also after a restart.
+    // A medium that an earlier job left is still known as ours, even after a restart.
     controller.kill().await;
     bmc.seen.lock().unwrap().keeps_first = false;
     let controller = Controller::start(dir.path()).await;
     let (job, _) = done(&controller, false).await;
     assert_eq!((&job["outcome"], &job["cleanup_problem"]), (&json!("succeeded"), &Value::Null));
     assert_eq!(bmc.seen.lock().unwrap().slots, [None, None]);
-    // And what comes into the empty slots is not.
+    // A medium that appears in the empty slots later is not ours.
     bmc.seen.lock().unwrap().slots = [Some(RESCUE.to_owned()), Some(RESCUE.to_owned())];
     let (job, _) = done(&controller, false).await;
     assert_eq!(job["failed_step"], "redfish.mount.foreign-medium", "{job:#}");
@@ -217,7 +217,7 @@ async fn a_probe_touches_no_medium_of_others_and_what_it_left_is_ours() {
     {
         let mut seen = bmc.seen.lock().unwrap();
         seen.slots[0] = Some(RESCUE.to_owned());
-        // A person's console, with nothing in it yet.
+        // A person's remote console, without a medium yet.
         seen.shown[1] = json!({"ConnectedVia": "Applet"});
     }
     put_server(&controller, &bmc).await;
@@ -227,7 +227,7 @@ async fn a_probe_touches_no_medium_of_others_and_what_it_left_is_ours() {
     assert!(probe["problems"][0].as_str().unwrap().contains(RESCUE), "{probe:#}");
     assert_eq!(bmc.story(), Vec::<String>::new());
 
-    // A process that ended in the middle of its probe, at another address.
+    // An earlier process ended in the middle of its probe; it was reached at another address.
     let token = sha256(NO_TOKEN.as_bytes());
     controller.app.store.issue_probe("SN1", token, SLOTS[0], 0).await.unwrap();
     {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Each statement of the store fails once: what was asked for is refused and has changed nothing, and
-//! asked for again it comes to the same.
+//! Tests in which each statement of the store fails once: the call then fails and has changed nothing, and when it is
+//! repeated it has the usual result.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::rows::{self, at_once};
 use crate::clock::Jump;
 use crate::store::{BootSession, Error, MediumKind, NewMedium, Retention, Store, TokenRow};
 
-/// Something that is asked of a store at this time; jobs have the epoch that they have then.
+/// A call of the store at a given time; jobs have the epoch that they have at that time.
 type Ask = Box<dyn Fn(&Store, i64) -> Result<(), Error>>;
 
 fn ask<T>(
@@ -48,7 +48,7 @@ fn token(id: &str) -> TokenRow {
     }
 }
 
-/// Two jobs' lives, and everything else that a store is asked.
+/// All calls of the store: the lives of two jobs, and everything else.
 fn life() -> Vec<(&'static str, Ask)> {
     let job = |id: &'static str, attempt: &'static str, key: &'static str| {
         ask("create_job", async move |store, now| {
@@ -216,7 +216,7 @@ fn a_statement_that_fails_changes_nothing_and_asked_again_all_is_the_same() {
             store.fail_after(Some(statements));
             let answer = ask(&store, now);
             if store.fail_after(None).is_some() {
-                // It needs no more statements than that.
+                // The call has no more statements.
                 answer.unwrap_or_else(|error| panic!("{number} {name}: {error}"));
                 break;
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The TLS listener as clients on the wire find it: HTTP/1.1 and nothing else.
+//! Tests of the TLS listener as clients see it: only HTTP/1.1.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,15 +24,15 @@ const HEALTH_KEPT: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 /// How HTTP/2 begins: the preface and an empty SETTINGS frame (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// What a client heard.
+/// What a client received.
 struct Heard {
     protocol: Option<Vec<u8>>,
     answer: Vec<u8>,
-    /// The names of the CAs of which a certificate was asked for; `None` if none was.
+    /// The names of the CAs in the server's request for a certificate; `None` if there was no request.
     asked_of: Option<Vec<Vec<u8>>>,
 }
 
-/// A client that could show certificates, listens which, and shows none.
+/// A client that records which certificates are requested, and presents none.
 #[derive(Debug, Default)]
 struct Silent(Mutex<Option<Vec<Vec<u8>>>>);
 
@@ -47,7 +47,7 @@ impl ResolvesClientCert for Silent {
     }
 }
 
-/// Offers these protocols, says `request`, and listens to the end.
+/// Offers these protocols, sends `request`, and reads to the end.
 fn talk(
     address: SocketAddr,
     ca_pem: &str,
@@ -68,7 +68,7 @@ fn talk(
     stream.write_all(request)?;
     stream.flush()?;
     let mut answer = Vec::new();
-    // Who is refused is not always told that nothing more comes.
+    // A client that is refused does not always get a close_notify.
     let read = stream.read_to_end(&mut answer);
     assert!(
         read.as_ref().err().is_none_or(|error| error.kind() != std::io::ErrorKind::WouldBlock),
@@ -90,7 +90,7 @@ async fn serve(
     serve_with(dir, sockets, None).await
 }
 
-/// Likewise, with clients whose certificates are taken.
+/// The same, with client certificates accepted.
 async fn serve_with(
     dir: &std::path::Path,
     sockets: Vec<Socket>,
@@ -134,7 +134,7 @@ async fn the_listener_speaks_http_1_1_and_nothing_else() {
     // Nothing in common: the handshake ends (RFC 7301, section 3.2).
     let refused = heard(&["h2"], HEALTH).await.err().unwrap();
     assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
-    // Nor does it take HTTP/2 from who begins unasked. Its answer would be a SETTINGS frame.
+    // HTTP/2 without negotiation is not accepted either. The response would be a SETTINGS frame.
     if let Ok(unasked) = heard(&[], HTTP2).await {
         let answer = String::from_utf8_lossy(&unasked.answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer:?}");
@@ -162,7 +162,7 @@ async fn three_listeners_begin_and_end_together_and_media_may_be_plain() {
     }
     let plain = reqwest::get(format!("http://{}/m/token/task.iso", addresses[2])).await.unwrap();
     assert_eq!(plain.status(), 404);
-    // A request that is under way is answered; an idle connection does not hold the end up.
+    // A request that is under way gets its response; an idle connection does not delay the end.
     let mut idle = TcpStream::connect(addresses[2]).unwrap();
     idle.write_all(HEALTH_KEPT).unwrap();
     let mut first = [0; 12];
@@ -198,7 +198,7 @@ impl Ca {
         Ca(rcgen::CertifiedIssuer::self_signed(own, key).unwrap())
     }
 
-    /// A client with a certificate for this name, who trusts the controller.
+    /// A client with a certificate for this name that trusts the controller.
     fn client(&self, name: &str, controller_ca: &str) -> reqwest::Client {
         self.client_with_serial(name, 1, controller_ca)
     }
@@ -218,7 +218,7 @@ impl Ca {
 }
 
 impl Ca {
-    /// The revocation list of certificates with these serial numbers, good to the begin of this year, PEM.
+    /// The revocation list (PEM) of certificates with these serial numbers, valid until the begin of the year `until`.
     fn revoking(&self, serials: &[u64], until: i32) -> String {
         let revoked = |serial: &u64| rcgen::RevokedCertParams {
             serial_number: (*serial).into(),
@@ -276,7 +276,7 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
     assert_eq!(ask(&ca.client("x.example.org", &pem), "GET", jobs).await.unwrap(), 403);
     assert!(ask(&other.client("root.example.org", &pem), "GET", jobs).await.is_err());
 
-    // Where a token came along, it counts; and a browser shows a certificate for any page.
+    // If the request has a token, the token decides. A browser presents its certificate for the requests of any page.
     let url = format!("https://{}{jobs}", addresses[0]);
     let wrong = root.get(&url).bearer_auth("wrong").send().await.unwrap();
     assert_eq!(wrong.status(), 401);
@@ -294,7 +294,7 @@ async fn a_certificate_of_the_clients_ca_opens_what_its_role_may_where_people_ar
         let by_page = root.delete(&url).header(name, value).send().await.unwrap();
         assert_eq!(by_page.status(), expected, "{name}: {value}");
     }
-    // Machines are not asked for one.
+    // Machines are not asked for a certificate.
     let stranger = other.client("root.example.org", &pem);
     let node = format!("https://{}/healthz", addresses[1]);
     assert_eq!(stranger.get(&node).send().await.unwrap().status(), 404);
@@ -327,7 +327,7 @@ async fn a_client_is_told_the_cas_whose_certificates_count_where_people_are_serv
         roots.add(ca.0.der().clone()).unwrap();
         roots.subjects()[0].as_ref().to_vec()
     });
-    // People choose among their certificates by these; machines have none.
+    // Browsers select a certificate by these names; machines have no certificate.
     for (address, expected) in addresses.into_iter().zip([Some(names.to_vec()), None]) {
         let pem = pem.clone();
         let talked = move || talk(address, &pem, &[], HEALTH).unwrap();
@@ -433,7 +433,7 @@ async fn a_certificate_counts_until_it_is_revoked_also_on_a_connection_that_is_o
     let (lost, kept) = (client(7), client(8));
     assert_eq!(status(&lost).await, Some(200));
     assert_eq!(status(&kept).await, Some(200));
-    // Of a CA without a list nobody knows.
+    // Certificates of a CA without a revocation list are not accepted.
     assert_eq!(status(&other.client("a.example.org", &pem)).await, None);
 
     revoke(&[7], 2099);

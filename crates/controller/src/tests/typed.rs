@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What people type and paste: beginnings of ids, files of editors, servers that are set again.
+//! Tests of what people type and paste: prefixes of ids, files as editors write them, servers that are set again.
 
 use serde_json::{Value, json};
 
@@ -27,11 +27,11 @@ async fn a_job_is_found_by_the_beginning_of_its_id_where_that_is_one_jobs_only()
         ("0198b9c0-aaaa", Ok("0198b9c0-aaaa")),
         ("0198b9c0-aaa", Ok("0198b9c0-aaaa")),
         ("0198b9c0-aab", Ok("0198b9c0-aabb")),
-        // Whole, although two others begin so.
+        // A complete id, although two others begin with it.
         ("0198b9c0-aa", Ok("0198b9c0-aa")),
         ("0198b9c0", Err((404, "job-unknown"))),
         ("0198", Err((404, "job-unknown"))),
-        // As good as all of them.
+        // A prefix too short to select a job.
         ("019", Err((404, "job-unknown"))),
         ("0198b9c0-aaaaa", Err((404, "job-unknown"))),
         ("0198b9c1", Err((404, "job-unknown"))),
@@ -71,7 +71,7 @@ async fn a_body_is_read_as_editors_write_it_and_told_what_it_should_be() {
     let post = async |body: &str| {
         sent(controller.request("POST", "/api/v1/jobs?mode=plan").body(body.to_owned())).await
     };
-    // The recipe was read: what is missing is the artifact.
+    // The recipe was parsed: only the artifact is missing.
     let (status, answer) = post(&good).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(post(&format!("\u{feff}{good}")).await.0, 200);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The boot of the maintenance OS. A reset of which nobody knows whether it happened is not repeated while the machine
-//! shows that it boots.
+//! Boots the maintenance OS. After a crash it is not known whether the reset was sent; it is not repeated while the
+//! machine shows that it boots.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crate::jobs::actions::verbs::is_by_http;
 use crate::jobs::parts::Jobs;
 use crate::store::JobRow;
 
-/// How often is looked for a sign of a machine that boots.
+/// How often the controller looks for a sign that the machine boots.
 const EVIDENCE_POLL: Duration = Duration::from_millis(500);
-/// A BMC that only looks at a medium reads some sectors; a boot reads a bootloader and a kernel.
+/// Reads of at least this size mean a boot. A BMC that only inspects a medium reads some sectors; a boot reads a
+/// bootloader and a kernel.
 const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
 /// Sets the boot override for one boot: to the CD, or to the URL that the firmware downloads.
@@ -25,7 +26,7 @@ pub async fn set_boot_once(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
     let set = match is_by_http {
         true => match our_http_boot_uri(jobs, visit).await? {
             Some(uri) => bmc.set_boot_once_http(machine, &uri).await.map(Some),
-            // It is found to have lost its medium.
+            // The next verb, `ReplaceLostMedia`, finds that the medium is lost and inserts it again.
             None => Ok(None),
         },
         false => bmc.set_boot_once_cd(machine).await.map(Some),
@@ -39,7 +40,7 @@ pub async fn set_boot_once(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
     Ok(format!("boot once {from} is set{at}"))
 }
 
-/// Switches the machine on, and watches its boot from now on.
+/// Switches the machine on. Its boot is watched from now on.
 pub async fn power_on(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
     jobs.media.begin_boot(&job.id, Instant::now());
     let on = visit.bmc().power_on(&visit.machine).await;
@@ -47,8 +48,8 @@ pub async fn power_on(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Done {
     Ok("the machine is on".to_owned())
 }
 
-/// After a crash between the reset and its record: does the machine show that it boots our media?
-/// The wait for a sign begins anew with each read: a slow machine reads slowly, but it reads.
+/// After a crash between the reset and its record: waits for a sign that the machine boots our media, and returns a
+/// description of it. Each read restarts the wait, because a slow machine reads slowly.
 pub async fn await_sign(jobs: &Jobs, job_id: &str) -> Option<String> {
     let bytes_read = || jobs.media.reads(job_id).maintenance_bytes;
     let (before, mut last) = (bytes_read(), bytes_read());

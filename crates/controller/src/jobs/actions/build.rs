@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The task medium of a job.
+//! Builds and stores the task medium of a job.
 
 use recipe::machine::Names;
 
@@ -8,7 +8,7 @@ use crate::jobs::parts::Jobs;
 use crate::keys::sha256;
 use crate::store::JobRow;
 
-/// `names`: by which the BMC says that the machine is known; none before it was asked.
+/// Builds the task medium. `names` are the machine's names as its BMC reports them; empty before the BMC was asked.
 pub async fn build_task_medium(jobs: &Jobs, job: &JobRow, names: &Names) -> Done {
     let failed = |reason: String| Failed::new("iso.build", reason, false);
     let recipe = recipe::Recipe::parse(job.recipe.as_bytes()).map_err(|problems| {
@@ -32,7 +32,7 @@ pub async fn build_task_medium(jobs: &Jobs, job: &JobRow, names: &Names) -> Done
             token: jobs.keys.pull_token(&job.attempt).into(),
         }),
         artifact_digest: job.artifact_digest.clone(),
-        // Over plain HTTP others could read the answer as well as the medium.
+        // Over plain HTTP others could read the response that has the secrets as easily as the medium.
         withholds_secrets: !jobs.settings.plain_http && recipe.without_secrets() != recipe,
     };
     let signed = jobs.keys.signer.signed(recipe::task_medium::files(&recipe, &attempt));

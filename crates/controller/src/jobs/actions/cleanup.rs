@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! The end of a job at its machine: media ejected, the boot override put back, the machine started. Each is tried,
-//! whatever the BMC refuses of the others; what stays is told by name.
+//! The clean-up of a machine at the end of a job: ejects the media, puts the boot override back, starts the machine.
+//! Each step is tried even if the BMC refused another one. The failure names everything that could not be put back.
 
 use job::Action;
 use redfish::Shutdown;
@@ -14,7 +14,7 @@ use crate::jobs::parts::Jobs;
 use crate::media::occupants::{HTTP_BOOT_URI, Occupant};
 use crate::store::JobRow;
 
-/// What was put back, and what was not.
+/// A clean-up under way: what was put back, and what was not.
 pub struct Cleanup<'a> {
     ending: Ending<'a>,
     done: Vec<String>,
@@ -27,7 +27,7 @@ impl<'a> Cleanup<'a> {
         Cleanup { ending, done: Vec::new(), left: Vec::new() }
     }
 
-    /// Takes our media out. Media that are not ours are left alone.
+    /// Ejects this controller's media. All other media stay.
     pub async fn eject_ours(
         &mut self,
         jobs: &Jobs,
@@ -73,7 +73,7 @@ impl<'a> Cleanup<'a> {
         Ok(())
     }
 
-    /// Disables remote media again, but not with something in a slot: it could not be ejected any more.
+    /// Disables remote media again, unless a medium stays in a slot: it could not be ejected any more.
     pub async fn disable_media(&mut self, visit: &Visit) {
         if self.left.is_empty() {
             let disabled = put_back::disable_media(visit.bmc(), &visit.machine, &self.ending).await;
@@ -83,7 +83,7 @@ impl<'a> Cleanup<'a> {
 
     pub async fn put_boot_back(&mut self, visit: &Visit) {
         let put = put_back::put_back(visit.bmc(), &visit.machine, &self.ending).await;
-        // Where something stays, that alone is told.
+        // If something could not be put back, only that is reported.
         self.note(Some(put).filter(|put| put.is_err() || self.left.is_empty()));
     }
 
@@ -115,8 +115,8 @@ impl<'a> Cleanup<'a> {
         }
     }
 
-    /// What was done; and if something stays, all of that, each with its reason. Another try helps if it may help for
-    /// one of them.
+    /// Returns what was done. If something could not be put back, fails with all of it, each with its reason. The
+    /// failure is transient if another try may help for one of them.
     pub fn ended(self, step: &str) -> Done {
         let Cleanup { done, left, .. } = self;
         if left.is_empty() {
@@ -130,7 +130,7 @@ impl<'a> Cleanup<'a> {
     }
 }
 
-/// Switches the machine off. Returns the words for an action that does only that.
+/// Switches the machine off. Returns a description only if the action does nothing else.
 pub async fn power_off(
     visit: &Visit,
     how: Shutdown,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Inserts the media of a job, and finds out what is in the slots before. Which slots are used is chosen in
-//! `media_plan`, whose a medium is in `occupants`; a medium that is not this controller's is ejected only here, only
-//! for want of another place, and only if the job permits it.
+//! Inserts the media of a job, after it has read what is in the slots. `media::plan` chooses the slots, and
+//! `media::occupants` decides whose a medium in a slot is. A medium that is not this controller's ("foreign") is
+//! ejected only here, only if no other place is free, and only if the job permits it.
 //!
 //! ```text
 //! look ──▶ choose ──▶ build, issue ──▶ eject ──▶ insert ── refused ──▶ choose again, without that slot
@@ -24,14 +24,14 @@ use crate::media::plan::{self, Chosen, Circumstances, NotChosen, OCCUPIED_CURE, 
 use crate::store::{JobRow, MediumKind, NewMedium};
 use crate::time::now_ms;
 
-/// Most slots that are tried for the media of one plan: a Lenovo has ten, and each refusal takes some seconds.
+/// Most slots that may refuse in one try of the insert: a Lenovo has ten, and each refusal takes some seconds.
 const SLOTS_TRIED_MAX: usize = 12;
-/// The step of a job whose media are not inserted.
+/// The failed step if the media could not be inserted.
 const MOUNT_STEP: &str = "redfish.mount.maintenance";
-/// The step of a job that finds foreign media in all places that it could use.
+/// The failed step if all places that the job could use hold foreign media.
 const FOREIGN_STEP: &str = "redfish.mount.foreign-medium";
 
-/// A slot that took no medium.
+/// A slot that refused a medium, and why.
 struct Refusal {
     path: String,
     error: redfish::Error,
@@ -44,7 +44,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What is in the places of a machine: in `slots`, which were read just now, and for its firmware to download.
+/// Finds out what is in the places of a machine: in `slots`, which were read just now, and in the URL that its firmware
+/// would download.
 async fn look_at(
     jobs: &Jobs,
     bmc: &Bmc,
@@ -64,10 +65,10 @@ async fn look_at(
     found.map_err(|error| Failed::by_store(MOUNT_STEP, &error))
 }
 
-/// Inserts the media of a job under new URLs; those before are dead then. The slots of `machine` were read just now.
+/// Inserts the media of a job under new URLs; earlier URLs stop working. The slots of `machine` were read just now.
 async fn insert_anew(jobs: &Jobs, bmc: &Bmc, machine: &Machine, job: &JobRow) -> Done {
     let failed = |reason: String, is_transient| Failed::new(MOUNT_STEP, reason, is_transient);
-    // Built anew: now it is known by which names the machine will recognise itself.
+    // The task medium is built again with these names, by which the machine will recognise itself.
     let names = identity::names(&machine.told);
     let mut occupants = look_at(jobs, bmc, machine, &machine.slots, job).await?;
     let (mut refused, mut reasons) = (jobs.bmcs.refused_slots.of(&job.server_serial), Vec::new());
@@ -79,7 +80,7 @@ async fn insert_anew(jobs: &Jobs, bmc: &Bmc, machine: &Machine, job: &JobRow) ->
             may_eject: job.ejects_foreign,
             has_room: jobs.media.reserved().is_ok(),
         };
-        // What refused before this job may take a medium now; what refused to it does not.
+        // A slot that refused before this job may take a medium now; a slot that refused this job will not.
         let choice = if reasons.is_empty() {
             let (choice, is_again) = plan::choose_again(machine, circumstances);
             if is_again {
@@ -96,7 +97,7 @@ async fn insert_anew(jobs: &Jobs, bmc: &Bmc, machine: &Machine, job: &JobRow) ->
         };
         build_task_medium(jobs, job, &names).await?;
         if chosen.plan.is_combined() {
-            // Told before the BMC is touched.
+            // A medium that cannot be combined fails here, before the BMC is changed.
             let view = jobs.media.view(&job.attempt, MediumKind::Combined, Hashing::Now);
             view.map_err(|error| {
                 let before = reasons.iter().map(|one| format!("; {one}"));
@@ -145,7 +146,7 @@ async fn insert_anew(jobs: &Jobs, bmc: &Bmc, machine: &Machine, job: &JobRow) ->
                     let none = redfish::Error::Unsupported("another slot that takes a URL");
                     return Err(none_took(&none, reasons));
                 }
-                // Of the media before, some are in by now.
+                // Some media of this plan may be inserted by now.
                 let slots = bmc.slots_again(machine, identity::wanted(&job.server_serial)).await;
                 let slots = slots.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))?;
                 occupants = look_at(jobs, bmc, machine, &slots, job).await?;
@@ -154,7 +155,7 @@ async fn insert_anew(jobs: &Jobs, bmc: &Bmc, machine: &Machine, job: &JobRow) ->
     }
 }
 
-/// Takes a medium out that is not ours, as the job permits; returns what was done. It is told before it is done.
+/// Ejects a foreign medium, as the job permits, and returns what was done. The event is recorded before the eject.
 async fn eject_foreign(
     jobs: &Jobs,
     bmc: &Bmc,
@@ -168,17 +169,17 @@ async fn eject_foreign(
     let noted = jobs.store.note(&job.id, "foreign_ejected", message, None, now_ms()).await;
     noted.map_err(|error| Failed::by_store(FOREIGN_STEP, &error))?;
     let slot = machine.slots.iter().find(|slot| slot.path == place);
-    // What the firmware is to download is written over by the insert.
+    // The insert overwrites the URL that the firmware would download.
     if let Some(slot) = slot {
         bmc.eject(slot).await.map_err(|error| Failed::by_bmc(FOREIGN_STEP, &error))?;
     }
     Ok(format!("{what} was ejected from {place} and is not put back"))
 }
 
-/// What came of the inserts of one plan.
+/// The result of the inserts of one plan.
 enum Inserted {
     All(String),
-    /// By what this slot is; another one may take the medium.
+    /// The slot itself is the cause; another slot may take the medium.
     Refused(Refusal),
 }
 
@@ -214,21 +215,22 @@ async fn insert_all(
     Ok(Inserted::All(format!("{} ({})", chosen.words(), chosen.plan.name())))
 }
 
-/// A BMC that restarted since the insert has lost its media, and may have its slots elsewhere; others
-/// drop them with the power. Looked for anew once: what is lost again is for the next try.
+/// Inserts the media again if the BMC has lost them. A BMC that restarted since the insert has lost its media, and its
+/// slots may have other paths; other BMCs drop media with the power. Done once: media that are lost again are left to
+/// the next try.
 pub async fn replace_lost(
     jobs: &Jobs,
     visit: &Visit,
     job: &JobRow,
 ) -> Result<Option<String>, Failed> {
-    // The client itself: the session keeps in mind what a visit's begin says of the BMC.
+    // The client itself, not the session: an error here must not change what the session records about the BMC.
     let bmc: &Bmc = visit.bmc();
     let by_bmc = |error| Failed::by_bmc(MOUNT_STEP, &error);
     let by_store = |error| Failed::by_store(MOUNT_STEP, &error);
     let (mut is_lost, mut is_by_http, mut slots) = (false, false, Vec::new());
     for (kind, path) in jobs.store.media_of(&job.id).await.map_err(by_store)? {
         is_by_http |= kind == MediumKind::HttpBoot;
-        // Of a medium of before slots were recorded nothing is known.
+        // An earlier version recorded no slot for this medium.
         let Some(path) = path else { continue };
         let slot = visit.machine.slots.iter().find(|slot| slot.path == path);
         match slot {
@@ -246,7 +248,7 @@ pub async fn replace_lost(
     let found =
         in_places(&jobs.bmcs, &job.server_serial, Some(&job.id), &slots, uri.as_deref()).await;
     let found = found.map_err(by_store)?;
-    // What others put there has taken its place.
+    // A medium of someone else in the slot has replaced ours.
     is_lost |= slots.iter().any(|slot| *found.of(&slot.path) != Occupant::Ours);
     is_lost |= is_by_http && *found.of(HTTP_BOOT_URI) != Occupant::Ours;
     if !is_lost {
@@ -257,7 +259,7 @@ pub async fn replace_lost(
     Ok(Some(format!("the BMC had lost its media: {inserted}")))
 }
 
-/// The URL that the BMC has for the firmware, if it is one of ours.
+/// The URL that the BMC holds for the firmware, if this controller issued it.
 pub async fn our_http_boot_uri(jobs: &Jobs, visit: &Visit) -> Result<Option<String>, Failed> {
     let by_bmc = |error| Failed::by_bmc("redfish.boot-override", &error);
     let uri = visit.bmc().http_boot_uri(&visit.machine).await.map_err(by_bmc)?;
@@ -278,9 +280,9 @@ fn medium_url(jobs: &Jobs, token: &str, kind: MediumKind) -> Url {
     url
 }
 
-/// A medium was not inserted. Some BMCs call it a bad request when they cannot reach the medium at the moment, or
-/// still work on the insert before. One that restarted may have its slots elsewhere now: the next try looks for them
-/// anew.
+/// The failure of an insert. Some BMCs return 400 when they cannot reach the medium at the moment, or while they still
+/// work on the insert before. After a restart of the BMC its slots may have other paths (404, 410): the next try looks
+/// for them again.
 fn not_inserted(step: &str, error: &redfish::Error) -> Failed {
     let may_pass = matches!(error, redfish::Error::Status { status: 400 | 404 | 410, .. })
         && !error.needs_person();
@@ -288,7 +290,7 @@ fn not_inserted(step: &str, error: &redfish::Error) -> Failed {
     Failed { is_transient: failed.is_transient || may_pass, ..failed }
 }
 
-/// No slot took the media. The first refusal is of the slot that should have.
+/// No slot took the media. The first refusal is that of the preferred slot.
 fn none_took(none_left: &redfish::Error, refusals: Vec<Refusal>) -> Failed {
     let mut refusals = refusals.into_iter();
     let Some(first) = refusals.next() else {
@@ -301,13 +303,13 @@ fn none_took(none_left: &redfish::Error, refusals: Vec<Refusal>) -> Failed {
     failed
 }
 
-/// All places that could be used hold media that are not ours. Nothing was changed.
+/// All usable places hold foreign media. Nothing was changed.
 fn occupied(what: &str, reasons: &[Refusal]) -> Failed {
     let before: String = reasons.iter().map(|one| format!("; {one}")).collect();
     Failed::new(FOREIGN_STEP, format!("{what}, {OCCUPIED_CURE}{before}"), false)
 }
 
-/// Enables virtual media that the BMC has disabled.
+/// Enables virtual media that the BMC has disabled, and records that.
 pub async fn enable_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Result<(), Failed> {
     let wanted = identity::wanted(&job.server_serial);
     let enabled = put_back::enable_media(visit.bmc(), &visit.machine, wanted).await;
@@ -319,14 +321,15 @@ pub async fn enable_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Resul
     Ok(())
 }
 
-/// Inserts the job's media into slots that are read now.
+/// Reads the slots and inserts the job's media.
 pub async fn insert_media(jobs: &Jobs, visit: &mut Visit, job: &JobRow) -> Done {
     let slots = visit.slots().await;
     visit.machine.slots = slots.map_err(|error| Failed::by_bmc(MOUNT_STEP, &error))?;
     insert_anew(jobs, visit.bmc(), &visit.machine, job).await
 }
 
-/// What there is to put back at the job's end. Nothing was changed yet; a later try records nothing.
+/// Records the settings that are to be put back at the job's end, before the job changes any. A later try records
+/// nothing.
 pub async fn record_found(jobs: &Jobs, visit: &Visit, job: &JobRow) -> Result<(), Failed> {
     const STEP: &str = "redfish.discover";
     let by_store = |error| Failed::by_store(STEP, &error);

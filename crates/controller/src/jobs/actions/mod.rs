@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! Carries out one action of one job.
 //!
-//! Every action may be carried out twice, because a crash between an action and its record repeats
-//! it: media are ejected and inserted anew with new URLs, the boot override and the reset go
-//! together, and neither happens after the machine has its permit.
+//! Every action may be carried out twice, because a crash between an action and its record repeats it. That is
+//! harmless: media are ejected and inserted again with new URLs, the boot override and the reset are one action, and
+//! none of this happens after the machine has its permit.
 //!
 //! - `verbs`: what each action does, as a list;
-//! - `build`, `insert`, `boot`, `cleanup`: how.
+//! - `build`, `insert`, `boot`, `cleanup`: how each verb is carried out.
 
 mod boot;
 mod build;
@@ -28,7 +28,7 @@ use cleanup::{Cleanup, power_off};
 use insert::{enable_media, insert_media, record_found, replace_lost};
 use verbs::{Plan, Verb};
 
-/// Carries the action out. Returns the event, and in words what was done.
+/// Carries out the action of a claim. Returns the event, and a description of what was done.
 pub async fn perform(jobs: &Jobs, claim: &Claim) -> Result<(Event, String), Failed> {
     let Claim { job, action, .. } = claim;
     let done = match verbs::plan(claim) {
@@ -56,7 +56,7 @@ pub async fn perform(jobs: &Jobs, claim: &Claim) -> Result<(Event, String), Fail
     done.map(|words| (Event::Done(*action), words))
 }
 
-/// Carries the verbs out, in their order. What the clean-up cannot put back stops nothing that is still to be put back.
+/// Carries out the verbs in order. A failed verb of the clean-up does not stop the remaining ones.
 async fn carry_out(
     jobs: &Jobs,
     visit: &mut Visit,

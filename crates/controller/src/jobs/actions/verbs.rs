@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What each action does, as a list: which verbs follow from the claim alone. The driver runs the list against BMCs,
-//! and the simulation runs the same list against simulated ones.
+//! What each action does, as a list of verbs that depends on the claim alone. The driver runs the list against a BMC,
+//! and the simulation runs the same list against a simulated BMC.
 
 use job::{Action, Stage, State};
 use redfish::Shutdown;
@@ -11,43 +11,43 @@ use crate::store::{Claim, JobRow};
 /// How an action is carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// Nothing is done; why, for the job's events.
+    /// Nothing is done. The text says why, for the job's events.
     Nothing(&'static str),
-    /// The task medium is built, so that a recipe which gives none fails before the BMC is asked.
+    /// The task medium is built, so that a recipe from which none can be built fails before the BMC is contacted.
     BuildTaskMedium,
-    /// A boot was begun before and its end is not known: is there a sign of it?
+    /// A boot was begun before a crash, and it is not known how it went on: wait for a sign of it.
     AwaitSign,
-    /// A visit to the BMC, with these verbs in this order.
+    /// One visit to the BMC, with these verbs in this order.
     Visit(Vec<Verb>),
 }
 
-/// One thing that is done at a BMC. Each may be done twice.
+/// One step at a BMC. Each may be done twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     PowerOff(Shutdown),
-    /// What is to be put back at the job's end.
+    /// Records the settings that are to be put back at the job's end.
     RecordFound,
-    /// Virtual media that the BMC has disabled.
+    /// Enables virtual media that the BMC has disabled.
     EnableMedia,
-    /// The slots are looked at and chosen, and the job's media inserted under new URLs.
+    /// Reads the slots, chooses among them, and inserts the job's media under new URLs.
     InsertMedia,
     SetBootOnce,
-    /// A BMC may have lost its media since the insert.
+    /// Inserts the media again if the BMC has lost them since the insert.
     ReplaceLostMedia,
-    /// Into the maintenance OS.
+    /// Starts the maintenance OS.
     PowerOn,
-    /// What the BMC logged since a failed job began.
+    /// Keeps what the BMC logged since a failed job began.
     KeepBmcLog,
     EjectMedia,
-    /// Where they were disabled when the job began.
+    /// Disables remote media that were disabled when the job began.
     DisableMedia,
-    /// The boot override, as far as the start leaves it.
+    /// Puts back the boot overrides that the start does not consume.
     PutBootBack,
-    /// The machine starts from its disk.
+    /// Starts the machine from its disk.
     Start,
-    /// It was off before the job, and nothing was written.
+    /// The machine was off before the job and nothing was written, so it stays off.
     StayOff,
-    /// What the start would have consumed.
+    /// Puts back the boot overrides that the start would have consumed.
     PutBootBackAfterStart,
 }
 
@@ -71,7 +71,7 @@ pub fn plan(claim: &Claim) -> Plan {
         }
         Action::BootMaintenance => match (job.hello_at, claim.is_resumed) {
             (Some(_), _) => Plan::Nothing("the machine had been reset before: it said hello"),
-            // Evidence comes before another reset.
+            // Look for a sign of the earlier reset before another reset.
             (None, true) => Plan::AwaitSign,
             // The override comes after power-off: some BMCs drop it while the power state changes.
             (None, false) => Plan::Visit(vec![
@@ -81,7 +81,7 @@ pub fn plan(claim: &Claim) -> Plan {
                 PowerOn,
             ]),
         },
-        // The maintenance OS has nothing to lose; what ran before it may have.
+        // The maintenance OS has nothing to lose; the system that ran before it may.
         Action::PowerOff => Plan::Visit(vec![PowerOff(match job.hello_at {
             Some(_) => Shutdown::Forced,
             None => Shutdown::Graceful,
@@ -99,7 +99,7 @@ pub fn plan(claim: &Claim) -> Plan {
     }
 }
 
-/// The firmware's URL is set together with the override.
+/// Whether the firmware downloads the medium. Its URL is set together with the boot override.
 pub fn is_by_http(job: &JobRow) -> bool {
     job.media_plan.as_deref() == Some(MediaPlan::Http.name())
 }

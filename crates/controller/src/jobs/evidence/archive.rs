@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! One tar archive with all that is known of a job, written while it is read: of the store a page of
-//! events at a time, of files a piece. Nothing of it is in memory whole, however much a job has.
+//! One tar archive with all that is known of a job. It is streamed: events are read from the store a page at a time,
+//! and files a piece at a time, so that memory does not grow with the job.
 //!
-//! A tar header comes before its content and tells its size. So events are read twice: once for their size,
-//! and once to be sent. What a machine says meanwhile is not in the archive; what is dropped of its lines
-//! meanwhile leaves room, which JSON takes as white space.
+//! A tar header precedes its content and states its size. So events are read twice: once for their size, and once to be
+//! sent. Messages that arrive meanwhile are not in the archive. Lines that are dropped meanwhile leave a gap, which is
+//! filled with white space that JSON ignores.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,7 +21,7 @@ use crate::store::{JobRow, ServerRow};
 /// Events of one page: some hundred KiB in memory with their JSON.
 const PAGE_ROWS: usize = 1000;
 const PAGE_BYTES: u64 = 128 << 10;
-/// Of a file in one piece.
+/// Size of one piece of a file.
 const PIECE_BYTES: usize = 64 << 10;
 /// Pieces that wait for the client.
 const AHEAD: usize = 2;
@@ -29,8 +29,8 @@ const AHEAD: usize = 2;
 const SLACK_BYTES: u64 = 1 << 10;
 const BLOCK: u64 = 512;
 
-/// The job as everyone may see it, its events, where the controller says that it is, and the files of its
-/// evidence.
+/// Streams the archive: the job as the API shows it, its events, the controller's own addresses and the BMC's, and the
+/// files of the job's evidence.
 pub async fn archive(
     jobs: &Jobs,
     job: &JobRow,
@@ -47,7 +47,7 @@ pub async fn archive(
     tokio::spawn(async move {
         let mut tar = Tar { job: &job, sender };
         if let Err(error) = write(&jobs, &mut tar, parts).await {
-            // The client may be gone, or finds the archive cut off, which tar tells.
+            // The client has disconnected, or gets a truncated archive, which tar reports.
             tracing::debug!(
                 job_id = job.id,
                 error = format!("{error:#}"),
@@ -85,13 +85,13 @@ async fn write(jobs: &Jobs, tar: &mut Tar<'_>, parts: Parts) -> anyhow::Result<(
     tar.fill(0, 2 * BLOCK).await
 }
 
-/// How long a job's events are as a list in JSON, and the number of the last one.
+/// The length of a job's events as a JSON list, and the number of the last one.
 struct Events {
     bytes: u64,
     last: u64,
 }
 
-/// Reads a job's events up to this one, page by page, and sends them within so many bytes if asked to.
+/// Reads a job's events up to number `upto`, page by page. If `to` is given, sends them, in at most that many bytes.
 async fn events(
     jobs: &Jobs,
     job_id: &str,
@@ -163,8 +163,8 @@ impl Tar<'_> {
         Ok(())
     }
 
-    /// A file as it is now. Lines that are added meanwhile are not in the archive; where it was written anew
-    /// and is shorter, empty lines are.
+    /// Sends a file as it is now. Lines that are added meanwhile are not in the archive. A file that was replaced by a
+    /// shorter one is filled up with empty lines.
     async fn copy(&self, name: &str, path: PathBuf) -> anyhow::Result<()> {
         let opened = tokio::task::spawn_blocking(move || {
             let file = File::open(path)?;
@@ -173,7 +173,7 @@ impl Tar<'_> {
         });
         let (mut file, size) = match opened.await? {
             Ok(opened) => opened,
-            // A newer job's evidence took its place.
+            // The evidence of a newer job displaced it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -198,7 +198,7 @@ impl Tar<'_> {
     }
 }
 
-/// Where the controller says that it is, and how it reaches the BMC.
+/// The URLs under which the controller is reached, and how it reaches the BMC.
 fn setting(jobs: &Jobs, server: Option<&ServerRow>) -> serde_json::Value {
     serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Watches the boots that this process began: tells how far they came, and ends those that get no
-//! further, with the reason that their reads show.
+//! Watches the boots that this process began: records how far each has come, and ends those that make no progress, with
+//! the reason that their media reads show.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn look(jobs: &Jobs, job_id: &str) -> Result<(), Error> {
     let Some((stage, silence)) = jobs.media.boot_stage(job_id, now.at) else {
         return Ok(());
     };
-    // Reads that nobody could serve are no silence.
+    // Time in which the controller could not serve reads does not count as silence.
     let listened = now.at.saturating_duration_since(jobs.clock.listening_since(now));
     let silence = silence.min(listened);
     let news = jobs.media.boot_news(job_id);
@@ -47,7 +47,7 @@ async fn look(jobs: &Jobs, job_id: &str) -> Result<(), Error> {
         }
         job => job?,
     };
-    // After its hello a machine tells about itself.
+    // After its hello a machine reports its own progress.
     let is_awaited = matches!(
         job.state,
         State::Provisioning(JobStage::BootingMaintenance | JobStage::AwaitingMachine)
@@ -78,7 +78,7 @@ mod tests {
     use crate::tests::bmc::{Bmc, Play};
     use crate::tests::{rows, temp_dir, with_job};
 
-    /// A controller whose machine was reset so long ago, and shows nothing. It has listened since.
+    /// A job whose machine was reset so many minutes ago, and showed nothing. The controller has listened since.
     async fn after(minutes: u64, is_heard: bool) -> JobRow {
         after_listening(minutes, minutes, is_heard).await
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What follows a jump of the clock: the stored times of jobs and of the registry are moved, and the log tells of it.
+//! Follows jumps of the clock: moves the stored times of jobs and of the registry, and logs each jump.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::failure::chain;
 use crate::jobs::parts::Jobs;
 use crate::store::{Error, Store};
 
-/// A process that does not look is taken for stopped.
+/// A process that does not look for longer counts as stopped.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks at the clock, until it is dropped.
@@ -22,8 +22,8 @@ pub async fn run(clock: Arc<Clock>) {
     }
 }
 
-/// Moves stored times with each jump that nobody followed yet. Answers the time of day to compare them with: it was
-/// read before the last look found no jump, so none lies between.
+/// Moves stored times by each jump that was not yet followed. Returns the time of day to compare them with: it was read
+/// before the last look, which found no jump, so there is no jump in between.
 pub async fn catch_up(jobs: &Jobs) -> Result<i64, Error> {
     loop {
         let now = Readings::now();
@@ -34,7 +34,7 @@ pub async fn catch_up(jobs: &Jobs) -> Result<i64, Error> {
     }
 }
 
-/// Moves stored times with the first jump that nobody followed yet, and answers that.
+/// Moves stored times by the first jump that was not yet followed, and returns that jump.
 pub async fn follow_first(
     clock: &Clock,
     store: &Store,
@@ -46,14 +46,15 @@ pub async fn follow_first(
     Ok(Some(jump))
 }
 
-/// Follows the jump from the former run to this one.
+/// Follows the jump from the earlier run of the controller to this one.
 pub async fn follow(store: &Store, registry: &Registry, jump: Jump) -> Result<(), Error> {
     store.follow_clock(jump).await?;
     announce(registry, jump).await;
     Ok(())
 }
 
-/// Tells the log and the registry, which has stored times of its own: leases of days, for which a short jump is nothing.
+/// Logs the jump and passes it to the registry, which has stored times of its own: leases of days, for which a short
+/// jump does not matter.
 async fn announce(registry: &Registry, jump: Jump) {
     let Some((words, by_ms)) = jump.words().zip(jump.by_ms()) else { return };
     tracing::warn!("{words}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Boots that were lost while the controller was away.
+//! Boots that were lost while the controller did not run: their machines are booted again.
 
 use job::Event;
 use tokio::time::Instant;
@@ -10,13 +10,15 @@ use crate::jobs::parts::{Jobs, log_outcome};
 use crate::store::{Error, JobRow};
 use crate::time::now_ms;
 
-/// Looks for a sign of life within the silence that makes a boot a lost one.
+/// Looks within the silence after which a boot counts as lost.
 const LOST_BOOT_LOOKS: u32 = 36;
 
-/// While this controller was away a booting machine could not read its media, and firmware gives up
-/// at the first read error. A job that waits for its machine when the controller comes back, be it from
-/// a restart or from a suspend, is watched until its machine says hello; if that falls silent before, it is
-/// booted again. Nothing was permitted yet, so that is harmless.
+/// Runs until it is dropped.
+///
+/// While this controller was stopped or suspended, a booting machine could not read its media, and firmware gives up at
+/// the first read error. So when the controller is back, each job that waits for its machine is watched until the
+/// machine says hello. If the machine falls silent before its hello, it is booted again. That is harmless: there is no
+/// permit yet.
 pub async fn run(jobs: Jobs) {
     let silence_max = jobs.settings.boot_silence_max;
     let (mut watched, mut back_since) = (Vec::new(), None);
@@ -35,14 +37,14 @@ pub async fn run(jobs: Jobs) {
     }
 }
 
-/// Boots those of `watched` again that were silent for too long since the controller came back; answers those
-/// that are still to be watched.
+/// Boots those of `watched` again that were silent for too long since the controller came back. Returns the jobs that
+/// are still to be watched.
 pub async fn still_watched(jobs: &Jobs, watched: Vec<JobRow>, since: Instant) -> Vec<JobRow> {
     let mut still = Vec::new();
     for job in watched {
         match jobs.store.job(&job.id).await {
             Ok(now) if now.epoch != job.epoch || now.hello_at.is_some() => continue,
-            // What cannot be read cannot be applied either: that tells.
+            // If the job cannot be read, applying the event below fails too, and logs the error.
             Ok(_) | Err(_) => {}
         }
         let last_sign_at = jobs.media.reads(&job.id).last_at.unwrap_or(since);

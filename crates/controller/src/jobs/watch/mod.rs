@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What happens to jobs while no action of theirs is under way.
+//! Watches: each observes jobs whose machine is awaited or writes, while no action of the job is under way.
 
 pub mod boot;
 pub mod clock;

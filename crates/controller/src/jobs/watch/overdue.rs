@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Ends the wait for machines of which nothing was heard for too long, with what is known of the cause.
+//! Fails jobs whose machine was silent past its deadline, with what is known of the cause.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::media::plan::MediaPlan;
 use crate::store::{Error, JobRow};
 use crate::time::now_ms;
 
-/// Ends the wait of jobs whose machine gave no sign of life, with what we know of the cause.
+/// Fails all jobs whose machine was silent past its deadline.
 pub async fn fail_overdue(jobs: &Jobs, now: i64) -> Result<(), Error> {
     for job in overdue(jobs, now).await? {
         let failure = why_overdue(jobs, &job);
@@ -24,7 +24,8 @@ pub async fn fail_overdue(jobs: &Jobs, now: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Stored deadlines are those of real machines; a test's come earlier by what its scale saves.
+/// The jobs that are overdue. Stored deadlines are those of real machines; with a time scale, as in tests, they come
+/// earlier by that scale.
 async fn overdue(jobs: &Jobs, now: i64) -> Result<Vec<JobRow>, Error> {
     if jobs.settings.time_scale == 1.0 {
         return jobs.store.overdue(now).await;
@@ -37,7 +38,7 @@ async fn overdue(jobs: &Jobs, now: i64) -> Result<Vec<JobRow>, Error> {
     Ok(overdue)
 }
 
-/// Ends the wait for a machine from which no more is expected.
+/// Fails a job whose machine is not expected to report any more.
 pub async fn end_overdue(jobs: &Jobs, job: &JobRow, failure: Failure) -> Result<(), Error> {
     let message = failure.reason.clone();
     let event = Event::Overdue(failure);
@@ -46,13 +47,13 @@ pub async fn end_overdue(jobs: &Jobs, job: &JobRow, failure: Failure) -> Result<
             jobs.state_changed(&applied.job);
             Ok(())
         }
-        // It spoke in between, or was cancelled.
+        // The machine sent a message in between, or the job was cancelled.
         Err(Error::Stale | Error::Refused(_)) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Why a job whose time is over got no further. The deadline counts only what this controller listened to.
+/// Why an overdue job made no progress. The deadline counts only time in which this controller listened.
 pub fn why_overdue(jobs: &Jobs, job: &JobRow) -> Failure {
     let silence = Duration::from_secs(deadline_secs(&job.state).unwrap_or_default());
     let minutes = jobs.settings.scaled(silence).as_secs().div_ceil(60);
@@ -78,7 +79,7 @@ pub fn failure(jobs: &Jobs, job: &JobRow, stage: Stage) -> Failure {
     stage.failure(reader, settings.node_url.as_str())
 }
 
-/// The stage, also where another process began the boot: then only sums are known.
+/// The stage of the boot. Where another process began the boot, only the totals of its reads are known.
 fn stage_without_boot(jobs: &Jobs, job_id: &str) -> Stage {
     if let Some((stage, _)) = jobs.media.boot_stage(job_id, Instant::now()) {
         return stage;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Machines that fell silent since their reset: is the power still on? One that was switched off says
-//! no more, and its job need not wait an hour to be told so.
+//! Checks the power of machines that fell silent after their reset. A machine that was switched off reports nothing
+//! more, and its job need not wait an hour for the deadline.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::jobs::watch::overdue::end_overdue;
 use crate::store::{Error, JobRow};
 use crate::time::now_ms;
 
-/// A machine at work tells of its progress each second, and steps without progress are short.
+/// A machine that works reports progress every second, and steps without progress are short.
 const SILENCE_MIN: Duration = Duration::from_secs(45);
-/// Also between the two readings that it takes: a BMC may show a machine as off in passing.
+/// Also the time between the two readings that a decision takes: a BMC may show a machine as off for a moment.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 /// Looks under way at once.
 const LOOKS_MAX: usize = 16;
 
-/// Which jobs' machines were off when they were looked at last, and in which epoch.
+/// The jobs whose machine was off at the last look, with the job's epoch.
 type Off = HashMap<String, i64>;
 
 /// Runs until it is dropped.
@@ -41,7 +41,7 @@ pub async fn run(jobs: Jobs) {
 
 async fn look(jobs: &Jobs, off: &mut Off, silence_min: Duration) -> Result<(), Error> {
     let now = Readings::now();
-    // A controller that was away heard nobody.
+    // A controller that did not run could not hear any machine.
     let listened = now.at.saturating_duration_since(jobs.clock.listening_since(now));
     let silent =
         if listened < silence_min { Vec::new() } else { silent(jobs, silence_min).await? };
@@ -74,7 +74,7 @@ async fn look(jobs: &Jobs, off: &mut Off, silence_min: Duration) -> Result<(), E
     Ok(())
 }
 
-/// Jobs whose machine was reset and for a while neither said nor read anything.
+/// Jobs whose machine was reset and has since sent and read nothing for `silence_min`.
 async fn silent(jobs: &Jobs, silence_min: Duration) -> Result<Vec<JobRow>, Error> {
     let mut silent = Vec::new();
     for state in [Stage::AwaitingMachine, Stage::Writing].map(State::Provisioning) {
@@ -133,7 +133,7 @@ mod tests {
             look(&app.jobs, &mut off, SILENCE_MIN).await.unwrap();
         }
         assert_eq!(outcome().await, None, "it spoke a moment ago");
-        // Silent for ten minutes, but who listened?
+        // Silent for ten minutes, but the controller did not listen.
         let ago = now_ms() - 600_000;
         app.store.hello("a1", rows::boot("boot"), ago).await.unwrap().unwrap();
         app.jobs.clock.listened_since(Instant::now());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What BMCs say of boots whose reads tell nothing: those that nobody reads for, and those whose
-//! medium was copied before. Told in the job's story and kept as evidence; what fails here is no
-//! failure of the job.
+//! Reads boot progress from BMCs for boots whose media reads show nothing: media that are not read at all, and media
+//! that the BMC copied before the boot. Progress is recorded in the job's events and kept as evidence. A failure here
+//! does not fail the job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::media::boot::Stage;
 use crate::store::{Error, JobRow};
 use crate::time::{now_ms, timestamp};
 
-/// A server takes minutes to start; a session each quarter of a minute is no burden.
+/// A server takes minutes to start, and a session every 15 s is no burden for its BMC.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// Looks under way at once, so that BMCs that do not answer hold no others up for long.
+/// Looks under way at once, so that BMCs that do not respond do not delay others for long.
 const LOOKS_MAX: usize = 16;
-/// Of a failed job's evidence.
+/// The file in a failed job's evidence.
 const BOOT_PROGRESS: &str = "boot-progress.jsonl";
 
-/// What is known of the boot of one job.
+/// What the BMC has reported of the boot of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Known {
-    /// Its BMC does not tell.
+    /// The BMC does not report boot progress.
     Nothing,
     Last(BootProgress),
 }
@@ -46,7 +46,7 @@ pub async fn run(jobs: Jobs) {
             known.extend(now.map(|now| (job_id, now)));
         }
         if looks.is_empty() {
-            // Also those whose look ended by a bug of ours.
+            // This also clears jobs whose look panicked.
             asked.clear();
         }
         let booting = jobs.media.booting();
@@ -71,7 +71,7 @@ fn tells_nothing(jobs: &Jobs, job_id: &str) -> bool {
     matches!(stage, Some(Stage::Silent | Stage::Probed | Stage::Copied | Stage::Downloaded))
 }
 
-/// Asks once; `None` where nothing came of it.
+/// Asks the BMC once. Returns `None` if the machine is not awaited, or if the progress could not be read.
 async fn look(jobs: &Jobs, job_id: &str, last: Option<&Known>) -> Option<Known> {
     let job = jobs.store.job(job_id).await.ok()?;
     let is_awaited = job.state == State::Provisioning(JobStage::AwaitingMachine);

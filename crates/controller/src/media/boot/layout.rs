@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! Which bytes of the maintenance ISO are what.
+//! The layout of the maintenance ISO: which bytes belong to which part.
 
 use std::ops::Range;
 
 use api::signal::{self, Signal};
 use iso9660::Index;
 
-/// What a boot reads, in the order in which it does.
+/// The parts that a boot reads, in the order of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// Descriptors and directories: what a BMC looks at, too.
+    /// Descriptors and directories; a BMC that inspects a medium reads them too.
     Volume,
-    /// What firmware starts: for UEFI a file system image with the boot loader.
+    /// The image that firmware starts: for UEFI a file system image with the boot loader.
     BootImage,
-    /// What the boot loader reads first: its configuration.
+    /// The configuration, which the boot loader reads first.
     BootLoader,
     Kernel,
     Initrd,
     /// The root file system, read by the running kernel.
     Root,
-    /// Where a task medium can lie, read by the running maintenance OS.
+    /// The place that is reserved for a task medium, read by the running maintenance OS.
     Task,
-    /// What it reads to tell something.
+    /// The file whose blocks the maintenance OS reads to signal a cause.
     Signals,
-    /// Where the controller's key lies.
+    /// The place of the controller's key.
     Key,
 }
 
@@ -31,14 +31,14 @@ impl Part {
     pub const COUNT: usize = 9;
 }
 
-/// A piece of the image.
+/// A range of the image that belongs to one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
     pub bytes: Range<u64>,
     pub part: Part,
 }
 
-/// The whole image, without gaps.
+/// The regions of the whole image, without gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layout {
     regions: Vec<Region>,
@@ -73,18 +73,18 @@ impl Layout {
         self.size
     }
 
-    /// Whether there is a kernel to be found: another image's reads tell nothing but their number.
+    /// Whether kernel and boot image were found. Of an image without them, reads can only be counted.
     pub fn is_known(&self) -> bool {
         self.length(Part::Kernel) > 0 && self.length(Part::BootImage) > 0
     }
 
-    /// Where a task medium can lie.
+    /// The bytes that are reserved for a task medium.
     pub fn reserved(&self) -> Option<Range<u64>> {
         let mut of_task = self.regions.iter().filter(|region| region.part == Part::Task);
         Some(of_task.next()?.bytes.clone())
     }
 
-    /// Where the controller's key lies; `None` for a file of another length, too.
+    /// The bytes of the controller's key. `None` also if the file there has another length.
     pub fn key_file(&self, length: u64) -> Option<Range<u64>> {
         let place = self.regions.iter().find(|region| region.part == Part::Key)?;
         Some(place.bytes.clone()).filter(|bytes| bytes.end - bytes.start == length)
@@ -94,26 +94,27 @@ impl Layout {
         self.from(offset).next().map(|region| region.part)
     }
 
-    /// What a read that begins here tells.
+    /// The cause that the maintenance OS signals with a read that begins at this offset.
     pub fn signal_at(&self, offset: u64) -> Option<Signal> {
         let region = self.from(offset).next().filter(|region| region.part == Part::Signals)?;
         Signal::at(offset - region.bytes.start)
     }
 
-    /// All of one kind, in bytes.
+    /// The length of all regions of one part, in bytes.
     pub fn length(&self, part: Part) -> u64 {
         let of_part = self.regions.iter().filter(|region| region.part == part);
         of_part.map(|region| region.bytes.end - region.bytes.start).sum()
     }
 
-    /// The regions from the one with this byte on.
+    /// The regions, beginning with the one that has this byte.
     pub fn from(&self, offset: u64) -> impl Iterator<Item = &Region> {
         let first = self.regions.partition_point(|region| region.bytes.end <= offset);
         self.regions[first..].iter()
     }
 }
 
-/// By the names that boot media use (ours, and those of Debian's, Fedora's and dracut's live media).
+/// The part that a file belongs to, by the names that boot media use (ours, and those of Debian's, Fedora's and
+/// dracut's live media).
 fn part_of(path: &str) -> Part {
     if path == recipe::task_medium::RESERVED_FILE {
         return Part::Task;

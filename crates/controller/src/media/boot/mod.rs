@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How far a machine came on its way from the reset to the maintenance OS, told from which bytes of
-//! the medium were asked for. No BMC and no agent is needed for that: firmware, boot loader, kernel
-//! and initrd lie in different places of maintenance.iso.
+//! Boot progress: how far a machine has come from the reset to the maintenance OS, derived from the bytes of the medium
+//! that were requested. This needs neither the BMC nor an agent: firmware, boot loader, kernel and initrd lie in
+//! different places of maintenance.iso.
 //!
-//! - `layout`: which bytes are what;
-//! - `trace`: what was read of them, for one boot;
-//! - `stage`: what that means, how long it may last, and what is wrong when it lasts longer.
+//! - `layout`: which bytes of the medium belong to which part;
+//! - `trace`: which of them were read, for one boot;
+//! - `stage`: which stage follows from that, how long it may last, and what is wrong if it lasts longer.
 
 mod layout;
 mod stage;

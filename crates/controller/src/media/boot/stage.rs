@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! How far a boot came: in words, for how long, and what is wrong when it gets no further.
+//! The stages of a boot: their descriptions, how long each may last, and the failure if a boot stays in one.
 
 use std::time::Duration;
 
 use api::signal::Signal;
 use job::Failure;
 
-/// How long a cause may stay the same before the job ends with it. The machine waits a minute before it
-/// signals one (`dispatcher::reach`); switches with spanning tree open a port in 50 s (IEEE 802.1D-1998, 8.10.2),
-/// and DHCP follows. The user has the verdict within three minutes of the first signal.
+/// How long the machine may signal the same cause before the job fails with it. The machine waits a minute before it
+/// signals one (`dispatcher::reach`); switches with spanning tree open a port in 50 s (IEEE 802.1D-1998, 8.10.2), and
+/// DHCP follows. The user sees the failure within three minutes of the first signal.
 const SIGNALLED_MAX: Duration = Duration::from_secs(170);
 
-/// Between the reset and the machine's hello.
+/// The stage of a boot between the reset and the machine's hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Nobody has read anything since the media were inserted.
+    /// Nothing has been read since the media were inserted.
     Silent,
-    /// Only descriptors were read, as a BMC does that looks at what it was given.
+    /// Only descriptors were read, as by a BMC that inspects the medium.
     Probed,
     /// The boot image is read: firmware boots from this medium.
     Firmware,
@@ -30,23 +30,23 @@ pub enum Stage {
     },
     /// The kernel runs and reads the root file system.
     Userspace,
-    /// The maintenance OS runs and has read what it has to do.
+    /// The maintenance OS runs and has read its task medium.
     TaskMedium,
-    /// The maintenance OS runs, and tells by what it reads why it is not heard.
+    /// The maintenance OS runs, and signals through its reads why it cannot reach the controller.
     Told(Signal),
-    /// The BMC copied the whole image: what the machine reads of the copy is not to be seen here.
+    /// The BMC copied the whole image. The machine's reads of the copy are not visible here.
     Copied,
     /// Firmware fetches the whole image into memory (UEFI HTTP boot).
     Downloading {
         percent: u8,
     },
-    /// It has it: what follows is read from there.
+    /// Firmware has the whole image. All further reads are from memory.
     Downloaded,
-    /// The image's layout is not known: only that it is read.
+    /// The image is read, but its layout is not known.
     Unknown,
 }
 
-/// Who reads the maintenance medium, and from where.
+/// The reader of the maintenance medium, with the URL that it reads from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader<'a> {
     Bmc(&'a str),
@@ -54,7 +54,7 @@ pub enum Reader<'a> {
 }
 
 impl Stage {
-    /// For the story.
+    /// A description for the job's events.
     pub fn words(self) -> String {
         match self {
             Stage::Silent => "nothing was read yet".into(),
@@ -75,7 +75,7 @@ impl Stage {
         }
     }
 
-    /// Whether `self` is worth a line in the story after `told`: another stage, or a quarter more.
+    /// Whether `self` is worth an event after the event of `told`: another stage, or the next quarter.
     pub fn is_news_after(self, told: Stage) -> bool {
         match (told, self) {
             (Stage::Kernel { percent: before }, Stage::Kernel { percent: now })
@@ -87,29 +87,29 @@ impl Stage {
         }
     }
 
-    /// How long a boot may stay in this stage, without a read or with the same cause signalled; `None` where reads
-    /// tell nothing.
+    /// How long a boot may stay in this stage without a read, or with the same cause signalled. `None` where reads show
+    /// nothing.
     pub fn silence_max(self) -> Option<Duration> {
         let minutes = |count: u64| Some(Duration::from_secs(count * 60));
         match self {
             // Large servers test their memory for ten minutes and start option ROMs after that.
             Stage::Silent | Stage::Probed => minutes(25),
-            // Within one stage each next read follows at once; a BMC that restarts takes ten minutes.
+            // Within one stage the reads follow each other at once; a BMC that restarts takes ten minutes.
             Stage::Firmware
             | Stage::BootLoader
             | Stage::Kernel { .. }
             | Stage::Initrd { .. }
             | Stage::Downloading { .. } => minutes(12),
-            // Drivers and network links come up without a read.
+            // The start of drivers and network links needs no read.
             Stage::Userspace | Stage::TaskMedium => minutes(20),
-            // It has waited for its drives already.
+            // The machine has already waited for its drives.
             Stage::Told(signal) if signal.is_last() => minutes(1),
             Stage::Told(_) => Some(SIGNALLED_MAX),
             Stage::Copied | Stage::Downloaded | Stage::Unknown => None,
         }
     }
 
-    /// Why no hello came, as far as the reads tell. `node_url` is where the machine speaks to.
+    /// Why no hello came, as far as the reads show. `node_url` is the address that the machine sends its messages to.
     pub fn failure(self, reader: Reader, node_url: &str) -> Failure {
         if let (Stage::Silent, Reader::Firmware(url)) = (self, reader) {
             return never_asked(url);
@@ -212,7 +212,7 @@ impl Stage {
     }
 }
 
-/// Of firmware that was to download the medium, and did not even ask.
+/// The failure if firmware was to download the medium and sent no request.
 fn never_asked(url: &str) -> Failure {
     Failure {
         step: "boot.no-media-read".into(),
@@ -224,7 +224,7 @@ fn never_asked(url: &str) -> Failure {
     }
 }
 
-/// For people, with what to look at.
+/// The signalled cause in words, with what to check.
 fn told(signal: Signal) -> &'static str {
     match signal {
         Signal::NoTaskMedium => {

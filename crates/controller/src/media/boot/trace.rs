@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
-//! What was read of a job's media: by byte of the maintenance ISO since the reset, and request by
-//! request since the media were inserted.
+//! The reads of a job's media: the bytes of the maintenance ISO that were read since the reset, and the list of
+//! requests since the media were inserted.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -15,20 +15,20 @@ use super::Stage;
 use super::layout::{Layout, Part};
 use crate::store::MediumKind;
 
-/// Bytes per bit of what is remembered: an optical sector.
+/// Bytes per bit of the record of reads: an optical sector.
 const SECTOR: u64 = 2048;
-/// Requests that are remembered, the last ones; a sequence of adjacent ones counts as one.
+/// Most requests that are kept, the latest ones; a sequence of adjacent requests counts as one.
 const REQUESTS_MAX: usize = 2000;
-/// Firmware that boots from a medium reads so much of its boot image. Less is a look: for a UDF volume
-/// it reads three sectors of any medium (ECMA-167, 3/8.4.2.1), one of them within the boot image, one
-/// within the root file system, and BMCs read ahead of that.
+/// Firmware that boots from a medium reads at least this much of its boot image. Less is only an inspection: in search
+/// of a UDF volume, firmware reads three sectors of any medium (ECMA-167, 3/8.4.2.1), one of them within the boot image
+/// and one within the root file system, and BMCs read ahead from there.
 const BOOT_IMAGE_PERCENT: u8 = 25;
-/// What was loaded before the next part can be of use.
+/// How much of a part must have been read before a read of the next part counts.
 const LOADED_PERCENT: u8 = 90;
-/// A medium of which so much was asked for in one request is copied, not booted from.
+/// A medium of which this much was requested in one request is copied, not booted from.
 const COPY_PERCENT: u64 = 90;
 
-/// One answered GET or HEAD, or several that follow each other without a gap.
+/// One GET or HEAD that was served, or several that follow each other without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Request {
     pub at: Timestamp,
@@ -36,14 +36,14 @@ pub struct Request {
     pub agent: String,
     pub method: String,
     pub medium: &'static str,
-    /// First byte asked for, and the one after the last.
+    /// The first byte that was requested, and the one after the last.
     pub start: u64,
     pub end: u64,
-    /// How many requests this line stands for.
+    /// How many requests are merged into this one.
     pub count: u64,
 }
 
-/// A request for a part of a medium, as it comes in.
+/// A request for a part of a medium, as it arrives.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub peer: Option<IpAddr>,
@@ -56,14 +56,14 @@ pub struct Asked {
 /// The reads of one job's media since they were inserted.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
-    /// `None` before the first read. Not a time of day: that may be set while a machine boots.
+    /// `None` before the first read. Not a time of day, because the clock may be set while a machine boots.
     pub last_at: Option<Instant>,
     pub maintenance_bytes: u64,
     pub task_bytes: u64,
     requests: VecDeque<Request>,
-    /// Requests that were forgotten.
+    /// Requests that were dropped from the list.
     pub dropped: u64,
-    /// When the machine was reset; what follows is of this boot.
+    /// The boot since the last reset, if there was one.
     boot: Option<Boot>,
     /// The medium was read whole before the reset.
     is_copied: bool,
@@ -77,26 +77,25 @@ struct Boot {
     sectors: Vec<u64>,
     /// Distinct bytes read, by part.
     read: [u64; Part::COUNT],
-    /// A request began in this part. What is read ahead of a request touches parts that nobody
-    /// asked for.
+    /// Whether a request began in this part. A read-ahead goes beyond it, into parts that the machine did not request.
     touched: [bool; Part::COUNT],
-    /// After the initrd was: firmware that looks for a UDF volume may meet the root file system, too.
+    /// The root file system was read after the initrd. Before that, the read may be firmware's search for a UDF volume.
     is_root_read: bool,
     is_task_read: bool,
     is_copied: bool,
-    /// Firmware asked, which reads the whole image and no part of it.
+    /// Firmware sent a request (UEFI HTTP boot). It reads the whole image, so the parts show nothing.
     is_download: bool,
-    /// The last cause that the maintenance OS signalled by what it read.
+    /// The last cause that the maintenance OS signalled through its reads.
     signal: Option<Signal>,
-    /// When its bytes were first read. Other reads do not change the time.
+    /// When the bytes of that signal were first read. Other reads do not change the time.
     signalled_at: Option<Instant>,
-    /// The last one, and those that nobody has asked for yet.
+    /// The latest stage, and the stages that `news` has not yet returned.
     stage: Stage,
     news: Vec<Stage>,
 }
 
 impl Trace {
-    /// A request, before its first byte goes out.
+    /// Records a request, before its first byte is sent.
     pub fn ask(&mut self, layout: &Layout, asked: &Asked, at: Timestamp) {
         let is_get = asked.method == "GET";
         let is_maintenance = asked.kind.boots();
@@ -148,7 +147,7 @@ impl Trace {
         });
     }
 
-    /// Bytes that went out.
+    /// Records bytes that were sent.
     pub fn read(&mut self, layout: &Layout, kind: MediumKind, bytes: Range<u64>, now: Instant) {
         let length = bytes.end - bytes.start;
         self.last_at = Some(now);
@@ -166,7 +165,7 @@ impl Trace {
         self.look(layout);
     }
 
-    /// Notes where the boot is now: a stage may last less than the time between two questions.
+    /// Records the stage of the boot now: a stage may be shorter than the time between two calls of `news`.
     fn look(&mut self, layout: &Layout) {
         let Some(boot) = &mut self.boot else { return };
         let stage = boot.stage(layout, self.maintenance_bytes);
@@ -181,10 +180,10 @@ impl Trace {
         self.boot.as_mut().map(|boot| std::mem::take(&mut boot.news)).unwrap_or_default()
     }
 
-    /// The machine is reset now.
+    /// Begins a new boot: the machine is reset now.
     pub fn begin_boot(&mut self, layout: &Layout, now: Instant) {
         let all = layout.size();
-        // Many small reads can be a copy as well.
+        // Many small reads can be a copy too.
         let was_read = self.maintenance_bytes.saturating_mul(100) >= all * COPY_PERCENT && all > 0;
         let sectors = usize::try_from(all.div_ceil(SECTOR * 64)).unwrap_or(0);
         self.boot = Some(Boot {
@@ -205,14 +204,14 @@ impl Trace {
         self.look(layout);
     }
 
-    /// How far the boot came, and since when it got no further: since the last read, or, where the machine
-    /// signalled a cause, since it first did. `None` where no reset was seen.
+    /// The stage of the boot, and for how long it has made no progress: since the last read, or, if the machine signals
+    /// a cause, since it first did. `None` if this process did no reset.
     pub fn stage(&self, layout: &Layout, now: Instant) -> Option<(Stage, std::time::Duration)> {
         let boot = self.boot.as_ref()?;
         let stage = boot.stage(layout, self.maintenance_bytes);
         let last_read = boot.last_at.max(boot.began_at);
         let since = match (stage, boot.signalled_at) {
-            // A running system reads its root file system all the time.
+            // A running system reads its root file system all the time, so other reads do not count.
             (Stage::Told(_), Some(at)) => at,
             _ => last_read,
         };
@@ -228,8 +227,8 @@ impl Trace {
     }
 }
 
-/// Whether a BMC that reads in blocks asked for this one: it begins anywhere before the bytes that the machine
-/// wanted, so that its first byte says nothing.
+/// Whether this is a request of a BMC that reads in large blocks. Such a block begins anywhere before the bytes that
+/// the machine wanted, so its first byte shows nothing.
 fn is_large_block(bytes: &Range<u64>) -> bool {
     let length = bytes.end.saturating_sub(bytes.start);
     length > BLOCK_BYTES_MAX && length.is_power_of_two() && bytes.start.is_multiple_of(length)
@@ -266,7 +265,7 @@ impl Boot {
         }
     }
 
-    /// How much of the image firmware has.
+    /// The stage of a download, by how much of the image was sent.
     fn download(&self, size: u64) -> Stage {
         let read: u64 = self.read.iter().sum();
         match u8::try_from(read.saturating_mul(100) / size) {
@@ -290,7 +289,7 @@ impl Boot {
         if let Some(signal) = self.signal {
             return Stage::Told(signal);
         }
-        // Firmware looks at every stick, too: only a running system reads its task.
+        // Firmware inspects every stick too; only a read by a running system is a read of the task.
         if self.is_task_read && (self.is_root_read || self.is_copied || !layout.is_known()) {
             Stage::TaskMedium
         } else if self.is_copied {
@@ -298,7 +297,7 @@ impl Boot {
         } else if !layout.is_known() {
             if is_read || bytes_since_insert > 0 { Stage::Unknown } else { Stage::Silent }
         } else if percent(Part::Task) >= LOADED_PERCENT {
-            // Within this medium the task is read whole; probes for file systems read parts of it.
+            // A task within this medium is read whole; probes for file systems read only parts of it.
             Stage::TaskMedium
         } else if self.is_root_read {
             Stage::Userspace

@@ -30,19 +30,19 @@ fn the_part_that_was_asked_for_last_in_the_order_of_a_boot_tells_the_stage() {
     for (reads, stage) in [
         (&[][..], Stage::Silent),
         (&[(0, 1)], Stage::Probed),
-        // Read ahead: nobody asked for the boot image.
+        // A read-ahead: no request began in the boot image.
         (&[(0, 2)], Stage::Probed),
         (&[(0, 1), (1, 3)], Stage::Probed),
         (&[(0, 1), (1, 4)], Stage::Firmware),
-        // Somebody looks for a UDF volume.
+        // A search for a UDF volume.
         (&[(0, 1), (1, 4), (50, 51)], Stage::Firmware),
         (&[(1, 2), (11, 12)], Stage::BootLoader),
         (&[(1, 2), (11, 12), (31, 36)], Stage::Kernel { percent: 50 }),
-        // The same bytes again are no progress.
+        // Reading the same bytes again is no progress.
         (&[(31, 36), (31, 36)], Stage::Kernel { percent: 50 }),
         (&[(31, 41), (21, 22)], Stage::Initrd { percent: 10 }),
         (&[(31, 41), (21, 31), (41, 42)], Stage::Userspace),
-        // Firmware looked there before: no kernel has.
+        // Firmware read there before, but a kernel has not.
         (&[(50, 51), (31, 41), (21, 31)], Stage::Initrd { percent: 100 }),
         (&[(31, 41), (21, 31), (41, 42), (51, 53)], Stage::Userspace),
         (&[(31, 41), (21, 31), (41, 42), (51, 61)], Stage::TaskMedium),
@@ -144,7 +144,7 @@ fn a_running_system_is_heard_by_what_it_reads_and_what_is_read_ahead_says_nothin
     stage_after(21 * MIB..31 * MIB);
     assert_eq!(stage_after(41 * MIB..42 * MIB), Stage::Userspace);
     assert_eq!(stage_after(sector(Signal::NoLink)), Stage::Told(Signal::NoLink));
-    // With so much read ahead, in several requests.
+    // With this much read-ahead, in several requests.
     let ahead = place(Signal::NoAnswer) + MIB;
     assert_eq!(stage_after(place(Signal::NoAnswer)..ahead), Stage::Told(Signal::NoAnswer));
     assert_eq!(stage_after(ahead..ahead + MIB), Stage::Told(Signal::NoAnswer));
