@@ -132,15 +132,49 @@ pub enum CheckResult {
     Fail,
 }
 
+/// Every word that [`JobEvent::kind`] may be.
+pub const EVENT_KINDS: &[&str] = &[
+    "queued",
+    "attempting",
+    "retrying",
+    "done",
+    "gave_up",
+    "found",
+    "remote_media",
+    "boot",
+    "boot_lost",
+    "hello",
+    "hello_late",
+    "hello_refused",
+    "session_refused",
+    "session_replaced",
+    "secrets_read",
+    "unsettled",
+    "clock",
+    "foreign_ejected",
+    "permitted",
+    "permit_refused",
+    "step",
+    "log",
+    "dropped",
+    "overdue",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "restored",
+];
+
 /// One line of a job's story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvent {
     /// 1, 2, 3 ... within the job; `Last-Event-ID` of the event stream.
     pub seq: u64,
     pub at: Timestamp,
-    /// A stable word: `queued`, `attempting`, `retrying`, `done`, `gave_up`, `boot`, `boot_lost`, `hello`,
-    /// `unsettled`, `clock`, `foreign_ejected`, `permitted`, `permit_refused`, `step`, `log`, `overdue`, `succeeded`, `failed`,
-    /// `cancelled`, and `dropped` in the place of the machine's lines that a job has no room for.
+    /// A stable word, `queued`, `attempting`, `retrying`, `done`, `gave_up`, `found`, `remote_media`, `boot`,
+    /// `boot_lost`, `hello`, `hello_late`, `hello_refused`, `session_refused`, `session_replaced`, `secrets_read`,
+    /// `unsettled`, `clock`, `foreign_ejected`, `permitted`, `permit_refused`, `step`, `log`, `dropped`, `overdue`,
+    /// `succeeded`, `failed`, `cancelled`, `restored`. `dropped` stands in the place of the machine's lines that a
+    /// job has no room for.
     pub kind: String,
     /// For people.
     pub message: String,

@@ -100,7 +100,7 @@ fn security_schemes() -> Value {
         "attempt": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The token of one attempt of one job, from `attempt.json` on its task medium. It opens that attempt only, and answers 410 once the attempt is over."
+            "description": "The routes of one attempt of one job. `hello` takes the token of the attempt, from `attempt.json` on its task medium, and no other route does. All others take the token of the session that this hello opened: its SHA-256 was `session_sha256`. Either is good for its attempt only, and gets 410 once that is over."
         },
         "webhookSecret": {
             "type": "apiKey",

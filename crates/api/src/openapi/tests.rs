@@ -100,3 +100,13 @@ fn operations_are_told_apart_and_name_the_parameters_of_their_path() {
         }
     }
 }
+
+#[test]
+fn every_kind_of_event_is_named() {
+    let document = document();
+    let kind = &document["components"]["schemas"]["JobEvent"]["properties"]["kind"];
+    let text = kind["description"].as_str().unwrap();
+    for kind in crate::jobs::EVENT_KINDS {
+        assert!(text.contains(&format!("`{kind}`")), "{kind} is not in: {text}");
+    }
+}

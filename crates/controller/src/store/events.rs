@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: AGPL-3.0-or-later
 //! The table of jobs' events.
 
+use api::jobs::EVENT_KINDS;
 use job::Event;
 use rusqlite::params;
 
@@ -57,6 +58,7 @@ pub(super) fn insert_at(
     line: &Line,
     now: i64,
 ) -> Result<(), Error> {
+    debug_assert!(EVENT_KINDS.contains(&line.kind), "{} is not in the API's document", line.kind);
     let event = line.event.map(serde_json::to_string).transpose()?;
     db.execute(
         "INSERT INTO job_events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
