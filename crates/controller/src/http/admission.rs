@@ -31,14 +31,6 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The artifact's digest for the job, or why there can be no job.
-    pub fn or_refuse(self) -> Answer<Option<String>> {
-        match self.refusal {
-            None => Ok(self.artifact_digest),
-            Some(refusal) => Err(refusal),
-        }
-    }
-
     fn note(&mut self, name: &str, pass: impl Into<String>, refused: Option<Refusal>) {
         match refused {
             None => self.checks.push(check(name, CheckResult::Pass, pass)),
@@ -48,11 +40,46 @@ impl Admission {
             }
         }
     }
+
+    fn refused(self) -> Answer<Admission> {
+        match self.refusal {
+            None => Ok(self),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
+    /// Resolves the recipe's artifact and waits for the registry's verdict, which may take as long as reading the
+    /// layers.
+    async fn with_artifact(mut self, app: &App, recipe: &Recipe) -> Answer<Admission> {
+        match resolve_artifact(app, recipe)? {
+            Ok(digest) => {
+                let verdict = installable::judge(app, recipe, digest.as_deref()).await?;
+                self.checks.push(artifact(app, recipe, digest.as_deref(), verdict.as_ref()));
+                if let Some(Verdict::Refused(why)) = verdict {
+                    self.refusal.get_or_insert(installable::refusal(&why));
+                }
+                self.artifact_digest = digest;
+            }
+            Err(unknown) => self.note("artifact", "", Some(unknown)),
+        }
+        Ok(self)
+    }
 }
 
-/// Checks whether this server may have a job with this recipe. The check for another open job is only for display:
-/// the store enforces it when the job is stored.
+/// Makes every check, for a plan.
 pub async fn look(app: &App, server: &ServerRow, recipe: &Recipe) -> Answer<Admission> {
+    at_once(app, server, recipe).with_artifact(app, recipe).await
+}
+
+/// Checks whether there may be a job, up to the first check that refuses it. Returns the digest of its artifact.
+pub async fn admit(app: &App, server: &ServerRow, recipe: &Recipe) -> Answer<Option<String>> {
+    let admission = at_once(app, server, recipe).refused()?;
+    Ok(admission.with_artifact(app, recipe).await?.refused()?.artifact_digest)
+}
+
+/// The checks that wait for nothing. The check for another open job is only for display: the store enforces it when
+/// the job is stored.
+fn at_once(app: &App, server: &ServerRow, recipe: &Recipe) -> Admission {
     let is_updating = app.updates.is_running(&server.serial);
     let mut admission =
         Admission { checks: Vec::new(), refusal: None, artifact_digest: None, is_updating };
@@ -65,18 +92,7 @@ pub async fn look(app: &App, server: &ServerRow, recipe: &Recipe) -> Answer<Admi
     admission.note("maintenance-iso", "there is a maintenance OS to boot", missing);
     let full = (!app.store.has_room()).then(|| disk_full(app));
     admission.note("disk-room", "the controller's disk has room for a job", full);
-    match resolve_artifact(app, recipe)? {
-        Ok(digest) => {
-            let verdict = installable::judge(app, recipe, digest.as_deref()).await?;
-            admission.checks.push(artifact(app, recipe, digest.as_deref(), verdict.as_ref()));
-            if let Some(Verdict::Refused(why)) = verdict {
-                admission.refusal.get_or_insert(installable::refusal(&why));
-            }
-            admission.artifact_digest = digest;
-        }
-        Err(unknown) => admission.note("artifact", "", Some(unknown)),
-    }
-    Ok(admission)
+    admission
 }
 
 pub fn check(name: &str, result: CheckResult, detail: impl Into<String>) -> Check {

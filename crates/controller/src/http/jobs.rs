@@ -87,7 +87,7 @@ pub async fn create(
         return Ok(accepted(&job));
     }
     let server = app.store.server(&new.server_serial).await?;
-    let artifact_digest = admission::look(&app, &server, &recipe).await?.or_refuse()?;
+    let artifact_digest = admission::admit(&app, &server, &recipe).await?;
     let attempt = uuid::Uuid::now_v7().to_string();
     let row = NewJobRow {
         id: uuid::Uuid::now_v7().to_string(),
